@@ -1,0 +1,44 @@
+# The two commands: `make report` and `make test`. Each sets up .venv first, once.
+CONFIG ?=
+CORES ?= 2
+PYTHON ?= python3
+
+BIN := .venv/bin
+READY := .venv/ready
+SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES) --workflow-profile workflow/profiles/local
+
+.DEFAULT_GOAL := help
+.PHONY: help setup report full download test lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(READY) ## make .venv from requirements.lock (the other targets do it by themselves)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirements requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps --editable .
+	@touch $@
+
+report: $(READY) ## run config.yaml, or with CONFIG=mine.yaml that merged over it, and make reports/gallery/
+	@$(SNAKEMAKE) --unlock --quiet all >/dev/null 2>&1 || true
+	@$(SNAKEMAKE) $(if $(CONFIG),--configfile $(CONFIG))
+	@echo "Open reports/gallery/index.html"
+
+full: ## run config.full.yaml: MNIST, downloaded
+	@$(MAKE) --no-print-directory report CONFIG="config.full.yaml $(CONFIG)"
+
+download: $(READY) ## only fetch the data sets (of config.full.yaml, unless CONFIG names another)
+	@$(SNAKEMAKE) --configfile $(or $(CONFIG),config.full.yaml) -- download
+
+test: $(READY) ## run the tests
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest
+
+lock: ## renew requirements.lock from pyproject.toml's ranges
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --extra test pyproject.toml -o requirements.lock
+
+clean: ## remove what runs made, but not data/ and .venv
+	rm -rf results reports/gallery logs

@@ -1,0 +1,37 @@
+# convatlas: data -> networks -> activations -> deconvnet -> plates -> gallery.
+#
+#   snakemake -c2                              the default run, config.yaml
+#   snakemake -c2 --configfile mine.yaml       the same with mine.yaml merged over it
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+min_version("9.14")
+
+
+configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/record.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/gallery.smk"
+
+
+localrules:
+    all,
+    download,
+    data,
+    gallery,
+
+
+rule all:
+    default_target: True
+    input:
+        "reports/gallery/index.html",
+
+
+rule download:
+    input:
+        expand("data/{dataset}/dataset.json", dataset=config["datasets"]),

@@ -1,0 +1,60 @@
+"""What the scripts share: arguments, the log, and errors without a traceback."""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from convatlas import UserError
+
+log = logging.getLogger("convatlas")
+
+
+class Settings(dict[str, Any]):
+    """A section of the config; a key that is not there is the user's mistake, not a KeyError."""
+
+    def __missing__(self, key: str) -> Any:
+        raise UserError(f"--settings lacks {key!r}; it has: {', '.join(self) or 'nothing'}")
+
+
+def settings(text: str) -> Settings:
+    """Parse a section of the config, given as JSON on the command line."""
+    try:
+        value = json.loads(text, object_hook=Settings)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"no JSON: {error}") from error
+    if not isinstance(value, Settings):
+        raise argparse.ArgumentTypeError("must be a JSON object")
+    return value
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Start a script's arguments; each script is a rule's command line and runs by hand as well."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+
+
+def add_compute(arguments: argparse.ArgumentParser) -> None:
+    """Add what every script that runs a network takes."""
+    arguments.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where it runs")
+    arguments.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
+
+
+def run(main: Callable[[argparse.Namespace], None], arguments: argparse.ArgumentParser) -> None:
+    """Parse, run `main`, and end: 0, or 1 with one message for a user's mistake."""
+    given = arguments.parse_args()
+    prefix = f"{given.name}: " if "name" in given else ""
+    logging.basicConfig(level=logging.INFO, format=f"{prefix}%(message)s", stream=sys.stderr)
+    try:
+        main(given)
+    except UserError as error:
+        sys.exit(f"error: {prefix}{error}")
+    except OSError as error:
+        if error.errno is None:
+            raise
+        sys.exit(f"error: {prefix}{error.strerror}: {error.filename}")
+    except KeyboardInterrupt:
+        sys.exit(f"{prefix}interrupted")

@@ -1,0 +1,168 @@
+"""The config: checked against the schema, all faults at once, and completed with its defaults."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from convatlas import UserError
+from convatlas.names import nearest
+
+ROOT = Path(__file__).resolve().parent.parent
+SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
+ARCHITECTURES = sorted(
+    path.stem for path in (ROOT / "convatlas/architectures").glob("*.py") if path.stem != "__init__"
+)
+
+TYPES = {
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "array": "a list",
+    "object": "a mapping",
+    "boolean": "true or false",
+    "null": "null",
+}
+KINDS = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
+
+
+def resolve(config: dict[str, Any]) -> dict[str, Any]:
+    """Check a merged config and complete it: nulls dropped, defaults filled, `only` applied.
+
+    Each network comes back with its own `images` and `views`. Raises UserError, which
+    lists every fault: the key, what was given, what is allowed, the nearest name.
+    """
+    schema = yaml.safe_load(SCHEMA.read_text())
+    config = _without_nulls(config, keep={"max_steps"})
+    faults = [_reworded(error, schema) for error in _errors(config, schema)]
+    if not faults:
+        config = _complete(config, schema)
+        faults = list(_unknown_names(config))
+    if faults:
+        raise UserError("the config has a fault:\n" + "\n".join(f"  - {fault}" for fault in faults))
+    if config["only"]:
+        config["networks"] = {name: config["networks"][name] for name in config["only"]}
+    used = {network["dataset"] for network in config["networks"].values()}
+    config["datasets"] = {name: config["datasets"][name] for name in sorted(used)}
+    return config
+
+
+def _without_nulls(value: Any, keep: set[str]) -> Any:
+    """Drop keys set to null, by which an overlay removes what the default has."""
+    if not isinstance(value, dict):
+        return deepcopy(value)
+    return {key: _without_nulls(item, keep) for key, item in value.items() if item is not None or key in keep}
+
+
+def _errors(config: dict[str, Any], schema: dict[str, Any]) -> list[jsonschema.ValidationError]:
+    validator = jsonschema.Draft202012Validator(schema)
+    return sorted(validator.iter_errors(config), key=lambda error: list(map(str, error.path)))
+
+
+def _complete(config: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """Give every network its own images and views, then fill in the schema's defaults."""
+    images, views = config.pop("images", {"first": 5}), config.pop("views", {})
+    for network in config["networks"].values():
+        network["images"] = network.get("images") or images
+        network["views"] = _merged(views, network.get("views", {}))
+    return _filled(config, schema, schema)
+
+
+def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = deepcopy(under)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
+
+
+def _filled(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> Any:
+    schema = _resolved(schema, root)
+    if not isinstance(value, dict):
+        return value
+    properties = schema.get("properties", {})
+    filled = {}
+    for key, item in value.items():
+        inner = properties.get(key) or schema["additionalProperties"]
+        filled[key] = _filled(item, inner, root)
+    for key, inner in properties.items():
+        inner = _resolved(inner, root)
+        if key not in value and "default" in inner:
+            filled[key] = _filled(deepcopy(inner["default"]), inner, root)
+    return filled
+
+
+def _resolved(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" in schema:
+        return root["$defs"][schema["$ref"].removeprefix("#/$defs/")]
+    return schema
+
+
+def _reworded(error: jsonschema.ValidationError, root: dict[str, Any]) -> str:
+    """One line for one fault: where, what was given, what is allowed."""
+    key = ".".join(map(str, error.absolute_path)) or "the top level"
+    if error.validator == "additionalProperties":
+        known = list(error.schema["properties"])
+        unknown = [name for name in error.instance if name not in known]
+        return "; ".join(f"{key}: unknown key {n!r}; {nearest(n, known)}" for n in unknown)
+    if error.validator == "required":
+        missing = [name for name in error.validator_value if name not in error.instance]
+        return f"{key}: {', '.join(map(repr, missing))} must be given"
+    if "propertyNames" in error.absolute_schema_path:
+        parent = ".".join(map(str, error.absolute_path))
+        return (
+            f"{parent}: the name {error.instance!r} may hold only letters, digits, '-' and '_', "
+            "and starts with a letter or digit"
+        )
+    given = error.instance
+    kind = KINDS.get(type(given), "a mapping")
+    shown = str(given) if isinstance(given, dict | list) else repr(given)
+    return f"{key}: got {shown[:80]} ({kind}); allowed: {_allowed(error.schema)}"
+
+
+def _allowed(schema: dict[str, Any]) -> str:
+    """Say in words what a schema admits."""
+    if "enum" in schema:
+        return ", ".join(map(str, schema["enum"]))
+    types = schema.get("type", [])
+    words = []
+    for kind in [types] if isinstance(types, str) else types:
+        if kind == "string" and schema.get("pattern") == "^all$":
+            words.append("'all'")
+            continue
+        word = TYPES[kind]
+        if kind in ("integer", "number"):
+            word += f" of at least {schema['minimum']}" if "minimum" in schema else ""
+            word += f" and at most {schema['maximum']}" if "maximum" in schema else ""
+            word += " above 0" if "exclusiveMinimum" in schema else ""
+        if kind == "array" and schema.get("uniqueItems"):
+            word += " without repeats"
+        if kind == "object" and "minProperties" in schema:
+            word += " with at least one entry"
+        words.append(word)
+    allowed = " or ".join(words)
+    if schema.get("pattern", "^all$") != "^all$":
+        allowed += f" that matches {schema['pattern']}"
+    return allowed
+
+
+def _unknown_names(config: dict[str, Any]) -> Iterator[str]:
+    """Find what the schema cannot: names that point at nothing."""
+    for name, network in config["networks"].items():
+        where = f"networks.{name}"
+        if network["architecture"] not in ARCHITECTURES:
+            given = network["architecture"]
+            yield f"{where}.architecture: unknown {given!r}; {nearest(given, ARCHITECTURES)}"
+        if network["dataset"] not in config["datasets"]:
+            given = network["dataset"]
+            hint = nearest(given, list(config["datasets"]))
+            yield f"{where}.dataset: no data set is called {given!r}; {hint}"
+        if not network["images"]:
+            yield f"{where}.images: no image is chosen; give digits, first, indices or files"
+    for name in config["only"]:
+        if name not in config["networks"]:
+            hint = nearest(name, list(config["networks"]))
+            yield f"only: no network is called {name!r}; {hint}"

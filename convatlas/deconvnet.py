@@ -1,0 +1,219 @@
+"""The deconvnet of Zeiler & Fergus, Visualizing and understanding convolutional networks
+(arXiv 1311.2901), section 2.1: which pixels caused an activation.
+
+All other activations of the layer are set to zero; then, layer by layer down to the pixels,
+the signal is (i) unpooled into the switches, (ii) rectified, (iii) filtered with the
+transposed filters, without biases. What arrives at the pixels is signed.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from convatlas import UserError
+from convatlas.activations import Record, record
+
+Select = Literal["map", "peak"]
+
+
+class Deconvnet(nn.Module):
+    """A deconvnet attached to one layer of a trained chain of conv, ReLU, max-pool, flatten and linear.
+
+    The chain is an nn.Sequential, nested or not, in evaluation mode; its weights are shared, not
+    copied. `rectify` rectifies at activations that are not a ReLU too, where the method is
+    undefined. Raises UserError for a layer that is not there, and one that has no inverse.
+    """
+
+    def __init__(self, convnet: nn.Sequential, layer: str, rectify: bool = False) -> None:
+        super().__init__()
+        layers = chain(convnet)
+        names = [name for name, _ in layers]
+        if layer not in names:
+            raise UserError(f"no layer {layer!r} to attach a deconvnet to; there are: {', '.join(names)}")
+        down = list(reversed(layers[: names.index(layer) + 1]))
+        self.convnet = convnet
+        self.names = [name for name, _ in down]
+        self.path = nn.ModuleList(_inverse(name, module, rectify) for name, module in down)
+
+    @torch.no_grad()
+    def forward(
+        self, images: Tensor | Record, units: Sequence[int] | None = None, select: Select = "map"
+    ) -> Tensor:
+        """Project activations of `units` (all by default) to the input: (N, units, C, H, W), signed.
+
+        `images` (N, C, H, W) are as the network sees them, or the record of their forward pass.
+        `select` projects the unit's whole map, or its "peak", the single strongest location.
+        """
+        found = images if isinstance(images, Record) else record(self.convnet, images)
+        top = found.outputs[self.names[0]]
+        chosen = (
+            torch.arange(top.shape[1], device=top.device)
+            if units is None
+            else torch.as_tensor(units).to(top.device)
+        )
+        signal = Signal(seed(top, select)[:, chosen], chosen, top.shape[1])
+        inputs = [found.outputs[name] for name in self.names[1:]] + [found.input]
+        for name, step, below in zip(self.names, self.path, inputs, strict=True):
+            signal = step(signal, below.shape, found.switches.get(name))
+        return signal.spread()
+
+
+class Signal:
+    """What travels down, for every unit separately.
+
+    At the top each unit lives in its own channel alone, so `values` is (N, units, ...) and unit k
+    is channel `channels[k]` of `width`. The first layer that mixes channels spreads it to
+    (N, units, C, ...). Until then each step costs one channel a unit, not all of them.
+    """
+
+    def __init__(self, values: Tensor, channels: Tensor | None = None, width: int = 0) -> None:
+        self.values, self.channels, self.width = values, channels, width
+
+    def to(self, values: Tensor) -> "Signal":
+        """The same units with other values, in the same layout."""
+        return Signal(values, self.channels, self.width)
+
+    def spread(self) -> Tensor:
+        """Give the values as (N, units, C, ...), zeros in every channel but the unit's own."""
+        if self.channels is None:
+            return self.values
+        n, units, *plane = self.values.shape
+        full = self.values.new_zeros(n, units, self.width, *plane)
+        full[:, torch.arange(units), self.channels] = self.values
+        return full
+
+
+def seed(activation: Tensor, select: Select) -> Tensor:
+    """Rectify a layer's output (N, units, ...) and keep each unit's whole map or its peak.
+
+    The peak is the largest value, the first in raster order. A unit that is nowhere positive
+    is dead on the image: its seed is zero.
+    """
+    rectified = activation.relu()
+    if select == "map":
+        return rectified
+    if select != "peak":
+        raise ValueError(f"select is 'map' or 'peak', not {select!r}")
+    flat = rectified.flatten(2) if rectified.ndim > 2 else rectified[..., None]
+    value, place = flat.max(-1, keepdim=True)
+    return torch.zeros_like(flat).scatter(-1, place, value).reshape(rectified.shape)
+
+
+class Unpool(nn.Module):
+    """Put each value back where its maximum was; what meets in one place adds up (overlapping pools)."""
+
+    def forward(self, signal: Signal, shape: torch.Size, switches: Tensor | None) -> Signal:
+        assert switches is not None, "a max-pool without recorded switches"
+        values = signal.values
+        places = switches.unsqueeze(1) if signal.channels is None else switches[:, signal.channels]
+        places = places.expand(values.shape).flatten(-2)
+        plane = values.new_zeros(*values.shape[:-2], shape[-2] * shape[-1])
+        plane.scatter_add_(-1, places, values.flatten(-2))
+        return signal.to(plane.unflatten(-1, tuple(shape[-2:])))
+
+
+class Rectify(nn.Module):
+    """Keep what is positive."""
+
+    def forward(self, signal: Signal, shape: torch.Size, switches: Tensor | None) -> Signal:
+        return signal.to(signal.values.relu())
+
+
+class Pass(nn.Module):
+    """Dropout and the like, which do nothing in evaluation mode."""
+
+    def forward(self, signal: Signal, shape: torch.Size, switches: Tensor | None) -> Signal:
+        return signal
+
+
+class Unflatten(nn.Module):
+    def forward(self, signal: Signal, shape: torch.Size, switches: Tensor | None) -> Signal:
+        return Signal(signal.spread().flatten(2).unflatten(2, tuple(shape[1:])))
+
+
+class TransposedLinear(nn.Module):
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.weight = linear.weight
+
+    def forward(self, signal: Signal, shape: torch.Size, switches: Tensor | None) -> Signal:
+        if signal.channels is None:
+            return Signal(signal.values @ self.weight)
+        return Signal(signal.values.unsqueeze(-1) * self.weight[signal.channels])
+
+
+class TransposedConv(nn.Module):
+    """Filter with the transposed filters: both axes flipped, no bias, back to the input's exact size."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight = conv.weight
+        self.stride, self.padding, self.dilation, self.groups = (
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            conv.groups,
+        )
+
+    def forward(self, signal: Signal, shape: torch.Size, switches: Tensor | None) -> Signal:
+        extra = self._output_padding(signal.values.shape[-2:], shape[-2:])
+        geometry = {
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "output_padding": extra,
+        }
+        if signal.channels is not None and self.groups == 1:
+            # One live channel a unit: its filter alone applies, so units are groups of one channel.
+            units = len(signal.channels)
+            out = F.conv_transpose2d(signal.values, self.weight[signal.channels], groups=units, **geometry)
+            return Signal(out.unflatten(1, (units, -1)))
+        values = signal.spread()
+        out = F.conv_transpose2d(values.flatten(0, 1), self.weight, groups=self.groups, **geometry)
+        return Signal(out.unflatten(0, values.shape[:2]))
+
+    def _output_padding(self, size: torch.Size, target: torch.Size) -> list[int]:
+        """What a strided convolution left over at the far edge (Dumoulin & Visin, relationship 14)."""
+        geometry = zip(
+            size, target, self.weight.shape[-2:], self.stride, self.padding, self.dilation, strict=True
+        )
+        return [t - ((s - 1) * st - 2 * p + d * (k - 1) + 1) for s, t, k, st, p, d in geometry]
+
+
+def chain(convnet: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
+    """List the leaf modules of an nn.Sequential, nested or not, in the order in which a signal takes them."""
+    if not isinstance(convnet, nn.Sequential):
+        raise UserError(
+            f"a deconvnet is built from a chain of layers (an nn.Sequential), not from {type(convnet).__name__}"
+        )
+    leaves = []
+    for name, module in convnet.named_children():
+        inner = any(module.children())
+        leaves += chain(module, f"{prefix}{name}.") if inner else [(prefix + name, module)]
+    return leaves
+
+
+def _inverse(name: str, module: nn.Module, rectify: bool) -> nn.Module:
+    """Choose what the deconvnet does at one layer of the convnet."""
+    match module:
+        case nn.Conv2d(padding_mode="zeros") if not isinstance(module.padding, str):
+            return TransposedConv(module)
+        case nn.Linear():
+            return TransposedLinear(module)
+        case nn.MaxPool2d():
+            return Unpool()
+        case nn.ReLU():
+            return Rectify()
+        case nn.Flatten(start_dim=1, end_dim=-1):
+            return Unflatten()
+        case nn.Dropout() | nn.Dropout2d() | nn.Identity():
+            return Pass()
+        case _ if rectify and type(module).__module__ == "torch.nn.modules.activation":
+            return Rectify()
+    raise UserError(
+        f"layer {name!r} is a {type(module).__name__}, for which the deconvnet is undefined; it knows conv, "
+        "ReLU, max-pool, flatten, linear and dropout. For another activation set views.deconv.rectify: true"
+    )

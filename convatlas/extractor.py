@@ -1,0 +1,169 @@
+"""The index of a network's layers: what is called, in which order, with which shapes.
+
+A layer is a leaf module's call under its dotted path; later calls of one module get `:2`, `:3`.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# The field's kinds of layer, by the module's class; the first match counts.
+KINDS: list[tuple[str, tuple[type, ...]]] = [
+    ("conv", (nn.modules.conv._ConvNd,)),
+    ("linear", (nn.Linear, nn.Bilinear)),
+    ("pool", (nn.modules.pooling._MaxPoolNd, nn.modules.pooling._AvgPoolNd, nn.modules.pooling._LPPoolNd,
+              nn.modules.pooling._AdaptiveAvgPoolNd, nn.modules.pooling._AdaptiveMaxPoolNd)),
+    ("norm", (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, nn.RMSNorm)),
+    ("dropout", (nn.modules.dropout._DropoutNd,)),
+    ("reshape", (nn.Flatten, nn.Unflatten)),
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of one layer: its name, module, input and output, as they are, not copied."""
+
+    layer: str
+    path: str
+    module: nn.Module
+    input: Tensor
+    output: Tensor
+
+
+def kind(module: nn.Module) -> str:
+    """Give a layer's kind: conv, linear, pool, norm, activation, dropout, reshape or other."""
+    for name, classes in KINDS:
+        if isinstance(module, classes):
+            return name
+    return "activation" if type(module).__module__ == "torch.nn.modules.activation" else "other"
+
+
+@contextmanager
+def watch(network: nn.Module, see: Callable[[Call], None]) -> Iterator[None]:
+    """Show every call of a leaf module to `see` while the block runs; the network is left as it was."""
+    calls: Counter[str] = Counter()
+
+    def hook(path: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        def seen(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            calls[path] += 1
+            layer = path if calls[path] == 1 else f"{path}:{calls[path]}"
+            see(Call(layer, path, module, inputs[0], output))
+
+        return seen
+
+    leaves = [
+        (path, module) for path, module in network.named_modules() if path and not any(module.children())
+    ]
+    handles = [module.register_forward_hook(hook(path)) for path, module in leaves]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def index(network: nn.Module, shape: tuple[int, ...]) -> list[dict[str, Any]]:
+    """List the layers of `network` in execution order, for one input of `shape` (C, H, W).
+
+    One object a layer, as layers.json has it. `receptive_field` is [height, width] in pixels of
+    the input that one value can depend on, borders not counted; null where it is not known.
+    Modules that the forward pass never calls come last, with `called` false.
+    """
+    layers: list[dict[str, Any]] = []
+    seen: dict[int, _Reach] = {}
+    alive: list[Tensor] = []  # so that no identity in `seen` is given out twice
+
+    def see(call: Call) -> None:
+        reach = _reach(call, seen.get(id(call.input)), shape)
+        seen[id(call.output)] = reach
+        alive.append(call.output)
+        first = call.layer == call.path
+        layers.append(
+            _described(call.layer, call.module)
+            | {"parameters": _parameters(call.module) if first else 0}
+            | {"input_shape": list(call.input.shape[1:]), "output_shape": list(call.output.shape[1:])}
+            | {"receptive_field": reach.size if reach else None, "called": True}
+        )
+
+    x = torch.zeros(1, *shape, device=next(network.parameters()).device)
+    seen[id(x)] = _Reach([1, 1], [1, 1])
+    with watch(network, see):
+        network(x)
+    called = {layer["module"] for layer in layers}
+    for path, module in network.named_modules():
+        if path and path not in called and not any(module.children()):
+            layers.append(_described(path, module) | {"parameters": _parameters(module), "called": False})
+    ordinal = 0
+    for layer in layers:
+        if layer["kind"] == "conv":
+            ordinal += 1
+            layer |= {"ordinal": ordinal, "role": "main"}
+    return layers
+
+
+def _described(layer: str, module: nn.Module) -> dict[str, Any]:
+    """Every key of layers.json, with what is known from the module alone."""
+    axes = 2
+    return {
+        "name": layer,
+        "module": layer.rpartition(":")[0] or layer,
+        "type": type(module).__name__,
+        "kind": kind(module),
+        "input_shape": None,
+        "output_shape": None,
+        "kernel": _tuple(getattr(module, "kernel_size", None), axes),
+        "stride": _tuple(getattr(module, "stride", None), axes),
+        "padding": _tuple(getattr(module, "padding", None), axes),
+        "dilation": _tuple(getattr(module, "dilation", None), axes),
+        "groups": getattr(module, "groups", None),
+        "parameters": 0,
+        "receptive_field": None,
+        "ordinal": None,
+        "role": None,
+        "called": True,
+        "notes": [],
+    }
+
+
+def _tuple(value: Any, axes: int) -> Any:
+    if isinstance(value, int):
+        return [value] * axes
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters(recurse=False))
+
+
+@dataclass(frozen=True)
+class _Reach:
+    """How far a value reaches into the input: its receptive field, and the step between neighbours."""
+
+    size: list[int]
+    step: list[int]
+
+
+def _reach(call: Call, before: _Reach | None, shape: tuple[int, ...]) -> _Reach | None:
+    """Follow the receptive field through one layer (Dumoulin & Visin, arXiv 1603.07285, chapter 2)."""
+    if before is None:
+        return None
+    if kind(call.module) == "linear":  # every value may depend on the whole input
+        return _Reach(list(shape[1:]), before.step)
+    if kind(call.module) not in ("conv", "pool"):
+        return before
+    if not hasattr(call.module, "kernel_size") or getattr(call.module, "transposed", False):
+        return None
+    axes = call.output.ndim - 2
+    kernel, stride, dilation = (
+        _tuple(getattr(call.module, name, 1), axes) for name in ("kernel_size", "stride", "dilation")
+    )
+    size = [
+        s + (k - 1) * d * j for s, k, d, j in zip(before.size, kernel, dilation, before.step, strict=True)
+    ]
+    return _Reach(size, [j * s for j, s in zip(before.step, stride, strict=True)])

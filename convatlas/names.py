@@ -1,0 +1,72 @@
+"""Names: of images and layers, and of what a user meant."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from convatlas import UserError
+
+
+def nearest(name: object, names: Sequence[str]) -> str:
+    """Say which of `names` was meant, if one is near, and list them all."""
+    close = get_close_matches(str(name), names, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}there are: {', '.join(names) or 'none'}"
+
+
+def slug(text: str) -> str:
+    """Make a name that is safe in files and addresses: `[A-Za-z0-9][A-Za-z0-9_-]*`."""
+    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", ascii_text).strip("-_") or "image"
+
+
+def image_names(images: dict[str, Any]) -> list[str]:
+    """Name the images looked at, in order: `digit-<d>`, `test-<index>`, the slug of a file's stem.
+
+    `images` is the section of the config; names that collide get `-2`, `-3`.
+    """
+    names = [f"digit-{digit}" for digit in images.get("digits", [])]
+    names += [f"test-{index:05d}" for index in test_indices(images)]
+    for path in images.get("files", []):
+        stem = slug(Path(path).stem)
+        name, copies = stem, 1
+        while name in names:
+            copies += 1
+            name = f"{stem}-{copies}"
+        names.append(name)
+    return names
+
+
+def test_indices(images: dict[str, Any]) -> list[int]:
+    """Give the test images asked for by number, `first` and `indices`, each once."""
+    return list(dict.fromkeys([*range(images.get("first", 0)), *images.get("indices", [])]))
+
+
+def choose_layers(layers: list[dict[str, Any]], wanted: str | list[str | int], key: str) -> list[str]:
+    """Give the names of the called layers that `wanted` asks for, in execution order.
+
+    `layers` is layers.json; `wanted` is "all", or names, globs, and ordinals of convolutions,
+    from 1. Raises UserError, which names `key`, the place in the config, where one matches nothing.
+    """
+    called = [layer for layer in layers if layer["called"]]
+    names = [layer["name"] for layer in called]
+    if wanted == "all":
+        return names
+    chosen: set[str] = set()
+    for item in wanted:
+        if isinstance(item, int):
+            found = [layer["name"] for layer in called if layer["ordinal"] == item]
+            allowed = (
+                f"there are {sum(layer['kind'] == 'conv' for layer in called)} convolutions, counted from 1"
+            )
+        else:
+            found = [name for name in names if fnmatchcase(name, item)]
+            allowed = nearest(item, names)
+        if not found:
+            raise UserError(f"{key}: no layer {item!r}; {allowed}")
+        chosen.update(found)
+    return [name for name in names if name in chosen]

@@ -1,0 +1,142 @@
+"""Labelled plates: a montage or chart with its row labels, colour bars and caption, as PNG or PDF."""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from convatlas.files import whole
+from convatlas.montage import HAIRLINE, INK, PAPER, Montage, Scale, colour_table
+
+DPI = 200  # plates are shown at half their pixels, so that they are sharp on a fine screen
+LABELS = 210  # pixels of the column of row labels
+BARS = 190  # pixels of the column of colour bars
+LEAST = 1200  # pixels of the narrowest plate, so that its caption has room
+ACCENT = "#9c3d22"
+
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7.5,
+    "text.color": np.divide(INK, 255),
+    "axes.edgecolor": np.divide(HAIRLINE, 255),
+    "axes.labelcolor": np.divide(INK, 255),
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": np.divide(INK, 255),
+    "ytick.color": np.divide(INK, 255),
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "pdf.fonttype": 42,
+}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A colour bar beside the lines `first` to `last` of a montage; `ends` names ends that have no number."""
+
+    first: int
+    last: int
+    scale: Scale
+    label: str
+    ends: tuple[str, str] | None = None
+
+
+def montage_plate(montage: Montage, labels: Sequence[str], bars: Sequence[Bar], caption: str) -> Figure:
+    """Set a montage, pixel for pixel, between its row labels and colour bars, above its caption."""
+    height, width = montage.pixels.shape[:2]
+    full = max(LEAST, LABELS + width + BARS)
+    text = _wrapped(caption, full)
+    foot = _foot(text)
+    figure = _figure(full, height + foot)
+    figure.figimage(montage.pixels, LABELS, foot, origin="upper")
+    total = height + foot
+    for label, (top, bottom) in zip(labels, montage.lines, strict=True):
+        y = 1 - (top + bottom) / 2 / total
+        figure.text((LABELS - 16) / full, y, label, ha="right", va="center", linespacing=1.4)
+    for bar in bars:
+        top, bottom = montage.lines[bar.first][0], montage.lines[bar.last][1]
+        tall = min(bottom - top, 420)
+        box = ((LABELS + width + 18) / full, 1 - (top + tall) / total, 22 / full, tall / total)
+        _colour_bar(figure, box, bar)
+    _captioned(figure, text)
+    return figure
+
+
+def chart_plate(width: int, height: int, caption: str) -> tuple[Figure, Figure]:
+    """Start a plate of charts `width` x `height` pixels: the whole figure and the part above the caption."""
+    text = _wrapped(caption, width)
+    foot = _foot(text)
+    figure = _figure(width, height + foot)
+    chart, below = figure.subfigures(2, 1, height_ratios=[height, foot])
+    for part in (chart, below):
+        part.set_facecolor(np.divide(PAPER, 255))
+    _captioned(figure, text)
+    return figure, chart
+
+
+def save(figure: Figure, path: Path, pdf: bool) -> None:
+    """Write a plate as PNG, and as PDF beside it where asked, without dates or software names."""
+    with whole(path) as aside:
+        figure.savefig(aside, format="png", metadata={"Software": None}, facecolor=figure.get_facecolor())
+    if pdf:
+        with whole(path.with_suffix(".pdf")) as aside:
+            metadata = {"CreationDate": None, "Creator": None, "Producer": None}
+            figure.savefig(aside, format="pdf", metadata=metadata, facecolor=figure.get_facecolor())
+
+
+def style() -> Any:
+    """The look of all plates, as a context."""
+    return matplotlib.rc_context(STYLE)
+
+
+def _figure(width: int, height: int) -> Figure:
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=np.divide(PAPER, 255))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _wrapped(caption: str, width: int) -> str:
+    return textwrap.fill(caption, max(40, int(width / 11.6)))
+
+
+def _foot(text: str) -> int:
+    """Pixels that a caption takes."""
+    return 46 + 32 * (text.count("\n") + 1)
+
+
+def _captioned(figure: Figure, text: str) -> None:
+    width, height = figure.get_size_inches() * DPI
+    figure.text(
+        24 / width,
+        22 / height,
+        text,
+        ha="left",
+        va="bottom",
+        family="STIXGeneral",
+        size=9.5,
+        linespacing=1.25,
+    )
+
+
+def _colour_bar(figure: Figure, box: tuple[float, float, float, float], bar: Bar) -> None:
+    axes = figure.add_axes(box)
+    colours = colour_table(bar.scale.colours)[::-1, None]
+    axes.imshow(colours, aspect="auto", extent=(0, 1, bar.scale.low, bar.scale.high), interpolation="nearest")
+    low, high = bar.scale.low, bar.scale.high
+    ticks = [low, 0.0, high] if low < 0 < high else [low, (low + high) / 2, high]
+    if bar.ends:
+        axes.set_yticks([low, high], bar.ends)
+    else:
+        axes.set_yticks(ticks, [f"{tick:.3g}".replace("-", "−") for tick in ticks])
+    axes.yaxis.tick_right()
+    axes.tick_params(length=2.5, pad=2, labelsize=6.5)
+    axes.set_xticks([])
+    axes.spines[:].set_visible(True)
+    axes.set_title(bar.label, fontsize=6.5, loc="left", pad=4)

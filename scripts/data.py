@@ -1,0 +1,26 @@
+"""Make a data set in its official on-disk layout, from what ships with a library, a download or a directory."""
+
+import argparse
+
+from convatlas import cli
+from convatlas.datasets import describe, prepare_mnist
+
+
+def main(given: argparse.Namespace) -> None:
+    source, mirrors = given.settings["source"], given.settings["mirrors"]
+    prepare_mnist(given.output, source, mirrors, key=f"datasets.{given.name}.source")
+    made = describe(given.output)
+    cli.log.info("%s: %d training and %d test images", made["title"], *map(sum, made["counts"].values()))
+
+
+if __name__ == "__main__":
+    parser = cli.parser(__doc__)
+    parser.add_argument("--name", required=True, help="the data set's name in the config")
+    parser.add_argument(
+        "--settings",
+        type=cli.settings,
+        required=True,
+        help='its section of the config, as JSON: {"format": "mnist", "source": "embedded", "mirrors": []}',
+    )
+    parser.add_argument("--output", required=True, help="the folder to make, data/<name>")
+    cli.run(main, parser)

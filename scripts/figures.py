@@ -1,0 +1,30 @@
+"""Draw the plates of a network from its recorded arrays."""
+
+import argparse
+from pathlib import Path
+
+from convatlas import cli
+from convatlas.figures import Drawer
+from convatlas.files import whole, write_json
+from convatlas.plates import save, style
+
+
+def main(given: argparse.Namespace) -> None:
+    output = Path(given.output)
+    drawer = Drawer(output, given.name, given.settings)
+    with whole(output / "figures") as folder, style():
+        folder.mkdir()
+        plates = []
+        for plate in drawer.draw():
+            save(plate.figure, folder / plate.file, given.settings["pdf"])
+            plates.append(plate.described())
+        write_json(folder / "plates.json", plates)
+    cli.log.info("drew %d plates", len(plates))
+
+
+if __name__ == "__main__":
+    parser = cli.parser(__doc__)
+    parser.add_argument("--name", required=True, help="the network's name in the config")
+    parser.add_argument("--settings", type=cli.settings, required=True, help="its views, as JSON")
+    parser.add_argument("--output", required=True, help="the network's folder, results/<network>")
+    cli.run(main, parser)

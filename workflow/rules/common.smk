@@ -1,0 +1,64 @@
+# What the rules share: the checked config, and the files that a stage runs.
+import json
+from pathlib import Path
+
+try:
+    from convatlas import UserError
+    from convatlas.config import resolve
+except ModuleNotFoundError as error:
+    raise WorkflowError(f"{error}; run `make setup`, then `. .venv/bin/activate`")
+
+try:
+    config = resolve(config)
+except UserError as error:
+    raise WorkflowError(str(error))
+
+
+wildcard_constraints:
+    network="|".join(config["networks"]),
+    dataset="|".join(config["datasets"]),
+
+
+# The library files that each stage's script imports, directly or not; a test compares
+# them with what it really imports. An edit reruns exactly the stages that list the file.
+LIBRARY = {
+    "data": ["__init__", "cli", "datasets", "files"],
+    "train": ["__init__", "architectures/__init__", "cli", "datasets", "files", "networks", "training"],
+    "record": [
+        "__init__", "activations", "architectures/__init__", "cli", "datasets", "extractor",
+        "files", "images", "names", "networks",
+    ],
+    "deconv": [
+        "__init__", "activations", "architectures/__init__", "cli", "deconvnet", "extractor",
+        "files", "names", "networks",
+    ],
+    "figures": ["__init__", "cli", "figures", "files", "montage", "names", "plates"],
+    "gallery": ["__init__", "cli", "drawing", "files", "gallery", "names"],
+}
+
+
+def code(stage):
+    """Input function: the code of a stage, with the architecture of the network it runs."""
+
+    def files(wildcards):
+        library = list(LIBRARY[stage])
+        if "architectures/__init__" in library:
+            library.append(f"architectures/{config['networks'][wildcards.network]['architecture']}")
+        return [f"scripts/{stage}.py", *(f"convatlas/{name}.py" for name in library)]
+
+    return files
+
+
+def settings(*keys):
+    """Params function: parts of a network's section of the config, as JSON; one key gives its value alone."""
+
+    def text(wildcards):
+        network = config["networks"][wildcards.network]
+        return json.dumps(network[keys[0]] if len(keys) == 1 else {key: network[key] for key in keys})
+
+    return text
+
+
+def dataset_of(wildcards):
+    """Input function: the data set of a network."""
+    return f"data/{config['networks'][wildcards.network]['dataset']}/dataset.json"
