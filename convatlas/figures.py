@@ -53,6 +53,7 @@ class Drawer:
 
     def __init__(self, folder: Path, name: str, views: dict[str, Any]) -> None:
         self.name, self.views = name, views
+        self.said: set[str] = set()
         self.network = read_json(folder / "network.json")
         self.metrics = read_json(folder / "metrics.json")
         self.layers = {layer["name"]: layer for layer in read_json(folder / "layers.json")}
@@ -162,7 +163,7 @@ class Drawer:
         half = len(lines) // 2
         bars = [
             *weights.bars(layer, 0, max(0, half - 1), "weight"),
-            *maps.bars(layer, half, len(lines) - 1, "map"),
+            *maps.bars(layer, half, len(lines) - 1, "activation"),
         ]
         names = ", ".join(image["name"] for image in self.images)
         text = (
@@ -181,20 +182,22 @@ class Drawer:
         text = f"The {values.shape[1]} values of {layer} ({self.layers[layer]['type']}), an image after the other. "
         if bars:
             text += (
-                "One axis for all; the prediction is the coloured bar."
+                "One axis for all; the prediction is coloured."
                 if self._is_last(layer)
                 else "One axis for all."
             )
         else:
-            text += f"Each line has {STRIP} units, the first of them at its left. " + _words(scale)
+            text += f"Each line has {STRIP} units, the first of them at its left: {_words(scale)}."
         caption = self._caption(text)
-        height = (250 if bars else 96 + 22 * -(-values.shape[1] // STRIP)) * len(values) + 60
+        height = (260 if bars else 110 + 26 * -(-values.shape[1] // STRIP)) * len(values) + 60
         figure, chart = chart_plate(1500, height, caption)
-        axes = chart.subplots(len(values), 1, squeeze=False, sharex=True)[:, 0]
+        axes = chart.subplots(len(values), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
         for ax, row, image in zip(axes, values, self.images, strict=True):
             self._bars(ax, row, layer, image) if bars else _strips(ax, row, scale)
             ax.set_title(self._seen_as(image).replace("\n", "   "), loc="left", fontsize=7)
-        chart.subplots_adjust(left=0.07, right=0.9, top=1 - 60 / height, bottom=60 / height, hspace=0.55)
+        chart.subplots_adjust(
+            left=0.07, right=0.9, top=1 - 60 / height, bottom=60 / height, hspace=0.5 if bars else 0.7
+        )
         if not bars:
             mapped = axes[0].images[0]
             chart.colorbar(
@@ -211,6 +214,8 @@ class Drawer:
         ax.axhline(0, color="#b0aa9e", linewidth=0.6)
         ax.set_xticks(np.arange(len(row)), names or [str(unit) for unit in range(len(row))])
         ax.tick_params(labelbottom=True)
+        if self._is_last(layer):
+            ax.get_xticklabels()[image["prediction"]].set(color=ACCENT, fontweight="bold")
 
     def _is_last(self, layer: str) -> bool:
         return self.layers[layer]["output_shape"] == [len(self.network["classes"])]
@@ -229,12 +234,15 @@ class Drawer:
                 lines.append([head, *(_projection(array[u], scales(key, array[u]), u) for u in part)])
                 labels.append(f"{layer}\n{'strongest location' if select else 'whole map'}" if n == 0 else "")
             dead += 0 if select else sum(not projection.any() for projection in array)
-            bars += scales.bars(key, first, len(lines) - 1, "pixel")
+            bars += scales.bars(key, first, len(lines) - 1, "projection")
         layers = dict.fromkeys(key.partition("@")[0] for key in projections)
+        words = scales.words(next(iter(projections)), "projections")
+        if self.views["scale"] == "per_layer":
+            words = "Each group shares the scale beside it: white is zero, red positive, blue negative."
         text = (
             f"What caused each activation of {' and '.join(layers)} on {self._seen_as(image, ', ')}: the deconvnet's "
             f"projections to the input of {_by(pixels.shape[1:])} pixels, signed, the input first. "
-            f"{scales.words(next(iter(projections)), 'projections')}"
+            f"{words}"
             + (
                 f" {dead} crossed units are dead on this image: nowhere positive, so projected to nothing."
                 if dead
@@ -287,7 +295,7 @@ class Drawer:
                     colour = shade if row == column else ACCENT
                     ax.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=7)
         chart.colorbar(mapped, ax=ax, fraction=0.04, pad=0.03, label="share of the true class")
-        chart.subplots_adjust(left=0.06, right=0.94, top=0.96, bottom=0.1)
+        chart.subplots_adjust(left=0.06, right=0.88, top=0.96, bottom=0.1)
         return self._plate("confusion", "", caption, figure)
 
     # What all plates share
@@ -329,7 +337,8 @@ class Drawer:
         return range(self._at_most(self.views["n_filters"], there, f"units in {layer}"))
 
     def _at_most(self, wanted: int | str, there: int, what: str) -> int:
-        if isinstance(wanted, int) and wanted > there:
+        if isinstance(wanted, int) and wanted > there and what not in self.said:
+            self.said.add(what)
             log.info("%d %s asked for, there are %d: all are drawn", wanted, what, there)
         return there if wanted == "all" else min(int(wanted), there)
 
@@ -357,15 +366,15 @@ class Scales:
     def words(self, layer: str, what: str = "tiles") -> str:
         """Say for the caption what shares the scale and what its colours mean."""
         if self.choice == "per_tile":
-            return f"Each tile has a scale of its own, so that {what} cannot be compared by colour."
-        shared = "all layers share" if self.choice == "shared" else "all share"
-        return f"{what.capitalize()}: {shared} one scale; " + _words(self.of(layer))
+            return f"Each tile has a scale of its own, so {what} cannot be compared by colour."
+        over = ", as in every layer of this network" if self.choice == "shared" else ""
+        return f"All {what} share one scale{over}: {_words(self.of(layer))}."
 
 
 def _words(scale: Scale) -> str:
     if scale.low < 0 < scale.high:
-        return "white is zero, red positive, blue negative."
-    return "dark is zero, bright the maximum." if scale.low == 0 else "bright is zero, dark the minimum."
+        return "white is zero, red positive, blue negative"
+    return "dark is zero, bright the maximum" if scale.low == 0 else "bright is zero, dark the minimum"
 
 
 def _projection(projection: np.ndarray, scale: Scale, unit: int) -> Tile:
@@ -410,4 +419,3 @@ def _strips(ax: Any, row: np.ndarray, scale: Scale) -> None:
     every = max(1, lines // 5)
     ax.set_yticks(range(0, lines, every), [str(STRIP * line) for line in range(0, lines, every)])
     ax.set_ylabel("unit", fontsize=6.5)
-    ax.tick_params(labelbottom=True)

@@ -15,7 +15,7 @@ from convatlas.files import whole
 from convatlas.montage import HAIRLINE, INK, PAPER, Montage, Scale, colour_table
 
 DPI = 200  # plates are shown at half their pixels, so that they are sharp on a fine screen
-LABELS = 210  # pixels of the column of row labels
+HEAD = 16  # pixels above a montage, for the names of the colour bars
 BARS = 190  # pixels of the column of colour bars
 LEAST = 1200  # pixels of the narrowest plate, so that its caption has room
 ACCENT = "#9c3d22"
@@ -24,6 +24,7 @@ STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 7.5,
     "text.color": np.divide(INK, 255),
+    "axes.facecolor": np.divide(PAPER, 255),
     "axes.edgecolor": np.divide(HAIRLINE, 255),
     "axes.labelcolor": np.divide(INK, 255),
     "axes.linewidth": 0.6,
@@ -51,19 +52,20 @@ class Bar:
 def montage_plate(montage: Montage, labels: Sequence[str], bars: Sequence[Bar], caption: str) -> Figure:
     """Set a montage, pixel for pixel, between its row labels and colour bars, above its caption."""
     height, width = montage.pixels.shape[:2]
-    full = max(LEAST, LABELS + width + BARS)
+    left = 40 + max(14 * len(line) for label in labels for line in label.split("\n"))
+    full = max(LEAST, left + width + BARS)
     text = _wrapped(caption, full)
     foot = _foot(text)
-    figure = _figure(full, height + foot)
-    figure.figimage(montage.pixels, LABELS, foot, origin="upper")
-    total = height + foot
+    total = HEAD + height + foot
+    figure = _figure(full, total)
+    figure.figimage(montage.pixels, left, foot, origin="upper")
     for label, (top, bottom) in zip(labels, montage.lines, strict=True):
-        y = 1 - (top + bottom) / 2 / total
-        figure.text((LABELS - 16) / full, y, label, ha="right", va="center", linespacing=1.4)
+        y = 1 - (HEAD + (top + bottom) / 2) / total
+        figure.text((left - 16) / full, y, label, ha="right", va="center", linespacing=1.4)
     for bar in bars:
         top, bottom = montage.lines[bar.first][0], montage.lines[bar.last][1]
         tall = min(bottom - top, 420)
-        box = ((LABELS + width + 18) / full, 1 - (top + tall) / total, 22 / full, tall / total)
+        box = ((left + width + 18) / full, 1 - (HEAD + top + tall) / total, 22 / full, tall / total)
         _colour_bar(figure, box, bar)
     _captioned(figure, text)
     return figure
@@ -139,4 +141,4 @@ def _colour_bar(figure: Figure, box: tuple[float, float, float, float], bar: Bar
     axes.tick_params(length=2.5, pad=2, labelsize=6.5)
     axes.set_xticks([])
     axes.spines[:].set_visible(True)
-    axes.set_title(bar.label, fontsize=6.5, loc="left", pad=4)
+    axes.set_title(bar.label, fontsize=6.5, loc="left", pad=3)

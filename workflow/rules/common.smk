@@ -33,7 +33,7 @@ LIBRARY = {
         "files", "names", "networks",
     ],
     "figures": ["__init__", "cli", "figures", "files", "montage", "names", "plates"],
-    "gallery": ["__init__", "cli", "drawing", "files", "gallery", "names"],
+    "gallery": ["__init__", "cli", "drawing", "files", "gallery"],
 }
 
 

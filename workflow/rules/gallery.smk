@@ -1,0 +1,31 @@
+# The site, from results/ alone. No torch here.
+
+
+def of_networks(*files):
+    """Input function: files of every network's folder."""
+    return expand("results/{network}/{file}", network=config["networks"], file=files)
+
+
+rule gallery:
+    input:
+        code=code("gallery"),
+        site=sorted(str(path) for path in Path("workflow/site").rglob("*.*")),
+        data=expand("data/{dataset}/dataset.json", dataset=config["datasets"]),
+        results=of_networks(
+            "network.json",
+            "metrics.json",
+            "layers.json",
+            "images.json",
+            "timing.json",
+            "activations",
+            "figures",
+        ),
+    output:
+        pages=expand("reports/gallery/{page}.html", page=["index", "provenance"]),
+        networks=expand("reports/gallery/networks/{network}.html", network=config["networks"]),
+    params:
+        settings=json.dumps(config),
+    log:
+        "logs/gallery.log",
+    shell:
+        "python scripts/gallery.py --settings {params.settings:q} 2>&1 | tee {log:q}"
