@@ -5,7 +5,8 @@ PYTHON ?= python3
 
 BIN := .venv/bin
 READY := .venv/ready
-SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES) --workflow-profile workflow/profiles/local
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+SNAKEMAKE = python workflow/unlock.py && snakemake --cores $(CORES) --workflow-profile workflow/profiles/local
 
 .DEFAULT_GOAL := help
 .PHONY: help setup report full download test lock clean
@@ -24,7 +25,6 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 report: $(READY) ## run config.yaml, or with CONFIG=mine.yaml that merged over it, and make reports/gallery/
-	@$(SNAKEMAKE) --unlock --quiet all >/dev/null 2>&1 || true
 	@$(SNAKEMAKE) $(if $(CONFIG),--configfile $(CONFIG))
 	@echo "Open reports/gallery/index.html"
 
@@ -35,7 +35,7 @@ download: $(READY) ## only fetch the data sets (of config.full.yaml, unless CONF
 	@$(SNAKEMAKE) --configfile $(or $(CONFIG),config.full.yaml) -- download
 
 test: $(READY) ## run the tests
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest
+	@pytest
 
 lock: ## renew requirements.lock from pyproject.toml's ranges
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --extra test pyproject.toml -o requirements.lock

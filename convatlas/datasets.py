@@ -31,9 +31,9 @@ MNIST_FILES = {
 TITLES = {
     "embedded": (
         "Embedded handwritten digits",
-        "A stand-in for MNIST that needs no download: real handwritten digits, scanned at 8 x 8 pixels "
+        "A stand-in for MNIST that needs no download: real handwritten digits, scanned at 8 × 8 pixels "
         "(the test part of the UCI set Optical Recognition of Handwritten Digits, as scikit-learn ships "
-        "it), enlarged here to 20 x 20, sharpened, and centred by mass in 28 x 28 as MNIST's are. "
+        "it), enlarged here to 20 × 20, sharpened, and centred by mass in 28 × 28 as MNIST's are. "
         "Figures measured on it do not hold for MNIST.",
         "E. Alpaydin, C. Kaynak, UCI Machine Learning Repository, 1998; CC BY 4.0",
     ),

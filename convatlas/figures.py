@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from convatlas.files import read_json, read_npz
-from convatlas.montage import Scale, Tile, assemble
+from convatlas.montage import EDGE, Scale, Tile, assemble
 from convatlas.names import choose_layers
-from convatlas.plates import ACCENT, Bar, chart_plate, montage_plate
+from convatlas.plates import ACCENT, Bar, caption_height, chart_plate, montage_plate
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Plate:
     """One plate: where it goes, what it is, and the drawing."""
 
     file: str
-    kind: str  # curves, confusion, filters, maps, values, pairs or deconv
+    kind: str  # cover, curves, confusion, filters, maps, values, pairs or deconv
     subject: str  # the layer, or the image of a deconv plate
     caption: str
     alt: str
@@ -45,6 +45,7 @@ class Plate:
             "alt": self.alt,
             "width": round(width),
             "height": round(height),
+            "caption_height": caption_height(self.caption, round(width)),
         }
 
 
@@ -71,6 +72,8 @@ class Drawer:
 
     def draw(self) -> Iterator[Plate]:
         """Draw every plate, in the order in which the pages show them."""
+        if any(self.deconv):
+            yield self._cover()
         if self.history:
             yield self._curves()
         if "confusion" in self.metrics:
@@ -240,7 +243,7 @@ class Drawer:
         if self.views["scale"] == "per_layer":
             words = "Each group shares the scale beside it: white is zero, red positive, blue negative."
         text = (
-            f"What caused each activation of {' and '.join(layers)} on {self._seen_as(image, ', ')}: the deconvnet's "
+            f"What caused each activation of {_listed(list(layers))} on {self._seen_as(image, ', ')}: the deconvnet's "
             f"projections to the input of {_by(pixels.shape[1:])} pixels, signed, the input first. "
             f"{words}"
             + (
@@ -250,6 +253,29 @@ class Drawer:
             )
         )
         return self._montage("deconv", image["name"], lines, labels, bars, text)
+
+    def _cover(self) -> Plate:
+        """Each image, and below it what caused the strongest activation of the deepest projected layer."""
+        layer = [key for key in self.deconv[0] if "@" not in key][-1]
+        strongest = [
+            int(arrays[layer].reshape(len(arrays[layer]), -1).max(1).argmax()) for arrays in self.activations
+        ]
+        caused = [projections[layer][unit] for projections, unit in zip(self.deconv, strongest, strict=True)]
+        scale = Scale.of(*caused)
+        lines: list[Line] = [
+            [self._input(arrays["input"]) for arrays in self.activations],
+            [_projection(values, scale, unit) for values, unit in zip(caused, strongest, strict=True)],
+        ]
+        bars = [Bar(1, 1, scale, "projection")]
+        caption = self._caption(
+            f"{_listed([image['name'] for image in self.images])}, and below each what caused the strongest "
+            f"activation of {layer}: its unit's whole map, projected to the pixels by the deconvnet. "
+            f"All projections share one scale: {_words(scale)}."
+        )
+        labels = ["input", f"the unit of\n{layer} that\nanswers most"]
+        return self._plate(
+            "cover", "", caption, montage_plate(assemble(lines, 2 * EDGE), labels, bars, caption)
+        )
 
     def _curves(self) -> Plate:
         epochs = [int(row["epoch"]) for row in self.history]
@@ -312,7 +338,7 @@ class Drawer:
 
     def _plate(self, kind: str, subject: str, caption: str, figure: Figure) -> Plate:
         stem = "-".join(filter(None, (kind, subject.replace("/", "_").replace(":", "_"))))
-        alt = caption.partition(". ")[2]
+        alt = caption.removeprefix(f"Plate {self.plates}. {self.name}. ").partition(". ")[0]
         return Plate(f"{stem}.png", kind, subject, caption, alt, figure)
 
     def _input(self, x: np.ndarray) -> Tile:
@@ -375,6 +401,10 @@ def _words(scale: Scale) -> str:
     if scale.low < 0 < scale.high:
         return "white is zero, red positive, blue negative"
     return "dark is zero, bright the maximum" if scale.low == 0 else "bright is zero, dark the minimum"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _projection(projection: np.ndarray, scale: Scale, unit: int) -> Tile:

@@ -17,6 +17,7 @@ from convatlas.files import read_json, read_npz, whole
 
 SITE = Path(__file__).resolve().parent.parent / "workflow/site"
 KINDS = {
+    "cover": "Frontispiece",
     "filters": "Filters",
     "maps": "Feature maps",
     "values": "Values",
@@ -175,7 +176,7 @@ def _silent(folder: Path, layers: list[dict[str, Any]], images: list[dict[str, A
         silent = np.flatnonzero(values.max(axis=(1, 2)) == 0)
         zeros[name] = float((values == 0).mean())
         if 0 < len(silent) < len(values):
-            listed = ", ".join(map(str, silent[:12])) + (", …" if len(silent) > 12 else "")
+            listed = ", ".join(map(str, silent[:12])) + (" and others" if len(silent) > 12 else "")
             said.append(
                 f"{len(silent)} of the {len(values)} units of {name} are silent on all {len(images)} images "
                 f"looked at: {listed}."

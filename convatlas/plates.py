@@ -15,7 +15,7 @@ from convatlas.files import whole
 from convatlas.montage import HAIRLINE, INK, PAPER, Montage, Scale, colour_table
 
 DPI = 200  # plates are shown at half their pixels, so that they are sharp on a fine screen
-HEAD = 16  # pixels above a montage, for the names of the colour bars
+HEAD = 30  # pixels above a montage, for the names of the colour bars
 BARS = 190  # pixels of the column of colour bars
 LEAST = 1200  # pixels of the narrowest plate, so that its caption has room
 ACCENT = "#9c3d22"
@@ -55,7 +55,7 @@ def montage_plate(montage: Montage, labels: Sequence[str], bars: Sequence[Bar], 
     left = 40 + max(14 * len(line) for label in labels for line in label.split("\n"))
     full = max(LEAST, left + width + BARS)
     text = _wrapped(caption, full)
-    foot = _foot(text)
+    foot = caption_height(caption, full)
     total = HEAD + height + foot
     figure = _figure(full, total)
     figure.figimage(montage.pixels, left, foot, origin="upper")
@@ -74,7 +74,7 @@ def montage_plate(montage: Montage, labels: Sequence[str], bars: Sequence[Bar], 
 def chart_plate(width: int, height: int, caption: str) -> tuple[Figure, Figure]:
     """Start a plate of charts `width` x `height` pixels: the whole figure and the part above the caption."""
     text = _wrapped(caption, width)
-    foot = _foot(text)
+    foot = caption_height(caption, width)
     figure = _figure(width, height + foot)
     chart, below = figure.subfigures(2, 1, height_ratios=[height, foot])
     for part in (chart, below):
@@ -108,9 +108,9 @@ def _wrapped(caption: str, width: int) -> str:
     return textwrap.fill(caption, max(40, int(width / 11.6)))
 
 
-def _foot(text: str) -> int:
-    """Pixels that a caption takes."""
-    return 46 + 32 * (text.count("\n") + 1)
+def caption_height(caption: str, width: int) -> int:
+    """Pixels that a caption takes at the foot of a plate `width` pixels wide."""
+    return 46 + 32 * (_wrapped(caption, width).count("\n") + 1)
 
 
 def _captioned(figure: Figure, text: str) -> None:
@@ -141,4 +141,4 @@ def _colour_bar(figure: Figure, box: tuple[float, float, float, float], bar: Bar
     axes.tick_params(length=2.5, pad=2, labelsize=6.5)
     axes.set_xticks([])
     axes.spines[:].set_visible(True)
-    axes.set_title(bar.label, fontsize=6.5, loc="left", pad=3)
+    axes.set_title(bar.label, fontsize=6.5, loc="left", pad=8)
