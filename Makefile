@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 SNAKEMAKE = python workflow/unlock.py && snakemake --cores $(CORES) --workflow-profile workflow/profiles/local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report full download test lock clean
+.PHONY: help setup report full download test lint lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -36,6 +36,11 @@ download: $(READY) ## only fetch the data sets (of config.full.yaml, unless CONF
 
 test: $(READY) ## run the tests
 	@pytest
+
+lint: $(READY) ## check the code's style
+	@ruff check .
+	@ruff format --check .
+	@snakefmt --check --line-length 110 Snakefile workflow
 
 lock: ## renew requirements.lock from pyproject.toml's ranges
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --extra test pyproject.toml -o requirements.lock

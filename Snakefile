@@ -29,7 +29,8 @@ localrules:
 rule all:
     default_target: True
     input:
-        "reports/gallery/index.html",
+        rules.gallery.output,
+        of_networks(*RESULTS),  # so that a lost one is made again
 
 
 rule download:

@@ -47,14 +47,15 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Argument
     """Parse, run `main`, and end: 0, or 1 with one message for a user's mistake."""
     given = arguments.parse_args()
     prefix = f"{given.name}: " if "name" in given else ""
-    logging.basicConfig(level=logging.INFO, format=f"{prefix}%(message)s", stream=sys.stderr)
+    logging.basicConfig(format=f"{prefix}%(message)s", stream=sys.stderr)
+    log.setLevel(logging.INFO)  # of this library alone; others talk at length
     try:
         main(given)
     except UserError as error:
-        sys.exit(f"error: {prefix}{error}")
+        sys.exit(f"error: {error}")
     except OSError as error:
         if error.errno is None:
             raise
-        sys.exit(f"error: {prefix}{error.strerror}: {error.filename}")
+        sys.exit(f"error: {error.strerror}: {error.filename}")
     except KeyboardInterrupt:
         sys.exit(f"{prefix}interrupted")

@@ -187,7 +187,8 @@ def chain(convnet: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
     """List the leaf modules of an nn.Sequential, nested or not, in the order in which a signal takes them."""
     if not isinstance(convnet, nn.Sequential):
         raise UserError(
-            f"a deconvnet is built from a chain of layers (an nn.Sequential), not from {type(convnet).__name__}"
+            "a deconvnet is built from a chain of layers (an nn.Sequential), "
+            f"not from {type(convnet).__name__}"
         )
     leaves = []
     for name, module in convnet.named_children():

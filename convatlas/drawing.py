@@ -1,4 +1,4 @@
-"""A network drawn as the way an image takes: a block a stage, as high as its maps and as wide as its units."""
+"""A network drawn as the way an image takes: a block a stage, high as its maps and wide as its units."""
 
 import math
 from dataclasses import dataclass

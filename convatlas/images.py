@@ -67,7 +67,10 @@ def choose(
             raise UserError(f"{key}: there is no test image {index}; there are {len(images)}, counted from 0")
         chosen.append(Image(next(names), of_test(index), index, label=int(labels[index])))
     for path in wanted.get("files", []):
-        pixels = preprocessing.read(path)
+        try:
+            pixels = preprocessing.read(path)
+        except UserError as error:
+            raise UserError(f"{key}.files: {error}") from error
         if pixels.shape[1] == 1 and pixels.float().median() > 127:
             log.warning(
                 "%s is mostly bright, and digits are bright on dark here; invert it if it is a digit", path

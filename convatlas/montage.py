@@ -7,8 +7,9 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from matplotlib.colors import Colormap
 from PIL import Image, ImageDraw, ImageFont
+
+from convatlas.scales import Scale
 
 PAPER = (255, 253, 248)
 HAIRLINE = (176, 170, 158)
@@ -18,48 +19,6 @@ EDGE = 112  # pixels that a tile fills, where a whole factor of enlargement allo
 STRIP = 24  # the strip above a tile that carries its number
 GAP = 10
 NUMBER = 18  # the height of the numbers' font, in pixels
-
-
-@dataclass(frozen=True)
-class Scale:
-    """A colour scale: what its ends mean, and its colours, by matplotlib's name."""
-
-    low: float
-    high: float
-    colours: str
-
-    @classmethod
-    def of(cls, *arrays: np.ndarray) -> "Scale":
-        """Span the values of all arrays: diverging and centred on zero for signed values, else viridis.
-
-        Values of one sign span from zero, so that darkness means nothing there.
-        """
-        low = min((float(array.min()) for array in arrays if array.size), default=0.0)
-        high = max((float(array.max()) for array in arrays if array.size), default=0.0)
-        if low < 0 < high:
-            most = max(-low, high)
-            return cls(-most, most, "RdBu_r")
-        if low < 0:
-            return cls(low, 0.0, "viridis")
-        return cls(0.0, high or 1.0, "viridis")
-
-    @classmethod
-    def grey(cls, array: np.ndarray) -> "Scale":
-        """From black at the least value to white at the greatest."""
-        low, high = float(array.min()), float(array.max())
-        return cls(low, high if high > low else low + 1.0, "gray")
-
-    def rgb(self, values: np.ndarray) -> np.ndarray:
-        """Colour (H, W) values as (H, W, 3) uint8."""
-        place = (values.astype(np.float64) - self.low) / (self.high - self.low)
-        return colour_table(self.colours)[np.clip(np.round(255 * place), 0, 255).astype(np.uint8)]
-
-
-@cache
-def colour_table(colours: str) -> np.ndarray:
-    """The 256 colours of a map, (256, 3) uint8."""
-    colormap: Colormap = matplotlib.colormaps[colours]
-    return np.round(255 * colormap(np.arange(256))[:, :3]).astype(np.uint8)
 
 
 @dataclass(frozen=True)

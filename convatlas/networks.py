@@ -29,7 +29,7 @@ class Preprocessing:
     def of(cls, given: dict[str, Any]) -> "Preprocessing":
         if len(given["mean"]) != len(given["std"]) or len(given["mean"]) not in (1, 3):
             raise UserError(
-                f"input: mean {given['mean']} and std {given['std']} must have one number a channel, 1 or 3 each"
+                f"input: mean {given['mean']} and std {given['std']} must have one number a channel, 1 or 3"
             )
         return cls(given["size"], tuple(given["mean"]), tuple(given["std"]))
 

@@ -12,13 +12,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from convatlas.files import whole
-from convatlas.montage import HAIRLINE, INK, PAPER, Montage, Scale, colour_table
+from convatlas.montage import HAIRLINE, INK, PAPER, Montage
+from convatlas.scales import Scale, colour_table
 
 DPI = 200  # plates are shown at half their pixels, so that they are sharp on a fine screen
 HEAD = 30  # pixels above a montage, for the names of the colour bars
 BARS = 190  # pixels of the column of colour bars
 LEAST = 1200  # pixels of the narrowest plate, so that its caption has room
 ACCENT = "#9c3d22"
+QUIET = "#8d8778"
 
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -62,11 +64,11 @@ def montage_plate(montage: Montage, labels: Sequence[str], bars: Sequence[Bar], 
     for label, (top, bottom) in zip(labels, montage.lines, strict=True):
         y = 1 - (HEAD + (top + bottom) / 2) / total
         figure.text((left - 16) / full, y, label, ha="right", va="center", linespacing=1.4)
-    for bar in bars:
+    for bar, before in zip(bars, [None, *bars], strict=False):
         top, bottom = montage.lines[bar.first][0], montage.lines[bar.last][1]
         tall = min(bottom - top, 420)
         box = ((left + width + 18) / full, 1 - (HEAD + top + tall) / total, 22 / full, tall / total)
-        _colour_bar(figure, box, bar)
+        _colour_bar(figure, box, bar, titled=before is None or before.label != bar.label)
     _captioned(figure, text)
     return figure
 
@@ -127,7 +129,7 @@ def _captioned(figure: Figure, text: str) -> None:
     )
 
 
-def _colour_bar(figure: Figure, box: tuple[float, float, float, float], bar: Bar) -> None:
+def _colour_bar(figure: Figure, box: tuple[float, float, float, float], bar: Bar, titled: bool) -> None:
     axes = figure.add_axes(box)
     colours = colour_table(bar.scale.colours)[::-1, None]
     axes.imshow(colours, aspect="auto", extent=(0, 1, bar.scale.low, bar.scale.high), interpolation="nearest")
@@ -141,4 +143,4 @@ def _colour_bar(figure: Figure, box: tuple[float, float, float, float], bar: Bar
     axes.tick_params(length=2.5, pad=2, labelsize=6.5)
     axes.set_xticks([])
     axes.spines[:].set_visible(True)
-    axes.set_title(bar.label, fontsize=6.5, loc="left", pad=8)
+    axes.set_title(bar.label if titled else "", fontsize=6.5, loc="left", pad=8)

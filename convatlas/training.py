@@ -154,7 +154,7 @@ def epochs_within(settings: dict[str, Any], steps: int) -> int:
 def evaluate(
     network: nn.Module, preprocessing: Preprocessing, split: Split, precision: str = "float32"
 ) -> tuple[float, Tensor]:
-    """Give the mean cross-entropy and the confusion matrix (classes, classes): rows true, columns predicted."""
+    """Give the mean cross-entropy and the confusion matrix (classes, classes), a row a true class."""
     network.eval()
     loss, cells, classes = 0.0, [], 0
     for batch in _batches(split, EVALUATION_BATCH, torch.arange(len(split))):
@@ -186,7 +186,7 @@ def metrics(confusion: Tensor, classes: list[str]) -> dict[str, Any]:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """Resolve `auto`: bfloat16 where the hardware has it, for it was faster there on every bundled network."""
+    """Resolve `auto`: bfloat16 where the hardware has it (benchmarks/training.py: faster on each network)."""
     if name != "auto":
         return name
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""Make a data set in its official on-disk layout, from what ships with a library, a download or a directory."""
+"""Make a data set in its official on-disk layout, embedded, downloaded or from a directory."""
 
 import argparse
 

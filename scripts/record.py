@@ -1,4 +1,4 @@
-"""Record a trained network: the index of its layers, its filters, and every activation on the images looked at."""
+"""Record a trained network: its layers, its filters, and every activation on the images looked at."""
 
 import argparse
 from pathlib import Path

@@ -14,9 +14,7 @@ def main() -> None:
         try:
             snakemake = any("snakemake" in Path(word).name for word in (process.info["cmdline"] or [])[:2])
             if snakemake and Path(process.cwd()) == Path.cwd():
-                sys.exit(
-                    f"error: another run is at work in this folder (process {process.pid}); wait for it to end"
-                )
+                sys.exit(f"error: another run is at work here (process {process.pid}); wait for it to end")
         except psutil.Error:
             continue
     print("An earlier run was interrupted; unlocking.", file=sys.stderr)

@@ -1,5 +1,8 @@
 # What the rules share: the checked config, and the files that a stage runs.
 import json
+import os
+import sys
+import time
 from pathlib import Path
 
 try:
@@ -14,6 +17,32 @@ except UserError as error:
     raise WorkflowError(str(error))
 
 
+FOLDERS = ["data", "results", "reports", "logs"]
+FOLDERS += [
+    f"{top}/{name}"
+    for top, names in {"data": config["datasets"], "results": config["networks"]}.items()
+    for name in names
+]
+for folder in [".", *FOLDERS, "reports/gallery"]:
+    if os.path.lexists(folder) and not (os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)):
+        raise WorkflowError(
+            f"cannot write in {folder}: it is no folder, or its permissions forbid it; mend or move it"
+        )
+
+STARTED = time.time()
+
+
+def what_went_wrong():
+    """The scripts' own messages of this run, which Snakemake's report would bury."""
+    logs = [path for path in Path("logs").rglob("*.log") if path.stat().st_mtime >= STARTED]
+    texts = [path.read_text(errors="replace") for path in logs]
+    return [text[text.index("error: ") :] for text in texts if "error: " in text]
+
+
+onerror:
+    print("", *what_went_wrong(), sep="\n", file=sys.stderr)
+
+
 wildcard_constraints:
     network="|".join(config["networks"]),
     dataset="|".join(config["datasets"]),
@@ -25,14 +54,29 @@ LIBRARY = {
     "data": ["__init__", "cli", "datasets", "files"],
     "train": ["__init__", "architectures/__init__", "cli", "datasets", "files", "networks", "training"],
     "record": [
-        "__init__", "activations", "architectures/__init__", "cli", "datasets", "extractor",
-        "files", "images", "names", "networks",
+        "__init__",
+        "activations",
+        "architectures/__init__",
+        "cli",
+        "datasets",
+        "extractor",
+        "files",
+        "images",
+        "names",
+        "networks",
     ],
     "deconv": [
-        "__init__", "activations", "architectures/__init__", "cli", "deconvnet", "extractor",
-        "files", "names", "networks",
+        "__init__",
+        "activations",
+        "architectures/__init__",
+        "cli",
+        "deconvnet",
+        "extractor",
+        "files",
+        "names",
+        "networks",
     ],
-    "figures": ["__init__", "cli", "figures", "files", "montage", "names", "plates"],
+    "figures": ["__init__", "charts", "cli", "figures", "files", "montage", "names", "plates", "scales"],
     "gallery": ["__init__", "cli", "drawing", "files", "gallery"],
 }
 

@@ -18,12 +18,12 @@ rule data:
             split=["train", "t10k"],
             kind=["images-idx3", "labels-idx1"],
         ),
-    params:
-        settings=lambda wildcards: json.dumps(config["datasets"][wildcards.dataset]),
     log:
         "logs/{dataset}/data.log",
     benchmark:
         "logs/{dataset}/data.tsv"
+    params:
+        settings=lambda wildcards: json.dumps(config["datasets"][wildcards.dataset]),
     shell:
         "python scripts/data.py --name {wildcards.dataset} --settings {params.settings:q}"
         " --output data/{wildcards.dataset} 2>&1 | tee {log:q}"

@@ -14,12 +14,12 @@ rule figures:
         deconv="results/{network}/deconv",
     output:
         figures=directory("results/{network}/figures"),
-    params:
-        settings=settings("views"),
     log:
         "logs/{network}/figures.log",
     benchmark:
         "logs/{network}/figures.tsv"
+    params:
+        settings=settings("views"),
     shell:
         "python scripts/figures.py --name {wildcards.network} --settings {params.settings:q}"
         " --output results/{wildcards.network} 2>&1 | tee {log:q}"

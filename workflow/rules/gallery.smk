@@ -1,4 +1,17 @@
 # The site, from results/ alone. No torch here.
+RESULTS = [
+    "weights.safetensors",
+    "network.json",
+    "timing.json",
+    "metrics.json",
+    "history.csv",
+    "layers.json",
+    "filters.npz",
+    "images.json",
+    "activations",
+    "deconv",
+    "figures",
+]
 
 
 def of_networks(*files):
@@ -11,21 +24,13 @@ rule gallery:
         code=code("gallery"),
         site=sorted(str(path) for path in Path("workflow/site").rglob("*.*")),
         data=expand("data/{dataset}/dataset.json", dataset=config["datasets"]),
-        results=of_networks(
-            "network.json",
-            "metrics.json",
-            "layers.json",
-            "images.json",
-            "timing.json",
-            "activations",
-            "figures",
-        ),
+        results=of_networks(*RESULTS),
     output:
         pages=expand("reports/gallery/{page}.html", page=["index", "provenance"]),
         networks=expand("reports/gallery/networks/{network}.html", network=config["networks"]),
-    params:
-        settings=json.dumps(config),
     log:
         "logs/gallery.log",
+    params:
+        settings=json.dumps(config),
     shell:
         "python scripts/gallery.py --settings {params.settings:q} 2>&1 | tee {log:q}"

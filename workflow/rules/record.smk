@@ -1,11 +1,17 @@
 # What every layer makes of the images looked at, and which pixels caused it.
 
 
+def own_images(wildcards):
+    """The user's image files; the script reports those that are missing, and where they were named."""
+    files = config["networks"][wildcards.network]["images"].get("files", [])
+    return [path for path in files if Path(path).exists()]
+
+
 rule record:
     input:
         code=code("record"),
         data=dataset_of,
-        own=lambda wildcards: config["networks"][wildcards.network]["images"].get("files", []),
+        own=own_images,
         weights="results/{network}/weights.safetensors",
         description="results/{network}/network.json",
     output:
@@ -13,10 +19,6 @@ rule record:
         filters="results/{network}/filters.npz",
         images="results/{network}/images.json",
         activations=directory("results/{network}/activations"),
-    params:
-        settings=settings("images"),
-        data=lambda wildcards, input: Path(input.data).parent,
-        device=config["device"],
     log:
         "logs/{network}/record.log",
     benchmark:
@@ -24,6 +26,10 @@ rule record:
     threads: 1
     resources:
         gpu=1,
+    params:
+        settings=settings("images"),
+        data=lambda wildcards, input: Path(input.data).parent,
+        device=config["device"],
     shell:
         "python scripts/record.py --name {wildcards.network} --settings {params.settings:q}"
         " --data {params.data:q} --device {params.device} --threads {threads}"
@@ -40,9 +46,6 @@ rule deconv:
         activations="results/{network}/activations",
     output:
         deconv=directory("results/{network}/deconv"),
-    params:
-        settings=lambda wildcards: json.dumps(config["networks"][wildcards.network]["views"]["deconv"]),
-        device=config["device"],
     log:
         "logs/{network}/deconv.log",
     benchmark:
@@ -50,6 +53,9 @@ rule deconv:
     threads: 1
     resources:
         gpu=1,
+    params:
+        settings=lambda wildcards: json.dumps(config["networks"][wildcards.network]["views"]["deconv"]),
+        device=config["device"],
     shell:
         "python scripts/deconv.py --name {wildcards.network} --settings {params.settings:q}"
         " --device {params.device} --threads {threads}"

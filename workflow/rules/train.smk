@@ -11,11 +11,6 @@ rule train:
         metrics="results/{network}/metrics.json",
         history="results/{network}/history.csv",
         timing="results/{network}/timing.json",
-    params:
-        settings=settings("architecture", "dataset", "input", "training"),
-        data=lambda wildcards, input: Path(input.data).parent,
-        seed=config["seed"],
-        device=config["device"],
     log:
         "logs/{network}/train.log",
     benchmark:
@@ -23,6 +18,11 @@ rule train:
     threads: 2
     resources:
         gpu=1,
+    params:
+        settings=settings("architecture", "dataset", "input", "training"),
+        data=lambda wildcards, input: Path(input.data).parent,
+        seed=config["seed"],
+        device=config["device"],
     shell:
         "python scripts/train.py --name {wildcards.network} --settings {params.settings:q}"
         " --data {params.data:q} --seed {params.seed} --device {params.device} --threads {threads}"

@@ -1,0 +1,112 @@
+"""Colour scales: what the colours of tiles mean, and which tiles share one."""
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import Colormap
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A colour scale: what its ends mean, and its colours, by matplotlib's name."""
+
+    low: float
+    high: float
+    colours: str
+
+    @classmethod
+    def of(cls, *arrays: np.ndarray) -> "Scale":
+        """Span the values of all arrays: diverging and centred on zero for signed values, else viridis.
+
+        Values of one sign span from zero, so that darkness means nothing there.
+        """
+        low = min((float(array.min()) for array in arrays if array.size), default=0.0)
+        high = max((float(array.max()) for array in arrays if array.size), default=0.0)
+        if low < 0 < high:
+            return cls.diverging(*arrays)
+        if low < 0:
+            return cls(low, 0.0, "viridis")
+        return cls(0.0, high or 1.0, "viridis")
+
+    @classmethod
+    def diverging(cls, *arrays: np.ndarray) -> "Scale":
+        """Centred on zero whatever the values' signs, for what is signed by nature."""
+        most = max((float(np.abs(array).max()) for array in arrays if array.size), default=0.0) or 1.0
+        return cls(-most, most, "RdBu_r")
+
+    @property
+    def is_diverging(self) -> bool:
+        return self.low < 0 < self.high
+
+    @property
+    def words(self) -> str:
+        """What the colours mean, for a caption."""
+        if self.is_diverging:
+            return "white is zero, red positive, blue negative"
+        return "dark is zero, bright the maximum" if self.low == 0 else "bright is zero, dark the minimum"
+
+    def rgb(self, values: np.ndarray) -> np.ndarray:
+        """Colour (H, W) values as (H, W, 3) uint8."""
+        place = (values.astype(np.float64) - self.low) / (self.high - self.low)
+        return colour_table(self.colours)[np.clip(np.round(255 * place), 0, 255).astype(np.uint8)]
+
+
+@cache
+def colour_table(colours: str) -> np.ndarray:
+    """The 256 colours of a map, (256, 3) uint8."""
+    colormap: Colormap = matplotlib.colormaps[colours]
+    return np.round(255 * colormap(np.arange(256))[:, :3]).astype(np.uint8)
+
+
+@dataclass
+class Scales:
+    """Which tiles share a scale: `per_tile` each alone, `per_layer` a layer's, `shared` all layers'.
+
+    `layers` holds the arrays of each layer over all units and images; `signed` makes every
+    scale diverging, as weights and projections need.
+    """
+
+    choice: str
+    layers: dict[str, list[np.ndarray]]
+    signed: bool = False
+
+    @cached_property
+    def _of(self) -> dict[str, Scale]:
+        """The scale of each layer; for `per_tile`, one that has the layer's colours."""
+        make = Scale.diverging if self.signed else Scale.of
+        if self.choice == "shared":
+            shared = make(*(array for arrays in self.layers.values() for array in arrays))
+            return dict.fromkeys(self.layers, shared)
+        return {layer: make(*arrays) for layer, arrays in self.layers.items()}
+
+    def of(self, layer: str) -> Scale:
+        """The scale that a layer's colour bar shows."""
+        return self._of[layer]
+
+    def of_tile(self, layer: str, values: np.ndarray) -> Scale:
+        """The scale of one tile, in its layer's colours."""
+        layers = self._of[layer]
+        if self.choice != "per_tile":
+            return layers
+        if layers.is_diverging:
+            return Scale.diverging(values)
+        return Scale(min(0.0, float(values.min())), float(values.max()) or 1.0, layers.colours)
+
+    def ends(self, layer: str) -> tuple[str, str] | None:
+        """What stands at the ends of a colour bar where they have no number, for each tile has its own."""
+        if self.choice != "per_tile":
+            return None
+        scale = self._of[layer]
+        return ("−max" if scale.is_diverging else "min" if scale.low else "0", "max" if scale.high else "0")
+
+    def words(self, layer: str, what: str = "tiles") -> str:
+        """Say for a caption which tiles share the scale and what its colours mean."""
+        if self.choice == "per_tile":
+            return (
+                f"Each tile has a scale of its own, its end printed above it, so {what} cannot be compared "
+                f"by colour: {self._of[layer].words}."
+            )
+        over = ", as in every layer of this network" if self.choice == "shared" else ""
+        return f"All {what} share one scale{over}: {self._of[layer].words}."

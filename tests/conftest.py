@@ -1,0 +1,93 @@
+"""What the tests share: the real data, where they are, and the pipeline run once on a tiny config."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = {
+    "networks": {
+        "simple_cnn": {"training": {"epochs": 2}, "images": {"first": 2, "indices": [7]}},
+        "lenet5": {"training": {"epochs": 10}},
+    }
+}
+
+
+class Workspace:
+    """A copy of the project in a folder of its own, with a tiny config, and Snakemake run there."""
+
+    def __init__(self, folder: Path, config: dict | None = None) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True)
+        for name in ("Snakefile", "config.yaml", "Makefile"):
+            shutil.copy(ROOT / name, folder)
+        for name in ("convatlas", "scripts", "workflow"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        self.overlay(config or TINY)
+
+    def overlay(self, config: dict) -> None:
+        (self.folder / "tiny.yaml").write_text(json.dumps(config))
+
+    def environment(self) -> dict[str, str]:
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        return os.environ | {"PATH": path, "PYTHONPATH": str(self.folder)}
+
+    def command(self, *arguments: str) -> list[str]:
+        profile = "workflow/profiles/local"
+        shared = ["snakemake", "--cores", "2", "--workflow-profile", profile, "--configfile", "tiny.yaml"]
+        return [*shared, *arguments]
+
+    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*arguments), cwd=self.folder, env=self.environment(), capture_output=True, text=True
+        )
+
+    def planned(self, *arguments: str) -> set[str]:
+        """The jobs that a run would start now: `rule`, or `rule network` where it has one."""
+        done = self.snakemake("--dry-run", "--quiet", "host", *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        jobs, rule = set(), ""
+        for line in (done.stdout + done.stderr).splitlines():
+            if line.startswith(("rule ", "localrule ")):
+                rule = line.split()[1].rstrip(":")
+                jobs.add(rule)
+            elif line.strip().startswith("wildcards:"):
+                jobs.discard(rule)
+                jobs.add(f"{rule} {line.split('=')[1].strip()}")
+        return jobs - {"all"}
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The pipeline, run end to end; tests that change it must put it back."""
+    workspace = Workspace(tmp_path_factory.mktemp("run") / "convatlas")
+    done = workspace.snakemake()
+    assert done.returncode == 0, done.stdout + done.stderr
+    return workspace
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Workspace:
+    """A workspace where nothing has run."""
+    return Workspace(tmp_path / "convatlas")
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Path:
+    """The folder of the real MNIST, MNIST/raw/ in it."""
+    given = os.environ.get("CONVATLAS_TEST_DATA")
+    if not given:
+        pytest.skip("CONVATLAS_TEST_DATA names no folder of real data")
+    return Path(given) / "mnist"
+
+
+def files_of(folder: Path, without: Sequence[str] = ()) -> dict[str, bytes]:
+    """Every file under a folder, by its relative path, with its bytes."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in without)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}

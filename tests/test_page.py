@@ -1,0 +1,148 @@
+"""The gallery in a real headless Chromium, opened by file://."""
+
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from conftest import Workspace
+from playwright.sync_api import Browser, Page, Playwright
+
+PAGES = ("index.html", "provenance.html", "networks/lenet5.html", "networks/simple_cnn.html")
+CHROMIUM = Path("/usr/bin/chromium")
+
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="Debian's chromium is not installed")
+
+
+@pytest.fixture(scope="session")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    arguments = ["--no-sandbox", "--disable-background-networking", "--no-first-run"]
+    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="session")
+def site(run: Workspace) -> Path:
+    return run.folder / "reports/gallery"
+
+
+def opened(
+    browser: Browser, site: Path, name: str, width: int = 1280, scheme: str = "light"
+) -> tuple[Page, list]:
+    """A page of the site with every image loaded, and what went wrong: messages and outside requests."""
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page = context.new_page()
+    faults: list[str] = []
+    page.on("console", lambda message: faults.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("requestfailed", lambda request: faults.append(f"failed: {request.url}"))
+    page.on("request", lambda request: _inside(request.url, site) or faults.append(f"outside: {request.url}"))
+    page.goto((site / name).as_uri())
+    page.evaluate(
+        "Promise.all([...document.images].map(i => {"
+        "  i.loading = 'eager'; return i.decode().catch(() => 0) }))"
+    )
+    return page, faults
+
+
+def _inside(url: str, site: Path) -> bool:
+    return url.startswith((site.as_uri() + "/", "data:"))
+
+
+@pytest.mark.parametrize("width", [360, 1280, 2560])
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_whole_and_fits(browser: Browser, site: Path, name: str, width: int) -> None:
+    for scheme in ("light", "dark"):
+        page, faults = opened(browser, site, name, width, scheme)
+        assert faults == []
+        broken = page.evaluate("[...document.images].filter(i => !i.naturalWidth).map(i => i.src)")
+        assert broken == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.context.close()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere_inside(site: Path, name: str) -> None:
+    links, _ = _links(site / name)
+    for link in links:
+        parts = urlsplit(link)
+        if parts.scheme:
+            assert parts.scheme == "https"
+            assert parts.hostname == "arxiv.org"
+            continue
+        target = (site / name).parent / unquote(parts.path) if parts.path else site / name
+        assert target.resolve().is_file(), link
+        assert target.resolve().is_relative_to(site.resolve()), link
+        if parts.fragment:
+            assert parts.fragment in _links(target)[1], link
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_tiles_are_never_stretched_and_text_is_there(browser: Browser, site: Path, name: str) -> None:
+    """Each plate is shown at its own aspect, less the caption printed at its foot, which is set as text."""
+    page, _ = opened(browser, site, name)
+    plates = page.locator("figure.plate").all()
+    assert plates or name == "provenance.html"
+    for plate in plates:
+        image = plate.locator("img")
+        shown = image.evaluate("i => [i.clientWidth, i.clientHeight, i.naturalWidth, i.naturalHeight]")
+        assert shown[0] / shown[2] >= shown[1] / shown[3] - 1e-3
+        assert image.get_attribute("alt")
+        assert re.match(r"Plate \d+\. ", plate.locator("figcaption").inner_text())
+    page.context.close()
+
+
+def test_each_layer_has_its_plates(browser: Browser, site: Path) -> None:
+    page, _ = opened(browser, site, "networks/lenet5.html")
+    for layer in (
+        "conv1",
+        "relu1",
+        "pool1",
+        "conv2",
+        "relu2",
+        "pool2",
+        "flatten",
+        "fc1",
+        "fc3",
+        "log_softmax",
+    ):
+        section = page.locator(f"section[aria-labelledby='layer-{layer}']")
+        assert section.locator("figure.plate").count() == (3 if layer.startswith("conv") else 1)
+    assert page.locator("section[aria-labelledby='deconv'] figure.plate").count() == 4
+    assert "⌊(28 + 2·2 − 1·(5 − 1) − 1) / 1⌋ + 1 = 28" in page.locator("table").first.inner_text()
+    page.context.close()
+
+
+def test_the_page_says_what_the_embedded_digits_are(browser: Browser, site: Path) -> None:
+    for name in ("index.html", "networks/lenet5.html"):
+        page, _ = opened(browser, site, name)
+        assert "A stand-in for MNIST" in page.inner_text("main")
+        page.context.close()
+
+
+def test_only_provenance_tells_dates(site: Path) -> None:
+    for name in PAGES:
+        dated = re.search(r"20\d\d-\d\d-\d\d", (site / name).read_text())
+        assert bool(dated) == (name == "provenance.html")
+
+
+class _Collector(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.ids: set[str] = set()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = dict(attributes)
+        self.links += [value for key in ("href", "src") if (value := given.get(key))]
+        if given.get("id"):
+            self.ids.add(str(given["id"]))
+
+
+def _links(path: Path) -> tuple[list[str], set[str]]:
+    collector = _Collector()
+    collector.feed(path.read_text())
+    return collector.links, collector.ids

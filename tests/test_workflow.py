@@ -1,0 +1,338 @@
+"""The pipeline as a user runs it: end to end, nothing to do, each kind of rerun, faults, interruption."""
+
+import csv
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, TINY, Workspace, files_of
+
+AFTER_TRAINING = ("record", "deconv", "figures")
+MAY_DIFFER = ("timing.json", "provenance.html")
+
+
+def of(network: str, *rules: str) -> set[str]:
+    return {f"{rule} {network}" for rule in rules}
+
+
+def everything_after(*rules: str) -> set[str]:
+    return of("lenet5", *rules) | of("simple_cnn", *rules) | {"gallery"}
+
+
+@contextmanager
+def edited(path: Path, old: str, new: str) -> Iterator[None]:
+    before = path.read_text()
+    assert old in before
+    path.write_text(before.replace(old, new, 1))
+    try:
+        yield
+    finally:
+        path.write_text(before)
+
+
+# End to end
+
+
+def test_every_file_of_the_contract_is_there(run: Workspace) -> None:
+    results = run.folder / "results"
+    images = {
+        "lenet5": ["digit-0", "digit-1", "digit-5", "digit-8"],
+        "simple_cnn": ["test-00000", "test-00001", "test-00007"],
+    }
+    for network, names in images.items():
+        folder = results / network
+        single = ["weights.safetensors", "network.json", "timing.json", "metrics.json", "history.csv"]
+        for name in [*single, "layers.json", "filters.npz", "images.json", "figures/plates.json"]:
+            assert (folder / name).is_file(), name
+        for stage in ("activations", "deconv"):
+            assert sorted(path.stem for path in (folder / stage).glob("*.npz")) == sorted(names)
+        assert [image["name"] for image in json.loads((folder / "images.json").read_text())] == names
+        with (folder / "history.csv").open() as file:
+            assert len(list(csv.DictReader(file))) == {"lenet5": 10, "simple_cnn": 2}[network]
+    for page in ("index.html", "provenance.html", "networks/lenet5.html", "networks/simple_cnn.html"):
+        assert (run.folder / "reports/gallery" / page).is_file()
+
+
+def test_the_digits_are_classified_correctly_and_projected_whole(run: Workspace) -> None:
+    folder = run.folder / "results/lenet5"
+    for image in json.loads((folder / "images.json").read_text()):
+        assert image["prediction"] == image["label"] == int(image["name"].removeprefix("digit-"))
+        with np.load(folder / f"deconv/{image['name']}.npz", allow_pickle=False) as projected:
+            shapes = {key: (projected[key].shape, projected[key].dtype) for key in projected.files}
+        expected = {"pool1": 6, "pool1@peak": 6, "pool2": 16, "pool2@peak": 16}
+        assert shapes == {key: ((units, 1, 28, 28), np.float32) for key, units in expected.items()}
+
+
+def test_each_stage_logs_and_is_benchmarked(run: Workspace) -> None:
+    for network in ("lenet5", "simple_cnn"):
+        for stage in ("train", *AFTER_TRAINING):
+            assert (run.folder / f"logs/{network}/{stage}.log").read_text()
+            assert (run.folder / f"logs/{network}/{stage}.tsv").read_text().startswith("s\t")
+    assert "epoch 2/2" in (run.folder / "logs/simple_cnn/train.log").read_text()
+
+
+# Reruns
+
+
+def test_nothing_to_do(run: Workspace) -> None:
+    assert run.planned() == set()
+
+
+def test_touching_code_and_config_reruns_nothing(run: Workspace) -> None:
+    for path in [*run.folder.glob("*.yaml"), *run.folder.glob("*/*.py"), *run.folder.glob("workflow/**/*")]:
+        path.touch()
+    assert run.planned() == set()
+
+
+def test_an_edit_of_the_training_code_retrains(run: Workspace) -> None:
+    with edited(run.folder / "convatlas/training.py", "import math", "import math  # edited"):
+        assert run.planned() == everything_after("train", *AFTER_TRAINING)
+
+
+def test_an_edit_of_an_architecture_reruns_its_network_only(run: Workspace) -> None:
+    with edited(run.folder / "convatlas/architectures/lenet5.py", "# 400", "# four hundred"):
+        assert run.planned() == of("lenet5", "train", *AFTER_TRAINING) | {"gallery"}
+
+
+def test_an_edit_of_a_template_rebuilds_the_gallery_only(run: Workspace) -> None:
+    with edited(run.folder / "workflow/site/templates/index.html.j2", "The networks", "Networks"):
+        assert run.planned() == {"gallery"}
+
+
+@pytest.mark.parametrize(
+    ("change", "jobs"),
+    [
+        ({"views": {"scale": "shared"}}, everything_after("figures")),
+        ({"views": {"deconv": {"select": ["map"]}}}, everything_after("deconv", "figures")),
+        (
+            {"networks": {"lenet5": {"images": {"digits": [3]}}}},
+            of("lenet5", *AFTER_TRAINING) | {"gallery"},
+        ),
+        (
+            {"networks": {"lenet5": {"training": {"lr": 0.002}}}},
+            of("lenet5", "train", *AFTER_TRAINING) | {"gallery"},
+        ),
+        ({"title": "Another title"}, {"gallery"}),
+        ({"seed": 1}, everything_after("train", *AFTER_TRAINING)),
+    ],
+    ids=["scale", "select", "images", "training", "title", "seed"],
+)
+def test_a_setting_reruns_what_uses_it(run: Workspace, change: dict, jobs: set[str]) -> None:
+    more = run.folder / "more.yaml"
+    more.write_text(json.dumps(change))
+    try:
+        assert run.planned("--configfile", "tiny.yaml", "more.yaml") == jobs
+    finally:
+        more.unlink()
+
+
+def test_a_lost_file_is_made_again(run: Workspace) -> None:
+    lost = run.folder / "results/lenet5/layers.json"
+    kept = lost.rename(lost.with_name("kept"))
+    try:
+        assert run.planned() >= {"record lenet5"}
+    finally:
+        kept.rename(lost)
+
+
+@pytest.mark.parametrize("stage", ["data", "train", "record", "deconv", "figures", "gallery"])
+def test_the_listed_code_is_what_a_stage_imports(stage: str) -> None:
+    """Import a stage's script and compare the library files in sys.modules with the rule's list."""
+    program = (
+        "import sys, importlib.util\n"
+        f"spec = importlib.util.spec_from_file_location('script', 'scripts/{stage}.py')\n"
+        "spec.loader.exec_module(importlib.util.module_from_spec(spec))\n"
+        "print(*sorted(name for name in sys.modules if name.split('.')[0] == 'convatlas'))\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    imported, torch = done.stdout.splitlines()
+    rules: dict = {}
+    text = (ROOT / "workflow/rules/common.smk").read_text()
+    exec(text[text.index("LIBRARY = {") : text.index("def code(")], rules)
+    listed = [f"convatlas.{name.replace('/', '.')}" for name in rules["LIBRARY"][stage]]
+    # networks.py imports the architectures package by name, when it builds one.
+    listed = [name.removesuffix(".__init__") for name in listed if "architectures" not in name]
+    assert imported.split() == sorted(listed)
+    assert torch == str(stage not in ("data", "figures", "gallery"))
+
+
+# Reproducibility and interruption
+
+
+def test_an_interrupted_run_continues_to_the_same_bytes(run: Workspace, tmp_path: Path) -> None:
+    """A second clean run, killed in training and started again, equals the first in every byte."""
+    second = Workspace(tmp_path / "convatlas")
+    process = subprocess.Popen(
+        second.command(), cwd=second.folder, env=second.environment(), start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    log = second.folder / "logs/lenet5/train.log"
+    for _ in range(600):
+        time.sleep(0.1)
+        if log.exists() and "epoch" in log.read_text():
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert any((second.folder / ".snakemake/locks").iterdir()), "the killed run left no lock to clean up"
+
+    unlock = [sys.executable, "workflow/unlock.py"]
+    subprocess.run(unlock, cwd=second.folder, env=second.environment(), check=True, capture_output=True)
+    done = second.snakemake()
+    assert done.returncode == 0, done.stdout + done.stderr
+    for folder in ("data", "results", "reports/gallery"):
+        first, again = (files_of(w.folder / folder, MAY_DIFFER) for w in (run, second))
+        assert [name for name in first | again if first.get(name) != again.get(name)] == []
+
+
+# Faults
+
+
+def assert_one_clear_message(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    text = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "Traceback" not in text
+    for word in words:
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (
+            {"networks": {"lenet5": {"trainig": {}}}},
+            ["networks.lenet5", "'trainig'", "did you mean 'training'"],
+        ),
+        ({"device": 3}, ["device: got 3", "allowed: auto, cpu, cuda"]),
+        ({"networks": {"lenet5": {"architecture": "lenet"}}}, ["architecture", "did you mean 'lenet5'"]),
+        (
+            {"networks": {"lenet5": {"dataset": "digit"}}},
+            ["networks.lenet5.dataset", "did you mean 'digits'"],
+        ),
+    ],
+)
+def test_a_wrong_config_stops_before_any_job(broken: Workspace, config: dict, words: list[str]) -> None:
+    broken.overlay(config)
+    assert_one_clear_message(broken.snakemake(), *words)
+    assert not (broken.folder / "data").exists()
+
+
+def test_a_fault_in_the_data_names_the_file_and_the_mended_run_continues(broken: Workspace) -> None:
+    raw = broken.folder / "mine/MNIST/raw"
+    broken.overlay(TINY | {"datasets": {"digits": {"source": "mine"}}})
+    assert_one_clear_message(
+        broken.snakemake("--", "download"), "datasets.digits.source", "no directory 'mine'"
+    )
+
+    raw.mkdir(parents=True)
+    assert_one_clear_message(
+        broken.snakemake("--", "download"), "datasets.digits.source", "train-images-idx3-ubyte"
+    )
+
+    for prefix in ("train", "t10k"):
+        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(struct.pack(">HBBIII", 0, 8, 3, 2, 1, 1) + b"\0\1")
+        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(struct.pack(">HBBI", 0, 8, 1, 2) + b"\0\1")
+    whole = (raw / "t10k-images-idx3-ubyte").read_bytes()
+    (raw / "t10k-images-idx3-ubyte").write_bytes(whole[:-1])
+    assert_one_clear_message(
+        broken.snakemake("--", "download"), "t10k-images-idx3-ubyte", "truncated or altered"
+    )
+    assert not list(broken.folder.glob("data/digits/**/*ubyte"))
+
+    (raw / "t10k-images-idx3-ubyte").write_bytes(whole)
+    done = broken.snakemake("--", "download")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (broken.folder / "data/digits/MNIST/raw/t10k-images-idx3-ubyte").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"networks": {"lenet5": {"views": {"layers": ["conv9"]}}}},
+            ["networks.lenet5.views.layers", "no layer 'conv9'", "conv1"],
+        ),
+        (
+            {"networks": {"lenet5": {"images": {"digits": None, "files": ["no.png"]}}}},
+            ["networks.lenet5.images.files", "no.png", "No such file"],
+        ),
+        (
+            {"networks": {"lenet5": {"images": {"digits": None, "files": ["tiny.yaml"]}}}},
+            ["networks.lenet5.images.files", "tiny.yaml is no image"],
+        ),
+        (
+            {"networks": {"lenet5": {"images": {"digits": None, "indices": [360]}}}},
+            ["networks.lenet5.images", "no test image 360", "there are 360"],
+        ),
+    ],
+    ids=["layer", "no file", "no image", "index"],
+)
+def test_a_fault_after_training_keeps_what_was_finished(
+    run: Workspace, tmp_path: Path, change: dict, words: list[str]
+) -> None:
+    """In a copy of the finished run, so that only the stage at fault and what follows it run again."""
+    copy = tmp_path / "convatlas"
+    subprocess.run(["cp", "-a", str(run.folder), str(copy)], check=True)
+    workspace = Workspace.__new__(Workspace)
+    workspace.folder = copy
+    (copy / "more.yaml").write_text(json.dumps(change))
+    overlays = ("--configfile", "tiny.yaml", "more.yaml")
+    assert_one_clear_message(workspace.snakemake(*overlays, "--", "results/lenet5/figures"), *words)
+    assert "train lenet5" not in workspace.planned()
+    # The mistake mended, the next run continues from what was finished.
+    done = workspace.snakemake("--", "results/lenet5/figures")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_place_that_cannot_be_written_is_named(broken: Workspace) -> None:
+    (broken.folder / "results").write_text("a file where a folder belongs")
+    assert_one_clear_message(broken.snakemake(), "cannot write in results")
+
+
+def test_device_cuda_without_cuda_stops(run: Workspace, tmp_path: Path) -> None:
+    settings = json.dumps({"architecture": "lenet5", "dataset": "digits", "input": {}, "training": {}})
+    done = subprocess.run(
+        [sys.executable, "scripts/train.py", "--name", "lenet5", "--settings", settings, "--device", "cuda",
+         "--data", str(run.folder / "data/digits"), "--output", str(tmp_path / "out")],
+        cwd=ROOT, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert_one_clear_message(done, "device: cuda was asked for")
+    assert not (tmp_path / "out").exists()
+
+
+# The command lines
+
+
+def test_make_help_lists_the_targets() -> None:
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for target in ("report", "test", "full", "download"):
+        assert f"make {target}" in done.stdout
+
+
+def test_unlock_leaves_a_running_run_alone(broken: Workspace) -> None:
+    locks = broken.folder / ".snakemake/locks"
+    locks.mkdir(parents=True)
+    (locks / "0.input.lock").touch()
+    (broken.folder / "snakemake").write_text("import time; time.sleep(60)")
+    alive = subprocess.Popen([sys.executable, "snakemake"], cwd=broken.folder)
+    try:
+        done = subprocess.run(
+            [sys.executable, "workflow/unlock.py"], cwd=broken.folder, env=broken.environment(),
+            capture_output=True, text=True,
+        )  # fmt: skip
+    finally:
+        alive.kill()
+        alive.wait()
+    assert_one_clear_message(done, "another run is at work")
+    assert list(locks.iterdir())
