@@ -6,7 +6,8 @@ the signal is (i) unpooled into the switches, (ii) rectified, (iii) filtered wit
 transposed filters, without biases. What arrives at the pixels is signed.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -151,50 +152,65 @@ class TransposedConv(nn.Module):
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.weight = conv.weight
-        self.stride, self.padding, self.dilation, self.groups = (
-            conv.stride,
-            conv.padding,
-            conv.dilation,
-            conv.groups,
-        )
+        self.stride, self.padding = conv.stride, conv.padding
+        self.dilation, self.groups = conv.dilation, conv.groups
 
     def forward(self, signal: Signal, shape: torch.Size, switches: Tensor | None) -> Signal:
-        extra = self._output_padding(signal.values.shape[-2:], shape[-2:])
-        geometry = {
-            "stride": self.stride,
-            "padding": self.padding,
-            "dilation": self.dilation,
-            "output_padding": extra,
-        }
         if signal.channels is not None and self.groups == 1:
             # One live channel a unit: its filter alone applies, so units are groups of one channel.
             units = len(signal.channels)
-            out = F.conv_transpose2d(signal.values, self.weight[signal.channels], groups=units, **geometry)
+            out = self._filter(signal.values, self.weight[signal.channels], units, shape[-2:])
             return Signal(out.unflatten(1, (units, -1)))
         values = signal.spread()
-        out = F.conv_transpose2d(values.flatten(0, 1), self.weight, groups=self.groups, **geometry)
+        out = self._filter(values.flatten(0, 1), self.weight, self.groups, shape[-2:])
         return Signal(out.unflatten(0, values.shape[:2]))
 
-    def _output_padding(self, size: torch.Size, target: torch.Size) -> list[int]:
-        """What a strided convolution left over at the far edge (Dumoulin & Visin, relationship 14)."""
-        geometry = zip(
-            size, target, self.weight.shape[-2:], self.stride, self.padding, self.dilation, strict=True
-        )
-        return [t - ((s - 1) * st - 2 * p + d * (k - 1) + 1) for s, t, k, st, p, d in geometry]
+    def _filter(self, x: Tensor, weight: Tensor, groups: int, target: torch.Size) -> Tensor:
+        """Transpose the convolution by `weight` (out, in / groups, h, w): (N, out, ...) to (N, in, *target).
+
+        At stride 1 that is a convolution with the flipped filters, which runs several times as
+        fast on a CPU as conv_transpose2d (benchmarks/deconvnet.py).
+        """
+        sizes = list(zip(weight.shape[-2:], self.padding, self.dilation, strict=True))
+        opposite = [d * (k - 1) - p for k, p, d in sizes]
+        if self.stride == (1, 1) and min(opposite) >= 0:
+            flipped = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flip(-2, -1)
+            return F.conv2d(x, flipped, padding=opposite, dilation=self.dilation, groups=groups)
+        # What a strided convolution left over at the far edge (Dumoulin & Visin, relationship 14).
+        reached = [
+            (size - 1) * stride - 2 * p + d * (k - 1) + 1
+            for size, stride, (k, p, d) in zip(x.shape[-2:], self.stride, sizes, strict=True)
+        ]
+        extra = [wanted - there for wanted, there in zip(target, reached, strict=True)]
+        return F.conv_transpose2d(x, weight, None, self.stride, self.padding, extra, groups, self.dilation)
 
 
-def chain(convnet: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
-    """List the leaf modules of an nn.Sequential, nested or not, in the order in which a signal takes them."""
-    if not isinstance(convnet, nn.Sequential):
+def chain(convnet: nn.Module) -> list[tuple[str, nn.Module]]:
+    """List the layers of an nn.Sequential, nested or not, in the order in which a signal takes them.
+
+    They are named as in a record: a module that comes again gets `:2`, `:3`.
+    """
+    paths: dict[nn.Module, str] = {}
+    calls: Counter[str] = Counter()
+    layers = []
+    for path, module in _leaves(convnet, ""):
+        path = paths.setdefault(module, path)
+        calls[path] += 1
+        layers.append((path if calls[path] == 1 else f"{path}:{calls[path]}", module))
+    return layers
+
+
+def _leaves(convnet: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+    if type(convnet).forward is not nn.Sequential.forward:
         raise UserError(
             "a deconvnet is built from a chain of layers (an nn.Sequential), "
-            f"not from {type(convnet).__name__}"
+            f"not from {type(convnet).__name__}, which has a way of its own"
         )
-    leaves = []
-    for name, module in convnet.named_children():
-        inner = any(module.children())
-        leaves += chain(module, f"{prefix}{name}.") if inner else [(prefix + name, module)]
-    return leaves
+    for name, module in convnet._modules.items():  # named_children() leaves out what comes again
+        if any(module.children()):
+            yield from _leaves(module, f"{prefix}{name}.")
+        else:
+            yield prefix + name, module
 
 
 def _inverse(name: str, module: nn.Module, rectify: bool) -> nn.Module:
@@ -210,7 +226,7 @@ def _inverse(name: str, module: nn.Module, rectify: bool) -> nn.Module:
             return Rectify()
         case nn.Flatten(start_dim=1, end_dim=-1):
             return Unflatten()
-        case nn.Dropout() | nn.Dropout2d() | nn.Identity():
+        case nn.Dropout() | nn.Dropout2d() | nn.Identity() | nn.Sequential():
             return Pass()
         case _ if rectify and type(module).__module__ == "torch.nn.modules.activation":
             return Rectify()
