@@ -47,7 +47,7 @@ class Record:
 
 @torch.no_grad()
 def record(network: nn.Module, images: Tensor) -> Record:
-    """Run preprocessed `images` (N, C, H, W) through the network as it is, and copy what every layer makes."""
+    """Run preprocessed `images` (N, C, H, W) through the network and copy what every layer makes."""
     found = Record(images.clone())
 
     def see(call: Call) -> None:

@@ -56,6 +56,6 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Argument
     except OSError as error:
         if error.errno is None:
             raise
-        sys.exit(f"error: {error.strerror}: {error.filename}")
+        sys.exit(f"error: {error.strerror}" + (f": {error.filename}" if error.filename else ""))
     except KeyboardInterrupt:
         sys.exit(f"{prefix}interrupted")

@@ -1,5 +1,6 @@
 """The config: checked against the schema, all faults at once, and completed with its defaults."""
 
+import json
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -26,7 +27,15 @@ TYPES = {
     "boolean": "true or false",
     "null": "null",
 }
-KINDS = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
+KINDS = {
+    str: "text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "a mapping",
+    type(None): "null",
+}
 
 
 def resolve(config: dict[str, Any]) -> dict[str, Any]:
@@ -37,12 +46,10 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
     """
     schema = yaml.safe_load(SCHEMA.read_text())
     config = _without_nulls(config, keep={"max_steps"})
-    faults = [_reworded(error, schema) for error in _errors(config, schema)]
-    if not faults:
-        config = _complete(config, schema)
-        faults = list(_unknown_names(config))
+    faults = [*map(_reworded, _errors(config, schema)), *_unknown_names(config)]
     if faults:
         raise UserError("the config has a fault:\n" + "\n".join(f"  - {fault}" for fault in faults))
+    config = _complete(config, schema)
     if config["only"]:
         config["networks"] = {name: config["networks"][name] for name in config["only"]}
     used = {network["dataset"] for network in config["networks"].values()}
@@ -58,8 +65,12 @@ def _without_nulls(value: Any, keep: set[str]) -> Any:
 
 
 def _errors(config: dict[str, Any], schema: dict[str, Any]) -> list[jsonschema.ValidationError]:
-    validator = jsonschema.Draft202012Validator(schema)
-    return sorted(validator.iter_errors(config), key=lambda error: list(map(str, error.path)))
+    whole = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer",  # for JSON Schema 64.0 is one too, but not for those who count with it
+        lambda _, value: isinstance(value, int) and not isinstance(value, bool),
+    )
+    checker = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=whole)
+    return sorted(checker(schema).iter_errors(config), key=lambda error: list(map(str, error.path)))
 
 
 def _complete(config: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +112,7 @@ def _resolved(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
-def _reworded(error: jsonschema.ValidationError, root: dict[str, Any]) -> str:
+def _reworded(error: jsonschema.ValidationError) -> str:
     """One line for one fault: where, what was given, what is allowed."""
     key = ".".join(map(str, error.absolute_path)) or "the top level"
     if error.validator == "additionalProperties":
@@ -112,14 +123,13 @@ def _reworded(error: jsonschema.ValidationError, root: dict[str, Any]) -> str:
         missing = [name for name in error.validator_value if name not in error.instance]
         return f"{key}: {', '.join(map(repr, missing))} must be given"
     if "propertyNames" in error.absolute_schema_path:
-        parent = ".".join(map(str, error.absolute_path))
         return (
-            f"{parent}: the name {error.instance!r} may hold only letters, digits, '-' and '_', "
-            "and starts with a letter or digit"
+            f"{key}: the name {error.instance!r} must be text; it may hold only letters, digits, '-' "
+            "and '_', and starts with a letter or digit"
         )
     given = error.instance
-    kind = KINDS.get(type(given), "a mapping")
-    shown = str(given) if isinstance(given, dict | list) else repr(given)
+    kind = KINDS.get(type(given), f"a {type(given).__name__}")
+    shown = repr(given) if isinstance(given, str) else json.dumps(given, default=str)
     return f"{key}: got {shown[:80]} ({kind}); allowed: {_allowed(error.schema)}"
 
 
@@ -140,7 +150,7 @@ def _allowed(schema: dict[str, Any]) -> str:
             word += " above 0" if "exclusiveMinimum" in schema else ""
         if kind == "array" and schema.get("uniqueItems"):
             word += " without repeats"
-        if kind == "object" and "minProperties" in schema:
+        if "minProperties" in schema or (kind == "array" and "minItems" in schema):
             word += " with at least one entry"
         words.append(word)
     allowed = " or ".join(words)
@@ -150,19 +160,25 @@ def _allowed(schema: dict[str, Any]) -> str:
 
 
 def _unknown_names(config: dict[str, Any]) -> Iterator[str]:
-    """Find what the schema cannot: names that point at nothing."""
-    for name, network in config["networks"].items():
-        where = f"networks.{name}"
-        if network["architecture"] not in ARCHITECTURES:
-            given = network["architecture"]
+    """Find what the schema cannot: names that point at nothing. What it can find is passed over."""
+    networks, datasets = _mapping(config, "networks"), _mapping(config, "datasets")
+    for name in networks:
+        network, where = _mapping(networks, name), f"networks.{name}"
+        given = network.get("architecture")
+        if isinstance(given, str) and given not in ARCHITECTURES:
             yield f"{where}.architecture: unknown {given!r}; {nearest(given, ARCHITECTURES)}"
-        if network["dataset"] not in config["datasets"]:
-            given = network["dataset"]
-            hint = nearest(given, list(config["datasets"]))
-            yield f"{where}.dataset: no data set is called {given!r}; {hint}"
-        if not network["images"]:
+        given = network.get("dataset")
+        if isinstance(given, str) and given not in datasets:
+            yield f"{where}.dataset: no data set is called {given!r}; {nearest(given, list(datasets))}"
+        if not (network.get("images") or config.get("images", True)):
             yield f"{where}.images: no image is chosen; give digits, first, indices or files"
-    for name in config["only"]:
-        if name not in config["networks"]:
-            hint = nearest(name, list(config["networks"]))
-            yield f"only: no network is called {name!r}; {hint}"
+    only = config.get("only")
+    for name in only if isinstance(only, list) else []:
+        if isinstance(name, str) and name not in networks:
+            yield f"only: no network is called {name!r}; {nearest(name, list(networks))}"
+
+
+def _mapping(config: dict[str, Any], key: Any) -> dict[str, Any]:
+    """What stands at a key, if it is a mapping, else nothing."""
+    value = config.get(key)
+    return value if isinstance(value, dict) else {}

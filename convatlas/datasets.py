@@ -60,6 +60,9 @@ def prepare_mnist(folder: str | Path, source: str, mirrors: list[str], key: str 
     which names `key`, the place in the config.
     """
     folder = Path(folder)
+    given = Path(source).expanduser()
+    if (given / "MNIST").resolve() == (folder / "MNIST").resolve():
+        raise UserError(f"{key}: {source} is the folder that is made here; move it and name the new place")
     with whole(folder / "MNIST") as aside:
         raw = aside / "raw"
         raw.mkdir(parents=True)
@@ -68,8 +71,11 @@ def prepare_mnist(folder: str | Path, source: str, mirrors: list[str], key: str 
         elif source == "download":
             _download(raw, mirrors, key)
         else:
-            _link(raw, Path(source), key)
-        splits = {split: _read_split(raw, split) for split in MNIST_FILES}
+            _link(raw, given, key)
+        try:
+            splits = {split: _read_split(raw, split) for split in MNIST_FILES}
+        except UserError as error:  # it names the file where it lies now; the user knows the source
+            raise UserError(f"{key}: {str(error).replace(str(aside), str(given / 'MNIST'))}") from error
         description = _described(splits, source)
     write_json(folder / "dataset.json", description)
 
@@ -136,7 +142,9 @@ def read_idx(path: str | Path) -> np.ndarray:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     if len(content) < 4 or content[:3] != b"\x00\x00\x08" or not 1 <= content[3] <= 4:
-        raise UserError(f"{path} is no idx file of unsigned bytes: it starts with {content[:4].hex(' ')}")
+        raise UserError(
+            f"{path} is no idx file of unsigned bytes: it starts with {content[:4].hex(' ') or 'nothing'}"
+        )
     axes = content[3]
     start = 4 + 4 * axes
     if len(content) < start:
@@ -179,16 +187,20 @@ def _download(raw: Path, mirrors: list[str], key: str) -> None:
     from torchvision.datasets import MNIST  # noqa: PLC0415  seconds to import, for downloads only
 
     mirrors = [mirror.rstrip("/") + "/" for mirror in mirrors] + MNIST.mirrors
-    for name, md5 in MNIST.resources:
-        _fetch(raw, name, md5, mirrors, key)
-        _unpack(raw / name, raw / name.removesuffix(".gz"))
-        (raw / name).unlink()
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)  # torchvision's download sets none
+    try:
+        for name, md5 in MNIST.resources:
+            _fetch(raw, name, md5, mirrors, key)
+            _unpack(raw / name, raw / name.removesuffix(".gz"))
+            (raw / name).unlink()
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _fetch(folder: Path, name: str, md5: str, mirrors: list[str], key: str) -> None:
     from torchvision.datasets.utils import download_url  # noqa: PLC0415
 
-    socket.setdefaulttimeout(TIMEOUT)
     faults: dict[str, str] = {}
     for attempt in range(ATTEMPTS):
         for mirror in mirrors:

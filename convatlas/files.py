@@ -26,12 +26,12 @@ def whole(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        aside = Path(tempfile.mkdtemp(prefix=".", dir=path.parent))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
     try:
         yield aside / path.name
-        if path.is_dir() and not path.is_symlink():
+        if path.is_dir() and not path.is_symlink() and (aside / path.name).is_dir():
             os.replace(path, aside / ".replaced")
         os.replace(aside / path.name, path)
     except OSError as error:

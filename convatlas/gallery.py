@@ -178,8 +178,8 @@ def _silent(folder: Path, layers: list[dict[str, Any]], images: list[dict[str, A
         if 0 < len(silent) < len(values):
             listed = ", ".join(map(str, silent[:12])) + (" and others" if len(silent) > 12 else "")
             said.append(
-                f"{len(silent)} of the {len(values)} units of {name} are silent on all {len(images)} images "
-                f"looked at: {listed}."
+                f"{len(silent)} of the {len(values)} units of {name} {'is' if len(silent) == 1 else 'are'} "
+                f"silent on all {len(images)} images looked at: {listed}."
             )
     if zeros and max(zeros.values()) > 0.5:
         sparsest = max(zeros, key=lambda name: zeros[name])

@@ -1,6 +1,7 @@
 """Networks, built from the config or loaded from disk, each with its preprocessing."""
 
 import importlib
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -102,5 +103,6 @@ def choose_device(name: str) -> torch.device:
             f"device: cuda was asked for, but torch {torch.__version__} sees no CUDA device here; "
             "use auto or cpu, or run where there is one"
         )
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS needs to be deterministic
     torch.use_deterministic_algorithms(True)
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

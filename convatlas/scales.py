@@ -92,7 +92,9 @@ class Scales:
             return layers
         if layers.is_diverging:
             return Scale.diverging(values)
-        return Scale(min(0.0, float(values.min())), float(values.max()) or 1.0, layers.colours)
+        if layers.high:
+            return Scale(0.0, float(values.max()) or 1.0, layers.colours)
+        return Scale(float(values.min()) or -1.0, 0.0, layers.colours)
 
     def ends(self, layer: str) -> tuple[str, str] | None:
         """What stands at the ends of a colour bar where they have no number, for each tile has its own."""

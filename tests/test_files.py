@@ -1,0 +1,195 @@
+"""Files between stages: whole or not at all, the same bytes twice, damage reported."""
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convatlas import UserError
+from convatlas.files import read_json, read_npz, sha256, whole, write_bytes, write_json, write_npz
+
+ARRAYS = {
+    "file": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "layer1.0/add": np.zeros((0, 4), np.int64),
+    "pool1@switches": np.arange(24, dtype=np.int32).reshape(2, 3, 4)[:, ::-1, ::2],
+    "layer1.0.relu:2": np.array([1.5, -0.0, np.inf]),
+    "arr_0": np.float32(7),
+    "größe": np.array([True, False]),
+}
+
+
+class Interruption(BaseException):
+    """Stands for what is no Exception, such as KeyboardInterrupt."""
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, Interruption])
+def test_an_exception_keeps_the_old_file_and_leaves_nothing(
+    tmp_path: Path, kind: type[BaseException]
+) -> None:
+    path = tmp_path / "made"
+    path.write_text("old")
+    with pytest.raises(kind), whole(path) as aside:
+        aside.write_text("half")
+        raise kind
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_exception_keeps_the_old_folder_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made/old").touch()
+    with pytest.raises(RuntimeError), whole(tmp_path / "made") as aside:
+        aside.mkdir()
+        (aside / "new").touch()
+        raise RuntimeError
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "made", tmp_path / "made/old"]
+
+
+def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+    (tmp_path / "made/sub").mkdir(parents=True)
+    (tmp_path / "made/sub/old").touch()
+    with whole(tmp_path / "made") as aside:
+        aside.mkdir()
+        (aside / "new").touch()
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "made", tmp_path / "made/new"]
+
+
+def test_a_block_that_makes_nothing_keeps_the_old_folder(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made/old").touch()
+    with pytest.raises(Exception, match="made"), whole(tmp_path / "made"):
+        pass
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "made", tmp_path / "made/old"]
+
+
+def test_a_link_is_replaced_and_its_target_kept(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("theirs")
+    (tmp_path / "made").symlink_to(tmp_path / "target")
+    write_bytes(tmp_path / "made", b"ours")
+    assert (tmp_path / "target").read_text() == "theirs"
+    assert not (tmp_path / "made").is_symlink()
+
+
+def test_parents_are_made_and_the_umask_holds(tmp_path: Path) -> None:
+    mask = os.umask(0o022)
+    try:
+        with whole(tmp_path / "a/b/folder") as aside:
+            aside.mkdir()
+            (aside / "file").touch()
+    finally:
+        os.umask(mask)
+    modes = [oct((tmp_path / "a/b" / name).stat().st_mode & 0o777) for name in ("folder", "folder/file")]
+    assert modes == ["0o755", "0o644"]
+
+
+@pytest.mark.parametrize("place", ["file/made", "file/deeper/made"])
+def test_an_unwritable_place_is_the_users_fault(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("a file, not a folder")
+    with pytest.raises(UserError, match=f"cannot write .*{place}"):
+        write_bytes(tmp_path / place, b"")
+    assert (tmp_path / "file").read_text() == "a file, not a folder"
+
+
+def test_a_fault_in_reading_is_not_reworded_as_one_in_writing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="elsewhere"), whole(tmp_path / "made"):
+        (tmp_path / "elsewhere").read_bytes()
+
+
+def test_npz_round_trip(tmp_path: Path) -> None:
+    write_npz(tmp_path / "a.npz", ARRAYS)
+    found = read_npz(tmp_path / "a.npz")
+    assert list(found) == list(ARRAYS)
+    for name, array in ARRAYS.items():
+        assert found[name].dtype == array.dtype
+        assert found[name].shape == array.shape
+        assert found[name].tobytes() == array.tobytes(), name
+
+
+def test_numpy_reads_an_npz_without_pickle(tmp_path: Path) -> None:
+    write_npz(tmp_path / "a.npz", ARRAYS)
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as archive:
+        assert set(archive.files) == set(ARRAYS)
+        for name, array in ARRAYS.items():
+            np.testing.assert_array_equal(archive[name], array)
+
+
+def test_npz_bytes_are_the_same_twice(tmp_path: Path) -> None:
+    for name in ("a.npz", "b.npz"):
+        write_npz(tmp_path / name, ARRAYS)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
+        assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_object_arrays_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Object arrays"):
+        write_npz(tmp_path / "a.npz", {"good": np.zeros(2), "bad": np.array([{}], dtype=object)})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pickle_in_an_npz_is_not_loaded(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", bad=np.array([print], dtype=object))
+    with pytest.raises(UserError, match=r"a\.npz is damaged"):
+        read_npz(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("damage", [b"", b"no zip", "half", "altered", "one array"])
+def test_a_damaged_npz_is_reported(tmp_path: Path, damage: bytes | str) -> None:
+    path = tmp_path / "a.npz"
+    write_npz(path, {"x": np.arange(100)})
+    content = bytearray(path.read_bytes())
+    if damage == "half":
+        content = content[: len(content) // 2]
+    elif damage == "altered":
+        content[content.index(np.arange(100).tobytes()) + 40] ^= 1
+    elif damage == "one array":
+        with path.open("wb") as file:
+            np.save(file, np.arange(3))
+        content = path.read_bytes()
+    else:
+        content = damage
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.npz is damaged"):
+        read_npz(path)
+
+
+def test_json_round_trip(tmp_path: Path) -> None:
+    value = {"naïve": [1, 2.5, None, True, '\u2028 \\ " 字'], "": {}}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == value
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == value
+
+
+def test_json_refuses_what_is_no_json_and_keeps_the_old(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", 1)
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "a.json", float("nan"))
+    assert read_json(tmp_path / "a.json") == 1
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": 1', b'"\xff"', b"1 2"])
+def test_damaged_json_is_reported(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.json is damaged"):
+        read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("read", [read_json, read_npz])
+def test_a_missing_file_is_reported(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    with pytest.raises(UserError, match="none here is missing"):
+        read(tmp_path / "none here")
+
+
+@pytest.mark.parametrize("size", [0, 10, (1 << 20) + 1])
+def test_sha256_of_files_is_that_of_their_contents_in_order(tmp_path: Path, size: int) -> None:
+    content = np.random.default_rng(0).bytes(size)
+    (tmp_path / "a").write_bytes(content)
+    (tmp_path / "b").write_bytes(b"tail")
+    assert sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+    assert sha256(tmp_path / "a", tmp_path / "b") == hashlib.sha256(content + b"tail").hexdigest()

@@ -1,0 +1,120 @@
+"""Names: of images, of layers, and of what was meant."""
+
+import random
+import re
+from typing import Any
+
+import pytest
+
+from convatlas import UserError
+from convatlas.names import choose_layers, image_names, nearest, slug
+
+SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+LAYERS: list[dict[str, Any]] = [
+    {"name": "conv1", "kind": "conv", "ordinal": 1, "called": True},
+    {"name": "relu", "kind": "activation", "ordinal": None, "called": True},
+    {"name": "layer1.0.conv1", "kind": "conv", "ordinal": 2, "called": True},
+    {"name": "relu:2", "kind": "activation", "ordinal": None, "called": True},
+    {"name": "layer1.0/add", "kind": "merge", "ordinal": None, "called": True},
+    {"name": "aux.conv", "kind": "conv", "ordinal": None, "called": False},
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cat", "cat"),
+        ("My cat (1)", "My-cat-1"),
+        ("größe", "groe"),
+        ("Ünïcodé", "Unicode"),
+        ("../x", "x"),
+        ("..", "image"),
+        ("", "image"),
+        ("日本", "image"),
+        ("_-a_b-c-_", "a_b-c"),
+        ("a/b\\c", "a-b-c"),
+        ("a\n<script>", "a-script"),
+        ("x" * 5000, "x" * 5000),
+    ],
+)
+def test_slug(text: str, expected: str) -> None:
+    assert slug(text) == expected
+
+
+def test_slug_is_always_safe() -> None:
+    rng = random.Random(0)
+    for _ in range(2000):
+        text = "".join(chr(rng.choice([rng.randrange(1, 256), rng.randrange(1, 0xD800)])) for _ in range(6))
+        assert SAFE.fullmatch(slug(text)), repr(text)
+
+
+def test_images_are_named_by_class_index_and_stem_in_that_order() -> None:
+    images = {"files": ["mine/A cat.png"], "digits": [7, 0], "indices": [123456, 1], "first": 2}
+    assert image_names(images) == ["digit-7", "digit-0", "test-00000", "test-00001", "test-123456", "A-cat"]
+    assert image_names({}) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (["a.png", "b/a.jpg", "a.gif"], ["a", "a-2", "a-3"]),
+        (["a-2.png", "a.png", "b/a.png"], ["a-2", "a", "a-3"]),
+        (["a.png", "b/a.png", "a-2.png"], ["a", "a-2", "a-2-2"]),
+        (["日.png", "本.png", "image.png"], ["image", "image-2", "image-3"]),
+        (["a b.png", "a-b.png"], ["a-b", "a-b-2"]),
+        (["x.tar.gz"], ["x-tar"]),
+    ],
+)
+def test_colliding_files_are_numbered(files: list[str], expected: list[str]) -> None:
+    assert image_names({"files": files}) == expected
+
+
+def test_a_file_does_not_take_the_name_of_a_test_image() -> None:
+    images = {"digits": [3], "first": 1, "files": ["digit-3.png", "test-00000.png"]}
+    assert image_names(images) == ["digit-3", "test-00000", "digit-3-2", "test-00000-2"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ("all", ["conv1", "relu", "layer1.0.conv1", "relu:2", "layer1.0/add"]),
+        (["relu:2", "conv1"], ["conv1", "relu:2"]),
+        (["relu*"], ["relu", "relu:2"]),
+        (["layer1.*"], ["layer1.0.conv1", "layer1.0/add"]),
+        (["*conv?"], ["conv1", "layer1.0.conv1"]),
+        (["[cr]*"], ["conv1", "relu", "relu:2"]),
+        ([2], ["layer1.0.conv1"]),
+        ([2, "conv1", 1, "*conv1"], ["conv1", "layer1.0.conv1"]),
+        ([], []),
+    ],
+)
+def test_layers_are_chosen_by_name_glob_and_ordinal(wanted: Any, expected: list[str]) -> None:
+    assert choose_layers(LAYERS, wanted, "views.layers") == expected
+
+
+@pytest.mark.parametrize(
+    ("item", "hint"),
+    [
+        ("conv2", "did you mean 'conv1'"),
+        ("CONV*", "conv1, relu, layer1.0.conv1"),
+        ("aux.conv", "conv1"),
+        (3, "2 convolutions"),
+        (0, "2 convolutions"),
+        (-1, "2 convolutions"),
+    ],
+)
+def test_a_layer_that_is_not_there_is_reported(item: str | int, hint: str) -> None:
+    with pytest.raises(UserError) as error:
+        choose_layers(LAYERS, ["relu", item], "networks.own.views.layers")
+    assert str(error.value).startswith("networks.own.views.layers: ")
+    assert repr(item) in str(error.value)
+    assert hint in str(error.value)
+
+
+def test_nearest_names_the_near_one_and_lists_all() -> None:
+    assert (
+        nearest("lenet", ["simple_cnn", "lenet5"]) == "did you mean 'lenet5'? there are: simple_cnn, lenet5"
+    )
+    assert nearest("zzz", ["a", "b"]) == "there are: a, b"
+    assert nearest(5, []) == "there are: none"
