@@ -56,7 +56,7 @@ def record(network: nn.Module, images: Tensor) -> Record:
             found.switches[call.layer] = switches(call.module, call.input)
 
     with watch(network, see):
-        network(images)
+        network(images.clone())  # which a layer may work on in place
     return found
 
 

@@ -91,7 +91,8 @@ def index(network: nn.Module, shape: tuple[int, ...]) -> list[dict[str, Any]]:
             | {"receptive_field": reach.size if reach else None, "called": True}
         )
 
-    x = torch.zeros(1, *shape, device=next(network.parameters()).device)
+    like = next(network.parameters(), torch.empty(0))
+    x = torch.zeros(1, *shape, device=like.device, dtype=like.dtype)
     seen[id(x)] = _Reach([1, 1], [1, 1])
     with watch(network, see):
         network(x)
@@ -155,10 +156,12 @@ def _reach(call: Call, before: _Reach | None, shape: tuple[int, ...]) -> _Reach 
         return None
     if kind(call.module) == "linear":  # every value may depend on the whole input
         return _Reach(list(shape[1:]), before.step)
-    if kind(call.module) not in ("conv", "pool"):
+    if kind(call.module) in ("norm", "activation", "dropout", "reshape") or isinstance(
+        call.module, nn.Identity
+    ):
         return before
     if not hasattr(call.module, "kernel_size") or getattr(call.module, "transposed", False):
-        return None
+        return None  # not of a kind that says how far it looks
     axes = call.output.ndim - 2
     kernel, stride, dilation = (
         _tuple(getattr(call.module, name, 1), axes) for name in ("kernel_size", "stride", "dilation")

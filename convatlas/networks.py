@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -48,14 +48,17 @@ class Preprocessing:
         return (x - mean) / std
 
     def read(self, path: str | Path) -> Tensor:
-        """Read an image file as (1, C, H, W) uint8, its longer side scaled to the network's size."""
+        """Read an image file, upright, as (1, C, H, W) uint8: grey or RGB, as the network needs it."""
         mode = "L" if len(self.mean) == 1 else "RGB"
         try:
             with Image.open(path) as image:
+                image = ImageOps.exif_transpose(image)
+                if image.mode.startswith("I"):  # 16 bits, which convert() would clip
+                    image = Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
                 image = image.convert(mode)
         except UnidentifiedImageError as error:
             raise UserError(f"{path} is no image that can be read") from error
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        except Exception as error:  # Pillow's readers raise many kinds for one damaged file
             raise UserError(f"cannot read the image {path}: {error}") from error
         pixels = np.atleast_3d(np.asarray(image))
         return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]

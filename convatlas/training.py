@@ -85,6 +85,7 @@ def fit(
         )
     network.to(memory_format=torch.channels_last)  # up to twice as fast on CPU too
     shuffle = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)  # what dropout draws from
     best, kept = (-1.0, -math.inf), {}
     for epoch in range(1, epochs + 1):
         network.train()
