@@ -1,7 +1,8 @@
 # The two commands: `make report` and `make test`. Each sets up .venv first, once.
 CONFIG ?=
 CORES ?= 2
-PYTHON ?= python3
+# Found before .venv is put on the path.
+PYTHON := $(or $(PYTHON),$(shell command -v python3))
 
 BIN := .venv/bin
 READY := .venv/ready

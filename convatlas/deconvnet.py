@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from convatlas import UserError
 from convatlas.activations import Record, record
+from convatlas.extractor import is_leaf
 
 Select = Literal["map", "peak"]
 
@@ -207,10 +208,10 @@ def _leaves(convnet: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
             f"not from {type(convnet).__name__}, which has a way of its own"
         )
     for name, module in convnet._modules.items():  # named_children() leaves out what comes again
-        if any(module.children()):
-            yield from _leaves(module, f"{prefix}{name}.")
-        else:
+        if is_leaf(module):
             yield prefix + name, module
+        else:
+            yield from _leaves(module, f"{prefix}{name}.")
 
 
 def _inverse(name: str, module: nn.Module, rectify: bool) -> nn.Module:

@@ -43,6 +43,15 @@ def kind(module: nn.Module) -> str:
     return "activation" if type(module).__module__ == "torch.nn.modules.activation" else "other"
 
 
+def is_leaf(module: nn.Module) -> bool:
+    return next(module.children(), None) is None
+
+
+def leaves(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Give the modules of a network that hold no others, each once, with their dotted paths."""
+    return ((path, module) for path, module in network.named_modules() if path and is_leaf(module))
+
+
 @contextmanager
 def watch(network: nn.Module, see: Callable[[Call], None]) -> Iterator[None]:
     """Show every call of a leaf module to `see` while the block runs; the network is left as it was."""
@@ -56,10 +65,7 @@ def watch(network: nn.Module, see: Callable[[Call], None]) -> Iterator[None]:
 
         return seen
 
-    leaves = [
-        (path, module) for path, module in network.named_modules() if path and not any(module.children())
-    ]
-    handles = [module.register_forward_hook(hook(path)) for path, module in leaves]
+    handles = [module.register_forward_hook(hook(path)) for path, module in leaves(network)]
     try:
         yield
     finally:
@@ -97,8 +103,8 @@ def index(network: nn.Module, shape: tuple[int, ...]) -> list[dict[str, Any]]:
     with watch(network, see):
         network(x)
     called = {layer["module"] for layer in layers}
-    for path, module in network.named_modules():
-        if path and path not in called and not any(module.children()):
+    for path, module in leaves(network):
+        if path not in called:
             layers.append(_described(path, module) | {"parameters": _parameters(module), "called": False})
     ordinal = 0
     for layer in layers:

@@ -64,67 +64,58 @@ def fit(
     device = train.labels.device
     steps = math.ceil(len(train) / settings["batch_size"])
     epochs = epochs_within(settings, steps)
+    if epochs < settings["epochs"]:
+        log.info("max_steps %d: %d epochs, not %d", settings["max_steps"], epochs, settings["epochs"])
+    found = Fit(precision=choose_precision(settings["precision"], device))
+    log.info("%d images, %d to validate, %s, %s", len(train), len(validation), device, found.precision)
+    network.to(memory_format=torch.channels_last)  # up to twice as fast on CPU too
     optimizer = _optimizer(network, settings)
     schedule = _schedule(optimizer, settings, epochs * steps)
-    found = Fit(precision=choose_precision(settings["precision"], device))
-    log.info(
-        "%d images, %d to validate; %d epochs of %d steps on %s, %s",
-        len(train),
-        len(validation),
-        epochs,
-        steps,
-        device,
-        found.precision,
-    )
-    if epochs < settings["epochs"]:
-        log.info(
-            "max_steps %d ends training after %d of %d epochs",
-            settings["max_steps"],
-            epochs,
-            settings["epochs"],
-        )
-    network.to(memory_format=torch.channels_last)  # up to twice as fast on CPU too
     shuffle = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # what dropout draws from
     best, kept = (-1.0, -math.inf), {}
     for epoch in range(1, epochs + 1):
-        network.train()
-        loss_sum = correct = torch.zeros((), device=device)
-        for batch in _batches(train, settings["batch_size"], torch.randperm(len(train), generator=shuffle)):
-            images = shifted(batch.images, settings["shift"], shuffle)
-            logits = _forward(network, preprocessing, images, found.precision)
-            loss = F.cross_entropy(logits.float(), batch.labels)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            loss_sum = loss_sum + loss.detach() * len(batch)
-            correct = correct + (logits.argmax(1) == batch.labels).sum()
-        row = {
-            "epoch": epoch,
-            "lr": schedule.get_last_lr()[0],
-            "train_loss": float(loss_sum) / len(train),
-            "train_accuracy": float(correct) / len(train),
-        }
-        row["validation_loss"], confusion = evaluate(network, preprocessing, validation, found.precision)
-        row["validation_accuracy"] = accuracy(confusion)
-        found.history.append(row)
-        log.info(
-            "epoch %d/%d  loss %.4f  accuracy %.4f  validation %.4f, %.4f",
-            epoch,
-            epochs,
-            row["train_loss"],
-            row["train_accuracy"],
-            row["validation_loss"],
-            row["validation_accuracy"],
+        loss, hits = _one_epoch(
+            network, preprocessing, train, settings, found.precision, optimizer, schedule, shuffle
         )
-        score = (row["validation_accuracy"], -row["validation_loss"])
+        validation_loss, confusion = evaluate(network, preprocessing, validation, found.precision)
+        row = [epoch, schedule.get_last_lr()[0], loss, hits, validation_loss, accuracy(confusion)]
+        found.history.append(dict(zip(COLUMNS, row, strict=True)))
+        log.info("epoch %d/%d  loss %.4f  accuracy %.4f  validation %.4f, %.4f", epoch, epochs, *row[2:])
+        score = (accuracy(confusion), -validation_loss)
         if score >= best:
             best, found.kept_epoch = score, epoch
             kept = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     network.load_state_dict(kept)
     network.to(memory_format=torch.contiguous_format).eval()
     return found
+
+
+def _one_epoch(
+    network: nn.Module,
+    preprocessing: Preprocessing,
+    train: Split,
+    settings: dict[str, Any],
+    precision: str,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    shuffle: torch.Generator,
+) -> tuple[float, float]:
+    """Go over the training images once, in an order that `shuffle` draws; give mean loss and accuracy."""
+    network.train()
+    loss_sum = torch.zeros((), device=train.labels.device)
+    hits = torch.zeros((), device=train.labels.device)
+    for batch in _batches(train, settings["batch_size"], torch.randperm(len(train), generator=shuffle)):
+        images = shifted(batch.images, settings["shift"], shuffle)
+        logits = _forward(network, preprocessing, images, precision)
+        loss = F.cross_entropy(logits.float(), batch.labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        loss_sum += loss.detach() * len(batch)
+        hits += (logits.argmax(1) == batch.labels).sum()
+    return float(loss_sum) / len(train), float(hits) / len(train)
 
 
 def shifted(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
