@@ -51,11 +51,14 @@ class Deconvnet(nn.Module):
         """
         found = images if isinstance(images, Record) else record(self.convnet, images)
         top = found.outputs[self.names[0]]
-        chosen = (
-            torch.arange(top.shape[1], device=top.device)
-            if units is None
-            else torch.as_tensor(units).to(top.device)
-        )
+        every = list(range(top.shape[1]))
+        if wrong := set(every if units is None else units) - set(every):
+            raise UserError(
+                f"{self.names[0]} has no units {sorted(wrong)}; it has {len(every)}, counted from 0"
+            )
+        chosen = torch.tensor(every if units is None else units, dtype=torch.long, device=top.device)
+        if not len(chosen):
+            return top.new_zeros(len(top), 0, *found.input.shape[1:])
         signal = Signal(seed(top, select)[:, chosen], chosen, top.shape[1])
         inputs = [found.outputs[name] for name in self.names[1:]] + [found.input]
         for name, step, below in zip(self.names, self.path, inputs, strict=True):
@@ -219,6 +222,11 @@ def _inverse(name: str, module: nn.Module, rectify: bool) -> nn.Module:
     match module:
         case nn.Conv2d(padding_mode="zeros") if not isinstance(module.padding, str):
             return TransposedConv(module)
+        case nn.Conv2d():
+            raise UserError(
+                f"layer {name!r} is a Conv2d that pads with {module.padding_mode}, padding {module.padding!r}; the deconvnet "
+                "takes a convolution that pads with zeros, by a number"
+            )
         case nn.Linear():
             return TransposedLinear(module)
         case nn.MaxPool2d():
@@ -227,7 +235,9 @@ def _inverse(name: str, module: nn.Module, rectify: bool) -> nn.Module:
             return Rectify()
         case nn.Flatten(start_dim=1, end_dim=-1):
             return Unflatten()
-        case nn.Dropout() | nn.Dropout2d() | nn.Identity() | nn.Sequential():
+        case nn.Dropout() | nn.Dropout2d() | nn.Identity():
+            return Pass()
+        case nn.Sequential() if type(module).forward is nn.Sequential.forward:  # an empty one
             return Pass()
         case _ if rectify and type(module).__module__ == "torch.nn.modules.activation":
             return Rectify()

@@ -91,7 +91,7 @@ def index(network: nn.Module, shape: tuple[int, ...]) -> list[dict[str, Any]]:
         alive.append(call.output)
         first = call.layer == call.path
         layers.append(
-            _described(call.layer, call.module)
+            _described(call.layer, call.path, call.module)
             | {"parameters": _parameters(call.module) if first else 0}
             | {"input_shape": list(call.input.shape[1:]), "output_shape": list(call.output.shape[1:])}
             | {"receptive_field": reach.size if reach else None, "called": True}
@@ -105,7 +105,9 @@ def index(network: nn.Module, shape: tuple[int, ...]) -> list[dict[str, Any]]:
     called = {layer["module"] for layer in layers}
     for path, module in leaves(network):
         if path not in called:
-            layers.append(_described(path, module) | {"parameters": _parameters(module), "called": False})
+            layers.append(
+                _described(path, path, module) | {"parameters": _parameters(module), "called": False}
+            )
     ordinal = 0
     for layer in layers:
         if layer["kind"] == "conv":
@@ -114,12 +116,12 @@ def index(network: nn.Module, shape: tuple[int, ...]) -> list[dict[str, Any]]:
     return layers
 
 
-def _described(layer: str, module: nn.Module) -> dict[str, Any]:
+def _described(layer: str, path: str, module: nn.Module) -> dict[str, Any]:
     """Every key of layers.json, with what is known from the module alone."""
     axes = 2
     return {
         "name": layer,
-        "module": layer.rpartition(":")[0] or layer,
+        "module": path,
         "type": type(module).__name__,
         "kind": kind(module),
         "input_shape": None,

@@ -48,13 +48,18 @@ class Preprocessing:
         return (x - mean) / std
 
     def read(self, path: str | Path) -> Tensor:
-        """Read an image file, upright, as (1, C, H, W) uint8: grey or RGB, as the network needs it."""
+        """Read an image file, upright and on white, as (1, C, H, W) uint8, grey or RGB as needed."""
         mode = "L" if len(self.mean) == 1 else "RGB"
         try:
             with Image.open(path) as image:
                 image = ImageOps.exif_transpose(image)
                 if image.mode.startswith("I"):  # 16 bits, which convert() would clip
-                    image = Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
+                    eight_bits = np.clip(np.round(np.asarray(image) / 257), 0, 255)
+                    image = Image.fromarray(eight_bits.astype(np.uint8))
+                if image.has_transparency_data:
+                    image = Image.alpha_composite(
+                        Image.new("RGBA", image.size, "white"), image.convert("RGBA")
+                    )
                 image = image.convert(mode)
         except UnidentifiedImageError as error:
             raise UserError(f"{path} is no image that can be read") from error
@@ -107,5 +112,5 @@ def choose_device(name: str) -> torch.device:
             "use auto or cpu, or run where there is one"
         )
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS needs to be deterministic
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms, less seconds of imports
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

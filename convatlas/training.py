@@ -75,11 +75,11 @@ def fit(
     torch.manual_seed(seed)  # what dropout draws from
     best, kept = (-1.0, -math.inf), {}
     for epoch in range(1, epochs + 1):
-        loss, hits = _one_epoch(
+        trained = _one_epoch(
             network, preprocessing, train, settings, found.precision, optimizer, schedule, shuffle
         )
         validation_loss, confusion = evaluate(network, preprocessing, validation, found.precision)
-        row = [epoch, schedule.get_last_lr()[0], loss, hits, validation_loss, accuracy(confusion)]
+        row = [epoch, *trained, validation_loss, accuracy(confusion)]
         found.history.append(dict(zip(COLUMNS, row, strict=True)))
         log.info("epoch %d/%d  loss %.4f  accuracy %.4f  validation %.4f, %.4f", epoch, epochs, *row[2:])
         score = (accuracy(confusion), -validation_loss)
@@ -100,8 +100,11 @@ def _one_epoch(
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
     shuffle: torch.Generator,
-) -> tuple[float, float]:
-    """Go over the training images once, in an order that `shuffle` draws; give mean loss and accuracy."""
+) -> tuple[float, float, float]:
+    """Go over the training images once, in an order that `shuffle` draws.
+
+    Gives the learning rate of the last step, the mean loss and the accuracy.
+    """
     network.train()
     loss_sum = torch.zeros((), device=train.labels.device)
     hits = torch.zeros((), device=train.labels.device)
@@ -112,10 +115,11 @@ def _one_epoch(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        lr = optimizer.param_groups[0]["lr"]
         schedule.step()
         loss_sum += loss.detach() * len(batch)
         hits += (logits.argmax(1) == batch.labels).sum()
-    return float(loss_sum) / len(train), float(hits) / len(train)
+    return lr, float(loss_sum) / len(train), float(hits) / len(train)
 
 
 def shifted(images: Tensor, most: int, generator: torch.Generator) -> Tensor:

@@ -5,6 +5,7 @@ All in float64 but for one test, so that 1e-5 is far above rounding.
 
 import copy
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,15 @@ def randomised(net: nn.Sequential, dead: int = 0) -> nn.Sequential:
 
 def images(n: int, channels: int, side: int) -> Tensor:
     return torch.randn(n, channels, side, side, generator=torch.Generator().manual_seed(1)).double()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def threads() -> Iterator[None]:
+    """One thread: of tensors so small several only wait for each other, long where cores are shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -531,3 +541,19 @@ def test_what_has_no_inverse_above_the_layer_does_not_matter(lenet: nn.Sequentia
     with pytest.raises(UserError, match="'log_softmax' is a LogSoftmax"):
         Deconvnet(lenet, "log_softmax")
     assert Deconvnet(lenet, "fc3")(images(1, 1, 28)).shape == (1, 10, 1, 28, 28)
+
+
+@pytest.mark.parametrize("units", [[6], [-1], [0, 99]])
+def test_units_that_are_not_there_are_named(lenet: nn.Sequential, units: list[int]) -> None:
+    with pytest.raises(UserError, match="conv1 has no units .* it has 6"):
+        Deconvnet(lenet, "conv1")(images(1, 1, 28), units)
+
+
+def test_no_units_give_no_projections(lenet: nn.Sequential) -> None:
+    assert Deconvnet(lenet, "pool2")(images(2, 1, 28), []).shape == (2, 0, 1, 28, 28)
+
+
+def test_a_convolution_that_pads_otherwise_is_refused_by_name() -> None:
+    for conv in (nn.Conv2d(1, 1, 3, padding="same"), nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect")):
+        with pytest.raises(UserError, match="layer '0' is a Conv2d that pads with .*takes a convolution that pads with zeros"):
+            Deconvnet(nn.Sequential(conv), "0")

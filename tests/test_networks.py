@@ -268,3 +268,18 @@ def test_cuda_that_is_not_there_is_reported(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=r"device: cuda.*use auto or cpu"):
         choose_device("cuda")
+
+
+def test_what_is_transparent_lies_on_white(tmp_path: Path) -> None:
+    drawn = np.zeros((8, 8, 4), np.uint8)
+    drawn[2:4, :, 3] = 255  # a black stroke, nothing else
+    path = saved(tmp_path, drawn)
+    read = Preprocessing(8, (0.5,), (0.5,)).read(path)[0, 0].numpy()
+    assert (read[2:4] == 0).all()
+    assert (np.delete(read, [2, 3], axis=0) == 255).all()
+
+
+def test_values_above_16_bits_do_not_wrap(tmp_path: Path) -> None:
+    path = tmp_path / "deep.tiff"
+    Image.fromarray(np.array([[0, 65535, 70000]], np.int32)).save(path)
+    assert Preprocessing(8, (0.5,), (0.5,)).read(path).flatten().tolist() == [0, 255, 255]
