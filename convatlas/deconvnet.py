@@ -224,8 +224,8 @@ def _inverse(name: str, module: nn.Module, rectify: bool) -> nn.Module:
             return TransposedConv(module)
         case nn.Conv2d():
             raise UserError(
-                f"layer {name!r} is a Conv2d that pads with {module.padding_mode}, padding {module.padding!r}; the deconvnet "
-                "takes a convolution that pads with zeros, by a number"
+                f"layer {name!r} is a Conv2d that pads with {module.padding_mode}, padding "
+                f"{module.padding!r}; the deconvnet takes one that pads with zeros, by a number"
             )
         case nn.Linear():
             return TransposedLinear(module)
