@@ -1,4 +1,4 @@
-"""The index of a network's layers: what is called, in which order, with which shapes.
+"""The index of a network's layers: which there are, what is called, in which order, with which shapes.
 
 A layer is a leaf module's call under its dotted path; later calls of one module get `:2`, `:3`.
 """
@@ -52,6 +52,89 @@ def leaves(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     return ((path, module) for path, module in network.named_modules() if path and is_leaf(module))
 
 
+class Extractor:
+    """Finds every layer of a network, at any depth, and tells the main path from down-sampling.
+
+    Nothing is run. `downsample_name` names the submodules (as ResNet's `layer2.0.downsample`) whose
+    convolutions match a shortcut to the main path's size; those are in `downsample_layers` alone. Each
+    module is found once, under the first of its dotted names.
+    """
+
+    def __init__(self, model: nn.Module, downsample_name: str = "downsample") -> None:
+        self.model, self.downsample_name = model, downsample_name
+        self.modules = {name: module for name, module in model.named_modules() if name} or {"": model}
+
+    def of_kind(self, *kinds: str) -> dict[str, nn.Module]:
+        """Every layer of these kinds, as `kind` tells them, by its dotted name."""
+        return {name: module for name, module in self.modules.items() if kind(module) in kinds}
+
+    @property
+    def conv_layers(self) -> dict[str, nn.Module]:
+        """The convolutions of the main path: 1d, 2d, 3d, transposed, and their subclasses."""
+        return {name: module for name, module in self.of_kind("conv").items() if not self.downsamples(name)}
+
+    @property
+    def downsample_layers(self) -> dict[str, nn.Module]:
+        """The convolutions within submodules called `downsample_name`."""
+        return {name: module for name, module in self.of_kind("conv").items() if self.downsamples(name)}
+
+    @property
+    def linear_layers(self) -> dict[str, nn.Module]:
+        return self.of_kind("linear")
+
+    @property
+    def conv_weights(self) -> dict[str, Tensor]:
+        """The weight of each convolution of the main path, itself, not a copy."""
+        return {name: module.weight for name, module in self.conv_layers.items()}
+
+    @property
+    def linear_weights(self) -> dict[str, Tensor]:
+        return {name: module.weight for name, module in self.linear_layers.items()}
+
+    def downsamples(self, name: str) -> bool:
+        """Whether a dotted name lies within a submodule called `downsample_name`."""
+        return self.downsample_name in name.split(".")
+
+    def info(self) -> "Info":
+        """Count what there is; asked twice it answers the same."""
+        containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+        sequential = [
+            n for n, m in self.modules.items() if isinstance(m, nn.Sequential) and not self.downsamples(n)
+        ]
+        held = {
+            id(child) for m in self.modules.values() if isinstance(m, containers) for child in m.children()
+        }
+        blocks = [
+            m
+            for m in self.modules.values()
+            if id(m) in held and not is_leaf(m) and not isinstance(m, containers)
+        ]
+        return Info(
+            downsample_name=self.downsample_name,
+            conv=len(self.conv_layers),
+            downsample=len(self.downsample_layers),
+            linear=len(self.linear_layers),
+            sequential=len(sequential),
+            blocks=len(blocks),
+            parameters=sum(parameter.numel() for parameter in self.model.parameters()),
+        )
+
+
+class Info(dict[str, Any]):
+    """The counts of a network; prints as a table.
+
+    conv: convolutions of the main path; downsample: those of the shortcuts; linear: linear layers;
+    sequential: nn.Sequential containers, those of shortcuts apart; blocks: composite modules of a class
+    of their own that stand in a container, as ResNet's bottlenecks do; parameters: numbers learned.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(
+            f"{key:16} {value:>12,}" if isinstance(value, int) else f"{key:16} {value:>12}"
+            for key, value in self.items()
+        )
+
+
 @contextmanager
 def watch(network: nn.Module, see: Callable[[Call], None]) -> Iterator[None]:
     """Show every call of a leaf module to `see` while the block runs; the network is left as it was."""
@@ -74,10 +157,13 @@ def watch(network: nn.Module, see: Callable[[Call], None]) -> Iterator[None]:
 
 
 @torch.no_grad()
-def index(network: nn.Module, shape: tuple[int, ...]) -> list[dict[str, Any]]:
+def index(
+    network: nn.Module, shape: tuple[int, ...], downsample_name: str = "downsample"
+) -> list[dict[str, Any]]:
     """List the layers of `network` in execution order, for one input of `shape` (C, H, W).
 
-    One object a layer, as layers.json has it. `receptive_field` is [height, width] in pixels of
+    One object a layer, as layers.json has it. A convolution's `role` is "main", or "downsample" within a
+    submodule called `downsample_name`. `receptive_field` is [height, width] in pixels of
     the input that one value can depend on, borders not counted; null where it is not known.
     Modules that the forward pass never calls come last, with `called` false.
     """
@@ -108,11 +194,11 @@ def index(network: nn.Module, shape: tuple[int, ...]) -> list[dict[str, Any]]:
             layers.append(
                 _described(path, path, module) | {"parameters": _parameters(module), "called": False}
             )
-    ordinal = 0
-    for layer in layers:
-        if layer["kind"] == "conv":
-            ordinal += 1
-            layer |= {"ordinal": ordinal, "role": "main"}
+    downsamples = Extractor(network, downsample_name).downsamples
+    convs = [layer for layer in layers if layer["kind"] == "conv"]
+    for ordinal, layer in enumerate(convs, 1):
+        role = "downsample" if downsamples(layer["module"]) else "main"
+        layer |= {"ordinal": ordinal, "role": role}
     return layers
 
 
