@@ -4,10 +4,12 @@ CORES ?= 2
 # Found before .venv is put on the path.
 PYTHON := $(or $(PYTHON),$(shell command -v python3))
 
+UV := 0.13.8
+
 BIN := .venv/bin
 READY := .venv/ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-SNAKEMAKE = python workflow/unlock.py && snakemake --cores $(CORES) --workflow-profile workflow/profiles/local
+SNAKEMAKE = python workflow/unlock.py $(if $(CONFIG),--configfile $(CONFIG)) && snakemake --cores $(CORES) --workflow-profile workflow/profiles/local
 
 .DEFAULT_GOAL := help
 .PHONY: help setup report full download test lint lock clean
@@ -20,7 +22,7 @@ setup: $(READY) ## make .venv from requirements.lock (the other targets do it by
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirements requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps --editable .
 	@touch $@
@@ -43,7 +45,7 @@ lint: $(READY) ## check the code's style
 	@ruff format --check .
 	@snakefmt --check --line-length 110 Snakefile workflow
 
-lock: ## renew requirements.lock from pyproject.toml's ranges
+lock: $(READY) ## renew requirements.lock from pyproject.toml's ranges
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --extra test pyproject.toml -o requirements.lock
 
 clean: ## remove what runs made, but not data/ and .venv

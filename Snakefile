@@ -30,9 +30,10 @@ rule all:
     default_target: True
     input:
         rules.gallery.output,
-        of_networks(*RESULTS),  # so that a lost one is made again
+        of_networks(*RESULTS),  # named here, so that a lost file is made again
+        expand(rules.data.output, dataset=config["datasets"]),
 
 
 rule download:
     input:
-        expand("data/{dataset}/dataset.json", dataset=config["datasets"]),
+        expand(rules.data.output, dataset=config["datasets"]),

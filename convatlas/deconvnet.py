@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from convatlas import UserError
 from convatlas.activations import Record, record
-from convatlas.extractor import is_leaf
+from convatlas.extractor import is_leaf, kind
 
 Select = Literal["map", "peak"]
 
@@ -36,7 +36,7 @@ class Deconvnet(nn.Module):
         if layer not in names:
             raise UserError(f"no layer {layer!r} to attach a deconvnet to; there are: {', '.join(names)}")
         down = list(reversed(layers[: names.index(layer) + 1]))
-        self.convnet = convnet
+        self.__dict__["convnet"] = convnet  # not a part of this module: its modes and state are its own
         self.names = [name for name, _ in down]
         self.path = nn.ModuleList(_inverse(name, module, rectify) for name, module in down)
 
@@ -241,7 +241,8 @@ def _inverse(name: str, module: nn.Module, rectify: bool) -> nn.Module:
             return Pass()
         case _ if rectify and type(module).__module__ == "torch.nn.modules.activation":
             return Rectify()
+    hint = "; views.deconv.rectify: true rectifies there" if kind(module) == "activation" else ""
     raise UserError(
-        f"layer {name!r} is a {type(module).__name__}, for which the deconvnet is undefined; it knows conv, "
-        "ReLU, max-pool, flatten, linear and dropout. For another activation set views.deconv.rectify: true"
+        f"layer {name!r} is a {type(module).__name__}, which this deconvnet does not take: it takes conv, "
+        f"ReLU, max-pool, flatten, linear and dropout{hint}"
     )

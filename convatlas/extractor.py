@@ -44,6 +44,7 @@ def kind(module: nn.Module) -> str:
 
 
 def is_leaf(module: nn.Module) -> bool:
+    """Whether a module holds no others."""
     return next(module.children(), None) is None
 
 
@@ -137,21 +138,29 @@ class Info(dict[str, Any]):
 
 @contextmanager
 def watch(network: nn.Module, see: Callable[[Call], None]) -> Iterator[None]:
-    """Show every call of a leaf module to `see` while the block runs; the network is left as it was."""
+    """Show every call of a leaf module to `see` while the block runs.
+
+    The network runs in evaluation mode meanwhile, and is left as it was.
+    """
     calls: Counter[str] = Counter()
 
-    def hook(path: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-        def seen(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def hook(path: str) -> Callable[..., None]:
+        def seen(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
             calls[path] += 1
             layer = path if calls[path] == 1 else f"{path}:{calls[path]}"
-            see(Call(layer, path, module, inputs[0], output))
+            see(Call(layer, path, module, inputs[0] if inputs else next(iter(named.values())), output))
 
         return seen
 
-    handles = [module.register_forward_hook(hook(path)) for path, module in leaves(network)]
+    handles = [module.register_forward_hook(hook(path), with_kwargs=True) for path, module in leaves(network)]
+    training = [module for module in network.modules() if module.training]
+    for module in training:
+        module.training = False
     try:
         yield
     finally:
+        for module in training:
+            module.training = True
         for handle in handles:
             handle.remove()
 
@@ -250,9 +259,8 @@ def _reach(call: Call, before: _Reach | None, shape: tuple[int, ...]) -> _Reach 
         return None
     if kind(call.module) == "linear":  # every value may depend on the whole input
         return _Reach(list(shape[1:]), before.step)
-    if kind(call.module) in ("norm", "activation", "dropout", "reshape") or isinstance(
-        call.module, nn.Identity
-    ):
+    pointwise = kind(call.module) in ("activation", "dropout", "reshape")
+    if pointwise or isinstance(call.module, nn.modules.batchnorm._BatchNorm | nn.Identity):
         return before
     if not hasattr(call.module, "kernel_size") or getattr(call.module, "transposed", False):
         return None  # not of a kind that says how far it looks

@@ -36,11 +36,12 @@ class Plate:
     alt: str
     figure: Figure = field(repr=False)
 
-    def described(self) -> dict[str, Any]:
+    def described(self, pdf: bool) -> dict[str, Any]:
         """Its entry in figures/plates.json, from which the pages are made."""
         width, height = self.figure.get_size_inches() * self.figure.dpi
         return {
             "file": self.file,
+            "pdf": self.file.replace(".png", ".pdf") if pdf else None,
             "kind": self.kind,
             "subject": self.subject,
             "caption": self.caption,
@@ -106,6 +107,10 @@ class Drawer:
         """What a layer makes of each image drawn, (units, ...)."""
         return [self.activations[image["name"]][layer] for image in self.images]
 
+    @property
+    def _names(self) -> str:
+        return _listed([image["name"] for image in self.images])
+
     def _weight(self, layer: str) -> np.ndarray:
         return self.filters[self.layers[layer]["module"]]
 
@@ -154,7 +159,8 @@ class Drawer:
                 labels.append(self._seen_as(image, "\n") if n == 0 else "")
         text = (
             f"The feature maps of {layer} ({self.layers[layer]['type']}): units {_span(units)} of "
-            f"{shape[0]}, each {_by(shape[1:])}, a row an image, the input first. {scales.words(layer)}"
+            f"{shape[0]}, each {_by(shape[1:])}, a row an image: {self._names}; the input first. "
+            f"{scales.words(layer)}"
         )
         bar = _bar(scales, layer, 0, len(lines) - 1, "activation")
         return self._montage("maps", layer, lines, labels, [bar], text)
@@ -176,7 +182,7 @@ class Drawer:
         ]
         text = (
             f"Each filter of {layer} beside its own maps: at the left {_by(weight.shape[2:])} weights over "
-            f"{view}, at the right what they make of {_listed([image['name'] for image in self.images])}, "
+            f"{view}, at the right what they make of {self._names}, "
             f"bias added, before any activation. "
             f"{weights.words(layer, 'weights')} {maps.words(layer, 'maps')}"
         )
@@ -187,7 +193,7 @@ class Drawer:
         values = np.stack([output.ravel() for output in self._outputs(layer)])
         count, classes = values.shape[1], self.network["classes"]
         titles = [self._seen_as(image, "   ") for image in self.images]
-        text = f"The {count} values of {layer} ({self.layers[layer]['type']}), an image after the other. "
+        text = f"The {count} values of {layer} ({self.layers[layer]['type']}) on {self._names}. "
         if count > charts.FEW:
             scale = Scale.of(values)
             text += f"Each line has {charts.STRIP} units, the first of them at its left: {scale.words}."
@@ -203,37 +209,53 @@ class Drawer:
 
     # Plates of an image and of the network
 
+    def _projection_scales(self, image: str) -> Scales:
+        """The scales of an image's projections; where all share one, so do all images."""
+        of_images = list(self.projections) if self.views["scale"] == "shared" else [image]
+        keys = self.projections[image]
+        layers = {key: [self.projections[name][key] for name in of_images] for key in keys}
+        return Scales(self.views["scale"], layers, signed=True)
+
+    def _dead(self, image: dict[str, Any], layer: str) -> set[int]:
+        """The units of a layer that are nowhere positive on an image."""
+        output = self.activations[image["name"]][layer]
+        return set(np.flatnonzero(output.reshape(len(output), -1).max(1) <= 0).tolist())
+
     def _deconv(self, image: dict[str, Any]) -> Plate:
         """Every projection of one image: a group of lines for each layer and selection."""
         projections = self.projections[image["name"]]
-        scales = Scales(
-            self.views["scale"], {key: [array] for key, array in projections.items()}, signed=True
-        )
+        scales = self._projection_scales(image["name"])
         lines: list[Line] = []
         labels, bars = [], []
         for key, array in projections.items():
             layer, _, select = key.partition("@")
-            first = len(lines)
+            dead, first = self._dead(image, layer), len(lines)
             for n, part in enumerate(_chunks(range(len(array)))):
                 head = self._input(image) if not lines else None
-                lines.append([head, *(_projection(scales, key, array[unit], unit) for unit in part)])
+                tiles = (_projection(scales, key, array[unit], unit, unit in dead) for unit in part)
+                lines.append([head, *tiles])
                 labels.append(f"{layer}\n{'strongest location' if select else 'whole map'}" if n == 0 else "")
             bars.append(_bar(scales, key, first, len(lines) - 1, "projection"))
         keys = _keys(projections)
-        words = scales.words(key, "projections")
-        if self.views["scale"] == "per_layer":
-            words = f"Each group has the scale beside it: {scales.of(key).words}."
-        dead = sum(not unit.any() for key in keys.values() for unit in projections[key])
-        if dead:
-            words += (
-                f" {dead} crossed units are dead on this image: nowhere positive, so projected to nothing."
-            )
         text = (
             f"What caused each activation of {_listed(list(keys))} on {self._seen_as(image, ', ')}: the "
-            f"deconvnet's projections to the input of {_by(array.shape[2:])} pixels, signed, the input "
-            f"first. {words}"
+            f"deconvnet's projections to the input of {_by(next(iter(projections.values())).shape[2:])} "
+            f"pixels, signed, the input first. {self._words_of(scales, list(projections))}"
         )
+        if dead := sum(len(self._dead(image, layer)) for layer in keys):
+            text += (
+                f" Units dead on this image ({dead}) are crossed: nowhere positive, so projected to nothing."
+            )
         return self._montage("deconv", image["name"], lines, labels, bars, text)
+
+    def _words_of(self, scales: Scales, keys: list[str]) -> str:
+        """What a caption says of the scales of projections, and of how they were made."""
+        words = scales.words(keys[0], "projections")
+        if scales.choice == "per_layer":
+            words = f"Each group has the scale beside it: {scales.of(keys[0]).words}."
+        if self.views["deconv"]["rectify"]:
+            words += " Rectified at activations that are not a ReLU too, where the method is undefined."
+        return words
 
     def _cover(self, images: Sequence[dict[str, Any]]) -> Plate:
         """Each image, and below it what caused the strongest activation of the deepest projected layer."""
@@ -245,7 +267,10 @@ class Drawer:
         scales = Scales("per_layer", {key: caused}, signed=True)
         lines: list[Line] = [
             [self._input(image) for image in images],
-            [_projection(scales, key, values, unit) for values, unit in zip(caused, strongest, strict=True)],
+            [
+                _projection(scales, key, c, unit, not c.any())
+                for c, unit in zip(caused, strongest, strict=True)
+            ],
         ]
         labels = ["input", f"the unit of\n{layer} that\nanswers most"]
         what = "strongest location" if "@" in key else "whole map"
@@ -296,7 +321,7 @@ class Drawer:
         return f"Plate {self.plates}. {self.name}. {text}"
 
     def _plate(self, kind: str, subject: str, caption: str, figure: Figure) -> Plate:
-        stem = "-".join(filter(None, (kind, subject.replace("/", "_").replace(":", "_"))))
+        stem = "-".join(filter(None, (kind, subject.replace("/", "+").replace(":", "~"))))
         alt = caption.removeprefix(f"Plate {self.plates}. {self.name}. ").partition(". ")[0]
         return Plate(f"{stem}.png", kind, subject, caption, alt, figure)
 
@@ -332,14 +357,15 @@ class Drawer:
 def _tile(scales: Scales, layer: str, values: np.ndarray, unit: int, mark: str = "") -> Tile:
     """The tile of one unit; where tiles have scales of their own, it tells where its own ends."""
     scale = scales.of_tile(layer, values)
-    if scales.choice == "per_tile" and not mark:
-        mark = f"{scale.high or scale.low:.2g}"
+    if scales.choice == "per_tile":
+        end = (scale.high or scale.low) if values.any() else 0
+        mark = f"{mark} {end:.2g}".strip()
     return Tile(values, scale, str(unit), mark)
 
 
-def _projection(scales: Scales, key: str, projection: np.ndarray, unit: int) -> Tile:
+def _projection(scales: Scales, key: str, projection: np.ndarray, unit: int, dead: bool) -> Tile:
     """The tile of one projection (C, H, W), signed: one channel in colours, or three as RGB about grey."""
-    if not projection.any():
+    if dead:
         return Tile(projection[0], scales.of(key), str(unit), "dead", crossed=True)
     if len(projection) == 3:
         most = scales.of_tile(key, projection).high

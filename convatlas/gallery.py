@@ -156,7 +156,7 @@ def _confused(metrics: dict[str, Any], classes: list[str]) -> str | None:
     counts = np.array(metrics["confusion"])
     wrong = counts - np.diag(counts.diagonal())
     true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
-    if wrong.max() < 2:
+    if wrong.max() < 2 or (wrong == wrong.max()).sum() > 1:
         return None
     return (
         f"The commonest mistake is a {classes[true]} taken for a {classes[predicted]}: {wrong.max()} of the "

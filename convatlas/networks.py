@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,10 +28,11 @@ class Preprocessing:
     std: tuple[float, ...]
 
     @classmethod
-    def of(cls, given: dict[str, Any]) -> "Preprocessing":
+    def of(cls, given: dict[str, Any], key: str = "input") -> "Preprocessing":
+        """Check a config's `input`, completed by the architecture's; `key` is its place in the config."""
         if len(given["mean"]) != len(given["std"]) or len(given["mean"]) not in (1, 3):
             raise UserError(
-                f"input: mean {given['mean']} and std {given['std']} must have one number a channel, 1 or 3"
+                f"{key}: mean {given['mean']} and std {given['std']} must have one number a channel, 1 or 3"
             )
         return cls(given["size"], tuple(given["mean"]), tuple(given["std"]))
 
@@ -69,22 +71,26 @@ class Preprocessing:
         return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
 
 
-def build(settings: dict[str, Any], classes: Sequence[str], seed: int) -> tuple[nn.Module, Preprocessing]:
+def build(
+    settings: dict[str, Any], classes: Sequence[str], seed: int, key: str = "input"
+) -> tuple[nn.Module, Preprocessing]:
     """Build a network's architecture with fresh weights drawn from `seed`.
 
     `settings` is the network's entry in the config; what its `input` names overrides the
-    preprocessing that comes with the architecture.
+    preprocessing that comes with the architecture, and `key` is where that stands.
     """
     name = settings["architecture"]
     architecture = importlib.import_module(f"convatlas.architectures.{name}")
-    preprocessing = Preprocessing.of({**architecture.INPUT, **settings.get("input", {})})
+    preprocessing = Preprocessing.of({**architecture.INPUT, **settings.get("input", {})}, key)
     torch.manual_seed(seed)
     network = getattr(architecture, name)(classes=len(classes)).eval()
     try:
         with torch.no_grad():
             network(torch.zeros(1, *preprocessing.shape))
     except RuntimeError as error:
-        raise UserError(f"{name} does not take an input of shape {preprocessing.shape}: {error}") from error
+        raise UserError(
+            f"{key}: {name} does not take an input of shape {preprocessing.shape}: {error}"
+        ) from error
     return network, preprocessing
 
 
@@ -93,11 +99,18 @@ def load(folder: str | Path) -> tuple[nn.Module, Preprocessing, dict[str, Any]]:
     description = read_json(Path(folder) / "network.json")
     settings = {"architecture": description["architecture"], "input": description["preprocessing"]}
     network, preprocessing = build(settings, description["classes"], seed=0)
-    network.load_state_dict(load_file(Path(folder) / "weights.safetensors"))
+    weights = Path(folder) / "weights.safetensors"
+    try:
+        network.load_state_dict(load_file(weights))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise UserError(
+            f"{weights} is damaged or of another network ({error}); delete it and run again"
+        ) from error
     return network.eval().requires_grad_(False), preprocessing, description
 
 
 def described(preprocessing: Preprocessing) -> dict[str, Any]:
+    """Its entry in network.json, from which `load` makes it again."""
     return {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in asdict(preprocessing).items()
@@ -113,4 +126,5 @@ def choose_device(name: str) -> torch.device:
         )
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS needs to be deterministic
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms, less seconds of imports
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 means it
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

@@ -110,5 +110,5 @@ class Scales:
                 f"Each tile has a scale of its own, its end printed above it, so {what} cannot be compared "
                 f"by colour: {self._of[layer].words}."
             )
-        over = ", as in every layer of this network" if self.choice == "shared" else ""
+        over = " with those of the other layers drawn" if self.choice == "shared" else ""
         return f"All {what} share one scale{over}: {self._of[layer].words}."

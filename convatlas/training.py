@@ -187,7 +187,9 @@ def choose_precision(name: str, device: torch.device) -> str:
         return name
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
+    instructions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # without them it is emulated
+    native = any(getattr(torch.cpu, name, lambda: False)() for name in instructions)
+    return "bfloat16" if native else "float32"
 
 
 def _forward(network: nn.Module, preprocessing: Preprocessing, images: Tensor, precision: str) -> Tensor:

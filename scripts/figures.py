@@ -17,7 +17,7 @@ def main(given: argparse.Namespace) -> None:
         plates = []
         for plate in drawer.draw():
             save(plate.figure, folder / plate.file, given.settings["pdf"])
-            plates.append(plate.described())
+            plates.append(plate.described(given.settings["pdf"]))
         write_json(folder / "plates.json", plates)
     cli.log.info("drew %d plates", len(plates))
 

@@ -18,7 +18,7 @@ def main(given: argparse.Namespace) -> None:
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": _commit(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
-        "durations": durations(Path(given.logs), [*datasets, *names]),
+        "durations": durations(Path(given.logs), list(dict.fromkeys([*datasets, *names]))),
     }
     build(Path(given.output), Path(given.results), Path(given.data), names, given.settings, run)
     cli.log.info("built %s/index.html", given.output)

@@ -22,12 +22,14 @@ def main(given: argparse.Namespace) -> None:
     started = datetime.now(UTC)
     device = networks.choose_device(given.device)
     data = datasets.describe(given.data)
-    network, preprocessing = networks.build(given.settings, data["classes"], given.seed)
+    network, preprocessing = networks.build(
+        given.settings, data["classes"], given.seed, f"networks.{given.name}.input"
+    )
     network.to(device)
 
     clock = time.perf_counter()
-    whole = _split(given.data, "train", device)
-    train, validation = training.hold_out(whole, given.settings["training"]["validation"], given.seed)
+    every = _split(given.data, "train", device)
+    train, validation = training.hold_out(every, given.settings["training"]["validation"], given.seed)
     found = training.fit(network, preprocessing, train, validation, given.settings["training"], given.seed)
     trained = time.perf_counter() - clock
     _, confusion = training.evaluate(network, preprocessing, _split(given.data, "test", device))

@@ -30,6 +30,11 @@ class Workspace:
         for name in ("convatlas", "scripts", "workflow"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         self.overlay(config or TINY)
+        for name in ("requirements.lock", "pyproject.toml"):
+            shutil.copy2(ROOT / name, folder)
+        (folder / ".venv").mkdir()  # this environment, ready
+        (folder / ".venv/bin").symlink_to(Path(sys.executable).parent)
+        (folder / ".venv/ready").touch()
 
     def overlay(self, config: dict) -> None:
         (self.folder / "tiny.yaml").write_text(json.dumps(config))
@@ -46,6 +51,11 @@ class Workspace:
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.command(*arguments), cwd=self.folder, env=self.environment(), capture_output=True, text=True
+        )
+
+    def make(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["make", *arguments], cwd=self.folder, env=self.environment(), capture_output=True, text=True
         )
 
     def planned(self, *arguments: str) -> set[str]:

@@ -276,3 +276,13 @@ def test_filters_are_those_of_convolutions_and_linear_layers_only() -> None:
         nn.Linear(8, 2),
     )
     assert list(filters(network)) == ["0", "2.1", "2.1.bias", "4", "4.bias"]
+
+
+def test_a_network_in_training_mode_is_recorded_in_evaluation_and_left_as_it_was() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Dropout(0.5)).train()
+    network[2].eval()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    found = record(network, images(1, 8))
+    assert torch.equal(found.outputs["2"], found.outputs["1"])
+    assert [module.training for module in network.modules()] == [True, True, True, False]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())

@@ -283,3 +283,13 @@ def test_values_above_16_bits_do_not_wrap(tmp_path: Path) -> None:
     path = tmp_path / "deep.tiff"
     Image.fromarray(np.array([[0, 65535, 70000]], np.int32)).save(path)
     assert Preprocessing(8, (0.5,), (0.5,)).read(path).flatten().tolist() == [0, 255, 255]
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights", bytes(8) + b"{}"])
+def test_damaged_weights_are_reported(tmp_path: Path, content: bytes) -> None:
+    _, preprocessing = build({"architecture": "lenet5"}, list("0123456789"), seed=0)
+    description = {"architecture": "lenet5", "classes": list("0123456789")}
+    write_json(tmp_path / "network.json", description | {"preprocessing": described(preprocessing)})
+    (tmp_path / "weights.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"weights\.safetensors is damaged"):
+        load(tmp_path)

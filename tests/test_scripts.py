@@ -32,7 +32,7 @@ def last_words(monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
         import torch  # noqa: PLC0415  seconds to import
 
         monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
-        monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda mode: None)
+        monkeypatch.setattr(torch, "set_deterministic_debug_mode", lambda mode: None)
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
         with pytest.raises(SystemExit) as end:
             runpy.run_path(str(SCRIPTS / f"{name}.py"), run_name="__main__")

@@ -136,12 +136,18 @@ def test_a_setting_reruns_what_uses_it(run: Workspace, change: dict, jobs: set[s
 
 
 def test_a_lost_file_is_made_again(run: Workspace) -> None:
-    lost = run.folder / "results/lenet5/layers.json"
-    kept = lost.rename(lost.with_name("kept"))
-    try:
-        assert run.planned() >= {"record lenet5"}
-    finally:
-        kept.rename(lost)
+    makers = {
+        "results/lenet5/layers.json": "record lenet5",
+        "data/digits/MNIST/raw/t10k-labels-idx1-ubyte": "data digits",
+        "results/simple_cnn/metrics.json": "train simple_cnn",
+    }
+    for path, maker in makers.items():
+        lost = run.folder / path
+        kept = lost.rename(lost.with_name("kept"))
+        try:
+            assert run.planned() >= {maker}
+        finally:
+            kept.rename(lost)
 
 
 @pytest.mark.parametrize("stage", ["data", "train", "record", "deconv", "figures", "gallery"])
@@ -187,10 +193,9 @@ def test_an_interrupted_run_continues_to_the_same_bytes(run: Workspace, tmp_path
     process.wait()
     assert any((second.folder / ".snakemake/locks").iterdir()), "the killed run left no lock to clean up"
 
-    unlock = [sys.executable, "workflow/unlock.py"]
-    subprocess.run(unlock, cwd=second.folder, env=second.environment(), check=True, capture_output=True)
-    done = second.snakemake()
+    done = second.make("report", "CONFIG=tiny.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "unlocking" in done.stderr
     for folder in ("data", "results", "reports/gallery"):
         first, again = (files_of(w.folder / folder, MAY_DIFFER) for w in (run, second))
         assert [name for name in first | again if first.get(name) != again.get(name)] == []
@@ -265,7 +270,7 @@ def test_a_fault_in_the_data_names_the_file_and_the_mended_run_continues(broken:
         ),
         (
             {"networks": {"lenet5": {"images": {"digits": None, "files": ["no.png"]}}}},
-            ["networks.lenet5.images.files", "no.png", "No such file"],
+            ["networks.lenet5.images.files", "there is no file 'no.png'"],
         ),
         (
             {"networks": {"lenet5": {"images": {"digits": None, "files": ["tiny.yaml"]}}}},
@@ -312,6 +317,29 @@ def test_device_cuda_without_cuda_stops(run: Workspace, tmp_path: Path) -> None:
 
 
 # The command lines
+
+
+def test_make_report_takes_a_config_and_sets_up_nothing_twice(run: Workspace) -> None:
+    done = run.make("report", "CONFIG=tiny.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Nothing to be done" in done.stdout + done.stderr
+    assert "Open reports/gallery/index.html" in done.stdout
+    assert "venv" not in done.stdout
+
+
+def test_make_download_fetches_only(broken: Workspace) -> None:
+    done = broken.make("download", "CONFIG=tiny.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (broken.folder / "data/digits/MNIST/raw/train-labels-idx1-ubyte").is_file()
+    assert not list(broken.folder.glob("results/*/*"))
+
+
+def test_a_typo_after_an_interruption_is_told_as_such(broken: Workspace) -> None:
+    locks = broken.folder / ".snakemake/locks"
+    locks.mkdir(parents=True)
+    (locks / "0.input.lock").write_text("data/digits/dataset.json")
+    broken.overlay({"sed": 1})
+    assert_one_clear_message(broken.make("report", "CONFIG=tiny.yaml"), "unknown key 'sed'")
 
 
 def test_make_help_lists_the_targets() -> None:

@@ -18,7 +18,7 @@ def main() -> None:
         except psutil.Error:
             continue
     print("An earlier run was interrupted; unlocking.", file=sys.stderr)
-    subprocess.run(["snakemake", "--unlock", "--quiet", "all"], check=True)
+    sys.exit(subprocess.run(["snakemake", "--unlock", *sys.argv[1:]], stdout=subprocess.DEVNULL).returncode)
 
 
 if __name__ == "__main__":

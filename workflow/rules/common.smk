@@ -17,18 +17,23 @@ except UserError as error:
     raise WorkflowError(str(error))
 
 
-FOLDERS = ["data", "results", "reports", "logs"]
-FOLDERS += [
-    f"{top}/{name}"
-    for top, names in {"data": config["datasets"], "results": config["networks"]}.items()
-    for name in names
-]
-for folder in [".", *FOLDERS, "reports/gallery"]:
-    if os.path.lexists(folder) and not (os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)):
-        raise WorkflowError(
-            f"cannot write in {folder}: it is no folder, or its permissions forbid it; mend or move it"
-        )
+def check_places():
+    """Stop where a folder cannot be written, or an image of the user's is missing."""
+    made = [f"data/{name}" for name in config["datasets"]] + [
+        f"results/{name}" for name in config["networks"]
+    ]
+    for folder in [".", "data", "results", "logs", "reports", "reports/gallery", *made]:
+        if os.path.lexists(folder) and not (os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)):
+            raise WorkflowError(
+                f"cannot write in {folder}: it is no folder, or its permissions forbid it; mend or move it"
+            )
+    for name, network in config["networks"].items():
+        for path in network["images"].get("files", []):
+            if not os.path.isfile(path):
+                raise WorkflowError(f"networks.{name}.images.files: there is no file {path!r}")
 
+
+check_places()
 STARTED = time.time()
 
 
@@ -104,5 +109,5 @@ def settings(*keys):
 
 
 def dataset_of(wildcards):
-    """Input function: the data set of a network."""
-    return f"data/{config['networks'][wildcards.network]['dataset']}/dataset.json"
+    """Input function: the files of a network's data set, its description first."""
+    return expand(rules.data.output, dataset=config["networks"][wildcards.network]["dataset"])

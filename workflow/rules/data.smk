@@ -3,7 +3,7 @@
 
 def source_files(wildcards):
     """A directory source's idx files, so that an edit there remakes the data; the script reports missing ones."""
-    source = Path(config["datasets"][wildcards.dataset]["source"])
+    source = Path(config["datasets"][wildcards.dataset]["source"]).expanduser()
     return sorted(map(str, source.glob("MNIST/raw/*-ubyte*")))
 
 

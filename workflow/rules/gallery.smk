@@ -15,7 +15,7 @@ RESULTS = [
 
 
 def of_networks(*files):
-    """Input function: files of every network's folder."""
+    """Files of every network's folder."""
     return expand("results/{network}/{file}", network=config["networks"], file=files)
 
 
@@ -23,13 +23,15 @@ rule gallery:
     input:
         code=code("gallery"),
         site=sorted(str(path) for path in Path("workflow/site").rglob("*.*")),
-        data=expand("data/{dataset}/dataset.json", dataset=config["datasets"]),
+        data=expand(rules.data.output, dataset=config["datasets"]),
         results=of_networks(*RESULTS),
     output:
         pages=expand("reports/gallery/{page}.html", page=["index", "provenance"]),
         networks=expand("reports/gallery/networks/{network}.html", network=config["networks"]),
     log:
         "logs/gallery.log",
+    benchmark:
+        "logs/gallery.tsv"
     params:
         settings=json.dumps(config),
     shell:

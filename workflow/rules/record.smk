@@ -1,17 +1,11 @@
 # What every layer makes of the images looked at, and which pixels caused it.
 
 
-def own_images(wildcards):
-    """The user's image files; the script reports those that are missing, and where they were named."""
-    files = config["networks"][wildcards.network]["images"].get("files", [])
-    return [path for path in files if Path(path).exists()]
-
-
 rule record:
     input:
         code=code("record"),
         data=dataset_of,
-        own=own_images,
+        own=lambda wildcards: config["networks"][wildcards.network]["images"].get("files", []),
         weights="results/{network}/weights.safetensors",
         description="results/{network}/network.json",
     output:
@@ -28,7 +22,7 @@ rule record:
         gpu=1,
     params:
         settings=settings("images"),
-        data=lambda wildcards, input: Path(input.data).parent,
+        data=lambda wildcards, input: Path(input.data[0]).parent,
         device=config["device"],
     shell:
         "python scripts/record.py --name {wildcards.network} --settings {params.settings:q}"

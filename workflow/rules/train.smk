@@ -20,7 +20,7 @@ rule train:
         gpu=1,
     params:
         settings=settings("architecture", "dataset", "input", "training"),
-        data=lambda wildcards, input: Path(input.data).parent,
+        data=lambda wildcards, input: Path(input.data[0]).parent,
         seed=config["seed"],
         device=config["device"],
     shell:
