@@ -3,7 +3,7 @@
 import csv
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,9 @@ class Drawer:
         return _listed([image["name"] for image in self.images])
 
     def _weight(self, layer: str) -> np.ndarray:
-        return self.filters[self.layers[layer]["module"]]
+        """A layer's filters, (units, channels, ...), as a transposed convolution does not keep them."""
+        weight = self.filters[self.layers[layer]["module"]]
+        return weight.swapaxes(0, 1) if "Transpose" in self.layers[layer]["type"] else weight
 
     @cached_property
     def _weight_scales(self) -> Scales:
@@ -214,7 +216,8 @@ class Drawer:
         of_images = list(self.projections) if self.views["scale"] == "shared" else [image]
         keys = self.projections[image]
         layers = {key: [self.projections[name][key] for name in of_images] for key in keys}
-        return Scales(self.views["scale"], layers, signed=True)
+        in_colour = next(iter(keys.values())).shape[1] == 3
+        return Scales(self.views["scale"], layers, signed=True, in_colour=in_colour)
 
     def _dead(self, image: dict[str, Any], layer: str) -> set[int]:
         """The units of a layer that are nowhere positive on an image."""
@@ -264,14 +267,12 @@ class Drawer:
         outputs = [self.activations[name][layer] for name in names]
         strongest = [int(output.reshape(len(output), -1).max(1).argmax()) for output in outputs]
         caused = [self.projections[name][key][unit] for name, unit in zip(names, strongest, strict=True)]
-        scales = Scales("per_layer", {key: caused}, signed=True)
-        lines: list[Line] = [
-            [self._input(image) for image in images],
-            [
-                _projection(scales, key, c, unit, not c.any())
-                for c, unit in zip(caused, strongest, strict=True)
-            ],
+        scales = Scales("per_layer", {key: caused}, signed=True, in_colour=len(caused[0]) == 3)
+        tiles = [
+            _projection(scales, key, values, unit, unit in self._dead(image, layer))
+            for image, values, unit in zip(images, caused, strongest, strict=True)
         ]
+        lines: list[Line] = [[self._input(image) for image in images], tiles]
         labels = ["input", f"the unit of\n{layer} that\nanswers most"]
         what = "strongest location" if "@" in key else "whole map"
         text = (
@@ -340,7 +341,8 @@ class Drawer:
         parts = [image["name"]]
         if image["label"] is not None:
             parts.append(f"true {classes[image['label']]}")
-        parts.append(f"predicted {classes[image['prediction']]} ({100 * image['probability']:.1f} %)")
+        if image["prediction"] is not None:
+            parts.append(f"predicted {classes[image['prediction']]} ({100 * image['probability']:.1f} %)")
         return between.join(parts)
 
     def _units(self, layer: str, there: int) -> range:
@@ -367,10 +369,11 @@ def _projection(scales: Scales, key: str, projection: np.ndarray, unit: int, dea
     """The tile of one projection (C, H, W), signed: one channel in colours, or three as RGB about grey."""
     if dead:
         return Tile(projection[0], scales.of(key), str(unit), "dead", crossed=True)
-    if len(projection) == 3:
-        most = scales.of_tile(key, projection).high
-        return Tile(0.5 + projection.transpose(1, 2, 0) / (2 * most), number=str(unit))
-    return _tile(scales, key, projection[0], unit)
+    tile = _tile(scales, key, projection, unit)
+    if scales.in_colour:
+        pixels = 0.5 + projection.transpose(1, 2, 0) / (2 * scales.of_tile(key, projection).high)
+        return replace(tile, values=pixels, scale=None)
+    return replace(tile, values=projection[0])
 
 
 def _bar(scales: Scales, layer: str, first: int, last: int, label: str) -> Bar:
@@ -402,7 +405,7 @@ def _chunks(units: range) -> list[range]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:]))) or "none"
 
 
 def _span(units: range) -> str:

@@ -128,7 +128,8 @@ def arithmetic(layer: dict[str, Any]) -> str | None:
     The output size of a convolution or pooling layer (Dumoulin & Visin, arXiv 1603.07285,
     relationship 15). None for a layer that it does not describe.
     """
-    if not layer["kernel"] or not layer["called"] or len(layer["output_shape"]) != 3:
+    numbers = all(isinstance(layer[key], list) for key in ("kernel", "stride", "padding"))
+    if not numbers or not layer["called"] or len(layer["output_shape"]) != 3:
         return None
     size, padding, kernel = (layer[key][-1] for key in ("input_shape", "padding", "kernel"))
     stride, dilation = layer["stride"][-1], (layer["dilation"] or [1])[-1]

@@ -37,6 +37,7 @@ STYLE = {
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "pdf.fonttype": 42,
+    "text.parse_math": False,  # a class may be called $5
 }
 
 
@@ -64,9 +65,10 @@ def montage_plate(montage: Montage, labels: Sequence[str], bars: Sequence[Bar], 
     for label, (top, bottom) in zip(labels, montage.lines, strict=True):
         y = 1 - (HEAD + (top + bottom) / 2) / total
         figure.text((left - 16) / full, y, label, ha="right", va="center", linespacing=1.4)
-    for bar, before in zip(bars, [None, *bars], strict=False):
+    for before, bar, after in zip([None, *bars], bars, [*bars[1:], None], strict=False):
         top, bottom = montage.lines[bar.first][0], montage.lines[bar.last][1]
-        tall = min(bottom - top, 420)
+        room = 34 if after and after.label != bar.label else 0  # for the name of the next
+        tall = min(bottom - top - room, 420)
         box = ((left + width + 18) / full, 1 - (HEAD + top + tall) / total, 22 / full, tall / total)
         _colour_bar(figure, box, bar, titled=before is None or before.label != bar.label)
     _captioned(figure, text)

@@ -1,6 +1,6 @@
 """Colour scales: what the colours of tiles mean, and which tiles share one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import matplotlib
@@ -43,6 +43,8 @@ class Scale:
     @property
     def words(self) -> str:
         """What the colours mean, for a caption."""
+        if self.is_diverging and self.colours == "gray":
+            return "grey is zero, brighter positive and darker negative, in each colour"
         if self.is_diverging:
             return "white is zero, red positive, blue negative"
         return "dark is zero, bright the maximum" if self.low == 0 else "bright is zero, dark the minimum"
@@ -65,21 +67,27 @@ class Scales:
     """Which tiles share a scale: `per_tile` each alone, `per_layer` a layer's, `shared` all layers'.
 
     `layers` holds the arrays of each layer over all units and images; `signed` makes every
-    scale diverging, as weights and projections need.
+    scale diverging, as weights and projections need; `in_colour` is for signed values of three
+    channels, which are drawn as colours about grey.
     """
 
     choice: str
     layers: dict[str, list[np.ndarray]]
     signed: bool = False
+    in_colour: bool = False
 
     @cached_property
     def _of(self) -> dict[str, Scale]:
         """The scale of each layer; for `per_tile`, one that has the layer's colours."""
-        make = Scale.diverging if self.signed else Scale.of
+        make = self._diverging if self.signed else Scale.of
         if self.choice == "shared":
             shared = make(*(array for arrays in self.layers.values() for array in arrays))
             return dict.fromkeys(self.layers, shared)
         return {layer: make(*arrays) for layer, arrays in self.layers.items()}
+
+    def _diverging(self, *arrays: np.ndarray) -> Scale:
+        scale = Scale.diverging(*arrays)
+        return replace(scale, colours="gray") if self.in_colour else scale
 
     def of(self, layer: str) -> Scale:
         """The scale that a layer's colour bar shows."""
@@ -91,7 +99,7 @@ class Scales:
         if self.choice != "per_tile":
             return layers
         if layers.is_diverging:
-            return Scale.diverging(values)
+            return self._diverging(values)
         if layers.high:
             return Scale(0.0, float(values.max()) or 1.0, layers.colours)
         return Scale(float(values.min()) or -1.0, 0.0, layers.colours)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TINY = {
     "networks": {
         "simple_cnn": {"training": {"epochs": 2}, "images": {"first": 2, "indices": [7]}},
-        "lenet5": {"training": {"epochs": 10}},
+        "lenet5": {},  # as shipped
     }
 }
 
@@ -33,7 +33,9 @@ class Workspace:
         for name in ("requirements.lock", "pyproject.toml"):
             shutil.copy2(ROOT / name, folder)
         (folder / ".venv").mkdir()  # this environment, ready
-        (folder / ".venv/bin").symlink_to(Path(sys.executable).parent)
+        for path in Path(sys.prefix).iterdir():
+            if path.name != "ready":
+                (folder / ".venv" / path.name).symlink_to(path)
         (folder / ".venv/ready").touch()
 
     def overlay(self, config: dict) -> None:

@@ -57,7 +57,7 @@ def test_every_file_of_the_contract_is_there(run: Workspace) -> None:
             assert sorted(path.stem for path in (folder / stage).glob("*.npz")) == sorted(names)
         assert [image["name"] for image in json.loads((folder / "images.json").read_text())] == names
         with (folder / "history.csv").open() as file:
-            assert len(list(csv.DictReader(file))) == {"lenet5": 10, "simple_cnn": 2}[network]
+            assert len(list(csv.DictReader(file))) == {"lenet5": 30, "simple_cnn": 2}[network]
     for page in ("index.html", "provenance.html", "networks/lenet5.html", "networks/simple_cnn.html"):
         assert (run.folder / "reports/gallery" / page).is_file()
 
@@ -70,6 +70,23 @@ def test_the_digits_are_classified_correctly_and_projected_whole(run: Workspace)
             shapes = {key: (projected[key].shape, projected[key].dtype) for key in projected.files}
         expected = {"pool1": 6, "pool1@peak": 6, "pool2": 16, "pool2@peak": 16}
         assert shapes == {key: ((units, 1, 28, 28), np.float32) for key, units in expected.items()}
+
+
+def test_lenet5_learns_the_embedded_digits(run: Workspace) -> None:
+    assert json.loads((run.folder / "results/lenet5/metrics.json").read_text())["accuracy"] >= 0.97
+
+
+def test_switches_point_at_the_maxima_of_a_trained_network(run: Workspace) -> None:
+    """In the files: the value under each switch is the pool's output, and the largest of its window."""
+    for path in (run.folder / "results/lenet5/activations").glob("*.npz"):
+        with np.load(path, allow_pickle=False) as arrays:
+            for pool, below in (("pool1", "relu1"), ("pool2", "relu2")):
+                planes, places = arrays[below], arrays[f"{pool}@switches"]
+                for unit, y, x in np.ndindex(*arrays[pool].shape):
+                    row, column = divmod(places[unit, y, x], planes.shape[2])
+                    assert (row // 2, column // 2) == (y, x)
+                    window = planes[unit, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2]
+                    assert planes[unit, row, column] == window.max() == arrays[pool][unit, y, x]
 
 
 def test_each_stage_logs_and_is_benchmarked(run: Workspace) -> None:

@@ -1,0 +1,769 @@
+"""Plates, tile by tile, against a small hand-made network whose every array is at hand."""
+
+import argparse
+import json
+import logging
+import re
+import runpy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from convatlas import charts, figures
+from convatlas.figures import Drawer, Plate
+from convatlas.files import write_json, write_npz
+from convatlas.montage import Tile, assemble
+from convatlas.plates import HEAD, Bar, caption_height, chart_plate, montage_plate, save, style
+from convatlas.scales import Scale
+
+ROOT = Path(__file__).resolve().parent.parent
+PLANE = (8, 6)  # not square, so that nothing can be turned unnoticed
+CLASSES = ["ant", "bee", "cat", "dog"]
+MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
+VIEWS = {
+    "n_images": "all",
+    "n_filters": "all",
+    "layers": "all",
+    "show": "both",
+    "scale": "per_layer",
+    "pdf": False,
+    "deconv": {"layers": "all", "select": ["map", "peak"], "rectify": False},
+}
+SPATIAL = ["conv1", "relu", "block/cat", "block.conv2", "relu:2", "relu_2", "pool"]
+FLAT = ["flatten", "neck", "fc"]
+
+
+@dataclass
+class Results:
+    """results/<network>/ of a made-up network; its arrays are random, so that no two tiles are alike."""
+
+    layers: list[dict[str, Any]]
+    images: list[dict[str, Any]]
+    network: dict[str, Any]
+    metrics: dict[str, Any]
+    history: str
+    pictures: dict[str, np.ndarray]
+    filters: dict[str, np.ndarray]
+    outputs: dict[str, dict[str, np.ndarray]]
+    projections: dict[str, dict[str, np.ndarray]]
+
+    def write(self, folder: Path) -> Path:
+        for name in ("network", "metrics", "layers", "images"):
+            write_json(folder / f"{name}.json", getattr(self, name))
+        (folder / "history.csv").write_text(self.history)
+        write_npz(folder / "filters.npz", self.filters)
+        for name in self.outputs:
+            write_npz(folder / f"activations/{name}.npz", self.outputs[name])
+            write_npz(folder / f"deconv/{name}.npz", self.projections[name])
+        return folder
+
+
+def layer(name: str, kind: str, *shapes: tuple[int, ...], **given: Any) -> dict[str, Any]:
+    blank = dict.fromkeys(("kernel", "stride", "padding", "dilation", "groups", "receptive_field"))
+    more = {
+        "module": name.split(":")[0],
+        "type": kind.title(),
+        "parameters": 0,
+        "ordinal": None,
+        "role": None,
+    }
+    shape = {"input_shape": list(shapes[0]), "output_shape": list(shapes[1])}
+    return {"name": name, "kind": kind} | blank | more | shape | {"called": True, "notes": []} | given
+
+
+def made(channels: int = 3) -> Results:
+    """Unit 2 of conv1 is dead on both images, unit 3 of block.conv2 on the first; on the second image
+    unit 1 of conv1 is alive, but its projections are zero.
+    """
+    rng = np.random.default_rng(channels)
+
+    def noise(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape).astype(np.float32)
+
+    window = {"kernel": [3, 3], "stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1}
+    halved = window | {"kernel": [2, 2], "stride": [2, 2], "padding": [0, 0], "groups": None}
+    small, wide, deep = (5, *PLANE), (12, *PLANE), (18, *PLANE)
+    never = {"input_shape": None, "output_shape": None, "called": False, "ordinal": 3}
+    layers = [
+        layer("conv1", "conv", (channels, *PLANE), small, ordinal=1, role="main", **window),
+        layer("relu", "activation", small, small),
+        layer("block/cat", "merge", small, wide),
+        layer("block.conv2", "conv", wide, deep, ordinal=2, role="main", **window),
+        layer("relu:2", "activation", deep, deep),
+        layer("relu_2", "activation", deep, deep),
+        layer("pool", "pool", deep, (18, 4, 3), **halved),
+        layer("flatten", "reshape", (18, 4, 3), (216,)),
+        layer("neck", "linear", (216,), (7,)),
+        layer("fc", "linear", (7,), (4,)),
+        layer("aux", "conv", (), (), **window | never),
+    ]
+    pictures, outputs, projections = {}, {}, {}
+    for n, name in enumerate(("first", "second")):
+        pictures[name] = rng.random((channels, *PLANE)).astype(np.float32)
+        mean, std = (np.array(given[:channels], np.float32)[:, None, None] for given in (MEAN, STD))
+        found = {"input": (pictures[name] - mean) / std, "conv1": noise(*small)}
+        found["conv1"][2] = -abs(found["conv1"][2])
+        found |= {"relu": found["conv1"].clip(0), "block/cat": noise(*wide), "block.conv2": noise(*deep)}
+        if n == 0:
+            found["block.conv2"][3] = -abs(found["block.conv2"][3])
+        found["relu:2"] = found["block.conv2"].clip(0)
+        found["relu_2"] = 2 * found["relu:2"]
+        found["pool"] = found["relu_2"].reshape(18, 4, 2, 3, 2).max((2, 4))
+        found |= {"flatten": found["pool"].ravel(), "neck": noise(7), "fc": noise(4)}
+        outputs[name] = found
+        projected = {}
+        for key, units in (("conv1", 5), ("conv1@peak", 5), ("pool", 18), ("pool@peak", 18)):
+            projected[key] = noise(units, channels, *PLANE)
+            dead = found[key.split("@")[0]].reshape(units, -1).max(1) <= 0
+            projected[key][dead] = 0
+            if n == 1 and key.startswith("conv1"):
+                projected[key][1] = 0
+        projections[name] = projected
+    image = {"split": "test", "path": None, "label": 2, "prediction": 2, "probability": 0.75}
+    return Results(
+        layers,
+        [image | {"name": "first", "index": 0}, image | {"name": "second", "index": 1, "prediction": 3}],
+        {
+            "architecture": "own",
+            "parameters": 1234,
+            "weights": {"origin": "trained here", "sha256": "ab" * 32},
+            "dataset": "animals",
+            "dataset_sha256": "cd" * 32,
+            "classes": CLASSES,
+            "preprocessing": {"size": 8, "mean": MEAN[:channels], "std": STD[:channels]},
+            "training": {
+                "epochs": 2,
+                "batch_size": 8,
+                "lr": 0.01,
+                "optimizer": "adamw",
+                "validation": 0.1,
+                "schedule": "one_cycle",
+                "shift": 1,
+                "precision": "float32",
+                "kept_epoch": 2,
+                "images": 40,
+            },
+            "seed": 0,
+            "device": "cpu",
+            "versions": {"convatlas": "0.1.0", "numpy": "2.0"},
+        },
+        {"accuracy": 1.0, "images": 8, "confusion": np.diag([2, 2, 2, 2]).tolist()},
+        "epoch,lr,train_loss,train_accuracy,validation_loss,validation_accuracy\n"
+        "1,0.1,2.0,0.5,2.1,0.4\n2,0.1,1.0,0.75,1.1,0.7\n",
+        pictures,
+        {
+            "conv1": noise(5, channels, 3, 3),
+            "block.conv2": noise(18, 12, 3, 3),
+            "fc": noise(4, 7),
+            "aux": noise(2, 18, 3, 3),
+        },
+        outputs,
+        projections,
+    )
+
+
+@dataclass
+class Drawn:
+    """A plate, and what it was made of."""
+
+    plate: Plate
+    lines: list[list[Tile | None]]
+    labels: list[str]
+    bars: list[Bar]
+    chart: tuple[Any, ...]
+
+    @property
+    def tiles(self) -> Iterator[tuple[str, int, Tile]]:
+        """Each tile of a unit, with its row's label (the last one above it) and the unit."""
+        label = ""
+        for line, given in zip(self.lines, self.labels, strict=True):
+            label = given or label
+            for tile in line:
+                if tile is not None and tile.number != "input":
+                    yield label, int(tile.number), tile
+
+    @property
+    def inputs(self) -> list[Tile]:
+        return [tile for line in self.lines for tile in line if tile is not None and tile.number == "input"]
+
+
+Draw = Callable[..., dict[tuple[str, str], Drawn]]
+
+
+@pytest.fixture
+def draw(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Draw:
+    """Draw the plates of Results, by kind and subject, without making pictures of them."""
+    last: dict[str, Any] = {}
+
+    def laid(lines: list[list[Tile | None]], edge: int = 0) -> None:
+        last["lines"] = lines
+
+    def plate(montage: None, labels: list[str], bars: list[Bar], caption: str) -> Figure:
+        last.update(labels=labels, bars=bars)
+        return Figure()
+
+    def chart(*given: Any) -> Figure:
+        last["chart"] = given
+        return Figure()
+
+    monkeypatch.setattr(figures, "assemble", laid)
+    monkeypatch.setattr(figures, "montage_plate", plate)
+    for name in ("bars", "strips", "curves", "confusion"):
+        monkeypatch.setattr(charts, name, chart)
+
+    def draw(results: Results | None = None, **views: Any) -> dict[tuple[str, str], Drawn]:
+        folder = (results or made()).write(tmp_path / "own")
+        drawn = {}
+        for plate in Drawer(folder, "own", VIEWS | views).draw():
+            parts = (last.pop(name, []) for name in ("lines", "labels", "bars", "chart"))
+            drawn[plate.kind, plate.subject] = Drawn(plate, *parts)
+            assert not last
+        return drawn
+
+    return draw
+
+
+def ends(values: np.ndarray, signed: bool = False) -> tuple[float, float]:
+    """The scale that spans values, worked out by hand."""
+    if signed or values.min() < 0 < values.max():
+        return -abs(values).max(), abs(values).max()
+    return min(values.min(), 0), max(values.max(), 0)
+
+
+def spanned(bar: Bar) -> tuple[float, float]:
+    return bar.scale.low, bar.scale.high
+
+
+def pooled(results: Results, *names: str) -> np.ndarray:
+    return np.concatenate(
+        [results.outputs[image][name].ravel() for image in results.outputs for name in names]
+    )
+
+
+# Tiles
+
+
+def test_each_map_is_its_unit_of_its_image(draw: Draw) -> None:
+    results = made()
+    drawn = draw(results)
+    for name in SPATIAL:
+        seen = []
+        for label, unit, tile in drawn["maps", name].tiles:
+            image = label.split("\n")[0]
+            np.testing.assert_array_equal(tile.values, results.outputs[image][name][unit])
+            seen.append((image, unit))
+        units = len(results.outputs["first"][name])
+        assert seen == [(image, unit) for image in ("first", "second") for unit in range(units)]
+
+
+def test_each_filter_is_its_unit_and_channel(draw: Draw) -> None:
+    results = made()
+    drawn = draw(results)
+    for name, channels in (("conv1", 3), ("block.conv2", 8)):
+        seen = []
+        for label, unit, tile in drawn["filters", name].tiles:
+            channel = int(label.removeprefix("channel "))
+            np.testing.assert_array_equal(tile.values, results.filters[name][unit, channel])
+            seen.append((unit, channel))
+        assert len(seen) == len(set(seen)) == len(results.filters[name]) * channels
+
+
+def test_each_pair_is_a_filter_and_the_maps_it_makes(draw: Draw) -> None:
+    results = made()
+    for name in ("conv1", "block.conv2"):
+        pairs = draw(results)["pairs", name]
+        assert pairs.labels == ["input", *(f"unit {unit}" for unit in range(len(results.filters[name])))]
+        for unit, line in enumerate(pairs.lines[1:]):
+            *kernels, first, second = line
+            assert {tile.number for tile in line if tile} == {str(unit)}
+            for tile in kernels:
+                channel = int(tile.mark.removeprefix("ch "))
+                np.testing.assert_array_equal(tile.values, results.filters[name][unit, channel])
+            for tile, image in ((first, "first"), (second, "second")):
+                np.testing.assert_array_equal(tile.values, results.outputs[image][name][unit])
+        assert len(pairs.lines[0]) == len(line)
+        assert [tile is not None for tile in pairs.lines[0]] == [False] * len(kernels) + [True] * 2
+
+
+def test_each_filter_of_a_transposed_convolution_is_its_unit(draw: Draw) -> None:
+    """Their weight is (inputs, units, ...), as in state_dict()."""
+    results = made()
+    results.layers[3]["type"] = "ConvTranspose2d"
+    weight = results.filters["block.conv2"] = results.filters["block.conv2"].swapaxes(0, 1).copy()
+    seen = set()
+    for label, unit, tile in draw(results)["filters", "block.conv2"].tiles:
+        np.testing.assert_array_equal(tile.values, weight[int(label.removeprefix("channel ")), unit])
+        seen.add(unit)
+    assert seen == set(range(18))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_projection_is_its_unit_of_its_selection(draw: Draw, channels: int) -> None:
+    """Colours stand about grey: half the plate's scale from it, channel by channel."""
+    results = made(channels)
+    drawn = draw(results)
+    words = {"conv1\nwhole map": "conv1", "conv1\nstrongest location": "conv1@peak",
+             "pool\nwhole map": "pool", "pool\nstrongest location": "pool@peak"}  # fmt: skip
+    for image, projections in results.projections.items():
+        seen = []
+        for label, unit, tile in drawn["deconv", image].tiles:
+            projection = projections[words[label]][unit]
+            seen.append((words[label], unit))
+            if tile.crossed or channels == 1:
+                np.testing.assert_array_equal(tile.values, projection[0])
+            else:
+                most = abs(projections[words[label]]).max()
+                found = (tile.values.transpose(2, 0, 1) - 0.5) * 2 * most
+                np.testing.assert_allclose(found, projection, atol=1e-5)
+                assert tile.values.min() >= 0 and tile.values.max() <= 1
+        assert seen == [(key, unit) for key, array in projections.items() for unit in range(len(array))]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_input_comes_first_as_it_was_before_normalisation(draw: Draw, channels: int) -> None:
+    results = made(channels)
+    drawn = draw(results)
+    pictures = [results.pictures[name] for name in ("first", "second")]
+    for (kind, subject), plate in drawn.items():
+        if kind in ("filters", "values", "curves", "confusion"):
+            assert not plate.inputs
+            continue
+        expected = [results.pictures[subject]] if kind == "deconv" else pictures
+        assert len(plate.inputs) == len(expected)
+        for tile, picture in zip(plate.inputs, expected, strict=True):
+            values = tile.values.transpose(2, 0, 1) if channels == 3 else tile.values[None]
+            np.testing.assert_allclose(values, picture, atol=1e-6)
+            assert tile.scale == (None if channels == 3 else Scale(0, 1, "gray"))
+        if kind in ("maps", "deconv"):
+            assert [line[0] is None for line in plate.lines] == [
+                not (label and (kind == "maps" or n == 0)) for n, label in enumerate(plate.labels)
+            ]
+
+
+def test_the_cover_shows_what_caused_the_strongest_activation(draw: Draw) -> None:
+    results = made(1)
+    plate = draw(results)["cover", ""]
+    for image, tile in zip(("first", "second"), plate.lines[1], strict=True):
+        unit = int(np.unravel_index(results.outputs[image]["pool"].argmax(), (18, 4, 3))[0])
+        assert tile is not None and int(tile.number) == unit
+        np.testing.assert_array_equal(tile.values, results.projections[image]["pool"][unit, 0])
+
+
+# Labels, bars and captions
+
+
+def test_rows_name_the_image_its_class_and_the_prediction(draw: Draw) -> None:
+    labels = draw(n_filters=2)["maps", "conv1"].labels
+    assert labels[0].split("\n") == ["first", "true cat", "predicted cat (75.0 %)"]
+    assert labels[1].split("\n") == ["second", "true cat", "predicted dog (75.0 %)"]
+
+
+def test_an_image_without_a_class_has_none_named(draw: Draw) -> None:
+    results = made()
+    results.images[0]["label"] = None
+    labels = draw(results)["maps", "conv1"].labels
+    assert labels[0].split("\n") == ["first", "predicted cat (75.0 %)"]
+
+
+@pytest.mark.parametrize("scale", ["per_layer", "shared"])
+def test_bars_end_where_the_data_end(draw: Draw, scale: str) -> None:
+    results = made(1)
+    drawn = draw(results, scale=scale, n_filters=2)  # not of the units drawn alone
+    weights = [results.filters[name].ravel() for name in ("conv1", "block.conv2")]
+    for (kind, subject), plate in drawn.items():
+        names = SPATIAL if scale == "shared" else [subject]
+        maps = ends(pooled(results, *names)) if subject in SPATIAL else None
+        if kind in ("filters", "pairs"):
+            whole = np.concatenate(weights) if scale == "shared" else results.filters[subject]
+            filters = ends(whole, signed=True)
+        if kind == "maps":
+            assert list(map(spanned, plate.bars)) == [maps]
+        elif kind == "filters":
+            assert list(map(spanned, plate.bars)) == [filters]
+        elif kind == "pairs":
+            assert list(map(spanned, plate.bars)) == [filters, maps]
+        elif kind == "deconv":
+            own = results.projections[subject]
+            every = np.concatenate([a.ravel() for p in results.projections.values() for a in p.values()])
+            whole = [every] * 4 if scale == "shared" else list(own.values())
+            assert list(map(spanned, plate.bars)) == [ends(array, signed=True) for array in whole]
+            assert [bar.first for bar in plate.bars] == [0, 1, 2, 4]
+            assert [bar.last for bar in plate.bars] == [0, 1, 3, 5]
+        if kind in ("maps", "filters", "deconv"):
+            for bar in plate.bars:
+                rows = [tile for line in plate.lines[bar.first : bar.last + 1] for tile in line]
+                assert {t.scale for t in rows if t and t.number != "input"} == {bar.scale}
+                assert bar.ends is None
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tiles_with_their_own_scale_print_where_it_ends(draw: Draw, channels: int) -> None:
+    results = made(channels)
+    for (kind, subject), plate in draw(results, scale="per_tile").items():
+        if kind == "cover":
+            continue
+        assert all(bar.ends is not None for bar in plate.bars)
+        for label, unit, tile in plate.tiles:
+            if tile.crossed:
+                continue
+            values = tile.values
+            if values.ndim == 3:  # in colours
+                key = label.replace("\nwhole map", "").replace("\nstrongest location", "@peak")
+                values = results.projections[subject][key][unit]
+            most = abs(values).max()
+            assert tile.mark.split()[-1:] == [f"{most:.2g}"], (kind, subject)
+            if tile.scale and most:
+                assert tile.scale.high == most and tile.scale.low in (0, -most)
+
+
+@pytest.mark.parametrize(
+    ("scale", "words"),
+    [("per_layer", "share one scale: "), ("shared", "share one scale with those of the other layers drawn: "),
+     ("per_tile", "has a scale of its own, its end printed above it")],
+)  # fmt: skip
+def test_captions_name_what_is_shown(draw: Draw, scale: str, words: str) -> None:
+    results = made(1)
+    drawn = draw(results, scale=scale)
+    for n, ((kind, subject), plate) in enumerate(drawn.items(), 1):
+        caption = plate.plate.caption
+        assert caption.startswith(f"Plate {n}. own. ")
+        assert subject in caption
+        assert plate.plate.alt and plate.plate.alt in caption
+        if kind in ("cover", "maps", "pairs", "values"):
+            assert "first" in caption and "second" in caption
+        if kind in ("maps", "filters", "pairs") or (kind == "deconv" and scale != "per_layer"):
+            assert words in caption
+        if kind in ("maps", "values"):
+            assert next(item["type"] for item in results.layers if item["name"] == subject) in caption
+    for subject, shape in (("conv1", "units 0–4 of 5, each 8 × 6"), ("pool", "units 0–17 of 18, each 4 × 3")):
+        assert shape in drawn["maps", subject].plate.caption
+    assert "units 0–4 of 5, each 3 × 3 over its one input channel" in drawn["filters", "conv1"].plate.caption
+    assert "8 × 6 pixels" in drawn["deconv", "first"].plate.caption
+    for subject, meaning in (
+        ("conv1", "white is zero, red positive, blue negative"),
+        ("relu", "dark is zero"),
+    ):
+        assert scale == "shared" or meaning in drawn["maps", subject].plate.caption
+
+
+def test_the_legend_of_projections_in_colours_is_not_that_of_signed_tiles(draw: Draw) -> None:
+    """An RGB projection stands about grey; nothing there is white where it is zero."""
+    drawn = draw(made(3))
+    for plate in (drawn["deconv", "first"], drawn["cover", ""]):
+        assert "white is zero" not in plate.plate.caption
+        assert all(bar.scale.colours != "RdBu_r" for bar in plate.bars)
+
+
+# What is chosen
+
+
+@pytest.mark.parametrize(
+    ("show", "kinds"),
+    [("filters", {"filters"}), ("maps", {"maps", "values"}),
+     ("both", {"filters", "maps", "values", "pairs"})],
+)  # fmt: skip
+def test_show(draw: Draw, show: str, kinds: set[str]) -> None:
+    always = {"cover", "curves", "confusion", "deconv"}
+    assert {kind for kind, _ in draw(show=show)} == kinds | always
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [("all", [*SPATIAL, *FLAT]), (["pool", "conv1"], ["conv1", "pool"]), ([2], ["block.conv2"]),
+     (["relu*", 1], ["conv1", "relu", "relu:2", "relu_2"])],
+)  # fmt: skip
+def test_layers(draw: Draw, layers: str | list[str | int], expected: list[str]) -> None:
+    drawn = draw(layers=layers, show="maps")
+    assert [subject for kind, subject in drawn if kind in ("maps", "values")] == expected
+
+
+def test_a_shared_scale_is_shared_by_the_layers_drawn(draw: Draw) -> None:
+    results = made()
+    drawn = draw(results, layers=["relu", "pool"], scale="shared")
+    assert spanned(drawn["maps", "relu"].bars[0]) == ends(pooled(results, "relu", "pool"))
+
+
+def test_fewer_are_drawn_where_fewer_are_asked(draw: Draw) -> None:
+    drawn = draw(n_images=1, n_filters=3)
+    assert [[t.number for t in line if t] for line in drawn["maps", "pool"].lines] == [
+        ["input", "0", "1", "2"]
+    ]
+    assert "units 0–2 of 18" in drawn["maps", "pool"].plate.caption
+    assert len(drawn["pairs", "conv1"].lines) == 4
+
+
+def test_more_than_there_are_draws_all_and_says_so_once(draw: Draw, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "convatlas.figures"):
+        drawn = draw(n_images=9, n_filters=18, layers=["conv1", "relu", "pool"])
+    assert {unit for _, unit, _ in drawn["maps", "conv1"].tiles} == set(range(5))
+    assert {unit for _, unit, _ in drawn["maps", "pool"].tiles} == set(range(18))
+    assert len(drawn["maps", "conv1"].inputs) == 2
+    assert caplog.messages == [
+        "9 images asked for, there are 2: all are drawn",
+        "18 units in conv1 asked for, there are 5: all are drawn",
+        "18 units in relu asked for, there are 5: all are drawn",
+    ]
+
+
+def test_all_is_all_and_nothing_to_speak_of(draw: Draw, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "convatlas.figures"):
+        drawn = draw(n_images="all", n_filters="all")
+    assert {unit for _, unit, _ in drawn["maps", "pool"].tiles} == set(range(18))
+    assert not caplog.messages
+
+
+def test_filters_of_layers_without_them(draw: Draw, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "convatlas.figures"):
+        drawn = draw(show="filters", layers=["relu", "conv1", "pool"])
+    assert [subject for kind, subject in drawn if kind in ("filters", "maps", "values", "pairs")] == ["conv1"]
+    (message,) = caplog.messages
+    without, having = message.split(";")
+    assert without == "no filters in relu and pool"
+    assert "conv1" in having and "block.conv2" in having and "relu" not in having
+
+
+def test_filters_of_a_network_that_has_none(draw: Draw, caplog: pytest.LogCaptureFixture) -> None:
+    results = made()
+    results.layers = [item for item in results.layers if item["kind"] != "conv"]
+    with caplog.at_level(logging.INFO, "convatlas.figures"):
+        drawn = draw(results, show="filters", layers=["relu"])
+    assert not [kind for kind, _ in drawn if kind in ("filters", "maps")]
+    assert len(caplog.messages) == 1
+
+
+def test_of_many_input_channels_those_with_the_largest_weights(draw: Draw) -> None:
+    results = made()
+    drawn = draw(results)
+    squares = [sum(float(w) ** 2 for w in results.filters["block.conv2"][:, c].flat) for c in range(12)]
+    largest = sorted(sorted(range(12), key=lambda c: squares[c])[-8:])
+    labels = drawn["filters", "block.conv2"].labels
+    assert labels == [f"channel {c}" for c in largest] * 2  # 18 units, 16 a line
+    assert [tile.mark for tile in drawn["pairs", "block.conv2"].lines[1][:8]] == [f"ch {c}" for c in largest]
+    for kind in ("filters", "pairs"):
+        caption = drawn[kind, "block.conv2"].plate.caption
+        assert "8 of 12 input channels, those with the largest weights" in caption
+        assert "all 3 input channels" in drawn[kind, "conv1"].plate.caption
+
+
+# Dead units
+
+
+@pytest.mark.parametrize("scale", ["per_layer", "per_tile", "shared"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_dead_units_are_crossed_and_no_others(draw: Draw, channels: int, scale: str) -> None:
+    drawn = draw(made(channels), scale=scale)
+    dead = {"first": {("conv1", 2), ("pool", 3)}, "second": {("conv1", 2)}}
+    for image, expected in dead.items():
+        plate = drawn["deconv", image]
+        crossed = [(label.split("\n")[0], unit) for label, unit, tile in plate.tiles if tile.crossed]
+        assert sorted(crossed) == sorted([*expected] * 2)  # for either selection
+        assert all((tile.mark == "dead") == tile.crossed for _, _, tile in plate.tiles)
+        assert f"Units dead on this image ({len(expected)}) are crossed" in plate.plate.caption
+
+
+def test_the_cover_crosses_no_unit_that_is_alive(draw: Draw) -> None:
+    """Its projection may be zero all the same."""
+    results = made()
+    for projections in results.projections.values():
+        projections["pool"][:] = 0
+    assert not any(tile.crossed or tile.mark for tile in draw(results)["cover", ""].lines[1] if tile)
+
+
+def test_the_cover_crosses_a_dead_unit(draw: Draw) -> None:
+    results = made()
+    for image, projections in results.projections.items():
+        results.outputs[image]["pool"][:] = 0
+        projections["pool"][:] = 0
+    assert all(tile.crossed for tile in draw(results)["cover", ""].lines[1] if tile)
+
+
+# Values
+
+
+def test_values_as_bars_where_they_are_few(draw: Draw) -> None:
+    results = made()
+    drawn = draw(results)
+    for name, names, marked in (("fc", CLASSES, [2, 3]), ("neck", list("0123456"), [None, None])):
+        values, given, titles, coloured, _ = drawn["values", name].chart
+        np.testing.assert_array_equal(values, [found[name] for found in results.outputs.values()])
+        assert (given, coloured) == (names, marked)
+        assert titles[1].split("   ") == ["second", "true cat", "predicted dog (75.0 %)"]
+    assert "the prediction is coloured" in drawn["values", "fc"].plate.caption
+    assert "coloured" not in drawn["values", "neck"].plate.caption
+
+
+def test_values_as_strips_where_they_are_many(draw: Draw) -> None:
+    results = made()
+    plate = draw(results)["values", "flatten"]
+    values, _, scale, caption = plate.chart
+    np.testing.assert_array_equal(values, [found["flatten"] for found in results.outputs.values()])
+    assert (scale.low, scale.high) == ends(values)
+    assert "The 216 values of flatten" in caption and "100 units" in caption
+
+
+def test_strips_hold_each_value_once_and_in_order() -> None:
+    values = np.random.default_rng(0).normal(size=(2, 216))
+    figure = charts.strips(values, ["a", "b"], Scale.of(values), "A caption.")
+    shown = [ax.images[0].get_array() for part in figure.subfigs for ax in part.axes if ax.get_title("left")]
+    for row, image in zip(values, shown, strict=True):
+        assert image.shape == (3, 100)
+        np.testing.assert_array_equal(np.ma.filled(image, np.nan).ravel()[:216], row)
+        assert np.ma.getmaskarray(np.ma.masked_invalid(image)).sum() == 300 - 216
+
+
+def test_bars_are_as_high_as_the_values() -> None:
+    values = np.array([[1.0, -2.0, 3.0], [0.5, 0.0, -1.0]])
+    figure = charts.bars(values, CLASSES[:3], ["a", "b"], [2, None], "A caption.")
+    axes = [ax for part in figure.subfigs for ax in part.axes]
+    np.testing.assert_array_equal([[bar.get_height() for bar in ax.patches] for ax in axes], values)
+    assert [label.get_text() for label in axes[0].get_xticklabels()] == CLASSES[:3]
+    colours = [[bar.get_facecolor() for bar in ax.patches] for ax in axes]
+    assert colours[0][2] not in colours[0][:2] and len(set(colours[1])) == 1
+    assert axes[0].get_ylim() == axes[1].get_ylim()
+
+
+# Pictures
+
+
+def test_the_montage_stands_in_the_picture_pixel_for_pixel(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    montage = assemble([[Tile(rng.random((9, 7, 3))) for _ in range(3)] for _ in range(2)])
+    bars = [Bar(0, 1, Scale(-2.5, 2.5, "RdBu_r"), "weight")]
+    with style():
+        save(montage_plate(montage, ["one", "two"], bars, "A caption."), tmp_path / "a.png", False)
+    pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
+    height, width = montage.pixels.shape[:2]
+    left = 40 + 14 * 3
+    np.testing.assert_array_equal(pixels[HEAD : HEAD + height, left : left + width], montage.pixels)
+
+
+@pytest.mark.parametrize(
+    ("scale", "given", "texts"),
+    [
+        (Scale(-2.5, 2.5, "RdBu_r"), None, ["−2.5", "0", "2.5"]),
+        (Scale(0, 0.125, "viridis"), None, ["0", "0.0625", "0.125"]),
+        (Scale(0, 3, "viridis"), ("0", "max"), ["0", "max"]),
+    ],
+)
+def test_the_colour_bar_prints_its_ends(
+    scale: Scale, given: tuple[str, str] | None, texts: list[str]
+) -> None:
+    montage = assemble([[Tile(np.zeros((9, 7, 3)))]])
+    (axes,) = montage_plate(montage, ["one"], [Bar(0, 0, scale, "weight", given)], "A caption.").axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == texts
+    assert axes.get_ylim() == (scale.low, scale.high)
+    assert axes.get_title("left") == "weight"
+
+
+@pytest.mark.parametrize("height", range(720, 740))
+def test_a_plate_is_as_large_as_it_says(tmp_path: Path, height: int) -> None:
+    """Whatever the size: pixels over dots an inch, times dots an inch, may fall just short of a pixel."""
+    figure, _ = chart_plate(300, height, "")
+    said = Plate("a.png", "maps", "", "", "", figure).described(False)
+    save(figure, tmp_path / "a.png", False)
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size == (said["width"], said["height"]) == (300, height + caption_height("", 300))
+
+
+def test_text_is_printed_as_it_is(tmp_path: Path) -> None:
+    """Dollars in a name are no formula."""
+    results = made()
+    results.network["classes"] = ["$\\frac$", "$a$", "$_$", "$^$"]
+    drawer = Drawer(results.write(tmp_path), "own", VIEWS | {"layers": ["relu", "fc"], "n_filters": 2})
+    with style():
+        for plate in drawer.draw():
+            if plate.kind in ("maps", "values"):
+                plate.figure.canvas.draw()
+
+
+def test_captions_and_labels_lie_within_their_room(tmp_path: Path) -> None:
+    drawer = Drawer(made().write(tmp_path), "own", VIEWS | {"scale": "per_tile"})
+    with style():
+        for plate in drawer.draw():
+            said = plate.described(False)
+            *labels, caption = plate.figure.texts or plate.figure.subfigs[-1].texts or plate.figure.texts
+            box = caption.get_window_extent()
+            assert 0 <= box.x0 < box.x1 <= said["width"], plate.file
+            assert 0 <= box.y0 < box.y1 <= said["caption_height"] < said["height"], plate.file
+            assert " ".join(caption.get_text().split()) == plate.caption
+            for label in labels:
+                assert label.get_window_extent().x0 >= 0, plate.file
+
+
+def draw_files(folder: Path, **views: Any) -> Path:
+    """Run scripts/figures.py on a results folder."""
+    main = runpy.run_path(str(ROOT / "scripts/figures.py"))["main"]
+    settings = VIEWS | {"layers": ["relu:2", "relu_2", "fc"], "n_filters": 2} | views
+    main(argparse.Namespace(output=str(folder), name="own", settings=settings))
+    return folder / "figures"
+
+
+def test_files(tmp_path: Path) -> None:
+    """PNG, and PDF where asked, the same bytes twice; plates.json tells their sizes."""
+    one, two = (made().write(tmp_path / name) for name in ("one", "two"))
+    found, again = (
+        {path.name: path.read_bytes() for path in draw_files(folder, pdf=True).iterdir()}
+        for folder in (one, two)
+    )
+    assert found == again
+    plates = json.loads(found.pop("plates.json"))
+    assert sorted(found) == sorted([p["file"] for p in plates] + [p["pdf"] for p in plates])
+    assert len(plates) == 8
+    for plate in plates:
+        assert found[plate["pdf"]].startswith(b"%PDF")
+        assert not re.search(rb"/(CreationDate|ModDate|Producer|Creator)\b", found[plate["pdf"]])
+        with Image.open(one / "figures" / plate["file"]) as picture:
+            assert picture.size == (plate["width"], plate["height"])
+            assert set(picture.info) <= {"dpi"}
+        assert 0 < plate["caption_height"] < plate["height"]
+        assert plate["caption_height"] == caption_height(plate["caption"], plate["width"])
+
+
+def test_no_pdf_where_none_is_asked_and_old_plates_go(tmp_path: Path) -> None:
+    folder = made().write(tmp_path / "own")
+    (folder / "figures").mkdir()
+    (folder / "figures/old.pdf").touch()
+    drawn = draw_files(folder, layers=["fc"])
+    assert not list(drawn.glob("*.pdf"))
+    assert all(plate["pdf"] is None for plate in json.loads((drawn / "plates.json").read_text()))
+
+
+def test_file_names_are_safe_and_each_its_own(draw: Draw) -> None:
+    drawn = draw()
+    names = [plate.plate.file for plate in drawn.values()]
+    assert len(set(map(str.lower, names))) == len(names)
+    assert {("maps", "relu:2"), ("maps", "relu_2"), ("maps", "block/cat")} <= set(drawn)
+    for name in names:
+        assert re.fullmatch(r"[\w.+~-]+\.png", name)
+
+
+# Networks that lack something
+
+
+def test_a_network_that_was_not_trained_or_tested(draw: Draw) -> None:
+    results = made()
+    results.metrics, results.history = {}, results.history.splitlines(keepends=True)[0]
+    kinds = {kind for kind, _ in draw(results)}
+    assert not kinds & {"curves", "confusion"} and "maps" in kinds
+
+
+def test_a_network_without_projections(draw: Draw) -> None:
+    results = made()
+    results.projections = {name: {} for name in results.outputs}
+    kinds = {kind for kind, _ in draw(results)}
+    assert not kinds & {"cover", "deconv"} and "maps" in kinds
+
+
+def test_an_image_without_a_prediction(draw: Draw) -> None:
+    """images.json has null where it does not apply, as for a network that segments."""
+    results = made()
+    results.images = [
+        image | dict.fromkeys(("label", "prediction", "probability")) for image in results.images
+    ]
+    assert [label for label in draw(results)["maps", "conv1"].labels if label] == ["first", "second"]
