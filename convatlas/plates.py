@@ -17,6 +17,7 @@ from convatlas.scales import Scale, colour_table
 
 DPI = 200  # plates are shown at half their pixels, so that they are sharp on a fine screen
 HEAD = 30  # pixels above a montage, for the names of the colour bars
+TAIL = 14  # pixels below it, for the lowest number of a colour bar
 BARS = 190  # pixels of the column of colour bars
 LEAST = 1200  # pixels of the narrowest plate, so that its caption has room
 ACCENT = "#9c3d22"
@@ -59,9 +60,9 @@ def montage_plate(montage: Montage, labels: Sequence[str], bars: Sequence[Bar], 
     full = max(LEAST, left + width + BARS)
     text = _wrapped(caption, full)
     foot = caption_height(caption, full)
-    total = HEAD + height + foot
+    total = HEAD + height + TAIL + foot
     figure = _figure(full, total)
-    figure.figimage(montage.pixels, left, foot, origin="upper")
+    figure.figimage(montage.pixels, left, foot + TAIL, origin="upper")
     for label, (top, bottom) in zip(labels, montage.lines, strict=True):
         y = 1 - (HEAD + (top + bottom) / 2) / total
         figure.text((left - 16) / full, y, label, ha="right", va="center", linespacing=1.4)
