@@ -37,6 +37,13 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     )
 
 
+def add_section(arguments: argparse.ArgumentParser, of: str, section: str, output: str) -> None:
+    """Add what every script takes that makes the files of one data set or network."""
+    arguments.add_argument("--name", required=True, help=f"the {of}'s name in the config")
+    arguments.add_argument("--settings", type=settings, required=True, help=f"{section}, as JSON")
+    arguments.add_argument("--output", required=True, help=output)
+
+
 def add_compute(arguments: argparse.ArgumentParser) -> None:
     """Add what every script that runs a network takes."""
     arguments.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where it runs")

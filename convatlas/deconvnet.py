@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from convatlas import UserError
 from convatlas.activations import Record, record
-from convatlas.extractor import is_leaf, kind
+from convatlas.extractor import call_name, is_leaf, kind
 
 Select = Literal["map", "peak"]
 
@@ -135,11 +135,15 @@ class Pass(nn.Module):
 
 
 class Unflatten(nn.Module):
+    """Give a flat signal its planes back."""
+
     def forward(self, signal: Signal, shape: torch.Size, switches: Tensor | None) -> Signal:
         return Signal(signal.spread().flatten(2).unflatten(2, tuple(shape[1:])))
 
 
 class TransposedLinear(nn.Module):
+    """Weigh by the transposed matrix, without bias."""
+
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.weight = linear.weight
@@ -196,12 +200,9 @@ def chain(convnet: nn.Module) -> list[tuple[str, nn.Module]]:
     """
     paths: dict[nn.Module, str] = {}
     calls: Counter[str] = Counter()
-    layers = []
-    for path, module in _leaves(convnet, ""):
-        path = paths.setdefault(module, path)
-        calls[path] += 1
-        layers.append((path if calls[path] == 1 else f"{path}:{calls[path]}", module))
-    return layers
+    return [
+        (call_name(paths.setdefault(module, path), calls), module) for path, module in _leaves(convnet, "")
+    ]
 
 
 def _leaves(convnet: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:

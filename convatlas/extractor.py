@@ -81,6 +81,7 @@ class Extractor:
 
     @property
     def linear_layers(self) -> dict[str, nn.Module]:
+        """The linear layers, subclasses too."""
         return self.of_kind("linear")
 
     @property
@@ -90,6 +91,7 @@ class Extractor:
 
     @property
     def linear_weights(self) -> dict[str, Tensor]:
+        """The weight of each linear layer, itself, not a copy."""
         return {name: module.weight for name, module in self.linear_layers.items()}
 
     def downsamples(self, name: str) -> bool:
@@ -136,6 +138,12 @@ class Info(dict[str, Any]):
         )
 
 
+def call_name(path: str, calls: Counter[str]) -> str:
+    """Count one more call of the module at `path`, and name it: `path`, then `path:2`, `path:3`."""
+    calls[path] += 1
+    return path if calls[path] == 1 else f"{path}:{calls[path]}"
+
+
 @contextmanager
 def watch(network: nn.Module, see: Callable[[Call], None]) -> Iterator[None]:
     """Show every call of a leaf module to `see` while the block runs.
@@ -146,9 +154,8 @@ def watch(network: nn.Module, see: Callable[[Call], None]) -> Iterator[None]:
 
     def hook(path: str) -> Callable[..., None]:
         def seen(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
-            calls[path] += 1
-            layer = path if calls[path] == 1 else f"{path}:{calls[path]}"
-            see(Call(layer, path, module, inputs[0] if inputs else next(iter(named.values())), output))
+            given = inputs[0] if inputs else next(iter(named.values()))
+            see(Call(call_name(path, calls), path, module, given, output))
 
         return seen
 

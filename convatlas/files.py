@@ -43,16 +43,19 @@ def whole(path: str | Path) -> Iterator[Path]:
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
     with whole(path) as aside:
         aside.write_bytes(content)
 
 
 def write_json(path: str | Path, value: Any) -> None:
+    """Write JSON, its keys in the order given; NaN is refused, for it is no JSON."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
     write_bytes(path, (text + "\n").encode())
 
 
 def read_json(path: str | Path) -> Any:
+    """Read JSON. Raises UserError where the file is missing or damaged."""
     try:
         return json.loads(Path(path).read_bytes())
     except FileNotFoundError as error:

@@ -1,6 +1,7 @@
 """The images looked at: chosen by class, by number, or the user's own files."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +81,9 @@ def choose(
 
 
 @torch.no_grad()
-def _first_correct(digit: int, network: nn.Module, of_test: Any, labels: np.ndarray, key: str) -> int:
+def _first_correct(
+    digit: int, network: nn.Module, of_test: Callable[[int], Tensor], labels: np.ndarray, key: str
+) -> int:
     """Give the number of the first test image of a class that the network gets right."""
     candidates = np.flatnonzero(labels == digit)
     for index in candidates.tolist():

@@ -15,12 +15,10 @@ def main(given: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = cli.parser(__doc__)
-    parser.add_argument("--name", required=True, help="the data set's name in the config")
-    parser.add_argument(
-        "--settings",
-        type=cli.settings,
-        required=True,
-        help='its section of the config, as JSON: {"format": "mnist", "source": "embedded", "mirrors": []}',
+    cli.add_section(
+        parser,
+        "data set",
+        'its section of the config, {"format": "mnist", "source": "embedded", "mirrors": []}',
+        "the folder to make, data/<name>",
     )
-    parser.add_argument("--output", required=True, help="the folder to make, data/<name>")
     cli.run(main, parser)

@@ -44,15 +44,11 @@ def _layers(layers: list[dict], given: argparse.Namespace) -> list[str]:
 
 if __name__ == "__main__":
     parser = cli.parser(__doc__)
-    parser.add_argument("--name", required=True, help="the network's name in the config")
-    parser.add_argument(
-        "--settings",
-        type=cli.settings,
-        required=True,
-        help='views.deconv, as JSON: {"layers": "all", "select": ["map", "peak"], "rectify": false}',
-    )
-    parser.add_argument(
-        "--output", required=True, help="the network's folder, results/<network>, where its records are"
+    cli.add_section(
+        parser,
+        "network",
+        'views.deconv, {"layers": "all", "select": ["map", "peak"], "rectify": false}',
+        "its folder, results/<network>, where its records are",
     )
     cli.add_compute(parser)
     cli.run(main, parser)

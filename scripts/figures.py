@@ -24,7 +24,10 @@ def main(given: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = cli.parser(__doc__)
-    parser.add_argument("--name", required=True, help="the network's name in the config")
-    parser.add_argument("--settings", type=cli.settings, required=True, help="its views, as JSON")
-    parser.add_argument("--output", required=True, help="the network's folder, results/<network>")
+    cli.add_section(
+        parser,
+        "network",
+        "its views",
+        "its folder, results/<network>, where its records are",
+    )
     cli.run(main, parser)

@@ -37,13 +37,12 @@ def main(given: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = cli.parser(__doc__)
-    parser.add_argument("--name", required=True, help="the network's name in the config")
-    parser.add_argument(
-        "--settings", type=cli.settings, required=True, help='the images looked at, as JSON: {"first": 5}'
+    cli.add_section(
+        parser,
+        "network",
+        'the images looked at, {"first": 5}',
+        "its folder, results/<network>, where its weights are",
     )
     parser.add_argument("--data", required=True, help="the data set's folder, data/<dataset>")
-    parser.add_argument(
-        "--output", required=True, help="the network's folder, results/<network>, where its weights are"
-    )
     cli.add_compute(parser)
     cli.run(main, parser)

@@ -91,15 +91,13 @@ def _csv(rows: list[dict[str, float]]) -> bytes:
 
 if __name__ == "__main__":
     parser = cli.parser(__doc__)
-    parser.add_argument("--name", required=True, help="the network's name in the config")
-    parser.add_argument(
-        "--settings",
-        type=cli.settings,
-        required=True,
-        help="its architecture, dataset, input and training from the config, as JSON",
+    cli.add_section(
+        parser,
+        "network",
+        "its architecture, dataset, input and training from the config",
+        "its folder, results/<network>",
     )
     parser.add_argument("--data", required=True, help="the data set's folder, data/<dataset>")
-    parser.add_argument("--output", required=True, help="the network's folder, results/<network>")
     cli.add_compute(parser)
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and validation split")
     cli.run(main, parser)
