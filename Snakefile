@@ -22,7 +22,10 @@ include: "workflow/rules/gallery.smk"
 localrules:
     all,
     download,
-    data,
+    mnist,
+    pets,
+    folder,
+    weights,
     gallery,
 
 
@@ -31,9 +34,10 @@ rule all:
     input:
         rules.gallery.output,
         of_networks(*RESULTS),  # named here, so that a lost file is made again
-        expand(rules.data.output, dataset=config["datasets"]),
+        data_of(*config["datasets"]),
 
 
 rule download:
     input:
-        expand(rules.data.output, dataset=config["datasets"]),
+        data_of(*config["datasets"]),
+        [path for path in map(zoo_weights, config["networks"]) if path],

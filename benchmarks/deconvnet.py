@@ -1,47 +1,107 @@
-"""22 units x 4 images of LeNet-5 down to the pixels: this deconvnet, Captum call by call, and a plain chain.
+"""Projections to the pixels: this project's, beside Captum's Deconvolution called as its documentation shows.
 
-The sides take turns, and the medians of each and of the ratios within a round are printed.
+- 22 units x 4 images of LeNet-5, one thread: `project`, the taught `Deconvnet`, Captum, a plain chain.
+- 64 units of resnet18's layer1.1.conv2 at 224 px, two threads: `project` on the whole network, its one
+  forward pass included, and a loop over Captum's Deconvolution on a network truncated at that layer,
+  which runs it anew for each unit. Its ReLUs are modules of their own, not in place, as Captum needs.
+
+The sides take turns; the medians of each, and of the ratios within a round, are printed.
 
     python benchmarks/deconvnet.py
 """
 
+import copy
 import statistics
 import time
 import warnings
 from collections.abc import Callable
 
+import psutil
 import torch
 from captum.attr import Deconvolution
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models import resnet18
+from torchvision.models.resnet import BasicBlock
 
-from convatlas.activations import record
 from convatlas.architectures.lenet5 import lenet5
-from convatlas.deconvnet import Deconvnet, seed
+from convatlas.deconvnet import Deconvnet, project, seed
 
-ROUNDS = 30
+Side = Callable[[], list[Tensor]]
 UNITS = {"pool1": 6, "pool2": 16}
 
 
-def ours(network: nn.Sequential) -> Callable[[Tensor], list[Tensor]]:
-    """One forward pass, then every unit of every image at once."""
+def main() -> None:
+    warnings.simplefilter("ignore")  # Captum warns of its hooks at every call
+    torch.manual_seed(0)
+    print(f"load of the last minute: {psutil.getloadavg()[0]:.1f}")
+    print("22 units x 4 images of LeNet-5, one thread")
+    torch.set_num_threads(1)
+    compared(lenet_sides(lenet5().eval().requires_grad_(False), torch.randn(4, 1, 28, 28)), rounds=20)
+    print("64 units of resnet18's layer1.1.conv2 at 224 px, two threads")
+    torch.set_num_threads(2)
+    compared(resnet_sides(resnet18().eval().requires_grad_(False), torch.randn(3, 224, 224)), rounds=5)
+    print(f"load of the last minute: {psutil.getloadavg()[0]:.1f}")
+
+
+def compared(sides: dict[str, Side], rounds: int) -> None:
+    """Print how far the sides' results lie apart, and how long each takes, turn about."""
+    first, *_ = sides
+    expected = sides[first]()
+    for name, side in sides.items():
+        pairs = zip(side(), expected, strict=True)
+        worst = max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
+        print(f"    {name}: largest difference {worst:.1e}")
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            start = time.perf_counter()
+            side()
+            times[name].append(1000 * (time.perf_counter() - start))
+    for name, taken in times.items():
+        ratio = statistics.median(a / b for a, b in zip(taken, times[first], strict=True))
+        print(f"    {name:12} {statistics.median(taken):8.2f} ms   {ratio:5.2f} x {first}")
+
+
+class Rectified(nn.Module):
+    """Sums a unit's map times itself, held fixed, so that each place is seeded with its activation."""
+
+    def __init__(self, below: nn.Module) -> None:
+        super().__init__()
+        self.below = below
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.below(x).relu()
+        return (a * a.detach()).sum((2, 3))
+
+
+def lenet_sides(network: nn.Sequential, images: Tensor) -> dict[str, Side]:
+    names = list(dict(network.named_children()))
     deconvnets = [Deconvnet(network, layer) for layer in UNITS]
+    methods = {layer: Deconvolution(Rectified(network[: names.index(layer) + 1])) for layer in UNITS}
 
-    def project(x: Tensor) -> list[Tensor]:
-        found = record(network, x)
-        return [deconvnet(found) for deconvnet in deconvnets]
+    def projected() -> list[Tensor]:
+        return [torch.stack([project(network, image, layer) for image in images]) for layer in UNITS]
 
-    return project
+    def taught() -> list[Tensor]:
+        return [deconvnet(images) for deconvnet in deconvnets]
 
-
-def dense(network: nn.Sequential) -> Callable[[Tensor], list[Tensor]]:
-    """One forward pass, then unpool, rectify, filter with one seed a unit, all other channels zero."""
-    conv1, conv2 = network.conv1, network.conv2
+    def captum() -> list[Tensor]:
+        return [
+            torch.stack(
+                [
+                    torch.cat([methods[layer].attribute(image[None], target=unit) for unit in range(count)])
+                    for image in images
+                ]
+            )
+            for layer, count in UNITS.items()
+        ]
 
     @torch.no_grad()
-    def project(x: Tensor) -> list[Tensor]:
-        a1 = conv1(x).relu()
-        p1, s1 = F.max_pool2d(a1, 2, return_indices=True)
+    def dense() -> list[Tensor]:
+        """One forward pass, then unpool, rectify, filter with one seed a unit, all other channels zero."""
+        conv1, conv2 = network.conv1, network.conv2
+        p1, s1 = F.max_pool2d(conv1(images).relu(), 2, return_indices=True)
         p2, s2 = F.max_pool2d(conv2(p1).relu(), 2, return_indices=True)
         return [down(seed(p1, "map"), [(s1, conv1)]), down(seed(p2, "map"), [(s2, conv2), (s1, conv1)])]
 
@@ -53,61 +113,34 @@ def dense(network: nn.Sequential) -> Callable[[Tensor], list[Tensor]]:
             signal = F.conv_transpose2d(up, conv.weight, padding=conv.padding)
         return signal.unflatten(0, (n, units))
 
-    return project
+    return {"project": projected, "Deconvnet": taught, "dense chain": dense, "Captum": captum}
 
 
-def captum(network: nn.Sequential) -> Callable[[Tensor], list[Tensor]]:
-    """Captum's Deconvolution, one call a unit and image, as its documentation shows."""
+class Block(nn.Module):
+    """A residual block of resnet18 without a shortcut, each of its ReLUs a module of its own."""
 
-    class Whole(nn.Module):
-        """Sums a unit's map times itself, held fixed, so that each place is seeded with its activation."""
+    def __init__(self, block: BasicBlock) -> None:
+        super().__init__()
+        self.block, self.relu1, self.relu2 = block, nn.ReLU(), nn.ReLU()
 
-        def __init__(self, layer: str) -> None:
-            super().__init__()
-            stop = list(dict(network.named_children())).index(layer) + 1
-            self.below = network[:stop]
-
-        def forward(self, x: Tensor) -> Tensor:
-            a = self.below(x).relu()
-            return (a * a.detach()).sum((2, 3))
-
-    methods = {layer: Deconvolution(Whole(layer)) for layer in UNITS}
-
-    def project(x: Tensor) -> list[Tensor]:
-        return [
-            torch.stack(
-                [
-                    torch.cat([methods[layer].attribute(image[None], target=unit) for unit in range(count)])
-                    for image in x
-                ]
-            )
-            for layer, count in UNITS.items()
-        ]
-
-    return project
+    def forward(self, x: Tensor) -> Tensor:
+        middle = self.relu1(self.block.bn1(self.block.conv1(x)))
+        return self.relu2(self.block.bn2(self.block.conv2(middle)) + x)
 
 
-def main() -> None:
-    warnings.simplefilter("ignore")  # Captum warns of its hooks at every call
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    network = lenet5().eval().requires_grad_(False)
-    images = torch.randn(4, 1, 28, 28)
-    sides = {"convatlas": ours(network), "dense chain": dense(network), "Captum": captum(network)}
-    results = {name: side(images) for name, side in sides.items()}
-    for name, tensors in results.items():
-        pairs = zip(tensors, results["convatlas"], strict=True)
-        worst = max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
-        print(f"{name}: largest difference from convatlas {worst:.1e}")
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(ROUNDS):
-        for name, side in sides.items():
-            start = time.perf_counter()
-            side(images)
-            times[name].append(1000 * (time.perf_counter() - start))
-    for name, taken in times.items():
-        ratio = statistics.median(a / b for a, b in zip(taken, times["convatlas"], strict=True))
-        print(f"{name:12} {statistics.median(taken):7.2f} ms   {ratio:5.2f} x convatlas")
+def resnet_sides(network: nn.Module, image: Tensor) -> dict[str, Side]:
+    plain = copy.deepcopy(network)
+    last = plain.layer1[1]
+    truncated = nn.Sequential(
+        *[plain.conv1, plain.bn1, nn.ReLU(), plain.maxpool, Block(plain.layer1[0])],
+        *[last.conv1, last.bn1, nn.ReLU(), last.conv2],
+    )
+    method = Deconvolution(Rectified(truncated))
+
+    def captum() -> list[Tensor]:
+        return [torch.cat([method.attribute(image[None], target=unit) for unit in range(64)])]
+
+    return {"project": lambda: [project(network, image, "layer1.1.conv2")], "Captum": captum}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Records what every layer makes of an image, without changing the network."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convatlas.extractor import Call, kind, watch
-from convatlas.files import read_npz, write_npz
+from convatlas import UserError
+from convatlas.calls import Call, kind, watch
+from convatlas.files import npz_writer
 
 SWITCHES = "@switches"
 
@@ -27,27 +28,13 @@ class Record:
     outputs: dict[str, Tensor] = field(default_factory=dict)
     switches: dict[str, Tensor] = field(default_factory=dict)
 
-    def to(self, device: torch.device) -> "Record":
-        """The same record on another device."""
-        return Record(
-            self.input.to(device),
-            {name: output.to(device) for name, output in self.outputs.items()},
-            {name: places.to(device) for name, places in self.switches.items()},
-        )
-
-    def image(self, n: int) -> dict[str, np.ndarray]:
-        """The n-th image's arrays, named as in activations/<image>.npz, without the batch axis."""
-        arrays = {"input": self.input[n].cpu().numpy()}
-        for layer, output in self.outputs.items():
-            arrays[layer] = output[n].cpu().numpy()
-            if layer in self.switches:
-                arrays[layer + SWITCHES] = self.switches[layer][n].cpu().numpy().astype(np.int32)
-        return arrays
-
 
 @torch.no_grad()
-def record(network: nn.Module, images: Tensor) -> Record:
-    """Run preprocessed `images` (N, C, H, W) through the network and copy what every layer makes."""
+def record(network: nn.Module, images: Tensor, blocks: Collection[str] = ()) -> Record:
+    """Run preprocessed `images` (N, C, H, W) through the network and copy what every layer makes.
+
+    Composite modules named in `blocks` are layers too.
+    """
     found = Record(images.clone())
 
     def see(call: Call) -> None:
@@ -55,9 +42,66 @@ def record(network: nn.Module, images: Tensor) -> Record:
         if isinstance(call.module, nn.MaxPool2d):
             found.switches[call.layer] = switches(call.module, call.input)
 
-    with watch(network, see):
+    with watch(network, see, blocks):
         network(images.clone())  # which a layer may work on in place
     return found
+
+
+@torch.no_grad()
+def stream(
+    network: nn.Module,
+    image: Tensor,
+    path: str | Path,
+    blocks: Collection[str] = (),
+    dtype: str = "float32",
+    compress: bool = False,
+) -> Tensor:
+    """Run one image (1, C, H, W) and write activations/<image>.npz while it runs: the same as `record`.
+
+    Each layer is written when it is called and not kept, so that memory is the forward pass's and the
+    largest layer's. The input stays float32. Gives the network's output.
+    Raises UserError where a value is too large for `dtype` float16.
+    """
+    with npz_writer(path, compress) as write:
+        write("input", _array(image))
+
+        def see(call: Call) -> None:
+            write(call.layer, _narrowed(call.output, dtype, call.layer))
+            if isinstance(call.module, nn.MaxPool2d):
+                write(call.layer + SWITCHES, _array(switches(call.module, call.input).int()))
+
+        with watch(network, see, blocks):
+            return network(image.clone())
+
+
+@torch.no_grad()
+def each(
+    network: nn.Module, image: Tensor, layers: Collection[str], see: Callable[[str, np.ndarray], None]
+) -> None:
+    """Run one image (1, C, H, W) and show what each of `layers` makes to `see`, without keeping it."""
+
+    def shown(call: Call) -> None:
+        if call.layer in layers:
+            see(call.layer, _array(call.output))
+
+    with watch(network, shown, blocks=layers):
+        network(image.clone())
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """A tensor as an array, without the batch axis where it has one."""
+    tensor = tensor.detach()
+    return (tensor[0] if tensor.ndim and tensor.shape[0] == 1 else tensor).cpu().numpy()
+
+
+def _narrowed(output: Tensor, dtype: str, layer: str) -> np.ndarray:
+    if dtype == "float32":
+        return _array(output)
+    halved = output.half()
+    if output.is_floating_point() and halved.isinf().any() and not output.isinf().any():
+        most = float(output.abs().max())
+        raise UserError(f"record.dtype: {layer} reaches {most:.3g}, and float16 ends at 65,504; take float32")
+    return _array(halved)
 
 
 def switches(pool: nn.MaxPool2d, x: Tensor) -> Tensor:
@@ -80,24 +124,4 @@ def filters(network: nn.Module) -> dict[str, Tensor]:
             found[path] = module.weight.detach().clone()
             if module.bias is not None:
                 found[f"{path}.bias"] = module.bias.detach().clone()
-    return found
-
-
-def write(path: str | Path, found: Record, n: int) -> None:
-    """Write the n-th image of a record as activations/<image>.npz."""
-    write_npz(path, found.image(n))
-
-
-def read(paths: Sequence[str | Path]) -> Record:
-    """Read activations/<image>.npz of several images back as one record."""
-    images = [read_npz(path) for path in paths]
-    found = Record(torch.empty(0))
-    for name in images[0]:
-        stacked = torch.from_numpy(np.stack([image[name] for image in images]))
-        if name == "input":
-            found.input = stacked
-        elif name.endswith(SWITCHES):
-            found.switches[name.removesuffix(SWITCHES)] = stacked.long()
-        else:
-            found.outputs[name] = stacked
     return found

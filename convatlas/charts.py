@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from convatlas.montage import HAIRLINE
 from convatlas.plates import ACCENT, QUIET, chart_plate
 from convatlas.scales import Scale
 
-STRIP = 100  # values a line of a strip
+ACROSS = (100, 200, 500, 1000)  # values a line of a strip
+LINES = 25  # of a strip, where that is to be had
 FEW = 20  # values that are drawn as bars, classes whose counts are printed
 FAINT = np.divide(HAIRLINE, 255)
 
@@ -75,19 +77,33 @@ def bars(
     return figure
 
 
-def strips(values: np.ndarray, titles: Sequence[str], scale: Scale, caption: str) -> Figure:
-    """The many values of a layer as strips of cells: `values` (images, units), STRIP units a line."""
-    lines = -(-values.shape[1] // STRIP)
-    figure, axes = _stacked(titles, 110 + 26 * lines, 0.7, caption)
-    padded = np.full((len(values), lines * STRIP), np.nan)
+def across(count: int) -> int:
+    """How many of a layer's values stand on a line of a strip."""
+    return next((each for each in ACROSS if count <= LINES * each), ACROSS[-1])
+
+
+def strips(
+    values: np.ndarray, titles: Sequence[str], scale: Scale, marked: Sequence[int | None], caption: str
+) -> Figure:
+    """The many values of a layer as strips of cells: `values` (images, units), with a frame about the unit
+    `marked` of each image.
+    """
+    width = across(values.shape[1])
+    lines = -(-values.shape[1] // width)
+    tall = lines * max(4, min(26, 650 // lines))
+    figure, axes = _stacked(titles, tall + 80, 80 / tall, caption)
+    padded = np.full((len(values), lines * width), np.nan)
     padded[:, : values.shape[1]] = values
     every = max(1, lines // 5)
-    for ax, row in zip(axes, padded.reshape(len(values), lines, STRIP), strict=True):
+    for ax, row, mark in zip(axes, padded.reshape(len(values), lines, width), marked, strict=True):
         shaded = ax.imshow(
             row, aspect="auto", cmap=scale.colours, vmin=scale.low, vmax=scale.high, interpolation="nearest"
         )
-        ax.set_yticks(range(0, lines, every), [str(STRIP * line) for line in range(0, lines, every)])
+        ax.set_yticks(range(0, lines, every), [str(width * line) for line in range(0, lines, every)])
         ax.set_ylabel("unit", fontsize=6.5)
+        if mark is not None:
+            corner = mark % width - 0.5, mark // width - 0.5
+            ax.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="black", linewidth=1.2, clip_on=False))
     bar = figure.colorbar(shaded, ax=list(axes), fraction=0.02, pad=0.02, label="activation")
     bar.outline.set_linewidth(0.6)
     return figure
@@ -100,5 +116,5 @@ def _stacked(titles: Sequence[str], height: int, between: float, caption: str) -
     axes = list(chart.subplots(len(titles), 1, squeeze=False, sharex=True, sharey=True)[:, 0])
     for ax, title in zip(axes, titles, strict=True):
         ax.set_title(title, loc="left", fontsize=7)
-    chart.subplots_adjust(left=0.07, right=0.9, top=1 - 60 / total, bottom=60 / total, hspace=between)
+    chart.subplots_adjust(left=0.085, right=0.9, top=1 - 60 / total, bottom=60 / total, hspace=between)
     return figure, axes

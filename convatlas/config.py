@@ -9,14 +9,13 @@ from typing import Any
 import jsonschema
 import yaml
 
-from convatlas import UserError
+from convatlas import UserError, sources
 from convatlas.names import nearest
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
-ARCHITECTURES = sorted(
-    path.stem for path in (ROOT / "convatlas/architectures").glob("*.py") if path.stem != "__init__"
-)
+OF_TEST = ("digits", "first", "indices")  # images that a data set's test split gives
+PHOTOGRAPHS = ["cat", "astronaut", "coffee", "rocket"]
 
 TYPES = {
     "string": "text",
@@ -41,8 +40,9 @@ KINDS = {
 def resolve(config: dict[str, Any]) -> dict[str, Any]:
     """Check a merged config and complete it: nulls dropped, defaults filled, `only` applied.
 
-    Each network comes back with its own `images` and `views`. Raises UserError, which
-    lists every fault: the key, what was given, what is allowed, the nearest name.
+    Each network comes back with its own `images` and `views`, and torchvision's weights under their
+    full name. Raises UserError, which lists every fault: the key, what was given, what is allowed,
+    the nearest name. Paths are seen from the working directory.
     """
     schema = yaml.safe_load(SCHEMA.read_text())
     config = _without_nulls(config, keep={"max_steps"})
@@ -52,7 +52,7 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
     config = _complete(config, schema)
     if config["only"]:
         config["networks"] = {name: config["networks"][name] for name in config["only"]}
-    used = {network["dataset"] for network in config["networks"].values()}
+    used = {network["dataset"] for network in config["networks"].values() if "dataset" in network}
     config["datasets"] = {name: config["datasets"][name] for name in sorted(used)}
     return config
 
@@ -77,9 +77,19 @@ def _complete(config: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     """Give every network its own images and views, then fill in the schema's defaults."""
     images, views = config.pop("images", {"first": 5}), config.pop("views", {})
     for network in config["networks"].values():
-        network["images"] = network.get("images") or images
+        network["images"] = network.get("images") or _to_be_had(images, network)
         network["views"] = _merged(views, network.get("views", {}))
+        if isinstance(network.get("weights"), str):
+            network["weights"] = sources.weights_name(network["architecture"], network["weights"])
     return _filled(config, schema, schema)
+
+
+def _to_be_had(images: dict[str, Any], network: dict[str, Any]) -> dict[str, Any]:
+    """The images for networks that name none; without a data set there are no test images."""
+    if "dataset" in network:
+        return images
+    others = {kind: value for kind, value in images.items() if kind not in OF_TEST}
+    return others if others.keys() - {"skip_unreadable"} else {**others, "photographs": PHOTOGRAPHS}
 
 
 def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -92,7 +102,7 @@ def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _filled(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> Any:
     schema = _resolved(schema, root)
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not schema.keys() & {"properties", "additionalProperties"}:
         return value
     properties = schema.get("properties", {})
     filled = {}
@@ -140,8 +150,8 @@ def _allowed(schema: dict[str, Any]) -> str:
     types = schema.get("type", [])
     words = []
     for kind in [types] if isinstance(types, str) else types:
-        if kind == "string" and schema.get("pattern") == "^all$":
-            words.append("'all'")
+        if kind == "string" and (word := _fixed(schema)):
+            words.append(repr(word))
             continue
         word = TYPES[kind]
         if kind in ("integer", "number"):
@@ -154,9 +164,15 @@ def _allowed(schema: dict[str, Any]) -> str:
             word += " with at least one entry"
         words.append(word)
     allowed = " or ".join(words)
-    if schema.get("pattern", "^all$") != "^all$":
+    if "pattern" in schema and not _fixed(schema):
         allowed += f" that matches {schema['pattern']}"
     return allowed
+
+
+def _fixed(schema: dict[str, Any]) -> str | None:
+    """The one word that a schema's pattern admits, such as `all`; None where it admits more."""
+    word = schema.get("pattern", "")[1:-1]
+    return word if schema.get("pattern") == f"^{word}$" and word.isalpha() else None
 
 
 def _unknown_names(config: dict[str, Any]) -> Iterator[str]:
@@ -164,18 +180,37 @@ def _unknown_names(config: dict[str, Any]) -> Iterator[str]:
     networks, datasets = _mapping(config, "networks"), _mapping(config, "datasets")
     for name in networks:
         network, where = _mapping(networks, name), f"networks.{name}"
-        given = network.get("architecture")
-        if isinstance(given, str) and given not in ARCHITECTURES:
-            yield f"{where}.architecture: unknown {given!r}; {nearest(given, ARCHITECTURES)}"
+        yield from _unknown_code(network, where)
         given = network.get("dataset")
         if isinstance(given, str) and given not in datasets:
             yield f"{where}.dataset: no data set is called {given!r}; {nearest(given, list(datasets))}"
-        if not (network.get("images") or config.get("images", True)):
-            yield f"{where}.images: no image is chosen; give digits, first, indices or files"
+        images = network.get("images")
+        if not (images or config.get("images", True)):
+            yield f"{where}.images: no image is chosen; give digits, first, indices, photographs or files"
+        for kind in OF_TEST if images and given is None else ():
+            if kind in _mapping(network, "images"):
+                yield (
+                    f"{where}.images.{kind}: there are no test images without a dataset; "
+                    "give photographs or files"
+                )
     only = config.get("only")
     for name in only if isinstance(only, list) else []:
         if isinstance(name, str) and name not in networks:
             yield f"only: no network is called {name!r}; {nearest(name, list(networks))}"
+
+
+def _unknown_code(network: dict[str, Any], where: str) -> Iterator[str]:
+    """Find an architecture, weights and a file of classes that are not there."""
+    architecture, weights, classes = (network.get(key) for key in ("architecture", "weights", "classes"))
+    if isinstance(architecture, str):
+        if fault := sources.fault(architecture):
+            yield f"{where}.architecture: {fault}"
+        elif isinstance(weights, str) and (fault := sources.weights_fault(architecture, weights)):
+            yield f"{where}.weights: {fault}"
+    path = _mapping(network, "weights").get("path")
+    for key, given in (("weights.path", path), ("classes", classes)):
+        if isinstance(given, str) and not Path(given).expanduser().is_file():
+            yield f"{where}.{key}: there is no file {given!r}"
 
 
 def _mapping(config: dict[str, Any], key: Any) -> dict[str, Any]:

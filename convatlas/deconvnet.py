@@ -6,89 +6,107 @@ the signal is (i) unpooled into the switches, (ii) rectified, (iii) filtered wit
 transposed filters, without biases. What arrives at the pixels is signed.
 """
 
+import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node, get_gradient_edge
 from torch.nn import functional as F
 
 from convatlas import UserError
-from convatlas.activations import Record, record
-from convatlas.extractor import call_name, is_leaf, kind
+from convatlas.activations import record
+from convatlas.adjoint import attach
+from convatlas.calls import Call, call_name, is_leaf, watch
+from convatlas.names import nearest
 
 Select = Literal["map", "peak"]
+TOGETHER = 2**19  # values of the input in a backward pass: more cost memory, save no time (benchmarks/)
 
 
-class Deconvnet(nn.Module):
-    """A deconvnet attached to one layer of a trained chain of conv, ReLU, max-pool, flatten and linear.
+def project(
+    model: nn.Module,
+    image: Tensor,
+    layer: str,
+    units: Sequence[int] | None = None,
+    select: Select = "map",
+    rectify: bool = False,
+) -> Tensor:
+    """Project activations of a layer's units to the input of any network: (units, C, H, W), signed.
 
-    The chain is an nn.Sequential, nested or not, in evaluation mode; its weights are shared, not
-    copied. `rectify` rectifies at activations that are not a ReLU too, where the method is
-    undefined. Raises UserError for a layer that is not there, and one that has no inverse.
+    `image` (C, H, W) is as the network sees it, `layer` a name as in layers.json, or a composite
+    module's; `units` are all by default. `select` projects a unit's whole map, or its "peak", the single
+    strongest location. A unit that is nowhere positive projects to zeros. The network runs once, no
+    further than the layer, in evaluation mode, and is left as it was.
+
+    Raises UserError for a layer or unit that is not there, and for a network with activations that are
+    not ReLUs, where the method is undefined; `rectify` rectifies the signal there too.
     """
+    x = image.detach()[None].clone().requires_grad_()
+    top, edge, names = _run_up_to(model, x, layer)
+    chosen = _checked(layer, list(range(top.shape[1])) if units is None else list(units), top.shape[1])
+    attach(edge, names, rectify)
+    seeds = seed(top, select)
 
-    def __init__(self, convnet: nn.Sequential, layer: str, rectify: bool = False) -> None:
-        super().__init__()
-        layers = chain(convnet)
-        names = [name for name, _ in layers]
-        if layer not in names:
-            raise UserError(f"no layer {layer!r} to attach a deconvnet to; there are: {', '.join(names)}")
-        down = list(reversed(layers[: names.index(layer) + 1]))
-        self.__dict__["convnet"] = convnet  # not a part of this module: its modes and state are its own
-        self.names = [name for name, _ in down]
-        self.path = nn.ModuleList(_inverse(name, module, rectify) for name, module in down)
+    def down(signal: Tensor) -> Tensor:
+        return torch.autograd.grad(edge, x, signal, retain_graph=True)[0]
 
-    @torch.no_grad()
-    def forward(
-        self, images: Tensor | Record, units: Sequence[int] | None = None, select: Select = "map"
-    ) -> Tensor:
-        """Project activations of `units` (all by default) to the input: (N, units, C, H, W), signed.
-
-        `images` (N, C, H, W) are as the network sees them, or the record of their forward pass.
-        `select` projects the unit's whole map, or its "peak", the single strongest location.
-        """
-        found = images if isinstance(images, Record) else record(self.convnet, images)
-        top = found.outputs[self.names[0]]
-        every = list(range(top.shape[1]))
-        if wrong := set(every if units is None else units) - set(every):
-            raise UserError(
-                f"{self.names[0]} has no units {sorted(wrong)}; it has {len(every)}, counted from 0"
-            )
-        chosen = torch.tensor(every if units is None else units, dtype=torch.long, device=top.device)
-        if not len(chosen):
-            return top.new_zeros(len(top), 0, *found.input.shape[1:])
-        signal = Signal(seed(top, select)[:, chosen], chosen, top.shape[1])
-        inputs = [found.outputs[name] for name in self.names[1:]] + [found.input]
-        for name, step, below in zip(self.names, self.path, inputs, strict=True):
-            signal = step(signal, below.shape, found.switches.get(name))
-        return signal.spread()
+    found = [image.new_zeros(0, *image.shape)]
+    together = max(1, TOGETHER // image.numel())
+    for start in range(0, len(chosen), together):
+        part = chosen[start : start + together]
+        alone = top.new_zeros(len(part), *top.shape)  # each unit's map, all others zeroed
+        for n, unit in enumerate(part):
+            alone[n, :, unit] = seeds[:, unit]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "There is a performance drop")  # torch takes some units in turn
+            found.append(torch.func.vmap(down)(alone)[:, 0])
+    return torch.cat(found)
 
 
-class Signal:
-    """What travels down, for every unit separately.
+class _ReachedError(Exception):
+    """The forward pass has come to the layer and need go no further."""
 
-    At the top each unit lives in its own channel alone, so `values` is (N, units, ...) and unit k
-    is channel `channels[k]` of `width`. The first layer that mixes channels spreads it to
-    (N, units, C, ...). Until then each step costs one channel a unit, not all of them.
+
+def _run_up_to(model: nn.Module, x: Tensor, layer: str) -> tuple[Tensor, Any, dict[Node, str]]:
+    """Run the network to the first layer of this name.
+
+    Gives its output, where that stands in autograd's graph, and the layers by the last step of each.
     """
+    names: dict[Node, str] = {}
+    there: list[str] = []
+    reached: list[Any] = []
 
-    def __init__(self, values: Tensor, channels: Tensor | None = None, width: int = 0) -> None:
-        self.values, self.channels, self.width = values, channels, width
+    def see(call: Call) -> None:
+        there.append(call.layer)
+        if call.output.grad_fn is not None:
+            names.setdefault(call.output.grad_fn, call.layer)
+        if call.layer == layer:
+            if call.output.grad_fn is None:
+                raise UserError(f"the layer {layer!r} does not depend on the image; nothing caused it")
+            reached.extend([call.output.detach().clone(), get_gradient_edge(call.output)])
+            raise _ReachedError
 
-    def to(self, values: Tensor) -> "Signal":
-        """The same units with other values, in the same layout."""
-        return Signal(values, self.channels, self.width)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:  # so that autograd follows the image alone
+        parameter.requires_grad_(False)
+    try:
+        with torch.enable_grad(), watch(model, see, blocks=[layer]):
+            model(x.clone())  # which a layer may work on in place
+    except _ReachedError:
+        return *reached, names
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+    raise UserError(f"no layer {layer!r} to project from; {nearest(layer, there)}")
 
-    def spread(self) -> Tensor:
-        """Give the values as (N, units, C, ...), zeros in every channel but the unit's own."""
-        if self.channels is None:
-            return self.values
-        n, units, *plane = self.values.shape
-        full = self.values.new_zeros(n, units, self.width, *plane)
-        full[:, torch.arange(units), self.channels] = self.values
-        return full
+
+def _checked(layer: str, units: list[int], there: int) -> list[int]:
+    if wrong := sorted(set(units) - set(range(there))):
+        raise UserError(f"{layer} has no units {wrong}; it has {there}, counted from 0")
+    return units
 
 
 def seed(activation: Tensor, select: Select) -> Tensor:
@@ -107,90 +125,67 @@ def seed(activation: Tensor, select: Select) -> Tensor:
     return torch.zeros_like(flat).scatter(-1, place, value).reshape(rectified.shape)
 
 
-class Unpool(nn.Module):
-    """Put each value back where its maximum was; what meets in one place adds up (overlapping pools)."""
+class Deconvnet(nn.Module):
+    """The deconvnet as the paper draws it, for a chain of conv, ReLU, max-pool, flatten and linear.
 
-    def forward(self, signal: Signal, shape: torch.Size, switches: Tensor | None) -> Signal:
-        assert switches is not None, "a max-pool without recorded switches"
-        values = signal.values
-        places = switches.unsqueeze(1) if signal.channels is None else switches[:, signal.channels]
-        places = places.expand(values.shape).flatten(-2)
-        plane = values.new_zeros(*values.shape[:-2], shape[-2] * shape[-1])
-        plane.scatter_add_(-1, places, values.flatten(-2))
-        return signal.to(plane.unflatten(-1, tuple(shape[-2:])))
+    Attached to one layer of an nn.Sequential, nested or not, in evaluation mode; its weights are shared.
+    `project` gives the same of any network, and is what the pipeline runs; this shows each step.
+    """
 
-
-class Rectify(nn.Module):
-    """Keep what is positive."""
-
-    def forward(self, signal: Signal, shape: torch.Size, switches: Tensor | None) -> Signal:
-        return signal.to(signal.values.relu())
-
-
-class Pass(nn.Module):
-    """Dropout and the like, which do nothing in evaluation mode."""
-
-    def forward(self, signal: Signal, shape: torch.Size, switches: Tensor | None) -> Signal:
-        return signal
-
-
-class Unflatten(nn.Module):
-    """Give a flat signal its planes back."""
-
-    def forward(self, signal: Signal, shape: torch.Size, switches: Tensor | None) -> Signal:
-        return Signal(signal.spread().flatten(2).unflatten(2, tuple(shape[1:])))
-
-
-class TransposedLinear(nn.Module):
-    """Weigh by the transposed matrix, without bias."""
-
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, convnet: nn.Sequential, layer: str) -> None:
         super().__init__()
-        self.weight = linear.weight
+        names, modules = zip(*chain(convnet), strict=True)
+        if layer not in names:
+            raise UserError(f"no layer {layer!r} to attach a deconvnet to; {nearest(layer, names)}")
+        top = names.index(layer) + 1
+        self.__dict__["convnet"] = convnet  # not a part of this module: its modes and state are its own
+        self.down = list(zip(names[:top], modules[:top], strict=True))[::-1]
 
-    def forward(self, signal: Signal, shape: torch.Size, switches: Tensor | None) -> Signal:
-        if signal.channels is None:
-            return Signal(signal.values @ self.weight)
-        return Signal(signal.values.unsqueeze(-1) * self.weight[signal.channels])
+    @torch.no_grad()
+    def forward(self, images: Tensor, units: Sequence[int] | None = None, select: Select = "map") -> Tensor:
+        """Project activations of `units` (all by default) to the input: (N, units, C, H, W), signed."""
+        found = record(self.convnet, images)
+        top = found.outputs[self.down[0][0]]
+        every = range(top.shape[1])
+        chosen = _checked(self.down[0][0], list(every if units is None else units), len(every))
+        alone = torch.eye(top.shape[1], device=top.device)[chosen]  # all other units are set to zero
+        signal = seed(top, select)[:, None] * alone.reshape(*alone.shape, *[1] * (top.ndim - 2))
+        shape = signal.shape[:2]
+        signal = signal.flatten(0, 1)
+        below = [found.outputs[name] for name, _ in self.down[1:]] + [found.input]
+        for (name, module), given in zip(self.down, below, strict=True):
+            signal = self.step(name, module, signal, given.shape[1:], found.switches.get(name))
+        return signal.unflatten(0, shape)
 
-
-class TransposedConv(nn.Module):
-    """Filter with the transposed filters: both axes flipped, no bias, back to the input's exact size."""
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.weight = conv.weight
-        self.stride, self.padding = conv.stride, conv.padding
-        self.dilation, self.groups = conv.dilation, conv.groups
-
-    def forward(self, signal: Signal, shape: torch.Size, switches: Tensor | None) -> Signal:
-        if signal.channels is not None and self.groups == 1:
-            # One live channel a unit: its filter alone applies, so units are groups of one channel.
-            units = len(signal.channels)
-            out = self._filter(signal.values, self.weight[signal.channels], units, shape[-2:])
-            return Signal(out.unflatten(1, (units, -1)))
-        values = signal.spread()
-        out = self._filter(values.flatten(0, 1), self.weight, self.groups, shape[-2:])
-        return Signal(out.unflatten(0, values.shape[:2]))
-
-    def _filter(self, x: Tensor, weight: Tensor, groups: int, target: torch.Size) -> Tensor:
-        """Transpose the convolution by `weight` (out, in / groups, h, w): (N, out, ...) to (N, in, *target).
-
-        At stride 1 that is a convolution with the flipped filters, which runs several times as
-        fast on a CPU as conv_transpose2d (benchmarks/deconvnet.py).
-        """
-        sizes = list(zip(weight.shape[-2:], self.padding, self.dilation, strict=True))
-        opposite = [d * (k - 1) - p for k, p, d in sizes]
-        if self.stride == (1, 1) and min(opposite) >= 0:
-            flipped = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flip(-2, -1)
-            return F.conv2d(x, flipped, padding=opposite, dilation=self.dilation, groups=groups)
-        # What a strided convolution left over at the far edge (Dumoulin & Visin, relationship 14).
-        reached = [
-            (size - 1) * stride - 2 * p + d * (k - 1) + 1
-            for size, stride, (k, p, d) in zip(x.shape[-2:], self.stride, sizes, strict=True)
-        ]
-        extra = [wanted - there for wanted, there in zip(target, reached, strict=True)]
-        return F.conv_transpose2d(x, weight, None, self.stride, self.padding, extra, groups, self.dilation)
+    @staticmethod
+    def step(
+        name: str, module: nn.Module, signal: Tensor, below: torch.Size, switches: Tensor | None
+    ) -> Tensor:
+        """Take the signal (N units, ...) through one layer, to the shape of its input, `below`."""
+        match module:
+            case nn.MaxPool2d():  # (i) unpool: what meets in one place adds up, where windows overlap
+                places = switches.repeat_interleave(len(signal) // len(switches), 0).flatten(2)
+                plane = signal.new_zeros(len(signal), below[0], below[1] * below[2])
+                return plane.scatter_add_(2, places, signal.flatten(2)).unflatten(2, below[1:])
+            case nn.ReLU():  # (ii) rectify
+                return signal.relu()
+            case nn.Conv2d(padding_mode="zeros") if not isinstance(module.padding, str):
+                # (iii) filter with the transposed filters, without bias, to the input's exact size
+                geometry = (module.stride, module.padding, 0, module.groups, module.dilation)
+                short = F.conv_transpose2d(signal, module.weight, None, *geometry).shape[2:]
+                extra = [wanted - got for wanted, got in zip(below[1:], short, strict=True)]
+                geometry = (module.stride, module.padding, extra, module.groups, module.dilation)
+                return F.conv_transpose2d(signal, module.weight, None, *geometry)
+            case nn.Linear():
+                return signal @ module.weight
+            case nn.Flatten(start_dim=1, end_dim=-1):
+                return signal.reshape(len(signal), *below)
+            case nn.Dropout() | nn.Dropout2d() | nn.Identity():
+                return signal
+        raise UserError(
+            f"layer {name!r} is a {type(module).__name__}, which is not of the chain that Deconvnet draws; "
+            "project takes any network"
+        )
 
 
 def chain(convnet: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -200,50 +195,19 @@ def chain(convnet: nn.Module) -> list[tuple[str, nn.Module]]:
     """
     paths: dict[nn.Module, str] = {}
     calls: Counter[str] = Counter()
-    return [
-        (call_name(paths.setdefault(module, path), calls), module) for path, module in _leaves(convnet, "")
-    ]
 
-
-def _leaves(convnet: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
-    if type(convnet).forward is not nn.Sequential.forward:
-        raise UserError(
-            "a deconvnet is built from a chain of layers (an nn.Sequential), "
-            f"not from {type(convnet).__name__}, which has a way of its own"
-        )
-    for name, module in convnet._modules.items():  # named_children() leaves out what comes again
-        if is_leaf(module):
-            yield prefix + name, module
-        else:
-            yield from _leaves(module, f"{prefix}{name}.")
-
-
-def _inverse(name: str, module: nn.Module, rectify: bool) -> nn.Module:
-    """Choose what the deconvnet does at one layer of the convnet."""
-    match module:
-        case nn.Conv2d(padding_mode="zeros") if not isinstance(module.padding, str):
-            return TransposedConv(module)
-        case nn.Conv2d():
+    def walk(module: nn.Module, prefix: str) -> list[tuple[str, nn.Module]]:
+        if type(module).forward is not nn.Sequential.forward:
             raise UserError(
-                f"layer {name!r} is a Conv2d that pads with {module.padding_mode}, padding "
-                f"{module.padding!r}; the deconvnet takes one that pads with zeros, by a number"
+                "a deconvnet is built from a chain of layers (an nn.Sequential), "
+                f"not from {type(module).__name__}, which has a way of its own"
             )
-        case nn.Linear():
-            return TransposedLinear(module)
-        case nn.MaxPool2d():
-            return Unpool()
-        case nn.ReLU():
-            return Rectify()
-        case nn.Flatten(start_dim=1, end_dim=-1):
-            return Unflatten()
-        case nn.Dropout() | nn.Dropout2d() | nn.Identity():
-            return Pass()
-        case nn.Sequential() if type(module).forward is nn.Sequential.forward:  # an empty one
-            return Pass()
-        case _ if rectify and type(module).__module__ == "torch.nn.modules.activation":
-            return Rectify()
-    hint = "; views.deconv.rectify: true rectifies there" if kind(module) == "activation" else ""
-    raise UserError(
-        f"layer {name!r} is a {type(module).__name__}, which this deconvnet does not take: it takes conv, "
-        f"ReLU, max-pool, flatten, linear and dropout{hint}"
-    )
+        found = []
+        for name, child in module._modules.items():  # named_children() leaves out what comes again
+            if not is_leaf(child):
+                found += walk(child, f"{prefix}{name}.")
+            else:
+                found.append((call_name(paths.setdefault(child, prefix + name), calls), child))
+        return found
+
+    return walk(convnet, "")

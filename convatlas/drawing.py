@@ -1,27 +1,33 @@
 """A network drawn as the way an image takes: a block a stage, high as its maps and wide as its units."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any
+from itertools import groupby, takewhile
+from typing import Any, TypeVar
 
 HIGHEST = 150.0  # of the block with the largest maps
 LOWEST = 5.0
 WIDEST = 84.0
 BETWEEN = 34.0  # room for the arrow between two blocks
 ABOVE, BELOW, LINE = 26.0, 16.0, 15.0
+STAGES = 16  # of one shape each, above which a network is drawn by its modules
+MOST = 20  # stages at most that modules are parted into
+NAMES = 8  # names under a block at most
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Block:
-    """One stage: the layers whose outputs have the same shape, one after the other, and where it is drawn."""
+    """One stage and where it is drawn; `layers` has each name under it and the layers that it stands for."""
 
     x: float
     y: float
     width: float
     height: float
     shape: str
-    layers: list[str]
+    layers: list[tuple[str, list[str]]]
     kind: str
 
     @property
@@ -42,10 +48,10 @@ class Drawing:
 def draw(layers: list[dict[str, Any]]) -> Drawing:
     """Lay out the called layers of layers.json as stages, from the input at the left to the output."""
     called = [layer for layer in layers if layer["called"]]
-    stages = [(called[0]["input_shape"], ["input"], "input")]
-    for shape, group in groupby(called, key=lambda layer: layer["output_shape"]):
-        members = list(group)
-        stages.append((shape, [layer["name"] for layer in members], members[0]["kind"]))
+    stages = [(called[0]["input_shape"], [("input", ["input"])], "input")]
+    for members in _stages(called):
+        names = _named([layer["name"] for layer in members], [layer["name"] for layer in called])
+        stages.append((members[-1]["output_shape"], names, members[0]["kind"]))
     most = max(size(shape) for shape, *_ in stages)
     axis = ABOVE + HIGHEST / 2
     blocks, x = [], 4.0
@@ -53,12 +59,88 @@ def draw(layers: list[dict[str, Any]]) -> Drawing:
         height = max(LOWEST, HIGHEST * size(shape) / most)
         width = min(WIDEST, 5 + 5 * math.sqrt(shape[0]))
         # A block is at least as wide as the words under it.
-        room = max(width, 6.4 * max(map(len, [*names, words(shape)])))
+        room = max(width, 6.4 * max(map(len, [*(name for name, _ in names), words(shape)])))
         left = x + (room - width) / 2
         blocks.append(Block(left, axis - height / 2, width, height, words(shape), names, kind))
         x += room + BETWEEN
     tallest = max(len(block.layers) for block in blocks)
     return Drawing(x - BETWEEN + 4, ABOVE + HIGHEST + BELOW + LINE * tallest + 4, axis, blocks)
+
+
+def _stages(layers: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Part the layers into stages: those of one output shape, or, where that gives many, of one module.
+
+    A module that holds most of the layers, as the `features` of many networks, is parted into its own.
+    """
+    by_shape = _runs(layers, lambda layer: layer["output_shape"])
+    if len(by_shape) <= STAGES:
+        return by_shape
+    stages = [layers]
+    while len(largest := max(stages, key=len)) > len(layers) / 2:
+        parts = _parts(largest)
+        if len(parts) == 1 or (len(stages) > 1 and len(stages) - 1 + len(parts) > MOST):
+            break
+        place = stages.index(largest)
+        stages[place : place + 1] = parts
+    return _joined(stages)
+
+
+def _joined(stages: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
+    """Join small neighbours of one output shape, and the smallest neighbours until there are MOST stages."""
+    joined = stages[:1]
+    for stage in stages[1:]:
+        both = joined[-1] + stage
+        if len(both) <= NAMES and len(_runs(both, lambda layer: layer["output_shape"])) == 1:
+            joined[-1] = both
+        else:
+            joined.append(stage)
+    while len(joined) > MOST:
+        place = min(range(len(joined) - 1), key=lambda n: len(joined[n]) + len(joined[n + 1]))
+        joined[place : place + 2] = [joined[place] + joined[place + 1]]
+    return joined
+
+
+def _parts(layers: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Part layers by the modules in which their paths first differ."""
+    depth = len(_shared([layer["name"] for layer in layers])) + 1
+    return _runs(layers, lambda layer: _path(layer["name"])[:depth])
+
+
+def _shared(names: list[str]) -> list[str]:
+    """The path of the innermost module that all layers of these names belong to."""
+    same = takewhile(lambda parts: len(set(parts)) == 1, zip(*map(_path, names), strict=False))
+    return [parts[0] for parts in same]
+
+
+def _path(name: str) -> list[str]:
+    return name.split("/")[0].split(".")
+
+
+def _runs(items: list[Item], key: Callable[[Item], Any]) -> list[list[Item]]:
+    return [list(group) for _, group in groupby(items, key=key)]
+
+
+def _named(layers: list[str], every: list[str]) -> list[tuple[str, list[str]]]:
+    """What stands under a stage: its layers, or where they are many the modules that they belong to."""
+    if len(layers) <= NAMES:
+        return [(layer, [layer]) for layer in layers]
+    named = [(_together(m, every), m) for m in _runs(layers, lambda layer: _path(layer)[0])]
+    if len(named) > NAMES:
+        rest = [layer for _, module in named[NAMES - 1 :] for layer in module]
+        named = [*named[: NAMES - 1], (f"{len(rest)} more", rest)]
+    return named
+
+
+def _together(layers: list[str], every: list[str]) -> str:
+    """One name for layers: their module's, with the parts of it that they are where it has others."""
+    if len(layers) == 1:
+        return layers[0]
+    module = _shared(layers)
+    name = ".".join(module)
+    parts = [part for layer in layers for part in _path(layer)[len(module) : len(module) + 1]]
+    if parts and sum(_path(layer)[: len(module)] == module for layer in every) > len(layers):
+        name = f"{name}.{parts[0]}–{parts[-1]}"
+    return f"{name}: {len(layers)} layers"
 
 
 def size(shape: list[int]) -> int:

@@ -1,56 +1,13 @@
-"""The index of a network's layers: which there are, what is called, in which order, with which shapes.
+"""The index of a network's layers: which there are, what is called, in which order, with which shapes."""
 
-A layer is a leaf module's call under its dotted path; later calls of one module get `:2`, `:3`.
-"""
-
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-# The field's kinds of layer, by the module's class; the first match counts.
-KINDS: list[tuple[str, tuple[type, ...]]] = [
-    ("conv", (nn.modules.conv._ConvNd,)),
-    ("linear", (nn.Linear, nn.Bilinear)),
-    ("pool", (nn.modules.pooling._MaxPoolNd, nn.modules.pooling._AvgPoolNd, nn.modules.pooling._LPPoolNd,
-              nn.modules.pooling._AdaptiveAvgPoolNd, nn.modules.pooling._AdaptiveMaxPoolNd)),
-    ("norm", (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, nn.RMSNorm)),
-    ("dropout", (nn.modules.dropout._DropoutNd,)),
-    ("reshape", (nn.Flatten, nn.Unflatten)),
-]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of one layer: its name, module, input and output, as they are, not copied."""
-
-    layer: str
-    path: str
-    module: nn.Module
-    input: Tensor
-    output: Tensor
-
-
-def kind(module: nn.Module) -> str:
-    """Give a layer's kind: conv, linear, pool, norm, activation, dropout, reshape or other."""
-    for name, classes in KINDS:
-        if isinstance(module, classes):
-            return name
-    return "activation" if type(module).__module__ == "torch.nn.modules.activation" else "other"
-
-
-def is_leaf(module: nn.Module) -> bool:
-    """Whether a module holds no others."""
-    return next(module.children(), None) is None
-
-
-def leaves(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Give the modules of a network that hold no others, each once, with their dotted paths."""
-    return ((path, module) for path, module in network.named_modules() if path and is_leaf(module))
+from convatlas.calls import Call, is_leaf, kind, leaves, watch
+from convatlas.receptive import Field, field_of
 
 
 class Extractor:
@@ -138,78 +95,52 @@ class Info(dict[str, Any]):
         )
 
 
-def call_name(path: str, calls: Counter[str]) -> str:
-    """Count one more call of the module at `path`, and name it: `path`, then `path:2`, `path:3`."""
-    calls[path] += 1
-    return path if calls[path] == 1 else f"{path}:{calls[path]}"
-
-
-@contextmanager
-def watch(network: nn.Module, see: Callable[[Call], None]) -> Iterator[None]:
-    """Show every call of a leaf module to `see` while the block runs.
-
-    The network runs in evaluation mode meanwhile, and is left as it was.
-    """
-    calls: Counter[str] = Counter()
-
-    def hook(path: str) -> Callable[..., None]:
-        def seen(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
-            given = inputs[0] if inputs else next(iter(named.values()))
-            see(Call(call_name(path, calls), path, module, given, output))
-
-        return seen
-
-    handles = [module.register_forward_hook(hook(path), with_kwargs=True) for path, module in leaves(network)]
-    training = [module for module in network.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-        for handle in handles:
-            handle.remove()
-
-
 @torch.no_grad()
 def index(
-    network: nn.Module, shape: tuple[int, ...], downsample_name: str = "downsample"
+    network: nn.Module,
+    shape: tuple[int, ...],
+    downsample_name: str = "downsample",
+    blocks: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """List the layers of `network` in execution order, for one input of `shape` (C, H, W).
 
-    One object a layer, as layers.json has it. A convolution's `role` is "main", or "downsample" within a
-    submodule called `downsample_name`. `receptive_field` is [height, width] in pixels of
-    the input that one value can depend on, borders not counted; null where it is not known.
-    Modules that the forward pass never calls come last, with `called` false.
+    One object a layer, as layers.json has it; composite modules named in `blocks` are layers too. A
+    convolution's `role` is "main", or "downsample" within a submodule called `downsample_name`.
+    `receptive_field` is [height, width] in pixels of the input that one value can depend on, borders
+    not counted; that of the value in row i and column j starts at `receptive_start` + (i, j) ×
+    `receptive_step`. null where it is not known. Modules that the forward pass never calls come last, with
+    `called` false.
     """
     layers: list[dict[str, Any]] = []
-    seen: dict[int, _Reach] = {}
-    alive: list[Tensor] = []  # so that no identity in `seen` is given out twice
+    fields: dict[int, Field | None] = {}
+    alive: list[Tensor] = []  # so that no identity in `fields` is given out twice
+    counted: set[str] = set()
 
     def see(call: Call) -> None:
-        reach = _reach(call, seen.get(id(call.input)), shape)
-        seen[id(call.output)] = reach
+        block = call.path in blocks and not is_leaf(network.get_submodule(call.path))
+        before = [fields.get(id(tensor)) for tensor in call.inputs]
+        field = fields.get(id(call.output)) if block else field_of(call, before)
+        fields[id(call.output)] = field
         alive.append(call.output)
-        first = call.layer == call.path
+        own = call.module if call.module is not None and call.path not in counted and not block else None
+        counted.add(call.path if own is not None else "")
         layers.append(
-            _described(call.layer, call.path, call.module)
-            | {"parameters": _parameters(call.module) if first else 0}
-            | {"input_shape": list(call.input.shape[1:]), "output_shape": list(call.output.shape[1:])}
-            | {"receptive_field": reach.size if reach else None, "called": True}
+            _described(call.layer, call.path, call.type, call.kind, call.module)
+            | {"parameters": _parameters(own), "called": True}
+            | {"input_shape": _shape(call.input), "output_shape": _shape(call.output)}
+            | _reach(field, shape[1:])
         )
 
     like = next(network.parameters(), torch.empty(0))
     x = torch.zeros(1, *shape, device=like.device, dtype=like.dtype)
-    seen[id(x)] = _Reach([1, 1], [1, 1])
-    with watch(network, see):
+    fields[id(x)] = Field.of_pixel(len(shape) - 1)
+    with watch(network, see, blocks):
         network(x)
     called = {layer["module"] for layer in layers}
     for path, module in leaves(network):
         if path not in called:
-            layers.append(
-                _described(path, path, module) | {"parameters": _parameters(module), "called": False}
-            )
+            uncalled = _described(path, path, type(module).__name__, kind(module), module)
+            layers.append(uncalled | {"parameters": _parameters(module), "called": False})
     downsamples = Extractor(network, downsample_name).downsamples
     convs = [layer for layer in layers if layer["kind"] == "conv"]
     for ordinal, layer in enumerate(convs, 1):
@@ -218,14 +149,36 @@ def index(
     return layers
 
 
-def _described(layer: str, path: str, module: nn.Module) -> dict[str, Any]:
+def blocks(network: nn.Module) -> list[str]:
+    """The dotted paths of a network's composite modules."""
+    return [path for path, module in network.named_modules() if path and not is_leaf(module)]
+
+
+def _reach(field: Field | None, shape: Sequence[int]) -> dict[str, Any]:
+    """A receptive field's entries in layers.json; one that is the whole input starts nowhere else."""
+    if field is None:
+        return {}
+    reach: dict[str, Any] = {"receptive_field": field.size(shape)}
+    if not field.whole:
+        reach |= {"receptive_start": list(field.first), "receptive_step": list(field.step)}
+    return reach
+
+
+def _shape(tensor: Tensor) -> list[int]:
+    """A tensor's shape without the batch axis, where the first axis is one."""
+    return list(tensor.shape[1:] if tensor.ndim and tensor.shape[0] == 1 else tensor.shape)
+
+
+def _described(
+    layer: str, path: str, type_name: str, kind_name: str, module: nn.Module | None
+) -> dict[str, Any]:
     """Every key of layers.json, with what is known from the module alone."""
-    axes = 2
+    axes = next((n for n in (1, 2, 3) if type(module).__name__.endswith(f"{n}d")), 2)
     return {
         "name": layer,
         "module": path,
-        "type": type(module).__name__,
-        "kind": kind(module),
+        "type": type_name,
+        "kind": kind_name,
         "input_shape": None,
         "output_shape": None,
         "kernel": _tuple(getattr(module, "kernel_size", None), axes),
@@ -235,6 +188,8 @@ def _described(layer: str, path: str, module: nn.Module) -> dict[str, Any]:
         "groups": getattr(module, "groups", None),
         "parameters": 0,
         "receptive_field": None,
+        "receptive_start": None,
+        "receptive_step": None,
         "ordinal": None,
         "role": None,
         "called": True,
@@ -248,34 +203,10 @@ def _tuple(value: Any, axes: int) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters(recurse=False))
-
-
-@dataclass(frozen=True)
-class _Reach:
-    """How far a value reaches into the input: its receptive field, and the step between neighbours."""
-
-    size: list[int]
-    step: list[int]
-
-
-def _reach(call: Call, before: _Reach | None, shape: tuple[int, ...]) -> _Reach | None:
-    """Follow the receptive field through one layer (Dumoulin & Visin, arXiv 1603.07285, chapter 2)."""
-    if before is None:
-        return None
-    if kind(call.module) == "linear":  # every value may depend on the whole input
-        return _Reach(list(shape[1:]), before.step)
-    pointwise = kind(call.module) in ("activation", "dropout", "reshape")
-    if pointwise or isinstance(call.module, nn.modules.batchnorm._BatchNorm | nn.Identity):
-        return before
-    if not hasattr(call.module, "kernel_size") or getattr(call.module, "transposed", False):
-        return None  # not of a kind that says how far it looks
-    axes = call.output.ndim - 2
-    kernel, stride, dilation = (
-        _tuple(getattr(call.module, name, 1), axes) for name in ("kernel_size", "stride", "dilation")
-    )
-    size = [
-        s + (k - 1) * d * j for s, k, d, j in zip(before.size, kernel, dilation, before.step, strict=True)
-    ]
-    return _Reach(size, [j * s for j, s in zip(before.step, stride, strict=True)])
+def _parameters(module: nn.Module | None) -> int:
+    """The numbers that a module learned, those apart that its children did."""
+    if module is None:
+        return 0
+    own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+    weights = getattr(module, "parametrizations", None)  # where those of a parametrised layer are kept
+    return own + sum(parameter.numel() for parameter in weights.parameters()) if weights else own

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,26 +64,75 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path} is damaged ({error}); delete it and run again") from error
 
 
-def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write named arrays, uncompressed, in the order given; the same arrays give the same bytes.
+@contextmanager
+def npz_writer(path: str | Path, compress: bool = False) -> Iterator[Callable[[str, np.ndarray], None]]:
+    """Give a function that adds a named array to an npz, which takes its place when the block succeeds.
 
-    Not np.savez: an array there may not be called "file", which a layer may.
+    One array is in memory at a time; the same arrays in the same order give the same bytes. Not np.savez:
+    an array there may not be called "file", which a layer may.
     """
+    method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
     with whole(path) as aside, zipfile.ZipFile(aside, "w") as archive:
+
+        def write(name: str, array: np.ndarray) -> None:
+            entry = zipfile.ZipInfo(f"{name}.npy")
+            entry.compress_type = method
+            array = np.ascontiguousarray(array) if array.ndim else array
+            with archive.open(entry, "w", force_zip64=True) as member:
+                header = np.lib.format.header_data_from_array_1_0(array)
+                np.lib.format.write_array_header_1_0(member, header)
+                member.write(array.reshape(-1).view(np.uint8).data)  # no copy, as write_array makes
+
+        yield write
+
+
+def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray], compress: bool = False) -> None:
+    """Write named arrays, uncompressed by default, in the order given."""
+    with npz_writer(path, compress) as write:
         for name, array in arrays.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
+            write(name, np.asarray(array))
+
+
+class Npz(Mapping[str, np.ndarray]):
+    """The arrays of an npz, in the order in which they were written, each read when it is asked for.
+
+    Raises UserError where the file, or an array in it, is missing or damaged.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+        with self._named():
+            self._archive = np.load(path, allow_pickle=False)
+            self._names = list(self._archive.files)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise UserError(f"{self.path} is missing; run the stage that writes it") from error
+        except Exception as error:  # numpy and zipfile raise many kinds for one fault
+            raise UserError(f"{self.path} is damaged ({error}); delete it and run again") from error
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._names:
+            raise KeyError(name)
+        with self._named():
+            return self._archive[f"{name}.npy"]  # the member's name: a layer may be called `a.npy` itself
+
+    def __contains__(self, name: object) -> bool:  # a Mapping's own would read the array
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:
     """Read every array of an npz, in the order in which they were written."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; run the stage that writes it") from error
-    except Exception as error:  # numpy and zipfile raise many kinds for one fault
-        raise UserError(f"{path} is damaged ({error}); delete it and run again") from error
+    return dict(Npz(path))
 
 
 def sha256(*paths: str | Path) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from convatlas.drawing import Drawing, draw
-from convatlas.files import read_json, read_npz, whole
+from convatlas.files import Npz, read_json, whole
 
 SITE = Path(__file__).resolve().parent.parent / "workflow/site"
 KINDS = {
@@ -22,6 +22,7 @@ KINDS = {
     "maps": "Feature maps",
     "values": "Values",
     "pairs": "Filters beside their maps",
+    "classical": "Classical features",
     "deconv": "What caused it",
     "curves": "Training curves",
     "confusion": "Confusion matrix",
@@ -39,12 +40,14 @@ class Page:
     images: list[dict[str, Any]]
     plates: list[dict[str, Any]]
     timing: dict[str, Any]
-    dataset: dict[str, Any]
+    dataset: dict[str, Any] | None
+    matched: dict[str, Any]
+    rectified: bool
     drawing: Drawing
     findings: list[str]
 
     @classmethod
-    def read(cls, results: Path, data: Path, name: str) -> "Page":
+    def read(cls, results: Path, data: Path, name: str, rectified: bool) -> "Page":
         folder = results / name
         network = read_json(folder / "network.json")
         layers = read_json(folder / "layers.json")
@@ -61,7 +64,9 @@ class Page:
             images,
             plates,
             read_json(folder / "timing.json"),
-            read_json(data / network["dataset"] / "dataset.json"),
+            read_json(data / network["dataset"] / "dataset.json") if network["dataset"] else None,
+            matched(folder),
+            rectified,
             draw(layers),
             findings(folder, layers, images, metrics, network["classes"]),
         )
@@ -85,11 +90,14 @@ def build(
     `run` holds what may differ between two clean runs (dates, durations, machine, commit);
     it appears on provenance.html alone.
     """
-    pages = [Page.read(results, data, name) for name in names]
+    pages = [
+        Page.read(results, data, name, config["networks"][name]["views"]["deconv"]["rectify"])
+        for name in names
+    ]
     shared = {
         "title": config["title"],
         "pages": pages,
-        "datasets": {page.network["dataset"]: page.dataset for page in pages},
+        "datasets": {page.network["dataset"]: page.dataset for page in pages if page.dataset},
         "kinds": KINDS,
         "run_id": run_id(config, pages),
         "config": config,
@@ -139,6 +147,20 @@ def arithmetic(layer: dict[str, Any]) -> str | None:
     return f"⌊({size} + 2·{padding} − {dilation}·({kernel} − 1) − 1) / {stride}⌋ + 1 = {result}"
 
 
+def matched(folder: Path) -> dict[str, Any]:
+    """How many units of each layer resemble a classical feature, and the three likest."""
+    given = read_json(folder / "classical/units.json")
+    rows = []
+    for layer, like in given["layers"].items():
+        found = [(unit, match) for unit, match in enumerate(like["units"]) if match]
+        found.sort(key=lambda pair: -abs(pair[1]["r"]))
+        rows.append(
+            {"layer": layer, "units": len(like["units"]), "matched": len(found)}
+            | {"baseline": like["baseline"], "best": found[:3]}
+        )
+    return {"threshold": given["threshold"], "rows": rows}
+
+
 def findings(
     folder: Path,
     layers: list[dict[str, Any]],
@@ -168,10 +190,10 @@ def _confused(metrics: dict[str, Any], classes: list[str]) -> str | None:
 def _silent(folder: Path, layers: list[dict[str, Any]], images: list[dict[str, Any]]) -> list[str]:
     """Units that stay at zero on every image looked at, and the sparsest layer, after the activations."""
     names = [layer["name"] for layer in layers if layer["kind"] == "activation" and layer["called"]]
-    arrays = [read_npz(folder / f"activations/{image['name']}.npz") for image in images]
+    arrays = [Npz(folder / f"activations/{image['name']}.npz") for image in images]
     said, zeros = [], {}
     for name in names:
-        values = np.stack([a[name].reshape(len(a[name]), -1) for a in arrays], axis=1)
+        values = np.stack([_flat(a[name]) for a in arrays], axis=1)
         if values.min() < 0:
             continue
         silent = np.flatnonzero(values.max(axis=(1, 2)) == 0)
@@ -188,6 +210,10 @@ def _silent(folder: Path, layers: list[dict[str, Any]], images: list[dict[str, A
             f"{sparsest} is the sparsest layer: {100 * zeros[sparsest]:.0f} % of its values are zero here."
         )
     return said
+
+
+def _flat(output: np.ndarray) -> np.ndarray:
+    return output.reshape(len(output), -1)
 
 
 def durations(logs: Path, names: list[str]) -> list[dict[str, Any]]:

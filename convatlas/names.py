@@ -10,12 +10,17 @@ from typing import Any
 
 from convatlas import UserError
 
+LISTED = 24  # names that a message lists at most
+
 
 def nearest(name: object, names: Sequence[str]) -> str:
-    """Say which of `names` was meant, if one is near, and list them all."""
-    close = get_close_matches(str(name), names, n=1)
+    """Say which of `names` was meant, if one is near, and list them: the nearest, where they are many."""
+    close = get_close_matches(str(name), names, n=LISTED)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}there are: {', '.join(names) or 'none'}"
+    if len(names) <= LISTED:
+        return f"{hint}there are: {', '.join(names) or 'none'}"
+    first = list(dict.fromkeys([*close, *names]))[:LISTED]
+    return f"{hint}there are: {', '.join(first)} and {len(names) - LISTED} more"
 
 
 def slug(text: str) -> str:
@@ -25,12 +30,13 @@ def slug(text: str) -> str:
 
 
 def image_names(images: dict[str, Any]) -> list[str]:
-    """Name the images looked at, in order: `digit-<d>`, `test-<index>`, the slug of a file's stem.
+    """Name the images looked at, in order: `digit-<d>`, `test-<index>`, a photograph's, a slug of a stem.
 
     `images` is the section of the config; names that collide get `-2`, `-3`.
     """
     names = [f"digit-{digit}" for digit in images.get("digits", [])]
     names += [f"test-{index:05d}" for index in test_indices(images)]
+    names += images.get("photographs", [])
     for path in images.get("files", []):
         stem = slug(Path(path).stem)
         name, copies = stem, 1
@@ -46,11 +52,14 @@ def test_indices(images: dict[str, Any]) -> list[int]:
     return list(dict.fromkeys([*range(images.get("first", 0)), *images.get("indices", [])]))
 
 
-def choose_layers(layers: list[dict[str, Any]], wanted: str | list[str | int], key: str) -> list[str]:
+def choose_layers(
+    layers: list[dict[str, Any]], wanted: str | list[str | int], key: str, also: Sequence[str] = ()
+) -> list[str]:
     """Give the names of the called layers that `wanted` asks for, in execution order.
 
     `layers` is layers.json; `wanted` is "all", or names, globs, and ordinals of convolutions,
-    from 1. Raises UserError, which names `key`, the place in the config, where one matches nothing.
+    from 1. Raises UserError, which names `key`, the place in the config, where one matches nothing, and
+    what there is: layers, and `also` what can be asked for besides.
     """
     called = [layer for layer in layers if layer["called"]]
     names = [layer["name"] for layer in called]
@@ -65,7 +74,7 @@ def choose_layers(layers: list[dict[str, Any]], wanted: str | list[str | int], k
             )
         else:
             found = [name for name in names if fnmatchcase(name, item)]
-            allowed = nearest(item, names)
+            allowed = nearest(item, [*names, *also])
         if not found:
             raise UserError(f"{key}: no layer {item!r}; {allowed}")
         chosen.update(found)

@@ -1,104 +1,109 @@
 """Networks, built from the config or loaded from disk, each with its preprocessing."""
 
-import importlib
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from convatlas import UserError
+from convatlas.factories import Factory, find, told
 from convatlas.files import read_json
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """From pixels to what a network expects: resize, scale to 0..1, subtract `mean`, divide by `std`."""
-
-    size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @classmethod
-    def of(cls, given: dict[str, Any], key: str = "input") -> "Preprocessing":
-        """Check a config's `input`, completed by the architecture's; `key` is its place in the config."""
-        if len(given["mean"]) != len(given["std"]) or len(given["mean"]) not in (1, 3):
-            raise UserError(
-                f"{key}: mean {given['mean']} and std {given['std']} must have one number a channel, 1 or 3"
-            )
-        return cls(given["size"], tuple(given["mean"]), tuple(given["std"]))
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """The shape (C, H, W) of one image as the network sees it."""
-        return len(self.mean), self.size, self.size
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Map (N, C, H, W) uint8 to (N, C, size, size) float32."""
-        x = pixels.float() / 255
-        if x.shape[-2:] != (self.size, self.size):
-            x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
-        mean, std = (x.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
-        return (x - mean) / std
-
-    def read(self, path: str | Path) -> Tensor:
-        """Read an image file, upright and on white, as (1, C, H, W) uint8, grey or RGB as needed."""
-        mode = "L" if len(self.mean) == 1 else "RGB"
-        try:
-            with Image.open(path) as image:
-                image = ImageOps.exif_transpose(image)
-                if image.mode.startswith("I"):  # 16 bits, which convert() would clip
-                    eight_bits = np.clip(np.round(np.asarray(image) / 257), 0, 255)
-                    image = Image.fromarray(eight_bits.astype(np.uint8))
-                if image.has_transparency_data:
-                    image = Image.alpha_composite(
-                        Image.new("RGBA", image.size, "white"), image.convert("RGBA")
-                    )
-                image = image.convert(mode)
-        except UnidentifiedImageError as error:
-            raise UserError(f"{path} is no image that can be read") from error
-        except Exception as error:  # Pillow's readers raise many kinds for one damaged file
-            raise UserError(f"cannot read the image {path}: {error}") from error
-        pixels = np.atleast_3d(np.asarray(image))
-        return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
+from convatlas.preprocessing import GREY, IMAGENET, Preprocessing, completed
+from convatlas.sources import ZOO
 
 
 def build(
-    settings: dict[str, Any], classes: Sequence[str], seed: int, key: str = "input"
+    settings: dict[str, Any],
+    classes: Sequence[str] | None,
+    seed: int,
+    key: str = "network",
+    state: dict[str, Tensor] | None = None,
 ) -> tuple[nn.Module, Preprocessing]:
-    """Build a network's architecture with fresh weights drawn from `seed`.
+    """Build a network's architecture with fresh weights drawn from `seed`, in evaluation mode.
 
-    `settings` is the network's entry in the config; what its `input` names overrides the
-    preprocessing that comes with the architecture, and `key` is where that stands.
+    `settings` is the network's entry in the config, and `key` its place there. What its `input`
+    names overrides the preprocessing that comes with the architecture or the weights; `classes`,
+    where known, is passed on to a function that takes it. Where `settings` names torchvision's
+    weights, `state` is what their file holds, or None to leave the network untrained.
     """
-    name = settings["architecture"]
-    architecture = importlib.import_module(f"convatlas.architectures.{name}")
-    preprocessing = Preprocessing.of({**architecture.INPUT, **settings.get("input", {})}, key)
+    factory = factory_of(settings, key, state)
     torch.manual_seed(seed)
-    network = getattr(architecture, name)(classes=len(classes)).eval()
-    try:
-        with torch.no_grad():
-            network(torch.zeros(1, *preprocessing.shape))
-    except RuntimeError as error:
-        raise UserError(
-            f"{key}: {name} does not take an input of shape {preprocessing.shape}: {error}"
-        ) from error
+    network = factory(factory.arguments(settings.get("arguments") or {}, classes), key).eval()
+    given = settings.get("input") or {}
+    known = {**_assumed(network), **(factory.input or {})}
+    preprocessing = Preprocessing.of(completed(known, given), f"{key}.input")
+    _try(network, preprocessing, factory, "size" in {**given, **(factory.input or {})}, key)
     return network, preprocessing
 
 
-def load(folder: str | Path) -> tuple[nn.Module, Preprocessing, dict[str, Any]]:
-    """Load a trained network, its preprocessing and its network.json from results/<network>/."""
-    description = read_json(Path(folder) / "network.json")
-    settings = {"architecture": description["architecture"], "input": description["preprocessing"]}
-    network, preprocessing = build(settings, description["classes"], seed=0)
+def factory_of(settings: dict[str, Any], key: str, state: dict[str, Tensor] | None = None) -> Factory:
+    """Give the function that makes a network, as its entry in the config names it."""
+    architecture, weights = settings["architecture"], settings.get("weights")
+    if not architecture.startswith(ZOO):
+        return find(architecture, key)
+    from convatlas import zoo  # noqa: PLC0415  torchvision takes seconds to import
+
+    return zoo.factory(architecture, weights if isinstance(weights, str) else None, state, key)
+
+
+def _assumed(network: nn.Module) -> dict[str, Any]:
+    """What is assumed of a network of which nothing is known: ImageNet's input, or grey for one channel."""
+    channels = [module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)]
+    return GREY if channels[:1] == [1] else IMAGENET
+
+
+def _try(network: nn.Module, preprocessing: Preprocessing, factory: Factory, known: bool, key: str) -> None:
+    """Run a network once. Raises UserError where it does not take its input, which says what to change."""
+    shape = f"an input of shape {preprocessing.shape}"
+    if not known:
+        shape += f" (assumed: neither {key}.input nor an INPUT beside the function says its size)"
+    try:
+        output(network, preprocessing)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        advice = f"change {key}.input.size to what the network was made for, or raise it"
+        if "channels" in str(error):
+            advice = f"give {key}.input.mean and std as many numbers as it takes channels, 1 or 3"
+        raise UserError(
+            f"{key}.input: {factory.architecture} does not take {shape}: {told(error)}; {advice}"
+        ) from error
+    except Exception as error:
+        raise UserError(
+            f"{key}.architecture: {factory.architecture} failed on {shape}: {told(error)}"
+        ) from error
+
+
+@torch.no_grad()
+def output(network: nn.Module, preprocessing: Preprocessing) -> Tensor | None:
+    """Give what a network makes of a black image: its main output, or None where that is no tensor."""
+    made = main_output(network(torch.zeros(1, *preprocessing.shape, device=device_of(network))))
+    return made if isinstance(made, Tensor) else None
+
+
+def main_output(made: Any) -> Any:
+    """The output that counts of a network that gives several: `out`, `logits`, or the first."""
+    while isinstance(made, dict | tuple | list) and made:
+        if isinstance(made, dict):
+            made = made.get("out", next(iter(made.values())))
+        else:
+            made = getattr(made, "logits", made[0])
+    return made
+
+
+def class_count(network: nn.Module, preprocessing: Preprocessing) -> int | None:
+    """How many classes a network tells apart: the K of an output (N, K); None where it gives another."""
+    made = output(network, preprocessing)
+    return made.shape[1] if made is not None and made.ndim == 2 and len(made) == 1 else None
+
+
+def load(folder: str | Path) -> tuple[nn.Module, Preprocessing]:
+    """Load a network with its weights, and its preprocessing, from results/<network>/."""
+    key = f"networks.{Path(folder).name}"
+    network, preprocessing = build_like(read_json(Path(folder) / "network.json"), seed=0, key=key)
     weights = Path(folder) / "weights.safetensors"
     try:
         network.load_state_dict(load_file(weights))
@@ -106,25 +111,36 @@ def load(folder: str | Path) -> tuple[nn.Module, Preprocessing, dict[str, Any]]:
         raise UserError(
             f"{weights} is damaged or of another network ({error}); delete it and run again"
         ) from error
-    return network.eval().requires_grad_(False), preprocessing, description
+    return network.eval().requires_grad_(False), preprocessing
 
 
-def described(preprocessing: Preprocessing) -> dict[str, Any]:
-    """Its entry in network.json, from which `load` makes it again."""
-    return {
-        key: list(value) if isinstance(value, tuple) else value
-        for key, value in asdict(preprocessing).items()
+def build_like(
+    description: dict[str, Any], seed: int, key: str = "network"
+) -> tuple[nn.Module, Preprocessing]:
+    """Build the network that a network.json describes, untrained, and its preprocessing."""
+    settings = {
+        "architecture": description["architecture"],
+        "arguments": description["arguments"],
+        "weights": description["weights"].get("name"),
+        "input": description["preprocessing"],
     }
+    network, preprocessing = build(settings, None, seed, key)
+    return network.requires_grad_(False), preprocessing
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network is; the CPU for one without parameters."""
+    return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
 
 
 def choose_device(name: str) -> torch.device:
-    """Give the device that `auto`, `cpu` or `cuda` means here, set to compute reproducibly."""
+    """Give the device that `auto`, `cpu` or `cuda` means here, set to compute reproducibly where it can."""
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError(
             f"device: cuda was asked for, but torch {torch.__version__} sees no CUDA device here; "
             "use auto or cpu, or run where there is one"
         )
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS needs to be deterministic
-    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms, less seconds of imports
+    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms, less seconds of imports
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 means it
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

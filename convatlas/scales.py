@@ -111,11 +111,15 @@ class Scales:
         scale = self._of[layer]
         return ("−max" if scale.is_diverging else "min" if scale.low else "0", "max" if scale.high else "0")
 
-    def words(self, layer: str, what: str = "tiles") -> str:
-        """Say for a caption which tiles share the scale and what its colours mean."""
+    def words(self, layer: str, what: str = "tiles", dense: bool = False) -> str:
+        """Say for a caption which tiles share the scale and what its colours mean.
+
+        On a `dense` plate no tile has room for its scale's end.
+        """
         if self.choice == "per_tile":
+            printed = "" if dense else ", its end printed above it"
             return (
-                f"Each tile has a scale of its own, its end printed above it, so {what} cannot be compared "
+                f"Each tile has a scale of its own{printed}, so {what} cannot be compared "
                 f"by colour: {self._of[layer].words}."
             )
         over = " with those of the other layers drawn" if self.choice == "shared" else ""

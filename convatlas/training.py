@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convatlas.networks import Preprocessing
+from convatlas.networks import main_output
+from convatlas.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +111,8 @@ def _one_epoch(
     hits = torch.zeros((), device=train.labels.device)
     for batch in _batches(train, settings["batch_size"], torch.randperm(len(train), generator=shuffle)):
         images = shifted(batch.images, settings["shift"], shuffle)
+        if settings["flip"]:
+            images = flipped(images, shuffle)
         logits = _forward(network, preprocessing, images, precision)
         loss = F.cross_entropy(logits.float(), batch.labels)
         optimizer.zero_grad(set_to_none=True)
@@ -137,6 +140,12 @@ def shifted(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
         rows,
         columns,
     ]
+
+
+def flipped(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror about half of the images (N, C, H, W), left to right."""
+    chosen = torch.randint(2, (len(images), 1, 1, 1), generator=generator).to(images.device)
+    return torch.where(chosen.bool(), images.flip(3), images)
 
 
 def epochs_within(settings: dict[str, Any], steps: int) -> int:
@@ -195,7 +204,7 @@ def choose_precision(name: str, device: torch.device) -> str:
 def _forward(network: nn.Module, preprocessing: Preprocessing, images: Tensor, precision: str) -> Tensor:
     x = preprocessing(images).to(memory_format=torch.channels_last)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        return network(x)
+        return main_output(network(x))
 
 
 def _batches(split: Split, size: int, order: Tensor) -> Iterator[Split]:

@@ -3,14 +3,16 @@
 import argparse
 
 from convatlas import cli
-from convatlas.datasets import describe, prepare_mnist
+from convatlas.datasets import describe, prepare
 
 
 def main(given: argparse.Namespace) -> None:
-    source, mirrors = given.settings["source"], given.settings["mirrors"]
-    prepare_mnist(given.output, source, mirrors, key=f"datasets.{given.name}.source")
+    prepare(given.output, given.settings, f"datasets.{given.name}")
     made = describe(given.output)
-    cli.log.info("%s: %d training and %d test images", made["title"], *map(sum, made["counts"].values()))
+    counts = {split: sum(made["counts"][split]) for split in ("train", "test")}
+    told = " and ".join(f"{n:,} {split} images" for split, n in counts.items() if n)
+    classes = f" of {len(made['classes'])} classes" if made["classes"] else ""
+    cli.log.info("%s: %s%s", made["title"], told, classes)
 
 
 if __name__ == "__main__":

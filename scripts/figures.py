@@ -4,18 +4,17 @@ import argparse
 from pathlib import Path
 
 from convatlas import cli
-from convatlas.figures import Drawer
+from convatlas.figures import draw
 from convatlas.files import whole, write_json
 from convatlas.plates import save, style
 
 
 def main(given: argparse.Namespace) -> None:
     output = Path(given.output)
-    drawer = Drawer(output, given.name, given.settings)
     with whole(output / "figures") as folder, style():
         folder.mkdir()
         plates = []
-        for plate in drawer.draw():
+        for plate in draw(output, given.name, given.settings):
             save(plate.figure, folder / plate.file, given.settings["pdf"])
             plates.append(plate.described(given.settings["pdf"]))
         write_json(folder / "plates.json", plates)

@@ -1,37 +1,42 @@
-"""Record a trained network: its layers, its filters, and every activation on the images looked at."""
+"""Record a network: its layers, its filters, and every activation on the images looked at."""
 
 import argparse
 from pathlib import Path
 
 import torch
 
-from convatlas import activations, cli, datasets, networks
-from convatlas.extractor import index
+from convatlas import activations, cli, datasets, extractor, networks
 from convatlas.files import whole, write_json, write_npz
-from convatlas.images import choose
+from convatlas.images import choose, probabilities
+from convatlas.names import choose_layers
 
 
 def main(given: argparse.Namespace) -> None:
     torch.set_num_threads(given.threads)
     device = networks.choose_device(given.device)
-    output = Path(given.output)
-    network, preprocessing, _ = networks.load(output)
+    output, settings = Path(given.output), given.settings
+    network, preprocessing = networks.load(output)
     network.to(device)
-    write_json(output / "layers.json", index(network, preprocessing.shape))
+    composite = extractor.blocks(network)
+    blocks = [name for name in settings["layers"] if name in composite]
+    layers = extractor.index(network, preprocessing.shape, settings["downsample_name"], blocks)
+    choose_layers(layers, settings["layers"], f"networks.{given.name}.views.layers", also=composite)
+    write_json(output / "layers.json", layers)
     write_npz(
         output / "filters.npz", {name: w.cpu().numpy() for name, w in activations.filters(network).items()}
     )
 
+    test = datasets.load(given.data, "test") if given.data else None
     key = f"networks.{given.name}.images"
-    test = datasets.load(given.data, "test")
+    kept = settings["record"]
     described = []
     with whole(output / "activations") as folder:
         folder.mkdir()
-        for image in choose(given.settings, network, preprocessing, *test, device, key):
-            found = activations.record(network, image.x)
-            activations.write(folder / f"{image.name}.npz", found, 0)
-            described.append(image.described(next(reversed(found.outputs.values())).softmax(1)[0]))
-            cli.log.info("recorded %d layers on %s", len(found.outputs), image.name)
+        for image in choose(settings["images"], network, preprocessing, test, device, key):
+            path = folder / f"{image.name}.npz"
+            made = activations.stream(network, image.x, path, blocks, kept["dtype"], kept["compress"])
+            described.append(image.described(probabilities(made)))
+            cli.log.info("recorded %s: %.1f MB", image.name, path.stat().st_size / 1e6)
     write_json(output / "images.json", described)
 
 
@@ -40,9 +45,10 @@ if __name__ == "__main__":
     cli.add_section(
         parser,
         "network",
-        'the images looked at, {"first": 5}',
+        '{"images": {"first": 5}, "record": {"dtype": "float32", "compress": false}, "downsample_name": '
+        '"downsample", "layers": []}; `layers` names those that will be asked for, composite modules too',
         "its folder, results/<network>, where its weights are",
     )
-    parser.add_argument("--data", required=True, help="the data set's folder, data/<dataset>")
+    parser.add_argument("--data", help="the data set's folder, data/<dataset>, if it has one")
     cli.add_compute(parser)
     cli.run(main, parser)

@@ -15,6 +15,7 @@ TINY = {
     "networks": {
         "simple_cnn": {"training": {"epochs": 2}, "images": {"first": 2, "indices": [7]}},
         "lenet5": {},  # as shipped
+        "resnet18": None,  # tests/test_any_network.py has smaller ones
     }
 }
 

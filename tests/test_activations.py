@@ -1,5 +1,6 @@
 """What is recorded, against the same networks written out in torch.nn.functional."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convatlas import activations
-from convatlas.activations import filters, record, switches
+from convatlas import UserError
+from convatlas.activations import each, filters, record, stream, switches
 from convatlas.architectures.lenet5 import lenet5
 from convatlas.architectures.simple_cnn import simple_cnn
 
@@ -145,7 +146,7 @@ def test_later_calls_of_one_module_are_recorded_apart() -> None:
 
     x = images(1, 8)
     found = record(Twice(), x)
-    assert list(found.outputs) == ["relu", "pool", "relu:2", "pool:2"]
+    assert list(found.outputs) == ["relu", "pool", "sub", "relu:2", "pool:2"]
     assert list(found.switches) == ["pool", "pool:2"]
     assert torch.equal(found.outputs["pool"], F.max_pool2d(x.relu(), 2))
     assert torch.equal(found.outputs["relu:2"], (found.outputs["pool"] - 0.5).relu())
@@ -193,7 +194,7 @@ def test_switches_point_at_the_first_maximum_of_each_window(
 
 
 def test_unpooling_with_the_files_switches_puts_the_maxima_back(lenet: nn.Sequential, tmp_path: Path) -> None:
-    activations.write(tmp_path / "a.npz", record(lenet, images(2, 28)), 1)
+    stream(lenet, images(1, 28), tmp_path / "a.npz")
     with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
         for pool, below in (("pool1", "relu1"), ("pool2", "relu2")):
             places = file[f"{pool}@switches"]
@@ -212,43 +213,122 @@ def test_unpooling_with_the_files_switches_puts_the_maxima_back(lenet: nn.Sequen
 
 
 @pytest.mark.parametrize(("name", "keys"), [("lenet", LENET5), ("simple", SIMPLE_CNN)])
-def test_a_file_holds_one_image_in_execution_order(
+def test_a_file_holds_what_is_recorded_in_execution_order(
     name: str, keys: list[str], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     network = request.getfixturevalue(name)
-    x = images(3, 28 if name == "lenet" else 50)
+    x = images(1, 28 if name == "lenet" else 50)
     found = record(network, x)
-    activations.write(tmp_path / "a.npz", found, 2)
+    output = stream(network, x, tmp_path / "a.npz")
+    assert torch.equal(output, network(x))
     with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
         assert file.files == keys
-        assert np.array_equal(file["input"], x[2].numpy())
+        assert np.array_equal(file["input"], x[0].numpy())
         for layer, output in found.outputs.items():
             assert file[layer].dtype == np.float32
-            assert np.array_equal(file[layer], output[2].numpy()), layer
+            assert np.array_equal(file[layer], output[0].numpy()), layer
+        for layer, places in found.switches.items():
+            assert file[layer + "@switches"].dtype == np.int32
+            assert np.array_equal(file[layer + "@switches"], places[0].numpy()), layer
 
 
-def test_what_is_written_is_read_back(lenet: nn.Sequential, tmp_path: Path) -> None:
-    found = record(lenet, images(3, 28))
-    paths = [tmp_path / f"{n}.npz" for n in range(3)]
-    for n, path in enumerate(paths):
-        activations.write(path, found, n)
-    again = activations.read(paths)
-    assert torch.equal(again.input, found.input)
-    for kept in ("outputs", "switches"):
-        one, other = getattr(found, kept), getattr(again, kept)
-        assert list(one) == list(other)
-        for layer in one:
-            assert one[layer].dtype == other[layer].dtype
-            assert torch.equal(one[layer], other[layer]), layer
-    backwards = activations.read(paths[::-1])
-    assert torch.equal(backwards.input, found.input.flip(0))
+class Residual(nn.Module):
+    """Everything in place, a functional pool, no batch axis where it ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.relu = nn.Conv2d(1, 1, 3, padding=1), nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.conv(x))
+        y += x
+        return F.max_pool2d(F.relu_(y), 3, 2, 1).mT.flatten(1).sum(1).mul_(2)
 
 
-def test_a_record_moves_whole(lenet: nn.Sequential) -> None:
-    moved = record(lenet, images(1, 28)).to(torch.device("meta"))
-    tensors = [moved.input, *moved.outputs.values(), *moved.switches.values()]
-    assert len(tensors) == len(LENET5)
-    assert {tensor.device.type for tensor in tensors} == {"meta"}
+def test_what_changes_in_place_is_written_as_it_was(tmp_path: Path) -> None:
+    network, x = nn.Sequential(Residual(), nn.Flatten(0)), images(1, 9)
+    found = record(network, x)
+    names = ["0.conv", "0.relu", "0/add", "0/relu", "0/max_pool2d", "0/flatten", "0/mul", "1"]
+    assert list(found.outputs) == names
+    expected = F.conv2d(x, network[0].conv.weight, network[0].conv.bias, padding=1)
+    for layer, step in zip(names, (lambda y: y, F.relu, lambda y: y + x, F.relu), strict=False):
+        expected = step(expected)
+        assert torch.equal(found.outputs[layer], expected), layer
+    stream(network, x, tmp_path / "a.npz", blocks=["0"])
+    with np.load(tmp_path / "a.npz") as file:
+        assert [name for name in file.files if name != "0/max_pool2d@switches"] == [
+            "input",
+            *names[:-1],
+            "0",
+            "1",
+        ]
+        for layer in names:
+            assert np.array_equal(file[layer], found.outputs[layer].numpy().reshape(file[layer].shape)), layer
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_files_are_the_same_bytes_twice(
+    lenet: nn.Sequential, tmp_path: Path, dtype: str, compress: bool
+) -> None:
+    x = images(1, 28)
+    for name in "ab":
+        stream(lenet, x, tmp_path / name, dtype=dtype, compress=compress)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a") as archive:
+        assert {member.compress_type == zipfile.ZIP_DEFLATED for member in archive.infolist()} == {compress}
+
+
+def test_half_precision_rounds_activations_alone(lenet: nn.Sequential, tmp_path: Path) -> None:
+    x = images(1, 28)
+    found = record(lenet, x)
+    stream(lenet, x, tmp_path / "a.npz", dtype="float16")
+    with np.load(tmp_path / "a.npz") as file:
+        assert file["input"].dtype == np.float32
+        assert np.array_equal(file["input"], x[0].numpy())
+        assert file["pool1@switches"].dtype == np.int32
+        for layer, output in found.outputs.items():
+            assert file[layer].dtype == np.float16
+            assert np.array_equal(file[layer], output[0].numpy().astype(np.float16)), layer
+
+
+def test_what_half_precision_cannot_hold_is_an_error_that_names_the_layer(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1))
+    nn.init.constant_(network[1].weight, 1e6)
+    with pytest.raises(UserError, match=r"record\.dtype: 1 reaches .*float16 ends at 65,504; take float32"):
+        stream(network, images(1, 4), tmp_path / "a.npz", dtype="float16")
+    assert list(tmp_path.iterdir()) == []
+    stream(network, images(1, 4), tmp_path / "a.npz")
+
+
+def test_an_infinite_activation_is_no_fault_of_half_precision(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 1, 1))
+    nn.init.constant_(network[0].weight, torch.inf)
+    stream(network, images(1, 4), tmp_path / "a.npz", dtype="float16")
+    with np.load(tmp_path / "a.npz") as file:
+        assert np.isinf(file["0"]).all()
+
+
+@pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt])
+def test_an_interrupted_recording_leaves_no_file(
+    lenet: nn.Sequential, tmp_path: Path, fault: type[BaseException]
+) -> None:
+    def fails(*_: object) -> None:
+        assert list(tmp_path.rglob("a.npz"))  # it was being written
+        raise fault
+
+    lenet.fc1.register_forward_hook(fails)
+    with pytest.raises(fault):
+        stream(lenet, images(1, 28), tmp_path / "a.npz")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_each_shows_what_is_recorded(lenet: nn.Sequential) -> None:
+    x, shown = images(1, 28), {}
+    each(lenet, x, ["relu2", "conv1"], lambda layer, array: shown.update({layer: array.copy()}))
+    found = record(lenet, x).outputs
+    assert list(shown) == ["conv1", "relu2"]
+    assert all(np.array_equal(array, found[layer][0].numpy()) for layer, array in shown.items())
 
 
 # Filters.

@@ -19,15 +19,34 @@ from convatlas.config import resolve
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+SHIPPED = (ROOT / "config.yaml").read_text()
 MINIMAL = {
     "datasets": {"d": {"format": "mnist"}},
     "networks": {"n": {"architecture": "lenet5", "dataset": "d"}},
 }
 
 
-def merged(overlay: str) -> dict[str, Any]:
-    """Merge an overlay over the default config as Snakemake's --configfile does."""
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+BASE = """
+  datasets: {digits: {format: mnist}}
+  networks:
+    simple_cnn:
+      architecture: simple_cnn
+      dataset: digits
+      training: {epochs: 20, max_steps: 2200}
+      images: {first: 5}
+    lenet5:
+      architecture: lenet5
+      dataset: digits
+      training: {epochs: 30, max_steps: 2200}
+      images: {digits: [0, 1, 5, 8]}
+      views: {n_filters: 16, deconv: {layers: [pool1, pool2]}}
+  images: {first: 5}
+"""
+
+
+def merged(overlay: str, base: str = BASE) -> dict[str, Any]:
+    """Merge an overlay over a config as Snakemake's --configfile does."""
+    config = yaml.safe_load(base)
     update_config(config, yaml.safe_load(overlay) or {})
     return config
 
@@ -43,9 +62,10 @@ def fault(overlay: str) -> str:
 
 @pytest.mark.parametrize("overlay", ["", (ROOT / "config.full.yaml").read_text()])
 def test_the_shipped_configs_resolve(overlay: str) -> None:
-    config = resolve(merged(overlay))
-    assert list(config["networks"]) == ["simple_cnn", "lenet5"]
-    assert list(config["datasets"]) == ["digits"]
+    config = resolve(merged(overlay, SHIPPED))
+    used = {network["dataset"] for network in config["networks"].values() if "dataset" in network}
+    assert {"simple_cnn", "lenet5"} <= set(config["networks"])
+    assert set(config["datasets"]) == used
 
 
 def test_the_given_config_is_not_changed() -> None:
@@ -126,13 +146,70 @@ def test_a_networks_images_win_whole_and_its_views_key_by_key() -> None:
     assert networks["lenet5"]["images"] == {"digits": [4]}
     simple_cnn, lenet5 = networks["simple_cnn"]["views"], networks["lenet5"]["views"]
     assert (simple_cnn["n_images"], simple_cnn["n_filters"]) == (3, 8)
-    assert simple_cnn["deconv"] == {"layers": "all", "rectify": True, "select": ["peak"]}
+    assert simple_cnn["deconv"] == {"layers": "all", "units": 16, "rectify": True, "select": ["peak"]}
     assert (lenet5["n_images"], lenet5["n_filters"]) == (1, 16)
-    assert lenet5["deconv"] == {"layers": ["pool1", "pool2"], "rectify": True, "select": ["map"]}
+    assert lenet5["deconv"] == {
+        "layers": ["pool1", "pool2"],
+        "units": 16,
+        "rectify": True,
+        "select": ["map"],
+    }
 
 
 def test_without_any_images_the_first_five_are_taken() -> None:
     assert resolve(MINIMAL)["networks"]["n"]["images"] == {"first": 5}
+
+
+def alone(**network: Any) -> dict[str, Any]:
+    """A config of one network."""
+    return {"datasets": {"d": {"format": "mnist"}}, "networks": {"n": network}, "images": {"first": 2}}
+
+
+PHOTOGRAPHS = {"photographs": ["cat", "astronaut", "coffee", "rocket"]}
+
+
+@pytest.mark.parametrize(
+    ("shared", "found"),
+    [
+        ({"first": 2}, PHOTOGRAPHS),
+        ({"first": 2, "skip_unreadable": True}, PHOTOGRAPHS | {"skip_unreadable": True}),
+        ({"digits": [1], "files": ["a.png"]}, {"files": ["a.png"]}),
+        ({"photographs": ["cat"]}, {"photographs": ["cat"]}),
+    ],
+)
+def test_without_a_data_set_there_are_no_test_images(shared: dict[str, Any], found: dict[str, Any]) -> None:
+    config = resolve(alone(architecture="torchvision/resnet18") | {"images": shared})
+    assert config["networks"]["n"]["images"] == found
+    assert config["datasets"] == {}
+    assert resolve(config) == config
+
+
+def test_arguments_are_free_in_form_and_weights_get_their_full_name() -> None:
+    arguments = {"width_per_group": 3, "deep": {"a": [1, {"b": None}], "records": {}}}
+    network = resolve(alone(architecture="torchvision/resnet50", weights="DEFAULT", arguments=arguments))
+    network = network["networks"]["n"]
+    assert network["arguments"] == {"width_per_group": 3, "deep": {"a": [1, {"b": None}], "records": {}}}
+    assert network["weights"] == "IMAGENET1K_V2"
+    assert network["downsample_name"] == "downsample"
+
+
+def test_what_lies_beside_the_working_directory_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("net.py", "names.txt", "w.pth"):
+        (tmp_path / name).touch()
+    settings: dict[str, Any] = {"weights": {"path": "w.pth", "key": "a"}, "classes": "names.txt"}
+    found = resolve(alone(architecture="net.py:build", **settings))["networks"]["n"]
+    assert {key: found[key] for key in settings} == settings
+    for name in ("net.py", "names.txt", "w.pth"):
+        (tmp_path / name).unlink()
+    with pytest.raises(UserError) as error:
+        resolve(alone(architecture="net.py:build", **settings))
+    told = str(error.value)
+    assert "networks.n.architecture: there is no file 'net.py'" in told
+    assert "networks.n.weights.path: there is no file 'w.pth'" in told
+    assert "networks.n.classes: there is no file 'names.txt'" in told
 
 
 def test_only_chooses_and_unused_data_sets_are_dropped() -> None:
@@ -235,6 +312,37 @@ def test_the_result_is_the_same_text_under_any_hash_seed(tmp_path: Path) -> None
         ("only: [lenet]", "only", "'lenet'", "did you mean 'lenet5'"),
         ("only: [lenet5]\nnetworks: {lenet5: null}", "only", "'lenet5'", "there are: simple_cnn"),
         ("images: {first: null}\nnetworks: {lenet5: {images: null}}", "networks.lenet5.images", "", "first"),
+        ("networks: {lenet5: {weights: V1}}", "networks.lenet5.weights", "'V1'", "{path: <file>}"),
+        (
+            "networks: {n: {architecture: torchvision/resnet50, weights: IMAGENET1K_V9}}",
+            "networks.n.weights",
+            "'IMAGENET1K_V9'",
+            "IMAGENET1K_V1, IMAGENET1K_V2, DEFAULT",
+        ),
+        (
+            "networks: {n: {architecture: torchvision/resnet5}}",
+            "networks.n.architecture",
+            "'resnet5'",
+            "'resnet50'",
+        ),
+        ("networks: {n: {architecture: net.py}}", "networks.n.architecture", "'net.py'", "net.py:<function"),
+        ("networks: {lenet5: {weights: 3}}", "networks.lenet5.weights", "3", "text or a mapping"),
+        ("networks: {lenet5: {weights: {key: a}}}", "networks.lenet5.weights", "'path'", "must be given"),
+        ("networks: {lenet5: {weights: {path: a, kee: b}}}", "networks.lenet5.weights", "'kee'", "'key'"),
+        (
+            "networks: {lenet5: {input: {resize: crop}}}",
+            "networks.lenet5.input.resize",
+            "'crop'",
+            "'stretch'",
+        ),
+        ("networks: {lenet5: {arguments: [1]}}", "networks.lenet5.arguments", "[1]", "a mapping"),
+        ("networks: {lenet5: {classes: []}}", "networks.lenet5.classes", "[]", "at least one entry"),
+        (
+            "networks: {lenet5: {dataset: null, images: {digits: [1]}}}",
+            "networks.lenet5.images.digits",
+            "no test images",
+            "photographs or files",
+        ),
     ],
 )
 def test_a_fault_names_the_key_what_was_given_and_what_is_allowed(
@@ -329,5 +437,6 @@ def test_every_default_is_valid() -> None:
 
 
 def test_every_leaf_of_the_default_config_and_of_the_result_is_valid() -> None:
-    for config in (merged(""), resolve(merged("")), resolve(MINIMAL)):
+    shipped = merged("", SHIPPED)
+    for config in (shipped, resolve(shipped), resolve(MINIMAL)):
         assert [error.message for error in Draft202012Validator(SCHEMA).iter_errors(config)] == []

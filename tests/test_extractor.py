@@ -1,5 +1,6 @@
-"""The index of layers, against tables of the bundled networks and impulses sent through chains."""
+"""The index of layers, against tables of the bundled networks."""
 
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ from torch import Tensor, nn
 
 from convatlas.architectures.lenet5 import lenet5
 from convatlas.architectures.simple_cnn import simple_cnn
-from convatlas.extractor import index, kind
+from convatlas.calls import kind
+from convatlas.extractor import index
 
 # name, kind, output shape, parameters, receptive field
 LENET5 = [
@@ -40,7 +42,8 @@ SIMPLE_CNN = [
 BUNDLED = [(lenet5, (1, 28, 28), LENET5), (simple_cnn, (1, 50, 50), SIMPLE_CNN)]
 KEYS = [
     *["name", "module", "type", "kind", "input_shape", "output_shape", "kernel", "stride", "padding"],
-    *["dilation", "groups", "parameters", "receptive_field", "ordinal", "role", "called", "notes"],
+    *["dilation", "groups", "parameters", "receptive_field", "receptive_start", "receptive_step"],
+    *["ordinal", "role", "called", "notes"],
 ]
 
 
@@ -106,76 +109,13 @@ def test_what_a_layer_is_made_of() -> None:
         (nn.Dropout2d(), "dropout"),
         (nn.Flatten(), "reshape"),
         (nn.Upsample(2), "other"),
+        (nn.RMSNorm(1), "norm"),
         (type("Mine", (nn.Conv2d,), {})(1, 1, 1), "conv"),
     ],
     ids=lambda value: type(value).__name__,
 )
 def test_kinds(module: nn.Module, expected: str) -> None:
     assert kind(module) == expected
-
-
-# Receptive fields.
-
-CHAINS = {
-    "strides": [nn.Conv2d(1, 1, 3, stride=2), nn.Conv2d(1, 1, 5, stride=3), nn.Conv2d(1, 1, 2)],
-    "dilations": [nn.Conv2d(1, 1, 3, dilation=2), nn.MaxPool2d(2), nn.Conv2d(1, 1, 3, dilation=3)],
-    "pools": [
-        nn.MaxPool2d(3, 2, padding=1),
-        nn.ReLU(),
-        nn.AvgPool2d(2),
-        nn.Conv2d(1, 1, 3),
-        nn.MaxPool2d(2, 1, dilation=2),
-    ],
-    "uneven": [
-        nn.Conv2d(1, 1, (1, 4), stride=(1, 2)),
-        nn.Dropout(),
-        nn.MaxPool2d((3, 2)),
-        nn.Conv2d(1, 1, (2, 1), dilation=(2, 1)),
-    ],
-    "an in-place activation": [nn.Conv2d(1, 1, 3), nn.ReLU(inplace=True), nn.Conv2d(1, 1, 3)],
-}  # fmt: skip
-
-
-def measured(modules: list[nn.Module], side: int) -> list[int]:
-    """The height and width of what one value in the middle sees of a side x side input, pixel by pixel.
-
-    Filters of ones, no biases, and one bright pixel at a time on black: whatever sees it is positive.
-    """
-    network = nn.Sequential(*modules).eval()
-    for parameter in network.parameters():
-        nn.init.constant_(parameter, 1.0 if parameter.ndim > 1 else 0.0)
-    with torch.no_grad():
-        out = network(torch.eye(side * side).reshape(-1, 1, side, side)).sum(1)
-    seen = out[:, out.shape[1] // 2, out.shape[2] // 2].reshape(side, side) > 0
-    extents = [seen.any(axis).nonzero() for axis in (1, 0)]
-    assert all(extent[0] > 0 and extent[-1] < side - 1 for extent in extents)  # not cut by a border
-    return [int(extent[-1] - extent[0]) + 1 for extent in extents]
-
-
-@pytest.mark.parametrize("name", CHAINS)
-def test_the_receptive_field_is_what_impulses_reach(name: str) -> None:
-    modules = CHAINS[name]
-    layers = index(nn.Sequential(*modules), (1, 40, 40))
-    for n, layer in enumerate(layers):
-        assert layer["receptive_field"] == measured(modules[: n + 1], 40), layer["name"]
-
-
-class Shift(nn.Module):
-    """A leaf that looks around, and does not say how far."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + x.roll(3, -1)
-
-
-@pytest.mark.parametrize(
-    "module", [nn.PixelUnshuffle(2), nn.Upsample(scale_factor=2), Shift(), nn.AdaptiveAvgPool2d(9)], ids=repr
-)
-def test_the_receptive_field_is_right_or_null_after_a_layer_of_another_kind(module: nn.Module) -> None:
-    conv = nn.LazyConv2d(1, 3)
-    modules = [nn.Conv2d(1, 1, 3), module, conv]
-    nn.Sequential(*modules)(torch.zeros(1, 1, 20, 20))
-    *_, last = index(nn.Sequential(*modules), (1, 20, 20))
-    assert last["receptive_field"] in (None, measured(modules, 20))
 
 
 # What is called, and how often.
@@ -242,3 +182,9 @@ def test_the_index_leaves_the_network_as_it_was() -> None:
 @pytest.mark.parametrize("network", [nn.Sequential(nn.ReLU()), nn.Sequential(nn.Conv2d(1, 1, 1)).double()])
 def test_networks_without_parameters_or_in_double_precision_are_indexed(network: nn.Module) -> None:
     assert [layer["output_shape"] for layer in index(network, (1, 4, 4))] == [[1, 4, 4]]
+
+
+def test_the_convolutions_of_shortcuts_are_told_by_the_name_given() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Sequential(OrderedDict(shortcut=nn.Conv2d(2, 2, 1))))
+    roles = [[layer["role"] for layer in index(network, (1, 4, 4), name)] for name in ("shortcut", "down")]
+    assert roles == [["main", "downsample"], ["main", "main"]]

@@ -1,6 +1,7 @@
 """Plates, tile by tile, against a small hand-made network whose every array is at hand."""
 
 import argparse
+import itertools
 import json
 import logging
 import re
@@ -15,11 +16,14 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from convatlas import charts, figures
-from convatlas.figures import Drawer, Plate
+from convatlas import charts, desk, figures, image_plates
+from convatlas.classical import COLUMNS, FEATURES
+from convatlas.desk import Plate
 from convatlas.files import write_json, write_npz
-from convatlas.montage import Tile, assemble
-from convatlas.plates import HEAD, Bar, caption_height, chart_plate, montage_plate, save, style
+from convatlas.kernels import channel_correlations, colour_words, kernel_matches, random_baseline
+from convatlas.layer_plates import SHORT
+from convatlas.montage import EDGE, GAP, Tile, assemble, text_width
+from convatlas.plates import HEAD, LABEL, Bar, caption_height, chart_plate, montage_plate, save, style
 from convatlas.scales import Scale
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,11 +36,13 @@ VIEWS = {
     "layers": "all",
     "show": "both",
     "scale": "per_layer",
+    "match": 0.5,
     "pdf": False,
-    "deconv": {"layers": "all", "select": ["map", "peak"], "rectify": False},
+    "deconv": {"layers": "all", "units": 16, "select": ["map", "peak"], "rectify": False},
 }
 SPATIAL = ["conv1", "relu", "block/cat", "block.conv2", "relu:2", "relu_2", "pool"]
 FLAT = ["flatten", "neck", "fc"]
+NO_UNITS = ("input", "first", "second")  # what stands over the inputs
 
 
 @dataclass
@@ -52,6 +58,9 @@ class Results:
     filters: dict[str, np.ndarray]
     outputs: dict[str, dict[str, np.ndarray]]
     projections: dict[str, dict[str, np.ndarray]]
+    units_like: dict[str, Any]
+    filters_like: dict[str, Any] | None
+    classical: dict[str, dict[str, np.ndarray]]
 
     def write(self, folder: Path) -> Path:
         for name in ("network", "metrics", "layers", "images"):
@@ -61,6 +70,9 @@ class Results:
         for name in self.outputs:
             write_npz(folder / f"activations/{name}.npz", self.outputs[name])
             write_npz(folder / f"deconv/{name}.npz", self.projections[name])
+            write_npz(folder / f"classical/{name}.npz", self.classical[name])
+        write_json(folder / "classical/units.json", {"threshold": 0.5, "layers": self.units_like})
+        write_json(folder / "classical/filters.json", self.filters_like)
         return folder
 
 
@@ -77,9 +89,24 @@ def layer(name: str, kind: str, *shapes: tuple[int, ...], **given: Any) -> dict[
     return {"name": name, "kind": kind} | blank | more | shape | {"called": True, "notes": []} | given
 
 
+def filters_like(weight: np.ndarray) -> dict[str, Any]:
+    """What filters.json says of the filters of conv1, (units, 3, 3, 3)."""
+    r, names = kernel_matches(weight)
+    channels = channel_correlations(weight)
+    words = [colour_words(row) for row in channels]
+    found = {"layer": "conv1", "baseline": random_baseline(3), "r": r.tolist(), "kernels": names}
+    return found | {"channels": channels.tolist(), "colour": words}
+
+
+def like(feature: str, r: float) -> dict[str, Any]:
+    """What units.json says of a unit that resembles something."""
+    return {"feature": feature, "words": COLUMNS[feature], "r": r}
+
+
 def made(channels: int = 3) -> Results:
     """Unit 2 of conv1 is dead on both images, unit 3 of block.conv2 on the first; on the second image
-    unit 1 of conv1 is alive, but its projections are zero.
+    unit 1 of conv1 is alive, but its projections are zero. Units 0 and 4 of conv1 and unit 0 of relu
+    resemble an edge.
     """
     rng = np.random.default_rng(channels)
 
@@ -136,6 +163,7 @@ def made(channels: int = 3) -> Results:
             "dataset": "animals",
             "dataset_sha256": "cd" * 32,
             "classes": CLASSES,
+            "dataset_classes": CLASSES,
             "preprocessing": {"size": 8, "mean": MEAN[:channels], "std": STD[:channels]},
             "training": {
                 "epochs": 2,
@@ -145,6 +173,7 @@ def made(channels: int = 3) -> Results:
                 "validation": 0.1,
                 "schedule": "one_cycle",
                 "shift": 1,
+                "flip": False,
                 "precision": "float32",
                 "kept_epoch": 2,
                 "images": 40,
@@ -165,6 +194,16 @@ def made(channels: int = 3) -> Results:
         },
         outputs,
         projections,
+        {
+            "conv1": {"baseline": 0.41, "units": [like("sobel_x", -0.83), *[None] * 3, like("sobel_y", 0.6)]},
+            "relu": {"baseline": 0.37, "units": [like("sobel_x-", 0.75), *[None] * 4]},
+            "block.conv2": {"baseline": 0.52, "units": [None] * 18},
+        },
+        None,
+        {
+            name: {feature: rng.random(PLANE).astype(np.float32) - 0.5 for feature in FEATURES}
+            for name in outputs
+        },
     )
 
 
@@ -177,6 +216,7 @@ class Drawn:
     labels: list[str]
     bars: list[Bar]
     chart: tuple[Any, ...]
+    layout: dict[str, Any]
 
     @property
     def tiles(self) -> Iterator[tuple[str, int, Tile]]:
@@ -185,12 +225,12 @@ class Drawn:
         for line, given in zip(self.lines, self.labels, strict=True):
             label = given or label
             for tile in line:
-                if tile is not None and tile.number != "input":
+                if tile is not None and tile.number not in NO_UNITS:
                     yield label, int(tile.number), tile
 
     @property
     def inputs(self) -> list[Tile]:
-        return [tile for line in self.lines for tile in line if tile is not None and tile.number == "input"]
+        return [tile for line in self.lines for tile in line if tile and tile.number in NO_UNITS]
 
 
 Draw = Callable[..., dict[tuple[str, str], Drawn]]
@@ -201,8 +241,8 @@ def draw(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Draw:
     """Draw the plates of Results, by kind and subject, without making pictures of them."""
     last: dict[str, Any] = {}
 
-    def laid(lines: list[list[Tile | None]], edge: int = 0) -> None:
-        last["lines"] = lines
+    def laid(lines: list[list[Tile | None]], **layout: Any) -> None:
+        last.update(lines=lines, layout=layout)
 
     def plate(montage: None, labels: list[str], bars: list[Bar], caption: str) -> Figure:
         last.update(labels=labels, bars=bars)
@@ -212,16 +252,16 @@ def draw(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Draw:
         last["chart"] = given
         return Figure()
 
-    monkeypatch.setattr(figures, "assemble", laid)
-    monkeypatch.setattr(figures, "montage_plate", plate)
+    monkeypatch.setattr(desk, "assemble", laid)
+    monkeypatch.setattr(desk, "montage_plate", plate)
     for name in ("bars", "strips", "curves", "confusion"):
         monkeypatch.setattr(charts, name, chart)
 
     def draw(results: Results | None = None, **views: Any) -> dict[tuple[str, str], Drawn]:
         folder = (results or made()).write(tmp_path / "own")
         drawn = {}
-        for plate in Drawer(folder, "own", VIEWS | views).draw():
-            parts = (last.pop(name, []) for name in ("lines", "labels", "bars", "chart"))
+        for plate in figures.draw(folder, "own", VIEWS | views):
+            parts = (last.pop(name, []) for name in ("lines", "labels", "bars", "chart", "layout"))
             drawn[plate.kind, plate.subject] = Drawn(plate, *parts)
             assert not last
         return drawn
@@ -265,17 +305,16 @@ def test_each_map_is_its_unit_of_its_image(draw: Draw) -> None:
 def test_each_filter_is_its_unit_and_channel(draw: Draw) -> None:
     results = made()
     drawn = draw(results)
-    for name, channels in (("conv1", 3), ("block.conv2", 8)):
-        seen = []
-        for label, unit, tile in drawn["filters", name].tiles:
-            channel = int(label.removeprefix("channel "))
-            np.testing.assert_array_equal(tile.values, results.filters[name][unit, channel])
-            seen.append((unit, channel))
-        assert len(seen) == len(set(seen)) == len(results.filters[name]) * channels
+    seen = []
+    for label, unit, tile in drawn["filters", "block.conv2"].tiles:
+        channel = int(label.removeprefix("channel "))
+        np.testing.assert_array_equal(tile.values, results.filters["block.conv2"][unit, channel])
+        seen.append((unit, channel))
+    assert len(seen) == len(set(seen)) == 18 * 8
 
 
 def test_each_pair_is_a_filter_and_the_maps_it_makes(draw: Draw) -> None:
-    results = made()
+    results = made(1)
     for name in ("conv1", "block.conv2"):
         pairs = draw(results)["pairs", name]
         assert pairs.labels == ["input", *(f"unit {unit}" for unit in range(len(results.filters[name])))]
@@ -287,8 +326,63 @@ def test_each_pair_is_a_filter_and_the_maps_it_makes(draw: Draw) -> None:
                 np.testing.assert_array_equal(tile.values, results.filters[name][unit, channel])
             for tile, image in ((first, "first"), (second, "second")):
                 np.testing.assert_array_equal(tile.values, results.outputs[image][name][unit])
+        assert pairs.layout["apart"] == (len(kernels),)
         assert len(pairs.lines[0]) == len(line)
         assert [tile is not None for tile in pairs.lines[0]] == [False] * len(kernels) + [True] * 2
+
+
+def test_filters_that_see_colours_are_drawn_in_them(draw: Draw) -> None:
+    """Grey is zero, and the end of the scale is the largest weight of any unit."""
+    results = made()
+    weight = results.filters["conv1"]
+    results.filters_like = filters_like(weight)
+    plate = draw(results, scale="per_layer")["filters", "conv1"]
+    assert [len(line) for line in plate.lines] == [16, 4]
+    assert plate.labels == ["units\n0–3", "units\n4"] and plate.layout["apart"] == (4, 8, 12)
+    tiles = [tile for line in plate.lines for tile in line if tile]
+    for unit, kernel in enumerate(weight):
+        composite, *channels = tiles[4 * unit : 4 * unit + 4]
+        expected = 0.5 + kernel.transpose(1, 2, 0) / (2 * abs(weight).max())
+        np.testing.assert_allclose(composite.values, expected, atol=1e-6)
+        assert (composite.number, composite.note) == (str(unit), results.filters_like["colour"][unit])
+        assert [tile.number for tile in channels] == ["R", "G", "B"]
+        red, green, blue = kernel.reshape(3, -1)
+        pairs = {"RG": (red, green), "GB": (green, blue), "BR": (blue, red)}
+        for tile, values, (name, pair) in zip(channels, kernel, pairs.items(), strict=True):
+            np.testing.assert_array_equal(tile.values, values)
+            said, r = tile.note.split()
+            assert said == name
+            assert float(r.replace("−", "-")) == pytest.approx(np.corrcoef(*pair)[0, 1], abs=0.00501)
+
+
+def test_captions_name_the_kernels_that_filters_resemble(draw: Draw) -> None:
+    results = made()
+    results.filters["conv1"] *= 1e-3
+    results.filters["conv1"][3, 1] -= [[1, 0, -1], [2, 0, -2], [1, 0, -1]]
+    results.filters_like = filters_like(results.filters["conv1"])
+    words = draw(results)["filters", "conv1"].plate.caption
+    assert "by correlation: 3 Sobel x in G (1.00)" in words
+    assert f"95 % of random filters stay below {random_baseline(3):.2f}" in words
+    results.filters_like |= {"baseline": 1.0}
+    words = draw(results)["filters", "conv1"].plate.caption
+    assert "None is nearer to a classical kernel than random filters are" in words and "Sobel" not in words
+
+
+def test_pairs_of_filters_that_see_colours(draw: Draw) -> None:
+    results = made()
+    weight = results.filters["conv1"]
+    plate = draw(results)["pairs", "conv1"]
+    assert plate.layout["apart"] == (4,)
+    for unit, line in enumerate(plate.lines[1:]):
+        composite, *channels, first, second = line
+        np.testing.assert_allclose(
+            composite.values, 0.5 + weight[unit].transpose(1, 2, 0) / (2 * abs(weight).max()), atol=1e-6
+        )
+        assert composite.number == str(unit) and [tile.mark for tile in channels] == ["R", "G", "B"]
+        for tile, values in zip(channels, weight[unit], strict=True):
+            np.testing.assert_array_equal(tile.values, values)
+        for tile, image in ((first, "first"), (second, "second")):
+            np.testing.assert_array_equal(tile.values, results.outputs[image]["conv1"][unit])
 
 
 def test_each_filter_of_a_transposed_convolution_is_its_unit(draw: Draw) -> None:
@@ -334,7 +428,7 @@ def test_the_input_comes_first_as_it_was_before_normalisation(draw: Draw, channe
         if kind in ("filters", "values", "curves", "confusion"):
             assert not plate.inputs
             continue
-        expected = [results.pictures[subject]] if kind == "deconv" else pictures
+        expected = [results.pictures[subject]] if kind in ("deconv", "classical") else pictures
         assert len(plate.inputs) == len(expected)
         for tile, picture in zip(plate.inputs, expected, strict=True):
             values = tile.values.transpose(2, 0, 1) if channels == 3 else tile.values[None]
@@ -353,6 +447,118 @@ def test_the_cover_shows_what_caused_the_strongest_activation(draw: Draw) -> Non
         unit = int(np.unravel_index(results.outputs[image]["pool"].argmax(), (18, 4, 3))[0])
         assert tile is not None and int(tile.number) == unit
         np.testing.assert_array_equal(tile.values, results.projections[image]["pool"][unit, 0])
+
+
+# Many units
+
+
+def wide(units: int, side: int) -> Results:
+    """The network, with a block.conv2 of many units of 3 × 3 filters and maps of `side`."""
+    rng = np.random.default_rng(0)
+    results = made()
+    results.layers[3]["output_shape"] = [units, side, side]
+    results.units_like.pop("block.conv2")
+    results.filters["block.conv2"] = rng.normal(size=(units, 12, 3, 3)).astype(np.float32)
+    for outputs in results.outputs.values():
+        outputs["block.conv2"] = rng.normal(size=(units, side, side)).astype(np.float32)
+    return results
+
+
+@pytest.mark.parametrize("scale", ["per_layer", "per_tile"])
+def test_many_maps_are_a_dense_plate_of_the_first_image(draw: Draw, scale: str) -> None:
+    results = wide(2048, 7)
+    plate = draw(results, layers=["block.conv2"], show="maps", scale=scale)["maps", "block.conv2"]
+    tiles = [tile for line in plate.lines for tile in line if tile]
+    assert {(tile.number, tile.mark, tile.note) for tile in tiles} == {("", "", "")}
+    assert "printed above" not in plate.plate.caption
+    np.testing.assert_array_equal([t.values for t in tiles], results.outputs["first"]["block.conv2"])
+    assert plate.labels == [f"{n}–{n + 31}" for n in range(0, 2048, 32)]
+    assert "on first, true cat, predicted cat (75.0 %): units 0–2047 of 2048" in plate.plate.caption
+
+
+@pytest.mark.parametrize("show", ["maps", "filters"])
+def test_dense_plates_are_small(tmp_path: Path, show: str) -> None:
+    """Also as files; their labels stand beside their lines, one above the other."""
+    views = VIEWS | {"layers": ["block.conv2"], "show": show}
+    with style():
+        plate = next(p for p in figures.draw(wide(2048, 7).write(tmp_path), "own", views) if p.kind == show)
+        save(plate.figure, tmp_path / plate.file, False)
+        boxes = [text.get_window_extent() for text in plate.figure.texts[:-1]]
+    said = plate.described(False)
+    assert (tmp_path / plate.file).stat().st_size < 1_000_000
+    assert max(said["width"], said["height"]) < 4096
+    assert all(above.y0 > below.y1 for above, below in itertools.pairwise(boxes))
+
+
+def test_of_many_filters_fewer_channels_are_drawn(draw: Draw) -> None:
+    results = wide(2048, 7)
+    weight = results.filters["block.conv2"]
+    plate = draw(results, layers=["block.conv2"], show="filters")["filters", "block.conv2"]
+    largest = sorted(np.argsort(-(weight.astype(float) ** 2).sum((0, 2, 3)))[:2])
+    for label, line in zip(plate.labels, plate.lines, strict=True):
+        units, channel = label.split(", channel ")
+        first, last = map(int, units.split("–"))
+        assert int(channel) in largest
+        np.testing.assert_array_equal([t.values for t in line if t], weight[first : last + 1, int(channel)])
+    assert len(plate.lines) == 2 * 2048 / 64
+    assert "2 of 12 input channels" in plate.plate.caption
+
+
+def test_as_many_pairs_as_a_page_is_tall(draw: Draw) -> None:
+    plate = draw(wide(100, 7), layers=["block.conv2"])["pairs", "block.conv2"]
+    assert len(plate.labels) == 1 + 34
+    assert "units 0–33 of 100" in plate.plate.caption
+
+
+# What resembles something
+
+
+def test_notes_over_the_first_images_maps_name_what_they_resemble(draw: Draw) -> None:
+    drawn = draw()
+    expected = {"conv1": {0: "vert. −0.83", 4: "horiz. 0.60"}, "relu": {0: "vert. 0.75"}}
+    for name in SPATIAL:
+        found = {(label.split("\n")[0], unit): tile.note for label, unit, tile in drawn["maps", name].tiles}
+        noted = {key: note for key, note in found.items() if note}
+        assert noted == {("first", unit): note for unit, note in expected.get(name, {}).items()}
+
+
+def test_notes_fit_over_their_tiles() -> None:
+    assert set(SHORT) == set(FEATURES)
+    assert max(text_width(f"{short} −0.88") for short in SHORT.values()) <= EDGE + GAP - 2
+
+
+def test_captions_name_the_features_that_maps_resemble(draw: Draw) -> None:
+    drawn = draw()
+    words = drawn["maps", "conv1"].plate.caption
+    assert "0 vertical edge (−0.83), 4 horizontal edge (0.60); of an untrained network's units 95 %" in words
+    assert "0 vertical edge, darker to the right (0.75)" in drawn["maps", "relu"].plate.caption
+    words = drawn["maps", "block.conv2"].plate.caption
+    assert "that takes an r of 0.5, and of an untrained network's units 95 % stay below 0.52" in words
+    assert "resemble" not in drawn["maps", "pool"].plate.caption  # which was not compared
+    assert "4 horizontal" not in draw(n_filters=4)["maps", "conv1"].plate.caption
+
+
+def test_the_classical_plate_has_a_feature_a_row_and_the_maps_that_resemble_it(draw: Draw) -> None:
+    results = made()
+    results.units_like["block.conv2"]["units"][7] = like("sobel_x+", 0.9)
+    results.units_like["relu:2"] = {"baseline": 0.3, "units": [None] * 18}
+    results.units_like["relu:2"]["units"][7] = like("sobel_x", 0.899)
+    plate = draw(results)["classical", "second"]
+    head, *rows = plate.lines
+    assert [tile.number for tile in head] == ["input"]
+    for row, (name, feature), label in zip(rows, FEATURES.items(), plate.labels[1:], strict=True):
+        np.testing.assert_array_equal(row[0].values, results.classical["second"][name])
+        assert label.replace("\n", " ") == feature.words
+        if name not in ("sobel_x", "sobel_y"):
+            assert len(row) == 1
+    vertical, horizontal = ([(t.note, t.number, t.mark) for t in rows[n][1:]] for n in (1, 2))
+    assert vertical == [  # and not relu:2, which only repeats block.conv2
+        ("block.conv2", "unit 7", "0.90"), ("conv1", "unit 0", "−0.83"), ("relu", "unit 0", "0.75"),
+    ]  # fmt: skip
+    assert horizontal == [("conv1", "unit 4", "0.60")]
+    outputs = results.outputs["second"]
+    for tile, values in zip(rows[1][1:], (outputs["block.conv2"][7], outputs["conv1"][0]), strict=False):
+        np.testing.assert_array_equal(tile.values, values)
 
 
 # Labels, bars and captions
@@ -406,7 +612,7 @@ def test_bars_end_where_the_data_end(draw: Draw, scale: str) -> None:
 def test_tiles_with_their_own_scale_print_where_it_ends(draw: Draw, channels: int) -> None:
     results = made(channels)
     for (kind, subject), plate in draw(results, scale="per_tile").items():
-        if kind == "cover":
+        if kind in ("cover", "classical") or (channels == 3 and subject == "conv1" and kind != "maps"):
             continue
         assert all(bar.ends is not None for bar in plate.bars)
         for label, unit, tile in plate.tiles:
@@ -443,7 +649,7 @@ def test_captions_name_what_is_shown(draw: Draw, scale: str, words: str) -> None
             assert next(item["type"] for item in results.layers if item["name"] == subject) in caption
     for subject, shape in (("conv1", "units 0–4 of 5, each 8 × 6"), ("pool", "units 0–17 of 18, each 4 × 3")):
         assert shape in drawn["maps", subject].plate.caption
-    assert "units 0–4 of 5, each 3 × 3 over its one input channel" in drawn["filters", "conv1"].plate.caption
+    assert "units 0–4 of 5, each 3 × 3, over its one input channel" in drawn["filters", "conv1"].plate.caption
     assert "8 × 6 pixels" in drawn["deconv", "first"].plate.caption
     for subject, meaning in (
         ("conv1", "white is zero, red positive, blue negative"),
@@ -469,7 +675,7 @@ def test_the_legend_of_projections_in_colours_is_not_that_of_signed_tiles(draw: 
      ("both", {"filters", "maps", "values", "pairs"})],
 )  # fmt: skip
 def test_show(draw: Draw, show: str, kinds: set[str]) -> None:
-    always = {"cover", "curves", "confusion", "deconv"}
+    always = {"cover", "curves", "confusion", "classical", "deconv"}
     assert {kind for kind, _ in draw(show=show)} == kinds | always
 
 
@@ -499,7 +705,7 @@ def test_fewer_are_drawn_where_fewer_are_asked(draw: Draw) -> None:
 
 
 def test_more_than_there_are_draws_all_and_says_so_once(draw: Draw, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "convatlas.figures"):
+    with caplog.at_level(logging.INFO, "convatlas"):
         drawn = draw(n_images=9, n_filters=18, layers=["conv1", "relu", "pool"])
     assert {unit for _, unit, _ in drawn["maps", "conv1"].tiles} == set(range(5))
     assert {unit for _, unit, _ in drawn["maps", "pool"].tiles} == set(range(18))
@@ -512,14 +718,14 @@ def test_more_than_there_are_draws_all_and_says_so_once(draw: Draw, caplog: pyte
 
 
 def test_all_is_all_and_nothing_to_speak_of(draw: Draw, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "convatlas.figures"):
+    with caplog.at_level(logging.INFO, "convatlas"):
         drawn = draw(n_images="all", n_filters="all")
     assert {unit for _, unit, _ in drawn["maps", "pool"].tiles} == set(range(18))
     assert not caplog.messages
 
 
 def test_filters_of_layers_without_them(draw: Draw, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "convatlas.figures"):
+    with caplog.at_level(logging.INFO, "convatlas"):
         drawn = draw(show="filters", layers=["relu", "conv1", "pool"])
     assert [subject for kind, subject in drawn if kind in ("filters", "maps", "values", "pairs")] == ["conv1"]
     (message,) = caplog.messages
@@ -531,7 +737,7 @@ def test_filters_of_layers_without_them(draw: Draw, caplog: pytest.LogCaptureFix
 def test_filters_of_a_network_that_has_none(draw: Draw, caplog: pytest.LogCaptureFixture) -> None:
     results = made()
     results.layers = [item for item in results.layers if item["kind"] != "conv"]
-    with caplog.at_level(logging.INFO, "convatlas.figures"):
+    with caplog.at_level(logging.INFO, "convatlas"):
         drawn = draw(results, show="filters", layers=["relu"])
     assert not [kind for kind, _ in drawn if kind in ("filters", "maps")]
     assert len(caplog.messages) == 1
@@ -545,10 +751,10 @@ def test_of_many_input_channels_those_with_the_largest_weights(draw: Draw) -> No
     labels = drawn["filters", "block.conv2"].labels
     assert labels == [f"channel {c}" for c in largest] * 2  # 18 units, 16 a line
     assert [tile.mark for tile in drawn["pairs", "block.conv2"].lines[1][:8]] == [f"ch {c}" for c in largest]
+    assert "all 3 input channels" in drawn["pairs", "conv1"].plate.caption
     for kind in ("filters", "pairs"):
         caption = drawn[kind, "block.conv2"].plate.caption
         assert "8 of 12 input channels, those with the largest weights" in caption
-        assert "all 3 input channels" in drawn[kind, "conv1"].plate.caption
 
 
 # Dead units
@@ -565,6 +771,41 @@ def test_dead_units_are_crossed_and_no_others(draw: Draw, channels: int, scale: 
         assert sorted(crossed) == sorted([*expected] * 2)  # for either selection
         assert all((tile.mark == "dead") == tile.crossed for _, _, tile in plate.tiles)
         assert f"Units dead on this image ({len(expected)}) are crossed" in plate.plate.caption
+
+
+def some_units() -> Results:
+    """Of conv1 and pool the strongest units alone are projected, in the order of @units."""
+    results = made()
+    for image, projections in results.projections.items():
+        for name, units in (("conv1", [4, 2]), ("pool", [9, 3, 0])):
+            for key in (name, f"{name}@peak"):
+                projections[key] = projections[key][units]
+            projections[f"{name}@units"] = np.array(units, np.int32)
+        results.outputs[image]["pool"][0, 0, 0] = 99
+    return results
+
+
+def test_projections_of_some_units_carry_their_numbers(draw: Draw) -> None:
+    drawn = draw(some_units())
+    for image, dead in (("first", {("conv1", 2), ("pool", 3)}), ("second", {("conv1", 2)})):
+        plate = drawn["deconv", image]
+        tiles = [(label.split("\n")[0], unit, tile.crossed) for label, unit, tile in plate.tiles]
+        expected = [("conv1", 4), ("conv1", 2)] * 2 + [("pool", 9), ("pool", 3), ("pool", 0)] * 2
+        assert tiles == [(*each, each in dead) for each in expected]
+        words = plate.plate.caption
+        assert "Of conv1 and pool the units that answer the image most, the strongest first" in words
+        assert f"Units dead on this image ({len(dead)})" in words
+    assert [tile.number for tile in drawn["cover", ""].lines[1] if tile] == ["0", "0"]
+
+
+def test_projections_that_are_too_large_for_one_plate_have_several(
+    draw: Draw, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(image_plates, "LARGE", 1)
+    plates = [p for p in figures.draw(made().write(tmp_path), "own", VIEWS) if p.kind == "deconv"]
+    names = ["deconv-first.png", "deconv-first+2.png", "deconv-second.png", "deconv-second+2.png"]
+    assert [plate.file for plate in plates] == names
+    assert ["activation of conv1 on" in plate.caption for plate in plates] == [True, False] * 2
 
 
 def test_the_cover_crosses_no_unit_that_is_alive(draw: Draw) -> None:
@@ -601,7 +842,8 @@ def test_values_as_bars_where_they_are_few(draw: Draw) -> None:
 def test_values_as_strips_where_they_are_many(draw: Draw) -> None:
     results = made()
     plate = draw(results)["values", "flatten"]
-    values, _, scale, caption = plate.chart
+    values, _, scale, marked, caption = plate.chart
+    assert marked == [None, None]
     np.testing.assert_array_equal(values, [found["flatten"] for found in results.outputs.values()])
     assert (scale.low, scale.high) == ends(values)
     assert "The 216 values of flatten" in caption and "100 units" in caption
@@ -609,12 +851,24 @@ def test_values_as_strips_where_they_are_many(draw: Draw) -> None:
 
 def test_strips_hold_each_value_once_and_in_order() -> None:
     values = np.random.default_rng(0).normal(size=(2, 216))
-    figure = charts.strips(values, ["a", "b"], Scale.of(values), "A caption.")
+    figure = charts.strips(values, ["a", "b"], Scale.of(values), [101, None], "A caption.")
     shown = [ax.images[0].get_array() for part in figure.subfigs for ax in part.axes if ax.get_title("left")]
     for row, image in zip(values, shown, strict=True):
         assert image.shape == (3, 100)
         np.testing.assert_array_equal(np.ma.filled(image, np.nan).ravel()[:216], row)
         assert np.ma.getmaskarray(np.ma.masked_invalid(image)).sum() == 300 - 216
+    frames = [ax.patches for part in figure.subfigs for ax in part.axes if ax.get_title("left")]
+    assert [frame.get_xy() for frame in frames[0]] == [(0.5, 0.5)] and not frames[1]  # line 1, place 1
+
+
+@pytest.mark.parametrize(
+    ("count", "width"), [(21, 100), (2500, 100), (4096, 200), (25088, 1000), (10**6, 1000)]
+)
+def test_strips_of_many_values_stay_within_a_page(count: int, width: int) -> None:
+    """VGG flattens to 25,088."""
+    figure = charts.strips(np.zeros((1, count)), ["a"], Scale(0, 1, "gray"), [None], "")
+    assert charts.across(count) == width
+    assert figure.get_size_inches()[1] * figure.dpi < (1000 if count < 10**6 else 5000)
 
 
 def test_bars_are_as_high_as_the_values() -> None:
@@ -639,7 +893,7 @@ def test_the_montage_stands_in_the_picture_pixel_for_pixel(tmp_path: Path) -> No
         save(montage_plate(montage, ["one", "two"], bars, "A caption."), tmp_path / "a.png", False)
     pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
     height, width = montage.pixels.shape[:2]
-    left = 40 + 14 * 3
+    left = 48 + max(text_width(label, LABEL) for label in ("one", "two"))
     np.testing.assert_array_equal(pixels[HEAD : HEAD + height, left : left + width], montage.pixels)
 
 
@@ -675,17 +929,16 @@ def test_text_is_printed_as_it_is(tmp_path: Path) -> None:
     """Dollars in a name are no formula."""
     results = made()
     results.network["classes"] = ["$\\frac$", "$a$", "$_$", "$^$"]
-    drawer = Drawer(results.write(tmp_path), "own", VIEWS | {"layers": ["relu", "fc"], "n_filters": 2})
+    views = VIEWS | {"layers": ["relu", "fc"], "n_filters": 2}
     with style():
-        for plate in drawer.draw():
+        for plate in figures.draw(results.write(tmp_path), "own", views):
             if plate.kind in ("maps", "values"):
                 plate.figure.canvas.draw()
 
 
 def test_captions_and_labels_lie_within_their_room(tmp_path: Path) -> None:
-    drawer = Drawer(made().write(tmp_path), "own", VIEWS | {"scale": "per_tile"})
     with style():
-        for plate in drawer.draw():
+        for plate in figures.draw(made().write(tmp_path), "own", VIEWS | {"scale": "per_tile"}):
             said = plate.described(False)
             *labels, caption = plate.figure.texts or plate.figure.subfigs[-1].texts or plate.figure.texts
             box = caption.get_window_extent()
@@ -714,7 +967,7 @@ def test_files(tmp_path: Path) -> None:
     assert found == again
     plates = json.loads(found.pop("plates.json"))
     assert sorted(found) == sorted([p["file"] for p in plates] + [p["pdf"] for p in plates])
-    assert len(plates) == 8
+    assert len(plates) == 10
     for plate in plates:
         assert found[plate["pdf"]].startswith(b"%PDF")
         assert not re.search(rb"/(CreationDate|ModDate|Producer|Creator)\b", found[plate["pdf"]])
@@ -767,3 +1020,63 @@ def test_an_image_without_a_prediction(draw: Draw) -> None:
         image | dict.fromkeys(("label", "prediction", "probability")) for image in results.images
     ]
     assert [label for label in draw(results)["maps", "conv1"].labels if label] == ["first", "second"]
+
+
+def bare() -> Results:
+    """A network without a data set, a training, classes that are told, or a compared filter."""
+    results = made()
+    results.metrics, results.history = {}, results.history.splitlines(keepends=True)[0]
+    nothing = dict.fromkeys(("split", "index", "label", "prediction", "probability"))
+    results.images = [image | nothing | {"path": "a/cat.png"} for image in results.images]
+    results.network |= dict.fromkeys(("dataset", "dataset_sha256", "training"))
+    results.network |= {"classes": [], "weights": {"origin": "IMAGENET1K_V1", "sha256": "ab" * 32}}
+    return results
+
+
+@pytest.mark.parametrize("scale", ["per_tile", "per_layer", "shared"])
+def test_a_network_of_which_little_is_known(draw: Draw, scale: str) -> None:
+    drawn = draw(bare(), scale=scale)
+    assert {kind for kind, _ in drawn} == {
+        "cover", "filters", "maps", "pairs", "values", "classical", "deconv"
+    }  # fmt: skip
+    assert not any("predicted" in plate.plate.caption for plate in drawn.values())
+
+
+def shaped(*shape: int) -> Results:
+    """The network, with a relu_2 of this shape."""
+    results = made()
+    results.layers[5]["output_shape"] = list(shape)
+    for n, outputs in enumerate(results.outputs.values()):
+        outputs["relu_2"] = np.arange(n, n + np.prod(shape), dtype=np.float32).reshape(shape)
+    return results
+
+
+def test_vectors_without_a_place_are_one_tile_an_image(draw: Draw) -> None:
+    """As a transformer's tokens."""
+    results = shaped(9, 20)
+    plate = draw(results)["values", "relu_2"]
+    assert "The 9 vectors of 20 values of relu_2" in plate.plate.caption
+    assert plate.labels == ["first", "second"]
+    for (_, tile), outputs in zip(plate.lines, results.outputs.values(), strict=True):
+        np.testing.assert_array_equal(tile.values, outputs["relu_2"])
+    assert spanned(plate.bars[0]) == (0, 180)
+
+
+def test_values_of_four_axes_are_left_out_and_said_to_be(
+    draw: Draw, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "convatlas"):
+        drawn = draw(shaped(2, 3, 4, 5))
+    assert not [subject for _, subject in drawn if subject == "relu_2"] and ("maps", "pool") in drawn
+    assert caplog.messages == ["no plate of relu_2, whose values have 4 axes"]
+
+
+@pytest.mark.parametrize("scale", ["per_layer", "shared"])
+def test_maps_of_one_pixel_are_values(draw: Draw, scale: str) -> None:
+    """As after average pooling; a convolution between such maps has filters, but no pairs."""
+    results = shaped(30, 1, 1)
+    results.layers[5] |= {"kind": "conv", "module": "block.conv2"}
+    drawn = draw(results, scale=scale)
+    values = drawn["values", "relu_2"].chart[0]
+    np.testing.assert_array_equal(values, [np.arange(30), np.arange(1, 31)])
+    assert not {("maps", "relu_2"), ("pairs", "relu_2")} & set(drawn) and ("filters", "relu_2") in drawn

@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 
 from convatlas import UserError
-from convatlas.files import read_json, read_npz, sha256, whole, write_bytes, write_json, write_npz
+from convatlas.files import (
+    Npz,
+    npz_writer,
+    read_json,
+    read_npz,
+    sha256,
+    whole,
+    write_bytes,
+    write_json,
+    write_npz,
+)
 
 ARRAYS = {
     "file": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -127,7 +137,7 @@ def test_npz_bytes_are_the_same_twice(tmp_path: Path) -> None:
 
 
 def test_object_arrays_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="Object arrays"):
+    with pytest.raises(TypeError, match="array of references"):
         write_npz(tmp_path / "a.npz", {"good": np.zeros(2), "bad": np.array([{}], dtype=object)})
     assert list(tmp_path.iterdir()) == []
 
@@ -136,6 +146,42 @@ def test_a_pickle_in_an_npz_is_not_loaded(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", bad=np.array([print], dtype=object))
     with pytest.raises(UserError, match=r"a\.npz is damaged"):
         read_npz(tmp_path / "a.npz")
+
+
+def test_an_array_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    write_npz(path, {"good": np.arange(3), "bad": np.arange(100)})
+    content = bytearray(path.read_bytes())
+    content[content.index(np.arange(100).tobytes()) + 40] ^= 1
+    path.write_bytes(content)
+    npz = Npz(path)
+    assert list(npz) == ["good", "bad"]
+    assert len(npz) == 2
+    assert "bad" in npz
+    assert npz["good"].tolist() == [0, 1, 2]
+    with pytest.raises(UserError, match=r"a\.npz is damaged"):
+        npz["bad"]
+    with pytest.raises(KeyError, match="other"):
+        npz["other"]
+
+
+def test_npz_is_compressed_where_asked_for(tmp_path: Path) -> None:
+    for name, compress in (("stored", False), ("deflated", True)):
+        write_npz(tmp_path / name, {"x": np.zeros(10_000)}, compress)
+        assert read_npz(tmp_path / name)["x"].tolist() == [0] * 10_000
+    assert (tmp_path / "deflated").stat().st_size < 1000 < (tmp_path / "stored").stat().st_size
+
+
+def test_members_are_written_one_by_one(tmp_path: Path) -> None:
+    with npz_writer(tmp_path / "a.npz") as write:
+        for n in range(3):
+            array = np.full((2, 3), n)
+            write(str(n), array.T)
+            array[:] = 9  # it has been written
+        assert not (tmp_path / "a.npz").exists()
+    assert {name: array.tolist() for name, array in read_npz(tmp_path / "a.npz").items()} == {
+        str(n): [[n] * 2] * 3 for n in range(3)
+    }
 
 
 @pytest.mark.parametrize("damage", [b"", b"no zip", "half", "altered", "one array"])

@@ -1,8 +1,7 @@
-"""The gallery: its arithmetic, its findings, its run id, its pages, and the drawing of a network."""
+"""The gallery: its arithmetic, its findings, its run id and its pages."""
 
 import itertools
 import json
-import random
 import re
 import subprocess
 import sys
@@ -13,11 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_figures import ROOT, VIEWS, Results, layer, made
+from test_figures import ROOT, VIEWS, Results, bare, layer, like, made
 
-from convatlas.drawing import BETWEEN, draw
 from convatlas.files import write_json
-from convatlas.gallery import Page, arithmetic, build, findings, run_id
+from convatlas.gallery import Page, arithmetic, build, findings, matched, run_id
 
 DATASET = {
     "source": "embedded",
@@ -29,7 +27,12 @@ DATASET = {
     "counts": {"train": [10] * 4, "test": [2] * 4},
     "sha256": "cd" * 32,
 }
-CONFIG = {"title": "An atlas", "seed": 0, "datasets": {"animals": {}}, "networks": {"own": {"views": VIEWS}}}
+CONFIG = {
+    "title": "An atlas",
+    "seed": 0,
+    "datasets": {"animals": {}},
+    "networks": {"own": {"views": VIEWS}, "other": {"views": VIEWS}},
+}
 RUN = {"date": "2001-02-03", "commit": "abc", "machine": "a machine", "durations": []}
 TIMING = {"started": "2001", "finished": "2001-02-03T04", "training_seconds": 1.5, "images_per_second": 1234}
 HOSTILE = '<img onerror=1 src="x">&amp;'
@@ -203,7 +206,7 @@ def test_the_run_id_follows_config_weights_and_versions_alone(tmp_path: Path) ->
         results = made()
         results.network |= network
         write(tmp_path, "own", results)
-        return run_id(config, [Page.read(tmp_path / "results", tmp_path / "data", "own")])
+        return run_id(config, [Page.read(tmp_path / "results", tmp_path / "data", "own", False)])
 
     first = identified()
     assert re.fullmatch(r"[0-9a-f]{12}", first)
@@ -217,7 +220,7 @@ def test_the_run_id_follows_config_weights_and_versions_alone(tmp_path: Path) ->
     later = TIMING | {"finished": "2002-02-03T04", "training_seconds": 9}
     write(tmp_path, "own")
     write_json(tmp_path / "results/own/timing.json", later)
-    assert run_id(CONFIG, [Page.read(tmp_path / "results", tmp_path / "data", "own")]) == first
+    assert run_id(CONFIG, [Page.read(tmp_path / "results", tmp_path / "data", "own", False)]) == first
 
 
 # Pages
@@ -286,6 +289,46 @@ def test_a_network_that_was_not_trained_or_tested(tmp_path: Path) -> None:
         assert "accuracy" not in Reader(site / name).text
 
 
+def test_a_network_with_weights_but_no_data_set(tmp_path: Path) -> None:
+    """As torchvision's: nothing was trained, and nothing is known of what it was trained on."""
+    write(tmp_path, "own", bare())
+    site = built(tmp_path, "own")
+    page = Reader(site / "networks/own.html").text
+    assert "with the weights IMAGENET1K_V1" in page and "Nothing was trained here." in page
+    assert "Animals" not in page + Reader(site / "index.html").text
+    assert "IMAGENET1K_V1" in Reader(site / "provenance.html").text
+
+
+@pytest.mark.parametrize("rectify", [False, True])
+def test_a_page_says_where_the_deconvnet_is_a_heuristic(tmp_path: Path, rectify: bool) -> None:
+    write(tmp_path, "own")
+    views = VIEWS | {"deconv": VIEWS["deconv"] | {"rectify": rectify}}
+    site = built(tmp_path, "own", config=CONFIG | {"networks": {"own": {"views": views}}})
+    assert ("read these projections as a heuristic" in Reader(site / "networks/own.html").text) is rectify
+
+
+def test_units_that_resemble_a_classical_feature_are_counted_and_the_likest_named(tmp_path: Path) -> None:
+    results = made()
+    results.units_like["conv1"]["units"][1:3] = [like("harris", 0.9), like("lbp", -0.7)]
+    write(tmp_path, "own", results)
+    found = matched(tmp_path / "results/own")
+    assert found["threshold"] == 0.5
+    counts = [(row["layer"], row["units"], row["matched"]) for row in found["rows"]]
+    assert counts == [("conv1", 5, 4), ("relu", 5, 1), ("block.conv2", 18, 0)]
+    assert [unit for unit, _ in found["rows"][0]["best"]] == [1, 0, 2]
+    page = Reader(built(tmp_path, "own") / "networks/own.html").text
+    assert "1 corner (0.90), 0 vertical edge (−0.83), 2 local binary pattern (−0.70)" in page
+
+
+def test_several_plates_of_one_image_have_one_heading(tmp_path: Path) -> None:
+    write(tmp_path, "own")
+    file = tmp_path / "results/own/figures/plates.json"
+    plates = json.loads(file.read_text())
+    write_json(file, [*plates, plates[-1] | {"file": "cover-1.png"}])
+    text = (built(tmp_path, "own") / "networks/own.html").read_text()
+    assert text.count("<h3>first</h3>") == 1 and text.count("What deconv shows of first. ") == 2
+
+
 def test_images_without_a_label_or_a_prediction(tmp_path: Path) -> None:
     """images.json has null where it does not apply, as for a network that segments."""
     results = made()
@@ -302,51 +345,9 @@ def test_the_gallery_imports_no_torch(tmp_path: Path) -> None:
         "try: runpy.run_path(sys.argv.pop(1), run_name='__main__')\n"
         "finally: print('torch' in sys.modules)\n"
     )
-    script = [str(ROOT / "scripts/gallery.py"), "--settings", json.dumps(CONFIG), "--output", "site"]
+    config = CONFIG | {"networks": {"own": {"views": VIEWS}}}
+    script = [str(ROOT / "scripts/gallery.py"), "--settings", json.dumps(config), "--output", "site"]
     command = [sys.executable, "-c", program, *script]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr
     assert (tmp_path / "site/index.html").is_file()
-
-
-# Drawing
-
-
-def chain(shapes: list[list[int]]) -> list[dict[str, Any]]:
-    pairs = itertools.pairwise(shapes)
-    return [layer(f"layer{n}", "conv", tuple(a), tuple(b)) for n, (a, b) in enumerate(pairs)]
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_blocks_do_not_overlap_and_are_as_high_as_their_maps(seed: int) -> None:
-    rng = random.Random(seed)
-    sides = [rng.choice((1, 2, 7, 28, 100, 224)) for _ in range(12)]
-    layers = chain([[rng.randint(1, 2048), side, side] for side in sides] + [[1000], [10]])
-    drawing = draw([*layers, layer("aux", "conv", (), (), called=False)])
-    blocks = drawing.blocks
-    for block, after in itertools.pairwise(blocks):
-        assert block.x + block.width + BETWEEN <= after.x + 1e-9
-    for block in blocks:
-        assert block.x >= 0 and block.x + block.width <= drawing.width
-        assert block.y >= 0 and block.y + block.height <= drawing.height
-        assert block.y + block.height / 2 == pytest.approx(drawing.axis)
-        side = int(block.shape.split(" × ")[-1]) if "×" in block.shape else 1
-        assert block.height == pytest.approx(max(5, 150 * side / max(sides)))
-    widths = {int(block.shape.split()[0]): block.width for block in blocks}
-    assert [widths[units] for units in sorted(widths)] == sorted(widths.values())
-
-
-def test_stages_are_in_order_of_execution() -> None:
-    blocks = draw(made().layers).blocks
-    assert [block.layers for block in blocks] == [
-        ["input"],
-        ["conv1", "relu"],
-        ["block/cat"],
-        ["block.conv2", "relu:2", "relu_2"],
-        ["pool"],
-        ["flatten"],
-        ["neck"],
-        ["fc"],
-    ]
-    assert blocks[3].shape == "18 × 8 × 6" and blocks[-1].shape == "4"
-    assert [block.kind for block in blocks[:3]] == ["input", "conv", "merge"]

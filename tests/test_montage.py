@@ -1,11 +1,15 @@
 """Montages, pixel by pixel, and colour scales against matplotlib's own."""
 
+import itertools
+from dataclasses import replace
+from typing import Any
+
 import matplotlib
 import numpy as np
 import pytest
 from matplotlib.colors import Normalize
 
-from convatlas.montage import GAP, HAIRLINE, PAPER, STRIP, Tile, assemble
+from convatlas.montage import GAP, HAIRLINE, NOTE, PAPER, STRIP, Tile, assemble, text_width
 from convatlas.scales import Scale, Scales
 
 RNG = np.random.default_rng(0)
@@ -93,6 +97,54 @@ def test_numbers_and_marks_are_printed_in_the_strip_above_only() -> None:
         assert (columns[here] < middle).all() if n == 0 else (columns[here] > middle).all()
         rows, columns = rows[~here], columns[~here]
     assert not len(rows)
+
+
+def printed(line: list[Tile | None], **layout: Any) -> np.ndarray:
+    """The columns of pixels that have words in a montage of one line."""
+    bare = [tile and replace(tile, number="", mark="", note="") for tile in line]
+    noted, plain = (assemble([tiles], **layout) for tiles in (line, bare))
+    strips = [montage.pixels[: montage.lines[0][0] - 1] for montage in (noted, plain)]
+    return np.flatnonzero((strips[0][-len(strips[1]) :] != strips[1]).any((0, 2)))
+
+
+def test_notes_have_a_line_of_their_own_above_the_numbers() -> None:
+    values = picture(28, 28)
+    lines = [[Tile(values, number="1")], [Tile(values, number="1", note="2"), Tile(values)], [Tile(values)]]
+    montage = assemble(lines)
+    gaps = [b[0] - a[1] for a, b in itertools.pairwise(montage.lines)]
+    assert gaps == [STRIP + GAP + NOTE, STRIP + GAP]
+    top = montage.lines[1][0]
+    above = (montage.pixels != PAPER).any(2)
+    assert above[top - STRIP - NOTE : top - NOTE].any() and above[top - NOTE : top - 1].any()
+    bare = assemble([[replace(tile, note="") for tile in line] for line in lines])
+    for (top, bottom), (other, _) in zip(montage.lines, bare.lines, strict=True):
+        tall = bottom - top + 1
+        np.testing.assert_array_equal(
+            montage.pixels[top - 1 : top + tall], bare.pixels[other - 1 : other + tall]
+        )
+
+
+def test_a_mark_that_does_not_fit_goes_on_past_the_tile_and_not_over_the_number() -> None:
+    small, number = picture(57, 57), "123"
+    last = printed([Tile(small, number=number)]).max()
+    both = printed([Tile(small, number=number, mark="dead")])
+    assert last < both[both > last].min() and both.max() > GAP + 57
+    wide = printed([Tile(picture(28, 28), number=number, mark="dead")])
+    assert wide.max() <= GAP + 112
+
+
+def test_a_long_name_loses_its_middle_before_it_reaches_the_next_tile() -> None:
+    name = "a-long-name-of-a-photograph"
+    assert text_width(name) > 122
+    assert GAP + 90 < printed([Tile(picture(28, 28), number=name), None]).max() < GAP + 112 + GAP
+
+
+def test_columns_apart_have_a_wider_gap_before_them() -> None:
+    line = tiles((28, 28), (28, 28), (28, 28))
+    plain, apart = assemble([line]).pixels, assemble([line], apart=(1,)).pixels
+    assert apart.shape[1] == plain.shape[1] + 2 * GAP
+    cut = GAP + 112 + GAP // 2
+    np.testing.assert_array_equal(np.delete(apart, slice(cut, cut + 2 * GAP), 1), plain)
 
 
 def test_a_crossed_tile_is_struck_out_from_corner_to_corner_and_nothing_else_changes() -> None:

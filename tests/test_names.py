@@ -112,6 +112,23 @@ def test_a_layer_that_is_not_there_is_reported(item: str | int, hint: str) -> No
     assert hint in str(error.value)
 
 
+def test_photographs_keep_their_names_and_files_do_not_take_them() -> None:
+    images = {"first": 1, "photographs": ["cat", "rocket"], "files": ["mine/cat.jpg"]}
+    assert image_names(images) == ["test-00000", "cat", "rocket", "cat-2"]
+
+
+def test_composite_modules_that_could_be_asked_for_are_named() -> None:
+    with pytest.raises(UserError, match=r"did you mean 'layer1\.0'\?"):
+        choose_layers(LAYERS, ["layer10"], "views.layers", also=["layer1", "layer1.0"])
+
+
+def test_of_many_names_the_nearest_are_listed() -> None:
+    names = [f"layer{n}.conv" for n in range(100)]
+    said = nearest("layer57.conv", [*names, "fc"])
+    assert said.startswith("did you mean 'layer57.conv'? there are: layer57.conv, ")
+    assert said.endswith(" and 77 more") and said.count("layer") == 1 + 24
+
+
 def test_nearest_names_the_near_one_and_lists_all() -> None:
     assert (
         nearest("lenet", ["simple_cnn", "lenet5"]) == "did you mean 'lenet5'? there are: simple_cnn, lenet5"

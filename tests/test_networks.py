@@ -1,18 +1,20 @@
 """Networks and their preprocessing, against their tables, Pillow's resizing and formulas by hand."""
 
+from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from convatlas import UserError
+from convatlas import UserError, classes
 from convatlas.files import write_json
-from convatlas.networks import Preprocessing, build, choose_device, described, load
+from convatlas.networks import build, build_like, choose_device, class_count, load, main_output
+from convatlas.preprocessing import Preprocessing
 
 CLASSES = [str(digit) for digit in range(10)]
 GREY = Preprocessing(28, (0.5,), (0.5,))
@@ -83,18 +85,68 @@ def test_an_input_that_does_not_fit_is_reported(given: dict, message: str) -> No
         build({"architecture": "lenet5", "input": given}, CLASSES, seed=0)
 
 
+def described(name: str, outputs: int, preprocessing: Preprocessing) -> dict[str, Any]:
+    """What network.json tells of a bundled network, as far as it is needed to build it."""
+    return {
+        "architecture": name,
+        "arguments": {"classes": outputs},
+        "weights": {"origin": "trained here", "name": None},
+        "preprocessing": preprocessing.described(),
+    }
+
+
+def test_its_like_has_weights_of_its_own(tmp_path: Path) -> None:
+    network, preprocessing = build({"architecture": "lenet5"}, CLASSES, seed=5)
+    description = described("lenet5", 10, preprocessing)
+    like, prepared = build_like(description, seed=6)
+    assert prepared == preprocessing
+    assert not torch.equal(like.conv1.weight, network.conv1.weight)
+    assert torch.equal(build_like(description, seed=5)[0].conv1.weight, network.conv1.weight)
+
+
+class Outputs(nn.Module):
+    """Gives what it is made with, whatever it sees."""
+
+    def __init__(self, made: Any) -> None:
+        super().__init__()
+        self.made = made
+
+    def forward(self, x: Tensor) -> Any:
+        return self.made
+
+
+Named = namedtuple("Named", ["aux", "logits"])
+SCORES, MAPS = torch.rand(1, 7), torch.rand(1, 21, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("made", "main", "count"),
+    [
+        (SCORES, SCORES, 7),
+        (Named(MAPS, SCORES), SCORES, 7),
+        ((SCORES, MAPS), SCORES, 7),
+        ({"aux": SCORES, "out": MAPS}, MAPS, None),
+        ([{"boxes": torch.rand(0, 4)}], None, None),
+        ("nothing", "nothing", None),
+    ],
+    ids=["tensor", "named", "tuple", "dict", "detections", "text"],
+)
+def test_the_output_that_counts(made: Any, main: Any, count: int | None) -> None:
+    assert class_count(Outputs(made), GREY) == count
+    if main is not None:
+        assert main_output(made) is main
+
+
 @pytest.mark.parametrize("name", ["simple_cnn", "lenet5"])
 def test_a_saved_network_is_loaded_bit_for_bit(name: str, tmp_path: Path) -> None:
     settings = {"architecture": name, "input": {"mean": [0.3]}}
     network, preprocessing = build(settings, CLASSES[:7], seed=5)
     save_file(network.state_dict(), tmp_path / "weights.safetensors")
-    description = {"architecture": name, "classes": CLASSES[:7], "preprocessing": described(preprocessing)}
-    write_json(tmp_path / "network.json", description)
-    again, prepared, read = load(tmp_path)
+    write_json(tmp_path / "network.json", described(name, 7, preprocessing))
+    again, prepared = load(tmp_path)
     x = torch.randn(2, *preprocessing.shape)
     assert torch.equal(again(x), network(x))
     assert prepared == preprocessing
-    assert read == description
     assert not again.training
     assert not any(parameter.requires_grad for parameter in again.parameters())
 
@@ -102,143 +154,6 @@ def test_a_saved_network_is_loaded_bit_for_bit(name: str, tmp_path: Path) -> Non
 def test_a_network_that_was_not_made_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"network\.json is missing"):
         load(tmp_path)
-
-
-# Preprocessing.
-
-
-def test_without_resizing_it_is_the_formula() -> None:
-    given = pixels(28, 28, channels=3, n=2)
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    found = Preprocessing(28, mean, std)(torch.from_numpy(given))
-    expected = (given / 255 - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
-    assert found.dtype == torch.float32
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("side", [8, 28, 64, 101])
-@pytest.mark.parametrize("size", [28, 50])
-def test_resizing_is_that_of_pillow(side: int, size: int) -> None:
-    given = pixels(side, side, n=2)
-    found = Preprocessing(size, (0.1,), (0.4,))(torch.from_numpy(given))
-    for image, expected in zip(found, given, strict=True):
-        plane = Image.fromarray(expected[0].astype(np.float32) / 255)
-        resized = np.asarray(plane.resize((size, size), Image.Resampling.BILINEAR))
-        np.testing.assert_allclose(image[0], (resized - 0.1) / 0.4, atol=1e-5)
-
-
-def test_preprocessing_leaves_the_pixels_as_they_were() -> None:
-    given = torch.from_numpy(pixels(28, 28))
-    before = given.clone()
-    GREY(given)
-    assert torch.equal(given, before)
-
-
-def test_preprocessing_is_described_and_made_again() -> None:
-    preprocessing = Preprocessing(20, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-    description = {"size": 20, "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
-    assert described(preprocessing) == description
-    assert Preprocessing.of(description) == preprocessing
-
-
-# Image files.
-
-RGB = pixels(28, 28, 3)[0].transpose(1, 2, 0)
-LUMA = RGB @ np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
-
-
-def saved(folder: Path, array: np.ndarray, mode: str | None = None, name: str = "a.png") -> Path:
-    image = Image.fromarray(array)
-    (image.convert(mode) if mode else image).save(folder / name)
-    return folder / name
-
-
-def test_a_grey_file_is_read_as_it_is(tmp_path: Path) -> None:
-    plane = pixels(28, 28)[0, 0]
-    path = saved(tmp_path, plane)
-    assert np.array_equal(GREY.read(path), plane[None, None])
-    assert np.array_equal(COLOUR.read(path), np.stack([plane] * 3)[None])
-    assert GREY.read(path).dtype == torch.uint8
-
-
-def test_a_colour_file_is_read_in_the_order_red_green_blue_or_as_luma(tmp_path: Path) -> None:
-    path = saved(tmp_path, RGB)
-    assert np.array_equal(COLOUR.read(path)[0], RGB.transpose(2, 0, 1))
-    np.testing.assert_allclose(GREY.read(path)[0, 0], LUMA, atol=1)
-
-
-def test_an_opaque_rgba_file_is_read_as_its_colours(tmp_path: Path) -> None:
-    path = saved(tmp_path, np.dstack([RGB, np.full((28, 28), 255, np.uint8)]))
-    assert Image.open(path).mode == "RGBA"
-    assert np.array_equal(COLOUR.read(path)[0], RGB.transpose(2, 0, 1))
-    np.testing.assert_allclose(GREY.read(path)[0, 0], LUMA, atol=1)
-
-
-def test_a_palette_file_is_read_as_its_colours_not_its_indices(tmp_path: Path) -> None:
-    few = (RGB // 128) * 255  # eight colours
-    path = saved(tmp_path, few, "P")
-    colours = np.asarray(Image.open(path).convert("RGB"))
-    assert Image.open(path).mode == "P"
-    assert np.array_equal(COLOUR.read(path)[0], colours.transpose(2, 0, 1))
-    np.testing.assert_allclose(GREY.read(path)[0, 0], colours @ np.array([0.299, 0.587, 0.114]), atol=1)
-
-
-@pytest.mark.parametrize("name", ["a.png", "a.tiff"])
-@pytest.mark.parametrize("preprocessing", [GREY, COLOUR], ids=["grey", "colour"])
-def test_a_16_bit_grey_file_is_scaled_not_clipped(
-    tmp_path: Path, name: str, preprocessing: Preprocessing
-) -> None:
-    plane = (np.arange(28 * 28).reshape(28, 28) * 83).astype(np.uint16)
-    found = preprocessing.read(saved(tmp_path, plane, name=name))
-    assert found.shape == (1, preprocessing.shape[0], 28, 28)
-    for channel in found[0]:
-        np.testing.assert_allclose(channel, plane / 257, atol=1)
-
-
-def test_a_black_and_white_file_is_black_and_white(tmp_path: Path) -> None:
-    plane = pixels(28, 28)[0, 0] > 127
-    assert np.array_equal(GREY.read(saved(tmp_path, plane))[0, 0], 255 * plane)
-
-
-@pytest.mark.parametrize("preprocessing", [GREY, COLOUR], ids=["grey", "colour"])
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
-def test_a_file_of_any_mode_and_size_becomes_an_input(
-    tmp_path: Path, mode: str, preprocessing: Preprocessing
-) -> None:
-    path = saved(tmp_path, RGB[:20, :17], mode if mode != "I;16" else "L")
-    if mode == "I;16":
-        path = saved(tmp_path, RGB[:20, :17, 0].astype(np.uint16) * 257)
-    assert Image.open(path).mode == mode
-    x = preprocessing(preprocessing.read(path))
-    assert x.shape == (1, *preprocessing.shape)
-    assert x.min() >= -1 - 1e-6
-    assert x.max() <= 1 + 1e-6
-
-
-@pytest.fixture
-def png(tmp_path: Path) -> bytes:
-    return saved(tmp_path, RGB).read_bytes()
-
-
-@pytest.mark.parametrize("damage", ["empty", "text", "half", "short header", "words for numbers"])
-def test_a_file_that_is_no_image_is_reported(tmp_path: Path, png: bytes, damage: str) -> None:
-    contents = {
-        "empty": b"",
-        "text": b"no image\n",
-        "half": png[: len(png) // 2],
-        "short header": png[:11] + b"\x05" + png[12:],
-        "words for numbers": b"P5 two by four 255\n" + bytes(64),
-    }
-    path = tmp_path / "odd.png"
-    path.write_bytes(contents[damage])
-    with pytest.raises(UserError, match=r"odd\.png"):
-        GREY.read(path)
-
-
-@pytest.mark.parametrize("name", ["nowhere.png", "."])
-def test_a_file_that_is_not_there_is_reported(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match="cannot read the image"):
-        GREY.read(tmp_path / name)
 
 
 # Devices.
@@ -270,26 +185,33 @@ def test_cuda_that_is_not_there_is_reported(monkeypatch: pytest.MonkeyPatch) -> 
         choose_device("cuda")
 
 
-def test_what_is_transparent_lies_on_white(tmp_path: Path) -> None:
-    drawn = np.zeros((8, 8, 4), np.uint8)
-    drawn[2:4, :, 3] = 255  # a black stroke, nothing else
-    path = saved(tmp_path, drawn)
-    read = Preprocessing(8, (0.5,), (0.5,)).read(path)[0, 0].numpy()
-    assert (read[2:4] == 0).all()
-    assert (np.delete(read, [2, 3], axis=0) == 255).all()
-
-
-def test_values_above_16_bits_do_not_wrap(tmp_path: Path) -> None:
-    path = tmp_path / "deep.tiff"
-    Image.fromarray(np.array([[0, 65535, 70000]], np.int32)).save(path)
-    assert Preprocessing(8, (0.5,), (0.5,)).read(path).flatten().tolist() == [0, 255, 255]
-
-
 @pytest.mark.parametrize("content", [b"", b"no weights", bytes(8) + b"{}"])
 def test_damaged_weights_are_reported(tmp_path: Path, content: bytes) -> None:
     _, preprocessing = build({"architecture": "lenet5"}, list("0123456789"), seed=0)
-    description = {"architecture": "lenet5", "classes": list("0123456789")}
-    write_json(tmp_path / "network.json", description | {"preprocessing": described(preprocessing)})
+    write_json(tmp_path / "network.json", described("lenet5", 10, preprocessing))
     (tmp_path / "weights.safetensors").write_bytes(content)
     with pytest.raises(UserError, match=r"weights\.safetensors is damaged"):
         load(tmp_path)
+
+
+# Names of classes.
+
+
+def test_names_come_from_a_list_or_a_file_or_are_numbers(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("\ufefftench\n great white shark \r\n\n")
+    named = classes.named(str(tmp_path / "names.txt"), "k")
+    assert named == ["tench", "great white shark"]
+    assert classes.named(["a"], "k") == ["a"]
+    assert classes.checked(named, 2, "k") == named
+    assert classes.checked(None, 3, "k") == ["0", "1", "2"]
+    assert classes.checked(named, None, "k") == named
+
+
+def test_names_that_do_not_fit_are_reported(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"networks.n.classes: 2 names of classes for a network of 3 outputs"):
+        classes.checked(["a", "b"], 3, "networks.n.classes")
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "odd.txt").write_bytes(b"\xff\xfe\x00")
+    for name, words in (("empty", "names no class"), ("odd", "no text in UTF-8"), ("gone", "cannot read")):
+        with pytest.raises(UserError, match=f"k: .*{name}.txt.*{words}|k: {words}.*{name}.txt"):
+            classes.named(str(tmp_path / f"{name}.txt"), "k")

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 
 from convatlas import datasets, training
 from convatlas.config import ROOT, resolve
-from convatlas.networks import Preprocessing, build
-from convatlas.training import Split, epochs_within, evaluate, fit, hold_out, metrics, shifted
+from convatlas.networks import build
+from convatlas.preprocessing import Preprocessing
+from convatlas.training import Split, epochs_within, evaluate, fit, flipped, hold_out, metrics, shifted
 
 SETTINGS: dict[str, Any] = {
     "epochs": 2,
@@ -27,8 +29,10 @@ SETTINGS: dict[str, Any] = {
     "schedule": "one_cycle",
     "weight_decay": 0.01,
     "shift": 1,
+    "flip": False,
     "precision": "float32",
 }
+Outputs = namedtuple("Outputs", ["auxiliary", "logits"])
 PLAIN = Preprocessing(8, (0.0,), (1.0,))
 
 
@@ -197,6 +201,35 @@ def test_each_image_is_shifted_as_a_whole_by_its_own_random_step(most: int) -> N
     assert len(set(steps)) == (2 * most + 1) ** 2
 
 
+def test_about_half_of_the_images_are_mirrored() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (300, 2, 5, 6), dtype=np.uint8)
+    found = flipped(torch.from_numpy(images), torch.Generator().manual_seed(0)).numpy()
+    mirrored = [np.array_equal(image, given[..., ::-1]) for image, given in zip(found, images, strict=True)]
+    same = [np.array_equal(image, given) for image, given in zip(found, images, strict=True)]
+    assert sum(same) + sum(mirrored) == 300
+    assert 120 < sum(mirrored) < 180
+
+
+class Heads(nn.Module):
+    """Gives more than its logits while it is trained, as googlenet and inception_v3 do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = small()
+
+    def forward(self, x: Tensor) -> Any:
+        return Outputs(torch.zeros(1), self.inner(x)) if self.training else self.inner(x)
+
+
+def test_what_more_a_network_gives_is_left_out_of_training() -> None:
+    train, validation = hold_out(blobs(200), 0.2, 0)
+    heads, plain = Heads(), small()
+    fit(heads, PLAIN, train, validation, SETTINGS | {"flip": True}, seed=0)
+    fit(plain, PLAIN, train, validation, SETTINGS | {"flip": True}, seed=0)
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(heads.inner.state_dict()[name], tensor)
+
+
 def test_no_shift_leaves_the_images_alone() -> None:
     images = blobs(3).images
     assert torch.equal(shifted(images, 0, torch.Generator()), images)
@@ -342,11 +375,16 @@ def test_each_precision_learns_float32_weights(precision: str) -> None:
     assert found.history[-1]["validation_accuracy"] > 0.9
 
 
+def mnist_split(mnist: Path, folder: Path, name: str) -> Split:
+    if not (folder / "dataset.json").exists():
+        datasets.prepare(folder, {"format": "mnist", "source": str(mnist), "mirrors": []}, "datasets.digits")
+    examples = datasets.load(folder, name)
+    return Split(torch.tensor(examples.pixels("L", 28, 28)), torch.tensor(examples.labels))
+
+
 def test_lenet5_reaches_99_percent_on_mnist(mnist: Path, tmp_path: Path) -> None:
     """As shipped; half a minute on two cores."""
-    datasets.prepare_mnist(tmp_path, str(mnist), [])
-    parts = {name: map(torch.tensor, datasets.load(tmp_path, name)) for name in ("train", "test")}
-    train, test = (Split(*arrays) for arrays in parts.values())
+    train, test = (mnist_split(mnist, tmp_path, name) for name in ("train", "test"))
     shipped = resolve(yaml.safe_load((ROOT / "config.yaml").read_text()))["networks"]["lenet5"]
     network, preprocessing = build(shipped, [str(digit) for digit in range(10)], seed=0)
     torch.set_num_threads(2)
@@ -356,10 +394,9 @@ def test_lenet5_reaches_99_percent_on_mnist(mnist: Path, tmp_path: Path) -> None
 
 def test_lenet5_learns_mnist(mnist: Path, tmp_path: Path) -> None:
     """One epoch of a thirtieth of the real data, for a few seconds."""
-    datasets.prepare_mnist(tmp_path, str(mnist), [])
+    train = mnist_split(mnist, tmp_path, "train")[:2000]
+    test = mnist_split(mnist, tmp_path, "test")[:1000]
     assert sum(datasets.describe(tmp_path)["counts"]["train"]) == 60_000
-    train = Split(*(torch.from_numpy(array[:2000].copy()) for array in datasets.load(tmp_path, "train")))
-    test = Split(*(torch.from_numpy(array[:1000].copy()) for array in datasets.load(tmp_path, "test")))
     network, preprocessing = build({"architecture": "lenet5"}, [str(c) for c in range(10)], seed=0)
     _, before = evaluate(network, preprocessing, test)
     settings = SETTINGS | {"epochs": 1, "batch_size": 32, "lr": 0.003}

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, TINY, Workspace, files_of
 
-AFTER_TRAINING = ("record", "deconv", "figures")
+AFTER_TRAINING = ("record", "classical", "deconv", "figures")
 MAY_DIFFER = ("timing.json", "provenance.html")
 
 
@@ -53,7 +53,7 @@ def test_every_file_of_the_contract_is_there(run: Workspace) -> None:
         single = ["weights.safetensors", "network.json", "timing.json", "metrics.json", "history.csv"]
         for name in [*single, "layers.json", "filters.npz", "images.json", "figures/plates.json"]:
             assert (folder / name).is_file(), name
-        for stage in ("activations", "deconv"):
+        for stage in ("activations", "classical", "deconv"):
             assert sorted(path.stem for path in (folder / stage).glob("*.npz")) == sorted(names)
         assert [image["name"] for image in json.loads((folder / "images.json").read_text())] == names
         with (folder / "history.csv").open() as file:
@@ -105,8 +105,9 @@ def test_nothing_to_do(run: Workspace) -> None:
 
 
 def test_touching_code_and_config_reruns_nothing(run: Workspace) -> None:
-    for path in [*run.folder.glob("*.yaml"), *run.folder.glob("*/*.py"), *run.folder.glob("workflow/**/*")]:
-        path.touch()
+    for pattern in ("*.yaml", "convatlas/**/*.py", "scripts/*.py", "workflow/**/*"):
+        for path in run.folder.glob(pattern):
+            path.touch()
     assert run.planned() == set()
 
 
@@ -129,6 +130,7 @@ def test_an_edit_of_a_template_rebuilds_the_gallery_only(run: Workspace) -> None
     ("change", "jobs"),
     [
         ({"views": {"scale": "shared"}}, everything_after("figures")),
+        ({"views": {"match": 0.6}}, everything_after("classical", "figures")),
         ({"views": {"deconv": {"select": ["map"]}}}, everything_after("deconv", "figures")),
         (
             {"networks": {"lenet5": {"images": {"digits": [3]}}}},
@@ -141,7 +143,7 @@ def test_an_edit_of_a_template_rebuilds_the_gallery_only(run: Workspace) -> None
         ({"title": "Another title"}, {"gallery"}),
         ({"seed": 1}, everything_after("train", *AFTER_TRAINING)),
     ],
-    ids=["scale", "select", "images", "training", "title", "seed"],
+    ids=["scale", "match", "select", "images", "training", "title", "seed"],
 )
 def test_a_setting_reruns_what_uses_it(run: Workspace, change: dict, jobs: set[str]) -> None:
     more = run.folder / "more.yaml"
@@ -155,7 +157,7 @@ def test_a_setting_reruns_what_uses_it(run: Workspace, change: dict, jobs: set[s
 def test_a_lost_file_is_made_again(run: Workspace) -> None:
     makers = {
         "results/lenet5/layers.json": "record lenet5",
-        "data/digits/MNIST/raw/t10k-labels-idx1-ubyte": "data digits",
+        "data/digits/MNIST/raw/t10k-labels-idx1-ubyte": "mnist digits",
         "results/simple_cnn/metrics.json": "train simple_cnn",
     }
     for path, maker in makers.items():
@@ -167,7 +169,7 @@ def test_a_lost_file_is_made_again(run: Workspace) -> None:
             kept.rename(lost)
 
 
-@pytest.mark.parametrize("stage", ["data", "train", "record", "deconv", "figures", "gallery"])
+@pytest.mark.parametrize("stage", ["data", "train", "record", "classical", "deconv", "figures", "gallery"])
 def test_the_listed_code_is_what_a_stage_imports(stage: str) -> None:
     """Import a stage's script and compare the library files in sys.modules with the rule's list."""
     program = (
@@ -287,7 +289,7 @@ def test_a_fault_in_the_data_names_the_file_and_the_mended_run_continues(broken:
         ),
         (
             {"networks": {"lenet5": {"images": {"digits": None, "files": ["no.png"]}}}},
-            ["networks.lenet5.images.files", "there is no file 'no.png'"],
+            ["networks.lenet5.images.files", "there is no file or folder 'no.png'"],
         ),
         (
             {"networks": {"lenet5": {"images": {"digits": None, "files": ["tiny.yaml"]}}}},

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 try:
-    from convatlas import UserError
+    from convatlas import UserError, sources
     from convatlas.config import resolve
 except ModuleNotFoundError as error:
     raise WorkflowError(f"{error}; run `make setup`, then `. .venv/bin/activate`")
@@ -27,10 +27,21 @@ def check_places():
             raise WorkflowError(
                 f"cannot write in {folder}: it is no folder, or its permissions forbid it; mend or move it"
             )
-    for name, network in config["networks"].items():
-        for path in network["images"].get("files", []):
-            if not os.path.isfile(path):
-                raise WorkflowError(f"networks.{name}.images.files: there is no file {path!r}")
+    for name in config["networks"]:
+        try:
+            image_files(name)
+        except UserError as error:
+            raise WorkflowError(f"networks.{name}.images.files: {error}")
+
+
+def image_files(network):
+    """A network's own images looked at, folders among them expanded."""
+    given = config["networks"][network]["images"].get("files", [])
+    if not given:
+        return []
+    from convatlas.pictures import files_in  # Pillow and numpy, where they are needed
+
+    return [str(path) for path in files_in(given)]
 
 
 check_places()
@@ -56,44 +67,50 @@ wildcard_constraints:
 # The library files that each stage's script imports, directly or not; a test compares
 # them with what it really imports. An edit reruns exactly the stages that list the file.
 LIBRARY = {
-    "data": ["__init__", "cli", "datasets", "files"],
-    "train": ["__init__", "architectures/__init__", "cli", "datasets", "files", "networks", "training"],
-    "record": [
-        "__init__",
-        "activations",
-        "architectures/__init__",
-        "cli",
-        "datasets",
-        "extractor",
-        "files",
-        "images",
-        "names",
-        "networks",
-    ],
-    "deconv": [
-        "__init__",
-        "activations",
-        "architectures/__init__",
-        "cli",
-        "deconvnet",
-        "extractor",
-        "files",
-        "names",
-        "networks",
-    ],
-    "figures": ["__init__", "charts", "cli", "figures", "files", "montage", "names", "plates", "scales"],
-    "gallery": ["__init__", "cli", "drawing", "files", "gallery"],
+    "data": (
+        "__init__ cli datasets/__init__ datasets/download datasets/examples datasets/folders "
+        "datasets/mnist datasets/pets datasets/photographs files pictures"
+    ).split(),
+    "train": (
+        "__init__ architectures/__init__ classes cli datasets/__init__ datasets/download "
+        "datasets/examples datasets/folders datasets/mnist datasets/pets datasets/photographs factories "
+        "files names networks pictures preprocessing sources training weights"
+    ).split(),
+    "record": (
+        "__init__ activations architectures/__init__ calls cli datasets/__init__ datasets/download "
+        "datasets/examples datasets/folders datasets/mnist datasets/pets datasets/photographs extractor "
+        "factories files images names networks pictures preprocessing receptive sources"
+    ).split(),
+    "deconv": (
+        "__init__ activations adjoint architectures/__init__ calls cli deconvnet factories files names "
+        "networks pictures preprocessing sources"
+    ).split(),
+    "classical": (
+        "__init__ activations architectures/__init__ calls classical cli factories files kernels names "
+        "networks pictures preprocessing sources"
+    ).split(),
+    "figures": (
+        "__init__ charts classical cli desk figures files image_plates kernels layer_plates montage "
+        "names plates scales"
+    ).split(),
+    "gallery": ("__init__ cli drawing files gallery").split(),
 }
 
 
 def code(stage):
-    """Input function: the code of a stage, with the architecture of the network it runs."""
+    """Input function: the code of a stage, with that of the network it runs, the user's own too."""
 
     def files(wildcards):
-        library = list(LIBRARY[stage])
+        library, own = list(LIBRARY[stage]), []
         if "architectures/__init__" in library:
-            library.append(f"architectures/{config['networks'][wildcards.network]['architecture']}")
-        return [f"scripts/{stage}.py", *(f"convatlas/{name}.py" for name in library)]
+            architecture = config["networks"][wildcards.network]["architecture"]
+            library += ["zoo"] if architecture.startswith(sources.ZOO) else []
+            own = sources.files(architecture)
+        if stage == "data" and config["datasets"][wildcards.dataset]["format"] == "oxford-iiit-pet":
+            library += [
+                f"datasets/drawn/{path.stem}" for path in Path("convatlas/datasets/drawn").glob("*.py")
+            ]
+        return [f"scripts/{stage}.py", *(f"convatlas/{name}.py" for name in library), *own]
 
     return files
 
@@ -103,11 +120,24 @@ def settings(*keys):
 
     def text(wildcards):
         network = config["networks"][wildcards.network]
-        return json.dumps(network[keys[0]] if len(keys) == 1 else {key: network[key] for key in keys})
+        given = network.get(keys[0]) if len(keys) == 1 else {key: network.get(key) for key in keys}
+        return json.dumps(given, default=str)
 
     return text
 
 
+def dataset_settings(wildcards):
+    """Params function: a data set's section of the config, as JSON."""
+    return json.dumps(config["datasets"][wildcards.dataset])
+
+
 def dataset_of(wildcards):
-    """Input function: the files of a network's data set, its description first."""
-    return expand(rules.data.output, dataset=config["networks"][wildcards.network]["dataset"])
+    """Input function: the files of a network's data set, its description first; none without one."""
+    name = config["networks"][wildcards.network].get("dataset")
+    return data_of(name) if name else []
+
+
+def data_option(wildcards):
+    """Params function: where a network's data set is; nothing without one."""
+    name = config["networks"][wildcards.network].get("dataset")
+    return f"--data data/{name}" if name else ""

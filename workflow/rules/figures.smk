@@ -11,6 +11,7 @@ rule figures:
         filters="results/{network}/filters.npz",
         images="results/{network}/images.json",
         activations="results/{network}/activations",
+        classical="results/{network}/classical",
         deconv="results/{network}/deconv",
     output:
         figures=directory("results/{network}/figures"),

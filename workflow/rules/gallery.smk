@@ -9,6 +9,7 @@ RESULTS = [
     "filters.npz",
     "images.json",
     "activations",
+    "classical",
     "deconv",
     "figures",
 ]
@@ -23,7 +24,7 @@ rule gallery:
     input:
         code=code("gallery"),
         site=sorted(str(path) for path in Path("workflow/site").rglob("*.*")),
-        data=expand(rules.data.output, dataset=config["datasets"]),
+        data=data_of(*config["datasets"]),
         results=of_networks(*RESULTS),
     output:
         pages=expand("reports/gallery/{page}.html", page=["index", "provenance"]),

@@ -1,11 +1,20 @@
 # What every layer makes of the images looked at, and which pixels caused it.
 
 
+def recorded(wildcards):
+    """Params function: what is recorded of a network, with the layers that its views name."""
+    network = config["networks"][wildcards.network]
+    views = network["views"]
+    named = [n for part in (views["layers"], views["deconv"]["layers"]) if part != "all" for n in part]
+    keys = ("images", "record", "downsample_name")
+    return json.dumps({key: network[key] for key in keys} | {"layers": named})
+
+
 rule record:
     input:
         code=code("record"),
         data=dataset_of,
-        own=lambda wildcards: config["networks"][wildcards.network]["images"].get("files", []),
+        own=lambda wildcards: image_files(wildcards.network),
         weights="results/{network}/weights.safetensors",
         description="results/{network}/network.json",
     output:
@@ -21,12 +30,12 @@ rule record:
     resources:
         gpu=1,
     params:
-        settings=settings("images"),
-        data=lambda wildcards, input: Path(input.data[0]).parent,
+        settings=recorded,
+        data=data_option,
         device=config["device"],
     shell:
         "python scripts/record.py --name {wildcards.network} --settings {params.settings:q}"
-        " --data {params.data:q} --device {params.device} --threads {threads}"
+        " {params.data} --device {params.device} --threads {threads}"
         " --output results/{wildcards.network} 2>&1 | tee {log:q}"
 
 
@@ -54,3 +63,30 @@ rule deconv:
         "python scripts/deconv.py --name {wildcards.network} --settings {params.settings:q}"
         " --device {params.device} --threads {threads}"
         " --output results/{wildcards.network} 2>&1 | tee {log:q}"
+
+
+rule classical:
+    input:
+        code=code("classical"),
+        description="results/{network}/network.json",
+        layers="results/{network}/layers.json",
+        filters="results/{network}/filters.npz",
+        images="results/{network}/images.json",
+        activations="results/{network}/activations",
+    output:
+        classical=directory("results/{network}/classical"),
+    log:
+        "logs/{network}/classical.log",
+    benchmark:
+        "logs/{network}/classical.tsv"
+    threads: 1
+    resources:
+        gpu=1,
+    params:
+        settings=lambda wildcards: json.dumps(
+            {"match": config["networks"][wildcards.network]["views"]["match"]}
+        ),
+        device=config["device"],
+    shell:
+        "python scripts/classical.py --name {wildcards.network} --settings {params.settings:q}"
+        " --device {params.device} --threads {threads} --output results/{wildcards.network} 2>&1 | tee {log:q}"

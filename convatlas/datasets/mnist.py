@@ -1,18 +1,14 @@
-"""Data sets, whatever their source, in their official on-disk layout.
-
-MNIST: four idx files under MNIST/raw/ (LeCun, Cortes, Burges, The MNIST database).
-"""
+"""MNIST: four idx files under MNIST/raw/ (LeCun, Cortes, Burges, The MNIST database)."""
 
 import gzip
 import hashlib
-import http.client
 import logging
 import math
 import shutil
-import socket
 import struct
-import time
 import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +16,9 @@ import numpy as np
 from PIL import Image
 
 from convatlas import UserError
-from convatlas.files import read_json, whole, write_bytes, write_json
+from convatlas.datasets import download
+from convatlas.datasets.examples import Examples
+from convatlas.files import whole, write_bytes, write_json
 
 log = logging.getLogger(__name__)
 
@@ -48,47 +46,61 @@ TITLES = {
         "as their owner states",
     ),
 }
-ATTEMPTS = 3  # rounds over all mirrors
-TIMEOUT = 30  # seconds without a byte
 
 
-def prepare_mnist(folder: str | Path, source: str, mirrors: list[str], key: str = "source") -> None:
-    """Make `folder`/MNIST/raw/ and `folder`/dataset.json from a source.
+@dataclass(frozen=True, eq=False)
+class Digits(Examples):
+    """A split that is in memory, `images` (N, H, W) uint8."""
 
-    `source` is "embedded", "download" or a directory that holds MNIST/raw/ with plain or
-    gzipped idx files. Everything is verified before it takes its place. Raises UserError,
-    which names `key`, the place in the config.
+    images: np.ndarray
+
+    def image(self, n: int, mode: str) -> Image.Image:
+        """Give an image, "L" or "RGB"."""
+        return Image.fromarray(self.images[n]).convert(mode)
+
+    def pixels(
+        self, mode: str, size: int, resize: int | str, indices: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """Give images (N, C, H, W) uint8 as stored, whatever `size`: networks resize them in float."""
+        chosen = self.images if indices is None else self.images[np.asarray(indices, np.int64)]
+        return np.repeat(chosen[:, None], len(mode), axis=1)
+
+
+def prepare(folder: Path, settings: dict[str, Any], key: str) -> None:
+    """Make `folder`/MNIST/raw/ and `folder`/dataset.json, as datasets.prepare says.
+
+    A directory source holds MNIST/raw/ with plain or gzipped idx files.
     """
-    folder = Path(folder)
+    source, mirrors, key = settings["source"], settings["mirrors"], f"{key}.source"
     given = Path(source).expanduser()
     if (given / "MNIST").resolve() == (folder / "MNIST").resolve():
         raise UserError(f"{key}: {source} is the folder that is made here; move it and name the new place")
+    packed = _download(folder, mirrors, key) if source == "download" else None
     with whole(folder / "MNIST") as aside:
         raw = aside / "raw"
         raw.mkdir(parents=True)
-        if source == "embedded":
+        if packed:
+            for path in packed:
+                _unpack(path, raw / path.stem)
+        elif source == "embedded":
             _write_embedded(raw)
-        elif source == "download":
-            _download(raw, mirrors, key)
         else:
             _link(raw, given, key)
         try:
             splits = {split: _read_split(raw, split) for split in MNIST_FILES}
         except UserError as error:  # it names the file where it lies now; the user knows the source
             raise UserError(f"{key}: {str(error).replace(str(aside), str(given / 'MNIST'))}") from error
-        description = _described(splits, source)
-    write_json(folder / "dataset.json", description)
+        (folder / "dataset.json").unlink(missing_ok=True)  # it marks a whole data set: written last
+    if packed:
+        shutil.rmtree(packed[0].parent, ignore_errors=True)
+    write_json(folder / "dataset.json", _described(splits, source))
 
 
-def describe(folder: str | Path) -> dict[str, Any]:
-    """Give what a made data set says of itself: title, classes, counts, sha256, ..."""
-    return read_json(Path(folder) / "dataset.json")
-
-
-def load(folder: str | Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read a split ("train" or "test"): images (N, 1, H, W) uint8 and labels (N,) int64."""
-    images, labels = _read_split(Path(folder) / "MNIST/raw", split)
-    return images[:, None], labels.astype(np.int64)
+def load(folder: Path, split: str) -> Digits:
+    """Read a split into memory."""
+    images, labels = _read_split(folder / "MNIST/raw", split)
+    names = [f"{split}-{n:05d}" for n in range(len(images))]
+    return Digits(labels.astype(np.int64), names, [None] * len(images), images)
 
 
 def _read_split(raw: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -118,10 +130,12 @@ def _described(splits: dict[str, tuple[np.ndarray, np.ndarray]], source: str) ->
         "description": text,
         "licence": licence,
         "classes": [str(label) for label in range(classes)],
-        "image_shape": [1, *splits["train"][0].shape[1:]],
         "counts": {
             split: np.bincount(labels, minlength=classes).tolist() for split, (_, labels) in splits.items()
         },
+        "image_shape": [1, *splits["train"][0].shape[1:]],
+        "image_sizes": None,
+        "target": None,
         "sha256": digest.hexdigest(),
     }
 
@@ -182,42 +196,12 @@ def _unpack(packed: Path, plain: Path) -> None:
         raise UserError(f"{packed} is truncated or altered: {error}") from error
 
 
-def _download(raw: Path, mirrors: list[str], key: str) -> None:
-    """Fetch torchvision's MNIST files, verified by its MD5s, from the first mirror that serves them."""
+def _download(folder: Path, mirrors: list[str], key: str) -> list[Path]:
+    """Fetch torchvision's gzipped MNIST files from the mirrors, then from its own."""
     from torchvision.datasets import MNIST  # noqa: PLC0415  seconds to import, for downloads only
 
-    mirrors = [mirror.rstrip("/") + "/" for mirror in mirrors] + MNIST.mirrors
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT)  # torchvision's download sets none
-    try:
-        for name, md5 in MNIST.resources:
-            _fetch(raw, name, md5, mirrors, key)
-            _unpack(raw / name, raw / name.removesuffix(".gz"))
-            (raw / name).unlink()
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def _fetch(folder: Path, name: str, md5: str, mirrors: list[str], key: str) -> None:
-    from torchvision.datasets.utils import download_url  # noqa: PLC0415
-
-    faults: dict[str, str] = {}
-    for attempt in range(ATTEMPTS):
-        for mirror in mirrors:
-            try:
-                log.info("fetching %s%s", mirror, name)
-                return download_url(mirror + name, str(folder), name, md5)
-            except (OSError, RuntimeError, ValueError, http.client.HTTPException) as error:
-                (folder / name).unlink(missing_ok=True)
-                faults[mirror] = str(error)
-                log.info("  failed: %s", error)
-        if attempt < ATTEMPTS - 1:
-            time.sleep(2**attempt)
-    tried = "".join(f"\n  {mirror}{name}: {fault}" for mirror, fault in faults.items())
-    raise UserError(
-        f"{key}: could not download {name}, tried {ATTEMPTS} times:{tried}\n"
-        "  Try again later, name another address under mirrors, or give a directory that holds MNIST/raw/."
-    )
+    instead = "give a directory that holds MNIST/raw/"
+    return download.fetch(folder, dict(MNIST.resources), mirrors + MNIST.mirrors, key, instead)
 
 
 def _write_embedded(raw: Path) -> None:

@@ -1,0 +1,186 @@
+"""What the deconvnet does at each step of a network's computation, whatever the network.
+
+Torch's autograd keeps a graph of what was computed, and going down it applies the exact adjoint of each
+step: transposed filters without biases, unpooling into the switches (what meets in one place adds up),
+batch norm as a factor, both branches of a sum. The deconvnet (Zeiler & Fergus, arXiv 1311.2901, section
+2.1) differs at the rectifier alone: there the signal itself is rectified. Working on the graph rather
+than on modules finds each of them: functional, in place, reused, or within a block.
+
+What depends on the image otherwise (a normalisation's statistics, a quotient's denominator, attention
+weights) is held fixed at the image's own.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from convatlas import UserError
+
+Grads = tuple[Tensor | None, ...]
+Rule = Callable[[Node, Grads, Grads], Grads]  # the step, what autograd sends down, what came from above
+
+# Steps whose adjoint autograd gives: linear ones, and pooling into its switches.
+ADJOINT = set(
+    """
+    Accumulate Add Addbmm Addmm Addmv Baddbmm Sub Rsub Neg Mul Mm Mv Bmm Dot Matmul Linear Sum Mean Cat Stack
+    Convolution ConvolutionOverrideable SlowConv2D SlowConvTranspose2D Thnn_conv2D MkldnnConvolution
+    MaxPool1DWithIndices MaxPool2DWithIndices MaxPool3DWithIndices AdaptiveMaxPool2D AdaptiveMaxPool3D
+    MaxUnpool2D MaxUnpool3D FractionalMaxPool2D AvgPool2D AvgPool3D AdaptiveAvgPool2D MkldnnAdaptiveAvgPool2D
+    AdaptiveAvgPool3D View UnsafeView ReshapeAlias Transpose Permute T Expand ExpandAs Squeeze Unsqueeze Slice
+    Select Split SplitWithSizes UnsafeSplit Unbind Narrow Index IndexSelect Gather Flip Roll Repeat Unfold
+    Im2Col Col2Im AsStrided Alias Clone Copy ToCopy Contiguous Detach Identity ConstantPadNd ReflectionPad1D
+    ReflectionPad2D ReflectionPad3D ReplicationPad1D ReplicationPad2D ReplicationPad3D PixelShuffle
+    PixelUnshuffle ChannelShuffle UpsampleNearest1D UpsampleNearest2D UpsampleNearest3D UpsampleLinear1D
+    UpsampleBilinear2D UpsampleBilinear2DAa UpsampleBicubic2D UpsampleBicubic2DAa UpsampleTrilinear3D
+    UpsampleNearestExact2D GridSampler2D Diagonal Tril Triu MaskedFill Where
+    """.split()
+)  # fmt: skip
+RELU = {"Relu", "Threshold", "ClampMin", "Clamp"}  # the last three only where they cut at zero
+ACTIVATIONS = RELU | set(
+    """
+    LeakyRelu Elu Celu Selu Gelu Silu Mish Glu Hardtanh Hardswish Hardsigmoid Sigmoid Tanh Softmax LogSoftmax
+    Softplus Softshrink Hardshrink Softsign LogSigmoid PreluKernel Prelu RreluWithNoise ClampMax ClampTensor
+    Maximum Minimum Abs Exp Log Sin Cos Erf Square Sqrt Relu6
+    """.split()
+)  # fmt: skip
+
+
+def kind_of(node: Node) -> str:
+    """The step's name as torch has it, less its ending: ReluBackward0 is Relu."""
+    return node.name().rpartition("::")[2].partition("Backward")[0].removesuffix("Grad")
+
+
+def attach(edge: Any, names: Mapping[Node, str], rectify: bool) -> None:
+    """Set the deconvnet's rules on every step from a layer (its gradient edge) down to the pixels.
+
+    `names` has the layer to which a step is the last. Raises UserError, which names the layers, where an
+    activation is not a ReLU, unless `rectify` says to rectify the signal there too, and where a step has
+    no adjoint.
+    """
+    seen, others, unknown = set(), {}, {}
+    todo = [(edge.node, names.get(edge.node, ""))]
+    while todo:
+        node, layer = todo.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        layer = names.get(node, layer)
+        kind = kind_of(node)
+        rule = RULES.get(kind)
+        if kind in ACTIVATIONS:
+            rule = _rectified
+            if not _is_relu(node, kind):
+                others[layer] = kind
+        elif rule is None and kind not in ADJOINT:
+            unknown[layer] = node.name()
+        if rule is not None:
+            node.register_hook(lambda down, above, node=node, rule=rule: rule(node, down, above))
+        fixed = FIXED.get(kind, ())
+        todo += [
+            (below, layer)
+            for n, (below, _) in enumerate(node.next_functions)
+            if below is not None and n not in fixed
+        ]
+    if unknown:
+        raise UserError(
+            f"no deconvnet goes through this network: it knows no adjoint of "
+            f"{_listed(unknown, names)}; choose a layer before it, or none (views.deconv.layers: [])"
+        )
+    if others and not rectify:
+        raise UserError(
+            f"the deconvnet is defined for ReLUs, and these activations are none: {_listed(others, names)}; "
+            "views.deconv.rectify: true rectifies the signal there too, and the page says so; "
+            "views.deconv.layers: [] leaves the deconvnet out"
+        )
+
+
+def _listed(layers: dict[str, str], names: Mapping[Node, str]) -> str:
+    """Name the layers nearest to the pixels, and how many more there are."""
+    ordered = [layer for layer in dict.fromkeys([*names.values(), ""]) if layer in layers]
+    named = [f"{layer or 'the network itself'} ({layers[layer]})" for layer in ordered]
+    return ", ".join(named[:6]) + (f" and {len(named) - 6} more" if len(named) > 6 else "")
+
+
+def _is_relu(node: Any, kind: str) -> bool:
+    """Whether an activation is max(x, 0), under whatever name."""
+    if kind == "Threshold":
+        return node._saved_threshold == 0
+    if kind == "ClampMin":
+        return node._saved_min == 0
+    if kind == "Clamp":
+        return node._saved_min == 0 and node._saved_max is None
+    return kind == "Relu"
+
+
+def _rectified(node: Node, down: Grads, above: Grads) -> Grads:
+    """At a rectifier the signal is rectified, whatever the activation was."""
+    assert above[0] is not None
+    return _only_first(down, above[0].relu())
+
+
+def _normalised(node: Any, down: Grads, above: Grads) -> Grads:
+    """GroupNorm, LayerNorm: multiply by gamma over the image's own deviation, no shift."""
+    signal, inverse, gamma = above[0], node._saved_result2, node._saved_weight
+    assert signal is not None
+    if kind_of(node) == "NativeGroupNorm":  # (N, groups), gamma a channel
+        n, channels = signal.shape[0], signal.shape[1]
+        factor = inverse.reshape(n, -1, 1).expand(n, -1, channels // inverse.shape[1]).reshape(n, channels)
+        factor = factor if gamma is None else factor * gamma
+        return _only_first(down, signal * factor.reshape(n, channels, *[1] * (signal.ndim - 2)))
+    return _only_first(down, signal * inverse if gamma is None else signal * inverse * gamma)
+
+
+def _batch_normalised(node: Any, down: Grads, above: Grads) -> Grads:
+    """Batch norm's running statistics are constants; an instance norm's are the image's own."""
+    if not node._saved_training:
+        return down
+    signal, inverse, gamma = above[0], node._saved_result2, node._saved_weight
+    assert signal is not None
+    factor = inverse if gamma is None else inverse * gamma
+    return _only_first(down, signal * factor.reshape(1, -1, *[1] * (signal.ndim - 2)))
+
+
+def _denominator_fixed(node: Node, down: Grads, above: Grads) -> Grads:
+    """A quotient of two signals passes the signal to its numerator."""
+    return _only_first(down, down[0])
+
+
+def _weights_fixed(node: Node, down: Grads, above: Grads) -> Grads:
+    """Attention passes the signal to the values, not to what weighs them."""
+    return tuple(torch.zeros_like(g) if g is not None and n in (0, 1) else g for n, g in enumerate(down))
+
+
+def _held_fixed(node: Node, down: Grads, above: Grads) -> Grads:
+    """One over a norm, and attention's weights, are constants."""
+    return tuple(None if g is None else torch.zeros_like(g) for g in down)
+
+
+def _only_first(down: Grads, signal: Tensor | None) -> Grads:
+    return (signal, *(None if g is None else torch.zeros_like(g) for g in down[1:]))
+
+
+RULES: dict[str, Rule] = {
+    "NativeBatchNorm": _batch_normalised,
+    "CudnnBatchNorm": _batch_normalised,
+    "MiopenBatchNorm": _batch_normalised,
+    "NativeGroupNorm": _normalised,
+    "NativeLayerNorm": _normalised,
+    "Div": _denominator_fixed,
+    "Rsqrt": _held_fixed,
+    "Reciprocal": _held_fixed,
+    "ScaledDotProductFlashAttentionForCpu": _weights_fixed,
+    "ScaledDotProductFlashAttention": _weights_fixed,
+    "ScaledDotProductEfficientAttention": _weights_fixed,
+    "ScaledDotProductCudnnAttention": _weights_fixed,
+    "ScaledDotProductFusedAttentionOverrideable": _weights_fixed,
+    "SafeSoftmax": _held_fixed,  # its weights, where it is not fused
+}
+# The inputs of a step that are held fixed, by their place: nothing below them is looked at.
+FIXED: dict[str, tuple[int, ...]] = {
+    **{name: (0, 1) for name in RULES if name.startswith("Scaled")},
+    **{name: (0,) for name, rule in RULES.items() if rule is _held_fixed},
+    "Div": (1,),
+}

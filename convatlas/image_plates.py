@@ -1,0 +1,203 @@
+"""Plates of one image: what caused its activations, and what its maps resemble."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from convatlas.classical import FEATURES
+from convatlas.desk import (
+    Array,
+    Desk,
+    Line,
+    Plate,
+    bar,
+    by,
+    chunks,
+    ends_of,
+    fitting,
+    in_colour,
+    listed,
+    tile,
+)
+from convatlas.montage import EDGE, Tile
+from convatlas.scales import Scale, Scales
+
+LARGE = 10_000_000  # values of projections on one plate, which make some 3 MB
+LIKE = 7  # maps beside each classical feature
+WIDE = 168  # pixels of a tile that has a layer's name over it, at least
+NEAR = 0.005  # what two layers' correlations of one unit differ by, where both are shown
+
+
+def deconv(desk: Desk, image: dict[str, Any]) -> Iterator[Plate]:
+    """Every projection of one image, on as many plates as keep each of a size to be opened."""
+    projections = desk.projections[image["name"]]
+    scales = _projection_scales(desk, image["name"])
+    parts: list[list[str]] = []
+    room = 0
+    for _, group in groupby(_keys(projections), key=lambda key: key.partition("@")[0]):
+        keys = list(group)
+        size = sum(projections[key].size for key in keys)
+        if size > room:
+            parts.append([])
+            room = LARGE
+        parts[-1] += keys
+        room -= size
+    for number, keys in enumerate(parts, 1):
+        yield _deconv(desk, image, scales, keys, f"+{number}" if number > 1 else "")
+
+
+def _deconv(desk: Desk, image: dict[str, Any], scales: Scales, keys: list[str], part: str) -> Plate:
+    """One plate of an image's projections: a group of lines for each layer and selection."""
+    projections = desk.projections[image["name"]]
+    lines: list[Line] = []
+    labels, bars = [], []
+    for key in keys:
+        layer, _, select = key.partition("@")
+        array, units = projections[key], _units(projections, layer)
+        dead, first = _dead(desk, image, layer), len(lines)
+        for n, some in enumerate(chunks(range(len(array)), fitting(max(array.shape[2:])))):
+            head = desk.input(image) if not lines else None
+            tiles = [_projection(scales, key, array[i], units[i], units[i] in dead) for i in some]
+            lines.append([head, *tiles])
+            labels.append(f"{layer}\n{'strongest location' if select else 'whole map'}" if n == 0 else "")
+        bars.append(bar(scales, key, first, len(lines) - 1, "projection"))
+    layers = _layers(keys)
+    dead_ones = sum(len(set(_units(projections, n)) & _dead(desk, image, n)) for n in layers)
+    fewer = [layer for layer in layers if f"{layer}@units" in projections]
+    text = (
+        f"What caused each activation of {listed(list(layers))} on {desk.seen_as(image, ', ')}: the "
+        f"deconvnet's projections to the input of {by(projections[keys[0]].shape[2:])} "
+        f"pixels, signed, the input first. {_words_of(desk, scales, keys)}"
+    )
+    if fewer:
+        text += f" Of {listed(fewer)} the units that answer the image most, the strongest first."
+    if dead_ones:
+        text += (
+            f" Units dead on this image ({dead_ones}) are crossed: nowhere positive, so projected to nothing."
+        )
+    return desk.montage("deconv", image["name"], lines, labels, bars, text, part, apart=(1,))
+
+
+def cover(desk: Desk, images: Sequence[dict[str, Any]]) -> Plate:
+    """Each image, and below it what caused the strongest activation of the deepest projected layer."""
+    names = [image["name"] for image in images]
+    layer, key = list(_layers(_keys(desk.projections[names[0]])).items())[-1]
+    tops, caused = [], []
+    for name in names:
+        units = _units(desk.projections[name], layer)
+        output = desk.activations[name][layer]
+        most = output.reshape(len(output), -1).max(1)[units]
+        tops.append(units[int(most.argmax())])
+        caused.append(desk.projections[name][key][int(most.argmax())])
+    scales = Scales("per_layer", {key: caused}, signed=True, in_colour=len(caused[0]) == 3)
+    tiles: Line = [
+        _projection(scales, key, values, unit, unit in _dead(desk, image, layer))
+        for image, values, unit in zip(images, caused, tops, strict=True)
+    ]
+    lines: list[Line] = [[desk.input(image, image["name"]) for image in images], tiles]
+    labels = ["input", f"the unit of\n{layer} that\nanswers most"]
+    what = "strongest location" if "@" in key else "whole map"
+    text = (
+        f"{listed(names)}, and below each what caused the strongest activation of {layer}: its unit's "
+        f"{what}, projected to the pixels by the deconvnet. {scales.words(key, 'projections')}"
+    )
+    bars = [bar(scales, key, 1, 1, "projection")]
+    return desk.montage("cover", "", lines, labels, bars, text, edge=2 * EDGE)
+
+
+def classical(desk: Desk, image: dict[str, Any]) -> Plate:
+    """A classical feature of the image a row, and the learned maps that resemble it most."""
+    found = desk.classical[image["name"]]
+    lines: list[Line] = [[desk.input(image)]]
+    labels = [""]
+    for name, feature in FEATURES.items():
+        values = found[name]
+        scale = Scale(0.0, 1.0, "gray") if name in ("brightness", "erosion", "dilation") else Scale.of(values)
+        lines.append([Tile(values, scale), *_likest(desk, image["name"], name)])
+        labels.append(feature.words.replace(" (", "\n("))
+    edge = desk.side * -(-WIDE // desk.side)
+    text = (
+        f"Classical features of {desk.seen_as(image, ', ')}, and beside each the maps of this network that "
+        "resemble it most: over each the layer, the unit and the correlation r over all images looked at. A "
+        f"resemblance counts from an r of {desk.least_like:g}, above what 95 % of an untrained network's "
+        "units reach; a row without maps has none. What a normalisation only rescales is shown once. Each "
+        "tile has a scale of its own, signed ones with white for zero."
+    )
+    return desk.montage("classical", image["name"], lines, labels, [], text, edge=edge, apart=(1,))
+
+
+def _likest(desk: Desk, image: str, feature: str) -> list[Tile]:
+    """The maps, of any layer, whose best match is a feature or one of its halves, the likest first."""
+    found = [
+        (match["r"], layer, unit)
+        for layer, like in desk.units_like.items()
+        for unit, match in enumerate(like["units"])
+        if match and match["feature"].rstrip("+-") == feature
+    ]
+    found.sort(key=lambda entry: -abs(entry[0]))
+    tiles: list[Tile] = []
+    shown: list[tuple[float, int]] = []
+    for r, layer, unit in found:
+        if len(shown) == LIKE:
+            break
+        if any(unit == u and abs(abs(r) - abs(other)) < NEAR for other, u in shown):
+            continue  # as a normalisation's, which is the convolution's on another scale
+        shown.append((r, unit))
+        values = desk.activations[image][layer][unit]
+        tiles.append(Tile(values, Scale.of(values), f"unit {unit}", f"{r:.2f}".replace("-", "−"), layer))
+    return tiles
+
+
+def _projection(scales: Scales, key: str, values: Array, unit: int, dead: bool) -> Tile:
+    """The tile of one projection (C, H, W), signed: one channel in colours, or three as RGB about grey."""
+    if dead:
+        return Tile(values[0], scales.of(key), str(unit), "dead", crossed=True)
+    return in_colour(scales, key, values, unit) if scales.in_colour else tile(scales, key, values[0], unit)
+
+
+def _projection_scales(desk: Desk, image: str) -> Scales:
+    """The scales of an image's projections; where all share one, so do all images."""
+    of_images = list(desk.projections) if desk.views["scale"] == "shared" else [image]
+    keys = _keys(desk.projections[image])
+    layers = {key: [ends_of(desk.projections[name][key]) for name in of_images] for key in keys}
+    colour = desk.projections[image][keys[0]].shape[1] == 3
+    return Scales(desk.views["scale"], layers, signed=True, in_colour=colour)
+
+
+def _words_of(desk: Desk, scales: Scales, keys: list[str]) -> str:
+    """What a caption says of the scales of projections, and of how they were made."""
+    words = scales.words(keys[0], "projections")
+    if scales.choice == "per_layer":
+        words = f"Each group has the scale beside it: {scales.of(keys[0]).words}."
+    if desk.views["deconv"]["rectify"]:
+        words += " Rectified at activations that are not a ReLU too, where the method is undefined."
+    return words
+
+
+def _dead(desk: Desk, image: dict[str, Any], layer: str) -> set[int]:
+    """The units of a layer that are nowhere positive on an image."""
+    output = desk.activations[image["name"]][layer]
+    return set(np.flatnonzero(output.reshape(len(output), -1).max(1) <= 0).tolist())
+
+
+def _keys(projections: Mapping[str, Array]) -> list[str]:
+    """The keys of an image's projections, those apart that number the units."""
+    return [key for key in projections if not key.endswith("@units")]
+
+
+def _layers(keys: Sequence[str]) -> dict[str, str]:
+    """The first key of each projected layer, whichever way its units were selected."""
+    layers: dict[str, str] = {}
+    for key in keys:
+        layers.setdefault(key.partition("@")[0], key)
+    return layers
+
+
+def _units(projections: Mapping[str, Array], layer: str) -> list[int]:
+    """The numbers of a layer's projected units, in the order in which they are kept."""
+    if f"{layer}@units" in projections:
+        return projections[f"{layer}@units"].tolist()
+    key = next(key for key in projections if key.partition("@")[0] == layer)
+    return list(range(len(projections[key])))

@@ -1,0 +1,130 @@
+"""Compare a network's maps and filters with classical operators, beside those of an untrained network."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from convatlas import activations, classical, cli, kernels, networks
+from convatlas.classical import COLUMNS, Grid
+from convatlas.files import Npz, read_json, whole, write_json, write_npz
+
+Maps = dict[str, list[np.ndarray]]  # a layer's correlations with COLUMNS, (units, columns), an image each
+
+
+def main(given: argparse.Namespace) -> None:
+    torch.set_num_threads(given.threads)
+    device = networks.choose_device(given.device)
+    output = Path(given.output)
+    description = read_json(output / "network.json")
+    layers = {layer["name"]: layer for layer in read_json(output / "layers.json") if is_compared(layer)}
+    images = [image["name"] for image in read_json(output / "images.json")]
+    records = {name: Npz(output / f"activations/{name}.npz") for name in images}
+    seen = {name: classical.features(pixels(records[name]["input"], description)) for name in images}
+    untrained, _ = networks.build_like(description, seed=description["seed"] + 1)
+    untrained.to(device)
+
+    learned: Maps = {layer: [] for layer in layers}
+    chance: Maps = {layer: [] for layer in layers}
+    for name in images:
+        compared = Compared(seen[name], layers)
+        for layer in layers:
+            learned[layer].append(compared.with_maps(layer, records[name][layer]))
+
+        def see(layer: str, maps: np.ndarray, compared: Compared = compared) -> None:
+            chance[layer].append(compared.with_maps(layer, maps))
+
+        x = torch.from_numpy(records[name]["input"])[None].to(device)
+        activations.each(untrained, x, layers, see)
+        cli.log.info("compared %d layers on %s", len(layers), name)
+
+    with whole(output / "classical") as folder:
+        folder.mkdir()
+        for name in images:
+            write_npz(folder / f"{name}.npz", seen[name])
+        found = {layer: _matched(learned[layer], chance[layer], given.settings["match"]) for layer in layers}
+        write_json(folder / "units.json", {"threshold": given.settings["match"], "layers": found})
+        write_json(folder / "filters.json", first_filters(output))
+
+
+def is_compared(layer: dict[str, Any]) -> bool:
+    """Whether a layer makes maps that are large enough to resemble something."""
+    shape = layer["output_shape"] or []
+    return layer["called"] and len(shape) == 3 and min(shape[1:]) >= classical.MIN_SIZE
+
+
+def pixels(x: np.ndarray, description: dict[str, Any]) -> np.ndarray:
+    """An input (C, H, W) as the network saw it, its normalisation undone: 0..1."""
+    mean, std = (
+        np.array(description["preprocessing"][key], np.float32)[:, None, None] for key in ("mean", "std")
+    )
+    return x * std + mean
+
+
+class Compared:
+    """One image's classical features at the sizes of a network's maps, each brought there once."""
+
+    def __init__(self, features: dict[str, np.ndarray], layers: dict[str, dict[str, Any]]) -> None:
+        self.features, self.layers = features, layers
+        self.cells: dict[Any, dict[str, np.ndarray]] = {}
+
+    def with_maps(self, layer: str, maps: np.ndarray) -> np.ndarray:
+        """The correlations of a layer's maps (units, h, w): (units, columns)."""
+        size, grid = maps.shape[1:], grid_of(self.layers[layer])
+        if (size, grid) not in self.cells:
+            self.cells[size, grid] = classical.cells(self.features, size, grid)
+        return classical.correlations(maps, self.cells[size, grid])
+
+
+def grid_of(layer: dict[str, Any]) -> Grid | None:
+    """Where a layer's cells lie: at the middles of their receptive fields; None where these are not known."""
+    if layer["receptive_start"] is None:
+        return None
+    start = [s + (f - 1) / 2 for s, f in zip(layer["receptive_start"], layer["receptive_field"], strict=True)]
+    return Grid(tuple(start), tuple(layer["receptive_step"]))
+
+
+def _matched(learned: list[np.ndarray], chance: list[np.ndarray], threshold: float) -> dict[str, Any]:
+    """A layer's entry in units.json: its baseline, and each unit's match, null where none is claimed."""
+    baseline = classical.percentile_baseline(classical.pooled(chance))
+    found = classical.matches(classical.pooled(learned), baseline, threshold)
+    return {
+        "baseline": baseline,
+        "units": [
+            match and {"feature": match.feature, "words": COLUMNS[match.feature], "r": match.value}
+            for match in found
+        ],
+    }
+
+
+def first_filters(output: Path) -> dict[str, Any] | None:
+    """The first convolution's filters: each channel's nearest kernel, and how alike its channels are."""
+    layer = next((each for each in read_json(output / "layers.json") if each["ordinal"] == 1), None)
+    weights = Npz(output / "filters.npz")
+    if layer is None or layer["module"] not in weights or weights[layer["module"]].ndim != 4:
+        return None
+    weight = weights[layer["module"]]
+    found = kernels.kernel_matches(weight)
+    channels = kernels.channel_correlations(weight).tolist() if weight.shape[1] == 3 else None
+    return {
+        "layer": layer["name"],
+        "baseline": kernels.random_baseline(weight.shape[-1]),
+        "r": None if found is None else found[0].tolist(),
+        "kernels": None if found is None else found[1],
+        "channels": channels,  # of red with green, red with blue, green with blue
+        "colour": channels and [kernels.colour_words(np.array(row)) for row in channels],
+    }
+
+
+if __name__ == "__main__":
+    parser = cli.parser(__doc__)
+    cli.add_section(
+        parser,
+        "network",
+        'the least correlation that is claimed, {"match": 0.5}',
+        "its folder, results/<network>, where its records are",
+    )
+    cli.add_compute(parser)
+    cli.run(main, parser)
