@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
+from torch.backends.mkldnn import set_flags
 
 from convatlas import UserError
 
@@ -35,15 +36,16 @@ ADJOINT = set(
     ReflectionPad2D ReflectionPad3D ReplicationPad1D ReplicationPad2D ReplicationPad3D PixelShuffle
     PixelUnshuffle ChannelShuffle UpsampleNearest1D UpsampleNearest2D UpsampleNearest3D UpsampleLinear1D
     UpsampleBilinear2D UpsampleBilinear2DAa UpsampleBicubic2D UpsampleBicubic2DAa UpsampleTrilinear3D
-    UpsampleNearestExact2D GridSampler2D Diagonal Tril Triu MaskedFill Where
+    UpsampleNearestExact2D GridSampler2D Diagonal Tril Triu
     """.split()
 )  # fmt: skip
+FEW = 4  # channels, as the pixels have
 RELU = {"Relu", "Threshold", "ClampMin", "Clamp"}  # the last three only where they cut at zero
 ACTIVATIONS = RELU | set(
     """
     LeakyRelu Elu Celu Selu Gelu Silu Mish Glu Hardtanh Hardswish Hardsigmoid Sigmoid Tanh Softmax LogSoftmax
     Softplus Softshrink Hardshrink Softsign LogSigmoid PreluKernel Prelu RreluWithNoise ClampMax ClampTensor
-    Maximum Minimum Abs Exp Log Sin Cos Erf Square Sqrt Relu6
+    Maximum Minimum Where MaskedFill Abs Exp Log Sin Cos Erf Square Sqrt Relu6
     """.split()
 )  # fmt: skip
 
@@ -76,6 +78,8 @@ def attach(edge: Any, names: Mapping[Node, str], rectify: bool) -> None:
                 others[layer] = kind
         elif rule is None and kind not in ADJOINT:
             unknown[layer] = node.name()
+        if kind == "Convolution" and node._saved_input.shape[1] <= FEW:
+            _without_onednn(node)
         if rule is not None:
             node.register_hook(lambda down, above, node=node, rule=rule: rule(node, down, above))
         fixed = FIXED.get(kind, ())
@@ -95,6 +99,20 @@ def attach(edge: Any, names: Mapping[Node, str], rectify: bool) -> None:
             "views.deconv.rectify: true rectifies the signal there too, and the page says so; "
             "views.deconv.layers: [] leaves the deconvnet out"
         )
+
+
+def _without_onednn(node: Node) -> None:
+    """Take torch's own code for one step down: oneDNN's is 2 to 6 times as slow down to few channels."""
+    before: list[bool] = []
+
+    def off(above: Grads) -> None:
+        before.append(set_flags(_enabled=False)[0])
+
+    def on(down: Grads, above: Grads) -> None:
+        set_flags(_enabled=before.pop())
+
+    node.register_prehook(off)
+    node.register_hook(on)
 
 
 def _listed(layers: dict[str, str], names: Mapping[Node, str]) -> str:

@@ -23,7 +23,7 @@ from convatlas.calls import Call, call_name, is_leaf, watch
 from convatlas.names import nearest
 
 Select = Literal["map", "peak"]
-TOGETHER = 2**19  # values of the input in a backward pass: more cost memory, save no time (benchmarks/)
+TOGETHER = 2**20  # values of the input in a backward pass: more cost memory, save no time (benchmarks/)
 
 
 def project(

@@ -717,6 +717,7 @@ def test_project_leaves_the_network_as_it_was() -> None:
         assert [module.training for module in net.modules()] == [True, True, True, True, False]
         assert [p.requires_grad for p in net.parameters()] == [True, False, True, True]
         assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+    assert torch._C._get_mkldnn_enabled()
     assert torch.equal(x, given)
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
