@@ -27,6 +27,7 @@ from convatlas.scales import Scale, Scales
 LARGE = 10_000_000  # values of projections on one plate, which make some 3 MB
 LIKE = 7  # maps beside each classical feature
 WIDE = 168  # pixels of a tile that has a layer's name over it, at least
+BEYOND = "One value in a hundred lies beyond the ends and is drawn as they are."
 NEAR = 0.005  # what two layers' correlations of one unit differ by, where both are shown
 
 
@@ -77,7 +78,8 @@ def _deconv(desk: Desk, image: dict[str, Any], scales: Scales, keys: list[str], 
         text += (
             f" Units dead on this image ({dead_ones}) are crossed: nowhere positive, so projected to nothing."
         )
-    return desk.montage("deconv", image["name"], lines, labels, bars, text, part, apart=(1,))
+    edge = desk.side * max(1, round(EDGE / desk.side))
+    return desk.montage("deconv", image["name"], lines, labels, bars, text, part, edge=edge, apart=(1,))
 
 
 def cover(desk: Desk, images: Sequence[dict[str, Any]]) -> Plate:
@@ -91,7 +93,9 @@ def cover(desk: Desk, images: Sequence[dict[str, Any]]) -> Plate:
         most = output.reshape(len(output), -1).max(1)[units]
         tops.append(units[int(most.argmax())])
         caused.append(desk.projections[name][key][int(most.argmax())])
-    scales = Scales("per_layer", {key: caused}, signed=True, in_colour=len(caused[0]) == 3)
+    colour = len(caused[0]) == 3
+    bulk = [_most(array) for array in caused] if colour else caused
+    scales = Scales("per_layer", {key: bulk}, signed=True, in_colour=colour)
     tiles: Line = [
         _projection(scales, key, values, unit, unit in _dead(desk, image, layer))
         for image, values, unit in zip(images, caused, tops, strict=True)
@@ -102,6 +106,7 @@ def cover(desk: Desk, images: Sequence[dict[str, Any]]) -> Plate:
     text = (
         f"{listed(names)}, and below each what caused the strongest activation of {layer}: its unit's "
         f"{what}, projected to the pixels by the deconvnet. {scales.words(key, 'projections')}"
+        f"{' ' + BEYOND if colour else ''}"
     )
     bars = [bar(scales, key, 1, 1, "projection")]
     return desk.montage("cover", "", lines, labels, bars, text, edge=2 * EDGE)
@@ -161,9 +166,17 @@ def _projection_scales(desk: Desk, image: str) -> Scales:
     """The scales of an image's projections; where all share one, so do all images."""
     of_images = list(desk.projections) if desk.views["scale"] == "shared" else [image]
     keys = _keys(desk.projections[image])
-    layers = {key: [ends_of(desk.projections[name][key]) for name in of_images] for key in keys}
     colour = desk.projections[image][keys[0]].shape[1] == 3
+    ends = _most if colour else ends_of
+    layers = {key: [ends(desk.projections[name][key]) for name in of_images] for key in keys}
     return Scales(desk.views["scale"], layers, signed=True, in_colour=colour)
+
+
+def _most(array: Array) -> Array:
+    """The ends between which 99 % of the values lie that are not zero: a few beyond would grey all others."""
+    there = np.abs(array[array != 0])
+    end = np.percentile(there, 99) if there.size else 0.0
+    return np.array([-end, end])
 
 
 def _words_of(desk: Desk, scales: Scales, keys: list[str]) -> str:
@@ -171,6 +184,8 @@ def _words_of(desk: Desk, scales: Scales, keys: list[str]) -> str:
     words = scales.words(keys[0], "projections")
     if scales.choice == "per_layer":
         words = f"Each group has the scale beside it: {scales.of(keys[0]).words}."
+    if scales.in_colour and scales.choice != "per_tile":
+        words += f" {BEYOND}"
     if desk.views["deconv"]["rectify"]:
         words += " Rectified at activations that are not a ReLU too, where the method is undefined."
     return words

@@ -399,7 +399,7 @@ def test_each_filter_of_a_transposed_convolution_is_its_unit(draw: Draw) -> None
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_each_projection_is_its_unit_of_its_selection(draw: Draw, channels: int) -> None:
-    """Colours stand about grey: half the plate's scale from it, channel by channel."""
+    """Colours stand about grey, channel by channel, at the ends where 1 % of what is not zero lies beyond."""
     results = made(channels)
     drawn = draw(results)
     words = {"conv1\nwhole map": "conv1", "conv1\nstrongest location": "conv1@peak",
@@ -412,10 +412,11 @@ def test_each_projection_is_its_unit_of_its_selection(draw: Draw, channels: int)
             if tile.crossed or channels == 1:
                 np.testing.assert_array_equal(tile.values, projection[0])
             else:
-                most = abs(projections[words[label]]).max()
+                group = abs(projections[words[label]])
+                most = np.percentile(group[group > 0], 99)
                 found = (tile.values.transpose(2, 0, 1) - 0.5) * 2 * most
                 np.testing.assert_allclose(found, projection, atol=1e-5)
-                assert tile.values.min() >= 0 and tile.values.max() <= 1
+                assert "One value in a hundred" in drawn["deconv", image].plate.caption
         assert seen == [(key, unit) for key, array in projections.items() for unit in range(len(array))]
 
 
