@@ -31,7 +31,7 @@ report: $(READY) ## run config.yaml, or with CONFIG=mine.yaml that merged over i
 	@$(SNAKEMAKE) $(if $(CONFIG),--configfile $(CONFIG))
 	@echo "Open reports/gallery/index.html"
 
-full: ## run config.full.yaml: MNIST, downloaded
+full: ## run config.full.yaml: MNIST, Oxford-IIIT Pet and ImageNet weights, downloaded
 	@$(MAKE) --no-print-directory report CONFIG="config.full.yaml $(CONFIG)"
 
 download: $(READY) ## only fetch the data sets (of config.full.yaml, unless CONFIG names another)
