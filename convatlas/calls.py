@@ -101,7 +101,7 @@ def is_leaf(module: nn.Module) -> bool:
     return all(name == "parametrizations" for name, _ in module.named_children())
 
 
-def leaves(network: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+def leaves(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Give the modules of a network that hold no others, each once, with their dotted paths."""
     return ((path, module) for path, module in _modules(network) if path and is_leaf(module))
 
