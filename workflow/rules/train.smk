@@ -85,6 +85,7 @@ rule train:
         "logs/{network}/train.log",
     benchmark:
         "logs/{network}/train.tsv"
+    priority: 1  # it takes all cores, and what follows fills them in pairs
     threads: 2
     resources:
         gpu=1,
