@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from convatlas.files import Npz, read_json
 from convatlas.montage import EDGE, GAP, Tile, assemble
 from convatlas.names import choose_layers
+from convatlas.pictures import brightness
 from convatlas.plates import Bar, caption_height, montage_plate
 from convatlas.scales import Scale, Scales
 
@@ -164,9 +165,8 @@ class Desk:
 
     def input(self, image: dict[str, Any], number: str = "input") -> Tile:
         """The input as the network saw it, (C, H, W), its normalisation undone: grey or RGB in 0..1."""
-        given = self.network["preprocessing"]
-        mean, std = (np.array(given[key], np.float32)[:, None, None] for key in ("mean", "std"))
-        pixels = np.clip(self.activations[image["name"]]["input"] * std + mean, 0, 1)
+        x = self.activations[image["name"]]["input"]
+        pixels = np.clip(brightness(x, self.network["preprocessing"]), 0, 1)
         if len(pixels) == 3:
             return Tile(pixels.transpose(1, 2, 0), number=number)
         return Tile(pixels[0], Scale(0.0, 1.0, "gray"), number=number)

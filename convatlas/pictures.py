@@ -1,6 +1,7 @@
 """Image files: found, read and brought to a network's size, as torchvision brings them. No torch here."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -55,6 +56,15 @@ def fit(image: Image.Image, size: int, resize: int | str, interpolation: str = "
 def _offset(side: int, size: int) -> int:
     """Where the middle begins; below 0 where there is less than `size`, which is filled up around."""
     return round((side - size) / 2) if side >= size else -((size - side) // 2)
+
+
+def brightness(x: np.ndarray, preprocessing: dict[str, Any]) -> np.ndarray:
+    """Undo the normalisation of an input (C, H, W) as a network saw it: 0..1, but for rounding.
+
+    `preprocessing` is that of network.json.
+    """
+    mean, std = (np.array(preprocessing[key], np.float32)[:, None, None] for key in ("mean", "std"))
+    return x * std + mean
 
 
 def is_image(path: str | Path) -> bool:

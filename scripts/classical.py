@@ -10,6 +10,7 @@ import torch
 from convatlas import activations, classical, cli, kernels, networks
 from convatlas.classical import COLUMNS, Grid
 from convatlas.files import Npz, read_json, whole, write_json, write_npz
+from convatlas.pictures import brightness
 
 Maps = dict[str, list[np.ndarray]]  # a layer's correlations with COLUMNS, (units, columns), an image each
 
@@ -22,7 +23,8 @@ def main(given: argparse.Namespace) -> None:
     layers = {layer["name"]: layer for layer in read_json(output / "layers.json") if is_compared(layer)}
     images = [image["name"] for image in read_json(output / "images.json")]
     records = {name: Npz(output / f"activations/{name}.npz") for name in images}
-    seen = {name: classical.features(pixels(records[name]["input"], description)) for name in images}
+    undo = description["preprocessing"]
+    seen = {name: classical.features(brightness(records[name]["input"], undo)) for name in images}
     untrained, _ = networks.build_like(description, seed=description["seed"] + 1)
     untrained.to(device)
 
@@ -53,14 +55,6 @@ def is_compared(layer: dict[str, Any]) -> bool:
     """Whether a layer makes maps that are large enough to resemble something."""
     shape = layer["output_shape"] or []
     return layer["called"] and len(shape) == 3 and min(shape[1:]) >= classical.MIN_SIZE
-
-
-def pixels(x: np.ndarray, description: dict[str, Any]) -> np.ndarray:
-    """An input (C, H, W) as the network saw it, its normalisation undone: 0..1."""
-    mean, std = (
-        np.array(description["preprocessing"][key], np.float32)[:, None, None] for key in ("mean", "std")
-    )
-    return x * std + mean
 
 
 class Compared:

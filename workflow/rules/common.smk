@@ -91,7 +91,7 @@ LIBRARY = {
     ).split(),
     "figures": (
         "__init__ charts classical cli desk figures files image_plates kernels layer_plates montage "
-        "names plates scales"
+        "names pictures plates scales"
     ).split(),
     "gallery": ("__init__ cli drawing files gallery").split(),
 }
