@@ -40,7 +40,7 @@ def main() -> None:
     compared(lenet_sides(lenet5().eval().requires_grad_(False), torch.randn(4, 1, 28, 28)), rounds=20)
     print("64 units of resnet18's layer1.1.conv2 at 224 px, two threads")
     torch.set_num_threads(2)
-    compared(resnet_sides(resnet18().eval().requires_grad_(False), torch.randn(3, 224, 224)), rounds=5)
+    compared(resnet_sides(resnet18().eval().requires_grad_(False), torch.randn(3, 224, 224)), rounds=15)
     print(f"load of the last minute: {psutil.getloadavg()[0]:.1f}")
 
 

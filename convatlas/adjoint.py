@@ -10,11 +10,12 @@ What depends on the image otherwise (a normalisation's statistics, a quotient's 
 weights) is held fixed at the image's own.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.backends.mkldnn import set_flags
 
@@ -36,9 +37,10 @@ ADJOINT = set(
     ReflectionPad2D ReflectionPad3D ReplicationPad1D ReplicationPad2D ReplicationPad3D PixelShuffle
     PixelUnshuffle ChannelShuffle UpsampleNearest1D UpsampleNearest2D UpsampleNearest3D UpsampleLinear1D
     UpsampleBilinear2D UpsampleBilinear2DAa UpsampleBicubic2D UpsampleBicubic2DAa UpsampleTrilinear3D
-    UpsampleNearestExact2D GridSampler2D Diagonal Tril Triu
+    UpsampleNearestExact2D GridSampler2D Diagonal Tril Triu _Scaled
     """.split()
 )  # fmt: skip
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 FEW = 4  # channels, as the pixels have
 RELU = {"Relu", "Threshold", "ClampMin", "Clamp"}  # the last three only where they cut at zero
 ACTIVATIONS = RELU | set(
@@ -53,6 +55,41 @@ ACTIVATIONS = RELU | set(
 def kind_of(node: Node) -> str:
     """The step's name as torch has it, less its ending: ReluBackward0 is Relu."""
     return node.name().rpartition("::")[2].partition("Backward")[0].removesuffix("Grad")
+
+
+class _Scaled(torch.autograd.Function):
+    """A batch norm with fixed statistics, going down: one product, where autograd takes four."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, made: Tensor, factor: Tensor) -> Tensor:
+        ctx.factor = factor
+        ctx.mark_dirty(made)  # it is given back as it is
+        return made
+
+    @staticmethod
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor, None, None]:
+        return above * ctx.factor, None, None
+
+
+@contextmanager
+def lightened(network: nn.Module) -> Iterator[None]:
+    """While the block runs, let the network's batch norms leave `_Scaled` in autograd's graph.
+
+    Their outputs are their own; what goes down through them is the same, bit for bit.
+    """
+
+    def scaled(norm: Any, given: tuple[Tensor, ...], made: Tensor) -> Tensor:
+        factor = (norm.running_var + norm.eps).rsqrt()
+        factor = factor if norm.weight is None else factor * norm.weight
+        return _Scaled.apply(given[0], made.detach(), factor.reshape(-1, *[1] * (made.ndim - 2)))
+
+    norms = [m for m in network.modules() if type(m) in NORMS and m.running_var is not None]
+    handles = [norm.register_forward_hook(scaled) for norm in norms]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def attach(edge: Any, names: Mapping[Node, str], rectify: bool) -> None:

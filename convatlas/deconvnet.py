@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.nn import functional as F
 
 from convatlas import UserError
 from convatlas.activations import record
-from convatlas.adjoint import attach
+from convatlas.adjoint import attach, kind_of, lightened
 from convatlas.calls import Call, call_name, is_leaf, watch
 from convatlas.names import nearest
 
@@ -50,20 +50,56 @@ def project(
     attach(edge, names, rectify)
     seeds = seed(top, select)
 
+    step = _last_convolution(edge)
+    start = edge if step is None else GradientEdge(*step.next_functions[0])
+
     def down(signal: Tensor) -> Tensor:
-        return torch.autograd.grad(edge, x, signal, retain_graph=True)[0]
+        return torch.autograd.grad(start, x, signal, retain_graph=True)[0]
 
     found = [image.new_zeros(0, *image.shape)]
     together = max(1, TOGETHER // image.numel())
-    for start in range(0, len(chosen), together):
-        part = chosen[start : start + together]
-        alone = top.new_zeros(len(part), *top.shape)  # each unit's map, all others zeroed
-        for n, unit in enumerate(part):
-            alone[n, :, unit] = seeds[:, unit]
+    for first in range(0, len(chosen), together):
+        part = chosen[first : first + together]
+        signals = _alone(seeds, part) if step is None else _filtered(step, seeds, part)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "There is a performance drop")  # torch takes some units in turn
-            found.append(torch.func.vmap(down)(alone)[:, 0])
+            found.append(torch.func.vmap(down)(signals)[:, 0])
     return torch.cat(found)
+
+
+def _alone(seeds: Tensor, units: list[int]) -> Tensor:
+    """Each unit's map with all others zero: (1, channels, ...) to (units, 1, channels, ...)."""
+    alone = seeds.new_zeros(len(units), *seeds.shape)
+    for n, unit in enumerate(units):
+        alone[n, :, unit] = seeds[:, unit]
+    return alone
+
+
+def _last_convolution(edge: GradientEdge) -> Any | None:
+    """The step at an edge if `_filtered` can take each unit's single map through its own filter."""
+    node: Any = edge.node
+    if kind_of(node) != "Convolution" or node._saved_transposed or node._saved_groups != 1:
+        return None
+    reach = [d * (k - 1) for d, k in zip(node._saved_dilation, node._saved_weight.shape[2:], strict=True)]
+    inside = all(pad <= far for pad, far in zip(node._saved_padding, reach, strict=True))
+    depends = [below is not None for below, _ in node.next_functions]
+    return node if inside and depends[0] and not any(depends[1:]) and set(node._saved_stride) == {1} else None
+
+
+def _filtered(step: Any, seeds: Tensor, units: list[int]) -> Tensor:
+    """What the convolution's adjoint makes of `_alone`, without multiplying by the maps that are zero.
+
+    At stride 1 it is a convolution with the turned filter; one group a unit does all at once.
+    """
+    weight = step._saved_weight[units]
+    turned = weight.flip(list(range(2, weight.ndim))).flatten(0, 1)[:, None]
+    dilation, reach = step._saved_dilation, [k - 1 for k in weight.shape[2:]]
+    padding = [d * k - p for d, k, p in zip(dilation, reach, step._saved_padding, strict=True)]
+    maps = torch.convolution(
+        *(seeds[:, units], turned, None, [1] * len(padding), padding, dilation),
+        *(False, [0] * len(padding), len(units)),
+    )
+    return maps.reshape(len(units), 1, weight.shape[1], *maps.shape[2:])
 
 
 class _ReachedError(Exception):
@@ -93,7 +129,7 @@ def _run_up_to(model: nn.Module, x: Tensor, layer: str) -> tuple[Tensor, Any, di
     for parameter in trained:  # so that autograd follows the image alone
         parameter.requires_grad_(False)
     try:
-        with torch.enable_grad(), watch(model, see, blocks=[layer]):
+        with torch.enable_grad(), lightened(model), watch(model, see, blocks=[layer]):
             model(x.clone())  # which a layer may work on in place
     except _ReachedError:
         return *reached, names

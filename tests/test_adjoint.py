@@ -298,6 +298,31 @@ def test_nothing_below_what_is_held_fixed_is_asked_for() -> None:
     assert_same(both(lambda x: x / (1 + x.sigmoid()), lambda x: x / (1 + x.sigmoid()).detach()))
 
 
+CONVOLUTIONS: list[tuple[type[nn.Module], dict[str, Any]]] = [
+    (nn.Conv2d, {"kernel_size": 3, "padding": 1}),
+    (nn.Conv2d, {"kernel_size": (3, 2), "padding": (2, 0), "dilation": (2, 1)}),
+    (nn.Conv2d, {"kernel_size": 1, "padding": 2}),  # wider than the filter reaches
+    (nn.Conv2d, {"kernel_size": 3, "stride": 2, "padding": 1}),
+    (nn.Conv2d, {"kernel_size": 3, "groups": 2}),
+    (nn.ConvTranspose2d, {"kernel_size": 3, "padding": 1}),
+    (nn.Conv1d, {"kernel_size": 4, "padding": 2}),
+    (nn.Conv3d, {"kernel_size": (1, 3, 2)}),
+]
+
+
+@pytest.mark.parametrize(("kind", "arguments"), CONVOLUTIONS)
+def test_projecting_from_a_convolution_is_its_gradient(kind: Any, arguments: dict[str, Any]) -> None:
+    """Of half the sum of its rectified map's squares; each unit by itself, in the order asked for."""
+    axes = int(kind.__name__[-2])
+    torch.manual_seed(0)
+    conv = kind(4, 6, **arguments).double()
+    x = torch.randn(4, *[7, 8, 5][:axes], dtype=torch.float64, requires_grad=True)
+    maps = conv(x[None])[0].relu()
+    units = [4, 0, 4]
+    expected = [torch.autograd.grad(maps[unit].square().sum() / 2, x, retain_graph=True)[0] for unit in units]
+    torch.testing.assert_close(project(nn.Sequential(conv), x, "0", units), torch.stack(expected))
+
+
 def test_a_unit_that_is_nowhere_positive_projects_to_zeros() -> None:
     net = nn.Sequential(nn.Conv2d(4, 3, 3), nn.GroupNorm(3, 3)).double()
     nn.init.constant_(net[1].bias, -1e9)
