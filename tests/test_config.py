@@ -295,6 +295,18 @@ def test_the_result_is_the_same_text_under_any_hash_seed(tmp_path: Path) -> None
         ("views: {layers: [0]}", "views.layers.0", "0", "at least 1"),
         ("views: {pdf: 1}", "views.pdf", "1", "true or false"),
         ("views: {deconv: {select: [top]}}", "views.deconv.select.0", "'top'", "map, peak"),
+        (
+            "datasets: {digits: {on_bad_image: leave}}",
+            "datasets.digits.on_bad_image",
+            "'leave'",
+            "stop, skip",
+        ),
+        (
+            "datasets: {digits: {skip_unreadable: true}}",
+            "datasets.digits",
+            "'skip_unreadable'",
+            "on_bad_image",
+        ),
         ("datasets: {digits: {mirrors: [ftp://x]}}", "datasets.digits.mirrors.0", "'ftp://x'", "https?"),
         (
             "networks: {lenet5: {architecture: lenet}}",

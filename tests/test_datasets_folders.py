@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from convatlas import UserError
 from convatlas.datasets import describe, examples, load, prepare
 
 KEY = "datasets.d"
-SETTINGS = {"format": "images", "test_share": 0.2, "skip_unreadable": False}
+SETTINGS = {"format": "images", "test_share": 0.2, "on_bad_image": "stop"}
 
 
 def draw(path: Path, height: int = 12, width: int = 10) -> Path:
@@ -127,24 +127,62 @@ def test_the_hash_is_of_the_contents(tmp_path: Path, theirs: Path) -> None:
     assert make(tmp_path / "made", tmp_path / "elsewhere")["sha256"] != first
 
 
-def test_unreadable_files_stop_or_are_left_out(
+def test_bad_images_stop_or_are_left_out(
     tmp_path: Path, theirs: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    assert make(tmp_path / "good", theirs)["skipped"] == []
     (theirs / "dog/3.png").write_bytes((theirs / "dog/3.png").read_bytes()[:200])
+    (theirs / "cat" / os.fsdecode(b"\xff.png")).write_text("no image")
     (theirs / "cat/lost.png").symlink_to("nowhere")
     message = refused(tmp_path, theirs)
-    for word in ("of 19 image files 2", f"{theirs}/cat/lost.png", f"{KEY}.skip_unreadable: true"):
-        assert word in message
-    found = make(tmp_path / "made", theirs, skip_unreadable=True)
+    for words in (
+        "3 of 20 images cannot be used",
+        f"image missing: 1, the first is {theirs}/cat/lost.png",
+        f"image that cannot be read: 2, the first is {theirs}/cat/",
+        f"{KEY}.on_bad_image: skip",
+    ):
+        assert words in message
+    found = make(tmp_path / "made", theirs, on_bad_image="skip")
     assert [sum(pair) for pair in zip(*found["counts"].values(), strict=True)] == [10, 6, 1]
+    assert {one["path"]: one["reason"] for one in found["skipped"]} == {
+        "images/cat/lost.png": "image missing",
+        "images/cat/\N{REPLACEMENT CHARACTER}.png": "image that cannot be read: no image",
+        "images/dog/3.png": "image that cannot be read: image file is truncated",
+    }
     left_out = [record.message for record in caplog.records if "left out" in record.message]
-    assert ["lost.png" in left_out[0], "dog/3.png" in left_out[1]] == [True, True]
+    assert [one["path"] in told for one, told in zip(found["skipped"], left_out, strict=True)] == [True] * 3
     for path in theirs.glob("*/*.png"):
         path.unlink()
         path.write_text("no image")
-    with pytest.raises(UserError, match="none of 19"):
-        make(tmp_path / "made", theirs, skip_unreadable=True)
+    with pytest.raises(UserError, match="none of 20"):
+        make(tmp_path / "made", theirs, on_bad_image="skip")
     assert describe(tmp_path / "made") == found
+
+
+def test_no_class_and_no_split_is_left_out_whole(tmp_path: Path, theirs: Path) -> None:
+    (theirs / "emu/0.png").write_text("no image")
+    assert "no image in the class emu;" in refused(tmp_path, theirs, on_bad_image="skip")
+    for name in ("a", "b"):
+        draw(tmp_path / f"few/ant/{name}.png")
+    assert make(tmp_path / "made", tmp_path / "few")["counts"] == {"train": [1], "test": [1]}
+    (tmp_path / "few/ant/a.png").write_text("no image")
+    with pytest.raises(UserError, match="no image in the split train;"):
+        make(tmp_path / "made", tmp_path / "few", on_bad_image="skip")
+
+
+def test_what_readers_get_over_is_no_fault(tmp_path: Path) -> None:
+    """Extraneous bytes in a JPEG, as in two official photographs of pets, and turned images."""
+    (tmp_path / "theirs").mkdir()
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8))
+    image.save(tmp_path / "theirs/a.jpg")
+    content = (tmp_path / "theirs/a.jpg").read_bytes()
+    (tmp_path / "theirs/b.jpg").write_bytes(content[:-2] + b"\0" * 200 + content[-2:])
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    image.save(tmp_path / "theirs/c.jpg", exif=exif)
+    found = make(tmp_path / "made", tmp_path / "theirs")
+    assert found["counts"] == {"train": [0], "test": [3]}
+    assert found["image_sizes"]["smallest"] == [30, 40]
 
 
 @pytest.mark.parametrize(

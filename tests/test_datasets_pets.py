@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from convatlas import UserError
 from convatlas.datasets import describe, load, pets, prepare
 
 KEY = "datasets.d"
-SETTINGS = {"format": "oxford-iiit-pet", "mirrors": [], "target": "breed", "skip_unreadable": False}
+SETTINGS = {"format": "oxford-iiit-pet", "mirrors": [], "target": "breed", "on_bad_image": "stop"}
 TRAINVAL = [("Some_Cat_1", 5, 1), ("shaggy_dog_2", 9, 2), ("Some_Cat_10", 5, 1), ("old_hound_1", 12, 2)]
 TEST = [("shaggy_dog_1", 9, 2), ("Some_Cat_2", 5, 1)]
 BOX = "<annotation><object><name>cat</name><bndbox>{}</bndbox></object></annotation>"
@@ -163,11 +164,12 @@ def test_the_hash_is_of_the_contents(tmp_path: Path, theirs: Path) -> None:
     first = make(tmp_path / "made", theirs)["sha256"]
     assert make(tmp_path / "again", lay_out(tmp_path / "copy"))["sha256"] == first
     trainval = theirs / "annotations/trainval.txt"
+    others = tmp_path / "other.jpg", tmp_path / "other.png"
+    Image.fromarray(noise("Some_Cat_1")[::-1]).save(others[0])
+    Image.fromarray(np.ones(noise("Some_Cat_1").shape[:2], np.uint8)).save(others[1])
     changes = {
-        theirs / "images/Some_Cat_1.jpg": (theirs / "images/Some_Cat_2.jpg").read_bytes(),
-        theirs / "annotations/trimaps/Some_Cat_1.png": (
-            theirs / "annotations/trimaps/Some_Cat_2.png"
-        ).read_bytes(),
+        theirs / "images/Some_Cat_1.jpg": others[0].read_bytes(),
+        theirs / "annotations/trimaps/Some_Cat_1.png": others[1].read_bytes(),
         trainval: trainval.read_bytes().replace(b"Some_Cat_10 5 1", b"Some_Cat_10 9 2"),
     }
     found = {first}
@@ -188,13 +190,6 @@ def assert_refused(tmp_path: Path, source: Path | str, *words: str, **settings: 
     for word in (KEY, *words):
         assert word in str(error.value)
     assert [path for path in (tmp_path / "made").rglob("*") if path.is_file()] == []
-
-
-def test_missing_files_are_counted(tmp_path: Path, theirs: Path) -> None:
-    for path in ("images/Some_Cat_2.jpg", "annotations/trimaps/old_hound_1.png", "images/shaggy_dog_2.jpg"):
-        (theirs / path).unlink()
-    words = ["3 of the 12 images and trimaps", str(theirs / "images/shaggy_dog_2.jpg")]
-    assert_refused(tmp_path, theirs, *words, skip_unreadable=True)
 
 
 @pytest.mark.parametrize(
@@ -233,25 +228,188 @@ def test_a_directory_made_from_itself_loses_nothing(tmp_path: Path, named: str) 
     assert len(list((made / "images").iterdir())) == 6
 
 
-def test_unreadable_files_stop_or_are_left_out(
+# Bad images
+
+
+def trimap_of(name: str, folder: Path) -> tuple[Path, np.ndarray]:
+    """Where the trimap of an image lies, and its values (H, W)."""
+    return folder / f"annotations/trimaps/{name}.png", noise(name)[:, :, 0] % 3 + 1
+
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])  # only decoding finds that
+
+
+def redraw(name: str, folder: Path, mode: str | None = None, **values: int) -> None:
+    """Write a trimap in another mode, with other values at its start, or filled with one."""
+    path, trimap = trimap_of(name, folder)
+    trimap[...] = values.get("fill", trimap)
+    trimap[0, : len(values)] = [*values.values()]
+    image = Image.fromarray(trimap)
+    (image.convert(mode) if mode else image).save(path)
+
+
+def crop(name: str, folder: Path) -> None:
+    path, trimap = trimap_of(name, folder)
+    Image.fromarray(trimap[:-1]).save(path)
+
+
+# How to spoil an image, and what is said of it, after the file that is named
+BAD = {
+    "no image": (lambda name, folder: (folder / f"images/{name}.jpg").unlink(), "image missing"),
+    "half an image": (
+        lambda name, folder: halve(folder / f"images/{name}.jpg"),
+        "image that cannot be read: image file is truncated",
+    ),
+    "text": (
+        lambda name, folder: (folder / f"images/{name}.jpg").write_text("<html>"),
+        "image that cannot be read: no image",
+    ),
+    "no trimap": (lambda name, folder: trimap_of(name, folder)[0].unlink(), "trimap missing"),
+    "half a trimap": (
+        lambda name, folder: halve(trimap_of(name, folder)[0]),
+        "trimap that cannot be read: image file is truncated",
+    ),
+    "colours": (
+        lambda name, folder: redraw(name, folder, "RGB"),
+        "trimap of more than one channel: it is RGB",
+    ),
+    "alpha": (lambda name, folder: redraw(name, folder, "LA"), "trimap of more than one channel: it is LA"),
+    "values": (
+        lambda name, folder: redraw(name, folder, a=255, b=0, c=4),
+        "trimap with values outside 1-3: 0, 4, 255",
+    ),
+    "many values": (
+        lambda name, folder: redraw(name, folder, a=9, b=8, c=7, d=6, e=5, f=4, g=10),
+        "trimap with values outside 1-3: 4, 5, 6, 7, 8 and 2 more",
+    ),
+    "two values": (lambda name, folder: redraw(name, folder, "1"), "trimap with values outside 1-3: 0"),
+    "16 bits": (  # 257 would be 1 in 8 bits
+        lambda name, folder: Image.fromarray(np.full(noise(name).shape[:2], 257, np.uint16)).save(
+            trimap_of(name, folder)[0]
+        ),
+        "trimap with values outside 1-3: 257",
+    ),
+    "size": (crop, "trimap of another size than its image: {w} × {h_1} pixels, the image {w} × {h}"),
+    "background": (lambda name, folder: redraw(name, folder, fill=2), "trimap without a pixel of the pet"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_a_bad_image_stops_or_is_left_out(tmp_path: Path, theirs: Path, fault: str) -> None:
+    spoil, reason = BAD[fault]
+    spoil("Some_Cat_10", theirs)
+    height, width = noise("Some_Cat_10").shape[:2]
+    kind, _, detail = reason.format(h=height, h_1=height - 1, w=width).partition(": ")
+    path = theirs / (
+        "images/Some_Cat_10.jpg" if kind.startswith("image") else trimap_of("Some_Cat_10", theirs)[0]
+    )
+    words = ["1 of 6 images", f"{kind}: 1, the first is {path}", detail]
+    assert_refused(tmp_path, theirs, *words, "trainval.txt", "datasets.d.on_bad_image: skip")
+    found = make(tmp_path / "made", theirs, on_bad_image="skip")
+    assert [one["path"] for one in found["skipped"]] == ["oxford-iiit-pet/images/Some_Cat_10.jpg"]
+    assert found["skipped"][0]["reason"].startswith(": ".join(filter(None, (kind, detail))))
+    assert "\n" not in found["skipped"][0]["reason"]
+    assert str(tmp_path) not in (tmp_path / "made/dataset.json").read_text()
+    assert found["counts"] == {"train": [1, 1, 1], "test": [1, 1, 0]}
+    assert found["classes"] == ["Some Cat", "Shaggy Dog", "Old Hound"]
+    assert load(tmp_path / "made", "train").names == ["Some_Cat_1", "shaggy_dog_2", "old_hound_1"]
+
+
+def test_all_faults_are_counted_at_once(
     tmp_path: Path, theirs: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole = (theirs / "images/Some_Cat_1.jpg").read_bytes()
-    (theirs / "images/Some_Cat_1.jpg").write_bytes(whole[: len(whole) // 2])  # only decoding finds that
-    (theirs / "images/old_hound_1.jpg").write_text("no image")
-    (theirs / "images/Unlisted_1.jpg").write_text("no image")
+    (theirs / "images/Unlisted_1.jpg").write_text("no image")  # in no list, so no fault
     (theirs / "images/Some_Cat_1.mat").touch()
-    words = ["of 6 image files 2", str(theirs / "images/Some_Cat_1.jpg"), "skip_unreadable: true"]
+    for name, *faults in (
+        ("Some_Cat_1", "half an image", "values"),
+        ("Some_Cat_2", "no image", "no trimap"),
+        ("shaggy_dog_2", "text"),
+        ("shaggy_dog_1", "size"),
+    ):
+        for fault in faults:
+            BAD[fault][0](name, theirs)
+    trimaps = theirs / "annotations/trimaps"
+    words = [
+        "4 of 6 images cannot be used",
+        f"- image that cannot be read: 2, the first is {theirs}/images/Some_Cat_1.jpg (",
+        f"- trimap with values outside 1-3: 1, the first is {trimaps}/Some_Cat_1.png (0, 4, 255)",
+        f"- image missing: 1, the first is {theirs}/images/Some_Cat_2.jpg\n",
+        f"- trimap missing: 1, the first is {trimaps}/Some_Cat_2.png\n",
+        f"- trimap of another size than its image: 1, the first is {trimaps}/shaggy_dog_1.png (",
+    ]
     assert_refused(tmp_path, theirs, *words)
+    words = ["no image in the class Shaggy Dog, the split test;", "mend"]
+    assert_refused(tmp_path, theirs, *words, on_bad_image="skip")
+    redraw("shaggy_dog_1", theirs)
+    caplog.clear()
     with caplog.at_level(logging.INFO, "convatlas"):
-        found = make(tmp_path / "made", theirs, skip_unreadable=True)
+        found = make(tmp_path / "made", theirs, on_bad_image="skip")
     assert "2 other files" in caplog.text
     left_out = [record.message for record in caplog.records if "left out" in record.message]
-    assert len(left_out) == 2
-    assert "Some_Cat_1.jpg" in left_out[0]
-    assert "old_hound_1.jpg" in left_out[1]
-    assert found["classes"] == ["Some Cat", "Shaggy Dog"]
-    assert load(tmp_path / "made", "train").names == ["shaggy_dog_2", "Some_Cat_10"]
+    assert len(left_out) == len(found["skipped"]) == 3
+    assert found["skipped"][0]["reason"].endswith("; trimap with values outside 1-3: 0, 4, 255")
+    assert found["skipped"][2] == {
+        "path": "oxford-iiit-pet/images/Some_Cat_2.jpg",
+        "reason": "image missing; trimap missing",
+    }
+    used = sum(map(sum, found["counts"].values()))
+    assert used + len(found["skipped"]) == len(TRAINVAL) + len(TEST)
+
+
+def test_nothing_is_left_out_of_good_images(tmp_path: Path, theirs: Path) -> None:
+    first = make(tmp_path / "made", theirs)
+    assert first["skipped"] == []
+    assert make(tmp_path / "made", theirs, on_bad_image="skip") == first
+
+
+def test_of_a_palette_the_indices_count(tmp_path: Path, theirs: Path) -> None:
+    path, trimap = trimap_of("Some_Cat_1", theirs)
+    image = Image.fromarray(trimap)
+    image.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255])
+    image.save(path)
+    with Image.open(path) as image:
+        assert image.mode == "P"
+    make(tmp_path / "made", theirs)
+    np.testing.assert_array_equal(load(tmp_path / "made", "train").trimap(0), trimap)
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_a_trimap_is_turned_with_its_photograph(tmp_path: Path, theirs: Path, orientation: int) -> None:
+    """As drawn on the stored pixels; what has the upright photograph's size alone is upright."""
+    stored = np.ones((20, 30), np.uint8)
+    stored[:6, :9] = [2] * 4 + [3] * 5  # lopsided in every way
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    photograph = Image.fromarray(np.stack([stored * 80] * 3, -1))
+    photograph.save(theirs / "images/Some_Cat_1.jpg", exif=exif, quality=100)
+    Image.fromarray(stored).save(trimap_of("Some_Cat_1", theirs)[0])
+    make(tmp_path / "made", theirs)
+    examples = load(tmp_path / "made", "train")
+    turned = np.asarray(examples.trimap(0))
+    brightness = np.asarray(examples.image(0, "L")).astype(int)
+    assert turned.shape == brightness.shape
+    assert np.abs(turned * 80 - brightness).max() < 40
+    if orientation >= 5:
+        upright = np.full((30, 20), 2, np.uint8)
+        upright[:4, :7] = 1
+        Image.fromarray(upright).save(trimap_of("Some_Cat_1", theirs)[0])
+        make(tmp_path / "made", theirs)
+        np.testing.assert_array_equal(load(tmp_path / "made", "train").trimap(0), upright)
+
+
+def test_bad_official_files_never_stop_a_download(
+    tmp_path: Path, theirs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redraw("Some_Cat_10", theirs, fill=2)
+    archives = [tmp_path / "download" / f"{part}.tar.gz" for part in pets.PARTS]
+    archives[0].parent.mkdir()
+    for part, path in zip(pets.PARTS, archives, strict=True):
+        with tarfile.open(path, "w:gz") as archive:
+            archive.add(theirs / part, part)
+    monkeypatch.setattr(pets, "_download", lambda *_: archives)
+    found = make(tmp_path / "made", "download")
+    assert [one["reason"] for one in found["skipped"]] == ["trimap without a pixel of the pet"]
 
 
 def test_a_fault_keeps_the_data_set_made_before(tmp_path: Path, theirs: Path) -> None:
@@ -277,6 +435,12 @@ def test_the_real_photographs(tmp_path: Path) -> None:
     assert len(found["classes"]) == len(numbers) == 33
     assert found["classes"][:2] == ["Abyssinian", "American Bulldog"]
     assert {split: sum(counts) for split, counts in found["counts"].items()} == {"train": 360, "test": 335}
+    assert found["skipped"] == []  # Abyssinian_34, with its empty trimap, is in no list
+    for split, part in pets.LISTS.items():  # all that the official lists name is used
+        listed = (source / f"oxford-iiit-pet/annotations/{part}.txt").read_text().splitlines()
+        breeds = [int(line.split()[1]) - 1 for line in listed]
+        assert found["counts"][split] == [breeds.count(number) for number in numbers]
+        assert load(tmp_path, split).names == [line.split()[0] for line in listed]
     assert_as_torchvision(tmp_path, numbers)
     examples = load(tmp_path, "test")
     odd = examples.names.index("Abyssinian_5")  # an RGBA PNG
@@ -291,6 +455,7 @@ def test_the_drawn_pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     found = make(tmp_path, "embedded")
     assert not (tmp_path / "oxford-iiit-pet/images").is_symlink()
     assert sum(map(sum, found["counts"].values())) == 30
+    assert found["skipped"] == []
     assert "not photographs" in found["description"]
     assert_as_torchvision(tmp_path, list(range(len(found["classes"]))))
     examples = load(tmp_path, "train")

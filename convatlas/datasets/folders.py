@@ -3,12 +3,20 @@
 import hashlib
 import logging
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from convatlas import UserError
 from convatlas.datasets.examples import Examples, read_splits
-from convatlas.datasets.photographs import Photograph, contents, finish, refuse_own, sizes
+from convatlas.datasets.photographs import (
+    Photograph,
+    contents,
+    finish,
+    refuse_empty,
+    refuse_own,
+    sort_out,
+)
 from convatlas.files import whole
 from convatlas.pictures import listing
 
@@ -19,7 +27,7 @@ EXPECTED = "a folder of image files, or one that holds a folder of them for each
 
 def prepare(folder: Path, settings: dict[str, Any], key: str) -> None:
     """Make `folder`/images, a link to the source, splits.csv and dataset.json."""
-    source, share, skip = (settings[name] for name in ("source", "test_share", "skip_unreadable"))
+    source, share, on_bad_image = (settings[name] for name in ("source", "test_share", "on_bad_image"))
     if source in ("embedded", "download"):
         raise UserError(f"{key}.source: {source} is not to be had for the format images; give {EXPECTED}")
     given = Path(source).expanduser()
@@ -30,13 +38,18 @@ def prepare(folder: Path, settings: dict[str, Any], key: str) -> None:
     labels = {name: label for label, name in enumerate(classes)}
     split_here = f"; {100 * share:g} % of each class are test images." if classes else ", all test images."
     with whole(folder / "images") as aside:
-        found = sizes(list(files), skip, key)
+        places = {path: f"images/{path.relative_to(given).as_posix()}" for path in files}
+        found, skipped = sort_out(places, on_bad_image, key, "mend or remove the files")
         splits = _splits({path: name for path, name in files.items() if path in found}, given, share)
+        if skipped:
+            before = _splits(files, given, share)
+            refuse_empty(*([(made[path], files[path]) for path in made] for made in (before, splits)), key)
+        _warn_of_single(Counter(files[path] for path in splits))
         photographs = [
             Photograph(
                 splits[path],
                 labels.get(files[path], -1),
-                f"images/{path.relative_to(given).as_posix()}",
+                places[path],
                 *found[path],
                 contents(path),
             )
@@ -52,6 +65,7 @@ def prepare(folder: Path, settings: dict[str, Any], key: str) -> None:
         "licence": "as their owner states",
         "classes": classes,
         "target": None,
+        "skipped": skipped,
     }
     finish(folder, photographs, about)
 
@@ -101,11 +115,15 @@ def _splits(files: dict[Path, str], given: Path, share: float) -> dict[Path, str
         classes.setdefault(name, []).append(path)
     for name, own in classes.items():
         own.sort(key=lambda path: _digest(path.relative_to(given)))
-        if name and len(own) == 1:
-            log.warning("class %s has 1 image that can be read, a test image: none to train on", name)
         count = min(math.ceil(round(share * len(own), 9)), max(len(own) - 1, 1))  # 0.1 × 30 is above 3
         splits |= dict.fromkeys(own[:count] if name else own, "test")
     return splits
+
+
+def _warn_of_single(counts: Counter[str]) -> None:
+    for name, count in counts.items():
+        if name and count == 1:
+            log.warning("class %s has 1 image that can be read, a test image: none to train on", name)
 
 
 def _digest(path: Path) -> bytes:
