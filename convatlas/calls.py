@@ -178,8 +178,8 @@ class _Watcher(TorchFunctionMode):
 
     def leave(self, path: str, leaf: bool, shown: bool) -> Callable[..., None]:
         def left(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
-            dependent, made = _dependent([inputs, named]), _tensors(output)
-            given = dependent or _tensors([inputs, named])
+            dependent, made = _dependent([inputs, named]), tensors_in(output)
+            given = dependent or tensors_in([inputs, named])
             if dependent:
                 _mark(output)
             if shown and made and given and self.within_leaf == int(leaf):
@@ -211,7 +211,7 @@ class _Watcher(TorchFunctionMode):
             return output
         name = function_name(func)
         _mark(args[0] if name == "setitem" else output)
-        if name in FUNCTIONS and self.running and not self.within_leaf and (made := _tensors(output)):
+        if name in FUNCTIONS and self.running and not self.within_leaf and (made := tensors_in(output)):
             path = self.running[-1]
             layer = call_name(f"{path}/{name}" if path else name, self.calls)
             module = _standing_for(name, args[1:], kwargs)
@@ -234,23 +234,23 @@ def _standing_for(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> n
     return made(**dict(zip(names, args, strict=False)), **given)
 
 
-def _tensors(value: Any) -> tuple[Tensor, ...]:
+def tensors_in(value: Any) -> tuple[Tensor, ...]:
     """Every tensor in nested tuples, lists and dicts, in order."""
     if isinstance(value, Tensor):
         return (value,)
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list | tuple):
-        return tuple(tensor for item in value for tensor in _tensors(item))
+        return tuple(tensor for item in value for tensor in tensors_in(item))
     return ()
 
 
 def _dependent(value: Any) -> tuple[Tensor, ...]:
     """Every tensor in a nested value that depends on the network's input."""
-    return tuple(tensor for tensor in _tensors(value) if hasattr(tensor, "_depends_on_input"))
+    return tuple(tensor for tensor in tensors_in(value) if hasattr(tensor, "_depends_on_input"))
 
 
 def _mark(value: Any) -> None:
-    for tensor in _tensors(value):
+    for tensor in tensors_in(value):
         if not isinstance(tensor, nn.Parameter):  # which a network may give beside its output
             tensor._depends_on_input = True  # type: ignore[attr-defined]

@@ -1,12 +1,16 @@
 """The index of a network's layers: which there are, what is called, in which order, with which shapes."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from convatlas import taps
 from convatlas.calls import Call, is_leaf, kind, leaves, watch
+from convatlas.flow import Flow
 from convatlas.receptive import Field, field_of
 
 
@@ -104,54 +108,95 @@ def index(
 ) -> list[dict[str, Any]]:
     """List the layers of `network` in execution order, for one input of `shape` (C, H, W).
 
-    One object a layer, as layers.json has it; composite modules named in `blocks` are layers too. A
-    convolution's `role` is "main", or "downsample" within a submodule called `downsample_name`.
+    One object a layer, as layers.json has it; composite modules named in `blocks` are layers too.
+    `inputs` names the layers whose outputs a layer was computed from, each once, in order; "input" is the
+    network's own input; a composite module is nobody's input, but the layer in it that made its output.
+    `within` has the class of each module on the way to the layer, from the outermost.
+
+    A convolution's `role` is what the network says itself: its attribute `roles`, where it is a dict, maps
+    patterns of dotted paths (`"pyramid.*"`, as fnmatch knows them; a module's path stands for all in it)
+    to roles, of which the first that matches counts. Else it is "downsample" within a submodule called
+    `downsample_name`, or "main". `notes` say where a convolution's taps never meet its input.
+
     `receptive_field` is [height, width] in pixels of the input that one value can depend on, borders
     not counted; that of the value in row i and column j starts at `receptive_start` + (i, j) ×
     `receptive_step`. null where it is not known. Modules that the forward pass never calls come last, with
     `called` false.
     """
     layers: list[dict[str, Any]] = []
-    fields: dict[int, Field | None] = {}
-    alive: list[Tensor] = []  # so that no identity in `fields` is given out twice
+    like = next(network.parameters(), torch.empty(0))
+    x = torch.zeros(1, *shape, device=like.device, dtype=like.dtype)
+    flow = Flow(x)  # keeps every tensor, so that no identity in `fields` is given out twice
+    fields: dict[int, Field | None] = {id(x): Field.of_pixel(len(shape) - 1)}
     counted: set[str] = set()
 
     def see(call: Call) -> None:
-        block = call.path in blocks and not is_leaf(network.get_submodule(call.path))
-        before = [fields.get(id(tensor)) for tensor in call.inputs]
-        field = fields.get(id(call.output)) if block else field_of(call, before)
-        fields[id(call.output)] = field
-        alive.append(call.output)
+        own_call = call.module is not None and call.module is network.get_submodule(call.path)
+        block = call.path in blocks and own_call and not is_leaf(call.module)  # not a function in one
+        inputs = flow.given[call.path] if block else flow.of(call.inputs)
+        if not block:
+            before = [fields.get(id(tensor)) for tensor in call.inputs]
+            fields[id(call.output)] = field_of(replace(call, output=flow.as_given(call.output)), before)
+            flow.name(call.layer, call.output)
         own = call.module if call.module is not None and call.path not in counted and not block else None
         counted.add(call.path if own is not None else "")
         layers.append(
             _described(call.layer, call.path, call.type, call.kind, call.module)
-            | {"parameters": _parameters(own), "called": True}
+            | {"parameters": _parameters(own), "called": True, "inputs": list(inputs)}
             | {"input_shape": _shape(call.input), "output_shape": _shape(call.output)}
-            | _reach(field, shape[1:])
+            | _reach(fields.get(id(call.output)), shape[1:])
         )
 
-    like = next(network.parameters(), torch.empty(0))
-    x = torch.zeros(1, *shape, device=like.device, dtype=like.dtype)
-    fields[id(x)] = Field.of_pixel(len(shape) - 1)
-    with watch(network, see, blocks):
+    with flow.follow(network, blocks), watch(network, see, blocks):
         network(x)
     called = {layer["module"] for layer in layers}
     for path, module in leaves(network):
         if path not in called:
             uncalled = _described(path, path, type(module).__name__, kind(module), module)
             layers.append(uncalled | {"parameters": _parameters(module), "called": False})
-    downsamples = Extractor(network, downsample_name).downsamples
     convs = [layer for layer in layers if layer["kind"] == "conv"]
     for ordinal, layer in enumerate(convs, 1):
-        role = "downsample" if downsamples(layer["module"]) else "main"
-        layer |= {"ordinal": ordinal, "role": role}
+        layer |= {"ordinal": ordinal, "role": _role(network, layer["module"], downsample_name)}
+    for layer in layers:
+        layer["within"] = _within(network, layer)
+    _note(network, layers, shape[1:])
     return layers
 
 
 def blocks(network: nn.Module) -> list[str]:
     """The dotted paths of a network's composite modules."""
     return [path for path, module in network.named_modules() if path and not is_leaf(module)]
+
+
+def _role(network: nn.Module, path: str, downsample_name: str) -> str:
+    """What a convolution is for."""
+    roles = getattr(network, "roles", None)
+    for pattern, role in roles.items() if isinstance(roles, dict) else ():
+        if fnmatchcase(path, pattern) or path.startswith(f"{pattern}."):
+            return role
+    return "downsample" if downsample_name in path.split(".") else "main"
+
+
+def _within(network: nn.Module, layer: dict[str, Any]) -> list[str]:
+    """The classes of the modules that hold a layer, or call it, below the network itself."""
+    parts = layer["module"].split(".") if layer["module"] else []
+    if is_leaf(network.get_submodule(layer["module"])) or layer["name"].split(":")[0] == layer["module"]:
+        parts = parts[:-1]
+    paths = [".".join(parts[: n + 1]) for n in range(len(parts))]
+    return [type(network.get_submodule(path)).__name__ for path in paths]
+
+
+def _note(network: nn.Module, layers: list[dict[str, Any]], sides: Sequence[int]) -> None:
+    """Note where taps of a convolution never meet its input, and where the network's own is too small."""
+    fixed: set[str] = set()  # layers whose size does not grow with the network's input
+    for layer in layers:
+        still = bool(layer["inputs"]) and fixed.issuperset(layer["inputs"])
+        if still or layer["kind"] == "linear" or "daptive" in layer["type"] or layer["type"] == "mean":
+            fixed.add(layer["name"])
+        module = network.get_submodule(layer["module"])
+        if layer["called"] and layer["kind"] == "conv" and isinstance(module, nn.modules.conv._ConvNd):
+            note = taps.note(module, layer["input_shape"][1:], None if still else sides)
+            layer["notes"] += [note] if note else []
 
 
 def _reach(field: Field | None, shape: Sequence[int]) -> dict[str, Any]:
@@ -181,6 +226,8 @@ def _described(
         "kind": kind_name,
         "input_shape": None,
         "output_shape": None,
+        "inputs": [],
+        "within": [],
         "kernel": _tuple(getattr(module, "kernel_size", None), axes),
         "stride": _tuple(getattr(module, "stride", None), axes),
         "padding": _tuple(getattr(module, "padding", None), axes),

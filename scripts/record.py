@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from convatlas import activations, cli, datasets, extractor, networks
+from convatlas import activations, cli, datasets, extractor, networks, taps
 from convatlas.files import whole, write_json, write_npz
 from convatlas.images import choose, probabilities
 from convatlas.names import choose_layers
@@ -22,6 +22,8 @@ def main(given: argparse.Namespace) -> None:
     layers = extractor.index(network, preprocessing.shape, settings["downsample_name"], blocks)
     choose_layers(layers, settings["layers"], f"networks.{given.name}.views.layers", also=composite)
     write_json(output / "layers.json", layers)
+    for line in taps.lines(layers):
+        cli.log.warning("%s", line)
     write_npz(
         output / "filters.npz", {name: w.cpu().numpy() for name, w in activations.filters(network).items()}
     )

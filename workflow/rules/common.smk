@@ -79,7 +79,7 @@ LIBRARY = {
     "record": (
         "__init__ activations architectures/__init__ calls cli datasets/__init__ datasets/download "
         "datasets/examples datasets/folders datasets/mnist datasets/pets datasets/photographs extractor "
-        "factories files images names networks pictures preprocessing receptive sources"
+        "factories files flow images names networks pictures preprocessing receptive sources taps"
     ).split(),
     "deconv": (
         "__init__ activations adjoint architectures/__init__ calls cli deconvnet factories files names "
