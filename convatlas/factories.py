@@ -28,13 +28,14 @@ class Factory:
     """A function that makes a network, and what is known of it before it is called.
 
     `input` is the preprocessing that comes with it, `counts` the parameter that takes the number
-    of classes; None where there is none.
+    of classes, `source` where the network was published; None where there is none.
     """
 
     function: Callable[..., Any]
     architecture: str
     input: dict[str, Any] | None = None
     counts: str | None = None
+    source: str | None = None
 
     def arguments(self, given: dict[str, Any], classes: Sequence[str] | None) -> dict[str, Any]:
         """Complete the arguments given by the number of classes, if it is known and has a place."""
@@ -113,7 +114,8 @@ def find(architecture: str, key: str) -> Factory:
     known = getattr(module, "INPUT", None)
     if known is not None and not isinstance(known, dict):
         raise UserError(f"{module.__file__}: INPUT must be a mapping of size, mean and std, not {known!r}")
-    return Factory(function, architecture, known, _takes_classes(function))
+    source = getattr(module, "SOURCE", None)
+    return Factory(function, architecture, known, _takes_classes(function), source and str(source))
 
 
 def _takes_classes(function: Callable[..., Any]) -> str | None:

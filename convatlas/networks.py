@@ -100,6 +100,14 @@ def class_count(network: nn.Module, preprocessing: Preprocessing) -> int | None:
     return made.shape[1] if made is not None and made.ndim == 2 and len(made) == 1 else None
 
 
+def pixel_class_count(network: nn.Module, preprocessing: Preprocessing) -> int | None:
+    """How many classes of pixels a network tells apart: the K of (N, K, H, W), as large as its input."""
+    made = output(network, preprocessing)
+    if made is None or made.ndim != 4 or made.shape[2:] != preprocessing.shape[1:] or made.shape[1] < 2:
+        return None
+    return made.shape[1]
+
+
 def load(folder: str | Path) -> tuple[nn.Module, Preprocessing]:
     """Load a network with its weights, and its preprocessing, from results/<network>/."""
     key = f"networks.{Path(folder).name}"

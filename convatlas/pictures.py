@@ -53,6 +53,14 @@ def fit(image: Image.Image, size: int, resize: int | str, interpolation: str = "
     return np.asarray(image).reshape(size, size, -1)
 
 
+def fit_labels(labels: Image.Image, size: int, resize: int | str) -> np.ndarray:
+    """Bring a map of labels ("L") to (size, size) uint8 as `fit` brings its image; each pixel the nearest's.
+
+    Where the image is smaller than what is cut out there is 0.
+    """
+    return fit(labels, size, resize, "nearest")[..., 0]
+
+
 def _offset(side: int, size: int) -> int:
     """Where the middle begins; below 0 where there is less than `size`, which is filled up around."""
     return round((side - size) / 2) if side >= size else -((size - side) // 2)

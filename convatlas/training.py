@@ -1,7 +1,8 @@
-"""Training and evaluation of a classifier on images held in memory."""
+"""Training and evaluation of a network that tells apart images, or each image's pixels."""
 
 import logging
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,27 +11,48 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convatlas.networks import main_output
+from convatlas import checkpoint
+from convatlas.augmentation import UNKNOWN, augmented
+from convatlas.checkpoint import Checkpoint
+from convatlas.metrics import accuracy, mean_iou
+from convatlas.networks import device_of, main_output
 from convatlas.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
 
-EVALUATION_BATCH = 500
+EVALUATION_BATCH = 500  # images; of pixels' classes as many as are trained on at a time
 COLUMNS = ("epoch", "lr", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+OF_PIXELS = "validation_mean_iou"  # one more column
 
 
-@dataclass(frozen=True)
 class Split:
-    """Images (N, C, H, W) uint8 and labels (N,) int64, both on the device."""
+    """Images (N, C, H, W) uint8 with labels: (N,) int64, or a class a pixel, (N, H, W) uint8.
 
-    images: Tensor
-    labels: Tensor
+    Indexed it is a part of itself, which copies nothing: what lies in a file is read batch by batch.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, rows: Tensor | None = None) -> None:
+        self._images, self._labels = images, labels
+        self.rows = torch.arange(len(labels), device=labels.device) if rows is None else rows
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.rows)
 
     def __getitem__(self, index: Tensor | slice) -> "Split":
-        return Split(self.images[index], self.labels[index])
+        return Split(self._images, self._labels, self.rows[index])
+
+    @property
+    def images(self) -> Tensor:
+        return self._images[self.rows]
+
+    @property
+    def labels(self) -> Tensor:
+        return self._labels[self.rows]
+
+    @property
+    def of_pixels(self) -> bool:
+        """Whether each pixel has a class."""
+        return self._labels.ndim > 1
 
 
 @dataclass
@@ -40,13 +62,14 @@ class Fit:
     history: list[dict[str, float]] = field(default_factory=list)
     kept_epoch: int = 0
     precision: str = "float32"
+    resumed: int = 0  # epochs that an earlier, interrupted training had done
 
 
 def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
     """Divide a split at random into the part to train on and a share to validate on."""
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed)).to(split.rows.device)
     held = max(1, round(share * len(split)))
-    return split[order[held:].to(split.labels.device)], split[order[:held].to(split.labels.device)]
+    return split[order[held:]], split[order[:held]]
 
 
 def fit(
@@ -56,96 +79,124 @@ def fit(
     validation: Split,
     settings: dict[str, Any],
     seed: int,
+    kept_in: Checkpoint | None = None,
 ) -> Fit:
     """Train in place, and leave the network with the weights of its best epoch by validation.
 
     `settings` is the `training` section of the config. The same seed on the same machine gives
-    the same weights, bit for bit.
+    the same weights, bit for bit; so does training that was interrupted, which goes on after the
+    last epoch in `kept_in`. Best is the highest accuracy, of pixels the highest mean IoU.
     """
-    device = train.labels.device
     steps = math.ceil(len(train) / settings["batch_size"])
     epochs = epochs_within(settings, steps)
     if epochs < settings["epochs"]:
         log.info("max_steps %d: %d epochs, not %d", settings["max_steps"], epochs, settings["epochs"])
-    found = Fit(precision=choose_precision(settings["precision"], device))
-    log.info("%d images, %d to validate, %s, %s", len(train), len(validation), device, found.precision)
     network.to(memory_format=torch.channels_last)  # up to twice as fast on CPU too
-    optimizer = _optimizer(network, settings)
-    schedule = _schedule(optimizer, settings, epochs * steps)
-    shuffle = torch.Generator().manual_seed(seed)
-    torch.manual_seed(seed)  # what dropout draws from
-    best, kept = (-1.0, -math.inf), {}
-    for epoch in range(1, epochs + 1):
-        trained = _one_epoch(
-            network, preprocessing, train, settings, found.precision, optimizer, schedule, shuffle
+    run = Run(network, preprocessing, settings, epochs * steps, seed)
+    log.info("%d images, %d to validate, %s, %s", len(train), len(validation), run.device, run.fit.precision)
+    if kept_in and (kept := kept_in.load()):
+        run.resume(*kept, steps)
+        log.info("going on after epoch %d of %d", len(run.fit.history), epochs)
+    for epoch in range(len(run.fit.history) + 1, epochs + 1):
+        trained = run.one_epoch(train)
+        size = settings["batch_size"] if validation.of_pixels else EVALUATION_BATCH
+        loss, confusion = evaluate(network, preprocessing, validation, run.fit.precision, size)
+        row = dict(zip(COLUMNS, [epoch, *trained, loss, accuracy(confusion)], strict=True))
+        score = row["validation_accuracy"]
+        if validation.of_pixels:
+            score = row[OF_PIXELS] = mean_iou(confusion)
+        run.judge(row, (score, -loss))
+        log.info(
+            "epoch %d/%d  loss %.4f  accuracy %.4f  validation %.4f, %.4f%s",
+            *[epoch, epochs, *list(row.values())[2:6]],
+            f", mean IoU {score:.4f}" if validation.of_pixels else "",
         )
-        validation_loss, confusion = evaluate(network, preprocessing, validation, found.precision)
-        row = [epoch, *trained, validation_loss, accuracy(confusion)]
-        found.history.append(dict(zip(COLUMNS, row, strict=True)))
-        log.info("epoch %d/%d  loss %.4f  accuracy %.4f  validation %.4f, %.4f", epoch, epochs, *row[2:])
-        score = (accuracy(confusion), -validation_loss)
-        if score >= best:
-            best, found.kept_epoch = score, epoch
-            kept = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    network.load_state_dict(kept)
+        if kept_in:
+            kept_in.save(*run.kept())
+    network.load_state_dict(run.best_weights)
     network.to(memory_format=torch.contiguous_format).eval()
-    return found
+    return run.fit
 
 
-def _one_epoch(
-    network: nn.Module,
-    preprocessing: Preprocessing,
-    train: Split,
-    settings: dict[str, Any],
-    precision: str,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    shuffle: torch.Generator,
-) -> tuple[float, float, float]:
-    """Go over the training images once, in an order that `shuffle` draws.
+class Run:
+    """A training under way: the network with all that changes beside it from step to step."""
 
-    Gives the learning rate of the last step, the mean loss and the accuracy.
-    """
-    network.train()
-    loss_sum = torch.zeros((), device=train.labels.device)
-    hits = torch.zeros((), device=train.labels.device)
-    for batch in _batches(train, settings["batch_size"], torch.randperm(len(train), generator=shuffle)):
-        images = shifted(batch.images, settings["shift"], shuffle)
-        if settings["flip"]:
-            images = flipped(images, shuffle)
-        logits = _forward(network, preprocessing, images, precision)
-        loss = F.cross_entropy(logits.float(), batch.labels)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        lr = optimizer.param_groups[0]["lr"]
-        schedule.step()
-        loss_sum += loss.detach() * len(batch)
-        hits += (logits.argmax(1) == batch.labels).sum()
-    return lr, float(loss_sum) / len(train), float(hits) / len(train)
+    def __init__(
+        self,
+        network: nn.Module,
+        preprocessing: Preprocessing,
+        settings: dict[str, Any],
+        steps: int,
+        seed: int,
+    ) -> None:
+        self.network, self.preprocessing, self.settings = network, preprocessing, settings
+        self.device = device_of(network)
+        self.fit = Fit(precision=choose_precision(settings["precision"], self.device))
+        self.optimizer = _optimizer(network, settings)
+        self.schedule = _schedule(self.optimizer, settings, steps)
+        self.shuffle = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed)  # what dropout draws from
+        self.best = (-1.0, -math.inf)
+        self.best_weights: dict[str, Tensor] = {}
 
+    def one_epoch(self, train: Split) -> tuple[float, float, float]:
+        """Go over the training images once, in an order that `shuffle` draws.
 
-def shifted(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """Shift each image (N, C, H, W) by up to `most` pixels either way on both axes, zeros coming in."""
-    if not most:
-        return images
-    n, _, height, width = images.shape
-    top, left = torch.randint(2 * most + 1, (2, n, 1), generator=generator).to(images.device)
-    rows = (top + torch.arange(height, device=images.device))[:, None, :, None]
-    columns = (left + torch.arange(width, device=images.device))[:, None, None, :]
-    padded = F.pad(images, [most] * 4)
-    return padded[
-        torch.arange(n, device=images.device)[:, None, None, None],
-        torch.arange(images.shape[1], device=images.device)[None, :, None, None],
-        rows,
-        columns,
-    ]
+        Gives the learning rate of the last step, the mean loss and the accuracy.
+        """
+        self.network.train()
+        loss_sum, hits, known = torch.zeros(3, device=self.device)
+        order = torch.randperm(len(train), generator=self.shuffle)
+        for images, labels in _batches(train, self.settings["batch_size"], order, self.device):
+            masks = labels if train.of_pixels else None
+            images, masks = augmented(images, masks, self.settings, self.shuffle)
+            labels = labels if masks is None else masks.long()
+            logits = _forward(self.network, self.preprocessing, images, self.fit.precision).float()
+            loss = F.cross_entropy(logits, labels, ignore_index=UNKNOWN)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            lr = self.optimizer.param_groups[0]["lr"]
+            self.schedule.step()
+            loss_sum += loss.detach() * len(images)
+            hits += (logits.argmax(1) == labels).sum()
+            known += (labels != UNKNOWN).sum()
+        return lr, float(loss_sum) / len(train), float(hits) / float(known)
 
+    def judge(self, row: dict[str, float], score: tuple[float, float]) -> None:
+        """Add an epoch's row to the history, and keep the weights if none were better."""
+        self.fit.history.append(row)
+        if score >= self.best:
+            self.best, self.fit.kept_epoch = score, int(row["epoch"])
+            self.best_weights = {n: t.clone() for n, t in self.network.state_dict().items()}
 
-def flipped(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror about half of the images (N, C, H, W), left to right."""
-    chosen = torch.randint(2, (len(images), 1, 1, 1), generator=generator).to(images.device)
-    return torch.where(chosen.bool(), images.flip(3), images)
+    def kept(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that the next epoch depends on, and what was found; numbers as tensors, which have NaN."""
+        rows = [list(row.values()) for row in self.fit.history]
+        tensors = {
+            **checkpoint.under("network", self.network.state_dict()),
+            **checkpoint.under("best", self.best_weights),
+            **checkpoint.under("optimizer", checkpoint.of_optimizer(self.optimizer)),
+            **checkpoint.under("generator", checkpoint.of_generators(self.shuffle)),
+            "history": torch.tensor(rows, dtype=torch.float64),
+            "score": torch.tensor(self.best, dtype=torch.float64),
+        }
+        return tensors, {"columns": list(self.fit.history[0]), "kept_epoch": self.fit.kept_epoch}
+
+    def resume(self, tensors: dict[str, Tensor], values: dict[str, Any], steps: int) -> None:
+        """Take up what `kept` gave, after epochs of `steps` steps."""
+        rows = [dict(zip(values["columns"], row, strict=True)) for row in tensors["history"].tolist()]
+        self.fit.history = [row | {"epoch": int(row["epoch"])} for row in rows]
+        self.fit.kept_epoch, self.fit.resumed = values["kept_epoch"], len(rows)
+        self.best = tuple(tensors["score"].tolist())
+        self.best_weights = checkpoint.within("best", tensors)
+        self.network.load_state_dict(checkpoint.within("network", tensors))
+        checkpoint.into_optimizer(self.optimizer, checkpoint.within("optimizer", tensors))
+        checkpoint.into_generators(self.shuffle, checkpoint.within("generator", tensors))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # no step comes before
+            for _ in range(len(rows) * steps):
+                self.schedule.step()
 
 
 def epochs_within(settings: dict[str, Any], steps: int) -> int:
@@ -157,37 +208,25 @@ def epochs_within(settings: dict[str, Any], steps: int) -> int:
 
 @torch.no_grad()
 def evaluate(
-    network: nn.Module, preprocessing: Preprocessing, split: Split, precision: str = "float32"
+    network: nn.Module,
+    preprocessing: Preprocessing,
+    split: Split,
+    precision: str = "float32",
+    batch_size: int = EVALUATION_BATCH,
 ) -> tuple[float, Tensor]:
     """Give the mean cross-entropy and the confusion matrix (classes, classes), a row a true class."""
     network.eval()
-    loss, cells, classes = 0.0, [], 0
-    for batch in _batches(split, EVALUATION_BATCH, torch.arange(len(split))):
-        logits = _forward(network, preprocessing, batch.images, precision).float()
-        loss += float(F.cross_entropy(logits, batch.labels, reduction="sum"))
-        classes = logits.shape[1]
-        cells.append((batch.labels * classes + logits.argmax(1)).cpu())
-    confusion = torch.bincount(torch.cat(cells), minlength=classes * classes)
-    return loss / len(split), confusion.reshape(classes, classes)
-
-
-def accuracy(confusion: Tensor) -> float:
-    return float(confusion.trace()) / float(confusion.sum())
-
-
-def metrics(confusion: Tensor, classes: list[str]) -> dict[str, Any]:
-    """Sum up a confusion matrix: accuracy, accuracy of each class (null where it has no image)."""
-    counts = confusion.sum(1).tolist()
-    hits = confusion.diagonal().tolist()
-    return {
-        "accuracy": accuracy(confusion),
-        "class_accuracy": {
-            name: hit / count if count else None
-            for name, hit, count in zip(classes, hits, counts, strict=True)
-        },
-        "confusion": confusion.tolist(),
-        "images": int(confusion.sum()),
-    }
+    loss, confusion = 0.0, torch.zeros(0)
+    for images, given in _batches(split, batch_size, torch.arange(len(split)), device_of(network)):
+        labels = given.long()
+        logits = _forward(network, preprocessing, images, precision).float()
+        mean = float(F.cross_entropy(logits, labels, ignore_index=UNKNOWN))
+        loss += mean * len(images)
+        classes, known = logits.shape[1], labels != UNKNOWN
+        cells = (labels * classes + logits.argmax(1))[known].flatten()
+        counts = torch.bincount(cells, minlength=classes * classes).cpu().reshape(classes, classes)
+        confusion = counts if not confusion.numel() else confusion + counts
+    return loss / len(split), confusion
 
 
 def choose_precision(name: str, device: torch.device) -> str:
@@ -207,9 +246,10 @@ def _forward(network: nn.Module, preprocessing: Preprocessing, images: Tensor, p
         return main_output(network(x))
 
 
-def _batches(split: Split, size: int, order: Tensor) -> Iterator[Split]:
+def _batches(split: Split, size: int, order: Tensor, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     for start in range(0, len(order), size):
-        yield split[order[start : start + size].to(split.labels.device)]
+        part = split[order[start : start + size].to(split.rows.device)]
+        yield part.images.to(device, non_blocking=True), part.labels.to(device, non_blocking=True)
 
 
 def _optimizer(network: nn.Module, settings: dict[str, Any]) -> torch.optim.Optimizer:

@@ -17,57 +17,67 @@ from safetensors.torch import save
 from torch import nn
 
 import convatlas
-from convatlas import UserError, classes, cli, datasets, networks, training, weights
+from convatlas import UserError, classes, cli, datasets, metrics, networks, training, weights
+from convatlas.checkpoint import Checkpoint
+from convatlas.datasets import cache
 from convatlas.files import read_json, sha256, write_bytes, write_json
 from convatlas.preprocessing import Preprocessing
 from convatlas.sources import ZOO
 
+TESTED = 16  # images at a time of a network that tells pixels apart
+RESIDENT = 4e9  # bytes of a split that a GPU keeps
+
 
 @dataclass
 class Made:
-    """A network as it is before training, if it is trained; `weights` says where its weights come from."""
+    """A network as it is before training, if it is trained; `weights` says where its weights come from.
+
+    `of_pixels` says that it tells apart the pixels of an image, not images; `source` where it was published.
+    """
 
     network: nn.Module
     preprocessing: Preprocessing
     arguments: dict[str, Any]
     classes: list[str]
     weights: dict[str, Any]
+    of_pixels: bool
+    source: str | None
 
 
 def main(given: argparse.Namespace) -> None:
     torch.set_num_threads(given.threads)
     started = datetime.now(UTC)
-    device = networks.choose_device(given.device)
+    device, output = networks.choose_device(given.device), Path(given.output)
     data = datasets.describe(given.data) if given.data else None
     made = make(given, data, f"networks.{given.name}")
     made.network.to(device)
 
     trained, found, seconds = data is not None and not given.settings.get("weights"), training.Fit(), None
+    kept_in = Checkpoint(output / "checkpoint", about_training(given, made, data, device))
     if trained:
-        clock = time.perf_counter()
+        settings = given.settings["training"]
         train, validation = training.hold_out(
-            split(given.data, "train", made.preprocessing, device),
-            given.settings["training"]["validation"],
-            given.seed,
+            split(given.data, "train", made, device), settings["validation"], given.seed
         )
+        clock = time.perf_counter()
         found = training.fit(
-            made.network, made.preprocessing, train, validation, given.settings["training"], given.seed
+            made.network, made.preprocessing, train, validation, settings, given.seed, kept_in
         )
         seconds = time.perf_counter() - clock
         cli.log.info("trained in %.1f s", seconds)
         found_in = {"kept_epoch": found.kept_epoch, "precision": found.precision, "images": len(train)}
-    metrics = test(made, data, given.data, device)
+    tested = test(made, data, given.data, device)
 
-    output = Path(given.output)
     state = {name: tensor.cpu().contiguous().clone() for name, tensor in made.network.state_dict().items()}
     write_bytes(output / "weights.safetensors", save(state))
     write_bytes(output / "history.csv", _csv(found.history))
-    write_json(output / "metrics.json", metrics)
+    write_json(output / "metrics.json", tested)
     write_json(
         output / "network.json",
         {
             "architecture": given.settings["architecture"],
             "arguments": made.arguments,
+            "source": made.source,
             "parameters": sum(parameter.numel() for parameter in made.network.parameters()),
             "weights": made.weights | {"sha256": sha256(output / "weights.safetensors")},
             "dataset": given.settings.get("dataset"),
@@ -87,10 +97,30 @@ def main(given: argparse.Namespace) -> None:
             "started": started.isoformat(timespec="seconds"),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "training_seconds": seconds and round(seconds, 2),
-            "images_per_second": seconds and round(len(train) * len(found.history) / seconds),
+            "images_per_second": seconds
+            and round(len(train) * (len(found.history) - found.resumed) / seconds),
+            "resumed_after_epoch": found.resumed or None,
             "threads": given.threads,
         },
     )
+    kept_in.remove()
+
+
+def about_training(
+    given: argparse.Namespace, made: Made, data: dict[str, Any] | None, device: torch.device
+) -> dict[str, Any]:
+    """All that decides what training gives, by which a checkpoint of another is told."""
+    return {
+        "architecture": given.settings["architecture"],
+        "arguments": made.arguments,
+        "preprocessing": made.preprocessing.described(),
+        "training": given.settings["training"],
+        "dataset_sha256": data and data["sha256"],
+        "seed": given.seed,
+        "device": device.type,
+        "threads": given.threads,
+        "versions": versions(),
+    }
 
 
 def make(given: argparse.Namespace, data: dict[str, Any] | None, key: str) -> Made:
@@ -104,21 +134,31 @@ def make(given: argparse.Namespace, data: dict[str, Any] | None, key: str) -> Ma
     factory = networks.factory_of(settings, key)
     arguments = factory.arguments(settings.get("arguments") or {}, known)
     network, preprocessing = networks.build(settings | {"arguments": arguments}, None, given.seed, key, state)
+    of_pixels = networks.pixel_class_count(network, preprocessing) is not None
+    if of_pixels and data and datasets.has_masks(data):
+        known = named or datasets.MASK_CLASSES
+        arguments = factory.arguments(settings.get("arguments") or {}, known)
+        network, preprocessing = networks.build(
+            settings | {"arguments": arguments}, None, given.seed, key, state
+        )
     if isinstance(wanted, dict):
         weights.load(network, wanted, f"{key}.weights")
         source = {"origin": wanted["path"], "source_sha256": sha256(Path(wanted["path"]).expanduser())}
     elif not wanted:
         source = {"origin": "trained here" if data else f"random, seed {given.seed}"}
 
-    outputs = networks.class_count(network, preprocessing)
+    count = networks.pixel_class_count if of_pixels else networks.class_count
+    outputs, told = count(network, preprocessing), data and data["classes"]
+    if of_pixels and data:
+        told = datasets.MASK_CLASSES if datasets.has_masks(data) else []
     if data and not wanted:
-        check_trainable(outputs, data, named, key)
+        check_trainable(outputs, told, of_pixels, named, key)
     names = named or source.pop("categories", None)
-    if not names and data and (not wanted or len(data["classes"]) == outputs):
-        names = data["classes"]
+    if not names and told and (not wanted or len(told) == outputs):
+        names = told
     names = classes.checked(names, outputs, f"{key}.classes")
     origin = dict.fromkeys(("origin", "name", "url", "source_sha256", "metrics")) | source
-    return Made(network, preprocessing, arguments, names, origin)
+    return Made(network, preprocessing, arguments, names, origin, of_pixels, factory.source)
 
 
 def zoo_weights(given: argparse.Namespace, key: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -137,17 +177,26 @@ def zoo_weights(given: argparse.Namespace, key: str) -> tuple[dict[str, Any], di
     return source, weights.read(given.weights, f"{key}.weights")
 
 
-def check_trainable(outputs: int | None, data: dict[str, Any], named: list[str] | None, key: str) -> None:
-    """Raise UserError where a network cannot be trained on a data set."""
-    if not data["classes"]:
-        raise UserError(f"{key}.dataset: it has no classes to train on; give weights, or leave dataset out")
+def check_trainable(
+    outputs: int | None, told: list[str], of_pixels: bool, named: list[str] | None, key: str
+) -> None:
+    """Raise UserError where a network cannot be trained on a data set whose classes are `told`."""
     if outputs is None:
         raise UserError(
-            f"{key}.dataset: the network gives no scores (N, classes), which alone are trained here"
+            f"{key}.dataset: the network gives neither scores (N, classes) nor scores of each pixel (N, "
+            "classes, height, width), which alone are trained here"
         )
-    if len(named or data["classes"]) != len(data["classes"]) or outputs != len(data["classes"]):
+    if not told:
+        what = (
+            "no masks to train a network on that tells pixels apart"
+            if of_pixels
+            else "no classes to train on"
+        )
+        raise UserError(f"{key}.dataset: it has {what}; give weights, or leave dataset out")
+    if len(named or told) != len(told) or outputs != len(told):
         raise UserError(
-            f"{key}.dataset: it has {len(data['classes'])} classes, the network {outputs} outputs"
+            f"{key}.dataset: it has {len(told)} classes{' of pixels' if of_pixels else ''}, the network "
+            f"{outputs} outputs"
             + (f", and there are {len(named)} names" if named else "")
             + f"; mend {key}.arguments or classes"
         )
@@ -155,26 +204,34 @@ def check_trainable(outputs: int | None, data: dict[str, Any], named: list[str] 
 
 def test(made: Made, data: dict[str, Any] | None, folder: str, device: torch.device) -> dict[str, Any]:
     """Metrics on the test images; {} without a data set, or where its classes are not the network's."""
-    if not data or not data["classes"] or not sum(data["counts"]["test"]):
+    told = data and (datasets.MASK_CLASSES if made.of_pixels else data["classes"])
+    if not told or not sum(data["counts"]["test"]) or (made.of_pixels and not datasets.has_masks(data)):
         return {}
     own_names = made.weights["name"] is None  # torchvision's classes are those of its names
-    outputs = networks.class_count(made.network, made.preprocessing)
-    if outputs != len(data["classes"]) or not (own_names or made.classes == data["classes"]):
+    if len(made.classes) != len(told) or not (own_names or made.classes == told):
         cli.log.info("not tested: the data set's classes are not the network's")
         return {}
-    _, confusion = training.evaluate(
-        made.network, made.preprocessing, split(folder, "test", made.preprocessing, device)
-    )
-    metrics = training.metrics(confusion, made.classes)
-    cli.log.info("test accuracy %.2f %%", 100 * metrics["accuracy"])
-    return metrics
+    images = split(folder, "test", made, device)
+    if made.of_pixels:
+        _, confusion = training.evaluate(made.network, made.preprocessing, images, batch_size=TESTED)
+        found = metrics.of_pixels(confusion, made.classes, len(images))
+        cli.log.info("test mean IoU %.4f", found["mean_iou"])
+    else:
+        _, confusion = training.evaluate(made.network, made.preprocessing, images)
+        found = metrics.of_images(confusion, made.classes)
+        cli.log.info("test accuracy %.2f %%", 100 * found["accuracy"])
+    return found
 
 
-def split(folder: str, name: str, preprocessing: Preprocessing, device: torch.device) -> training.Split:
-    """A split in memory, at the network's size as far as it is made of image files."""
-    examples = datasets.load(folder, name)
-    pixels = examples.pixels(preprocessing.mode, preprocessing.size, preprocessing.resize)
-    return training.Split(torch.tensor(pixels, device=device), torch.tensor(examples.labels, device=device))
+def split(folder: str, name: str, made: Made, device: torch.device) -> training.Split:
+    """A split at the network's size as far as it is made of image files; on the device if it is small."""
+    how = made.preprocessing
+    images = torch.from_numpy(cache.pixels(folder, name, how.mode, how.size, how.resize))
+    labels = datasets.load(folder, name).labels
+    if made.of_pixels:
+        labels = cache.masks(folder, name, how.size, how.resize)
+    where = device if images.nbytes < RESIDENT else torch.device("cpu")
+    return training.Split(images.to(where), torch.from_numpy(labels).to(where))
 
 
 def versions() -> dict[str, str]:
@@ -192,7 +249,8 @@ def versions() -> dict[str, str]:
 
 def _csv(rows: list[dict[str, float]]) -> bytes:
     text = io.StringIO()
-    writer = csv.DictWriter(text, training.COLUMNS, lineterminator="\n")
+    columns = list(rows[0]) if rows else training.COLUMNS
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()

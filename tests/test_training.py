@@ -15,10 +15,12 @@ from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, recall_s
 from torch import Tensor, nn
 
 from convatlas import datasets, training
+from convatlas.augmentation import flipped, shifted
 from convatlas.config import ROOT, resolve
+from convatlas.metrics import of_images
 from convatlas.networks import build
 from convatlas.preprocessing import Preprocessing
-from convatlas.training import Split, epochs_within, evaluate, fit, flipped, hold_out, metrics, shifted
+from convatlas.training import Split, epochs_within, evaluate, fit, hold_out
 
 SETTINGS: dict[str, Any] = {
     "epochs": 2,
@@ -30,6 +32,8 @@ SETTINGS: dict[str, Any] = {
     "weight_decay": 0.01,
     "shift": 1,
     "flip": False,
+    "crop": 1.0,
+    "colour": 0.0,
     "precision": "float32",
 }
 Outputs = namedtuple("Outputs", ["auxiliary", "logits"])
@@ -192,7 +196,7 @@ def shifts(image: np.ndarray, most: int) -> dict[tuple[int, int], np.ndarray]:
 def test_each_image_is_shifted_as_a_whole_by_its_own_random_step(most: int) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(1, 256, (300, 2, 5, 6), dtype=np.uint8)
-    moved = shifted(torch.from_numpy(images), most, torch.Generator().manual_seed(0)).numpy()
+    moved = shifted(torch.from_numpy(images), most, torch.Generator().manual_seed(0))[0].numpy()
     assert moved.dtype == np.uint8
     steps = []
     for image, result in zip(images, moved, strict=True):
@@ -203,7 +207,7 @@ def test_each_image_is_shifted_as_a_whole_by_its_own_random_step(most: int) -> N
 
 def test_about_half_of_the_images_are_mirrored() -> None:
     images = np.random.default_rng(0).integers(0, 256, (300, 2, 5, 6), dtype=np.uint8)
-    found = flipped(torch.from_numpy(images), torch.Generator().manual_seed(0)).numpy()
+    found = flipped(torch.from_numpy(images), torch.Generator().manual_seed(0))[0].numpy()
     mirrored = [np.array_equal(image, given[..., ::-1]) for image, given in zip(found, images, strict=True)]
     same = [np.array_equal(image, given) for image, given in zip(found, images, strict=True)]
     assert sum(same) + sum(mirrored) == 300
@@ -232,7 +236,7 @@ def test_what_more_a_network_gives_is_left_out_of_training() -> None:
 
 def test_no_shift_leaves_the_images_alone() -> None:
     images = blobs(3).images
-    assert torch.equal(shifted(images, 0, torch.Generator()), images)
+    assert torch.equal(shifted(images, 0, torch.Generator())[0], images)
 
 
 # The epoch that is kept.
@@ -305,7 +309,7 @@ def test_evaluation_is_scikit_learns(n: int) -> None:
     assert np.array_equal(confusion, confusion_matrix(labels, predicted, labels=classes))
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     assert loss == pytest.approx(log_loss(labels, probabilities, labels=classes), rel=1e-5)
-    found = metrics(confusion, list("abcde"))
+    found = of_images(confusion, list("abcde"))
     assert found["images"] == n
     assert found["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
     recall = recall_score(labels, predicted, labels=classes, average=None, zero_division=np.nan)

@@ -9,9 +9,10 @@ from convatlas.datasets import folders, mnist, pets
 from convatlas.datasets.examples import Examples
 from convatlas.files import read_json
 
-__all__ = ["FORMATS", "Examples", "describe", "load", "prepare"]
+__all__ = ["FORMATS", "MASK_CLASSES", "Examples", "describe", "has_masks", "load", "prepare"]
 
 FORMATS = {"mnist": mnist, "oxford-iiit-pet": pets, "images": folders}
+MASK_CLASSES = ["pet", "background", "border"]  # of a trimap's pixels, 1 to 3 there, here from 0
 
 
 def prepare(folder: str | Path, settings: dict[str, Any], key: str) -> None:
@@ -27,6 +28,11 @@ def prepare(folder: str | Path, settings: dict[str, Any], key: str) -> None:
 def describe(folder: str | Path) -> dict[str, Any]:
     """Give what a made data set says of itself: format, title, classes, counts, sha256, ..."""
     return read_json(Path(folder) / "dataset.json")
+
+
+def has_masks(description: dict[str, Any]) -> bool:
+    """Whether each image of a data set so described has a class for each of its pixels: MASK_CLASSES."""
+    return description["format"] == "oxford-iiit-pet"
 
 
 def load(folder: str | Path, split: str) -> Examples:

@@ -72,9 +72,10 @@ LIBRARY = {
         "datasets/mnist datasets/pets datasets/photographs files pictures"
     ).split(),
     "train": (
-        "__init__ architectures/__init__ classes cli datasets/__init__ datasets/download "
-        "datasets/examples datasets/folders datasets/mnist datasets/pets datasets/photographs factories "
-        "files names networks pictures preprocessing sources training weights"
+        "__init__ architectures/__init__ augmentation checkpoint classes cli datasets/__init__ "
+        "datasets/cache datasets/download datasets/examples datasets/folders datasets/mnist datasets/pets "
+        "datasets/photographs factories files metrics names networks pictures preprocessing sources "
+        "training weights"
     ).split(),
     "record": (
         "__init__ activations architectures/__init__ calls cli datasets/__init__ datasets/download "

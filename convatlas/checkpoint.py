@@ -1,0 +1,108 @@
+"""Training under way, kept at the end of each epoch, so that it goes on where it was interrupted."""
+
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from convatlas import UserError
+from convatlas.files import read_json, whole, write_json
+
+log = logging.getLogger(__name__)
+
+STATE, ABOUT = "state.safetensors", "state.json"
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder that holds the last whole epoch of a training, which `about` tells from any other's.
+
+    `about` (JSON) is all that decides the result: settings, data, seed, versions. What a folder holds
+    of another training is not taken up.
+    """
+
+    folder: Path
+    about: dict[str, Any]
+
+    def save(self, tensors: Tensors, values: dict[str, Any]) -> None:
+        """Replace what the folder holds, whole or not at all."""
+        with whole(self.folder) as aside:
+            aside.mkdir()
+            save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, aside / STATE)
+            write_json(aside / ABOUT, {"about": self.about, "values": values})
+
+    def load(self) -> tuple[Tensors, dict[str, Any]] | None:
+        """Give what was saved last; None where there is nothing, or nothing of this training."""
+        if not (self.folder / ABOUT).exists():
+            return None
+        try:
+            kept = read_json(self.folder / ABOUT)
+            tensors = load_file(self.folder / STATE)
+        except (UserError, SafetensorError, OSError) as error:
+            log.warning("the checkpoint in %s is damaged (%s): training starts anew", self.folder, error)
+            return None
+        if kept["about"] != self.about:
+            log.info("the checkpoint in %s is of another training: this one starts anew", self.folder)
+            return None
+        return tensors, kept["values"]
+
+    def remove(self) -> None:
+        """Remove the folder, when what it was kept for is done."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def under(prefix: str, tensors: Tensors) -> Tensors:
+    """Name tensors `<prefix>.<name>`, copied, for some share their memory."""
+    return {f"{prefix}.{name}": tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def within(prefix: str, tensors: Tensors) -> Tensors:
+    """The tensors that `under` named so, by their own names."""
+    start = prefix + "."
+    return {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
+
+
+def of_optimizer(optimizer: torch.optim.Optimizer) -> Tensors:
+    """What an optimiser has gathered: `<parameter's number>.<name>`."""
+    return {
+        f"{n}.{name}": value
+        for n, parameter in enumerate(_parameters(optimizer))
+        for name, value in optimizer.state[parameter].items()
+        if isinstance(value, Tensor)
+    }
+
+
+def into_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+    """Give an optimiser what `of_optimizer` found, in its parameters' own layouts in memory."""
+    for n, parameter in enumerate(_parameters(optimizer)):
+        for name, value in within(str(n), tensors).items():
+            like = torch.empty_like(parameter) if value.shape == parameter.shape else value.clone()
+            optimizer.state[parameter][name] = like.copy_(value)
+
+
+def of_generators(shuffle: torch.Generator) -> Tensors:
+    """The states of the random generators that training draws from."""
+    states = {"shuffle": shuffle.get_state(), "torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def into_generators(shuffle: torch.Generator, states: Tensors) -> None:
+    """Set the generators to states that `of_generators` found."""
+    shuffle.set_state(states["shuffle"])
+    torch.set_rng_state(states["torch"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:
+    return (parameter for group in optimizer.param_groups for parameter in group["params"])

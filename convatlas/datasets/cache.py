@@ -1,0 +1,68 @@
+"""A split's images at a network's size, decoded once and kept as arrays that are mapped into memory."""
+
+import logging
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from convatlas import datasets, pictures
+from convatlas.datasets.examples import EVERY
+from convatlas.datasets.pets import Pets
+from convatlas.files import whole
+
+log = logging.getLogger(__name__)
+
+UNKNOWN = 255  # in a mask: around an image that is smaller than what is cut out
+
+
+def pixels(folder: str | Path, split: str, mode: str, size: int, resize: int | str) -> np.ndarray:
+    """Give a split's images, (N, C, size, size) uint8, as Examples.pixels does."""
+    examples = datasets.load(folder, split)
+    if examples.paths[:1] == [None]:  # not of image files: there is nothing to decode
+        return examples.pixels(mode, size, resize)
+
+    def decoded(n: int) -> np.ndarray:
+        return pictures.fit(examples.image(n, mode), size, resize).transpose(2, 0, 1)
+
+    name = f"{split}-{mode}-{size}-{resize}"
+    return _kept(Path(folder), name, len(examples), (len(mode), size, size), decoded)
+
+
+def masks(folder: str | Path, split: str, size: int, resize: int | str) -> np.ndarray:
+    """Give the masks of a split's images, (N, size, size) uint8: numbers of datasets.MASK_CLASSES."""
+    examples = datasets.load(folder, split)
+    assert isinstance(examples, Pets)
+
+    def decoded(n: int) -> np.ndarray:
+        trimap = pictures.fit_labels(examples.trimap(n), size, resize)
+        return np.where(trimap == 0, UNKNOWN, trimap - 1).astype(np.uint8)
+
+    return _kept(Path(folder), f"{split}-masks-{size}-{resize}", len(examples), (size, size), decoded)
+
+
+def _kept(
+    folder: Path, name: str, n: int, shape: tuple[int, ...], decoded: Callable[[int], np.ndarray]
+) -> np.ndarray:
+    """The array of this name of the data set as it is now, made if it is not there.
+
+    It lies beside the data set, data/<dataset>/cache/<its hash>/; what was made of an earlier state of
+    the data set is removed.
+    """
+    version = datasets.describe(folder)["sha256"][:16]
+    for old in (folder / "cache").glob("*"):
+        if old.name != version:
+            shutil.rmtree(old, ignore_errors=True)
+    path = folder / "cache" / version / f"{name}.npy"
+    if not path.exists():
+        with whole(path) as aside:
+            array = np.lib.format.open_memmap(aside, "w+", np.uint8, (n, *shape))
+            with ThreadPoolExecutor(2) as pool:  # Pillow decodes without Python's lock
+                for place, image in enumerate(pool.map(decoded, range(n))):
+                    array[place] = image
+                    if (place + 1) % EVERY == 0:
+                        log.info("decoded %d of %d images", place + 1, n)
+            array.flush()
+    return np.load(path, mmap_mode="c", allow_pickle=False)  # never written, but torch asks that it could be

@@ -1,0 +1,112 @@
+"""Random changes of images and their masks, against slices, Pillow and torchvision."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tv
+
+from convatlas.augmentation import UNKNOWN, augmented, cropped, flipped, recoloured, shifted
+
+SIDE = 14  # so that no pixel's number is UNKNOWN
+NOTHING: dict[str, Any] = {"shift": 0, "flip": False, "crop": 1.0, "colour": 0.0}
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def ramps(n: int, side: int = SIDE) -> tuple[Tensor, Tensor]:
+    """Images of three channels whose value tells each pixel's row and column, and masks that do."""
+    row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    image = torch.stack([row, column, row + column]).to(torch.uint8)
+    return image.expand(n, -1, -1, -1).clone(), (row * side + column).to(torch.uint8).expand(
+        n, -1, -1
+    ).clone()
+
+
+def test_nothing_asked_for_changes_nothing_and_draws_nothing() -> None:
+    images, masks = ramps(4)
+    drawn = generator()
+    found = augmented(images, masks, NOTHING, drawn)
+    assert torch.equal(found[0], images)
+    assert torch.equal(found[1], masks)
+    assert torch.equal(drawn.get_state(), generator().get_state())
+
+
+def test_a_mask_moves_with_its_image() -> None:
+    images, masks = ramps(50)
+    moved, with_it = shifted(images, 3, generator(), masks)
+    known = with_it != UNKNOWN
+    row, column = with_it // SIDE, with_it % SIDE
+    assert torch.equal(moved[:, 0][known], row[known])
+    assert torch.equal(moved[:, 1][known], column[known])
+    assert not moved.permute(0, 2, 3, 1)[~known].any()
+    assert 0 < (~known).sum() < known.sum()
+
+
+def test_a_mask_is_mirrored_with_its_image() -> None:
+    images, masks = ramps(50)
+    mirrored, with_it = flipped(images, generator(), masks)
+    assert torch.equal(mirrored[:, 1], with_it % SIDE)
+    assert {int(mask[0, 0]) for mask in with_it} == {0, 13}
+
+
+@pytest.mark.parametrize("least", [0.5, 0.9])
+def test_a_crop_is_an_enlarged_part_of_the_image(least: float) -> None:
+    """The ramps' values tell where each part lies: it is as large as was drawn, and inside."""
+    images, masks = ramps(200)
+    parts, with_it = cropped(images, least, generator(), masks)
+    steps = (parts[:, 0, 7] - parts[:, 0, 6]).mean(1)  # of the image's rows, in each of the part's
+    assert float(steps.min()) >= least - 1e-3
+    assert float(steps.max()) <= 1 + 1e-3
+    assert float(steps.max() - steps.min()) > 0.8 * (1 - least)
+    assert torch.allclose(steps, (parts[:, 1, :, 7] - parts[:, 1, :, 6]).mean(1), atol=1e-4)  # square
+    assert float(parts.min()) >= 0
+    assert float(parts[:, :2].max()) <= 13
+    inside = slice(1, -1)  # at the borders the image is repeated outwards by half a pixel
+    row, column = (with_it // SIDE).float(), (with_it % SIDE).float()
+    for given, nearest in ((parts[:, 0], row), (parts[:, 1], column)):
+        assert float((given - nearest)[:, inside, inside].abs().max()) <= 0.5 + 1e-3
+    assert with_it.dtype == torch.uint8
+
+
+def test_the_whole_image_cropped_is_the_image() -> None:
+    images, masks = ramps(3)
+    parts, with_it = cropped(images, 1.0, generator(), masks)
+    torch.testing.assert_close(parts, images.float(), atol=1e-4, rtol=0)
+    assert torch.equal(with_it, masks)
+
+
+def test_colours_change_as_torchvision_changes_them() -> None:
+    """Brightness, contrast about the mean and saturation about grey, by the factors that are drawn."""
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.integers(100, 150, (40, 3, 8, 8), dtype=np.uint8))
+    found = recoloured(images, 0.3, generator())
+    factors = 0.7 + 0.6 * torch.rand(3, 40, 1, 1, 1, generator=generator())
+    for image, result, (b, c, s) in zip(images, found, factors[..., 0, 0, 0].T.tolist(), strict=True):
+        x = image.float() * b
+        x = x.mean() + c * (x - x.mean())
+        grey = tv.rgb_to_grayscale(x / 255) * 255
+        assert torch.allclose(result, grey + s * (x - grey), atol=0.05)
+    assert float(factors.min()) < 0.75 < 1.25 < float(factors.max())
+
+
+def test_colours_stay_in_range_and_grey_stays_grey() -> None:
+    extremes = torch.tensor([0, 255], dtype=torch.uint8).repeat(2, 1, 32, 1)
+    found = recoloured(extremes, 0.9, generator())
+    assert float(found.min()) >= 0
+    assert float(found.max()) <= 255
+    grey = torch.arange(64, dtype=torch.uint8).reshape(1, 1, 8, 8).expand(5, 3, 8, 8)
+    found = recoloured(grey, 0.5, generator())
+    torch.testing.assert_close(found[:, 0], found[:, 2], atol=1e-3, rtol=0)
+
+
+def test_the_same_seed_changes_alike() -> None:
+    images, masks = ramps(8)
+    settings = {"shift": 2, "flip": True, "crop": 0.6, "colour": 0.2}
+    one, other = (augmented(images, masks, settings, generator()) for _ in range(2))
+    assert torch.equal(one[0], other[0])
+    assert torch.equal(one[1], other[1])

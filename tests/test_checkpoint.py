@@ -1,0 +1,174 @@
+"""Interrupted training goes on to the very weights of training that was not."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from convatlas import datasets, training
+from convatlas.checkpoint import ABOUT, STATE, Checkpoint
+from convatlas.datasets.drawn import draw_pets
+from convatlas.preprocessing import Preprocessing
+from convatlas.training import Fit, Split, fit, hold_out
+
+TRAIN = Path(__file__).resolve().parent.parent / "scripts/train.py"
+SETTINGS: dict[str, Any] = {
+    "epochs": 5,
+    "max_steps": None,
+    "batch_size": 16,
+    "lr": 0.01,
+    "optimizer": "adamw",
+    "schedule": "one_cycle",
+    "weight_decay": 0.01,
+    "validation": 0.2,
+    "shift": 1,
+    "flip": True,
+    "crop": 0.7,
+    "colour": 0.1,
+    "precision": "float32",
+}
+PLAIN = Preprocessing(8, (0.5,), (0.5,))
+
+
+def data() -> tuple[Split, Split]:
+    """Images whose bright pixels are of class 0."""
+    images = torch.randint(
+        0, 256, (60, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    return hold_out(Split(images, (images[:, 0] < 128).to(torch.uint8)), 0.2, 0)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.3), nn.Conv2d(6, 2, 1)
+    )
+
+
+class _StoppedError(Exception):
+    pass
+
+
+def fitted(settings: dict[str, Any], kept_in: Checkpoint | None = None) -> tuple[dict[str, Tensor], Fit]:
+    made = network()
+    found = fit(made, PLAIN, *data(), settings, seed=0, kept_in=kept_in)
+    return made.state_dict(), found
+
+
+@pytest.fixture
+def stop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Training that ends in the middle of an epoch, before its validation."""
+    plain = training.evaluate
+
+    def after(epochs: int) -> None:
+        left = [epochs]
+
+        def evaluate(*arguments: Any) -> Any:
+            if not left[0]:
+                monkeypatch.setattr(training, "evaluate", plain)
+                raise _StoppedError
+            left[0] -= 1
+            return plain(*arguments)
+
+        monkeypatch.setattr(training, "evaluate", evaluate)
+
+    return after
+
+
+@pytest.mark.parametrize("after", [0, 1, 4])
+@pytest.mark.parametrize(
+    ("optimizer", "schedule", "precision"),
+    [("adamw", "one_cycle", "float32"), ("sgd", "cosine", "bfloat16"), ("adam", "constant", "float32")],
+)
+def test_resumed_training_gives_the_same_bits(
+    stop: Any, tmp_path: Path, optimizer: str, schedule: str, precision: str, after: int
+) -> None:
+    settings = SETTINGS | {"optimizer": optimizer, "schedule": schedule, "precision": precision}
+    expected, told = fitted(settings)
+    kept_in = Checkpoint(tmp_path / "checkpoint", {"seed": 0})
+    stop(after)
+    with pytest.raises(_StoppedError):
+        fitted(settings, kept_in)
+    torch.manual_seed(99)
+    found, again = fitted(settings, kept_in)
+    assert again.history == told.history
+    assert (again.kept_epoch, again.resumed) == (told.kept_epoch, after)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+
+
+def test_a_finished_training_is_not_done_again(tmp_path: Path) -> None:
+    kept_in = Checkpoint(tmp_path / "checkpoint", {})
+    expected, told = fitted(SETTINGS, kept_in)
+    found, again = fitted(SETTINGS, kept_in)
+    assert again.resumed == len(told.history) == 5
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+
+
+def test_what_is_of_another_training_or_damaged_is_not_taken_up(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    assert Checkpoint(folder, {"seed": 0}).load() is None
+    Checkpoint(folder, {"seed": 0}).save({"x": torch.ones(2)}, {"n": 1})
+    assert Checkpoint(folder, {"seed": 1}).load() is None
+    tensors, values = Checkpoint(folder, {"seed": 0}).load()
+    assert (tensors["x"].tolist(), values) == ([1, 1], {"n": 1})
+    (folder / STATE).write_bytes((folder / STATE).read_bytes()[:-3])
+    assert Checkpoint(folder, {"seed": 0}).load() is None
+    (folder / ABOUT).write_text("{")
+    assert Checkpoint(folder, {"seed": 0}).load() is None
+    Checkpoint(folder, {}).remove()
+    assert not folder.exists()
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("few")
+    (folder / "drawn").mkdir()
+    draw_pets(folder / "drawn", count=36)
+    settings = {"source": str(folder / "drawn"), "target": "species", "on_bad_image": "stop", "mirrors": []}
+    datasets.prepare(folder / "pets", {"format": "oxford-iiit-pet"} | settings, "datasets.pets")
+    return folder / "pets"
+
+
+def started(data: Path, output: Path) -> subprocess.Popen[bytes]:
+    settings = {
+        "architecture": "sd_unet",
+        "arguments": {"width": 2},
+        "dataset": "pets",
+        "input": {"size": 32},
+        "training": SETTINGS | {"epochs": 12, "precision": "auto"},
+    }
+    command = [sys.executable, str(TRAIN), "--name", "sd_unet", "--settings", json.dumps(settings)]
+    return subprocess.Popen(
+        [*command, "--data", str(data), "--output", str(output)], stderr=subprocess.DEVNULL
+    )
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_process_is_taken_up_where_it_was(few: Path, tmp_path: Path, sent: signal.Signals) -> None:
+    """SD-UNet on drawn pets: the files of a run that was stopped are those of one that was not."""
+    assert started(few, tmp_path / "whole").wait() == 0
+    process = started(few, tmp_path / "stopped")
+    kept = tmp_path / "stopped/checkpoint" / ABOUT
+    while process.poll() is None and not kept.exists():
+        time.sleep(0.005)
+    process.send_signal(sent)
+    assert process.wait() != 0
+    assert kept.exists()
+    assert not (tmp_path / "stopped/weights.safetensors").exists()
+    done = len(load_file(kept.parent / STATE)["history"])
+    assert 1 <= done < 12
+    assert started(few, tmp_path / "stopped").wait() == 0
+    for name in ("weights.safetensors", "history.csv", "metrics.json", "network.json"):
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    told = json.loads((tmp_path / "stopped/timing.json").read_text())
+    assert told["resumed_after_epoch"] >= done
+    assert not kept.parent.exists()
