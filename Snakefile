@@ -15,6 +15,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/record.smk"
+include: "workflow/rules/masks.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/gallery.smk"
 

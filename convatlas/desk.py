@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -24,6 +24,7 @@ COLUMNS = 16  # tiles a line
 WIDTH = COLUMNS * (EDGE + GAP)  # pixels that a line of tiles may take
 Line = list[Tile | None]
 Array = np.ndarray
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Desk:
     """
 
     def __init__(self, folder: Path, name: str, views: dict[str, Any]) -> None:
-        self.name, self.views = name, views
+        self.folder, self.name, self.views = folder, name, views
         self.plates = 0
         self.said: set[str] = set()
         self.network = read_json(folder / "network.json")
@@ -70,6 +71,8 @@ class Desk:
         like = read_json(folder / "classical/units.json")
         self.units_like, self.least_like = like["layers"], like["threshold"]
         self.filters_like = read_json(folder / "classical/filters.json")
+        masks = folder / "masks/masks.json"  # of a network whose data set has masks
+        self.masks: dict[str, Any] | None = read_json(masks) if masks.is_file() else None
         with (folder / "history.csv").open() as file:
             self.history = list(csv.DictReader(file))
         self.every_image = read_json(folder / "images.json")
@@ -80,10 +83,22 @@ class Desk:
         self.classical = {name: Npz(folder / f"classical/{name}.npz") for name in names}
         key = f"networks.{name}.views.layers"
         self.chosen = choose_layers(list(self.layers.values()), views["layers"], key)
+        self.road = self._chosen("road")
         self.convs = [layer for layer in self.chosen if self.layers[layer]["module"] in self.filters
                       and self.layers[layer]["kind"] == "conv"]  # fmt: skip
 
+    def _chosen(self, key: str) -> list[str]:
+        """The layers that a key of the views names, none where it is absent."""
+        wanted = self.views.get(key)
+        named = f"networks.{self.name}.views.{key}"
+        return choose_layers(list(self.layers.values()), wanted, named) if wanted else []
+
     # What there is
+
+    @cached_property
+    def examples(self) -> Npz:
+        """Photographs with their truth and prediction, of a network that segments."""
+        return Npz(self.folder / "masks/examples.npz")
 
     def axes(self, layer: str) -> int:
         """The number of axes of a layer's output: 3 for maps, 1 for values, maps of one pixel too."""
@@ -221,7 +236,7 @@ def bar(scales: Scales, layer: str, first: int, last: int, label: str) -> Bar:
     return Bar(first, last, scales.of(layer), label, scales.ends(layer))
 
 
-def chunks(units: Sequence[int], size: int = COLUMNS) -> list[Sequence[int]]:
+def chunks(units: Sequence[Item], size: int = COLUMNS) -> list[Sequence[Item]]:
     return [units[start : start + size] for start in range(0, len(units), size)]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from convatlas import charts, image_plates, layer_plates
+from convatlas import charts, image_plates, layer_plates, mask_plates
 from convatlas.desk import Desk, Plate, listed
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,7 @@ def draw(folder: Path, name: str, views: dict[str, Any]) -> Iterator[Plate]:
         yield _curves(desk)
     if "confusion" in desk.metrics:
         yield _confusion(desk)
+    yield from mask_plates.draw(desk)
     yield from _layers(desk)
     for image in desk.images:
         yield image_plates.classical(desk, image)
@@ -35,7 +36,7 @@ def _layers(desk: Desk) -> Iterator[Plate]:
     if show == "filters" and (without := [name for name in desk.chosen if name not in desk.convs]):
         having = [name for name, layer in desk.layers.items() if layer["kind"] == "conv"]
         log.info("no filters in %s; the layers that have them: %s", listed(without), listed(having))
-    for layer in desk.chosen:
+    for layer in sorted(desk.chosen, key=lambda name: name not in desk.road):  # as on the page
         is_conv = layer in desk.convs and desk.weight(layer).ndim == 4
         if is_conv and show != "maps":
             yield layer_plates.filters(desk, layer)
@@ -67,10 +68,19 @@ def _curves(desk: Desk) -> Plate:
 
 def _confusion(desk: Desk) -> Plate:
     counts = np.array(desk.metrics["confusion"])
-    caption = desk.caption(
-        f"The confusion matrix on {counts.sum():,} test images, looked at once, after training: "
-        f"{100 * desk.metrics['accuracy']:.2f} % are right. Rows are the true class, columns the "
-        "predicted; shades are shares of the row."
-    )
-    figure = charts.confusion(counts, desk.network["classes"], caption)
+    segments = "mean_iou" in desk.metrics
+    if segments:
+        text = (
+            f"The confusion matrix on the {counts.sum():,} pixels of {desk.metrics['images']:,} test images, "
+            f"looked at once, after training: {100 * desk.metrics['pixel_accuracy']:.2f} % are right. Rows "
+            "are the true class, columns the predicted; numbers and shades are shares of the row."
+        )
+    else:
+        text = (
+            f"The confusion matrix on {counts.sum():,} test images, looked at once, after training: "
+            f"{100 * desk.metrics['accuracy']:.2f} % are right. Rows are the true class, columns the "
+            "predicted; shades are shares of the row."
+        )
+    caption = desk.caption(text)
+    figure = charts.confusion(counts, desk.network["classes"], caption, segments)
     return desk.plate("confusion", "", caption, figure)

@@ -15,7 +15,8 @@ TINY = {
     "networks": {
         "simple_cnn": {"training": {"epochs": 2}, "images": {"first": 2, "indices": [7]}},
         "lenet5": {},  # as shipped
-        "resnet18": None,  # tests/test_any_network.py has smaller ones
+        "resnet18": None,  # tests/test_any_network.py and test_segmentation.py have smaller ones
+        "sd_unet": None,
     }
 }
 

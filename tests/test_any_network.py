@@ -94,7 +94,7 @@ def own(folder: Path) -> dict:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """An own file with random weights, and torchvision's ResNet-18 trained for one epoch on a few pets."""
-    without = {"simple_cnn": None, "lenet5": None}
+    without = {"simple_cnn": None, "lenet5": None, "sd_unet": None}
     workspace = Workspace(tmp_path_factory.mktemp("any") / "convatlas", {})
     (workspace.folder / "few").mkdir()
     draw_pets(workspace.folder / "few", count=36)

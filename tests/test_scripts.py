@@ -42,7 +42,17 @@ def last_words(monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
 
 
 def test_there_is_a_script_for_each_stage() -> None:
-    assert NAMES == ["classical", "data", "deconv", "figures", "gallery", "record", "train", "weights"]
+    assert NAMES == [
+        "classical",
+        "data",
+        "deconv",
+        "figures",
+        "gallery",
+        "masks",
+        "record",
+        "train",
+        "weights",
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)

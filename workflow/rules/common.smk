@@ -90,11 +90,16 @@ LIBRARY = {
         "__init__ activations architectures/__init__ calls classical cli factories files kernels names "
         "networks pictures preprocessing sources"
     ).split(),
+    "masks": (
+        "__init__ architectures/__init__ calls cli datasets/__init__ datasets/cache datasets/download "
+        "datasets/examples datasets/folders datasets/mnist datasets/pets datasets/photographs factories "
+        "files masks metrics names networks pictures preprocessing sources sums"
+    ).split(),
     "figures": (
-        "__init__ charts classical cli desk figures files image_plates kernels layer_plates montage "
+        "__init__ charts classical cli desk figures files image_plates kernels layer_plates mask_plates montage "
         "names pictures plates scales"
     ).split(),
-    "gallery": ("__init__ cli drawing files gallery").split(),
+    "gallery": ("__init__ blocks cli drawing files gallery layered names").split(),
 }
 
 

@@ -13,6 +13,7 @@ rule figures:
         activations="results/{network}/activations",
         classical="results/{network}/classical",
         deconv="results/{network}/deconv",
+        masks=lambda wildcards: masks_of(wildcards.network),
     output:
         figures=directory("results/{network}/figures"),
     log:

@@ -17,7 +17,11 @@ RESULTS = [
 
 def of_networks(*files):
     """Files of every network's folder."""
-    return expand("results/{network}/{file}", network=config["networks"], file=files)
+    masks = [path for network in config["networks"] for path in masks_of(network)]
+    return expand("results/{network}/{file}", network=config["networks"], file=files) + masks
+
+
+PAGES = ["index", "provenance"] + ["masks"] * any(map(has_masks, config["networks"]))
 
 
 rule gallery:
@@ -27,7 +31,7 @@ rule gallery:
         data=data_of(*config["datasets"]),
         results=of_networks(*RESULTS),
     output:
-        pages=expand("reports/gallery/{page}.html", page=["index", "provenance"]),
+        pages=expand("reports/gallery/{page}.html", page=PAGES),
         networks=expand("reports/gallery/networks/{network}.html", network=config["networks"]),
     log:
         "logs/gallery.log",
