@@ -144,7 +144,7 @@ def started(data: Path, output: Path) -> subprocess.Popen[bytes]:
         "arguments": {"width": 2},
         "dataset": "pets",
         "input": {"size": 32},
-        "training": SETTINGS | {"epochs": 12, "precision": "auto"},
+        "training": SETTINGS | {"epochs": 12},
     }
     command = [sys.executable, str(TRAIN), "--name", "sd_unet", "--settings", json.dumps(settings)]
     return subprocess.Popen(
@@ -152,10 +152,19 @@ def started(data: Path, output: Path) -> subprocess.Popen[bytes]:
     )
 
 
+@pytest.fixture(scope="module")
+def whole(few: Path) -> Path:
+    """What training makes that nobody stops."""
+    output = few.parent / "whole"
+    assert started(few, output).wait() == 0
+    return output
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
-def test_a_stopped_process_is_taken_up_where_it_was(few: Path, tmp_path: Path, sent: signal.Signals) -> None:
+def test_a_stopped_process_is_taken_up_where_it_was(
+    few: Path, whole: Path, tmp_path: Path, sent: signal.Signals
+) -> None:
     """SD-UNet on drawn pets: the files of a run that was stopped are those of one that was not."""
-    assert started(few, tmp_path / "whole").wait() == 0
     process = started(few, tmp_path / "stopped")
     kept = tmp_path / "stopped/checkpoint" / ABOUT
     while process.poll() is None and not kept.exists():
@@ -168,7 +177,7 @@ def test_a_stopped_process_is_taken_up_where_it_was(few: Path, tmp_path: Path, s
     assert 1 <= done < 12
     assert started(few, tmp_path / "stopped").wait() == 0
     for name in ("weights.safetensors", "history.csv", "metrics.json", "network.json"):
-        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+        assert (tmp_path / "stopped" / name).read_bytes() == (whole / name).read_bytes(), name
     told = json.loads((tmp_path / "stopped/timing.json").read_text())
     assert told["resumed_after_epoch"] >= done
     assert not kept.parent.exists()

@@ -31,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     small = {
         "arguments": {"width": 2},
         "input": {"size": SIZE},
-        "training": {"epochs": 2, "lr": 0.01},
+        "training": {"epochs": 2, "lr": 0.01},  # float32, as shipped
         "views": {
             "layers": [1, 26, 43, 51],
             "road": [1, 51],
