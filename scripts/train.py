@@ -53,8 +53,8 @@ def main(given: argparse.Namespace) -> None:
     made.network.to(device)
 
     trained, found, seconds = data is not None and not given.settings.get("weights"), training.Fit(), None
-    kept_in = Checkpoint(output / "checkpoint", about_training(given, made, data, device))
     if trained:
+        kept_in = Checkpoint(output / "checkpoint", about_training(given, made, data, device))
         settings = given.settings["training"]
         train, validation = training.hold_out(
             split(given.data, "train", made, device), settings["validation"], given.seed
@@ -103,7 +103,8 @@ def main(given: argparse.Namespace) -> None:
             "threads": given.threads,
         },
     )
-    kept_in.remove()
+    if trained:
+        kept_in.remove()  # no sooner than all that it led to is there
 
 
 def about_training(
