@@ -76,6 +76,9 @@ CIFAR = {"size": 32, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]
 CHOSEN = ["conv1", "relu", "layer1.0/relu:2", "layer1.0", "layer2.0/add", "layer*.2.conv?", "linear"]
 
 
+SHIPPED = dict.fromkeys(["simple_cnn", "lenet5", "resnet18", "sd_unet"])  # removed
+
+
 def own(folder: Path) -> dict:
     (folder / "nets").mkdir()
     (folder / "nets/resnet.py").write_text(RESNET20)
@@ -94,7 +97,6 @@ def own(folder: Path) -> dict:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """An own file with random weights, and torchvision's ResNet-18 trained for one epoch on a few pets."""
-    without = {"simple_cnn": None, "lenet5": None, "sd_unet": None}
     workspace = Workspace(tmp_path_factory.mktemp("any") / "convatlas", {})
     (workspace.folder / "few").mkdir()
     draw_pets(workspace.folder / "few", count=36)
@@ -109,7 +111,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         "images": {"indices": [0], "photographs": None, "files": ["mine"]},
         "record": {"dtype": "float16"},
     }
-    networks = without | {"resnet18": small, "own": own(workspace.folder)}
+    networks = SHIPPED | {"resnet18": small, "own": own(workspace.folder)}
     workspace.overlay({"datasets": {"pets": {"source": "few"}}, "networks": networks})
     done = workspace.snakemake()
     assert done.returncode == 0, done.stdout + done.stderr
@@ -215,12 +217,11 @@ def test_a_network_without_relus_stops_unless_told_otherwise(tmp_path: Path) -> 
         "                         nn.Linear(720, 2))\n"
     )
     silu = {"architecture": "net.py:build", "images": {"photographs": ["coffee"]}}
-    only = {"simple_cnn": None, "lenet5": None, "resnet18": None}
-    workspace.overlay({"networks": only | {"silu": silu}})
+    workspace.overlay({"networks": SHIPPED | {"silu": silu}})
     done = workspace.snakemake()
     assert done.returncode != 0
     assert "1 (Silu)" in done.stdout + done.stderr and "rectify: true" in done.stdout + done.stderr
-    workspace.overlay({"networks": only | {"silu": silu | {"views": {"deconv": {"rectify": True}}}}})
+    workspace.overlay({"networks": SHIPPED | {"silu": silu | {"views": {"deconv": {"rectify": True}}}}})
     done = workspace.snakemake()
     assert done.returncode == 0, done.stdout + done.stderr
     page = (workspace.folder / "reports/gallery/networks/silu.html").read_text()
@@ -236,7 +237,7 @@ def test_somebody_else_s_trained_network(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "convatlas", {})
     given = {"path": str(checkpoint), "key": "state_dict", "strip_prefix": "module."}
     network = own(workspace.folder) | {"weights": given}
-    workspace.overlay({"networks": {"simple_cnn": None, "lenet5": None, "resnet18": None, "own": network}})
+    workspace.overlay({"networks": SHIPPED | {"own": network}})
     done = workspace.snakemake()
     assert done.returncode == 0, done.stdout + done.stderr
     cat = json.loads((workspace.folder / "results/own/images.json").read_text())[0]
