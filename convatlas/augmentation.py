@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-UNKNOWN = 255  # in a mask: a pixel of which nothing is known, which counts nowhere
+from convatlas.datasets import UNKNOWN
+
 GREY = (0.299, 0.587, 0.114)  # what red, green and blue add to brightness (ITU-R BT.601)
 
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convatlas import checkpoint
-from convatlas.augmentation import UNKNOWN, augmented
+from convatlas.augmentation import augmented
 from convatlas.checkpoint import Checkpoint
+from convatlas.datasets import UNKNOWN
 from convatlas.metrics import accuracy, mean_iou
 from convatlas.networks import device_of, main_output
 from convatlas.preprocessing import Preprocessing

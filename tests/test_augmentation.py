@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from convatlas.augmentation import UNKNOWN, augmented, cropped, flipped, recoloured, shifted
+from convatlas.augmentation import augmented, cropped, flipped, recoloured, shifted
+from convatlas.datasets import UNKNOWN
 
 SIDE = 14  # so that no pixel's number is UNKNOWN
 NOTHING: dict[str, Any] = {"shift": 0, "flip": False, "crop": 1.0, "colour": 0.0}

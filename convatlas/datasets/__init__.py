@@ -9,10 +9,11 @@ from convatlas.datasets import folders, mnist, pets
 from convatlas.datasets.examples import Examples
 from convatlas.files import read_json
 
-__all__ = ["FORMATS", "MASK_CLASSES", "Examples", "describe", "has_masks", "load", "prepare"]
+__all__ = ["FORMATS", "MASK_CLASSES", "UNKNOWN", "Examples", "describe", "has_masks", "load", "prepare"]
 
 FORMATS = {"mnist": mnist, "oxford-iiit-pet": pets, "images": folders}
 MASK_CLASSES = ["pet", "background", "border"]  # of a trimap's pixels, 1 to 3 there, here from 0
+UNKNOWN = 255  # in a mask: a pixel of which nothing is known, which counts nowhere
 
 
 def prepare(folder: str | Path, settings: dict[str, Any], key: str) -> None:

@@ -15,8 +15,6 @@ from convatlas.files import whole
 
 log = logging.getLogger(__name__)
 
-UNKNOWN = 255  # in a mask: around an image that is smaller than what is cut out
-
 
 def pixels(folder: str | Path, split: str, mode: str, size: int, resize: int | str) -> np.ndarray:
     """Give a split's images, (N, C, size, size) uint8, as Examples.pixels does."""
@@ -38,7 +36,7 @@ def masks(folder: str | Path, split: str, size: int, resize: int | str) -> np.nd
 
     def decoded(n: int) -> np.ndarray:
         trimap = pictures.fit_labels(examples.trimap(n), size, resize)
-        return np.where(trimap == 0, UNKNOWN, trimap - 1).astype(np.uint8)
+        return np.where(trimap == 0, datasets.UNKNOWN, trimap - 1).astype(np.uint8)
 
     return _kept(Path(folder), f"{split}-masks-{size}-{resize}", len(examples), (size, size), decoded)
 
