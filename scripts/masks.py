@@ -207,7 +207,7 @@ def examples_of(
     ]
     return told, {
         "photograph": rgb(test.pixels[indices]),
-        "truth": np.where(truth == cache.UNKNOWN, BACKGROUND, truth).astype(np.uint8),
+        "truth": np.where(truth == datasets.UNKNOWN, BACKGROUND, truth).astype(np.uint8),
         # Again in their batches, for in others the last digits of a logit may differ.
         "prediction": np.stack([predicted(index - index % BATCH)[index % BATCH] for index in indices]),
     }
