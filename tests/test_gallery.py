@@ -15,9 +15,12 @@ from PIL import Image
 from test_figures import ROOT, VIEWS, Results, bare, layer, like, made
 
 from convatlas.files import write_json
-from convatlas.gallery import Page, arithmetic, build, findings, matched, run_id
+from convatlas.gallery import build, run_id
+from convatlas.pages.findings import findings
+from convatlas.pages.network import Page, arithmetic, matched
 
 DATASET = {
+    "format": "images",
     "source": "embedded",
     "title": "Animals",
     "description": "Made up.",

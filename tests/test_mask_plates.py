@@ -24,9 +24,9 @@ from torch.nn import functional
 from convatlas import UserError, charts, desk, figures, mask_plates
 from convatlas.desk import Plate
 from convatlas.files import read_npz, write_json, write_npz
-from convatlas.gallery import emergence, findings
 from convatlas.mask_plates import BACKGROUND, BORDER, PET, cut_out, difference
 from convatlas.montage import Montage, Tile
+from convatlas.pages.findings import emergence, findings
 from convatlas.plates import ACCENT, style
 
 SIDE = 48
@@ -418,7 +418,7 @@ def site(folder: Path, *names: str, **views: Any) -> Path:
 def ready(folder: Path, **dataset: Any) -> Path:
     write(folder / "results/own")
     write(folder / "results/other", segments=False)
-    write_json(folder / "data/animals/dataset.json", DATASET | dataset)
+    write_json(folder / "data/animals/dataset.json", DATASET | {"format": "oxford-iiit-pet"} | dataset)
     return folder
 
 

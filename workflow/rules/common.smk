@@ -99,7 +99,11 @@ LIBRARY = {
         "__init__ charts classical cli desk figures files image_plates kernels layer_plates mask_plates montage "
         "names pictures plates scales"
     ).split(),
-    "gallery": ("__init__ blocks cli drawing files gallery layered names").split(),
+    "gallery": (
+        "__init__ blocks cli datasets/__init__ datasets/download datasets/examples datasets/folders datasets/mnist "
+        "datasets/pets datasets/photographs drawing files gallery layered names pages/__init__ pages/findings "
+        "pages/network pictures"
+    ).split(),
 }
 
 
