@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import swa_utils
 
 from convatlas import checkpoint
 from convatlas.augmentation import augmented
@@ -101,7 +102,7 @@ def fit(
     for epoch in range(len(run.fit.history) + 1, epochs + 1):
         trained = run.one_epoch(train)
         size = settings["batch_size"] if validation.of_pixels else EVALUATION_BATCH
-        loss, confusion = evaluate(network, preprocessing, validation, run.fit.precision, size)
+        loss, confusion = evaluate(run.judged, preprocessing, validation, run.fit.precision, size)
         row = dict(zip(COLUMNS, [epoch, *trained, loss, accuracy(confusion)], strict=True))
         score = row["validation_accuracy"]
         if validation.of_pixels:
@@ -137,8 +138,14 @@ class Run:
         self.schedule = _schedule(self.optimizer, settings, steps)
         self.shuffle = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)  # what dropout draws from
+        self.averaged = _averaged(network, settings["average"])
         self.best = (-1.0, -math.inf)
         self.best_weights: dict[str, Tensor] = {}
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and kept: the one that is trained, or its average over the steps."""
+        return self.averaged.module if self.averaged else self.network
 
     def one_epoch(self, train: Split) -> tuple[float, float, float]:
         """Go over the training images once, in an order that `shuffle` draws.
@@ -159,6 +166,8 @@ class Run:
             self.optimizer.step()
             lr = self.optimizer.param_groups[0]["lr"]
             self.schedule.step()
+            if self.averaged:
+                self.averaged.update_parameters(self.network)
             loss_sum += loss.detach() * len(images)
             hits += (logits.argmax(1) == labels).sum()
             known += (labels != UNKNOWN).sum()
@@ -169,7 +178,7 @@ class Run:
         self.fit.history.append(row)
         if score >= self.best:
             self.best, self.fit.kept_epoch = score, int(row["epoch"])
-            self.best_weights = {n: t.clone() for n, t in self.network.state_dict().items()}
+            self.best_weights = {n: t.clone() for n, t in self.judged.state_dict().items()}
 
     def kept(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that the next epoch depends on, and what was found; numbers as tensors, which have NaN."""
@@ -182,6 +191,8 @@ class Run:
             "history": torch.tensor(rows, dtype=torch.float64),
             "score": torch.tensor(self.best, dtype=torch.float64),
         }
+        if self.averaged:
+            tensors |= checkpoint.under("averaged", self.averaged.state_dict())
         return tensors, {"columns": list(self.fit.history[0]), "kept_epoch": self.fit.kept_epoch}
 
     def resume(self, tensors: dict[str, Tensor], values: dict[str, Any], steps: int) -> None:
@@ -192,6 +203,8 @@ class Run:
         self.best = tuple(tensors["score"].tolist())
         self.best_weights = checkpoint.within("best", tensors)
         self.network.load_state_dict(checkpoint.within("network", tensors))
+        if self.averaged:
+            self.averaged.load_state_dict(checkpoint.within("averaged", tensors))
         checkpoint.into_optimizer(self.optimizer, checkpoint.within("optimizer", tensors))
         checkpoint.into_generators(self.shuffle, checkpoint.within("generator", tensors))
         with warnings.catch_warnings():
@@ -259,6 +272,18 @@ def _optimizer(network: nn.Module, settings: dict[str, Any]) -> torch.optim.Opti
         return torch.optim.SGD(network.parameters(), momentum=0.9, nesterov=True, **common)
     kind = torch.optim.AdamW if settings["optimizer"] == "adamw" else torch.optim.Adam
     return kind(network.parameters(), fused=True, **common)
+
+
+def _averaged(network: nn.Module, share: float) -> swa_utils.AveragedModel | None:
+    """A moving average of a network's weights and buffers, of which `share` stays at each step; 0 for none.
+
+    Validated at every epoch it is steadier than the network itself (Tarvainen & Valpola, arXiv 1703.01780).
+    """
+    if not share:
+        return None
+    return swa_utils.AveragedModel(
+        network, multi_avg_fn=swa_utils.get_ema_multi_avg_fn(share), use_buffers=True
+    )
 
 
 def _schedule(

@@ -34,6 +34,7 @@ SETTINGS: dict[str, Any] = {
     "flip": True,
     "crop": 0.7,
     "colour": 0.1,
+    "average": 0.0,
     "precision": "float32",
 }
 PLAIN = Preprocessing(8, (0.5,), (0.5,))
@@ -86,13 +87,18 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.mark.parametrize("after", [0, 1, 4])
 @pytest.mark.parametrize(
-    ("optimizer", "schedule", "precision"),
-    [("adamw", "one_cycle", "float32"), ("sgd", "cosine", "bfloat16"), ("adam", "constant", "float32")],
+    "changed",
+    [
+        {"optimizer": "adamw", "schedule": "one_cycle", "precision": "float32"},
+        {"optimizer": "sgd", "schedule": "cosine", "precision": "bfloat16", "average": 0.9},
+        {"optimizer": "adam", "schedule": "constant", "precision": "float32", "average": 0.5},
+    ],
+    ids=lambda changed: changed["optimizer"],
 )
 def test_resumed_training_gives_the_same_bits(
-    stop: Any, tmp_path: Path, optimizer: str, schedule: str, precision: str, after: int
+    stop: Any, tmp_path: Path, changed: dict[str, Any], after: int
 ) -> None:
-    settings = SETTINGS | {"optimizer": optimizer, "schedule": schedule, "precision": precision}
+    settings = SETTINGS | changed
     expected, told = fitted(settings)
     kept_in = Checkpoint(tmp_path / "checkpoint", {"seed": 0})
     stop(after)

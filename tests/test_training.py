@@ -34,6 +34,7 @@ SETTINGS: dict[str, Any] = {
     "flip": False,
     "crop": 1.0,
     "colour": 0.0,
+    "average": 0.0,
     "precision": "float32",
 }
 Outputs = namedtuple("Outputs", ["auxiliary", "logits"])
@@ -276,6 +277,40 @@ def test_the_weights_of_the_best_epoch_are_kept(scripted: dict[str, list], rows:
     for epoch, weights in enumerate(ends_of_epochs, 1):
         equal = [torch.equal(tensor, weights[name]) for name, tensor in network.state_dict().items()]
         assert all(equal) if epoch == best else not any(equal)
+
+
+def test_what_is_kept_of_an_average_is_the_formulas() -> None:
+    """Each step's weights and running statistics, gathered one by one, then averaged by the recurrence."""
+    share, steps = 0.8, []
+
+    def made() -> nn.Sequential:
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(216, 4)
+        )
+
+    plain, averaged = made(), made()
+    train, validation = hold_out(blobs(150), 0.2, 0)
+    settings = SETTINGS | {"epochs": 1}
+    step = torch.optim.AdamW.step
+
+    def watched(optimizer: torch.optim.Optimizer, *arguments: Any) -> Any:
+        result = step(optimizer, *arguments)
+        steps.append(copy.deepcopy(plain.state_dict()))
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", watched)
+        fit(plain, PLAIN, train, validation, settings, 0)
+    fit(averaged, PLAIN, train, validation, settings | {"average": share}, 0)
+    assert len(steps) == 8
+    for name, found in averaged.state_dict().items():
+        expected = steps[0][name].double()
+        for later in steps[1:]:
+            expected = share * expected + (1 - share) * later[name].double()
+        if found.is_floating_point():
+            assert torch.allclose(found.double(), expected, atol=1e-6), name
+            assert not torch.equal(found, plain.state_dict()[name])
 
 
 def test_a_trained_network_is_ready_to_be_used_and_saved() -> None:
