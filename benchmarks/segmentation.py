@@ -34,7 +34,8 @@ PLAIN = {
     "schedule": "one_cycle",
     "weight_decay": 0.01,
 }
-PLAIN |= {"shift": 0, "flip": False, "crop": 1.0, "colour": 0.0, "average": 0.0, "precision": "float32"}
+PLAIN |= {"shift": 0, "flip": False, "crop": 1.0, "colour": 0.0, "average": 0.0, "coarse": None}
+PLAIN |= {"precision": "float32"}
 FULL = PLAIN | {"flip": True, "crop": 0.6, "colour": 0.3}
 
 

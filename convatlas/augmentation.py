@@ -25,6 +25,12 @@ def augmented(
     return images, masks
 
 
+def resized(masks: Tensor, size: int) -> Tensor:
+    """Bring masks (N, H, W) to size × size: the nearest pixels, as is right for classes."""
+    nearest = F.interpolate(masks[:, None].float(), (size, size), mode="nearest-exact")
+    return nearest[:, 0].to(masks.dtype)
+
+
 def shifted(
     images: Tensor, most: int, generator: torch.Generator, masks: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:

@@ -4,7 +4,7 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.optim import swa_utils
 
 from convatlas import checkpoint
-from convatlas.augmentation import augmented
+from convatlas.augmentation import augmented, resized
 from convatlas.checkpoint import Checkpoint
 from convatlas.datasets import UNKNOWN
 from convatlas.metrics import accuracy, mean_iou
@@ -94,7 +94,7 @@ def fit(
     if epochs < settings["epochs"]:
         log.info("max_steps %d: %d epochs, not %d", settings["max_steps"], epochs, settings["epochs"])
     network.to(memory_format=torch.channels_last)  # up to twice as fast on CPU too
-    run = Run(network, preprocessing, settings, epochs * steps, seed)
+    run = Run(network, preprocessing, settings, epochs, steps, seed)
     log.info("%d images, %d to validate, %s, %s", len(train), len(validation), run.device, run.fit.precision)
     if kept_in and (kept := kept_in.load()):
         run.resume(*kept, steps)
@@ -128,6 +128,7 @@ class Run:
         network: nn.Module,
         preprocessing: Preprocessing,
         settings: dict[str, Any],
+        epochs: int,
         steps: int,
         seed: int,
     ) -> None:
@@ -135,7 +136,8 @@ class Run:
         self.device = device_of(network)
         self.fit = Fit(precision=choose_precision(settings["precision"], self.device))
         self.optimizer = _optimizer(network, settings)
-        self.schedule = _schedule(self.optimizer, settings, steps)
+        self.schedule = _schedule(self.optimizer, settings, epochs * steps)
+        self.coarse_epochs = round(epochs * settings["coarse"]["share"]) if settings["coarse"] else 0
         self.shuffle = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)  # what dropout draws from
         self.averaged = _averaged(network, settings["average"])
@@ -153,13 +155,17 @@ class Run:
         Gives the learning rate of the last step, the mean loss and the accuracy.
         """
         self.network.train()
+        how = self.preprocessing
+        if len(self.fit.history) < self.coarse_epochs:
+            how = replace(how, size=self.settings["coarse"]["size"])
         loss_sum, hits, known = torch.zeros(3, device=self.device)
         order = torch.randperm(len(train), generator=self.shuffle)
         for images, labels in _batches(train, self.settings["batch_size"], order, self.device):
             masks = labels if train.of_pixels else None
             images, masks = augmented(images, masks, self.settings, self.shuffle)
-            labels = labels if masks is None else masks.long()
-            logits = _forward(self.network, self.preprocessing, images, self.fit.precision).float()
+            if masks is not None:
+                labels = (masks if how.size == masks.shape[-1] else resized(masks, how.size)).long()
+            logits = _forward(self.network, how, images, self.fit.precision).float()
             loss = F.cross_entropy(logits, labels, ignore_index=UNKNOWN)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -6,7 +6,7 @@ import io
 import platform
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import convatlas
 from convatlas import UserError, classes, cli, datasets, metrics, networks, training, weights
 from convatlas.checkpoint import Checkpoint
 from convatlas.datasets import cache
+from convatlas.factories import told
 from convatlas.files import read_json, sha256, write_bytes, write_json
 from convatlas.preprocessing import Preprocessing
 from convatlas.sources import ZOO
@@ -56,6 +57,8 @@ def main(given: argparse.Namespace) -> None:
     if trained:
         kept_in = Checkpoint(output / "checkpoint", about_training(given, made, data, device))
         settings = given.settings["training"]
+        if settings["coarse"]:
+            check_size(made, settings["coarse"]["size"], f"networks.{given.name}.training.coarse.size")
         train, validation = training.hold_out(
             split(given.data, "train", made, device), settings["validation"], given.seed
         )
@@ -201,6 +204,17 @@ def check_trainable(
             + (f", and there are {len(named)} names" if named else "")
             + f"; mend {key}.arguments or classes"
         )
+
+
+def check_size(made: Made, size: int, key: str) -> None:
+    """Raise UserError where a network does not take images of a size."""
+    try:
+        networks.output(made.network, replace(made.preprocessing, size=size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UserError(
+            f"{key}: the network does not take images of {size} × {size} pixels: {told(error)}; give "
+            "a size that it takes, or null to show all images at the input's size"
+        ) from error
 
 
 def test(made: Made, data: dict[str, Any] | None, folder: str, device: torch.device) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from convatlas.augmentation import augmented, cropped, flipped, recoloured, shifted
+from convatlas.augmentation import augmented, cropped, flipped, recoloured, resized, shifted
 from convatlas.datasets import UNKNOWN
 
 SIDE = 14  # so that no pixel's number is UNKNOWN
@@ -26,6 +26,16 @@ def ramps(n: int, side: int = SIDE) -> tuple[Tensor, Tensor]:
     return image.expand(n, -1, -1, -1).clone(), (row * side + column).to(torch.uint8).expand(
         n, -1, -1
     ).clone()
+
+
+@pytest.mark.parametrize("size", [7, 9, 14, 28])
+def test_a_resized_mask_holds_the_nearest_pixels(size: int) -> None:
+    """Pixels' middles are compared, one after another."""
+    _, masks = ramps(2)
+    found = resized(masks, size)
+    nearest = [int((place + 0.5) * SIDE / size) for place in range(size)]
+    assert found.tolist() == [[[row * SIDE + column for column in nearest] for row in nearest]] * 2
+    assert found.dtype == torch.uint8
 
 
 def test_nothing_asked_for_changes_nothing_and_draws_nothing() -> None:

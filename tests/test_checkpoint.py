@@ -35,6 +35,7 @@ SETTINGS: dict[str, Any] = {
     "crop": 0.7,
     "colour": 0.1,
     "average": 0.0,
+    "coarse": None,
     "precision": "float32",
 }
 PLAIN = Preprocessing(8, (0.5,), (0.5,))
@@ -92,8 +93,9 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         {"optimizer": "adamw", "schedule": "one_cycle", "precision": "float32"},
         {"optimizer": "sgd", "schedule": "cosine", "precision": "bfloat16", "average": 0.9},
         {"optimizer": "adam", "schedule": "constant", "precision": "float32", "average": 0.5},
+        {"optimizer": "adamw", "coarse": {"size": 4, "share": 0.6}},
     ],
-    ids=lambda changed: changed["optimizer"],
+    ids=["adamw", "sgd", "adam", "coarse"],
 )
 def test_resumed_training_gives_the_same_bits(
     stop: Any, tmp_path: Path, changed: dict[str, Any], after: int

@@ -8,6 +8,7 @@ import pytest
 import torchvision
 from test_figures import layer, made
 
+from convatlas.architectures.sd_unet import sd_unet
 from convatlas.drawing import BETWEEN, draw
 from convatlas.extractor import index
 
@@ -84,3 +85,18 @@ def test_large_networks_are_drawn_in_few_stages(name: str) -> None:
 def test_a_network_of_many_modules_of_many_shapes_is_drawn_in_few_stages() -> None:
     layers = chain([[3 + n % 7, 40 - n % 2, 40] for n in range(120)])
     assert len(draw(layers).blocks) == 21
+
+
+def test_connections_past_other_stages_are_drawn_above_them() -> None:
+    """SD-UNet's four, each within the one before; a ResNet's stay within their stages."""
+    layers = index(sd_unet(2), (3, 64, 64))
+    drawing = draw(layers)
+    ends = [[block.layers[0][0] for block in (skip.start, skip.end)] for skip in drawing.skips]
+    assert [start.partition(":")[0] for start, _ in ends] == [f"encoder.{n}" for n in range(4)]
+    starts, stops = ([getattr(skip, end).middle for skip in drawing.skips] for end in ("start", "end"))
+    assert starts == sorted(starts) and stops == sorted(stops, reverse=True)
+    levels = [skip.y for skip in drawing.skips]
+    assert levels == sorted(levels) and len(set(levels)) == 4
+    assert levels[0] > 0 and levels[-1] < min(block.y for block in drawing.blocks)
+    resnet = index(torchvision.models.resnet18(), (3, 64, 64))
+    assert draw(resnet).skips == []

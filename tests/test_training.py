@@ -35,6 +35,7 @@ SETTINGS: dict[str, Any] = {
     "crop": 1.0,
     "colour": 0.0,
     "average": 0.0,
+    "coarse": None,
     "precision": "float32",
 }
 Outputs = namedtuple("Outputs", ["auxiliary", "logits"])
@@ -277,6 +278,21 @@ def test_the_weights_of_the_best_epoch_are_kept(scripted: dict[str, list], rows:
     for epoch, weights in enumerate(ends_of_epochs, 1):
         equal = [torch.equal(tensor, weights[name]) for name, tensor in network.state_dict().items()]
         assert all(equal) if epoch == best else not any(equal)
+
+
+def test_the_first_epochs_show_smaller_images() -> None:
+    shown = []
+
+    class Watching(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training:
+                shown.append(x.shape[-1])
+            return super().forward(x)
+
+    network = Watching(nn.Conv2d(1, 4, 3, padding=1), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 4))
+    settings = SETTINGS | {"epochs": 5, "coarse": {"size": 5, "share": 0.6}}
+    fit(network, PLAIN, *hold_out(blobs(150), 0.2, 0), settings, 0)
+    assert shown == [5] * 24 + [8] * 16  # three of the five epochs, eight steps each
 
 
 def test_what_is_kept_of_an_average_is_the_formulas() -> None:
