@@ -12,14 +12,17 @@ GREY = (0.299, 0.587, 0.114)  # what red, green and blue add to brightness (ITU-
 
 
 def augmented(
-    images: Tensor, masks: Tensor | None, settings: dict[str, Any], generator: torch.Generator
+    images: Tensor, masks: Tensor | None, settings: dict[str, Any], size: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor | None]:
-    """Change images (N, C, H, W) of 0..255 and masks (N, H, W), if any, as the config's `training` says."""
+    """Change images (N, C, H, W) of 0..255 and masks (N, H, W), if any, as the config's `training` says.
+
+    What is cropped comes to size × size; for its parts to be as sharp as whole images, it is given larger.
+    """
+    if settings["crop"] < 1:
+        images, masks = cropped(images, settings["crop"], size, generator, masks)
     images, masks = shifted(images, settings["shift"], generator, masks)
     if settings["flip"]:
         images, masks = flipped(images, generator, masks)
-    if settings["crop"] < 1:
-        images, masks = cropped(images, settings["crop"], generator, masks)
     if settings["colour"]:
         images = recoloured(images, settings["colour"], generator)
     return images, masks
@@ -57,9 +60,9 @@ def flipped(
 
 
 def cropped(
-    images: Tensor, least: float, generator: torch.Generator, masks: Tensor | None = None
+    images: Tensor, least: float, size: int, generator: torch.Generator, masks: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Cut out of each image a part, with between `least` and all of either side, and enlarge it again.
+    """Cut out of each image a part, with between `least` and all of either side, and bring it to size × size.
 
     Images are interpolated, to float; a mask's pixels are their nearest.
     """
@@ -71,7 +74,7 @@ def cropped(
     zero = torch.zeros(n)
     theta = torch.stack([torch.stack([share, zero, middle[0]]), torch.stack([zero, share, middle[1]])])
     theta = theta.permute(2, 0, 1).to(images.device)
-    grid = F.affine_grid(theta, [n, 1, *images.shape[2:]], align_corners=False)
+    grid = F.affine_grid(theta, [n, 1, size, size], align_corners=False)
     parts = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
     if masks is None:
         return parts, None

@@ -85,9 +85,10 @@ def fit(
 ) -> Fit:
     """Train in place, and leave the network with the weights of its best epoch by validation.
 
-    `settings` is the `training` section of the config. The same seed on the same machine gives
-    the same weights, bit for bit; so does training that was interrupted, which goes on after the
-    last epoch in `kept_in`. Best is the highest accuracy, of pixels the highest mean IoU.
+    `settings` is the `training` section of the config; where it crops, `train` may be of larger images
+    than the network's, for their parts to be sharp. The same seed on the same machine gives the same
+    weights, bit for bit; so does training that was interrupted, which goes on after the last epoch in
+    `kept_in`. Best is the highest accuracy, of pixels the highest mean IoU.
     """
     steps = math.ceil(len(train) / settings["batch_size"])
     epochs = epochs_within(settings, steps)
@@ -162,7 +163,7 @@ class Run:
         order = torch.randperm(len(train), generator=self.shuffle)
         for images, labels in _batches(train, self.settings["batch_size"], order, self.device):
             masks = labels if train.of_pixels else None
-            images, masks = augmented(images, masks, self.settings, self.shuffle)
+            images, masks = augmented(images, masks, self.settings, how.size, self.shuffle)
             if masks is not None:
                 labels = (masks if how.size == masks.shape[-1] else resized(masks, how.size)).long()
             logits = _forward(self.network, how, images, self.fit.precision).float()

@@ -59,9 +59,7 @@ def main(given: argparse.Namespace) -> None:
         settings = given.settings["training"]
         if settings["coarse"]:
             check_size(made, settings["coarse"]["size"], f"networks.{given.name}.training.coarse.size")
-        train, validation = training.hold_out(
-            split(given.data, "train", made, device), settings["validation"], given.seed
-        )
+        train, validation = parts(given, made, device)
         clock = time.perf_counter()
         found = training.fit(
             made.network, made.preprocessing, train, validation, settings, given.seed, kept_in
@@ -238,13 +236,31 @@ def test(made: Made, data: dict[str, Any] | None, folder: str, device: torch.dev
     return found
 
 
-def split(folder: str, name: str, made: Made, device: torch.device) -> training.Split:
-    """A split at the network's size as far as it is made of image files; on the device if it is small."""
+def parts(
+    given: argparse.Namespace, made: Made, device: torch.device
+) -> tuple[training.Split, training.Split]:
+    """The images to train on and those to validate on; the first so large that their crops are sharp."""
+    settings = given.settings["training"]
+    train, validation = (
+        training.hold_out(
+            split(given.data, "train", made, device, 1 / share), settings["validation"], given.seed
+        )
+        for share in (settings["crop"], 1)
+    )
+    return train[0], validation[1]
+
+
+def split(folder: str, name: str, made: Made, device: torch.device, enlarged: float = 1.0) -> training.Split:
+    """A split at the network's size, or `enlarged`, as far as it is made of image files.
+
+    On the device if it is small.
+    """
     how = made.preprocessing
-    images = torch.from_numpy(cache.pixels(folder, name, how.mode, how.size, how.resize))
+    size, resize = (n if isinstance(n, str) else round(enlarged * n) for n in (how.size, how.resize))
+    images = torch.from_numpy(cache.pixels(folder, name, how.mode, size, resize))
     labels = datasets.load(folder, name).labels
     if made.of_pixels:
-        labels = cache.masks(folder, name, how.size, how.resize)
+        labels = cache.masks(folder, name, size, resize)
     where = device if images.nbytes < RESIDENT else torch.device("cpu")
     return training.Split(images.to(where), torch.from_numpy(labels).to(where))
 

@@ -41,7 +41,7 @@ def test_a_resized_mask_holds_the_nearest_pixels(size: int) -> None:
 def test_nothing_asked_for_changes_nothing_and_draws_nothing() -> None:
     images, masks = ramps(4)
     drawn = generator()
-    found = augmented(images, masks, NOTHING, drawn)
+    found = augmented(images, masks, NOTHING, SIDE, drawn)
     assert torch.equal(found[0], images)
     assert torch.equal(found[1], masks)
     assert torch.equal(drawn.get_state(), generator().get_state())
@@ -65,11 +65,20 @@ def test_a_mask_is_mirrored_with_its_image() -> None:
     assert {int(mask[0, 0]) for mask in with_it} == {0, 13}
 
 
+def test_a_part_of_a_larger_image_is_as_sharp_as_a_whole_one() -> None:
+    """Half of either side of an image of twice the size, brought to the size: its very pixels."""
+    images, masks = ramps(20, 2 * SIDE)
+    parts, with_it = cropped(images, 0.5, SIDE, generator(), masks)
+    assert parts.shape == (20, 3, SIDE, SIDE) and with_it.shape == (20, SIDE, SIDE)
+    steps = (parts[:, 0, 1:] - parts[:, 0, :-1])[:, 1:-1]  # of the image's rows in each of the part's
+    assert float(steps.min()) >= 1 - 1e-3 and float(steps.max()) <= 2 + 1e-3
+
+
 @pytest.mark.parametrize("least", [0.5, 0.9])
 def test_a_crop_is_an_enlarged_part_of_the_image(least: float) -> None:
     """The ramps' values tell where each part lies: it is as large as was drawn, and inside."""
     images, masks = ramps(200)
-    parts, with_it = cropped(images, least, generator(), masks)
+    parts, with_it = cropped(images, least, SIDE, generator(), masks)
     steps = (parts[:, 0, 7] - parts[:, 0, 6]).mean(1)  # of the image's rows, in each of the part's
     assert float(steps.min()) >= least - 1e-3
     assert float(steps.max()) <= 1 + 1e-3
@@ -86,7 +95,7 @@ def test_a_crop_is_an_enlarged_part_of_the_image(least: float) -> None:
 
 def test_the_whole_image_cropped_is_the_image() -> None:
     images, masks = ramps(3)
-    parts, with_it = cropped(images, 1.0, generator(), masks)
+    parts, with_it = cropped(images, 1.0, SIDE, generator(), masks)
     torch.testing.assert_close(parts, images.float(), atol=1e-4, rtol=0)
     assert torch.equal(with_it, masks)
 
@@ -118,6 +127,6 @@ def test_colours_stay_in_range_and_grey_stays_grey() -> None:
 def test_the_same_seed_changes_alike() -> None:
     images, masks = ramps(8)
     settings = {"shift": 2, "flip": True, "crop": 0.6, "colour": 0.2}
-    one, other = (augmented(images, masks, settings, generator()) for _ in range(2))
+    one, other = (augmented(images, masks, settings, SIDE, generator()) for _ in range(2))
     assert torch.equal(one[0], other[0])
     assert torch.equal(one[1], other[1])
