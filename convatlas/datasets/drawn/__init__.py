@@ -19,7 +19,7 @@ from convatlas.datasets.drawn.scenery import composed, photographed, scenery_of
 PET, BACKGROUND, BORDER = 1, 2, 3  # the official trimap's values
 
 
-def draw_pets(folder: Path, count: int = 468, seed: int = 0) -> None:
+def draw_pets(folder: Path, count: int = 702, seed: int = 0) -> None:
     """Draw `count` animals into `folder`, in the official layout: images/ and annotations/.
 
     Every third of a breed is for testing. The same count and seed give the same files.
