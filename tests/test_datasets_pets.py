@@ -374,6 +374,31 @@ def test_of_a_palette_the_indices_count(tmp_path: Path, theirs: Path) -> None:
     np.testing.assert_array_equal(load(tmp_path / "made", "train").trimap(0), trimap)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_head_s_box_is_turned_with_its_photograph(tmp_path: Path, theirs: Path, orientation: int) -> None:
+    """It lies where the head, a bright part of the photograph, lies upright."""
+    stored = np.zeros((20, 30), np.uint8)
+    stored[2:7, 5:14] = 200
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(stored).save(theirs / "images/Some_Cat_1.jpg", exif=exif, quality=100)
+    Image.fromarray(stored // 200 + 1).save(trimap_of("Some_Cat_1", theirs)[0])
+    corners = "<xmin>5</xmin><ymin>2</ymin><xmax>14</xmax><ymax>7</ymax>"
+    xml = theirs / "annotations/xmls/Some_Cat_1.xml"
+    xml.write_text(BOX.format(corners))
+    make(tmp_path / "made", theirs)
+    examples = load(tmp_path / "made", "train")
+    rows, columns = np.nonzero(np.asarray(examples.image(0, "L")) > 100)
+    upright = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    assert examples.head_box(0) == upright
+    size = "<annotation><size><width>{}</width><height>{}</height></size>"
+    xml.write_text(BOX.format(corners).replace("<annotation>", size.format(30, 20)))
+    assert examples.head_box(0) == upright
+    if orientation >= 5:  # of the upright photograph's size alone: drawn on that
+        xml.write_text(BOX.format(corners).replace("<annotation>", size.format(20, 30)))
+        assert examples.head_box(0) == (5, 2, 14, 7)
+
+
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_a_trimap_is_turned_with_its_photograph(tmp_path: Path, theirs: Path, orientation: int) -> None:
     """As drawn on the stored pixels; what has the upright photograph's size alone is upright."""

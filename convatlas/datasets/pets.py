@@ -32,6 +32,8 @@ from convatlas.files import whole
 
 log = logging.getLogger(__name__)
 
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
+
 PARTS = ("images", "annotations")
 LISTS = {"train": "trainval", "test": "test"}
 SPECIES = ["cat", "dog"]
@@ -77,17 +79,26 @@ class Pets(Examples):
         except Exception as error:  # Pillow's readers raise many kinds for one damaged file
             raise UserError(f"cannot read the trimap {path}: {error}") from error
 
-    def head_box(self, n: int) -> tuple[int, int, int, int] | None:
-        """Give the box of the head, (left, top, right, bottom) in pixels; None where it is not annotated."""
+    def head_box(self, n: int) -> Box | None:
+        """Give the box of the head in pixels of the upright photograph; None where it is not annotated.
+
+        Raises UserError where it cannot be read.
+        """
         path = self.annotations / f"xmls/{self.names[n]}.xml"
         if not path.exists():
             return None
         try:
-            box = ElementTree.parse(path).find("object/bndbox")
-            corners = [] if box is None else [box.findtext(c, "") for c in ("xmin", "ymin", "xmax", "ymax")]
-            return tuple(int(float(corner)) for corner in corners) or None
+            given = ElementTree.parse(path)
+            box = given.find("object/bndbox")
+            if box is None:
+                return None
+            left, top, right, bottom = (
+                int(float(box.findtext(corner, ""))) for corner in ("xmin", "ymin", "xmax", "ymax")
+            )
+            width, height = (int(given.findtext(f"size/{side}", "0")) for side in ("width", "height"))
         except (ElementTree.ParseError, ValueError) as error:
             raise UserError(f"cannot read the head's box in {path}: {error}") from error
+        return _turned_box((left, top, right, bottom), (width, height), Path(str(self.paths[n])))
 
 
 @dataclass(frozen=True)
@@ -238,6 +249,22 @@ def _turned(trimap: Image.Image, photograph: Path) -> Image.Image:
         return trimap
     trimap.getexif()[ExifTags.Base.Orientation] = orientation
     return ImageOps.exif_transpose(trimap)
+
+
+def _turned_box(box: Box, size: tuple[int, int], photograph: Path) -> Box:
+    """Turn a box as `_turned` turns a trimap of this size (width, height)."""
+    stored, orientation = _stored(photograph)
+    if size == stored[::-1] != stored:  # drawn on the upright photograph
+        return box
+    left, top, right, bottom = box
+    width, height = stored
+    if orientation in (5, 6, 7, 8):  # mirrored in the diagonal first
+        left, top, right, bottom, width, height = top, left, bottom, right, height, width
+    if orientation in (2, 3, 6, 7):
+        left, right = width - right, width - left
+    if orientation in (3, 4, 7, 8):
+        top, bottom = height - bottom, height - top
+    return left, top, right, bottom
 
 
 def _entries(base: Path, split: str, key: str) -> Iterator[Entry]:
