@@ -8,19 +8,26 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backend_bases import RendererBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
-from PIL import Image
+from matplotlib.image import FigureImage
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from convatlas.files import whole
 from convatlas.montage import HAIRLINE, INK, PAPER, Montage, text_width
+from convatlas.palette import reduced
 from convatlas.scales import Scale, colour_table
 
 DPI = 200  # plates are shown at half their pixels, so that they are sharp on a fine screen
 HEAD = 44  # pixels above a montage, for the names of the colour bars
 TAIL = 14  # pixels below it, for the lowest number of a colour bar
 BARS = 190  # pixels of the column of colour bars
+BAR = 22  # pixels that a colour bar is wide
+TICK = 6  # pixels of a mark beside it
 POINTS = 7.5  # the labels' font
+SMALL = 6.5  # that of colour bars
 LABEL = POINTS * DPI / 72  # the same in pixels
 LEAST = 1200  # pixels of the narrowest plate, so that its caption has room
 ACCENT = "#9c3d22"
@@ -45,6 +52,26 @@ STYLE = {
 }
 
 
+class _Pixels(FigureImage):
+    """Pixels set into a figure one for one, `left` and `bottom` in pixels, without being resampled as PNG.
+
+    `colours` names the scale, where they are a bar of it.
+    """
+
+    def __init__(self, figure: Figure, pixels: np.ndarray, left: int, bottom: int, colours: str = "") -> None:
+        super().__init__(figure, offsetx=left, offsety=bottom, origin="upper")
+        self.set_data(pixels)
+        self.pixels, self.colours = pixels, colours
+
+    def make_image(
+        self, renderer: RendererBase, magnification: float = 1.0, unsampled: bool = False
+    ) -> tuple[np.ndarray, float, float, Any]:
+        if not isinstance(renderer, RendererAgg):
+            return super().make_image(renderer, magnification, unsampled)
+        opaque = np.full((*self.pixels.shape[:2], 1), 255, np.uint8)
+        return np.concatenate([self.pixels, opaque], 2)[::-1], self.ox, self.oy, None
+
+
 @dataclass(frozen=True)
 class Bar:
     """A colour bar beside the lines `first` to `last` of a montage; `ends` names ends that have no number."""
@@ -65,7 +92,7 @@ def montage_plate(montage: Montage, labels: Sequence[str], bars: Sequence[Bar], 
     foot = caption_height(caption, full)
     total = HEAD + height + TAIL + foot
     figure = _figure(full, total)
-    figure.figimage(montage.pixels, left, foot + TAIL, origin="upper")
+    figure.images.append(_Pixels(figure, montage.pixels, left, foot + TAIL))
     for label, (top, bottom) in zip(labels, montage.lines, strict=True):
         y = 1 - (HEAD + (top + bottom) / 2) / total
         figure.text((left - 16) / full, y, label, ha="right", va="center", linespacing=1.4)
@@ -73,8 +100,8 @@ def montage_plate(montage: Montage, labels: Sequence[str], bars: Sequence[Bar], 
         top, bottom = montage.lines[bar.first][0], montage.lines[bar.last][1]
         room = 34 if after and after.label != bar.label else 0  # for the name of the next
         tall = min(bottom - top - room, 420)
-        box = ((left + width + 18) / full, 1 - (HEAD + top + tall) / total, 22 / full, tall / total)
-        _colour_bar(figure, box, bar, titled=before is None or before.label != bar.label)
+        titled = before is None or before.label != bar.label
+        _colour_bar(figure, left + width + 18, HEAD + top, tall, bar, titled)
     _captioned(figure, text)
     return figure
 
@@ -91,12 +118,18 @@ def chart_plate(width: int, height: int, caption: str) -> tuple[Figure, Figure]:
     return figure, chart
 
 
+def place(figure: Figure, pixels: np.ndarray, left: int, bottom: int, colours: str = "") -> None:
+    """Set pixels (H, W, 3) into a plate one for one; `colours` names the scale that they are a bar of."""
+    figure.images.append(_Pixels(figure, pixels, left, bottom, colours))
+
+
 def save(figure: Figure, path: Path, pdf: bool) -> None:
     """Write a plate as PNG, and as PDF beside it where asked, without dates or software names."""
     with whole(path) as aside:
         figure.canvas.draw()
-        pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]  # opaque: an eighth smaller, and faster
-        Image.fromarray(pixels).save(aside, format="png", dpi=(DPI, DPI))
+        scales = [colour_table(name) for name in sorted({image.colours for image in figure.images} - {""})]
+        picture = reduced(np.asarray(figure.canvas.buffer_rgba()), scales)
+        picture.save(aside, format="png", dpi=(DPI, DPI))
     if pdf:
         with whole(path.with_suffix(".pdf")) as aside:
             metadata = {"CreationDate": None, "Creator": None, "Producer": None}
@@ -110,6 +143,7 @@ def style() -> Any:
 
 def _figure(width: int, height: int) -> Figure:
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=np.divide(PAPER, 255))
+    figure.suppressComposite = True  # each picture by itself in a PDF, without a seam between them
     FigureCanvasAgg(figure)
     return figure
 
@@ -137,18 +171,31 @@ def _captioned(figure: Figure, text: str) -> None:
     )
 
 
-def _colour_bar(figure: Figure, box: tuple[float, float, float, float], bar: Bar, titled: bool) -> None:
-    axes = figure.add_axes(box)
-    colours = colour_table(bar.scale.colours)[::-1, None]
-    axes.imshow(colours, aspect="auto", extent=(0, 1, bar.scale.low, bar.scale.high), interpolation="nearest")
+def _colour_bar(figure: Figure, left: int, top: int, tall: int, bar: Bar, titled: bool) -> None:
+    """Draw a colour bar, `left` and `top` in pixels from the plate's corner, without the cost of axes."""
+    full, total = map(round, figure.get_size_inches() * DPI)
+
+    def y(value: float) -> float:
+        return 1 - (top + tall * (high - value) / (high - low)) / total
+
+    def line(start: tuple[float, float], end: tuple[float, float]) -> None:
+        figure.add_artist(Line2D(*zip(start, end, strict=True), linewidth=0.6, color=np.divide(INK, 255)))
+
     low, high = bar.scale.low, bar.scale.high
-    ticks = [low, 0.0, high] if low < 0 < high else [low, (low + high) / 2, high]
+    steps = colour_table(bar.scale.colours)[np.linspace(255, 0, tall).round().astype(int)]
+    pixels = steps[:, None].repeat(BAR, 1)
+    figure.images.append(_Pixels(figure, pixels, left, total - top - tall, bar.scale.colours))
+    frame = Rectangle((left / full, y(low)), BAR / full, tall / total, fill=False, linewidth=0.6)
+    frame.set(edgecolor=np.divide(HAIRLINE, 255), transform=figure.transFigure)
+    figure.add_artist(frame)
     if bar.ends:
-        axes.set_yticks([low, high], bar.ends)
+        ticks = {low: bar.ends[0], high: bar.ends[1]}
     else:
-        axes.set_yticks(ticks, [f"{tick:.3g}".replace("-", "−") for tick in ticks])
-    axes.yaxis.tick_right()
-    axes.tick_params(length=2.5, pad=2, labelsize=6.5)
-    axes.set_xticks([])
-    axes.spines[:].set_visible(True)
-    axes.set_title(bar.label if titled else "", fontsize=6.5, loc="left", pad=8)
+        middle = 0.0 if low < 0 < high else (low + high) / 2
+        ticks = {value: f"{value:.3g}".replace("-", "−") for value in (low, middle, high)}
+    for value, words in ticks.items():
+        edge = left + BAR
+        line((edge / full, y(value)), ((edge + TICK) / full, y(value)))
+        figure.text((edge + 2 * TICK) / full, y(value), words, va="center_baseline", size=SMALL)
+    if titled:
+        figure.text(left / full, 1 - (top - 22) / total, bar.label, size=SMALL)
