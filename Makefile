@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 SNAKEMAKE = python workflow/unlock.py $(if $(CONFIG),--configfile $(CONFIG)) && snakemake --cores $(CORES) --workflow-profile workflow/profiles/local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report full download test lint lock clean
+.PHONY: help setup report publish full download test lint lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ $(READY): requirements.lock pyproject.toml
 report: $(READY) ## run config.yaml, or with CONFIG=mine.yaml that merged over it, and make reports/gallery/
 	@$(SNAKEMAKE) $(if $(CONFIG),--configfile $(CONFIG))
 	@echo "Open reports/gallery/index.html"
+
+publish: $(READY) ## make the report, and of it reports/gallery.zip and the single file reports/gallery.html
+	@$(SNAKEMAKE) $(if $(CONFIG),--configfile $(CONFIG)) -- publish
 
 full: ## run config.full.yaml: MNIST, Oxford-IIIT Pet and ImageNet weights, downloaded
 	@$(MAKE) --no-print-directory report CONFIG="config.full.yaml $(CONFIG)"
@@ -49,4 +52,4 @@ lock: $(READY) ## renew requirements.lock from pyproject.toml's ranges
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --extra test pyproject.toml -o requirements.lock
 
 clean: ## remove what runs made, but not data/ and .venv
-	rm -rf results reports/gallery logs
+	rm -rf results reports/gallery reports/gallery.zip reports/gallery.html logs

@@ -17,6 +17,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/record.smk"
 include: "workflow/rules/masks.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/atlas.smk"
 include: "workflow/rules/gallery.smk"
 
 
@@ -26,8 +27,10 @@ localrules:
     mnist,
     pets,
     folder,
+    examples,
     weights,
     gallery,
+    publish,
 
 
 rule all:

@@ -57,6 +57,12 @@ def kind_of(node: Node) -> str:
     return node.name().rpartition("::")[2].partition("Backward")[0].removesuffix("Grad")
 
 
+def below(node: Node) -> list[Node]:
+    """The steps to which a step hands the signal: those of its inputs that are not held fixed."""
+    fixed = FIXED.get(kind_of(node), ())
+    return [lower for n, (lower, _) in enumerate(node.next_functions) if lower is not None and n not in fixed]
+
+
 class _Scaled(torch.autograd.Function):
     """A batch norm with fixed statistics, going down: one product, where autograd takes four."""
 
@@ -119,12 +125,7 @@ def attach(edge: Any, names: Mapping[Node, str], rectify: bool) -> None:
             _without_onednn(node)
         if rule is not None:
             node.register_hook(lambda down, above, node=node, rule=rule: rule(node, down, above))
-        fixed = FIXED.get(kind, ())
-        todo += [
-            (below, layer)
-            for n, (below, _) in enumerate(node.next_functions)
-            if below is not None and n not in fixed
-        ]
+        todo += [(lower, layer) for lower in below(node)]
     if unknown:
         raise UserError(
             f"no deconvnet goes through this network: it knows no adjoint of "

@@ -15,7 +15,9 @@ from skimage.feature import corner_harris, local_binary_pattern
 from skimage.filters import laplace, sobel
 from skimage.morphology import dilation, erosion
 
-from convatlas.kernels import SOBEL_DOWN, SOBEL_UP, pearson
+from convatlas.features import WORDS
+from convatlas.kernels import pearson
+from convatlas.sobel import SOBEL_DOWN, SOBEL_UP
 
 THRESHOLD = 0.5  # of |r|, below which no match is claimed: a quarter of the variance
 MIN_SIZE = 4  # of a map's sides: with fewer than 16 cells something always fits
@@ -27,16 +29,20 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Feature:
-    """A classical operator: its name, its word in a caption, and how it is computed.
+    """A classical operator: its name, a key of WORDS, and how it is computed.
 
     `of` maps brightness (H, W), float64 in 0..1, to (H, W). `toward` is for a signed one: where it is
     brighter when positive, so that the two halves, which are all that rectified maps can show, have words.
     """
 
     name: str
-    words: str
     of: Callable[[np.ndarray], np.ndarray]
     toward: str = ""
+
+    @property
+    def words(self) -> str:
+        """What it is called in a caption."""
+        return WORDS[self.name]
 
 
 def _diagonal(gray: np.ndarray, kernel: np.ndarray) -> np.ndarray:
@@ -59,27 +65,17 @@ def _binary_pattern(gray: np.ndarray) -> np.ndarray:
 FEATURES: dict[str, Feature] = {
     feature.name: feature
     for feature in (
-        Feature("brightness", "brightness", np.asarray),
-        Feature("sobel_x", "vertical edge", partial(sobel, axis=1), "to the right"),
-        Feature("sobel_y", "horizontal edge", partial(sobel, axis=0), "below"),
-        Feature(
-            "sobel_diagonal_down",
-            "diagonal edge (/)",
-            partial(_diagonal, kernel=SOBEL_DOWN),
-            "to the lower right",
-        ),
-        Feature(
-            "sobel_diagonal_up",
-            "diagonal edge (\\)",
-            partial(_diagonal, kernel=SOBEL_UP),
-            "to the upper right",
-        ),
-        Feature("sobel_magnitude", "edge of any direction", sobel),
-        Feature("laplacian", "spot or line", laplace, "than around it"),
-        Feature("harris", "corner", partial(corner_harris, method="eps", eps=1e-6, sigma=1)),
-        Feature("erosion", "darkest neighbour (erosion)", partial(erosion, footprint=np.ones((3, 3)))),
-        Feature("dilation", "brightest neighbour (dilation)", partial(dilation, footprint=np.ones((3, 3)))),
-        Feature("lbp", "local binary pattern", _binary_pattern),
+        Feature("brightness", np.asarray),
+        Feature("sobel_x", partial(sobel, axis=1), "to the right"),
+        Feature("sobel_y", partial(sobel, axis=0), "below"),
+        Feature("sobel_diagonal_down", partial(_diagonal, kernel=SOBEL_DOWN), "to the lower right"),
+        Feature("sobel_diagonal_up", partial(_diagonal, kernel=SOBEL_UP), "to the upper right"),
+        Feature("sobel_magnitude", sobel),
+        Feature("laplacian", laplace, "than around it"),
+        Feature("harris", partial(corner_harris, method="eps", eps=1e-6, sigma=1)),
+        Feature("erosion", partial(erosion, footprint=np.ones((3, 3)))),
+        Feature("dilation", partial(dilation, footprint=np.ones((3, 3)))),
+        Feature("lbp", _binary_pattern),
     )
 }
 

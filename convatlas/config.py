@@ -14,6 +14,7 @@ from convatlas.names import nearest
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
+NULLS = {("training", "max_steps"), ("training", "coarse"), ("atlas", "layers"), ("deconv", "steps")}
 OF_TEST = ("digits", "first", "indices")  # images that a data set's test split gives
 PHOTOGRAPHS = ["cat", "astronaut", "coffee", "rocket"]
 
@@ -45,7 +46,7 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
     the nearest name. Paths are seen from the working directory.
     """
     schema = yaml.safe_load(SCHEMA.read_text())
-    config = _without_nulls(config, keep={"max_steps"})
+    config = _without_nulls(config)
     faults = [*map(_reworded, _errors(config, schema)), *_unknown_names(config)]
     if faults:
         raise UserError("the config has a fault:\n" + "\n".join(f"  - {fault}" for fault in faults))
@@ -57,11 +58,15 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _without_nulls(value: Any, keep: set[str]) -> Any:
-    """Drop keys set to null, by which an overlay removes what the default has."""
+def _without_nulls(value: Any, within: str = "") -> Any:
+    """Drop keys set to null, by which an overlay removes what the default has, but where null is a value."""
     if not isinstance(value, dict):
         return deepcopy(value)
-    return {key: _without_nulls(item, keep) for key, item in value.items() if item is not None or key in keep}
+    return {
+        key: _without_nulls(item, key)
+        for key, item in value.items()
+        if item is not None or (within, key) in NULLS
+    }
 
 
 def _errors(config: dict[str, Any], schema: dict[str, Any]) -> list[jsonschema.ValidationError]:
@@ -133,6 +138,8 @@ def _reworded(error: jsonschema.ValidationError) -> str:
         missing = [name for name in error.validator_value if name not in error.instance]
         return f"{key}: {', '.join(map(repr, missing))} must be given"
     if "propertyNames" in error.absolute_schema_path:
+        if "description" in error.schema:
+            return f"{key}: {error.instance!r} is not {error.schema['description']}"
         return (
             f"{key}: the name {error.instance!r} must be text; it may hold only letters, digits, '-' "
             "and '_', and starts with a letter or digit"

@@ -9,6 +9,7 @@ transposed filters, without biases. What arrives at the pixels is signed.
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 
 from convatlas import UserError
 from convatlas.activations import record
-from convatlas.adjoint import attach, kind_of, lightened
+from convatlas.adjoint import attach, below, kind_of, lightened
 from convatlas.calls import Call, call_name, is_leaf, watch
 from convatlas.names import nearest
 
@@ -49,9 +50,7 @@ def project(
     chosen = _checked(layer, list(range(top.shape[1])) if units is None else list(units), top.shape[1])
     attach(edge, names, rectify)
     seeds = seed(top, select)
-
-    step = _last_convolution(edge)
-    start = edge if step is None else GradientEdge(*step.next_functions[0])
+    start = _start(edge)
 
     def down(signal: Tensor) -> Tensor:
         return torch.autograd.grad(start, x, signal, retain_graph=True)[0]
@@ -60,11 +59,100 @@ def project(
     together = max(1, TOGETHER // image.numel())
     for first in range(0, len(chosen), together):
         part = chosen[first : first + together]
-        signals = _alone(seeds, part) if step is None else _filtered(step, seeds, part)
+        signals = _signals(edge, seeds, part)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "There is a performance drop")  # torch takes some units in turn
             found.append(torch.func.vmap(down)(signals)[:, 0])
     return torch.cat(found)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What comes down to a layer's output, or to the input's pixels: (units, ...), or (C, H, W).
+
+    `through` names the layers that it came through since the step before, the uppermost first.
+    """
+
+    layer: str
+    signal: Tensor
+    through: list[str]
+
+
+def descend(
+    model: nn.Module, image: Tensor, layer: str, unit: int, select: Select = "map", rectify: bool = False
+) -> list[Step]:
+    """Follow the projection of one unit down: the signal at each layer that every way to the pixels meets.
+
+    The first step is the seed, the unit's map with all others zero; the last, at "input", is what `project`
+    gives of the unit, bit for bit. Between them, in a chain of layers, is the output of each; the branches
+    of a block or a skip connection are left out, and what stands where they part and meet is there.
+    Arguments and errors are those of `project`.
+    """
+    x = image.detach()[None].clone().requires_grad_()
+    top, edge, names = _run_up_to(model, x, layer)
+    _checked(layer, [unit], top.shape[1])
+    attach(edge, names, rectify)
+    seeds = seed(top, select)
+
+    order, met = _order(edge.node)
+    found: dict[Node, Tensor] = {edge.node: _alone(seeds, [unit])[0]}
+    for node in met:
+        if node in names and node is not edge.node:
+            node.register_prehook(lambda above, node=node: _kept(found, node, above))
+    last = torch.autograd.grad(_start(edge), x, _signals(edge, seeds, [unit])[0])[0]
+
+    steps, through = [], []
+    for node in order:
+        if node in found:
+            steps.append(Step(layer if node is edge.node else names[node], found[node][0], through))
+            through = []
+        if node in names:
+            through.append(names[node])
+    return [*steps, Step("input", last[0], through)]
+
+
+def _kept(found: dict[Node, Tensor], node: Node, above: Sequence[Tensor | None]) -> None:
+    """Keep what comes down to a step, where it is one signal."""
+    signals = [signal for signal in above if signal is not None]
+    if len(signals) == 1:
+        found[node] = signals[0].clone()
+
+
+def _order(top: Node) -> tuple[list[Node], list[Node]]:
+    """The steps from `top` down, each after all those above it, and which of them every way down meets."""
+    lower: dict[Node, list[Node]] = {}
+    todo = [top]
+    while todo:
+        node = todo.pop()
+        if node not in lower:
+            lower[node] = below(node)
+            todo += lower[node]
+    ways = Counter([top, *(node for nodes in lower.values() for node in nodes)])  # that lead to a step
+    waiting = Counter(ways)
+    order, met, ready, under_way = [], [], [top], 1
+    while ready:
+        node = ready.pop()
+        order.append(node)
+        if under_way == ways[node]:  # every way that is under way ends here
+            met.append(node)
+        under_way += len(lower[node]) - ways[node]
+        for other in lower[node]:
+            waiting[other] -= 1
+            if not waiting[other]:
+                ready.append(other)
+    return order, met
+
+
+def _start(edge: GradientEdge) -> GradientEdge:
+    """Where `_signals` enter autograd's graph."""
+    step = _last_convolution(edge)
+    return edge if step is None else GradientEdge(*step.next_functions[0])
+
+
+def _signals(edge: GradientEdge, seeds: Tensor, units: list[int]) -> Tensor:
+    """What goes down from `_start` of each unit: (units, 1, channels, ...)."""
+    step = _last_convolution(edge)
+    return _alone(seeds, units) if step is None else _filtered(step, seeds, units)
 
 
 def _alone(seeds: Tensor, units: list[int]) -> Tensor:

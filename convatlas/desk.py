@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from convatlas.files import Npz, read_json
 from convatlas.montage import EDGE, GAP, Tile, assemble
-from convatlas.names import choose_layers
+from convatlas.names import choose_layers, listed, seen_as
 from convatlas.pictures import brightness
 from convatlas.plates import Bar, caption_height, montage_plate
 from convatlas.scales import Scale, Scales
@@ -37,6 +37,7 @@ class Plate:
     caption: str
     alt: str
     figure: Figure = field(repr=False)
+    cells: dict[str, Any] | None = None  # where its tiles lie, of a plate that pages take apart
 
     def described(self, pdf: bool) -> dict[str, Any]:
         """Its entry in figures/plates.json, from which the pages are made."""
@@ -51,7 +52,7 @@ class Plate:
             "width": round(width),
             "height": round(height),
             "caption_height": caption_height(self.caption, round(width)),
-        }
+        } | ({"cells": self.cells} if self.cells else {})
 
 
 class Desk:
@@ -158,13 +159,7 @@ class Desk:
 
     def seen_as(self, image: dict[str, Any], between: str) -> str:
         """An image's name, its class and the network's prediction."""
-        parts = [image["name"]]
-        if image["label"] is not None:  # of the data set, whose classes need not be the network's
-            parts.append(f"true {self.network['dataset_classes'][image['label']]}")
-        if image["prediction"] is not None:
-            predicted = self.network["classes"][image["prediction"]]
-            parts.append(f"predicted {predicted} ({100 * image['probability']:.1f} %)")
-        return between.join(parts)
+        return seen_as(image, self.network, between)
 
     def caption(self, text: str) -> str:
         """Number a plate and say whose it is."""
@@ -243,10 +238,6 @@ def chunks(units: Sequence[Item], size: int = COLUMNS) -> list[Sequence[Item]]:
 def fitting(side: int) -> int:
     """How many tiles of `side` pixels a line holds."""
     return max(4, min(COLUMNS, WIDTH // (max(side, EDGE) + GAP)))
-
-
-def listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:]))) or "none"
 
 
 def span(units: Sequence[int]) -> str:

@@ -11,6 +11,8 @@ LOWEST = 5.0
 WIDEST = 84.0
 BETWEEN = 34.0  # room for the arrow between two blocks
 ABOVE, BELOW, LINE = 26.0, 16.0, 15.0
+LEVEL = 16.0  # between connections that skip stages, one above the other
+LABEL = 22.0  # above a block, for its shape
 STAGES = 16  # of one shape each, above which a network is drawn by its modules
 MOST = 20  # stages at most that modules are parted into
 NAMES = 8  # names under a block at most
@@ -36,24 +38,50 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Skip:
+    """A connection past other stages: from the top of one block, above all others, down to a later one."""
+
+    start: Block
+    end: Block
+    y: float
+
+    @property
+    def line(self) -> str:
+        """Its path in SVG's terms, up to where the arrow's head begins."""
+        left, right = self.start, self.end
+        return (
+            f"M{left.middle:.1f} {left.y - LABEL:.1f}V{self.y + 6:.1f}q0 -6 6 -6"
+            f"H{right.middle - 6:.1f}q6 0 6 6V{right.y - LABEL - 5:.1f}"
+        )
+
+    @property
+    def head(self) -> str:
+        return f"M{self.end.middle - 3.5:.1f} {self.end.y - LABEL - 6:.1f}l3.5 6 3.5 -6z"
+
+
+@dataclass(frozen=True)
 class Drawing:
-    """Blocks on a canvas; a template makes SVG of it."""
+    """Blocks and connections on a canvas; a template makes SVG of it."""
 
     width: float
     height: float
     axis: float
     blocks: list[Block]
+    skips: list[Skip]
 
 
 def draw(layers: list[dict[str, Any]]) -> Drawing:
     """Lay out the called layers of layers.json as stages, from the input at the left to the output."""
     called = [layer for layer in layers if layer["called"]]
     stages = [(called[0]["input_shape"], [("input", ["input"])], "input")]
-    for members in _stages(called):
+    parts = _stages(called)
+    skipping = _skipping(parts)
+    for members in parts:
         names = _named([layer["name"] for layer in members], [layer["name"] for layer in called])
         stages.append((members[-1]["output_shape"], names, members[0]["kind"]))
     most = max(size(shape) for shape, *_ in stages)
-    axis = ABOVE + HIGHEST / 2
+    top = ABOVE + LEVEL * len(skipping)
+    axis = top + HIGHEST / 2
     blocks, x = [], 4.0
     for shape, names, kind in stages:
         height = max(LOWEST, HIGHEST * size(shape) / most)
@@ -64,7 +92,36 @@ def draw(layers: list[dict[str, Any]]) -> Drawing:
         blocks.append(Block(left, axis - height / 2, width, height, words(shape), names, kind))
         x += room + BETWEEN
     tallest = max(len(block.layers) for block in blocks)
-    return Drawing(x - BETWEEN + 4, ABOVE + HIGHEST + BELOW + LINE * tallest + 4, axis, blocks)
+    # The longest lies highest, so that nested ones don't cross.
+    skips = [Skip(blocks[a], blocks[b], 4 + LEVEL * n) for n, (a, b) in enumerate(skipping)]
+    return Drawing(x - BETWEEN + 4, top + HIGHEST + BELOW + LINE * tallest + 4, axis, blocks, skips)
+
+
+def _skipping(stages: list[list[dict[str, Any]]]) -> list[tuple[int, int]]:
+    """Which stage is computed from one before its neighbour, counted from 1, the longest way first.
+
+    0 is the input. Layers that come to a stage by several ways are one connection.
+    """
+    place = {layer["name"]: n for n, stage in enumerate(stages, 1) for layer in stage}
+    ways = {
+        (place.get(source, 0), place[layer["name"]])
+        for stage in stages
+        for layer in stage
+        for source in layer.get("inputs") or []
+    }
+    return sorted((way for way in ways if way[1] - way[0] > 1), key=lambda way: (way[0] - way[1], way))
+
+
+def stages(layers: list[dict[str, Any]]) -> dict[str, str]:
+    """The stage of each called layer, under the name of its modules: `layer2`, or `maxpool to layer1`."""
+    called = [layer for layer in layers if layer["called"]]
+    every = [layer["name"] for layer in called]
+    found: dict[str, str] = {}
+    for members in _stages(called):
+        names = [layer["name"] for layer in members]
+        modules = [_module(run, every) for run in _runs(names, lambda name: _path(name)[0])]
+        found |= dict.fromkeys(names, " to ".join(dict.fromkeys([modules[0], modules[-1]])))
+    return found
 
 
 def _stages(layers: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -132,7 +189,12 @@ def _named(layers: list[str], every: list[str]) -> list[tuple[str, list[str]]]:
 
 
 def _together(layers: list[str], every: list[str]) -> str:
-    """One name for layers: their module's, with the parts of it that they are where it has others."""
+    """One name for layers: a single one's own, or their module's."""
+    return layers[0] if len(layers) == 1 else f"{_module(layers, every)}: {len(layers)} layers"
+
+
+def _module(layers: list[str], every: list[str]) -> str:
+    """The module of layers that lie in one, with the parts of it that they are where it has others."""
     if len(layers) == 1:
         return layers[0]
     module = _shared(layers)
@@ -140,7 +202,7 @@ def _together(layers: list[str], every: list[str]) -> str:
     parts = [part for layer in layers for part in _path(layer)[len(module) : len(module) + 1]]
     if parts and sum(_path(layer)[: len(module)] == module for layer in every) > len(layers):
         name = f"{name}.{parts[0]}–{parts[-1]}"
-    return f"{name}: {len(layers)} layers"
+    return name
 
 
 def size(shape: list[int]) -> int:

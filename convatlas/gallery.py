@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import jinja2
 import yaml
 
 from convatlas.files import whole
-from convatlas.pages import KINDS, Atlas, Sheet
+from convatlas.pages import KINDS, Atlas, Sheet, browser, classical, datasets, digits, layers, primer, share
 from convatlas.pages.network import Page
+from convatlas.pages.notes import rendered
 
 SITE = Path(__file__).resolve().parent.parent / "workflow/site"
 
@@ -28,6 +30,8 @@ def build(
     """
     atlas = read(results, data, names, config)
     sheets = list(sheets_of(atlas, run))
+    published = {place for sheet in sheets for place in sheet.files}
+    preview = share.preview(atlas)
     shared = {
         "title": config["title"],
         "pages": atlas.pages,
@@ -36,6 +40,8 @@ def build(
         "run_id": run_id(config, atlas.pages),
         "config": config,
         "sheets": sheets,
+        "places": {page.name: layers.places(page) for page in atlas.pages},
+        "preview": preview,
     }
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(SITE / "templates"),
@@ -44,15 +50,21 @@ def build(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    templates.filters["numbers"] = partial(share.linked, published=published)
     with whole(output) as site:
         shutil.copytree(SITE / "static", site / "static")
+        (site / ".nojekyll").touch()  # GitHub Pages would leave out names that start with _
+        if preview:
+            (site / "preview.jpg").write_bytes(preview.picture)
         for sheet in sheets:
             for place, source in sheet.files.items():
                 _copy(source, site / place)
-            path = site / sheet.address
-            path.parent.mkdir(parents=True, exist_ok=True)
             values = shared | {"here": sheet.address, "root": sheet.root} | sheet.values
-            path.write_text(templates.get_template(f"{sheet.template}.j2").render(values), encoding="utf-8")
+            page = templates.get_template(f"{sheet.template}.j2").render(values)
+            for place, text in (sheet.written | {sheet.address: page}).items():
+                path = site / place
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(text.encode() if isinstance(text, str) else text)
 
 
 def read(results: Path, data: Path, names: list[str], config: dict[str, Any]) -> Atlas:
@@ -60,20 +72,25 @@ def read(results: Path, data: Path, names: list[str], config: dict[str, Any]) ->
     pages = []
     for name in names:
         views = config["networks"][name]["views"]
-        pages.append(Page.read(results, data, name, views["deconv"]["rectify"], views.get("road")))
+        notes = config["networks"][name].get("notes")
+        pages.append(Page.read(results, data, name, views["deconv"]["rectify"], views.get("road"), notes))
     datasets = {page.network["dataset"]: page.dataset for page in pages if page.dataset}
     return Atlas(results, data, config, pages, datasets)
 
 
 def sheets_of(atlas: Atlas, run: dict[str, Any]) -> Iterator[Sheet]:
     """Every page of the site, in the order in which they are named on each."""
-    yield Sheet("index.html", "index.html", "Contents")
+    noted = {"notes": rendered(atlas.config.get("notes", ""), "")}
+    yield Sheet("index.html", "index.html", "Contents", noted)
     for page in atlas.pages:
-        figures = {f"plates/{page.name}": atlas.results / page.name / "figures"}
-        address = f"networks/{page.name}.html"
-        yield Sheet(address, "network.html", page.name, {"page": page}, "Networks", figures)
+        yield from layers.sheets(atlas, page)
+    yield from browser.sheets(atlas)
+    yield from classical.sheets(atlas)
     if any(page.masks for page in atlas.pages):
         yield Sheet("masks.html", "masks.html", "Where the mask appears", group="Across networks")
+    yield from digits.sheets(atlas)
+    yield from datasets.sheets(atlas)
+    yield from primer.sheets(atlas)
     text = yaml.safe_dump(json.loads(json.dumps(atlas.config)), sort_keys=False, allow_unicode=True)
     values = {"run": run, "config_text": text}
     yield Sheet("provenance.html", "provenance.html", "Provenance", values, group="About")

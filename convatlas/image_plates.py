@@ -1,12 +1,12 @@
 """Plates of one image: what caused its activations, and what its maps resemble."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 
-from convatlas.classical import FEATURES
 from convatlas.desk import (
     Array,
     Desk,
@@ -21,10 +21,12 @@ from convatlas.desk import (
     listed,
     tile,
 )
+from convatlas.features import WORDS
 from convatlas.montage import EDGE, Tile
 from convatlas.scales import Scale, Scales
 
-LARGE = 10_000_000  # values of projections on one plate, which make some 3 MB
+LARGE = 5_000_000  # values of an image's projections that are drawn, which make some 3 MB
+FEWEST = 2  # units of a layer, however large
 LIKE = 7  # maps beside each classical feature
 WIDE = 168  # pixels of a tile that has a layer's name over it, at least
 BEYOND = "One value in a hundred lies beyond the ends and is drawn as they are."
@@ -32,40 +34,48 @@ NEAR = 0.005  # what two layers' correlations of one unit differ by, where both 
 
 
 def deconv(desk: Desk, image: dict[str, Any]) -> Iterator[Plate]:
-    """Every projection of one image, on as many plates as keep each of a size to be opened."""
+    """The projections of one image, on as many plates as keep each of a size to be opened.
+
+    Of a large input not all units are drawn: the first of each layer, which together have LARGE values.
+    """
     projections = desk.projections[image["name"]]
-    scales = _projection_scales(desk, image["name"])
+    scales = projection_scales(desk, [image["name"]])
+    sizes = {key: projections[key].shape for key in keys_of(projections)}
+    share = LARGE / max(LARGE, sum(map(math.prod, sizes.values())))
+    drawn = {key: max(min(FEWEST, shape[0]), int(shape[0] * share)) for key, shape in sizes.items()}
     parts: list[list[str]] = []
     room = 0
-    for _, group in groupby(_keys(projections), key=lambda key: key.partition("@")[0]):
+    for _, group in groupby(sizes, key=lambda key: key.partition("@")[0]):
         keys = list(group)
-        size = sum(projections[key].size for key in keys)
+        size = sum(drawn[key] * math.prod(sizes[key][1:]) for key in keys)
         if size > room:
             parts.append([])
             room = LARGE
         parts[-1] += keys
         room -= size
     for number, keys in enumerate(parts, 1):
-        yield _deconv(desk, image, scales, keys, f"+{number}" if number > 1 else "")
+        given = {key: drawn[key] for key in keys}
+        yield _deconv(desk, image, scales, given, f"+{number}" if number > 1 else "")
 
 
-def _deconv(desk: Desk, image: dict[str, Any], scales: Scales, keys: list[str], part: str) -> Plate:
-    """One plate of an image's projections: a group of lines for each layer and selection."""
-    projections = desk.projections[image["name"]]
+def _deconv(desk: Desk, image: dict[str, Any], scales: Scales, drawn: dict[str, int], part: str) -> Plate:
+    """One plate of an image's projections: a group of lines for each key, of so many units."""
+    projections, keys = desk.projections[image["name"]], list(drawn)
     lines: list[Line] = []
     labels, bars = [], []
     for key in keys:
         layer, _, select = key.partition("@")
-        array, units = projections[key], _units(projections, layer)
-        dead, first = _dead(desk, image, layer), len(lines)
+        array, units = projections[key][: drawn[key]], units_of(projections, layer)
+        dead, first = dead_units(desk, image, layer), len(lines)
         for n, some in enumerate(chunks(range(len(array)), fitting(max(array.shape[2:])))):
             head = desk.input(image) if not lines else None
-            tiles = [_projection(scales, key, array[i], units[i], units[i] in dead) for i in some]
+            tiles = [projection(scales, key, array[i], units[i], units[i] in dead) for i in some]
             lines.append([head, *tiles])
             labels.append(f"{layer}\n{'strongest location' if select else 'whole map'}" if n == 0 else "")
         bars.append(bar(scales, key, first, len(lines) - 1, "projection"))
     layers = _layers(keys)
-    dead_ones = sum(len(set(_units(projections, n)) & _dead(desk, image, n)) for n in layers)
+    shown = {layer: units_of(projections, layer)[: drawn[key]] for layer, key in layers.items()}
+    dead_ones = sum(len(set(shown[layer]) & dead_units(desk, image, layer)) for layer in layers)
     fewer = [layer for layer in layers if f"{layer}@units" in projections]
     text = (
         f"What caused each activation of {listed(list(layers))} on {desk.seen_as(image, ', ')}: the "
@@ -74,6 +84,9 @@ def _deconv(desk: Desk, image: dict[str, Any], scales: Scales, keys: list[str], 
     )
     if fewer:
         text += f" Of {listed(fewer)} the units that answer the image most, the strongest first."
+    if any(drawn[key] < len(projections[key]) for key in keys):
+        most = listed([str(count) for count in sorted(set(drawn.values()))])
+        text += f" For its size the plate has but the first {most} of each layer's units."
     if dead_ones:
         text += (
             f" Units dead on this image ({dead_ones}) are crossed: nowhere positive, so projected to nothing."
@@ -85,19 +98,19 @@ def _deconv(desk: Desk, image: dict[str, Any], scales: Scales, keys: list[str], 
 def cover(desk: Desk, images: Sequence[dict[str, Any]]) -> Plate:
     """Each image, and below it what caused the strongest activation of the deepest projected layer."""
     names = [image["name"] for image in images]
-    layer, key = list(_layers(_keys(desk.projections[names[0]])).items())[-1]
+    layer, key = list(_layers(keys_of(desk.projections[names[0]])).items())[-1]
     tops, caused = [], []
     for name in names:
-        units = _units(desk.projections[name], layer)
+        units = units_of(desk.projections[name], layer)
         output = desk.activations[name][layer]
         most = output.reshape(len(output), -1).max(1)[units]
         tops.append(units[int(most.argmax())])
         caused.append(desk.projections[name][key][int(most.argmax())])
     colour = len(caused[0]) == 3
-    bulk = [_most(array) for array in caused] if colour else caused
+    bulk = [bulk_of(array) for array in caused] if colour else caused
     scales = Scales("per_layer", {key: bulk}, signed=True, in_colour=colour)
     tiles: Line = [
-        _projection(scales, key, values, unit, unit in _dead(desk, image, layer))
+        projection(scales, key, values, unit, unit in dead_units(desk, image, layer))
         for image, values, unit in zip(images, caused, tops, strict=True)
     ]
     lines: list[Line] = [[desk.input(image, image["name"]) for image in images], tiles]
@@ -117,11 +130,11 @@ def classical(desk: Desk, image: dict[str, Any]) -> Plate:
     found = desk.classical[image["name"]]
     lines: list[Line] = [[desk.input(image)]]
     labels = [""]
-    for name, feature in FEATURES.items():
+    for name, words in WORDS.items():
         values = found[name]
         scale = Scale(0.0, 1.0, "gray") if name in ("brightness", "erosion", "dilation") else Scale.of(values)
         lines.append([Tile(values, scale), *_likest(desk, image["name"], name)])
-        labels.append(feature.words.replace(" (", "\n("))
+        labels.append(words.replace(" (", "\n("))
     edge = desk.side * -(-WIDE // desk.side)
     text = (
         f"Classical features of {desk.seen_as(image, ', ')}, and beside each the maps of this network that "
@@ -155,24 +168,24 @@ def _likest(desk: Desk, image: str, feature: str) -> list[Tile]:
     return tiles
 
 
-def _projection(scales: Scales, key: str, values: Array, unit: int, dead: bool) -> Tile:
+def projection(scales: Scales, key: str, values: Array, unit: int, dead: bool) -> Tile:
     """The tile of one projection (C, H, W), signed: one channel in colours, or three as RGB about grey."""
     if dead:
         return Tile(values[0], scales.of(key), str(unit), "dead", crossed=True)
     return in_colour(scales, key, values, unit) if scales.in_colour else tile(scales, key, values[0], unit)
 
 
-def _projection_scales(desk: Desk, image: str) -> Scales:
-    """The scales of an image's projections; where all share one, so do all images."""
-    of_images = list(desk.projections) if desk.views["scale"] == "shared" else [image]
-    keys = _keys(desk.projections[image])
-    colour = desk.projections[image][keys[0]].shape[1] == 3
-    ends = _most if colour else ends_of
+def projection_scales(desk: Desk, images: Sequence[str]) -> Scales:
+    """The scales of the projections of these images together; where all share one, of all images."""
+    of_images = list(desk.projections) if desk.views["scale"] == "shared" else images
+    keys = keys_of(desk.projections[images[0]])
+    colour = desk.projections[images[0]][keys[0]].shape[1] == 3
+    ends = bulk_of if colour else ends_of
     layers = {key: [ends(desk.projections[name][key]) for name in of_images] for key in keys}
     return Scales(desk.views["scale"], layers, signed=True, in_colour=colour)
 
 
-def _most(array: Array) -> Array:
+def bulk_of(array: Array) -> Array:
     """The ends between which 99 % of the values lie that are not zero: a few beyond would grey all others."""
     there = np.abs(array[array != 0])
     end = np.percentile(there, 99) if there.size else 0.0
@@ -191,13 +204,13 @@ def _words_of(desk: Desk, scales: Scales, keys: list[str]) -> str:
     return words
 
 
-def _dead(desk: Desk, image: dict[str, Any], layer: str) -> set[int]:
+def dead_units(desk: Desk, image: dict[str, Any], layer: str) -> set[int]:
     """The units of a layer that are nowhere positive on an image."""
     output = desk.activations[image["name"]][layer]
     return set(np.flatnonzero(output.reshape(len(output), -1).max(1) <= 0).tolist())
 
 
-def _keys(projections: Mapping[str, Array]) -> list[str]:
+def keys_of(projections: Mapping[str, Array]) -> list[str]:
     """The keys of an image's projections, those apart that number the units."""
     return [key for key in projections if not key.endswith("@units")]
 
@@ -210,7 +223,7 @@ def _layers(keys: Sequence[str]) -> dict[str, str]:
     return layers
 
 
-def _units(projections: Mapping[str, Array], layer: str) -> list[int]:
+def units_of(projections: Mapping[str, Array], layer: str) -> list[int]:
     """The numbers of a layer's projected units, in the order in which they are kept."""
     if f"{layer}@units" in projections:
         return projections[f"{layer}@units"].tolist()

@@ -10,11 +10,10 @@ import numpy as np
 from scipy.signal import convolve2d
 from skimage.filters import gabor_kernel
 
+from convatlas.sobel import SOBEL_DOWN, SOBEL_UP, SOBEL_X
+
 ALIKE = 0.75  # of channels' kernels; in pure noise fewer than 1 in 20 filters, even of 3 × 3, reach it
 
-SOBEL_X = np.array([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])
-SOBEL_DOWN = np.array([[-2.0, -1, 0], [-1, 0, 1], [0, 1, 2]])  # rises to the lower right
-SOBEL_UP = SOBEL_DOWN[::-1]  # rises to the upper right
 SCHARR_X = np.array([[-3.0, 0, 3], [-10, 0, 10], [-3, 0, 3]])
 LAPLACIAN = np.array([[0.0, -1, 0], [-1, 4, -1], [0, -1, 0]])  # scikit-image's sign
 

@@ -52,10 +52,11 @@ class Tile:
 
 @dataclass(frozen=True)
 class Montage:
-    """Pixels (H, W, 3) uint8, and where each line of tiles lies: its top and bottom row of pixels."""
+    """Pixels (H, W, 3) uint8, and where tiles lie: each line's top and bottom row, each column's left."""
 
     pixels: np.ndarray
     lines: list[tuple[int, int]]
+    lefts: list[int]
 
 
 def assemble(
@@ -93,12 +94,12 @@ def assemble(
             tallest = max(tallest, tall)
         spans.append((top, top + tallest))
         top += edge + gap
-    return Montage(_written(canvas, words, crosses), spans)
+    return Montage(_written(canvas, words, crosses), spans, lefts[:-1])
 
 
 def _words(tile: Tile, left: int, top: int, wide: int, room: int) -> list[Word]:
     """What is printed above a tile, and where."""
-    number, note = _fitted(tile.number, room), _fitted(tile.note, room)
+    number, note = fitted(tile.number, room), fitted(tile.note, room)
     # Over a small tile the mark goes on past its edge rather than over the number.
     right = max(left + wide, left + text_width(f"{number} {tile.mark}")) if tile.mark else 0
     return [
@@ -108,11 +109,11 @@ def _words(tile: Tile, left: int, top: int, wide: int, room: int) -> list[Word]:
     ]
 
 
-def _fitted(text: str, room: int) -> str:
-    """Leave out of the middle what does not fit `room` pixels."""
+def fitted(text: str, room: int, size: float = NUMBER) -> str:
+    """Leave out of the middle what does not fit `room` pixels, in a font `size` pixels high."""
     keep = len(text)
     short = text
-    while keep > 2 and text_width(short) > room:
+    while keep > 2 and text_width(short, size) > room:
         keep -= 1
         short = f"{text[: keep - keep // 2]}…{text[-(keep // 2) :]}"
     return short

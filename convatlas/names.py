@@ -47,6 +47,29 @@ def image_names(images: dict[str, Any]) -> list[str]:
     return names
 
 
+def seen_as(image: dict[str, Any], network: dict[str, Any], between: str) -> str:
+    """An image's name, its class and the network's prediction, from images.json and network.json."""
+    parts = [image["name"]]
+    if image["label"] is not None:  # of the data set, whose classes need not be the network's
+        parts.append(f"true {network['dataset_classes'][image['label']]}")
+    if image["prediction"] is not None:
+        predicted = network["classes"][image["prediction"]]
+        parts.append(f"predicted {predicted} ({100 * image['probability']:.1f} %)")
+    return between.join(parts)
+
+
+def called(images: Sequence[dict[str, Any]], network: dict[str, Any]) -> str:
+    """What images are called together, by their classes: "the digits 0, 1 and 5", or "cat and dog"."""
+    classes = [network["dataset_classes"][image["label"]] for image in images]
+    digits = "the digit " if len(classes) == 1 else "the digits "
+    return (digits if all(name.isdigit() for name in classes) else "") + listed(classes)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Join names as in a sentence."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:]))) or "none"
+
+
 def test_indices(images: dict[str, Any]) -> list[int]:
     """Give the test images asked for by number, `first` and `indices`, each once."""
     return list(dict.fromkeys([*range(images.get("first", 0)), *images.get("indices", [])]))

@@ -1,16 +1,22 @@
 """Project a network's activations back to the pixels that caused them, through a deconvnet."""
 
 import argparse
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from convatlas import cli, networks
-from convatlas.deconvnet import project
-from convatlas.files import Npz, npz_writer, read_json, whole
-from convatlas.names import choose_layers
+from convatlas import UserError, cli, networks
+from convatlas.deconvnet import Step, descend, project
+from convatlas.files import Npz, npz_writer, read_json, whole, write_json
+from convatlas.names import choose_layers, nearest
+
+STEPS = 12  # of the way down that are kept each; of more, one for each size of maps
+UNITS = 16  # of a step that are kept, those with the largest values
 
 
 def main(given: argparse.Namespace) -> None:
@@ -20,12 +26,14 @@ def main(given: argparse.Namespace) -> None:
     network, _ = networks.load(output)
     network.to(device)
     layers = _layers(read_json(output / "layers.json"), given)
+    told = _told(output, layers, given)
     with whole(output / "deconv") as folder:
         folder.mkdir()
         for image in read_json(output / "images.json"):
             recorded = Npz(output / f"activations/{image['name']}.npz")
             _project(network, recorded, layers, given.settings, folder / f"{image['name']}.npz")
             cli.log.info("projected %d layers of %s", len(layers), image["name"])
+    _descend(network, output, told, given.settings["rectify"])
 
 
 def _project(
@@ -52,6 +60,78 @@ def strongest(output: np.ndarray, wanted: int | str) -> list[int]:
     return np.argsort(-most, kind="stable")[: int(wanted)].tolist()
 
 
+def _told(output: Path, layers: list[str], given: argparse.Namespace) -> dict[str, Any] | None:
+    """The image, layer and unit to follow: by default the first, the last, and the one that answers most."""
+    wanted, key = given.settings["steps"], f"networks.{given.name}.views.deconv.steps"
+    if wanted is None:
+        return None
+    images = [image["name"] for image in read_json(output / "images.json")]
+    image = wanted.get("image", images[0])
+    if image not in images:
+        raise UserError(f"{key}.image: no image {image!r}; {nearest(image, images)}")
+    if "layer" in wanted:
+        layers = choose_layers(read_json(output / "layers.json"), [wanted["layer"]], f"{key}.layer")
+    if not layers:
+        return None
+    layer = layers[-1]
+    recorded = Npz(output / f"activations/{image}.npz")[layer]
+    unit = wanted.get("unit", strongest(recorded, 1)[0])
+    if unit >= len(recorded):
+        there = f"{layer} has {len(recorded)}, counted from 0"
+        raise UserError(f"{key}.unit: no unit {unit}; {there}")
+    if recorded[unit].max() <= 0:
+        cli.log.warning("unit %d of %s is dead on %s: nothing goes down from it", unit, layer, image)
+    return {"image": image, "layer": layer, "unit": unit}
+
+
+def _descend(network: nn.Module, output: Path, told: dict[str, Any] | None, rectify: bool) -> None:
+    """Write steps/: how the projection of one telling unit comes down, step by step; null for none."""
+    steps: list[Step] = []
+    if told:
+        image = torch.from_numpy(Npz(output / f"activations/{told['image']}.npz")["input"])
+        x = image.to(networks.device_of(network))
+        steps = _fewer(descend(network, x, told["layer"], told["unit"], rectify=rectify))
+        cli.log.info("unit %d of %s on %s, step by step", told["unit"], told["layer"], told["image"])
+    with whole(output / "steps") as folder:
+        folder.mkdir()
+        with npz_writer(folder / "signals.npz") as write:
+            described = [_written(step, write) for step in steps]
+        write_json(folder / "steps.json", told and {**told, "steps": described})
+
+
+def _fewer(steps: list[Step]) -> list[Step]:
+    """Of many steps the uppermost of each size, and the pixels; each came through what is left out above."""
+    if len(steps) <= STEPS:
+        return steps
+    kept: list[Step] = []
+    through: list[str] = []
+    for above, step in zip([None, *steps], steps, strict=False):
+        through = through + step.through
+        if above is None or above.signal.shape != step.signal.shape:
+            kept.append(replace(step, through=through))
+            through = []
+    return kept
+
+
+def _written(step: Step, write: Callable[[str, np.ndarray], None]) -> dict[str, Any]:
+    """Write a step's signal, its strongest units where they are many, and describe the whole of it."""
+    signal = step.signal.cpu().numpy()
+    whole_of = signal.ndim == 1 or step.layer == "input"
+    units = strongest(np.abs(signal), "all" if whole_of else UNITS)
+    write(step.layer, signal[units])
+    if len(units) < len(signal):
+        write(f"{step.layer}@units", np.array(units, np.int32))
+    return {
+        "layer": step.layer,
+        "through": step.through,
+        "shape": list(signal.shape),
+        "low": float(signal.min()),
+        "high": float(signal.max()),
+        "nonzero": int(np.count_nonzero(signal)),
+        "size": signal.size,
+    }
+
+
 def _layers(layers: list[dict], given: argparse.Namespace) -> list[str]:
     """The layers asked for; by default every convolution and pooling layer."""
     if given.settings["layers"] == "all":
@@ -64,7 +144,8 @@ if __name__ == "__main__":
     cli.add_section(
         parser,
         "network",
-        'views.deconv, {"layers": "all", "units": 16, "select": ["map", "peak"], "rectify": false}',
+        'views.deconv, {"layers": "all", "units": 16, "select": ["map", "peak"], "rectify": false, '
+        '"steps": {}}',
         "its folder, results/<network>, where its records are",
     )
     cli.add_compute(parser)

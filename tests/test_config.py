@@ -146,13 +146,20 @@ def test_a_networks_images_win_whole_and_its_views_key_by_key() -> None:
     assert networks["lenet5"]["images"] == {"digits": [4]}
     simple_cnn, lenet5 = networks["simple_cnn"]["views"], networks["lenet5"]["views"]
     assert (simple_cnn["n_images"], simple_cnn["n_filters"]) == (3, 8)
-    assert simple_cnn["deconv"] == {"layers": "all", "units": 16, "rectify": True, "select": ["peak"]}
+    assert simple_cnn["deconv"] == {
+        "layers": "all",
+        "units": 16,
+        "rectify": True,
+        "select": ["peak"],
+        "steps": {},
+    }
     assert (lenet5["n_images"], lenet5["n_filters"]) == (1, 16)
     assert lenet5["deconv"] == {
         "layers": ["pool1", "pool2"],
         "units": 16,
         "rectify": True,
         "select": ["map"],
+        "steps": {},
     }
 
 

@@ -23,8 +23,8 @@ from convatlas.files import write_json, write_npz
 from convatlas.kernels import channel_correlations, colour_words, kernel_matches, random_baseline
 from convatlas.layer_plates import SHORT
 from convatlas.montage import EDGE, GAP, Tile, assemble, text_width
-from convatlas.plates import HEAD, LABEL, Bar, caption_height, chart_plate, montage_plate, save, style
-from convatlas.scales import Scale
+from convatlas.plates import DPI, HEAD, LABEL, Bar, caption_height, chart_plate, montage_plate, save, style
+from convatlas.scales import Scale, colour_table
 
 ROOT = Path(__file__).resolve().parent.parent
 PLANE = (8, 6)  # not square, so that nothing can be turned unnoticed
@@ -484,7 +484,8 @@ def test_dense_plates_are_small(tmp_path: Path, show: str) -> None:
     with style():
         plate = next(p for p in figures.draw(wide(2048, 7).write(tmp_path), "own", views) if p.kind == show)
         save(plate.figure, tmp_path / plate.file, False)
-        boxes = [text.get_window_extent() for text in plate.figure.texts[:-1]]
+        labels = [text for text in plate.figure.texts if text.get_ha() == "right"]
+        boxes = [label.get_window_extent() for label in labels]
     said = plate.described(False)
     assert (tmp_path / plate.file).stat().st_size < 1_000_000
     assert max(said["width"], said["height"]) < 4096
@@ -809,6 +810,24 @@ def test_projections_that_are_too_large_for_one_plate_have_several(
     assert ["activation of conv1 on" in plate.caption for plate in plates] == [True, False] * 2
 
 
+@pytest.mark.parametrize(("large", "units"), [(1, (2, 2)), (3312, (2, 9)), (6624, (5, 18))])
+def test_of_projections_that_are_large_the_first_units_are_drawn(
+    draw: Draw, monkeypatch: pytest.MonkeyPatch, large: int, units: tuple[int, int]
+) -> None:
+    """Twice 5 and 18 projections of 3 x 8 x 6 values; of conv1 the units are numbered otherwise."""
+    monkeypatch.setattr(image_plates, "LARGE", large)
+    results = made()
+    for projections in results.projections.values():
+        projections["conv1@units"] = np.array([4, 3, 0, 1, 2])
+    if large == 1:
+        monkeypatch.setattr(image_plates, "groupby", lambda keys, key: [("", keys)])  # on one plate
+    plate = draw(results)["deconv", "first"]
+    found = [unit for label, unit, _ in plate.tiles if label.startswith("conv1\nwhole")]
+    assert found == [4, 3, 0, 1, 2][: units[0]]
+    assert len([unit for label, unit, _ in plate.tiles if label.startswith("pool\nstrong")]) == units[1]
+    assert ("For its size" in plate.plate.caption) == (units != (5, 18))
+
+
 def test_the_cover_crosses_no_unit_that_is_alive(draw: Draw) -> None:
     """Its projection may be zero all the same."""
     results = made()
@@ -910,10 +929,15 @@ def test_the_colour_bar_prints_its_ends(
     scale: Scale, given: tuple[str, str] | None, texts: list[str]
 ) -> None:
     montage = assemble([[Tile(np.zeros((9, 7, 3)))]])
-    (axes,) = montage_plate(montage, ["one"], [Bar(0, 0, scale, "weight", given)], "A caption.").axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == texts
-    assert axes.get_ylim() == (scale.low, scale.high)
-    assert axes.get_title("left") == "weight"
+    figure = montage_plate(montage, ["one"], [Bar(0, 0, scale, "weight", given)], "A caption.")
+    words = {text.get_text(): text.get_position()[1] for text in figure.texts[1:-1]}
+    assert list(words) == [*texts, "weight"]
+    steps = figure.images[1].pixels
+    table = colour_table(scale.colours)
+    np.testing.assert_array_equal(steps[[0, -1]][:, 0], [table[255], table[0]])
+    height = round(figure.get_size_inches()[1] * DPI)
+    ends = np.array([words[texts[0]], words[texts[-1]]]) * height
+    np.testing.assert_allclose(ends, [figure.images[1].oy, figure.images[1].oy + len(steps)])
 
 
 @pytest.mark.parametrize("height", range(720, 740))

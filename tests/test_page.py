@@ -114,7 +114,7 @@ def test_each_layer_has_its_plates(browser: Browser, site: Path) -> None:
     ):
         section = page.locator(f"section[aria-labelledby='layer-{layer}']")
         assert section.locator("figure.plate").count() == (3 if layer.startswith("conv") else 1)
-    assert page.locator("section[aria-labelledby='deconv'] figure.plate").count() == 4
+    assert page.locator("section[aria-labelledby='deconv'] figure.plate").count() == 5
     assert "⌊(28 + 2·2 − 1·(5 − 1) − 1) / 1⌋ + 1 = 28" in page.locator("table").first.inner_text()
     page.context.close()
 

@@ -169,7 +169,10 @@ def test_a_lost_file_is_made_again(run: Workspace) -> None:
             kept.rename(lost)
 
 
-@pytest.mark.parametrize("stage", ["data", "train", "record", "classical", "deconv", "figures", "gallery"])
+@pytest.mark.parametrize(
+    "stage",
+    ["data", "examples", "train", "record", "classical", "deconv", "figures", "atlas", "gallery", "publish"],
+)
 def test_the_listed_code_is_what_a_stage_imports(stage: str) -> None:
     """Import a stage's script and compare the library files in sys.modules with the rule's list."""
     program = (
@@ -190,7 +193,7 @@ def test_the_listed_code_is_what_a_stage_imports(stage: str) -> None:
     # networks.py imports the architectures package by name, when it builds one.
     listed = [name.removesuffix(".__init__") for name in listed if "architectures" not in name]
     assert imported.split() == sorted(listed)
-    assert torch == str(stage not in ("data", "figures", "gallery"))
+    assert torch == str(stage not in ("data", "examples", "figures", "atlas", "gallery", "publish"))
 
 
 # Reproducibility and interruption

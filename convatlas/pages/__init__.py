@@ -14,6 +14,8 @@ KINDS = {
     "values": "Values",
     "pairs": "Filters beside their maps",
     "classical": "Classical features",
+    "digits": "Digit by digit",
+    "steps": "Step by step",
     "deconv": "What caused it",
     "curves": "Training curves",
     "confusion": "Confusion matrix",
@@ -38,7 +40,8 @@ class Sheet:
     """One page of the site: where it lies there, the template that makes it, and what of.
 
     `group` is the heading under which the navigation names it, by its `title`; None leaves it out.
-    `files` are copied beside it: each place in the site, and the file or folder that goes there.
+    `files` are copied beside it: each place in the site, and the file or folder that goes there. `written`
+    are texts and the bytes of pictures, by their places, written after them.
     """
 
     address: str
@@ -47,6 +50,7 @@ class Sheet:
     values: dict[str, Any] = field(default_factory=dict)
     group: str | None = None
     files: dict[str, Path] = field(default_factory=dict)
+    written: dict[str, str | bytes] = field(default_factory=dict)
 
     @property
     def root(self) -> str:

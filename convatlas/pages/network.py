@@ -10,6 +10,7 @@ from convatlas.drawing import Drawing, draw
 from convatlas.files import read_json
 from convatlas.names import choose_layers
 from convatlas.pages.findings import emergence, findings
+from convatlas.pages.notes import Notes
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,17 @@ class Page:
     masks: dict[str, Any] | None
     emergence: list[str]
     road: list[str]
+    notes: Notes
 
     @classmethod
     def read(
-        cls, results: Path, data: Path, name: str, rectified: bool, road: list[str | int] | None = None
+        cls,
+        results: Path,
+        data: Path,
+        name: str,
+        rectified: bool,
+        road: list[str | int] | None = None,
+        notes: str | dict[str, Any] | None = None,
     ) -> "Page":
         folder = results / name
         network = read_json(folder / "network.json")
@@ -65,6 +73,7 @@ class Page:
             masks,
             emergence(masks) if masks else [],
             choose_layers(layers, road, f"networks.{name}.views.road") if road else [],
+            Notes.of(notes, layers, f"networks.{name}.notes"),
         )
 
     def of(self, kind: str, subject: str | None = None) -> list[dict[str, Any]]:

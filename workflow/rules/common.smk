@@ -71,6 +71,10 @@ LIBRARY = {
         "__init__ cli datasets/__init__ datasets/download datasets/examples datasets/folders "
         "datasets/mnist datasets/pets datasets/photographs files pictures"
     ).split(),
+    "examples": (
+        "__init__ cli datasets/__init__ datasets/download datasets/examples datasets/folders "
+        "datasets/mnist datasets/pets datasets/photographs files pictures samples"
+    ).split(),
     "train": (
         "__init__ architectures/__init__ augmentation checkpoint classes cli datasets/__init__ "
         "datasets/cache datasets/download datasets/examples datasets/folders datasets/mnist datasets/pets "
@@ -87,8 +91,8 @@ LIBRARY = {
         "networks pictures preprocessing sources"
     ).split(),
     "classical": (
-        "__init__ activations architectures/__init__ calls classical cli factories files kernels names "
-        "networks pictures preprocessing sources"
+        "__init__ activations architectures/__init__ calls classical cli factories features files kernels "
+        "names networks pictures preprocessing sobel sources"
     ).split(),
     "masks": (
         "__init__ architectures/__init__ calls cli datasets/__init__ datasets/cache datasets/download "
@@ -96,13 +100,16 @@ LIBRARY = {
         "files masks metrics names networks pictures preprocessing sources sums"
     ).split(),
     "figures": (
-        "__init__ charts classical cli desk figures files image_plates kernels layer_plates mask_plates montage "
-        "names pictures plates scales"
+        "__init__ charts cli desk digit_plates features figures files image_plates layer_plates mask_plates "
+        "montage names palette pictures plates scales steps_plates"
     ).split(),
+    "atlas": "__init__ cli drawing files layer_sprites names pictures sprites".split(),
+    "publish": "__init__ cli files markup names publish".split(),
     "gallery": (
-        "__init__ blocks cli datasets/__init__ datasets/download datasets/examples datasets/folders datasets/mnist "
-        "datasets/pets datasets/photographs drawing files gallery layered names pages/__init__ pages/findings "
-        "pages/network pictures"
+        "__init__ blocks cli datasets/__init__ datasets/download datasets/examples datasets/folders "
+        "datasets/mnist datasets/pets datasets/photographs drawing files gallery layered names "
+        "pages/__init__ pages/browser pages/classical pages/datasets pages/digits pages/explorer pages/findings "
+        "pages/layers pages/network pages/notes pages/primer pages/share pages/window pictures scales sobel"
     ).split(),
 }
 

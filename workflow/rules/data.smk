@@ -92,3 +92,19 @@ rule folder:
         settings=dataset_settings,
     shell:
         MAKE_DATA
+
+
+# A few images of each class, small, for the data set's page. No network is called _datasets.
+rule examples:
+    input:
+        code=code("examples"),
+        data=lambda wildcards: data_of(wildcards.dataset),
+    output:
+        examples=directory("results/_datasets/{dataset}"),
+    log:
+        "logs/{dataset}/examples.log",
+    benchmark:
+        "logs/{dataset}/examples.tsv"
+    shell:
+        "python scripts/examples.py --name {wildcards.dataset} --data data/{wildcards.dataset}"
+        " --output results/_datasets/{wildcards.dataset} 2>&1 | tee {log:q}"

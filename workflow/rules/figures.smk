@@ -1,6 +1,17 @@
 # The plates of a network. No torch here.
 
 
+def described(wildcards):
+    """A plate's kind, in words, and what it is called in Snakemake's report, by its entry in plates.json."""
+    from convatlas.files import read_json
+    from convatlas.pages import KINDS
+
+    plates = read_json(f"results/{wildcards.network}/figures/plates.json")
+    number = next(n for n, plate in enumerate(plates) if plate["file"] == f"{wildcards.plate}.png")
+    subject = plates[number]["subject"] or wildcards.network
+    return KINDS[plates[number]["kind"]], f"{number + 1:03d}, {subject}"
+
+
 rule figures:
     input:
         code=code("figures"),
@@ -13,9 +24,18 @@ rule figures:
         activations="results/{network}/activations",
         classical="results/{network}/classical",
         deconv="results/{network}/deconv",
+        steps="results/{network}/steps",
         masks=lambda wildcards: masks_of(wildcards.network),
     output:
-        figures=directory("results/{network}/figures"),
+        figures=report(
+            directory("results/{network}/figures"),
+            patterns=["{plate}.png"],
+            caption="../report/plate.rst",
+            category="{network}",
+            subcategory=lambda wildcards: described(wildcards)[0],
+            # One label alone: of several with two values each the report expects every combination.
+            labels=lambda wildcards: {"plate": described(wildcards)[1]},
+        ),
     log:
         "logs/{network}/figures.log",
     benchmark:

@@ -11,7 +11,9 @@ RESULTS = [
     "activations",
     "classical",
     "deconv",
+    "steps",
     "figures",
+    "atlas",
 ]
 
 
@@ -21,7 +23,8 @@ def of_networks(*files):
     return expand("results/{network}/{file}", network=config["networks"], file=files) + masks
 
 
-PAGES = ["index", "provenance"] + ["masks"] * any(map(has_masks, config["networks"]))
+PAGES = ["index", "classical", "compare", "primer", "provenance"]
+PAGES += ["masks"] * any(map(has_masks, config["networks"]))
 
 
 rule gallery:
@@ -30,9 +33,11 @@ rule gallery:
         site=sorted(str(path) for path in Path("workflow/site").rglob("*.*")),
         data=data_of(*config["datasets"]),
         results=of_networks(*RESULTS),
+        examples=expand("results/_datasets/{dataset}", dataset=config["datasets"]),
     output:
         pages=expand("reports/gallery/{page}.html", page=PAGES),
         networks=expand("reports/gallery/networks/{network}.html", network=config["networks"]),
+        datasets=expand("reports/gallery/datasets/{dataset}.html", dataset=config["datasets"]),
     log:
         "logs/gallery.log",
     benchmark:
@@ -41,3 +46,25 @@ rule gallery:
         settings=json.dumps(config),
     shell:
         "python scripts/gallery.py --settings {params.settings:q} 2>&1 | tee {log:q}"
+
+
+# The gallery to send, as a zip and as one HTML file. Only made when asked for.
+rule publish:
+    input:
+        code=code("publish"),
+        site=rules.gallery.output,
+        results=of_networks("layers.json", "figures"),
+    output:
+        zip="reports/gallery.zip",
+        single="reports/gallery.html",
+    log:
+        "logs/publish.log",
+    benchmark:
+        "logs/publish.tsv"
+    params:
+        settings=json.dumps(
+            config["publish"]["single_file"]
+            | {"networks": {name: network["views"]["road"] for name, network in config["networks"].items()}}
+        ),
+    shell:
+        "python scripts/publish.py --settings {params.settings:q} 2>&1 | tee {log:q}"

@@ -5,7 +5,10 @@ def recorded(wildcards):
     """Params function: what is recorded of a network, with the layers that its views name."""
     network = config["networks"][wildcards.network]
     views = network["views"]
-    named = [n for part in (views["layers"], views["deconv"]["layers"]) if part != "all" for n in part]
+    asked = (views["layers"], views["deconv"]["layers"], views["atlas"]["layers"])
+    named = [name for part in asked if isinstance(part, list) for name in part]
+    steps = views["deconv"]["steps"] or {}
+    named += [steps["layer"]] if "layer" in steps else []
     keys = ("images", "record", "downsample_name")
     return json.dumps({key: network[key] for key in keys} | {"layers": named})
 
@@ -49,6 +52,7 @@ rule deconv:
         activations="results/{network}/activations",
     output:
         deconv=directory("results/{network}/deconv"),
+        steps=directory("results/{network}/steps"),
     log:
         "logs/{network}/deconv.log",
     benchmark:

@@ -1,0 +1,15 @@
+"""The classical features by name, in the order in which they are shown, and their words in a caption."""
+
+WORDS = {
+    "brightness": "brightness",
+    "sobel_x": "vertical edge",
+    "sobel_y": "horizontal edge",
+    "sobel_diagonal_down": "diagonal edge (/)",
+    "sobel_diagonal_up": "diagonal edge (\\)",
+    "sobel_magnitude": "edge of any direction",
+    "laplacian": "spot or line",
+    "harris": "corner",
+    "erosion": "darkest neighbour (erosion)",
+    "dilation": "brightest neighbour (dilation)",
+    "lbp": "local binary pattern",
+}

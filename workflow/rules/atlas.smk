@@ -1,0 +1,30 @@
+# All units of a network's layers, as the pages explore them. No torch here.
+
+
+def explored(wildcards):
+    """Params function: which layers are drawn as sprites, and in how many steps."""
+    views = config["networks"][wildcards.network]["views"]
+    return json.dumps({key: views[key] for key in ("layers", "atlas")})
+
+
+rule atlas:
+    input:
+        code=code("atlas"),
+        description="results/{network}/network.json",
+        layers="results/{network}/layers.json",
+        filters="results/{network}/filters.npz",
+        images="results/{network}/images.json",
+        activations="results/{network}/activations",
+        classical="results/{network}/classical",
+        deconv="results/{network}/deconv",
+    output:
+        atlas=directory("results/{network}/atlas"),
+    log:
+        "logs/{network}/atlas.log",
+    benchmark:
+        "logs/{network}/atlas.tsv"
+    params:
+        settings=explored,
+    shell:
+        "python scripts/atlas.py --name {wildcards.network} --settings {params.settings:q}"
+        " --output results/{wildcards.network} 2>&1 | tee {log:q}"
