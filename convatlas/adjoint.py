@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.backends.mkldnn import set_flags
+from torch.utils.hooks import RemovableHandle
 
 from convatlas import UserError
 
@@ -98,13 +99,26 @@ def lightened(network: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
-def attach(edge: Any, names: Mapping[Node, str], rectify: bool) -> None:
+@contextmanager
+def attached(edge: Any, names: Mapping[Node, str], rectify: bool) -> Iterator[None]:
     """Set the deconvnet's rules on every step from a layer (its gradient edge) down to the pixels.
 
+    They are taken off again at the end: a step that knows itself through its rule is never freed.
     `names` has the layer to which a step is the last. Raises UserError, which names the layers, where an
     activation is not a ReLU, unless `rectify` says to rectify the signal there too, and where a step has
     no adjoint.
     """
+    hooks: list[RemovableHandle] = []
+    try:
+        _attach(hooks, edge, names, rectify)
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _attach(hooks: list[RemovableHandle], edge: Any, names: Mapping[Node, str], rectify: bool) -> None:
+    """Set the rules, and add to `hooks` what takes each of them off."""
     seen, others, unknown = set(), {}, {}
     todo = [(edge.node, names.get(edge.node, ""))]
     while todo:
@@ -122,9 +136,11 @@ def attach(edge: Any, names: Mapping[Node, str], rectify: bool) -> None:
         elif rule is None and kind not in ADJOINT:
             unknown[layer] = node.name()
         if kind == "Convolution" and node._saved_input.shape[1] <= FEW:
-            _without_onednn(node)
+            hooks += _without_onednn(node)
         if rule is not None:
-            node.register_hook(lambda down, above, node=node, rule=rule: rule(node, down, above))
+            hooks.append(
+                node.register_hook(lambda down, above, node=node, rule=rule: rule(node, down, above))
+            )
         todo += [(lower, layer) for lower in below(node)]
     if unknown:
         raise UserError(
@@ -139,7 +155,7 @@ def attach(edge: Any, names: Mapping[Node, str], rectify: bool) -> None:
         )
 
 
-def _without_onednn(node: Node) -> None:
+def _without_onednn(node: Node) -> list[RemovableHandle]:
     """Take torch's own code for one step down: oneDNN's is 2 to 6 times as slow down to few channels."""
     before: list[bool] = []
 
@@ -149,8 +165,7 @@ def _without_onednn(node: Node) -> None:
     def on(down: Grads, above: Grads) -> None:
         set_flags(_enabled=before.pop())
 
-    node.register_prehook(off)
-    node.register_hook(on)
+    return [node.register_prehook(off), node.register_hook(on)]
 
 
 def _listed(layers: dict[str, str], names: Mapping[Node, str]) -> str:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from convatlas import UserError
 from convatlas.activations import record
-from convatlas.adjoint import attach, below, kind_of, lightened
+from convatlas.adjoint import attached, below, kind_of, lightened
 from convatlas.calls import Call, call_name, is_leaf, watch
 from convatlas.names import nearest
 
@@ -48,7 +48,6 @@ def project(
     x = image.detach()[None].clone().requires_grad_()
     top, edge, names = _run_up_to(model, x, layer)
     chosen = _checked(layer, list(range(top.shape[1])) if units is None else list(units), top.shape[1])
-    attach(edge, names, rectify)
     seeds = seed(top, select)
     start = _start(edge)
 
@@ -57,13 +56,32 @@ def project(
 
     found = [image.new_zeros(0, *image.shape)]
     together = max(1, TOGETHER // image.numel())
-    for first in range(0, len(chosen), together):
-        part = chosen[first : first + together]
-        signals = _signals(edge, seeds, part)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "There is a performance drop")  # torch takes some units in turn
+    with attached(edge, names, rectify), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")  # torch takes some units in turn
+        for first in range(0, len(chosen), together):
+            signals = _signals(edge, seeds, chosen[first : first + together])
             found.append(torch.func.vmap(down)(signals)[:, 0])
     return torch.cat(found)
+
+
+def project_places(
+    model: nn.Module, images: Tensor, layer: str, units: Tensor, positions: Tensor, rectify: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Project one activation of each image to its pixels, as `project` does a peak: (N, C, H, W), signed.
+
+    `images` (N, C, H, W) are as the network sees them; of each the activation of a unit, from `units` (N,),
+    in a row and column of its map, from `positions` (N, 2), is the seed, rectified. Gives the activations
+    themselves, (N,), too. Errors are those of `project`.
+    """
+    x = images.detach().clone().requires_grad_()
+    top, edge, names = _run_up_to(model, x, layer)
+    rows = torch.arange(len(top), device=top.device)
+    maps = top.reshape(*top.shape[:2], -1, top.shape[-1] if top.ndim > 2 else 1)
+    there = (rows, units, *positions.T)
+    values, seeds = maps[there], torch.zeros_like(maps)
+    seeds[there] = values.relu()
+    with attached(edge, names, rectify):
+        return torch.autograd.grad(edge, x, seeds.view_as(top))[0], values
 
 
 @dataclass(frozen=True)
@@ -91,15 +109,19 @@ def descend(
     x = image.detach()[None].clone().requires_grad_()
     top, edge, names = _run_up_to(model, x, layer)
     _checked(layer, [unit], top.shape[1])
-    attach(edge, names, rectify)
     seeds = seed(top, select)
 
     order, met = _order(edge.node)
     found: dict[Node, Tensor] = {edge.node: _alone(seeds, [unit])[0]}
-    for node in met:
-        if node in names and node is not edge.node:
+    with attached(edge, names, rectify):
+        kept = [
             node.register_prehook(lambda above, node=node: _kept(found, node, above))
-    last = torch.autograd.grad(_start(edge), x, _signals(edge, seeds, [unit])[0])[0]
+            for node in met
+            if node in names and node is not edge.node
+        ]
+        last = torch.autograd.grad(_start(edge), x, _signals(edge, seeds, [unit])[0])[0]
+    for hook in kept:
+        hook.remove()
 
     steps, through = [], []
     for node in order:
