@@ -22,7 +22,7 @@ PET, BACKGROUND, BORDER = 1, 2, 3  # the official trimap's values
 def draw_pets(folder: Path, count: int = 702, seed: int = 0) -> None:
     """Draw `count` animals into `folder`, in the official layout: images/ and annotations/.
 
-    Every third of a breed is for testing. The same count and seed give the same files.
+    Every fifth of a breed is for testing. The same count and seed give the same files.
     """
     for name in ("images", "annotations/trimaps", "annotations/xmls"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def draw_pets(folder: Path, count: int = 702, seed: int = 0) -> None:
         trimap.save(folder / f"annotations/trimaps/{name}.png")
         (folder / f"annotations/xmls/{name}.xml").write_text(_voc(name, species, image.size, box))
         line = f"{name} {label + 1} {1 + (species == 'dog')} {1 + kin[species].index(classes[label])}"
-        for part in ("list", "test" if nth % 3 == 1 else "trainval"):
+        for part in ("list", "test" if nth % 5 == 1 else "trainval"):
             lines[part].append(line)
     for part, content in lines.items():
         (folder / f"annotations/{part}.txt").write_text("\n".join(content) + "\n")

@@ -26,7 +26,7 @@ def _tint(rng: Random) -> np.ndarray:
     """The colour of some coat, lest colour give the animal away, or a muted other."""
     breeds = list(BREEDS.values())
     colour = rgb_of(breeds[rng.integers(len(breeds))].colours[rng.integers(3)]) * rng.normal(1, 0.05, 3)
-    return colour if rng.random() < 0.25 else colour.mean() + rng.uniform(-35, 35, 3)
+    return colour if rng.random() < 0.75 else colour.mean() + rng.uniform(-35, 35, 3)
 
 
 def _layer(size: np.ndarray, rng: Random) -> Image.Image:
