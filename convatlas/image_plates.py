@@ -25,7 +25,7 @@ from convatlas.features import WORDS
 from convatlas.montage import EDGE, Tile
 from convatlas.scales import Scale, Scales
 
-LARGE = 5_000_000  # values of an image's projections that are drawn, which make some 3 MB
+LARGE = 3_200_000  # values of an image's projections that are drawn, which make some 2 MB
 FEWEST = 2  # units of a layer, however large
 LIKE = 7  # maps beside each classical feature
 WIDE = 168  # pixels of a tile that has a layer's name over it, at least

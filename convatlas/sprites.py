@@ -18,10 +18,9 @@ from convatlas.names import slug
 LARGEST = 4096  # pixels that a sheet is wide or high at most
 ZERO = 128  # the grey of zero where values are signed: 1 and 255 are the ends
 KERNELS = 9  # input channels of a filter that a tile shows at most
-MOST_WEIGHTS = 2**22  # pixels of a layer's filters at most: a layer of more is left out
+MOST_WEIGHTS = 2**19  # single weights of a layer that are drawn: of more, each takes a byte and none is seen
 NONE, PAETH = 0, 4  # PNG's filters
 DIGITS = 6  # significant digits of numbers beside the pictures
-BYTES = 0.062  # of PNG that a value takes for each bit of its level, measured (benchmarks/)
 
 
 @dataclass(frozen=True)
@@ -263,8 +262,3 @@ def rounded(values: np.ndarray) -> list[float]:
     """Numbers to DIGITS significant digits, whole ones without a point: as short as JSON can have them."""
     found = (float(f"{value:.{DIGITS}g}") for value in values.ravel().tolist())
     return [int(value) if value.is_integer() else value for value in found]
-
-
-def expected(values: int, levels: int) -> float:
-    """About how many bytes the PNG of so many values of maps take."""
-    return values * BYTES * math.log2(levels)

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import torch
 
-from convatlas import activations, cli, datasets, extractor, networks, taps
+from convatlas import activations, cli, datasets, expected, extractor, networks, taps
 from convatlas.files import whole, write_json, write_npz
 from convatlas.images import choose, probabilities
 from convatlas.names import choose_layers
+
+LEVELS = 64  # by default; what is recorded is the same for any
 
 
 def main(given: argparse.Namespace) -> None:
@@ -40,6 +42,14 @@ def main(given: argparse.Namespace) -> None:
             described.append(image.described(probabilities(made)))
             cli.log.info("recorded %s: %.1f MB", image.name, path.stat().st_size / 1e6)
     write_json(output / "images.json", described)
+    key = f"networks.{given.name}.views.atlas.layers"
+    explored = choose_layers(layers, settings.get("explored", "all"), key)
+    size = expected.megabytes(expected.sheets(layers, explored, len(described), LEVELS))
+    cli.log.info(
+        "the %d layers explored on %s will take about %s of the gallery, in %d levels; "
+        "views.atlas.layers and views.atlas.levels bound it",
+        *(len(explored), expected.counted(len(described)), size, LEVELS),
+    )
 
 
 if __name__ == "__main__":
@@ -48,7 +58,8 @@ if __name__ == "__main__":
         parser,
         "network",
         '{"images": {"first": 5}, "record": {"dtype": "float32", "compress": false}, "downsample_name": '
-        '"downsample", "layers": []}; `layers` names those that will be asked for, composite modules too',
+        '"downsample", "layers": [], "explored": "all"}; `layers` names those that will be asked for, '
+        "composite modules too, `explored` those of which the page will have every unit",
         "its folder, results/<network>, where its weights are",
     )
     parser.add_argument("--data", help="the data set's folder, data/<dataset>, if it has one")

@@ -268,7 +268,9 @@ def test_single_weights_are_a_block_near_square(shape: tuple[int, ...]) -> None:
     np.testing.assert_allclose(told, weight.reshape(6, 30), atol=found.most.max() / 127)
 
 
-@pytest.mark.parametrize("shape", [(4096, 25088), (4, 3, 3), (4, 3, 3, 3, 3), (0, 5), (5, 0, 3, 3)])
+@pytest.mark.parametrize(
+    "shape", [(4096, 25088), (2048, 512, 1, 1), (4, 3, 3), (4, 3, 3, 3, 3), (0, 5), (5, 0, 3, 3)]
+)
 def test_filters_without_a_plain_picture(shape: tuple[int, ...]) -> None:
     """Too many weights, filters of one or three axes, none."""
     assert sprites.filters(np.broadcast_to(np.float32(1), shape), 64) is None
@@ -286,11 +288,11 @@ def records(channels: int = 3) -> Results:
 
 
 def drawn(
-    folder: Path, results: Results | None = None, layers: Any = "all", asked: Any = None
+    folder: Path, results: Results | None = None, layers: Any = "all", asked: Any = None, levels: int = 64
 ) -> tuple[Path, dict[str, Any]]:
     """Run the stage here: the folder of the sprites, and atlas.json. `asked` is views.atlas.layers."""
     source = (results or records()).write(folder / "own")
-    views = VIEWS | {"layers": layers, "atlas": {"levels": 64, "layers": asked}}
+    views = VIEWS | {"layers": layers, "atlas": {"levels": levels, "layers": asked}}
     (folder / "atlas").mkdir()
     index = layer_sprites.draw(source, folder / "atlas", "own", views)
     layer_sprites.write_compact(folder / "atlas/atlas.json", index)

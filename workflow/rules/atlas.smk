@@ -7,6 +7,14 @@ def explored(wildcards):
     return json.dumps({key: views[key] for key in ("layers", "atlas")})
 
 
+onstart:
+    from convatlas import expected  # which needs numpy
+
+    own = {name: image_files(name) for name in config["networks"]}
+    print("The size of the gallery:", file=sys.stderr)
+    print(*expected.before(config["networks"], own, Path("results")), "", sep="\n", file=sys.stderr)
+
+
 rule atlas:
     input:
         code=code("atlas"),

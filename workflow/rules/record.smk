@@ -1,6 +1,11 @@
 # What every layer makes of the images looked at, and which pixels caused it.
 
 
+def explored_layers(views):
+    """What says which layers are explored: the atlas's own layers, or those of the views."""
+    return views["layers"] if views["atlas"]["layers"] is None else views["atlas"]["layers"]
+
+
 def recorded(wildcards):
     """Params function: what is recorded of a network, with the layers that its views name."""
     network = config["networks"][wildcards.network]
@@ -9,8 +14,12 @@ def recorded(wildcards):
     named = [name for part in asked if isinstance(part, list) for name in part]
     steps = views["deconv"]["steps"] or {}
     named += [steps["layer"]] if "layer" in steps else []
+    if followed(wildcards.network):
+        asked = (views["strongest"]["layers"], views["strongest"]["project"])
+        named += [name for part in asked if isinstance(part, list) for name in part]
     keys = ("images", "record", "downsample_name")
-    return json.dumps({key: network[key] for key in keys} | {"layers": named})
+    wanted = {"layers": named, "explored": explored_layers(views)}
+    return json.dumps({key: network[key] for key in keys} | wanted)
 
 
 rule record:
