@@ -16,6 +16,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/record.smk"
 include: "workflow/rules/masks.smk"
+include: "workflow/rules/strongest.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/atlas.smk"
 include: "workflow/rules/gallery.smk"
@@ -29,6 +30,7 @@ localrules:
     folder,
     examples,
     weights,
+    merge,
     gallery,
     publish,
 

@@ -124,12 +124,14 @@ def call_name(path: str, calls: Counter[str]) -> str:
 
 
 @contextmanager
-def watch(network: nn.Module, see: Callable[[Call], None], blocks: Collection[str] = ()) -> Iterator[None]:
+def watch(
+    network: nn.Module, see: Callable[[Call], None], blocks: Collection[str] = ()
+) -> Iterator[Callable[[], None]]:
     """Show every call of a layer to `see` while the block runs.
 
     Composite modules named in `blocks` are shown too, once they are through. Functions of what does not
     depend on the network's input are not. The network runs in evaluation mode meanwhile, and is left as
-    it was.
+    it was. What is given begins to count calls anew, to be called before each further run of the network.
     """
     watcher = _Watcher(see)
     handles = []
@@ -143,7 +145,7 @@ def watch(network: nn.Module, see: Callable[[Call], None], blocks: Collection[st
         module.training = False
     try:
         with watcher:
-            yield
+            yield watcher.begin
     finally:
         watcher.resume()
         for module in training:
@@ -158,10 +160,14 @@ class _Watcher(TorchFunctionMode):
     def __init__(self, see: Callable[[Call], None]) -> None:
         super().__init__()
         self.see = see
-        self.calls = Counter({"input": 1})  # a name that the records keep for the network's input
+        self.begin()
         self.running: list[str] = []  # the paths of the composite modules that are running
         self.within_leaf = 0
         self.unfollowed = torch._C.DisableTorchFunction()  # a leaf runs as it does when nobody looks
+
+    def begin(self) -> None:
+        """Count calls from the first."""
+        self.calls = Counter({"input": 1})  # a name that the records keep for the network's input
 
     def enter(self, path: str, leaf: bool) -> Callable[..., None]:
         def entered(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:

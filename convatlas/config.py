@@ -15,6 +15,7 @@ from convatlas.names import nearest
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
 NULLS = {("training", "max_steps"), ("training", "coarse"), ("atlas", "layers"), ("deconv", "steps")}
+NULLS |= {("views", "strongest"), ("strongest", "batch"), ("strongest", "project")}
 OF_TEST = ("digits", "first", "indices")  # images that a data set's test split gives
 PHOTOGRAPHS = ["cat", "astronaut", "coffee", "rocket"]
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, TINY, Workspace, files_of
 
-AFTER_TRAINING = ("record", "classical", "deconv", "figures")
+AFTER_TRAINING = ("record", "classical", "deconv", "figures", "atlas")
 MAY_DIFFER = ("timing.json", "provenance.html")
 
 
@@ -130,8 +130,8 @@ def test_an_edit_of_a_template_rebuilds_the_gallery_only(run: Workspace) -> None
     ("change", "jobs"),
     [
         ({"views": {"scale": "shared"}}, everything_after("figures")),
-        ({"views": {"match": 0.6}}, everything_after("classical", "figures")),
-        ({"views": {"deconv": {"select": ["map"]}}}, everything_after("deconv", "figures")),
+        ({"views": {"match": 0.6}}, everything_after("classical", "figures", "atlas")),
+        ({"views": {"deconv": {"select": ["map"]}}}, everything_after("deconv", "figures", "atlas")),
         (
             {"networks": {"lenet5": {"images": {"digits": [3]}}}},
             of("lenet5", *AFTER_TRAINING) | {"gallery"},
@@ -171,7 +171,8 @@ def test_a_lost_file_is_made_again(run: Workspace) -> None:
 
 @pytest.mark.parametrize(
     "stage",
-    ["data", "examples", "train", "record", "classical", "deconv", "figures", "atlas", "gallery", "publish"],
+    "data examples train record classical deconv strongest merge project figures atlas gallery "
+    "publish".split(),
 )
 def test_the_listed_code_is_what_a_stage_imports(stage: str) -> None:
     """Import a stage's script and compare the library files in sys.modules with the rule's list."""
@@ -193,7 +194,7 @@ def test_the_listed_code_is_what_a_stage_imports(stage: str) -> None:
     # networks.py imports the architectures package by name, when it builds one.
     listed = [name.removesuffix(".__init__") for name in listed if "architectures" not in name]
     assert imported.split() == sorted(listed)
-    assert torch == str(stage not in ("data", "examples", "figures", "atlas", "gallery", "publish"))
+    assert torch == str(stage not in ("data", "examples", "merge", "figures", "atlas", "gallery", "publish"))
 
 
 # Reproducibility and interruption

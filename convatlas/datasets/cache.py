@@ -29,6 +29,12 @@ def pixels(folder: str | Path, split: str, mode: str, size: int, resize: int | s
     return _kept(Path(folder), name, len(examples), (len(mode), size, size), decoded)
 
 
+def kept(folder: str | Path, split: str, mode: str, size: int, resize: int | str) -> np.ndarray | None:
+    """What `pixels` has kept of the data set as it is now, if it has; nothing is decoded."""
+    path = _place(Path(folder), f"{split}-{mode}-{size}-{resize}")
+    return np.load(path, mmap_mode="c", allow_pickle=False) if path.exists() else None
+
+
 def masks(folder: str | Path, split: str, size: int, resize: int | str) -> np.ndarray:
     """Give the masks of a split's images, (N, size, size) uint8: numbers of datasets.MASK_CLASSES."""
     examples = datasets.load(folder, split)
@@ -53,7 +59,7 @@ def _kept(
     for old in (folder / "cache").glob("*"):
         if old.name != version:
             shutil.rmtree(old, ignore_errors=True)
-    path = folder / "cache" / version / f"{name}.npy"
+    path = _place(folder, name)
     if not path.exists():
         with whole(path) as aside:
             array = np.lib.format.open_memmap(aside, "w+", np.uint8, (n, *shape))
@@ -64,3 +70,8 @@ def _kept(
                         log.info("decoded %d of %d images", place + 1, n)
             array.flush()
     return np.load(path, mmap_mode="c", allow_pickle=False)  # never written, but torch asks that it could be
+
+
+def _place(folder: Path, name: str) -> Path:
+    """Where an array of the data set as it is now lies, if it is kept."""
+    return folder / "cache" / datasets.describe(folder)["sha256"][:16] / f"{name}.npy"

@@ -83,8 +83,9 @@ LIBRARY = {
     ).split(),
     "record": (
         "__init__ activations architectures/__init__ calls cli datasets/__init__ datasets/download "
-        "datasets/examples datasets/folders datasets/mnist datasets/pets datasets/photographs extractor "
-        "factories files flow images names networks pictures preprocessing receptive sources taps"
+        "datasets/examples datasets/folders datasets/mnist datasets/pets datasets/photographs expected "
+        "extractor factories files flow images names networks pictures preprocessing receptive sources "
+        "sprites taps"
     ).split(),
     "deconv": (
         "__init__ activations adjoint architectures/__init__ calls cli deconvnet factories files names "
@@ -102,6 +103,21 @@ LIBRARY = {
     "figures": (
         "__init__ charts cli desk digit_plates features figures files image_plates layer_plates mask_plates "
         "montage names palette pictures plates scales steps_plates"
+    ).split(),
+    "strongest": (
+        "__init__ architectures/__init__ calls cli datasets/__init__ datasets/cache datasets/download "
+        "datasets/examples datasets/folders datasets/mnist datasets/pets datasets/photographs factories "
+        "files loading names networks pictures preprocessing shards sources statistics strongest"
+    ).split(),
+    "merge": (
+        "__init__ cli datasets/__init__ datasets/download datasets/examples datasets/folders "
+        "datasets/mnist datasets/pets datasets/photographs files pictures shards statistics"
+    ).split(),
+    "project": (
+        "__init__ activations adjoint architectures/__init__ calls cli datasets/__init__ datasets/cache "
+        "datasets/download datasets/examples datasets/folders datasets/mnist datasets/pets "
+        "datasets/photographs deconvnet factories files loading names networks patches pictures "
+        "preprocessing sources"
     ).split(),
     "atlas": "__init__ cli drawing files layer_sprites names pictures sprites".split(),
     "publish": "__init__ cli files markup names publish".split(),

@@ -1,0 +1,410 @@
+"""The strongest activations of every unit over a data set, and its statistics, in one pass over the images.
+
+Zeiler & Fergus, Visualizing and understanding convolutional networks (arXiv 1311.2901), figure 2, show of a
+unit the nine strongest activations over a whole data set. What is kept here grows with the number of units
+and of classes, and with the logarithm of the number of batches; nothing grows with the images.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from convatlas import UserError
+from convatlas.calls import Call, watch
+from convatlas.networks import device_of, main_output
+from convatlas.shards import Found
+from convatlas.statistics import Counts, Pairwise, Sums, Top
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = {"cpu": (2**21, 512), "cuda": (2**25, 2048)}  # values of the input in a batch, and images, at most
+CHUNK = {"cpu": 2**19, "cuda": 2**24}  # values at a time that are worked on in a buffer, which fits a cache
+VECTORS = 32  # values that torch takes at a time where it reduces channels that lie side by side
+
+
+def batch_size(shape: tuple[int, int, int], device: torch.device) -> int:
+    """Images (C, H, W) that are run at a time, a power of two: few keep the maps in a CPU's cache."""
+    values, images = AT_ONCE.get(device.type, AT_ONCE["cpu"])
+    return 2 ** int(math.log2(min(max(values // math.prod(shape), 1), images)))
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A layer whose units are followed: the shape of its output (units, ...), and the place of its first
+    unit among those of all layers.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    first: int
+
+    @property
+    def area(self) -> int:
+        """Values of a unit's map."""
+        return math.prod(self.shape[1:])
+
+    @property
+    def units(self) -> slice:
+        """The place of its units among those of all layers."""
+        return slice(self.first, self.first + self.shape[0])
+
+
+@torch.no_grad()
+def follow(
+    network: nn.Module, shape: tuple[int, int, int], names: Iterable[str]
+) -> tuple[list[Followed], torch.memory_format]:
+    """Find those of the layers, or composite modules, that have units, in execution order.
+
+    A layer is left out whose output has no axis of images first, or no real numbers. The network is brought
+    to the layout in memory that is faster on every device, channels last, where it runs so; gives that too.
+    """
+    wanted = list(names)
+    found: list[Followed] = []
+
+    def see(call: Call) -> None:
+        made = call.output
+        if call.layer not in wanted or any(layer.name == call.layer for layer in found):
+            return
+        if made.ndim < 2 or len(made) != 2 or not made[0].numel() or not made.is_floating_point():
+            log.info("no units of %s, whose values are %s", call.layer, tuple(made.shape))
+            return
+        first = found[-1].units.stop if found else 0
+        found.append(Followed(call.layer, tuple(made.shape[1:]), first))
+
+    black = torch.zeros(2, *shape, device=device_of(network))
+    for layout in (torch.channels_last, torch.contiguous_format):
+        network.to(memory_format=layout)
+        found.clear()
+        try:
+            with watch(network, see, wanted):
+                network(black.to(memory_format=layout))
+            return found, layout
+        except RuntimeError:  # such as a view() of maps that are not stored one after the other
+            if layout == torch.contiguous_format:
+                raise
+    raise AssertionError
+
+
+class Survey:
+    """A pass over images, taken in batch by batch within a `with` block; `found` gives what it has found.
+
+    `layers` and their `layout` are as `follow` gives them. `batch` is the size of a full batch: smaller ones
+    are filled up, so that an image's values do not depend on how many others stand beside it. `classes` is
+    the number of classes that images are told apart by, 0 for none.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        layers: list[Followed],
+        layout: torch.memory_format,
+        k: int,
+        batch: int,
+        classes: int,
+    ) -> None:
+        self.network, self.layers, self.layout, self.k, self.batch = network, layers, layout, k, batch
+        self.device = device_of(network)
+        self.of = {layer.name: layer for layer in layers}
+        areas = [layer.area for layer in layers for _ in range(layer.shape[0])]
+        self.areas = torch.tensor(areas, dtype=torch.float64, device=self.device)
+        self.vectors = _runs([layer.units for layer in layers if layer.area == 1])
+
+        self.sums = Pairwise()
+        self.images, self.classes = 0, self._new(classes, dtype=torch.int64)
+        self.zeros = self._new(len(areas), dtype=torch.int64)
+        self.maximum = self._new(len(areas)).fill_(-math.inf)
+        self.values = self._new(len(areas), k).fill_(-math.inf)
+        self.numbers = self._new(len(areas), k, dtype=torch.int32).fill_(-1)
+        self.places = self._new(len(areas), k, dtype=torch.int32)
+
+        # Of the batch under way.
+        self.count = self.seen = 0
+        self.most, self.means = self._new(batch, len(areas)), self._new(batch, len(areas))
+        self.about = torch.zeros_like(self.areas)
+        self.entrants: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.buffer = self._new(CHUNK.get(self.device.type, CHUNK["cpu"]))
+
+    def _new(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.zeros(*shape, dtype=dtype, device=self.device)
+
+    def __enter__(self) -> "Survey":
+        self.watched = watch(self.network, self._see, self.of)
+        self.begin = self.watched.__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self.watched.__exit__(*raised)
+
+    @torch.no_grad()
+    def take(self, index: int, x: Tensor, numbers: np.ndarray, labels: np.ndarray | None) -> None:
+        """Take in the batch at a place in the grid, later than all before it.
+
+        `x` (n, C, H, W) is preprocessed, `numbers` (n,) are those of the images in the split, and `labels`
+        int64 the classes of all images there; None takes the classes that the network predicts.
+        """
+        self.count, self.seen, self.entrants = len(x), 0, []
+        if not self.count:
+            nothing = torch.zeros_like(self.areas)
+            self.sums.push(0, index, Sums(nothing, nothing, nothing.expand(len(self.classes), -1)))
+            return
+        self.begin()
+        made = self.network(self._filled(x))
+        if self.seen != len(self.layers):
+            raise UserError(
+                "views.strongest.layers: the network calls other layers on some images than on others; name "
+                "such as it always calls"
+            )
+        with torch._C.DisableTorchFunction():  # none of this is a layer
+            self._see_vectors()
+            if labels is not None:
+                self._add_up(index, torch.as_tensor(labels[numbers], device=self.device))
+            else:
+                self._add_up(index, main_output(made)[: self.count].argmax(1) if len(self.classes) else None)
+            self._rank(torch.as_tensor(numbers, device=self.device).int())
+
+    def _filled(self, x: Tensor) -> Tensor:
+        """A full batch, with black behind the last image."""
+        with torch._C.DisableTorchFunction():
+            if len(x) < self.batch:
+                x = torch.cat([x, x.new_zeros(self.batch - len(x), *x.shape[1:])])
+            return x.to(memory_format=self.layout)
+
+    def _see(self, call: Call) -> None:
+        layer = self.of.get(call.layer)
+        if layer is None:
+            return
+        self.seen += 1
+        output = call.output[: self.count].float()
+        if layer.area == 1:
+            self.means[: self.count, layer.units] = output.flatten(1)
+            return
+        found = Measured.of(output, self.buffer)
+        self.most[: self.count, layer.units] = _comparable(found.most)
+        self.means[: self.count, layer.units] = found.means
+        self.about[layer.units] = found.about
+        self.zeros[layer.units] += found.zeros
+        self._note(layer.units, found.places)
+
+    def _see_vectors(self) -> None:
+        """Take in the units of one value, those of many layers at once."""
+        for run in self.vectors:
+            values = self.means[: self.count, run]
+            self.most[: self.count, run] = _comparable(values)
+            self.about[run] = 0
+            self.zeros[run] += torch.eq(values, 0, out=torch.empty_like(values)).sum(0).long()
+            self._note(run, lambda images, units: torch.zeros_like(images))
+
+    def _note(self, units: slice, places: Callable[[Tensor, Tensor], Tensor]) -> None:
+        """Note those maxima of some units that may be among the strongest, and look their places up."""
+        most, least = self.most[: self.count, units], self.values[units, -1]
+        greatest = most.amax(0)
+        self.maximum[units] = self.maximum[units].maximum(greatest)
+        (rising,) = (greatest > least).nonzero(as_tuple=True)
+        if not len(rising):
+            return
+        most, least = most[:, rising], least[rising]
+        images, which = (most > least).nonzero(as_tuple=True)
+        if len(images) > self.k * len(rising):  # at the start; of a unit no more than k can stay
+            images = most.sort(dim=0, descending=True, stable=True).indices[: self.k].flatten()
+            which = torch.arange(len(rising), device=self.device).repeat(len(images) // len(rising))
+        self.entrants.append((images, units.start + rising[which], places(images, rising[which])))
+
+    def _add_up(self, index: int, labels: Tensor | None) -> None:
+        """Add up the batch that was seen."""
+        means = self.means[: self.count].double()
+        classes = means.new_zeros(len(self.classes), len(self.areas))
+        if labels is not None:
+            classes.index_add_(0, labels, means)
+            self.classes += labels.bincount(minlength=len(self.classes))
+        total = means.sum(0)
+        self.sums.push(0, index, Sums(total, self.about / self.areas + means.square_().sum(0), classes))
+        self.images += self.count
+
+    def _rank(self, numbers: Tensor) -> None:
+        """Put the batch's entrants among the strongest of their units."""
+        if not self.entrants:
+            return
+        images, units, places = (torch.cat(parts) for parts in zip(*self.entrants, strict=True))
+        order = units.argsort(stable=True)  # of a unit the earlier images first, or the stronger
+        images, units, places = images[order], units[order], places[order]
+        values = self.most[images, units]
+        units, rows, counts = units.unique_consecutive(return_inverse=True, return_counts=True)
+        columns = self.k + torch.arange(len(rows), device=self.device) - (counts.cumsum(0) - counts)[rows]
+        width = int(counts.max())
+
+        def beside(kept: Tensor, new: Tensor, nothing: float) -> Tensor:
+            """What is kept of the units, with what is new behind it: (units, k + width)."""
+            both = torch.cat([kept[units], kept.new_full((len(units), width), nothing)], 1)
+            both[rows, columns] = new.to(kept.dtype)
+            return both
+
+        values = beside(self.values, values, -math.inf)
+        order = values.sort(dim=1, descending=True, stable=True).indices[:, : self.k]  # of equals the earlier
+        self.values[units] = values.gather(1, order)
+        self.numbers[units] = beside(self.numbers, numbers[images], -1).gather(1, order)
+        self.places[units] = beside(self.places, places, 0).gather(1, order)
+
+    def found(self) -> Found:
+        """What all batches so far have given."""
+        names = ("means", "squares", "classes")
+        nodes = [
+            (level, at, Sums(*(getattr(sums, name).cpu().numpy() for name in names)))
+            for level, at, sums in self.sums.nodes
+        ]
+        counts = Counts(self.images, *(t.cpu().numpy() for t in (self.classes, self.zeros, self.maximum)))
+        top = Top(*(t.cpu().numpy() for t in (self.values, self.numbers, self.places)))
+        return Found(Pairwise(nodes), counts, top)
+
+
+def _comparable(values: Tensor) -> Tensor:
+    """Values with the least there is for NaN, the maximum of a map that holds one."""
+    return values.nan_to_num(-math.inf, math.inf, -math.inf)
+
+
+def _runs(places: list[slice]) -> list[slice]:
+    """Join slices that follow each other."""
+    found: list[slice] = []
+    for place in places:
+        if found and found[-1].stop == place.start:
+            place = slice(found.pop().start, place.stop)
+        found.append(place)
+    return found
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a batch's maps of one layer come to.
+
+    Of each map `most` and `means` (n, units) float32; over all of them the sum of the squares `about` those
+    means (units,) float64, for a constant unit must not deviate by what rounds off its squares, and the
+    number of `zeros` (units,) int64. `maps` are the maps themselves, (n, units, area), or, channels last,
+    (n, blocks, size, units), with the maxima of the blocks, `tops` (n, blocks, beside, units).
+    """
+
+    most: Tensor
+    means: Tensor
+    about: Tensor
+    zeros: Tensor
+    maps: Tensor
+    tops: Tensor | None = None
+
+    @classmethod
+    def of(cls, output: Tensor, buffer: Tensor) -> "Measured":
+        """Measure a layer's maps (n, units, ...), as many values at a time as go into a buffer, or the cache."""
+        maps = output.flatten(2)
+        if maps.stride(1) == 1 < maps.shape[1] and maps.stride(2) == maps.shape[1]:
+            return cls._channels_last(maps.transpose(1, 2), buffer)
+        return cls._by_unit(maps.contiguous(), buffer)
+
+    @classmethod
+    def _by_unit(cls, maps: Tensor, buffer: Tensor) -> "Measured":
+        """Of (n, units, area), maps that lie one behind the other. A map is never divided."""
+        n, units, area = maps.shape
+        step = max(1, len(buffer) // area)
+        found = maps.new_empty(4, n, units, 1)
+        _measure([_pieces(t, step // units, step) for t in (maps, *found)], (2,), (2,), buffer)
+        most, means, about, zeros = found[..., 0]
+        return cls(most, means, _total(about), _total(zeros).long(), maps)
+
+    @classmethod
+    def _channels_last(cls, maps: Tensor, buffer: Tensor) -> "Measured":
+        """Of (n, area, units), maps whose values at one place lie side by side.
+
+        Where the units do not fill a CPU's vectors, the values of several places `beside` each other are
+        taken for those of so many times the units. What is left of a map in a piece is a strip.
+        """
+        n, area, units = maps.shape
+        beside = _beside(units, area)
+        lines, length = area // beside, beside * units
+        block = _divisor(lines, math.isqrt(lines)) if beside == 1 else lines  # whose maximum is kept
+        blocks, step = lines // block, max(1, len(buffer) // (block * length))
+        images, parts = step // blocks, -(-blocks // step)
+        pieces = _pieces(maps.reshape(n, blocks, block, length), images, step)
+        tops = maps.new_empty(n, blocks, 1, length)
+        strips = maps.new_empty(n, parts, 1, length)
+        about, zeros = maps.new_empty(2, len(pieces), 1, 1, length)
+        each = [_pieces(tops, images, step), _pieces(strips, images, 1), about.split(1), zeros.split(1)]
+        _measure([pieces, *each], (1, 2), (0, 1, 2), buffer)
+
+        tops, strips = tops.view(n, blocks, beside, units), strips.view(n, parts, beside, units)
+        most, means = tops[:, :, 0] if beside == 1 else tops, strips[:, 0, 0]
+        about = _total(about).view(beside, units).sum(0)
+        if parts * beside > 1:  # squares about the map's mean, not its strips'
+            sizes = [block * min(step, blocks - part * step) for part in range(parts)]
+            weights = maps.new_tensor(sizes)[:, None, None]
+            means = (strips * (weights / area)).sum((1, 2))
+            about += _total((strips - means[:, None, None]).square_().mul_(weights).view(-1, units))
+        return cls(
+            _greatest(most.reshape(n, -1, units)),
+            means,
+            about,
+            _total(zeros).view(beside, units).sum(0).long(),
+            maps.reshape(n, blocks, -1, units),
+            tops,
+        )
+
+    def places(self, images: Tensor, units: Tensor) -> Tensor:
+        """The flat index of the maximum of some maps, (maps,); of equals the first."""
+        if self.tops is None:
+            return self.maps[images, units].argmax(1)
+        block = self.tops[images, :, :, units].amax(2).argmax(1)
+        return block * self.maps.shape[2] + self.maps[images, block, :, units].argmax(1)
+
+
+def _total(values: Tensor) -> Tensor:
+    """The sum along the first axis, in float64."""
+    return values.sum(0, dtype=torch.float64)
+
+
+def _greatest(values: Tensor) -> Tensor:
+    """The maximum along the second axis, of a few values: half with half is fastest."""
+    while (count := values.shape[1]) > 1:
+        values = torch.maximum(values[:, : (count + 1) // 2], values[:, count // 2 :])
+    return values[:, 0]
+
+
+def _pieces(lines: Tensor, images: int, step: int) -> list[Tensor]:
+    """Divide (n, lines, ...) into pieces of so many images, or, where that is 0, of so many lines of one."""
+    if images:
+        return list(lines.split(images))
+    return [piece for image in lines.split(1) for piece in image.split(step, 1)]
+
+
+def _measure(
+    pieces: list[Sequence[Tensor]], axes: tuple[int, ...], sums: tuple[int, ...], buffer: Tensor
+) -> None:
+    """Measure pieces of maps: the maximum along the third axis, the mean along `axes`, and along `sums` the
+    sum of the squares about it and the number of zeros, into the pieces that are given for each.
+    """
+    for piece, top, mean, about, zeros in zip(*pieces, strict=True):
+        fits = piece.numel() <= len(buffer)
+        worked = buffer[: piece.numel()].view(piece.shape) if fits else torch.empty_like(piece)
+        torch.amax(piece, 2, keepdim=True, out=top)
+        torch.mean(piece, axes, keepdim=True, out=mean)
+        torch.ops.aten.mse_loss.out(piece, mean, 0, out=worked)  # each difference squared, in one pass
+        torch.sum(worked, sums, keepdim=True, out=about)
+        torch.eq(piece, 0, out=worked)
+        torch.sum(worked, sums, keepdim=True, out=zeros)
+
+
+@lru_cache
+def _beside(units: int, area: int) -> int:
+    """How many places to take for one, so that next to nothing is left of a line beyond whole vectors."""
+
+    def left(places: int) -> float:
+        return max(units * places % VECTORS / (units * places), 0.05)
+
+    fitting = [n for n in range(1, area + 1) if area % n == 0 and (n == 1 or n * units <= 16 * VECTORS)]
+    return min(fitting, key=lambda places: (left(places), places))
+
+
+def _divisor(number: int, least: int) -> int:
+    """The least divisor of a number that is at least so great."""
+    return next(n for n in range(max(least, 1), number + 1) if number % n == 0)

@@ -1,0 +1,101 @@
+"""Find the strongest activations of a network's units over a data set, and their statistics: one shard."""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+
+from convatlas import UserError, cli, datasets, networks, shards
+from convatlas.files import read_json
+from convatlas.loading import Batches
+from convatlas.names import choose_layers
+from convatlas.strongest import Survey, batch_size, follow
+
+EVERY = 30  # seconds between two lines of progress
+
+
+def main(given: argparse.Namespace) -> None:
+    torch.set_num_threads(given.threads)
+    device = networks.choose_device(given.device)
+    folder, settings = Path(given.output), given.settings
+    if not 0 <= given.shard < given.shards:
+        raise UserError(f"--shard {given.shard}: there are {given.shards} shards, counted from 0")
+    about = shards.about(folder, given.data, settings)
+    network, preprocessing = networks.load(folder)
+    network.to(device)
+
+    key = f"networks.{given.name}.views.strongest.layers"
+    composite = [path for path, _ in network.named_modules() if path]
+    names = choose_layers(read_json(folder / "layers.json"), settings["layers"], key, also=composite)
+    layers, layout = follow(network, preprocessing.shape, names)
+    size = settings["batch"] or batch_size(preprocessing.shape, device)
+    on_bad_image = settings["on_bad_image"]
+    images = Batches(given.data, settings["split"], preprocessing, size, on_bad_image, given.threads)
+    labelled, classes = told_apart(given.data, network, preprocessing, folder)
+    labels = images.examples.labels if labelled else None
+
+    own = shards.batches_of(given.shard, given.shards, len(images))
+    survey = Survey(network, layers, layout, settings["k"], images.size, len(classes))
+    started = shown = time.monotonic()
+    with survey:
+        for batch in images.read(own):
+            pixels = torch.from_numpy(batch.pixels)
+            pixels = pixels.pin_memory() if device.type == "cuda" else pixels
+            x = preprocessing(pixels.to(device, non_blocking=True))
+            survey.take(batch.index, x, batch.numbers, labels)
+            if time.monotonic() > shown + EVERY:
+                shown = time.monotonic()
+                done = batch.index + 1 - own.start
+                rate = survey.images / (shown - started)
+                cli.log.info("%d of %d batches, %.0f images/s", done, len(own), rate)
+
+    found = survey.found()
+    seconds = max(time.monotonic() - started, 1e-9)
+    described = about | {
+        "shard": given.shard,
+        "batches": [own.start, own.stop],
+        "layers": [{"name": layer.name, "shape": list(layer.shape)} for layer in layers],
+        "batch": images.size,
+        "images": len(images.examples),
+        "by": "label" if labelled else "predicted class",
+        "classes": classes,
+        "device": device.type,
+        "skipped": images.skipped,
+    }
+    shards.write(folder / "shards" / f"{given.shard}.npz", described, found)
+    cli.log.info(
+        "shard %d of %d: %d images through %d layers, %d units, in %.1f s, %.0f images/s",
+        *(given.shard, given.shards, survey.images, len(layers), len(survey.areas)),
+        *(seconds, survey.images / seconds),
+    )
+    if images.skipped:
+        cli.log.warning("%d images were left out", len(images.skipped))
+
+
+def told_apart(
+    data: str, network: torch.nn.Module, preprocessing: networks.Preprocessing, folder: Path
+) -> tuple[bool, list[str]]:
+    """Whether the images have labels, and the classes by which they are told apart: else the network's."""
+    classes = datasets.describe(data)["classes"]
+    if classes:
+        return True, classes
+    count = networks.class_count(network, preprocessing) or 0
+    named = read_json(folder / "network.json")["classes"] or []
+    return False, named if len(named) == count else [str(n) for n in range(count)]
+
+
+if __name__ == "__main__":
+    parser = cli.parser(__doc__)
+    cli.add_section(
+        parser,
+        "network",
+        '{"layers": "all", "k": 9, "split": "test", "batch": null, "on_bad_image": "stop"}; the last of the '
+        "data set, the others of views.strongest",
+        "its folder, results/<network>, where its weights and layers.json are",
+    )
+    parser.add_argument("--data", required=True, help="the data set's folder, data/<dataset>")
+    parser.add_argument("--shard", type=int, default=0, help="which part of the set, from 0")
+    parser.add_argument("--shards", type=int, default=1, help="in how many parts the set is divided")
+    cli.add_compute(parser)
+    cli.run(main, parser)
