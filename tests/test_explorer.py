@@ -199,7 +199,7 @@ def test_filters_and_projections_have_zero_in_the_middle(browser: Browser, site:
     results = made(channels=1)
     page, _ = at(browser, site, "networks/grey.html#layer=conv1&unit=1&image=first&show=filters")
     weight = results.filters["conv1"][:, 0]
-    step = float(np.abs(weight[1]).max()) / 31
+    step = float(np.abs(weight[1]).max()) / 16
     shown = seen_colours(page, page.locator(".tiles canvas"), tiles(page)[1], weight.shape[1:])
     assert_shows(shown, weight[1], ends(weight, "diverging"), "diverging", step)
     part(page, "kinds").get_by_label("Projections", exact=True).check()
@@ -209,7 +209,7 @@ def test_filters_and_projections_have_zero_in_the_middle(browser: Browser, site:
     every = np.concatenate(
         [a for o in results.projections.values() for n, a in o.items() if n[:5] == "conv1"]
     )
-    step = float(np.abs(projected[1]).max()) / 31
+    step = float(np.abs(projected[1]).max()) / 16
     shown = seen_colours(page, page.locator(".tiles canvas"), tiles(page)[1], projected.shape[1:])
     assert_shows(shown, projected[1], ends(every, "diverging"), "diverging", step)
     page.context.close()
