@@ -27,7 +27,7 @@ from convatlas.networks import build
 from convatlas.strongest import Survey, batch_size, follow
 
 Made = tuple[nn.Module, tuple[int, int, int]]
-A_ROUND = {"lenet5": 4096, "resnet18": 32}  # images
+A_ROUND = {"lenet5": 5120, "resnet18": 32}  # images
 
 
 def main() -> None:

@@ -24,8 +24,8 @@ from convatlas.statistics import Counts, Pairwise, Sums, Top
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = {"cpu": (2**21, 512), "cuda": (2**25, 2048)}  # values of the input in a batch, and images, at most
-CHUNK = {"cpu": 2**19, "cuda": 2**24}  # values at a time that are worked on in a buffer, which fits a cache
+AT_ONCE = {"cpu": (2**21, 1024), "cuda": (2**25, 2048)}  # values of the input in a batch, and images, at most
+CHUNK = {"cpu": 2**18, "cuda": 2**24}  # values at a time that are worked on in a buffer, which fits a cache
 VECTORS = 32  # values that torch takes at a time where it reduces channels that lie side by side
 
 
@@ -297,7 +297,7 @@ class Measured:
 
     @classmethod
     def of(cls, output: Tensor, buffer: Tensor) -> "Measured":
-        """Measure a layer's maps (n, units, ...), as many values at a time as go into a buffer, or the cache."""
+        """Measure maps (n, units, ...), as many values at a time as go into a buffer, and so a cache."""
         maps = output.flatten(2)
         if maps.stride(1) == 1 < maps.shape[1] and maps.stride(2) == maps.shape[1]:
             return cls._channels_last(maps.transpose(1, 2), buffer)
