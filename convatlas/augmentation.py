@@ -1,5 +1,6 @@
 """Random changes of training images, each one's own, its mask changed alike."""
 
+import math
 from typing import Any
 
 import torch
@@ -16,10 +17,10 @@ def augmented(
 ) -> tuple[Tensor, Tensor | None]:
     """Change images (N, C, H, W) of 0..255 and masks (N, H, W), if any, as the config's `training` says.
 
-    What is cropped comes to size × size; for its parts to be as sharp as whole images, it is given larger.
+    What is framed comes to size × size; for its parts to be as sharp as whole images, it is given larger.
     """
-    if settings["crop"] < 1:
-        images, masks = cropped(images, settings["crop"], size, generator, masks)
+    if (settings["crop"], settings["widen"], settings["stretch"], settings["turn"]) != (1, 1, 0, 0):
+        images, masks = framed(images, settings, size, generator, masks)
     images, masks = shifted(images, settings["shift"], generator, masks)
     if settings["flip"]:
         images, masks = flipped(images, generator, masks)
@@ -59,28 +60,41 @@ def flipped(
     return torch.where(chosen, images.flip(3), images), mirrored
 
 
-def cropped(
-    images: Tensor, least: float, size: int, generator: torch.Generator, masks: Tensor | None = None
+def framed(
+    images: Tensor,
+    settings: dict[str, Any],
+    size: int,
+    generator: torch.Generator,
+    masks: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Cut out of each image a part, with between `least` and all of either side, and bring it to size × size.
+    """Show each image in a frame of its own, size × size, mirrored where that reaches beyond its edges.
 
-    Images are interpolated, to float; a mask's pixels are their nearest.
+    A frame's side is between `crop` and `widen` of the image's; as far as `stretch` allows it is wider than
+    high or higher than wide, and turned by up to `turn` degrees either way. A frame that is smaller than the
+    image lies within it, a larger one around it, but for its turn. Images are interpolated, to float; a
+    mask's pixels are their nearest.
     """
     n = len(images)
-    share, x, y = torch.rand(3, n, generator=generator)
-    share = least + (1 - least) * share
-    # In affine_grid's terms, in which the image reaches from -1 to 1: the part's scale and its middle.
-    middle = (1 - share) * (2 * torch.stack([x, y]) - 1)
-    zero = torch.zeros(n)
-    theta = torch.stack([torch.stack([share, zero, middle[0]]), torch.stack([zero, share, middle[1]])])
-    theta = theta.permute(2, 0, 1).to(images.device)
-    grid = F.affine_grid(theta, [n, 1, size, size], align_corners=False)
-    parts = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+    side, x, y, wide, angle = torch.rand(5, n, generator=generator)
+    side = settings["crop"] + (settings["widen"] - settings["crop"]) * side
+    ratio = (1 + settings["stretch"]) ** (wide - 0.5)
+    width, height = side * ratio, side / ratio
+    # In affine_grid's terms, in which the image reaches from -1 to 1: the frame's sides and its middle.
+    angle = math.radians(settings["turn"]) * (2 * angle - 1)
+    across, down = (1 - width).abs() * (2 * x - 1), (1 - height).abs() * (2 * y - 1)
+    theta = torch.stack(
+        [
+            torch.stack([width * angle.cos(), -height * angle.sin(), across]),
+            torch.stack([width * angle.sin(), height * angle.cos(), down]),
+        ]
+    )
+    grid = F.affine_grid(theta.permute(2, 0, 1).to(images.device), [n, 1, size, size], align_corners=False)
+    shown = F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)
     if masks is None:
-        return parts, None
+        return shown, None
     pixels = masks[:, None].float()
-    nearest = F.grid_sample(pixels, grid, mode="nearest", padding_mode="border", align_corners=False)
-    return parts, nearest[:, 0].to(masks.dtype)
+    nearest = F.grid_sample(pixels, grid, mode="nearest", padding_mode="reflection", align_corners=False)
+    return shown, nearest[:, 0].to(masks.dtype)
 
 
 def recoloured(images: Tensor, most: float, generator: torch.Generator) -> Tensor:

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from convatlas.augmentation import augmented, cropped, flipped, recoloured, resized, shifted
+from convatlas.augmentation import augmented, flipped, framed, recoloured, resized, shifted
 from convatlas.datasets import UNKNOWN
 
 SIDE = 14  # so that no pixel's number is UNKNOWN
-NOTHING: dict[str, Any] = {"shift": 0, "flip": False, "crop": 1.0, "colour": 0.0}
+WHOLE: dict[str, Any] = {"crop": 1.0, "widen": 1.0, "stretch": 0.0, "turn": 0.0}
+NOTHING: dict[str, Any] = WHOLE | {"shift": 0, "flip": False, "colour": 0.0}
 
 
 def generator() -> torch.Generator:
@@ -68,7 +69,7 @@ def test_a_mask_is_mirrored_with_its_image() -> None:
 def test_a_part_of_a_larger_image_is_as_sharp_as_a_whole_one() -> None:
     """Half of either side of an image of twice the size, brought to the size: its very pixels."""
     images, masks = ramps(20, 2 * SIDE)
-    parts, with_it = cropped(images, 0.5, SIDE, generator(), masks)
+    parts, with_it = framed(images, WHOLE | {"crop": 0.5}, SIDE, generator(), masks)
     assert parts.shape == (20, 3, SIDE, SIDE) and with_it.shape == (20, SIDE, SIDE)
     steps = (parts[:, 0, 1:] - parts[:, 0, :-1])[:, 1:-1]  # of the image's rows in each of the part's
     assert float(steps.min()) >= 1 - 1e-3 and float(steps.max()) <= 2 + 1e-3
@@ -78,7 +79,7 @@ def test_a_part_of_a_larger_image_is_as_sharp_as_a_whole_one() -> None:
 def test_a_crop_is_an_enlarged_part_of_the_image(least: float) -> None:
     """The ramps' values tell where each part lies: it is as large as was drawn, and inside."""
     images, masks = ramps(200)
-    parts, with_it = cropped(images, least, SIDE, generator(), masks)
+    parts, with_it = framed(images, WHOLE | {"crop": least}, SIDE, generator(), masks)
     steps = (parts[:, 0, 7] - parts[:, 0, 6]).mean(1)  # of the image's rows, in each of the part's
     assert float(steps.min()) >= least - 1e-3
     assert float(steps.max()) <= 1 + 1e-3
@@ -86,18 +87,54 @@ def test_a_crop_is_an_enlarged_part_of_the_image(least: float) -> None:
     assert torch.allclose(steps, (parts[:, 1, :, 7] - parts[:, 1, :, 6]).mean(1), atol=1e-4)  # square
     assert float(parts.min()) >= 0
     assert float(parts[:, :2].max()) <= 13
-    inside = slice(1, -1)  # at the borders the image is repeated outwards by half a pixel
+    inside = slice(1, -1)  # at the borders the image is mirrored by half a pixel
     row, column = (with_it // SIDE).float(), (with_it % SIDE).float()
     for given, nearest in ((parts[:, 0], row), (parts[:, 1], column)):
         assert float((given - nearest)[:, inside, inside].abs().max()) <= 0.5 + 1e-3
     assert with_it.dtype == torch.uint8
 
 
-def test_the_whole_image_cropped_is_the_image() -> None:
+def test_a_frame_of_the_whole_image_shows_the_image() -> None:
     images, masks = ramps(3)
-    parts, with_it = cropped(images, 1.0, SIDE, generator(), masks)
+    parts, with_it = framed(images, WHOLE, SIDE, generator(), masks)
     torch.testing.assert_close(parts, images.float(), atol=1e-4, rtol=0)
     assert torch.equal(with_it, masks)
+
+
+def test_a_wider_frame_mirrors_the_image_beyond_its_edges() -> None:
+    """Twice the side shows the image at half its size, somewhere, and mirrored copies around it."""
+    images, masks = ramps(30)
+    shown, with_it = framed(images, WHOLE | {"crop": 2.0, "widen": 2.0}, SIDE, generator(), masks)
+    steps = shown[:, 0].mean(2).diff(dim=1)  # of the image's rows, which rise in it and fall beside it
+    assert float(steps.abs().max()) <= 2 + 1e-3
+    assert int((steps.abs() > 2 - 1e-2).sum(1).min()) >= SIDE - 5  # a fold takes two
+    rises = (steps > 0).sum(1)
+    assert int(rises.min()) >= 4
+    assert int(rises.max()) <= 9
+    assert int(with_it.max()) < SIDE * SIDE
+
+
+def test_a_frame_is_turned_and_stretched_as_torchvision_does_it() -> None:
+    """Each image against torchvision's rotation by the angle that was drawn, away from the edges."""
+    rng = np.random.default_rng(0)
+    smooth = torch.from_numpy(rng.random((6, 3, 5, 5), dtype=np.float32) * 255)
+    images = torch.nn.functional.interpolate(smooth, (40, 40), mode="bicubic", align_corners=True).clamp(
+        0, 255
+    )
+    shown, _ = framed(images, WHOLE | {"turn": 30.0}, 40, generator())
+    angles = 30 * (2 * torch.rand(5, 6, generator=generator())[4] - 1)
+    assert float(angles.abs().max()) > 10
+    inside = slice(12, 28)
+    for image, turned, angle in zip(images, shown, angles.tolist(), strict=True):
+        expected = tv.rotate(image, angle, interpolation=tv.InterpolationMode.BILINEAR)
+        difference = (turned - expected)[:, inside, inside].abs()
+        assert float(difference.max()) < 1.0, angle
+    ramp, _ = ramps(100)
+    shown, _ = framed(ramp, WHOLE | {"crop": 0.5, "widen": 0.5, "stretch": 0.5}, SIDE, generator())
+    down, across = shown[:, 0].diff(dim=1).mean((1, 2)), shown[:, 1].diff(dim=2).mean((1, 2))
+    ratio = across / down
+    assert 1.4 < float(ratio.max()) <= 1.51 and 1.4 < float(1 / ratio.min()) <= 1.51
+    assert torch.allclose(down * across, torch.tensor(0.25), atol=0.01)
 
 
 def test_colours_change_as_torchvision_changes_them() -> None:
@@ -126,7 +163,8 @@ def test_colours_stay_in_range_and_grey_stays_grey() -> None:
 
 def test_the_same_seed_changes_alike() -> None:
     images, masks = ramps(8)
-    settings = {"shift": 2, "flip": True, "crop": 0.6, "colour": 0.2}
+    settings = {"shift": 2, "flip": True, "colour": 0.2}
+    settings |= {"crop": 0.6, "widen": 1.4, "stretch": 0.3, "turn": 20.0}
     one, other = (augmented(images, masks, settings, SIDE, generator()) for _ in range(2))
     assert torch.equal(one[0], other[0])
     assert torch.equal(one[1], other[1])

@@ -26,7 +26,7 @@ def _tint(rng: Random) -> np.ndarray:
     """The colour of some coat, lest colour give the animal away, or a muted other."""
     breeds = list(BREEDS.values())
     colour = rgb_of(breeds[rng.integers(len(breeds))].colours[rng.integers(3)]) * rng.normal(1, 0.05, 3)
-    return colour if rng.random() < 0.75 else colour.mean() + rng.uniform(-35, 35, 3)
+    return colour if rng.random() < 0.65 else colour.mean() + rng.uniform(-35, 35, 3)
 
 
 def _layer(size: np.ndarray, rng: Random) -> Image.Image:
@@ -59,7 +59,7 @@ def scenery_of(size: np.ndarray, feet: int, rng: Random) -> Image.Image:
         inset = rng.uniform(0.1, 0.35) * w
         near = (0, 0, inset, h, w - inset, h, w, 0)  # the nearer, the larger
         scene.paste(_layer(size, rng).transform((w, h - horizon), Image.Transform.QUAD, near), (0, horizon))
-    for _ in range(rng.integers(0, 3)):
+    for _ in range(rng.integers(0, 2)):
         _put_thing(scene, size, rng)
     return scene
 
