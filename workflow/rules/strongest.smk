@@ -7,6 +7,12 @@ def followed(network):
     return bool(config["networks"][network].get("dataset")) and views["strongest"] is not None
 
 
+def strongest_of(network):
+    """What is found of a network's units over its data set, and projected, for one that is followed."""
+    files = ("statistics.npz", "statistics.json", "strongest.npz")
+    return [f"results/{network}/{file}" for file in files] if followed(network) else []
+
+
 def shards_of(network):
     """In how many jobs the pass over the data set is done."""
     return config["networks"][network].get("shards", config["shards"])
