@@ -1,4 +1,5 @@
-# What excites each unit most over a whole data set: shards of one pass, merged, and projected.
+# What excites each unit most over a whole data set: shards of one pass, merged, and projected. That layers.json
+# is written anew, as for other images looked at, changes nothing here: it follows from the network.
 
 
 def followed(network):
@@ -50,7 +51,7 @@ rule strongest:
         data=dataset_of,
         weights="results/{network}/weights.safetensors",
         description="results/{network}/network.json",
-        layers="results/{network}/layers.json",
+        layers=ancient("results/{network}/layers.json"),
     output:
         shard="results/{network}/shards/{shard}.npz",
     log:
@@ -80,7 +81,7 @@ rule merge:
         data=dataset_of,
         weights="results/{network}/weights.safetensors",
         description="results/{network}/network.json",
-        layers="results/{network}/layers.json",
+        layers=ancient("results/{network}/layers.json"),
         shards=lambda wildcards: expand(
             "results/{network}/shards/{shard}.npz",
             network=wildcards.network,
@@ -110,7 +111,7 @@ rule project:
         data=dataset_of,
         weights="results/{network}/weights.safetensors",
         description="results/{network}/network.json",
-        layers="results/{network}/layers.json",
+        layers=ancient("results/{network}/layers.json"),
         statistics="results/{network}/statistics.npz",
         about="results/{network}/statistics.json",
     output:
