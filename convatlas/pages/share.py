@@ -15,7 +15,8 @@ SIZE = (1200, 630)  # pixels of a preview, the proportions that those who show i
 MARGIN = 36
 PAPER = "#fffdf8"  # as the plates are
 TENSORS = ("filters.npz", "activations", "deconv", "classical", "masks", "statistics.npz", "strongest.npz",
-           "statistics.json", "history.csv", "metrics.json", "layers.json", "images.json", "network.json")  # fmt: skip
+           "statistics.json", "history.csv", "metrics.json", "layers.json", "images.json",
+           "network.json")  # fmt: skip
 WEIGHTS = "weights.safetensors"
 
 
