@@ -14,6 +14,7 @@ from convatlas.scales import Scale
 
 BEYOND = (216, 209, 196)  # what an activation does not depend on, or lies beyond an image's border
 LINE = 2  # pixels between the pictures of a block
+STEP = 8  # of 255, that projections in colour are drawn in: they are noise, which would take twice the bytes
 
 
 def bulk_of(values: np.ndarray) -> float:
@@ -32,7 +33,8 @@ def scale_of(projections: np.ndarray) -> Scale:
 def projections_in(scale: Scale, projections: np.ndarray) -> np.ndarray:
     """Colour projections (..., C, h, w), signed: (..., h, w, 3) uint8. Of few channels the first is drawn."""
     if projections.shape[-3] == 3:
-        pixels = _bytes(0.5 + np.moveaxis(projections, -3, -1) / (2 * scale.high))
+        steps = np.round(np.nan_to_num(np.moveaxis(projections, -3, -1)) / scale.high * 128 / STEP)
+        pixels = np.clip(128 + STEP * steps, 0, 255).astype(np.uint8)
     else:
         pixels = scale.rgb(np.nan_to_num(projections[..., 0, :, :]))
     return _over(pixels, projections)

@@ -14,7 +14,7 @@ from convatlas.plates import Bar
 from convatlas.scales import Scale
 
 PICTURE = 72  # pixels that the longer side of a projection or patch is brought near to, by a whole factor
-LARGE = 700_000  # values that a plate shows, which make some 0.4 MB: of large patches fewer units
+LARGE = 500_000  # values that a plate shows, which make some 0.3 MB: of large patches fewer units
 
 
 def draw(desk: Desk) -> Iterator[Plate]:

@@ -24,7 +24,8 @@ class Units:
     """What the page tells; `about` is statistics.json.
 
     `dead` has a row for each layer with dead units, `followed` how many layers there are; `selective` a row
-    for each of the most selective units; `last` a row for each unit of `last_layer`.
+    for each of the most selective units; `last` a row for each unit of `last_layer`, the last one that has
+    weights, of `last_units` in all.
     """
 
     about: dict[str, Any]
@@ -69,8 +70,8 @@ def read(folder: Path, page: Page) -> Units:
     ]  # fmt: skip
     activations = [layer["name"] for layer in about["layers"] if kinds.get(layer["name"]) == "activation"]
     weighted = [layer["name"] for layer in about["layers"] if kinds.get(layer["name"]) in ("conv", "linear")]
-    last = weighted[-1] if weighted else about["layers"][-1]["name"]
-    rows = meanings(found, last, about["classes"], page.network["classes"])
+    last = weighted[-1] if weighted else ""
+    rows = meanings(found, last, about["classes"], page.network["classes"]) if last else []
     return Units(
         about,
         len(about["layers"]),
