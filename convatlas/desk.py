@@ -72,6 +72,8 @@ class Desk:
         like = read_json(folder / "classical/units.json")
         self.units_like, self.least_like = like["layers"], like["threshold"]
         self.filters_like = read_json(folder / "classical/filters.json")
+        follows = views.get("strongest") is not None and self.network["dataset"]
+        self.survey: dict[str, Any] | None = read_json(folder / "statistics.json") if follows else None
         masks = folder / "masks/masks.json"  # of a network whose data set has masks
         self.masks: dict[str, Any] | None = read_json(masks) if masks.is_file() else None
         with (folder / "history.csv").open() as file:

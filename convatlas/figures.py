@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from convatlas import charts, digit_plates, image_plates, layer_plates, mask_plates, steps_plates
+from convatlas import (
+    charts,
+    digit_plates,
+    image_plates,
+    layer_plates,
+    mask_plates,
+    steps_plates,
+    strongest_plates,
+)
 from convatlas.desk import Desk, Plate, listed
 
 log = logging.getLogger(__name__)
@@ -29,6 +37,7 @@ def draw(folder: Path, name: str, views: dict[str, Any]) -> Iterator[Plate]:
         yield image_plates.classical(desk, image)
     yield from digit_plates.draw(desk)
     yield from steps_plates.draw(desk)
+    yield from strongest_plates.draw(desk)
     for image in projected:
         yield from image_plates.deconv(desk, image)
 

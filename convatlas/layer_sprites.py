@@ -13,6 +13,7 @@ from convatlas.drawing import stages
 from convatlas.files import Npz, read_json
 from convatlas.names import choose_layers, seen_as
 from convatlas.pictures import brightness
+from convatlas.strongest_sprites import Surveyed
 
 log = logging.getLogger(__name__)
 
@@ -33,17 +34,19 @@ def draw(source: Path, folder: Path, name: str, views: dict[str, Any]) -> dict[s
     key = f"networks.{name}.views.{'layers' if wanted is None else 'atlas.layers'}"
     chosen = choose_layers(layers, views["layers"] if wanted is None else wanted, key)
     records = Records(source, [image["name"] for image in images])
+    surveyed = Surveyed(source, network) if views.get("strongest") else None
     chosen = [layer for layer in chosen if records.shows(layer)]
     slugs, stage = dict(zip(chosen, sprites.slugs(chosen), strict=True)), stages(layers)
     drawn = []
     for layer in layers:
         if slug := slugs.get(layer["name"]):
-            made = LayerSprites(folder, records, layer, slug, levels).write()
+            made = LayerSprites(folder, records, layer, slug, levels, surveyed).write()
             drawn.append({"name": layer["name"], "slug": slug, "stage": stage[layer["name"]]} | made)
     return {
         "levels": levels,
         "images": [{"name": image["name"], "label": seen_as(image, network, ", ")} for image in images],
         "inputs": {image: _input(folder, image, found, network) for image, found in records.outputs.items()},
+        "set": surveyed and surveyed.told,
         "layers": drawn,
     }
 
@@ -77,9 +80,17 @@ class Records:
 class LayerSprites:
     """One layer of layers.json: its sheets, and what is told of them; `slug` is what its files are called."""
 
-    def __init__(self, folder: Path, records: Records, layer: Layer, slug: str, levels: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        records: Records,
+        layer: Layer,
+        slug: str,
+        levels: int,
+        surveyed: Surveyed | None = None,
+    ) -> None:
         self.folder, self.records, self.layer = folder, records, layer
-        self.slug, self.levels = slug, levels
+        self.slug, self.levels, self.surveyed = slug, levels, surveyed
 
     def write(self) -> dict[str, Any]:
         """Write the sheets and units/<slug>.json; gives the layer's entry in atlas.json."""
@@ -93,9 +104,13 @@ class LayerSprites:
             "deconv": projected,
             "like": like and [match and {key: match[key] for key in ("words", "r")} for match in like],
         }
+        strongest = None
+        if self.surveyed and self.layer["name"] in self.surveyed:
+            numbers["set"] = self.surveyed.numbers(self.layer)
+            strongest = self.surveyed.write(self.folder / "strongest" / self.slug, self.layer["name"])
         write_compact(self.folder / f"units/{self.slug}.json", numbers)
         described = {key: self.layer[key] for key in TOLD}
-        return described | told | {"filters": filters, "deconv": deconv}
+        return described | told | {"filters": filters, "deconv": deconv, "strongest": strongest}
 
     def _maps(self) -> tuple[dict[str, Any], dict[str, Any]]:
         told: dict[str, Any] = {"signed": False}

@@ -73,7 +73,7 @@ class Workspace:
                 jobs.add(rule)
             elif line.strip().startswith("wildcards:"):
                 jobs.discard(rule)
-                jobs.add(f"{rule} {line.split('=')[1].strip()}")
+                jobs.add(f"{rule} {line.split('=')[1].split(',')[0].strip()}")
         return jobs - {"all"}
 
 

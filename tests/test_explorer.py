@@ -50,8 +50,8 @@ def sprites(folder: Path, name: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def built(folder: Path, *names: str, scale: str = "per_layer") -> Path:
-    """Build the pages of the networks under `folder`, and the comparison."""
+def built(folder: Path, *names: str, scale: str = "per_layer", **more: Any) -> Path:
+    """Build the pages of the networks under `folder`, and the comparison; `more` are further views."""
 
     def sheets_of(atlas: Atlas, run: dict[str, Any]) -> Iterator[Sheet]:
         yield Sheet("index.html", "compare.html", "Contents", {"given": pages.embedded({"networks": []})})
@@ -62,7 +62,7 @@ def built(folder: Path, *names: str, scale: str = "per_layer") -> Path:
             yield from layers.sheets(atlas, page)
         yield from pages.sheets(atlas)
 
-    views = {"views": VIEWS | {"scale": scale}}
+    views = {"views": VIEWS | {"scale": scale} | more}
     config = CONFIG | {"networks": dict.fromkeys(names, views)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gallery, "sheets_of", sheets_of)

@@ -20,6 +20,7 @@ PAGES = (
         "datasets/digits.html",
         "networks/lenet5.html",
         "networks/lenet5-layers.html",
+        "networks/lenet5-units.html",
         "networks/simple_cnn.html",
     ),
 )

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 from conftest import ROOT, TINY, Workspace, files_of
 
-AFTER_TRAINING = ("record", "classical", "deconv", "figures", "atlas")
+AFTER_RECORDING = ("record", "classical", "deconv", "figures", "atlas")
+DRAWN = ("figures", "atlas")
+AFTER_TRAINING = (*AFTER_RECORDING, "strongest", "merge", "project")
 MAY_DIFFER = ("timing.json", "provenance.html")
 
 
@@ -52,6 +54,8 @@ def test_every_file_of_the_contract_is_there(run: Workspace) -> None:
         folder = results / network
         single = ["weights.safetensors", "network.json", "timing.json", "metrics.json", "history.csv"]
         for name in [*single, "layers.json", "filters.npz", "images.json", "figures/plates.json"]:
+            assert (folder / name).is_file(), name
+        for name in ("statistics.npz", "statistics.json", "strongest.npz", "shards/0.npz"):
             assert (folder / name).is_file(), name
         for stage in ("activations", "classical", "deconv"):
             assert sorted(path.stem for path in (folder / stage).glob("*.npz")) == sorted(names)
@@ -91,7 +95,7 @@ def test_switches_point_at_the_maxima_of_a_trained_network(run: Workspace) -> No
 
 def test_each_stage_logs_and_is_benchmarked(run: Workspace) -> None:
     for network in ("lenet5", "simple_cnn"):
-        for stage in ("train", *AFTER_TRAINING):
+        for stage in ("train", *AFTER_RECORDING, "strongest-0", "merge", "project"):
             assert (run.folder / f"logs/{network}/{stage}.log").read_text()
             assert (run.folder / f"logs/{network}/{stage}.tsv").read_text().startswith("s\t")
     assert "epoch 2/2" in (run.folder / "logs/simple_cnn/train.log").read_text()
@@ -134,8 +138,10 @@ def test_an_edit_of_a_template_rebuilds_the_gallery_only(run: Workspace) -> None
         ({"views": {"deconv": {"select": ["map"]}}}, everything_after("deconv", "figures", "atlas")),
         (
             {"networks": {"lenet5": {"images": {"digits": [3]}}}},
-            of("lenet5", *AFTER_TRAINING) | {"gallery"},
+            of("lenet5", *AFTER_RECORDING) | {"gallery"},
         ),
+        ({"views": {"strongest": {"k": 5}}}, everything_after("strongest", "merge", "project", *DRAWN)),
+        ({"views": {"strongest": {"units": 2}}}, everything_after("project", *DRAWN)),
         (
             {"networks": {"lenet5": {"training": {"lr": 0.002}}}},
             of("lenet5", "train", *AFTER_TRAINING) | {"gallery"},
@@ -143,7 +149,7 @@ def test_an_edit_of_a_template_rebuilds_the_gallery_only(run: Workspace) -> None
         ({"title": "Another title"}, {"gallery"}),
         ({"seed": 1}, everything_after("train", *AFTER_TRAINING)),
     ],
-    ids=["scale", "match", "select", "images", "training", "title", "seed"],
+    ids=["scale", "match", "select", "images", "k", "units", "training", "title", "seed"],
 )
 def test_a_setting_reruns_what_uses_it(run: Workspace, change: dict, jobs: set[str]) -> None:
     more = run.folder / "more.yaml"

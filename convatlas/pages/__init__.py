@@ -17,6 +17,7 @@ KINDS = {
     "digits": "Digit by digit",
     "steps": "Step by step",
     "deconv": "What caused it",
+    "strongest": "What excites a unit most",
     "curves": "Training curves",
     "confusion": "Confusion matrix",
     "segmentation": "Truth and prediction",

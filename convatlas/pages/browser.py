@@ -18,7 +18,7 @@ SCALES = {"per_tile": "unit", "per_layer": "layer", "shared": "network"}  # as t
 EARLY = 6  # convolutions among which an explorer finds what it opens on
 LIGHT = 150_000  # bytes of pictures that a page loads before it is asked, at most
 TOLD = ["name", "slug", "type", "kind", "role", "ordinal", "stage", "receptive_field", "shape", "parameters",
-        "units", "signed", "tile", "columns", "rows", "sheets", "filters", "deconv"]  # fmt: skip
+        "units", "signed", "tile", "columns", "rows", "sheets", "filters", "deconv", "strongest"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ def browser(page: Page, atlas: Atlas, plates: dict[str, str]) -> Browser | None:
         "range": _range(numbers.values()),
         "opening": _opening(folder, layers, index["images"], numbers),
         "classes": page.network["classes"],
+        "set": index["set"],
         "layers": layers,
     }
     pictures = [folder / given["file"] for given in index["inputs"].values()]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from convatlas.pages import Atlas, Sheet, browser, share
+from convatlas.pages import Atlas, Sheet, browser, share, units
 from convatlas.pages.network import Page
 
 FEW = 60  # rows of a table up to which it stands on the network's page too
@@ -73,6 +73,7 @@ def sheets(atlas: Atlas, page: Page) -> Iterator[Sheet]:
     files = {f"plates/{page.name}": atlas.results / page.name / "figures"} | numbers
     values = {"page": page, "numbers": {place: path.stat().st_size for place, path in numbers.items()}}
     values |= {"parts": plates(page), "matched": matched(page), "few": FEW}
+    values["followed"] = units.is_followed(atlas, page)
     values["browser"] = explored = browser.browser(page, atlas, places(page))
     files |= explored.files if explored else {}
     written = explored.written if explored else {}
@@ -83,6 +84,7 @@ def sheets(atlas: Atlas, page: Page) -> Iterator[Sheet]:
             values = {"page": page, "part": part, "parts": parts, "there": there, "browser": explored}
             values["matched"] = matched(page, part.layers)
             yield Sheet(f"networks/{part.file}", template, part.title, values)
+    yield from units.sheets(atlas, page, list(explored.slugs) if explored else [])
 
 
 def _file(page: Page, what: str, number: int) -> str:

@@ -83,7 +83,7 @@ class Page:
     @property
     def shown(self) -> list[dict[str, Any]]:
         """The layers that have plates."""
-        subjects = {plate["subject"] for plate in self.plates}
+        subjects = {plate["subject"] for plate in self.plates if plate["kind"] != "strongest"}
         return [layer for layer in self.layers if layer["name"] in subjects]
 
     @property

@@ -14,8 +14,9 @@ from convatlas.pages import Atlas
 SIZE = (1200, 630)  # pixels of a preview, the proportions that those who show it cut it to
 MARGIN = 36
 PAPER = "#fffdf8"  # as the plates are
-TENSORS = ("filters.npz", "activations", "deconv", "classical", "masks", "steps", "history.csv",
-           "metrics.json", "layers.json", "images.json", "network.json")  # fmt: skip
+TENSORS = ("filters.npz", "activations", "deconv", "classical", "masks", "steps", "statistics.npz",
+           "strongest.npz", "statistics.json", "history.csv", "metrics.json", "layers.json", "images.json",
+           "network.json")  # fmt: skip
 WEIGHTS = "weights.safetensors"
 
 

@@ -4,7 +4,8 @@
 def explored(wildcards):
     """Params function: which layers are drawn as sprites, and in how many steps."""
     views = config["networks"][wildcards.network]["views"]
-    return json.dumps({key: views[key] for key in ("layers", "atlas")})
+    wanted = {key: views[key] for key in ("layers", "atlas")}
+    return json.dumps(wanted | {"strongest": followed(wildcards.network)})
 
 
 onstart:
@@ -25,6 +26,7 @@ rule atlas:
         activations="results/{network}/activations",
         classical="results/{network}/classical",
         deconv="results/{network}/deconv",
+        strongest=lambda wildcards: strongest_of(wildcards.network),
     output:
         atlas=directory("results/{network}/atlas"),
     log:

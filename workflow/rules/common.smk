@@ -102,7 +102,7 @@ LIBRARY = {
     ).split(),
     "figures": (
         "__init__ charts cli desk digit_plates features figures files image_plates layer_plates mask_plates "
-        "montage names palette pictures plates scales steps_plates"
+        "montage mosaics names palette pictures plates scales steps_plates strongest_plates"
     ).split(),
     "strongest": (
         "__init__ architectures/__init__ calls cli datasets/__init__ datasets/cache datasets/download "
@@ -119,13 +119,17 @@ LIBRARY = {
         "datasets/photographs deconvnet factories files loading names networks patches pictures "
         "preprocessing sources"
     ).split(),
-    "atlas": "__init__ cli drawing files layer_sprites names pictures sprites".split(),
+    "atlas": (
+        "__init__ cli drawing files layer_sprites mosaics names palette pictures scales sprites "
+        "strongest_sprites"
+    ).split(),
     "publish": "__init__ cli files markup names publish".split(),
     "gallery": (
         "__init__ blocks cli datasets/__init__ datasets/download datasets/examples datasets/folders "
         "datasets/mnist datasets/pets datasets/photographs drawing files gallery layered names "
         "pages/__init__ pages/browser pages/classical pages/datasets pages/digits pages/explorer pages/findings "
-        "pages/layers pages/network pages/notes pages/primer pages/share pages/window pictures scales sobel"
+        "pages/layers pages/network pages/notes pages/primer pages/share pages/units pages/window pictures "
+        "scales sobel"
     ).split(),
 }
 

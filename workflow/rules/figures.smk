@@ -26,6 +26,7 @@ rule figures:
         deconv="results/{network}/deconv",
         steps="results/{network}/steps",
         masks=lambda wildcards: masks_of(wildcards.network),
+        strongest=lambda wildcards: strongest_of(wildcards.network),
     output:
         figures=report(
             directory("results/{network}/figures"),

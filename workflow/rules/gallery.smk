@@ -19,8 +19,8 @@ RESULTS = [
 
 def of_networks(*files):
     """Files of every network's folder."""
-    masks = [path for network in config["networks"] for path in masks_of(network)]
-    return expand("results/{network}/{file}", network=config["networks"], file=files) + masks
+    some = [path for network in config["networks"] for path in masks_of(network) + strongest_of(network)]
+    return expand("results/{network}/{file}", network=config["networks"], file=files) + some
 
 
 PAGES = ["index", "classical", "compare", "primer", "provenance"]

@@ -1,10 +1,17 @@
-# What excites each unit most over a whole data set: shards of one pass, merged, and projected.
+# What excites each unit most over a whole data set: shards of one pass, merged, and projected. That layers.json
+# is written anew, as for other images looked at, changes nothing here: it follows from the network.
 
 
 def followed(network):
     """Whether a network's units are followed over its data set: it has one, and it is not left out."""
     views = config["networks"][network]["views"]
     return bool(config["networks"][network].get("dataset")) and views["strongest"] is not None
+
+
+def strongest_of(network):
+    """What is found of a network's units over its data set, and projected, for one that is followed."""
+    files = ("statistics.npz", "statistics.json", "strongest.npz")
+    return [f"results/{network}/{file}" for file in files] if followed(network) else []
 
 
 def shards_of(network):
@@ -44,7 +51,7 @@ rule strongest:
         data=dataset_of,
         weights="results/{network}/weights.safetensors",
         description="results/{network}/network.json",
-        layers="results/{network}/layers.json",
+        layers=ancient("results/{network}/layers.json"),
     output:
         shard="results/{network}/shards/{shard}.npz",
     log:
@@ -74,7 +81,7 @@ rule merge:
         data=dataset_of,
         weights="results/{network}/weights.safetensors",
         description="results/{network}/network.json",
-        layers="results/{network}/layers.json",
+        layers=ancient("results/{network}/layers.json"),
         shards=lambda wildcards: expand(
             "results/{network}/shards/{shard}.npz",
             network=wildcards.network,
@@ -104,7 +111,7 @@ rule project:
         data=dataset_of,
         weights="results/{network}/weights.safetensors",
         description="results/{network}/network.json",
-        layers="results/{network}/layers.json",
+        layers=ancient("results/{network}/layers.json"),
         statistics="results/{network}/statistics.npz",
         about="results/{network}/statistics.json",
     output:

@@ -107,6 +107,8 @@ const convatlas = (() => {
       scale: among("scale", Object.keys(SCALES)),
       colours: among("colours", Object.keys(COLOURS)),
       overlay: whole(found.overlay, 100, usual.overlay),
+      sort: among("sort", Object.keys(SORTS)),
+      only: among("only", Object.keys(ONLY)),
     };
   }
 
@@ -115,7 +117,28 @@ const convatlas = (() => {
     write({ ...(isElsewhere ? { network: name } : {}),
       ...Object.fromEntries(Object.entries(rest).filter(([key, value]) => value !== usual[key])) });
 
-  const USUAL = { scale: "layer", colours: "auto", show: "maps", overlay: 100 };
+  const USUAL = {
+    scale: "layer", colours: "auto", show: "maps", overlay: 100, sort: "number", only: "all",
+  };
+
+  // Orders of units, by what the data set says of them
+
+  const SORTS = {
+    number: "by number", maximum: "greatest value first", mean: "greatest mean first",
+    zeros: "most zeros first", selectivity: "most selective first",
+  };
+  const ONLY = { all: "all", alive: "alive over the set", dead: "dead over the set" };
+
+  /* Those of some units that are asked for, in the order that is asked for: what has no number last, equal
+     ones as they came. */
+  function ordered({ set }, { sort, only }, units) {
+    if (!set) return units;
+    const dead = new Set(set.dead);
+    const some = units.filter((unit) => only === "all" || dead.has(unit) === (only === "dead"));
+    if (sort === "number") return some;
+    const worth = (unit) => (set[sort][unit] === null ? -Infinity : set[sort][unit]);
+    return some.sort((a, b) => (worth(b) > worth(a)) - (worth(b) < worth(a)));
+  }
 
   // Views: what can be seen of a layer's units on an image, and where its tiles are
 
@@ -270,7 +293,7 @@ const convatlas = (() => {
 
   return {
     place, network, pictures, embedded, read, write, understood, address, USUAL, kinds, view, span, table,
-    ends, paint, tint, tables, canColour, KINDS, SCALES, COLOURS,
+    ends, paint, tint, tables, canColour, ordered, KINDS, SCALES, COLOURS, SORTS, ONLY,
     numbersOf: units,
     add: (given) => { networks[given.name] = given; },
     units: (name, slug, given) => { (numbers[name] = numbers[name] || Object.create(null))[slug] = given; },

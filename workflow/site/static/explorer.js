@@ -17,6 +17,7 @@
   let state = null;
   let turn = 0; // of drawing: where a later one has begun, an earlier ends
   let waiting = 0;
+  let told = {}; // the numbers of the layer that is shown
 
   // The address
 
@@ -44,9 +45,12 @@
 
   const choose = (change, stepping) => ("step" in change ? step(change.step) : go(change, stepping));
 
+  /* To the unit before or after, of those and in the order that the sheet has of maps. */
   const step = (by) => {
-    const { units } = byName.get(state.layer);
-    go({ unit: (state.unit + by + units) % units }, true);
+    const all = [...Array(byName.get(state.layer).units).keys()];
+    const units = convatlas.ordered(told, state, all);
+    const at = units.indexOf(state.unit);
+    if (units.length) go({ unit: units[at < 0 ? 0 : (at + by + units.length) % units.length] }, true);
   };
 
   // What is drawn
@@ -57,11 +61,12 @@
     try {
       const seen = await convatlas.look(state);
       if (mine !== turn) return;
-      if (state.unit === null) state.unit = telling(seen.told, state.image);
+      told = seen.told;
+      if (state.unit === null) state.unit = telling(seen.told, state);
       const view = convatlas.view(net, seen.layer, seen.told, state.show, state.image);
       const images = await convatlas.pictures(view);
       if (mine !== turn) return;
-      controls(seen.layer);
+      controls(seen.layer, Boolean(told.set));
       describe(seen);
       sheetOf(seen, view, images);
       say(seen);
@@ -73,9 +78,14 @@
     }
   }
 
-  /* The unit to begin with in a layer: the likest to a classical feature, else the one of widest range. */
-  function telling({ like, maps }, image) {
+  /* The unit to begin with in a layer: the first of those asked for, else the likest to a classical feature,
+     or the one of widest range. */
+  function telling({ like, maps, set }, { image, sort, only }) {
     const { low, high } = maps[image];
+    if (sort !== USUAL.sort || only !== USUAL.only) {
+      const [first] = convatlas.ordered({ set }, { sort, only }, [...low.keys()]);
+      if (first !== undefined) return first;
+    }
     const worth = low.map((value, unit) => high[unit] - value);
     const likeness = (like || []).map((match) => (match ? Math.abs(match.r) : 0));
     const by = likeness.some(Boolean) ? likeness : worth;
@@ -88,9 +98,9 @@
     note.hidden = !message;
   }
 
-  function controls(layer) {
-    part("scale").value = state.scale;
-    part("colours").value = state.colours;
+  function controls(layer, isFollowed) {
+    for (const key of ["scale", "colours", "sort", "only"]) part(key).value = state[key];
+    part("orders").hidden = !isFollowed;
     for (const choice of part("images").querySelectorAll("input, select")) {
       if (choice.type === "radio") choice.checked = choice.value === state.image;
       else choice.value = state.image;
@@ -165,9 +175,15 @@
 
   function sheetOf(seen, view, images) {
     const { colours, ends } = sheet.show(seen, state, view, images);
+    const isEmpty = !sheet.units.length;
+    part("none").hidden = !isEmpty;
+    part("none").textContent = `No unit here is ${state.only} over the set.`;
+    part("bar").hidden = isEmpty;
+    part("parts").hidden = true;
+    if (isEmpty) return;
     const { first, last, all, isWhole } = sheet.part;
     const on = state.show === "filters" ? "" : ` on ${state.image}`;
-    const units = count(view.units.length, "unit");
+    const units = count(sheet.units.length, "unit");
     const what = `${convatlas.KINDS[state.show]} of ${state.layer}${on}`;
     sheet.canvas.setAttribute("aria-label", `${what}: ${units}`);
     const chosen = sheet.at < 0 ? "The units of this sheet" : `Unit ${state.unit}, enlarge`;
@@ -237,7 +253,7 @@
 
   function listen() {
     const on = (name, event, act) => part(name).addEventListener(event, act);
-    for (const key of ["scale", "colours"]) on(key, "change", (event) => go({ [key]: event.target.value }));
+    for (const key of ["scale", "colours", "sort", "only"]) on(key, "change", (event) => go({ [key]: event.target.value }));
     on("images", "change", (event) => go({ image: event.target.value }));
     on("kinds", "change", (event) => go({ show: event.target.value }));
     on("unit-number", "change", (event) => {
@@ -246,7 +262,7 @@
     });
     for (const [name, by] of [["before", -1], ["after", 1]]) on(name, "click", () => step(by));
     for (const [name, by] of [["earlier", -1], ["later", 1]]) {
-      on(name, "click", () => go({ unit: sheet.view.units[sheet.beside(by)] }));
+      on(name, "click", () => go({ unit: sheet.units[sheet.beside(by)] }));
     }
     on("enlarge", "click", enlarge);
     on("close", "click", () => dialog.close());
@@ -297,12 +313,13 @@
 
   const panel = new convatlas.Panel(unit, choose);
   const sheet = new convatlas.Sheet(
-    part("frame"), (i, stepping) => go({ unit: sheet.view.units[i] }, stepping), enlarge);
+    part("frame"), (i, stepping) => go({ unit: sheet.units[i] }, stepping), enlarge);
   const list = new convatlas.Layers(net, part, (layer, stepping) => {
     go({ layer }, stepping);
     if (narrow.matches && !stepping) part("layers").open = false;
   });
-  for (const [name, words] of [["scale", convatlas.SCALES], ["colours", convatlas.COLOURS]]) {
+  const selects = { scale: "SCALES", colours: "COLOURS", sort: "SORTS", only: "ONLY" };
+  for (const [name, words] of Object.entries(selects).map(([name, key]) => [name, convatlas[key]])) {
     part(name).append(...Object.entries(words).map(([value, word]) => new Option(word, value)));
   }
   part("colours").disabled = !convatlas.canColour;

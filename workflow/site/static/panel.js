@@ -148,8 +148,8 @@
       this.words.replaceChildren(...sentences(seen, state));
       const { activeElement } = document;
       const focused = this.rest.contains(activeElement) && activeElement.getAttribute("aria-label");
-      this.rest.replaceChildren(...parts.flat().filter(Boolean), this.everywhere(seen, state, scale, single),
-        statistics(seen, state));
+      this.rest.replaceChildren(...parts.flat().filter(Boolean), ...convatlas.survey(seen, state.unit),
+        this.everywhere(seen, state, scale, single), statistics(seen, state));
       if (focused !== false) {
         const again = focused && this.rest.querySelector(`[aria-label="${CSS.escape(focused)}"]`);
         (again || this.rest.querySelector("button")).focus({ preventScroll: true });
@@ -279,5 +279,5 @@
     watcher.observe(element);
   }
 
-  Object.assign(convatlas, { make, number, times, count, called, values, bar, look, Panel });
+  Object.assign(convatlas, { make, number, share, times, count, called, values, bar, whenSeen, look, Panel });
 })();

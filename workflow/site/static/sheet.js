@@ -66,7 +66,7 @@
     return [...paths.map((path) => svg("path", path)), ...texts];
   }
 
-  /* A sheet in its frame. `choose` is called with the place of a unit in the view, and whether the reader is
+  /* A sheet in its frame. `choose` is called with the place of a unit in `units`, and whether the reader is
      stepping; `enlarge` when one is asked for alone. */
   class Sheet {
     constructor(frame, choose, enlarge) {
@@ -83,13 +83,18 @@
       frame.append(this.within);
     }
 
-    /* Paint a view of a layer, the part of it that unit `state.unit` is in. Gives the scale of its bar. */
+    /* Paint a view of a layer in the order that is asked for, the part of it that unit `state.unit` is in.
+       Gives the scale of its bar. */
     show({ net, layer, told }, state, view, images) {
       this.view = view;
-      this.at = view.units.indexOf(state.unit);
+      this.units = convatlas.ordered(told, state, view.units);
+      this.within.hidden = !this.units.length;
+      if (!this.units.length) return { colours: "grey", ends: null };
+      this.at = this.units.indexOf(state.unit);
       this.first = Math.floor(Math.max(0, this.at) / MOST) * MOST;
-      const count = Math.min(MOST, view.units.length - this.first);
-      const which = [...Array(count).keys()].map((n) => this.first + n);
+      const places = new Map(view.units.map((unit, i) => [unit, i]));
+      const which = this.units.slice(this.first, this.first + MOST).map((unit) => places.get(unit));
+      const count = which.length;
       const least = matchMedia("(pointer: coarse)").matches ? 44 : 24;
       this.plan = arrange(this.frame.clientWidth - 12, innerHeight * 0.72, count, view.tile, least);
       const colours = convatlas.table(view, state.colours);
@@ -143,18 +148,17 @@
       if (by === undefined) return;
       event.preventDefault();
       const i = this.at + by;
-      if (i >= 0 && i < this.view.units.length) this.choose(i, true);
+      if (i >= 0 && i < this.units.length) this.choose(i, true);
     }
 
     /* The units of this part of the sheet, and the place to go to for the part before or after. */
     get part() {
-      const units = this.view.units;
-      const isWhole = units.length <= MOST;
-      return { first: this.names[0], last: this.names.at(-1), all: units.length, isWhole };
+      const isWhole = this.units.length <= MOST;
+      return { first: this.names[0], last: this.names.at(-1), all: this.units.length, isWhole };
     }
 
     beside(by) {
-      return Math.max(0, Math.min(this.view.units.length - 1, this.first + by * MOST));
+      return Math.max(0, Math.min(this.units.length - 1, this.first + by * MOST));
     }
   }
 
