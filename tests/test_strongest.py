@@ -20,8 +20,9 @@ from convatlas.datasets.mnist import write_idx
 from convatlas.extractor import index
 from convatlas.files import Npz, read_npz, write_json
 from convatlas.loading import Batches
+from convatlas.measured import Crew, Measured
 from convatlas.statistics import positions, spans
-from convatlas.strongest import Measured, Survey, batch_size, follow
+from convatlas.strongest import Survey, batch_size, follow
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 SETTINGS = {"layers": "all", "k": 9, "split": "test", "batch": 8, "on_bad_image": "stop"}
@@ -36,13 +37,15 @@ FOLDER = {"format": "images", "test_share": 0.5, "on_bad_image": "stop"}
     "shape", [(3, 5, 7, 9), (2, 40, 12, 12), (4, 64, 30, 31), (2, 3, 50, 50), (5, 1, 4, 4)]
 )
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("room", [10, 1000, 5000, 10**6])
+@pytest.mark.parametrize(("room", "threads"), [(10, 1), (1000, 3), (5000, 2), (2**18, 2)])
 def test_maps_are_measured_whatever_their_layout(
-    shape: tuple[int, ...], layout: torch.memory_format, room: int
+    shape: tuple[int, ...], layout: torch.memory_format, room: int, threads: int
 ) -> None:
     maps = torch.randn(*shape, generator=torch.Generator().manual_seed(0)).relu().mul(4).round()  # ties
     maps[0, 0] = 2.5
-    found = Measured.of(maps.to(memory_format=layout), torch.empty(room))
+    crew = Crew(torch.device("cpu"), threads)
+    crew.room = room
+    found = Measured.of(maps.to(memory_format=layout), crew)
     flat = maps.flatten(2)
     assert torch.equal(found.most, flat.amax(2))
     torch.testing.assert_close(found.means, flat.mean(2), rtol=1e-6, atol=1e-6)
