@@ -150,7 +150,7 @@ class Survey:
         self.count, self.seen, self.entrants = len(x), 0, []
         if not self.count:
             nothing = torch.zeros_like(self.areas)
-            self.sums.push(0, index, Sums(nothing, nothing, nothing.expand(len(self.classes), -1)))
+            self.sums.push(0, index, Sums(nothing, nothing, {}))
             return
         self.begin()
         made = self.network(self._filled(x))
@@ -217,9 +217,11 @@ class Survey:
     def _add_up(self, index: int, labels: Tensor | None) -> None:
         """Add up the batch that was seen."""
         means = self.means[: self.count].double()
-        classes = means.new_zeros(len(self.classes), len(self.areas))
+        classes: dict[int, Tensor] = {}
         if labels is not None:
-            classes.index_add_(0, labels, means)
+            there, rows = labels.unique(return_inverse=True)
+            sums = means.new_zeros(len(there), len(self.areas)).index_add_(0, rows, means)
+            classes = dict(zip(there.tolist(), sums, strict=True))
             self.classes += labels.bincount(minlength=len(self.classes))
         total = means.sum(0)
         self.sums.push(0, index, Sums(total, self.about / self.areas + means.square_().sum(0), classes))
@@ -251,11 +253,10 @@ class Survey:
 
     def found(self) -> Found:
         """What all batches so far have given."""
-        names = ("means", "squares", "classes")
-        nodes = [
-            (level, at, Sums(*(getattr(sums, name).cpu().numpy() for name in names)))
-            for level, at, sums in self.sums.nodes
-        ]
+        nodes = []
+        for level, at, sums in self.sums.nodes:
+            classes = {label: of_class.cpu().numpy() for label, of_class in sums.classes.items()}
+            nodes.append((level, at, Sums(sums.means.cpu().numpy(), sums.squares.cpu().numpy(), classes)))
         counts = Counts(self.images, *(t.cpu().numpy() for t in (self.classes, self.zeros, self.maximum)))
         top = Top(*(t.cpu().numpy() for t in (self.values, self.numbers, self.places)))
         return Found(Pairwise(nodes), counts, top)
