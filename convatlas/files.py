@@ -1,5 +1,6 @@
 """Files between stages: written whole or not at all, hashed, never pickled."""
 
+import errno
 import hashlib
 import json
 import os
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from convatlas import UserError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, or what a file may hold
 
 
 @contextmanager
@@ -35,7 +38,7 @@ def whole(path: str | Path) -> Iterator[Path]:
             os.replace(path, aside / ".replaced")
         os.replace(aside / path.name, path)
     except OSError as error:
-        if error.filename and str(error.filename).startswith(str(aside)):
+        if error.errno in FULL or str(error.filename).startswith(str(aside)):
             raise UserError(f"cannot write {path}: {error.strerror}") from error
         raise
     finally:

@@ -20,7 +20,7 @@ from convatlas import UserError, datasets
 from convatlas.files import Npz, read_json, sha256, write_npz
 from convatlas.statistics import Counts, Pairwise, Sums, Top
 
-FORMAT = 1
+FORMAT = 2
 OF = {  # what a shard must share with the run, and what one is of that does not
     "format": "another version of convatlas",
     "versions": "other versions",
@@ -69,21 +69,23 @@ class Found:
 
 def write(path: str | Path, described: dict[str, Any], found: Found) -> None:
     """Write a shard's file; `described` is `about` with what is told of the shard itself."""
-    units, classes = len(found.counts.zeros), len(found.counts.classes)
-    nodes = [(level, index) for level, index, _ in found.sums.nodes]
+    units, nodes = len(found.counts.zeros), found.sums.nodes
+    by_class = [
+        (n, label, row) for n, (_, _, sums) in enumerate(nodes) for label, row in sums.classes.items()
+    ]
 
-    def sums(name: str, *shape: int) -> np.ndarray:
-        arrays = [np.asarray(getattr(sums, name)) for _, _, sums in found.sums.nodes]
-        return np.array(arrays, np.float64).reshape(-1, *shape)
+    def rows(arrays: list[np.ndarray]) -> np.ndarray:
+        return np.array(arrays, np.float64).reshape(-1, units)
 
     write_npz(
         path,
         {
             "about": np.frombuffer(json.dumps(described).encode(), np.uint8),
-            "nodes": np.array(nodes, np.int64).reshape(-1, 2),
-            "means": sums("means", units),
-            "squares": sums("squares", units),
-            "classes": sums("classes", classes, units),
+            "nodes": np.array([node[:2] for node in nodes], np.int64).reshape(-1, 2),
+            "means": rows([sums.means for _, _, sums in nodes]),
+            "squares": rows([sums.squares for _, _, sums in nodes]),
+            "class_nodes": np.array([row[:2] for row in by_class], np.int64).reshape(-1, 2),
+            "classes": rows([row for _, _, row in by_class]),
             "images": np.array(found.counts.images, np.int64),
             "class_images": found.counts.classes,
             "zeros": found.counts.zeros,
@@ -105,16 +107,20 @@ def read(path: str | Path) -> tuple[dict[str, Any], Found]:
     file = Npz(path)
     described = _about(file)
     try:
-        sums = zip(file["means"], file["squares"], file["classes"], strict=True)
+        classes: list[dict[int, np.ndarray]] = [{} for _ in file["nodes"]]
+        for (node, label), row in zip(file["class_nodes"].tolist(), file["classes"], strict=True):
+            classes[node][label] = row
         nodes = [
-            (int(level), int(index), Sums(*arrays))
-            for (level, index), arrays in zip(file["nodes"], sums, strict=True)
+            (level, index, Sums(*sums))
+            for (level, index), *sums in zip(
+                file["nodes"].tolist(), file["means"], file["squares"], classes, strict=True
+            )
         ]
         counts = Counts(int(file["images"]), file["class_images"], file["zeros"], file["maximum"])
         return described, Found(
             Pairwise(nodes), counts, Top(file["top_values"], file["top_images"], file["top_places"])
         )
-    except (KeyError, ValueError) as error:
+    except (IndexError, KeyError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}); delete it and run again") from error
 
 

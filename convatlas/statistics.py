@@ -18,15 +18,23 @@ NEVER_POSITIVE = ("logsoftmax", "logsigmoid")  # layers whose units are not dead
 @dataclass(frozen=True)
 class Sums:
     """Sums over images, float64: of the mean of a unit's map (U,), of the mean of its squares (U,), and of
-    the former by class (classes, U). Arrays, or tensors where a network runs.
+    the former for each class that is there, by its number (U,). Arrays, or tensors where a network runs.
     """
 
     means: Any
     squares: Any
-    classes: Any
+    classes: dict[int, Any]
 
     def __add__(self, other: "Sums") -> "Sums":
-        return Sums(self.means + other.means, self.squares + other.squares, self.classes + other.classes)
+        classes = self.classes | other.classes
+        for label in self.classes.keys() & other.classes.keys():
+            classes[label] = self.classes[label] + other.classes[label]
+        return Sums(self.means + other.means, self.squares + other.squares, classes)
+
+    def of(self, units: slice) -> "Sums":
+        """Those of some units."""
+        classes = {label: sums[units] for label, sums in self.classes.items()}
+        return Sums(self.means[units], self.squares[units], classes)
 
 
 @dataclass
@@ -73,11 +81,15 @@ class Counts:
             np.fmax(self.maximum, other.maximum),
         )
 
+    def of(self, units: slice) -> "Counts":
+        """Those of some units."""
+        return Counts(self.images, self.classes, self.zeros[units], self.maximum[units])
 
-def described(sums: Sums, counts: Counts, areas: np.ndarray) -> dict[str, np.ndarray]:
-    """The statistics of every unit over the set, by name: (U,) or (U, classes), float32.
 
-    `areas` are the values of each unit's map. `mean`, `deviation` (of the population), `maximum` and
+def described(sums: Sums, counts: Counts, area: int) -> dict[str, np.ndarray]:
+    """The statistics of units over the set, by name: (U,) or (U, classes), float32.
+
+    `area` is the values of each unit's map. `mean`, `deviation` (of the population), `maximum` and
     `zeros`, the share of values that are 0, are over all values of all images; `classes` is the mean
     over the images of each class, NaN for a class without images, and `selectivity` follows from it.
     A unit that gave NaN has NaN for its mean and deviation.
@@ -85,13 +97,15 @@ def described(sums: Sums, counts: Counts, areas: np.ndarray) -> dict[str, np.nda
     mean = sums.means / counts.images
     variance = sums.squares / counts.images - mean**2
     with np.errstate(invalid="ignore"):
-        classes = (sums.classes / np.where(counts.classes, counts.classes, np.nan)[:, None]).T
+        classes = np.full((len(sums.means), len(counts.classes)), np.nan)
+        for label, of_class in sums.classes.items():
+            classes[:, label] = of_class / counts.classes[label]
         deviation = np.sqrt(np.where(variance > 0, variance, variance * 0))
     found = {
         "mean": mean,
         "deviation": deviation,
         "maximum": counts.maximum,
-        "zeros": counts.zeros / (counts.images * areas),
+        "zeros": counts.zeros / (counts.images * area),
         "classes": classes,
         "selectivity": selectivity(classes),
     }

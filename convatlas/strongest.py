@@ -7,9 +7,8 @@ and of classes, and with the logarithm of the number of batches; nothing grows w
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from convatlas import UserError
 from convatlas.calls import Call, watch
+from convatlas.measured import Crew, Measured
 from convatlas.networks import device_of, main_output
 from convatlas.shards import Found
 from convatlas.statistics import Counts, Pairwise, Sums, Top
@@ -25,8 +25,6 @@ from convatlas.statistics import Counts, Pairwise, Sums, Top
 log = logging.getLogger(__name__)
 
 AT_ONCE = {"cpu": (2**21, 1024), "cuda": (2**25, 2048)}  # values of the input in a batch, and images, at most
-CHUNK = {"cpu": 2**18, "cuda": 2**24}  # values at a time that are worked on in a buffer, which fits a cache
-VECTORS = 32  # values that torch takes at a time where it reduces channels that lie side by side
 
 
 def batch_size(shape: tuple[int, int, int], device: torch.device) -> int:
@@ -129,7 +127,7 @@ class Survey:
         self.most, self.means = self._new(batch, len(areas)), self._new(batch, len(areas))
         self.about = torch.zeros_like(self.areas)
         self.entrants: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.buffer = self._new(CHUNK.get(self.device.type, CHUNK["cpu"]))
+        self.crew = Crew(self.device, torch.get_num_threads())
 
     def _new(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.zeros(*shape, dtype=dtype, device=self.device)
@@ -152,7 +150,7 @@ class Survey:
         self.count, self.seen, self.entrants = len(x), 0, []
         if not self.count:
             nothing = torch.zeros_like(self.areas)
-            self.sums.push(0, index, Sums(nothing, nothing, nothing.expand(len(self.classes), -1)))
+            self.sums.push(0, index, Sums(nothing, nothing, {}))
             return
         self.begin()
         made = self.network(self._filled(x))
@@ -185,7 +183,7 @@ class Survey:
         if layer.area == 1:
             self.means[: self.count, layer.units] = output.flatten(1)
             return
-        found = Measured.of(output, self.buffer)
+        found = Measured.of(output, self.crew)
         self.most[: self.count, layer.units] = _comparable(found.most)
         self.means[: self.count, layer.units] = found.means
         self.about[layer.units] = found.about
@@ -219,9 +217,11 @@ class Survey:
     def _add_up(self, index: int, labels: Tensor | None) -> None:
         """Add up the batch that was seen."""
         means = self.means[: self.count].double()
-        classes = means.new_zeros(len(self.classes), len(self.areas))
+        classes: dict[int, Tensor] = {}
         if labels is not None:
-            classes.index_add_(0, labels, means)
+            there, rows = labels.unique(return_inverse=True)
+            sums = means.new_zeros(len(there), len(self.areas)).index_add_(0, rows, means)
+            classes = dict(zip(there.tolist(), sums, strict=True))
             self.classes += labels.bincount(minlength=len(self.classes))
         total = means.sum(0)
         self.sums.push(0, index, Sums(total, self.about / self.areas + means.square_().sum(0), classes))
@@ -253,11 +253,10 @@ class Survey:
 
     def found(self) -> Found:
         """What all batches so far have given."""
-        names = ("means", "squares", "classes")
-        nodes = [
-            (level, at, Sums(*(getattr(sums, name).cpu().numpy() for name in names)))
-            for level, at, sums in self.sums.nodes
-        ]
+        nodes = []
+        for level, at, sums in self.sums.nodes:
+            classes = {label: of_class.cpu().numpy() for label, of_class in sums.classes.items()}
+            nodes.append((level, at, Sums(sums.means.cpu().numpy(), sums.squares.cpu().numpy(), classes)))
         counts = Counts(self.images, *(t.cpu().numpy() for t in (self.classes, self.zeros, self.maximum)))
         top = Top(*(t.cpu().numpy() for t in (self.values, self.numbers, self.places)))
         return Found(Pairwise(nodes), counts, top)
@@ -276,135 +275,3 @@ def _runs(places: list[slice]) -> list[slice]:
             place = slice(found.pop().start, place.stop)
         found.append(place)
     return found
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a batch's maps of one layer come to.
-
-    Of each map `most` and `means` (n, units) float32; over all of them the sum of the squares `about` those
-    means (units,) float64, for a constant unit must not deviate by what rounds off its squares, and the
-    number of `zeros` (units,) int64. `maps` are the maps themselves, (n, units, area), or, channels last,
-    (n, blocks, size, units), with the maxima of the blocks, `tops` (n, blocks, beside, units).
-    """
-
-    most: Tensor
-    means: Tensor
-    about: Tensor
-    zeros: Tensor
-    maps: Tensor
-    tops: Tensor | None = None
-
-    @classmethod
-    def of(cls, output: Tensor, buffer: Tensor) -> "Measured":
-        """Measure maps (n, units, ...), as many values at a time as go into a buffer, and so a cache."""
-        maps = output.flatten(2)
-        if maps.stride(1) == 1 < maps.shape[1] and maps.stride(2) == maps.shape[1]:
-            return cls._channels_last(maps.transpose(1, 2), buffer)
-        return cls._by_unit(maps.contiguous(), buffer)
-
-    @classmethod
-    def _by_unit(cls, maps: Tensor, buffer: Tensor) -> "Measured":
-        """Of (n, units, area), maps that lie one behind the other. A map is never divided."""
-        n, units, area = maps.shape
-        step = max(1, len(buffer) // area)
-        found = maps.new_empty(4, n, units, 1)
-        _measure([_pieces(t, step // units, step) for t in (maps, *found)], (2,), (2,), buffer)
-        most, means, about, zeros = found[..., 0]
-        return cls(most, means, _total(about), _total(zeros).long(), maps)
-
-    @classmethod
-    def _channels_last(cls, maps: Tensor, buffer: Tensor) -> "Measured":
-        """Of (n, area, units), maps whose values at one place lie side by side.
-
-        Where the units do not fill a CPU's vectors, the values of several places `beside` each other are
-        taken for those of so many times the units. What is left of a map in a piece is a strip.
-        """
-        n, area, units = maps.shape
-        beside = _beside(units, area)
-        lines, length = area // beside, beside * units
-        block = _divisor(lines, math.isqrt(lines)) if beside == 1 else lines  # whose maximum is kept
-        blocks, step = lines // block, max(1, len(buffer) // (block * length))
-        images, parts = step // blocks, -(-blocks // step)
-        pieces = _pieces(maps.reshape(n, blocks, block, length), images, step)
-        tops = maps.new_empty(n, blocks, 1, length)
-        strips = maps.new_empty(n, parts, 1, length)
-        about, zeros = maps.new_empty(2, len(pieces), 1, 1, length)
-        each = [_pieces(tops, images, step), _pieces(strips, images, 1), about.split(1), zeros.split(1)]
-        _measure([pieces, *each], (1, 2), (0, 1, 2), buffer)
-
-        tops, strips = tops.view(n, blocks, beside, units), strips.view(n, parts, beside, units)
-        most, means = tops[:, :, 0] if beside == 1 else tops, strips[:, 0, 0]
-        about = _total(about).view(beside, units).sum(0)
-        if parts * beside > 1:  # squares about the map's mean, not its strips'
-            sizes = [block * min(step, blocks - part * step) for part in range(parts)]
-            weights = maps.new_tensor(sizes)[:, None, None]
-            means = (strips * (weights / area)).sum((1, 2))
-            about += _total((strips - means[:, None, None]).square_().mul_(weights).view(-1, units))
-        return cls(
-            _greatest(most.reshape(n, -1, units)),
-            means,
-            about,
-            _total(zeros).view(beside, units).sum(0).long(),
-            maps.reshape(n, blocks, -1, units),
-            tops,
-        )
-
-    def places(self, images: Tensor, units: Tensor) -> Tensor:
-        """The flat index of the maximum of some maps, (maps,); of equals the first."""
-        if self.tops is None:
-            return self.maps[images, units].argmax(1)
-        block = self.tops[images, :, :, units].amax(2).argmax(1)
-        return block * self.maps.shape[2] + self.maps[images, block, :, units].argmax(1)
-
-
-def _total(values: Tensor) -> Tensor:
-    """The sum along the first axis, in float64."""
-    return values.sum(0, dtype=torch.float64)
-
-
-def _greatest(values: Tensor) -> Tensor:
-    """The maximum along the second axis, of a few values: half with half is fastest."""
-    while (count := values.shape[1]) > 1:
-        values = torch.maximum(values[:, : (count + 1) // 2], values[:, count // 2 :])
-    return values[:, 0]
-
-
-def _pieces(lines: Tensor, images: int, step: int) -> list[Tensor]:
-    """Divide (n, lines, ...) into pieces of so many images, or, where that is 0, of so many lines of one."""
-    if images:
-        return list(lines.split(images))
-    return [piece for image in lines.split(1) for piece in image.split(step, 1)]
-
-
-def _measure(
-    pieces: list[Sequence[Tensor]], axes: tuple[int, ...], sums: tuple[int, ...], buffer: Tensor
-) -> None:
-    """Measure pieces of maps: the maximum along the third axis, the mean along `axes`, and along `sums` the
-    sum of the squares about it and the number of zeros, into the pieces that are given for each.
-    """
-    for piece, top, mean, about, zeros in zip(*pieces, strict=True):
-        fits = piece.numel() <= len(buffer)
-        worked = buffer[: piece.numel()].view(piece.shape) if fits else torch.empty_like(piece)
-        torch.amax(piece, 2, keepdim=True, out=top)
-        torch.mean(piece, axes, keepdim=True, out=mean)
-        torch.ops.aten.mse_loss.out(piece, mean, 0, out=worked)  # each difference squared, in one pass
-        torch.sum(worked, sums, keepdim=True, out=about)
-        torch.eq(piece, 0, out=worked)
-        torch.sum(worked, sums, keepdim=True, out=zeros)
-
-
-@lru_cache
-def _beside(units: int, area: int) -> int:
-    """How many places to take for one, so that next to nothing is left of a line beyond whole vectors."""
-
-    def left(places: int) -> float:
-        return max(units * places % VECTORS / (units * places), 0.05)
-
-    fitting = [n for n in range(1, area + 1) if area % n == 0 and (n == 1 or n * units <= 16 * VECTORS)]
-    return min(fitting, key=lambda places: (left(places), places))
-
-
-def _divisor(number: int, least: int) -> int:
-    """The least divisor of a number that is at least so great."""
-    return next(n for n in range(max(least, 1), number + 1) if number % n == 0)

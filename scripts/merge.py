@@ -1,6 +1,7 @@
 """Merge the shards of a network's pass over a data set: its statistics, and the strongest of every unit."""
 
 import argparse
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,14 +51,11 @@ def arrays(
     layers: list[Layer], found: shards.Found, k: int, types: dict[str, str]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """What statistics.npz holds: `<layer>@<what>`, of all units of a layer."""
-    areas = np.concatenate(
-        [np.full(layer["shape"][0], np.prod(layer["shape"][1:], dtype=int)) for layer in layers]
-    )
-    of_all = statistics.described(found.sums.total(), found.counts, areas)
+    total = found.sums.total()
     for layer, units in statistics.spans(layers):
-        name = layer["name"]
-        for what, array in of_all.items():
-            yield f"{name}@{what}", array[units]
+        name, area = layer["name"], math.prod(layer["shape"][1:])
+        for what, array in statistics.described(total.of(units), found.counts.of(units), area).items():
+            yield f"{name}@{what}", array
         yield f"{name}@dead", statistics.dead(found.counts.maximum[units], types.get(name, ""))
         yield f"{name}@values", found.top.values[units, :k]
         yield f"{name}@images", found.top.images[units, :k]

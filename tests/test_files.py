@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import re
+import resource
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +110,29 @@ def test_an_unwritable_place_is_the_users_fault(tmp_path: Path, place: str) -> N
 def test_a_fault_in_reading_is_not_reworded_as_one_in_writing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="elsewhere"), whole(tmp_path / "made"):
         (tmp_path / "elsewhere").read_bytes()
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_where_no_space_is_left_nothing_is_made(tmp_path: Path, before: bool) -> None:
+    path = tmp_path / "a.npz"
+    if before:
+        path.write_bytes(b"as it was")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(UserError, match=rf"^cannot write {re.escape(str(path))}: File too large$"):
+            write_npz(path, {"x": np.arange(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with (
+        pytest.raises(UserError, match=rf"^cannot write {re.escape(str(path))}: No space left on device$"),
+        whole(path),
+        open("/dev/full", "wb", buffering=0) as full,
+    ):
+        full.write(b"x")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [
+        ("a.npz", b"as it was")
+    ] * before
 
 
 def test_npz_round_trip(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The strongest activations and the statistics of a pass, against all values stored and sorted."""
 
 import json
+import resource
 import runpy
 import sys
 from collections.abc import Callable, Iterator
@@ -20,8 +21,9 @@ from convatlas.datasets.mnist import write_idx
 from convatlas.extractor import index
 from convatlas.files import Npz, read_npz, write_json
 from convatlas.loading import Batches
+from convatlas.measured import Crew, Measured
 from convatlas.statistics import positions, spans
-from convatlas.strongest import Measured, Survey, batch_size, follow
+from convatlas.strongest import Survey, batch_size, follow
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 SETTINGS = {"layers": "all", "k": 9, "split": "test", "batch": 8, "on_bad_image": "stop"}
@@ -36,13 +38,15 @@ FOLDER = {"format": "images", "test_share": 0.5, "on_bad_image": "stop"}
     "shape", [(3, 5, 7, 9), (2, 40, 12, 12), (4, 64, 30, 31), (2, 3, 50, 50), (5, 1, 4, 4)]
 )
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("room", [10, 1000, 5000, 10**6])
+@pytest.mark.parametrize(("room", "threads"), [(10, 1), (1000, 3), (5000, 2), (2**18, 2)])
 def test_maps_are_measured_whatever_their_layout(
-    shape: tuple[int, ...], layout: torch.memory_format, room: int
+    shape: tuple[int, ...], layout: torch.memory_format, room: int, threads: int
 ) -> None:
     maps = torch.randn(*shape, generator=torch.Generator().manual_seed(0)).relu().mul(4).round()  # ties
     maps[0, 0] = 2.5
-    found = Measured.of(maps.to(memory_format=layout), torch.empty(room))
+    crew = Crew(torch.device("cpu"), threads)
+    crew.room = room
+    found = Measured.of(maps.to(memory_format=layout), crew)
     flat = maps.flatten(2)
     assert torch.equal(found.most, flat.amax(2))
     torch.testing.assert_close(found.means, flat.mean(2), rtol=1e-6, atol=1e-6)
@@ -137,8 +141,9 @@ def test_the_strongest_are_those_of_all_values_sorted(channels: int, parts: int,
         np.testing.assert_allclose(
             sums.squares[units], flat.double().square().mean(2).sum(0), rtol=1e-6, atol=1e-5
         )
-        of_class = np.stack([of_image[labels == label].sum(0) for label in range(3)])
-        np.testing.assert_allclose(sums.classes[:, units], of_class, rtol=1e-6, atol=1e-5)
+        for label in range(3):
+            of_class = of_image[labels == label].sum(0)
+            np.testing.assert_allclose(sums.classes[label][units], of_class, rtol=1e-6, atol=1e-5)
     assert found.counts.classes.tolist() == [21, 20, 20]
 
 
@@ -424,6 +429,42 @@ def test_an_unreadable_image_is_skipped_and_listed(
     assert (np.sort(images, 1) == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]).all()
 
 
+class Million:
+    """A data set of a million image files, of which one more, the last, cannot be read."""
+
+    paths, names = [Path("somewhere")], {1_000_000: "ant/1000000.png"}
+
+    def __len__(self) -> int:
+        return 1_000_001
+
+    def image(self, n: int, mode: str) -> Image.Image:
+        if n == 1_000_000:
+            raise UserError("ant/1000000.png: not an image")
+        return Image.new(mode, (40, 40))
+
+
+@pytest.mark.parametrize("on_bad_image", ["stop", "skip"])
+def test_an_unreadable_image_in_the_millionth_place(
+    on_bad_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets, "load", lambda folder, split: Million())
+    _, preprocessing = networks.build(
+        {"architecture": "torchvision/resnet18", "input": {"size": 40}}, None, 0
+    )
+    batches = Batches(tmp_path / "ants", "test", preprocessing, 8, on_bad_image)
+    (own,) = shards.batches_of(len(batches) - 1, len(batches), len(batches))
+    if on_bad_image == "stop":
+        with pytest.raises(UserError, match=r"1000000\.png: not an image; mend it, or set datasets\.ants\."):
+            list(batches.read([own]))
+        return
+    before, last = batches.read([own - 1, own])
+    assert before.numbers.tolist() == list(range(999_992, 1_000_000))
+    assert (len(last.numbers), len(last.pixels), last.index) == (0, 0, 125_000)
+    assert batches.skipped == [
+        {"image": 1_000_000, "name": "ant/1000000.png", "reason": "ant/1000000.png: not an image"}
+    ]
+
+
 def test_nothing_is_left_where_no_image_can_be_read(tmp_path: Path, script: Callable[..., str]) -> None:
     folder, data = resnet18(tmp_path / "results/resnet18"), photographs(tmp_path)
     for path in (tmp_path / "source").rglob("*.png"):
@@ -479,6 +520,32 @@ def test_shards_of_different_batches_do_not_merge(
     shards.write(folder / "shards/1.npz", described | {"device": "cuda"}, found)
     ended = script("merge", folder, data, SETTINGS, "--shards", 2)
     assert "1.npz does not go with the shards before it (device: cuda, not cpu)" in ended
+
+
+def test_a_shard_that_there_is_no_space_for_is_told_and_not_made(
+    on_digits: tuple[Path, Path], script: Callable[..., str]
+) -> None:
+    folder, data = on_digits
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        ended = script("strongest", folder, data, SETTINGS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert ended == f"error: cannot write {folder / 'shards/0.npz'}: File too large"
+    assert not list(folder.glob("shards/*"))
+
+
+def test_a_shard_holds_no_more_classes_than_its_images_have() -> None:
+    network = whole(Plain(3))
+    survey = Survey(network, *follow(network, (1, 12, 12), ["conv1"]), 2, 4, 1000)
+    with survey:
+        for at in range(3):
+            numbers = np.arange(4 * at, 4 * at + 4)
+            survey.take(at, torch.randn(4, 1, 12, 12), numbers, np.arange(12) // 3 + 990)
+    found = survey.found()
+    assert [sorted(sums.classes) for _, _, sums in found.sums.nodes] == [[990, 991, 992], [992, 993]]
+    assert sorted(found.sums.total().classes) == [990, 991, 992, 993]
 
 
 @pytest.mark.parametrize("left", [0, 100, -1, -20_000])

@@ -107,7 +107,7 @@ LIBRARY = {
     "strongest": (
         "__init__ architectures/__init__ calls cli datasets/__init__ datasets/cache datasets/download "
         "datasets/examples datasets/folders datasets/mnist datasets/pets datasets/photographs factories "
-        "files loading names networks pictures preprocessing shards sources statistics strongest"
+        "files loading measured names networks pictures preprocessing shards sources statistics strongest"
     ).split(),
     "merge": (
         "__init__ cli datasets/__init__ datasets/download datasets/examples datasets/folders "
