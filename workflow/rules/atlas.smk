@@ -31,6 +31,8 @@ rule atlas:
         "logs/{network}/atlas.log",
     benchmark:
         "logs/{network}/atlas.tsv"
+    resources:
+        **asks("atlas"),
     params:
         settings=explored,
     shell:

@@ -40,6 +40,8 @@ rule figures:
         "logs/{network}/figures.log",
     benchmark:
         "logs/{network}/figures.tsv"
+    resources:
+        **asks("figures"),
     params:
         settings=settings("views"),
     shell:

@@ -56,6 +56,7 @@ rule strongest:
         shard="[0-9]+",
     threads: 1
     resources:
+        **asks("strongest"),
         gpu=1,
     params:
         settings=survey,
@@ -117,6 +118,7 @@ rule project:
         network=FOLLOWED,
     threads: 1
     resources:
+        **asks("project"),
         gpu=1,
     params:
         settings=projected,
