@@ -139,8 +139,7 @@ STAGES: dict[str, Callable[[Sizes], Request]] = {
 }
 
 
-def request(stage: str, works: list[Sizes], attempt: int = 1) -> Request:
-    """What a job of a stage asks for: enough for each of `works`, twice as much at each further attempt."""
-    asked = [STAGES[stage](work) for work in works]
-    memory, minutes = (max(column) * 2 ** (attempt - 1) for column in zip(*asked, strict=True))
+def request(stage: str, work: Sizes, attempt: int = 1) -> Request:
+    """What a job of a stage asks for: twice as much at each further attempt."""
+    memory, minutes = (2 ** (attempt - 1) * amount for amount in STAGES[stage](work))
     return Request(math.ceil(memory / 100) * 100, min(MOST, math.ceil(minutes)))

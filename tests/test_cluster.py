@@ -38,7 +38,7 @@ def config_of(**network: Any) -> dict[str, Any]:
 
 
 def asked(stage: str, attempt: int = 1, **network: Any) -> cluster.Request:
-    return cluster.request(stage, [cluster.sizes(config_of(**network), "own")], attempt)
+    return cluster.request(stage, cluster.sizes(config_of(**network), "own"), attempt)
 
 
 @pytest.mark.parametrize("stage", cluster.STAGES)
@@ -75,12 +75,6 @@ def test_images_are_counted_once_the_data_set_is_made(tmp_path: Path) -> None:
     assert cluster.sizes(config_of(), "own").images == 1_000_007 != unknown
 
 
-def test_jobs_of_an_array_ask_for_what_the_largest_needs() -> None:
-    small, large = (cluster.sizes(config_of(input={"size": size}), "own") for size in (32, 448))
-    assert cluster.request("strongest", [small, large]) == cluster.request("strongest", [large])
-    assert cluster.request("strongest", [small]) != cluster.request("strongest", [large])
-
-
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_the_shipped_configs_ask_for_what_a_common_node_has(path: Path) -> None:
     config: dict[str, Any] = yaml.safe_load(CONFIGS[0].read_text())
@@ -89,7 +83,7 @@ def test_the_shipped_configs_ask_for_what_a_common_node_has(path: Path) -> None:
     config = resolve(config)
     for name in config["networks"]:
         for stage in cluster.STAGES:
-            request = cluster.request(stage, [cluster.sizes(config, name)])
+            request = cluster.request(stage, cluster.sizes(config, name))
             assert 2000 <= request.mem_mb <= 64_000, (name, stage, request)
             assert 30 <= request.runtime <= 240, (name, stage, request)
 
@@ -104,13 +98,6 @@ def test_each_rule_is_local_or_asks() -> None:
 def test_the_profile_has_every_rule_that_uses_a_gpu() -> None:
     assert PROFILE["set-resources"].keys() == {name for name, body in RULES.items() if "gpu=1" in body}
     assert all(asked == {"gpu": 1} for asked in PROFILE["set-resources"].values())
-
-
-def test_arrays_are_as_the_plugin_can_do_them() -> None:
-    """Linux takes 128 kB an argument, where the packed commands of all tasks are, some 2 to 3 kB each."""
-    assert PROFILE["slurm-array-jobs"] == "strongest"
-    assert PROFILE["slurm-array-limit"] * 5000 < 131072
-    assert PROFILE["jobs"] == "unlimited"  # else the plugin loses jobs: its issue 473
 
 
 def test_make_cluster_waits_for_the_jobs_of_a_killed_run(broken: Workspace, tmp_path: Path) -> None:
