@@ -1,6 +1,8 @@
 # The two commands: `make report` and `make test`. Each sets up .venv first, once.
 CONFIG ?=
 CORES ?= 2
+PROFILE ?= workflow/profiles/slurm
+ARGS ?=
 # Found before .venv is put on the path.
 PYTHON := $(or $(PYTHON),$(shell command -v python3))
 
@@ -9,10 +11,11 @@ UV := 0.13.8
 BIN := .venv/bin
 READY := .venv/ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-SNAKEMAKE = python workflow/unlock.py $(if $(CONFIG),--configfile $(CONFIG)) && snakemake --cores $(CORES) --workflow-profile workflow/profiles/local
+UNLOCK = python workflow/unlock.py $(if $(CONFIG),--configfile $(CONFIG))
+SNAKEMAKE = $(UNLOCK) && snakemake --cores $(CORES) --workflow-profile workflow/profiles/local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report publish full download test lint lock clean
+.PHONY: help setup report publish full download cluster test lint lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -41,6 +44,10 @@ full: ## run config.full.yaml: MNIST, Oxford-IIIT Pet and ImageNet weights, down
 download: $(READY) ## only fetch the data sets (of config.full.yaml, unless CONFIG names another)
 	@$(SNAKEMAKE) --configfile $(or $(CONFIG),config.full.yaml) -- download
 
+cluster: $(READY) ## make the report on SLURM, as PROFILE (workflow/profiles/slurm) says; see docs/cluster.md
+	@$(UNLOCK) && snakemake --workflow-profile $(PROFILE) $(if $(CONFIG),--configfile $(CONFIG)) $(ARGS)
+	@echo "Open reports/gallery/index.html"
+
 test: $(READY) ## run the tests
 	@pytest
 
@@ -50,7 +57,7 @@ lint: $(READY) ## check the code's style
 	@snakefmt --check --line-length 110 Snakefile workflow
 
 lock: $(READY) ## renew requirements.lock from pyproject.toml's ranges
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --extra test pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --extra test --extra cluster pyproject.toml -o requirements.lock
 
 clean: ## remove what runs made, but not data/ and .venv
 	rm -rf results reports/gallery reports/gallery.zip reports/gallery.html logs

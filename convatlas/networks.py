@@ -1,6 +1,8 @@
 """Networks, built from the config or loaded from disk, each with its preprocessing."""
 
+import logging
 import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from convatlas.factories import Factory, find, told
 from convatlas.files import read_json
 from convatlas.preprocessing import GREY, IMAGENET, Preprocessing, completed
 from convatlas.sources import ZOO
+
+log = logging.getLogger(__name__)
 
 
 def build(
@@ -142,13 +146,41 @@ def device_of(network: nn.Module) -> torch.device:
 
 
 def choose_device(name: str) -> torch.device:
-    """Give the device that `auto`, `cpu` or `cuda` means here, set to compute reproducibly where it can."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            f"device: cuda was asked for, but torch {torch.__version__} sees no CUDA device here; "
-            "use auto or cpu, or run where there is one"
-        )
+    """Give the device that `auto`, `cpu` or `cuda` means here, set to compute reproducibly where it can.
+
+    Raises UserError where there is no CUDA and `cuda` was asked for, or, with CONVATLAS_GPU=required in the
+    environment, `auto`: the jobs of a cluster have it, which would keep a GPU idle for hours.
+    """
+    there = name != "cpu" and torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise UserError(f"device: cuda was asked for, but {_no_cuda()}; use auto or cpu, or run where it is")
+    if name == "auto" and not there:
+        if os.environ.get("CONVATLAS_GPU") == "required":
+            raise UserError(
+                f"this job asked for a GPU, but {_no_cuda()}. Mend that, or set `device: cpu` in the config, "
+                "or CONVATLAS_GPU=optional in the environment, to compute on the CPU"
+            )
+        log.warning("no CUDA here: computing on the CPU")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS needs to be deterministic
     torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms, less seconds of imports
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 means it
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    return torch.device("cuda" if there else "cpu")
+
+
+def _no_cuda() -> str:
+    """That torch sees no CUDA device, and all that tells why."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    driver = Path("/proc/driver/nvidia/version")
+    return (
+        f"torch {torch.__version__} sees no CUDA device on {socket.gethostname()} "
+        f"(CUDA_VISIBLE_DEVICES: {'not set' if visible is None else repr(visible)}; "
+        f"torch is made for CUDA {torch.version.cuda or '(none)'}; "
+        f"driver: {driver.read_text().splitlines()[0] if driver.exists() else 'no NVIDIA driver is loaded'})"
+    )
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to where it is computed with: to a GPU from pinned memory, while that still computes."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

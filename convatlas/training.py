@@ -17,7 +17,7 @@ from convatlas.augmentation import augmented, resized
 from convatlas.checkpoint import Checkpoint
 from convatlas.datasets import UNKNOWN
 from convatlas.metrics import accuracy, mean_iou
-from convatlas.networks import device_of, main_output
+from convatlas.networks import device_of, main_output, to_device
 from convatlas.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
@@ -270,7 +270,7 @@ def _forward(network: nn.Module, preprocessing: Preprocessing, images: Tensor, p
 def _batches(split: Split, size: int, order: Tensor, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     for start in range(0, len(order), size):
         part = split[order[start : start + size].to(split.rows.device)]
-        yield part.images.to(device, non_blocking=True), part.labels.to(device, non_blocking=True)
+        yield to_device(part.images, device), to_device(part.labels, device)
 
 
 def _optimizer(network: nn.Module, settings: dict[str, Any]) -> torch.optim.Optimizer:

@@ -114,7 +114,7 @@ class Projector:
         different = np.unique(numbers).tolist()
         inputs = {}
         for number, batch in zip(different, self.images.read(different), strict=True):
-            pixels = torch.from_numpy(batch.pixels).to(self.device)
+            pixels = networks.to_device(torch.from_numpy(batch.pixels), self.device)
             inputs[number] = self.images.preprocessing(pixels)[0].cpu().numpy()
         return [inputs[number] for number in numbers.tolist()]
 

@@ -40,9 +40,7 @@ def main(given: argparse.Namespace) -> None:
     started = shown = time.monotonic()
     with survey:
         for batch in images.read(own):
-            pixels = torch.from_numpy(batch.pixels)
-            pixels = pixels.pin_memory() if device.type == "cuda" else pixels
-            x = preprocessing(pixels.to(device, non_blocking=True))
+            x = preprocessing(networks.to_device(torch.from_numpy(batch.pixels), device))
             survey.take(batch.index, x, batch.numbers, labels)
             if time.monotonic() > shown + EVERY:
                 shown = time.monotonic()

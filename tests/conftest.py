@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -63,7 +64,7 @@ class Workspace:
         )
 
     def planned(self, *arguments: str) -> set[str]:
-        """The jobs that a run would start now: `rule`, or `rule network` where it has one."""
+        """The jobs that a run would start now: `rule`, or `rule network` with the values of its wildcards."""
         done = self.snakemake("--dry-run", "--quiet", "host", *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
         jobs, rule = set(), ""
@@ -73,7 +74,7 @@ class Workspace:
                 jobs.add(rule)
             elif line.strip().startswith("wildcards:"):
                 jobs.discard(rule)
-                jobs.add(f"{rule} {line.split('=')[1].split(',')[0].strip()}")
+                jobs.add(" ".join([rule, *re.findall(r"=([^,\s]+)", line)]))
         return jobs - {"all"}
 
 

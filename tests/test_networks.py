@@ -1,5 +1,6 @@
 """Networks and their preprocessing, against their tables, Pillow's resizing and formulas by hand."""
 
+import socket
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,6 +184,35 @@ def test_cuda_that_is_not_there_is_reported(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=r"device: cuda.*use auto or cpu"):
         choose_device("cuda")
+
+
+@pytest.mark.usefixtures("undetermined")
+@pytest.mark.parametrize("wanted", ["optional", None])
+def test_without_cuda_the_cpu_is_taken_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wanted: str | None
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("CONVATLAS_GPU", raising=False)
+    if wanted:
+        monkeypatch.setenv("CONVATLAS_GPU", wanted)
+    assert choose_device("auto").type == "cpu"
+    assert [record.message for record in caplog.records] == ["no CUDA here: computing on the CPU"]
+
+
+@pytest.mark.usefixtures("undetermined")
+def test_a_job_that_was_given_a_gpu_needs_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", "13.2")
+    monkeypatch.setenv("CONVATLAS_GPU", "required")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(UserError) as error:
+        choose_device("auto")
+    host = socket.gethostname()
+    assert (
+        f"no CUDA device on {host} (CUDA_VISIBLE_DEVICES: '3'; torch is made for CUDA 13.2; driver: "
+        in str(error.value)
+    )
+    assert choose_device("cpu").type == "cpu"  # the documented way out
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights", bytes(8) + b"{}"])

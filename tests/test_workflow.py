@@ -373,7 +373,7 @@ def test_a_typo_after_an_interruption_is_told_as_such(broken: Workspace) -> None
 
 def test_make_help_lists_the_targets() -> None:
     done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
-    for target in ("report", "test", "full", "download"):
+    for target in ("report", "test", "full", "download", "cluster"):
         assert f"make {target}" in done.stdout
 
 

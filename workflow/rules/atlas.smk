@@ -33,6 +33,8 @@ rule atlas:
         "logs/{network}/atlas.log",
     benchmark:
         "logs/{network}/atlas.tsv"
+    resources:
+        **asks("atlas"),
     params:
         settings=explored,
     shell:

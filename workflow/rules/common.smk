@@ -46,6 +46,9 @@ def image_files(network):
 
 check_places()
 STARTED = time.time()
+# A job that a cluster gave a GPU stops where it sees none, rather than keep it idle: networks.choose_device.
+if workflow.remote_exec:
+    os.environ.setdefault("CONVATLAS_GPU", "required")
 
 
 def what_went_wrong():

@@ -41,6 +41,8 @@ rule figures:
         "logs/{network}/figures.log",
     benchmark:
         "logs/{network}/figures.tsv"
+    resources:
+        **asks("figures"),
     params:
         settings=settings("views"),
     shell:

@@ -29,6 +29,7 @@ rule masks:
         network="|".join(filter(has_masks, config["networks"])) or "none^",
     threads: 1
     resources:
+        **asks("masks"),
         gpu=1,
     params:
         settings=lambda wildcards: json.dumps(config["networks"][wildcards.network]["views"]["masks"]),

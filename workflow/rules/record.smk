@@ -40,6 +40,7 @@ rule record:
         "logs/{network}/record.tsv"
     threads: 1
     resources:
+        **asks("record"),
         gpu=1,
     params:
         settings=recorded,
@@ -68,6 +69,7 @@ rule deconv:
         "logs/{network}/deconv.tsv"
     threads: 1
     resources:
+        **asks("deconv"),
         gpu=1,
     params:
         settings=lambda wildcards: json.dumps(config["networks"][wildcards.network]["views"]["deconv"]),
@@ -94,6 +96,7 @@ rule classical:
         "logs/{network}/classical.tsv"
     threads: 1
     resources:
+        **asks("classical"),
         gpu=1,
     params:
         settings=lambda wildcards: json.dumps(

@@ -63,6 +63,7 @@ rule strongest:
         shard="[0-9]+",
     threads: 1
     resources:
+        **asks("strongest"),
         gpu=1,
     params:
         settings=survey,
@@ -124,6 +125,7 @@ rule project:
         network=FOLLOWED,
     threads: 1
     resources:
+        **asks("project"),
         gpu=1,
     params:
         settings=projected,

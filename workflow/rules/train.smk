@@ -94,6 +94,7 @@ rule train:
     priority: 1  # the longest jobs first; what follows fills the gaps
     threads: train_threads
     resources:
+        **asks("train"),
         gpu=1,
     params:
         settings=settings(
