@@ -251,7 +251,7 @@ def evaluate(
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """Resolve `auto`: bfloat16 where the hardware has it (benchmarks/training.py: faster on each network)."""
+    """Resolve `auto`: bfloat16 where the hardware has it (benchmarks/training.py)."""
     if name != "auto":
         return name
     if device.type == "cuda":
