@@ -448,6 +448,7 @@ def test_an_unreadable_image_in_the_millionth_place(
     on_bad_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(datasets, "load", lambda folder, split: Million())
+    monkeypatch.setattr(datasets.cache, "kept", lambda *asked: None)
     _, preprocessing = networks.build(
         {"architecture": "torchvision/resnet18", "input": {"size": 40}}, None, 0
     )
