@@ -14,6 +14,7 @@ LENET = {
     "views": {"layers": ["pool1", "fc3"], "strongest": {"batch": 64, "k": 4}},
 }
 NAMES = ("statistics.npz", "statistics.json", "strongest.npz")
+FILES = [f"results/lenet5/{name}" for name in NAMES]
 
 
 def config(**given: object) -> dict:
@@ -68,7 +69,7 @@ def test_one_shard_gives_the_bytes_of_three(shards: Workspace) -> None:
     assert found["pool1@values"].shape == (6, 4)
     shards.overlay(config())
     try:
-        made(shards, "results/lenet5/strongest.npz")
+        made(shards, *FILES)
         assert written(shards) == three
         assert read_json(shards.folder / "results/lenet5/statistics.json")["images"] == 360
     finally:
@@ -83,7 +84,7 @@ def test_a_lost_shard_is_made_again_alone(shards: Workspace) -> None:
     (folder / "shards/1.npz").unlink()
     assert planned(shards) == set()
     (folder / "statistics.npz").unlink()
-    text = made(shards, "results/lenet5/strongest.npz")
+    text = made(shards, *FILES)
     assert (text.count("rule strongest:"), text.count("rule merge:"), text.count("rule train:")) == (1, 1, 0)
     assert (folder / "shards/1.npz").read_bytes() == kept
     assert written(shards) == before
@@ -100,7 +101,7 @@ def test_a_failed_shard_runs_again_alone(shards: Workspace) -> None:
     assert "shards/2.npz" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     path.unlink()
-    assert made(shards, "results/lenet5/strongest.npz").count("rule strongest:") == 1
+    assert made(shards, *FILES).count("rule strongest:") == 1
     assert path.read_bytes() == kept
     assert written(shards) == before
 
