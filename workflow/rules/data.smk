@@ -69,6 +69,7 @@ rule pets:
         "logs/{dataset}/data.tsv"
     wildcard_constraints:
         dataset=of_format("oxford-iiit-pet"),
+    threads: 2  # where they are drawn, which all that is trained on them waits for
     params:
         settings=dataset_settings,
     shell:
