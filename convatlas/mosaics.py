@@ -9,12 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from convatlas.files import Npz
 from convatlas.pictures import brightness
 from convatlas.scales import Scale
 
 BEYOND = (216, 209, 196)  # what an activation does not depend on, or lies beyond an image's border
 LINE = 2  # pixels between the pictures of a block
 STEP = 8  # of 255, that projections in colour are drawn in: they are noise, which would take twice the bytes
+
+
+def units_of(strongest: Npz, layer: str) -> list[int]:
+    """The units of a layer that strongest.npz has projections of, in its order: those named, else all."""
+    key = f"{layer}@units"
+    return strongest[key].tolist() if key in strongest else list(range(len(strongest[f"{layer}@values"])))
 
 
 def bulk_of(values: np.ndarray) -> float:

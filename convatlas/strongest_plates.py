@@ -9,7 +9,7 @@ import numpy as np
 from convatlas.desk import WIDTH, Array, Desk, Line, Plate, by, chunks
 from convatlas.files import Npz
 from convatlas.montage import GAP, Tile
-from convatlas.mosaics import block, patches_in, projections_in, scale_of
+from convatlas.mosaics import block, patches_in, projections_in, scale_of, units_of
 from convatlas.plates import Bar
 from convatlas.scales import Scale
 
@@ -34,7 +34,7 @@ def draw(desk: Desk) -> Iterator[Plate]:
 def _plate(desk: Desk, survey: dict[str, Any], found: Npz, layer: str, scale: Scale) -> Plate:
     projections, patches = found[f"{layer}@projections"], found[f"{layer}@patches"]
     values = found[f"{layer}@values"]
-    units = found[f"{layer}@units"].tolist() if f"{layer}@units" in found else list(range(len(values)))
+    units = units_of(found, layer)
     shown = max(1, min(len(units), LARGE // (2 * math.prod(patches.shape[1:]))))
     factor = max(1, round(PICTURE / max(patches.shape[-2:])))
     pairs = [

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from convatlas.files import Npz, read_json
-from convatlas.mosaics import BEYOND, block, patches_in, projections_in, scale_of
+from convatlas.mosaics import BEYOND, block, patches_in, projections_in, scale_of, units_of
 from convatlas.palette import reduced
 from convatlas.scales import colour_table
 from convatlas.sprites import LARGEST, layout, rounded, sheets
@@ -70,8 +70,6 @@ class Surveyed:
         if f"{layer}@patches" not in self.strongest:
             return None
         projections, patches = (self.strongest[f"{layer}@{what}"] for what in ("projections", "patches"))
-        key = f"{layer}@units"
-        units = self.strongest[key].tolist() if key in self.strongest else list(range(len(patches)))
         tiles = np.stack([self._tile(*of) for of in zip(projections, patches, strict=True)])
         if max(tiles.shape[1:3]) > LARGEST:
             return None
@@ -88,7 +86,7 @@ class Surveyed:
             picture.save(place, optimize=True, **how)
         ends = [scale_of(one).high for one in projections]
         return {
-            "units": units,
+            "units": units_of(self.strongest, layer),
             "tile": list(tiles.shape[1:3]),
             "suffix": suffix,
             "patch": list(patches.shape[-2:]),

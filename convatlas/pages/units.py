@@ -94,7 +94,8 @@ def selective(found: Npz, layers: Sequence[str], classes: Sequence[str]) -> list
         selectivity, responses = found[f"{layer}@selectivity"], found[f"{layer}@classes"]
         answers = found[f"{layer}@values"][:, -1] > 0
         for unit in np.flatnonzero(answers & (selectivity > 0)).tolist():
-            best, others = _best(responses[unit]), np.delete(responses[unit], _best(responses[unit]))
+            best = int(np.nanargmax(responses[unit]))
+            others = np.delete(responses[unit], best)
             rows.append(
                 {
                     "layer": layer,
@@ -129,10 +130,6 @@ def meanings(found: Npz, layer: str, classes: Sequence[str], names: Sequence[str
             }
         )
     return rows
-
-
-def _best(responses: np.ndarray) -> int:
-    return int(np.nanargmax(responses))
 
 
 def ranges(numbers: Sequence[int]) -> str:

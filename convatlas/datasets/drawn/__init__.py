@@ -6,7 +6,6 @@ unions the outline. The coat is painted in the animal's own coordinates, so it t
 Photographs and textures that scikit-image ships stand behind.
 """
 
-from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
 
@@ -43,27 +42,27 @@ def draw_pets(folder: Path, count: int = 702, seed: int = 0) -> None:
         "trainval": [],
         "test": [],
     }
-    with Pool(PROCESSES) as pool:
-        pool.map(partial(_draw, folder, classes, seed), range(count))
+    pets = []
     for number in range(count):
         label, nth = number % len(classes), number // len(classes)
-        species = BREEDS[classes[label]].species
-        name = f"{classes[label]}_{nth + 1}"
-        line = f"{name} {label + 1} {1 + (species == 'dog')} {1 + kin[species].index(classes[label])}"
+        breed, name = BREEDS[classes[label]], f"{classes[label]}_{nth + 1}"
+        pets.append((folder, name, breed, [seed, number]))
+        is_dog, nth_of_kin = breed.species == "dog", kin[breed.species].index(classes[label])
+        line = f"{name} {label + 1} {1 + is_dog} {1 + nth_of_kin}"
         for part in ("list", "test" if nth % 5 == 1 else "trainval"):
             lines[part].append(line)
+    with Pool(PROCESSES) as pool:
+        pool.starmap(_draw, pets)
     for part, content in lines.items():
         (folder / f"annotations/{part}.txt").write_text("\n".join(content) + "\n")
 
 
-def _draw(folder: Path, classes: list[str], seed: int, number: int) -> None:
-    """Draw one animal of those that are numbered through, breed after breed, and write its three files."""
-    breed = classes[number % len(classes)]
-    name = f"{breed}_{number // len(classes) + 1}"
-    image, trimap, box = draw_pet(BREEDS[breed], np.random.default_rng([seed, number]))
+def _draw(folder: Path, name: str, breed: Breed, seed: list[int]) -> None:
+    """Draw one animal and write its three files."""
+    image, trimap, box = draw_pet(breed, np.random.default_rng(seed))
     image.save(folder / f"images/{name}.jpg", quality=90)
     trimap.save(folder / f"annotations/trimaps/{name}.png")
-    (folder / f"annotations/xmls/{name}.xml").write_text(_voc(name, BREEDS[breed].species, image.size, box))
+    (folder / f"annotations/xmls/{name}.xml").write_text(_voc(name, breed.species, image.size, box))
 
 
 def _voc(name: str, species: str, size: tuple[int, int], box: tuple[int, ...]) -> str:
