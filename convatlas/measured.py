@@ -1,183 +1,177 @@
-"""What a batch's maps of one layer come to: maxima, means, deviations and zeros, for every unit.
+"""What a batch's maps come to: maxima and where they are, means, deviations and zeros.
 
-Each value is read a few times while it is in a cache. Several threads work side by side on a CPU.
+A pass over a data set spends its time here, reading maps. On a CPU a loop that numba compiles reads each
+twice, on as many threads as torch has; a GPU is fast enough for torch's operations, one after the other.
 """
 
-import math
-from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from functools import lru_cache
-from threading import Barrier
-
+import numpy as np
 import torch
+from numba import config, njit, prange, set_num_threads
 from torch import Tensor
 
-CHUNK = {"cpu": 2**18, "cuda": 2**24}  # values that are worked on at a time, in a buffer that fits a cache
-VECTORS = 32  # values that torch takes at a time where it reduces channels that lie side by side
-
-Axes = tuple[int, ...]
-
-
-class Crew:
-    """Threads that measure maps, a piece at a time, each in a buffer that fits a CPU's cache.
-
-    Torch's own threads wait for each other in every operation, of which there are thousands a batch; these
-    do so once a layer. A GPU needs none.
-    """
-
-    def __init__(self, device: torch.device, threads: int) -> None:
-        self.room = CHUNK.get(device.type, CHUNK["cpu"])
-        self.count = threads if device.type == "cpu" else 1
-        self.buffers = torch.zeros(self.count, self.room, device=device)
-        self.pool: ThreadPoolExecutor | None = None
-        if self.count > 1:
-            all_there = Barrier(self.count)
-            self.pool = ThreadPoolExecutor(self.count, initializer=torch.set_num_threads, initargs=(1,))
-            wait([self.pool.submit(all_there.wait) for _ in range(self.count)])
-            torch.set_num_threads(threads)  # for threads that are yet to come
-
-    def measure(self, pieces: list[Sequence[Tensor]], axes: Axes, sums: Axes) -> None:
-        """Measure pieces of maps: the maximum along the third axis, the mean along `axes`, and along `sums`
-        the sum of the squares about it and the number of zeros, into the pieces that are given for each.
-        """
-        todo = deque(zip(*pieces, strict=True))
-        if self.pool is None or len(todo) == 1:
-            return _measure(todo, axes, sums, self.buffers[0])
-        busy = [self.pool.submit(_measure, todo, axes, sums, buffer) for buffer in self.buffers]
-        for one in busy:
-            one.result()
-        return None
+COLUMNS = 64  # values side by side that the loop works on, at least: whole vectors of any CPU
+PARTS = 16  # of a batch, whose sums are added up at its end
+LINES = 64  # that are added up in float32, before those sums are in float64
 
 
-def _measure(todo: deque[tuple[Tensor, ...]], axes: Axes, sums: Axes, buffer: Tensor) -> None:
-    """Measure one piece after the other, until there are none."""
-    while todo:
-        try:
-            piece, top, mean, about, zeros = todo.popleft()
-        except IndexError:  # another thread was faster
-            return
-        fits = piece.numel() <= len(buffer)
-        worked = buffer[: piece.numel()].view(piece.shape) if fits else torch.empty_like(piece)
-        torch.amax(piece, 2, keepdim=True, out=top)
-        torch.mean(piece, axes, keepdim=True, out=mean)
-        torch.ops.aten.mse_loss.out(piece, mean, 0, out=worked)  # each difference squared, in one pass
-        torch.sum(worked, sums, keepdim=True, out=about)
-        torch.eq(piece, 0, out=worked)
-        torch.sum(worked, sums, keepdim=True, out=zeros)
-
-
-@dataclass(frozen=True)
 class Measured:
-    """What a batch's maps of one layer come to.
+    """What a batch's maps come to, the units of all layers side by side.
 
-    Of each map `most` and `means` (n, units) float32; over all of them the sum of the squares `about` those
-    means (units,) float64, for a constant unit must not deviate by what rounds off its squares, and the
-    number of `zeros` (units,) int64. `maps` are the maps themselves, (n, units, area), or, channels last,
-    (n, blocks, size, units), with the maxima of the blocks, `tops` (n, blocks, beside, units).
+    Of each map, (n, units), the maximum, `most` float32, -inf where the map holds NaN; the first of the flat
+    indices that have it, `places` int32; and the mean, `means` float32. Of the maps of a unit in each of
+    PARTS equal parts of the images, (PARTS, units), the sum of the squares `about` their means, float64, for
+    a constant unit must not deviate by what rounds off its squares, and the number of `zeros`, int64.
     """
 
-    most: Tensor
-    means: Tensor
-    about: Tensor
-    zeros: Tensor
-    maps: Tensor
-    tops: Tensor | None = None
+    def __init__(self, n: int, units: int, device: torch.device) -> None:
+        """Make room; on a CPU as many threads will measure as torch has now."""
+        self.most, self.means = torch.zeros(2, n, units, device=device)
+        self.places = torch.zeros(n, units, dtype=torch.int32, device=device)
+        self.about = torch.zeros(PARTS, units, dtype=torch.float64, device=device)
+        self.zeros = torch.zeros(PARTS, units, dtype=torch.int64, device=device)
+        self.into = [self.most, self.places, self.means, self.about, self.zeros]
+        if device.type == "cpu":
+            self.arrays = [each.numpy() for each in self.into]
+            set_num_threads(min(torch.get_num_threads(), config.NUMBA_NUM_THREADS))
 
-    @classmethod
-    def of(cls, output: Tensor, crew: Crew) -> "Measured":
-        """Measure maps (n, units, ...), as many values at a time as fit a cache."""
-        maps = output.flatten(2)
-        if maps.stride(1) == 1 < maps.shape[1] and maps.stride(2) == maps.shape[1]:
-            return cls._channels_last(maps.transpose(1, 2), crew)
-        return cls._by_unit(maps.contiguous(), crew)
-
-    @classmethod
-    def _by_unit(cls, maps: Tensor, crew: Crew) -> "Measured":
-        """Of (n, units, area), maps that lie one behind the other. A map is never divided."""
-        n, units, area = maps.shape
-        step = max(1, crew.room // area)
-        found = maps.new_empty(4, n, units, 1)
-        crew.measure([_pieces(t, step // units, step) for t in (maps, *found)], (2,), (2,))
-        most, means, about, zeros = found[..., 0]
-        return cls(most, means, _total(about), _total(zeros).long(), maps)
-
-    @classmethod
-    def _channels_last(cls, maps: Tensor, crew: Crew) -> "Measured":
-        """Of (n, area, units), maps whose values at one place lie side by side.
-
-        Where the units do not fill a CPU's vectors, the values of several places `beside` each other are
-        taken for those of so many times the units. What is left of a map in a piece is a strip.
-        """
-        n, area, units = maps.shape
-        beside = _beside(units, area)
-        lines, length = area // beside, beside * units
-        block = _divisor(lines, math.isqrt(lines)) if beside == 1 else lines  # whose maximum is kept
-        blocks, step = lines // block, max(1, crew.room // (block * length))
-        images, parts = step // blocks, -(-blocks // step)
-        pieces = _pieces(maps.reshape(n, blocks, block, length), images, step)
-        tops = maps.new_empty(n, blocks, 1, length)
-        strips = maps.new_empty(n, parts, 1, length)
-        about, zeros = maps.new_empty(2, len(pieces), 1, 1, length)
-        each = [_pieces(tops, images, step), _pieces(strips, images, 1), about.split(1), zeros.split(1)]
-        crew.measure([pieces, *each], (1, 2), (0, 1, 2))
-
-        tops, strips = tops.view(n, blocks, beside, units), strips.view(n, parts, beside, units)
-        most, means = tops[:, :, 0] if beside == 1 else tops, strips[:, 0, 0]
-        about = _total(about).view(beside, units).sum(0)
-        if parts * beside > 1:  # squares about the map's mean, not its strips'
-            sizes = [block * min(step, blocks - part * step) for part in range(parts)]
-            weights = maps.new_tensor(sizes)[:, None, None]
-            means = (strips * (weights / area)).sum((1, 2))
-            about += _total((strips - means[:, None, None]).square_().mul_(weights).view(-1, units))
-        return cls(
-            _greatest(most.reshape(n, -1, units)),
-            means,
-            about,
-            _total(zeros).view(beside, units).sum(0).long(),
-            maps.reshape(n, blocks, -1, units),
-            tops,
-        )
-
-    def places(self, images: Tensor, units: Tensor) -> Tensor:
-        """The flat index of the maximum of some maps, (maps,); of equals the first."""
-        if self.tops is None:
-            return self.maps[images, units].argmax(1)
-        block = self.tops[images, :, :, units].amax(2).argmax(1)
-        return block * self.maps.shape[2] + self.maps[images, block, :, units].argmax(1)
+    def measure(self, output: Tensor, units: slice) -> None:
+        """Take in a layer's maps (n, units, ...), or single values; its units have their place among all."""
+        maps = output.reshape(len(output), output.shape[1], -1).float()
+        if maps.device.type != "cpu":
+            return _by_torch(maps, *(each[:, units] for each in self.into))
+        beside = maps.shape[1] if maps.stride(1) == 1 else 1
+        lying = maps.transpose(1, 2) if beside > 1 else maps
+        images = lying.reshape(len(maps), maps.shape[1] // beside, -1).numpy()
+        return _by_numba(images, beside, *(each[:, units] for each in self.arrays))
 
 
-def _total(values: Tensor) -> Tensor:
-    """The sum along the first axis, in float64."""
-    return values.sum(0, dtype=torch.float64)
+def compile_now() -> None:
+    """Have numba compile what measures maps, which it keeps for later processes."""
+    Measured(1, 1, torch.device("cpu")).measure(torch.zeros(1, 1, 1), slice(0, 1))
 
 
-def _greatest(values: Tensor) -> Tensor:
-    """The maximum along the second axis, of a few values: half with half is fastest."""
-    while (count := values.shape[1]) > 1:
-        values = torch.maximum(values[:, : (count + 1) // 2], values[:, count // 2 :])
-    return values[:, 0]
+def _by_torch(
+    maps: Tensor, most: Tensor, places: Tensor, means: Tensor, about: Tensor, zeros: Tensor
+) -> None:
+    """Measure maps (n, units, area); fills in the others."""
+    n, at = len(maps), maps.argmax(2, keepdim=True)
+    most[:n] = maps.gather(2, at)[..., 0].nan_to_num(-torch.inf, torch.inf, -torch.inf)
+    places[:n], means[:n] = at[..., 0], maps.mean(2)
+    about[1:], zeros[1:] = 0, 0
+    about[0] = (maps - means[:n, :, None]).square_().sum((0, 2), dtype=torch.float64)
+    zeros[0] = (maps == 0).sum((0, 2))
 
 
-def _pieces(lines: Tensor, images: int, step: int) -> list[Tensor]:
-    """Divide (n, lines, ...) into pieces of so many images, or, where that is 0, of so many lines of one."""
-    if images:
-        return list(lines.split(images))
-    return [piece for image in lines.split(1) for piece in image.split(step, 1)]
+@njit(parallel=True, cache=True)
+def _by_numba(
+    images: np.ndarray,
+    beside: int,
+    most: np.ndarray,
+    places: np.ndarray,
+    means: np.ndarray,
+    about: np.ndarray,
+    zeros: np.ndarray,
+) -> None:
+    """Measure images (n, groups, area * beside), whose groups have so many units beside each other.
+
+    Fills in the others. What comes out does not depend on the number of threads.
+    """
+    for part in prange(PARTS):
+        _measure_part(part, images, beside, most, places, means, about[part], zeros[part])
 
 
-@lru_cache
-def _beside(units: int, area: int) -> int:
-    """How many places to take for one, so that next to nothing is left of a line beyond whole vectors."""
+@njit(cache=True)
+def _measure_part(
+    part: int,
+    images: np.ndarray,
+    beside: int,
+    most: np.ndarray,
+    places: np.ndarray,
+    means: np.ndarray,
+    about: np.ndarray,
+    zeros: np.ndarray,
+) -> None:
+    """Measure the images of a part; fills in its `about` and `zeros`, (units,)."""
+    about[:], zeros[:] = 0, 0
+    for n in range(part * len(images) // PARTS, (part + 1) * len(images) // PARTS):
+        for group in range(images.shape[1]):
+            own = slice(group * beside, (group + 1) * beside)
+            _measure(images[n, group], most[n, own], places[n, own], means[n, own], about[own], zeros[own])
 
-    def left(places: int) -> float:
-        return max(units * places % VECTORS / (units * places), 0.05)
 
-    fitting = [n for n in range(1, area + 1) if area % n == 0 and (n == 1 or n * units <= 16 * VECTORS)]
-    return min(fitting, key=lambda places: (left(places), places))
+@njit(cache=True, error_model="numpy")
+def _measure(
+    values: np.ndarray,
+    most: np.ndarray,
+    places: np.ndarray,
+    means: np.ndarray,
+    about: np.ndarray,
+    zeros: np.ndarray,
+) -> None:
+    """Measure a map of some units (units,), of which the `values` at one place lie side by side.
+
+    They are worked on in lines, the last perhaps shorter, whose width, a multiple of the units, lets the
+    compiler use vectors. No sum depends on how long those are.
+    """
+    units = len(most)
+    if len(values) == units:
+        _take(values, most, places, means, zeros)
+        return
+    width = units * -(-COLUMNS // units)
+    area, lines = len(values) // units, -(-len(values) // width)
+    top, line_of = np.empty(width, np.float32), np.zeros(width, np.int32)
+    sums, none = np.empty(width, np.float32), np.zeros(width, np.int32)
+    mean, total = np.empty(width, np.float32), np.zeros(units, np.float64)
+    top[:] = -np.inf
+    for first in range(0, lines, LINES):
+        sums[:] = 0
+        for line in range(first, min(first + LINES, lines)):
+            row = values[line * width : (line + 1) * width]
+            for j in range(len(row)):
+                value = row[j]
+                if value > top[j]:
+                    top[j], line_of[j] = value, line
+                sums[j] += value
+                none[j] += np.int32(value == 0)
+        _add(sums, total)
+    for unit in range(units):
+        means[unit], total[unit] = total[unit] / area, 0
+    for j in range(width):
+        mean[j] = means[j % units]
+
+    for first in range(0, lines, LINES):
+        sums[:] = 0
+        for line in range(first, min(first + LINES, lines)):
+            row = values[line * width : (line + 1) * width]
+            for j in range(len(row)):
+                apart = row[j] - mean[j]
+                sums[j] += apart * apart
+        _add(sums, total)
+    _add(total, about)
+    _add(none, zeros)
+    for unit in range(units):
+        best = unit
+        for j in range(unit + units, width, units):
+            if top[j] > top[best] or (top[j] == top[best] and line_of[j] < line_of[best]):
+                best = j
+        most[unit] = -np.inf if np.isnan(mean[unit]) else top[best]
+        places[unit] = (line_of[best] * width + best) // units
 
 
-def _divisor(number: int, least: int) -> int:
-    """The least divisor of a number that is at least so great."""
-    return next(n for n in range(max(least, 1), number + 1) if number % n == 0)
+@njit(cache=True)
+def _take(
+    values: np.ndarray, most: np.ndarray, places: np.ndarray, means: np.ndarray, zeros: np.ndarray
+) -> None:
+    """Measure units of one value."""
+    for unit in range(len(values)):
+        value = values[unit]
+        most[unit], places[unit], means[unit] = -np.inf if np.isnan(value) else value, 0, value
+        zeros[unit] += value == 0
+
+
+@njit(cache=True)
+def _add(columns: np.ndarray, units: np.ndarray) -> None:
+    """Add the columns of a line up by unit."""
+    for first in range(0, len(columns), len(units)):
+        for unit in range(len(units)):
+            units[unit] += columns[first + unit]

@@ -7,7 +7,7 @@ and of classes, and with the logarithm of the number of batches; nothing grows w
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from convatlas import UserError
 from convatlas.calls import Call, watch
-from convatlas.measured import Crew, Measured
+from convatlas.measured import Measured
 from convatlas.networks import device_of, main_output
 from convatlas.shards import Found
 from convatlas.statistics import Counts, Pairwise, Sums, Top
@@ -112,7 +112,6 @@ class Survey:
         self.of = {layer.name: layer for layer in layers}
         areas = [layer.area for layer in layers for _ in range(layer.shape[0])]
         self.areas = torch.tensor(areas, dtype=torch.float64, device=self.device)
-        self.vectors = _runs([layer.units for layer in layers if layer.area == 1])
 
         self.sums = Pairwise()
         self.images, self.classes = 0, self._new(classes, dtype=torch.int64)
@@ -122,12 +121,8 @@ class Survey:
         self.numbers = self._new(len(areas), k, dtype=torch.int32).fill_(-1)
         self.places = self._new(len(areas), k, dtype=torch.int32)
 
-        # Of the batch under way.
-        self.count = self.seen = 0
-        self.most, self.means = self._new(batch, len(areas)), self._new(batch, len(areas))
-        self.about = torch.zeros_like(self.areas)
-        self.entrants: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.crew = Crew(self.device, torch.get_num_threads())
+        self.count = self.seen = 0  # of the batch under way: images, and layers so far
+        self.measured = Measured(batch, len(areas), self.device)
 
     def _new(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.zeros(*shape, dtype=dtype, device=self.device)
@@ -147,7 +142,7 @@ class Survey:
         `x` (n, C, H, W) is preprocessed, `numbers` (n,) are those of the images in the split, and `labels`
         int64 the classes of all images there; None takes the classes that the network predicts.
         """
-        self.count, self.seen, self.entrants = len(x), 0, []
+        self.count, self.seen = len(x), 0
         if not self.count:
             nothing = torch.zeros_like(self.areas)
             self.sums.push(0, index, Sums(nothing, nothing, {}))
@@ -160,7 +155,6 @@ class Survey:
                 "such as it always calls"
             )
         with torch._C.DisableTorchFunction():  # none of this is a layer
-            self._see_vectors()
             if labels is not None:
                 self._add_up(index, torch.as_tensor(labels[numbers], device=self.device))
             else:
@@ -179,44 +173,11 @@ class Survey:
         if layer is None:
             return
         self.seen += 1
-        output = call.output[: self.count].float()
-        if layer.area == 1:
-            self.means[: self.count, layer.units] = output.flatten(1)
-            return
-        found = Measured.of(output, self.crew)
-        self.most[: self.count, layer.units] = _comparable(found.most)
-        self.means[: self.count, layer.units] = found.means
-        self.about[layer.units] = found.about
-        self.zeros[layer.units] += found.zeros
-        self._note(layer.units, found.places)
-
-    def _see_vectors(self) -> None:
-        """Take in the units of one value, those of many layers at once."""
-        for run in self.vectors:
-            values = self.means[: self.count, run]
-            self.most[: self.count, run] = _comparable(values)
-            self.about[run] = 0
-            self.zeros[run] += torch.eq(values, 0, out=torch.empty_like(values)).sum(0).long()
-            self._note(run, lambda images, units: torch.zeros_like(images))
-
-    def _note(self, units: slice, places: Callable[[Tensor, Tensor], Tensor]) -> None:
-        """Note those maxima of some units that may be among the strongest, and look their places up."""
-        most, least = self.most[: self.count, units], self.values[units, -1]
-        greatest = most.amax(0)
-        self.maximum[units] = self.maximum[units].maximum(greatest)
-        (rising,) = (greatest > least).nonzero(as_tuple=True)
-        if not len(rising):
-            return
-        most, least = most[:, rising], least[rising]
-        images, which = (most > least).nonzero(as_tuple=True)
-        if len(images) > self.k * len(rising):  # at the start; of a unit no more than k can stay
-            images = most.sort(dim=0, descending=True, stable=True).indices[: self.k].flatten()
-            which = torch.arange(len(rising), device=self.device).repeat(len(images) // len(rising))
-        self.entrants.append((images, units.start + rising[which], places(images, rising[which])))
+        self.measured.measure(call.output[: self.count], layer.units)
 
     def _add_up(self, index: int, labels: Tensor | None) -> None:
         """Add up the batch that was seen."""
-        means = self.means[: self.count].double()
+        means = self.measured.means[: self.count].double()
         classes: dict[int, Tensor] = {}
         if labels is not None:
             there, rows = labels.unique(return_inverse=True)
@@ -224,17 +185,21 @@ class Survey:
             classes = dict(zip(there.tolist(), sums, strict=True))
             self.classes += labels.bincount(minlength=len(self.classes))
         total = means.sum(0)
-        self.sums.push(0, index, Sums(total, self.about / self.areas + means.square_().sum(0), classes))
+        squares = self.measured.about.sum(0) / self.areas + means.square_().sum(0)
+        self.sums.push(0, index, Sums(total, squares, classes))
         self.images += self.count
+        self.zeros += self.measured.zeros.sum(0)
 
     def _rank(self, numbers: Tensor) -> None:
-        """Put the batch's entrants among the strongest of their units."""
-        if not self.entrants:
+        """Put the batch's strongest among the strongest of their units."""
+        most, greatest = self.measured.most[: self.count], self.measured.most[: self.count].amax(0)
+        self.maximum = self.maximum.maximum(greatest)
+        images, units = self._entrants(most, greatest)
+        if not len(images):
             return
-        images, units, places = (torch.cat(parts) for parts in zip(*self.entrants, strict=True))
         order = units.argsort(stable=True)  # of a unit the earlier images first, or the stronger
-        images, units, places = images[order], units[order], places[order]
-        values = self.most[images, units]
+        images, units = images[order], units[order]
+        values, places = most[images, units], self.measured.places[images, units]
         units, rows, counts = units.unique_consecutive(return_inverse=True, return_counts=True)
         columns = self.k + torch.arange(len(rows), device=self.device) - (counts.cumsum(0) - counts)[rows]
         width = int(counts.max())
@@ -251,6 +216,17 @@ class Survey:
         self.numbers[units] = beside(self.numbers, numbers[images], -1).gather(1, order)
         self.places[units] = beside(self.places, places, 0).gather(1, order)
 
+    def _entrants(self, most: Tensor, greatest: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the maxima (n, units) that may be among the strongest: their images and units."""
+        least = self.values[:, -1]
+        (rising,) = (greatest > least).nonzero(as_tuple=True)
+        most, least = most[:, rising], least[rising]
+        images, which = (most > least).nonzero(as_tuple=True)
+        if len(images) > self.k * len(rising):  # at the start; of a unit no more than k can stay
+            images = most.sort(dim=0, descending=True, stable=True).indices[: self.k].flatten()
+            which = torch.arange(len(rising), device=self.device).repeat(len(images) // len(rising))
+        return images, rising[which]
+
     def found(self) -> Found:
         """What all batches so far have given."""
         nodes = []
@@ -260,18 +236,3 @@ class Survey:
         counts = Counts(self.images, *(t.cpu().numpy() for t in (self.classes, self.zeros, self.maximum)))
         top = Top(*(t.cpu().numpy() for t in (self.values, self.numbers, self.places)))
         return Found(Pairwise(nodes), counts, top)
-
-
-def _comparable(values: Tensor) -> Tensor:
-    """Values with the least there is for NaN, the maximum of a map that holds one."""
-    return values.nan_to_num(-math.inf, math.inf, -math.inf)
-
-
-def _runs(places: list[slice]) -> list[slice]:
-    """Join slices that follow each other."""
-    found: list[slice] = []
-    for place in places:
-        if found and found[-1].stop == place.start:
-            place = slice(found.pop().start, place.stop)
-        found.append(place)
-    return found

@@ -15,13 +15,13 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from convatlas import UserError, datasets, networks, shards
+from convatlas import UserError, datasets, measured, networks, shards
 from convatlas.activations import record
 from convatlas.datasets.mnist import write_idx
 from convatlas.extractor import index
 from convatlas.files import Npz, read_npz, write_json
 from convatlas.loading import Batches
-from convatlas.measured import Crew, Measured
+from convatlas.measured import Measured
 from convatlas.statistics import positions, spans
 from convatlas.strongest import Survey, batch_size, follow
 
@@ -34,27 +34,61 @@ FOLDER = {"format": "images", "test_share": 0.5, "on_bad_image": "stop"}
 # What a batch's maps come to
 
 
-@pytest.mark.parametrize(
-    "shape", [(3, 5, 7, 9), (2, 40, 12, 12), (4, 64, 30, 31), (2, 3, 50, 50), (5, 1, 4, 4)]
-)
+SHAPES = [(3, 5, 7, 9), (2, 40, 12, 12), (40, 64, 30, 31), (2, 3, 50, 50), (5, 1, 4, 4), (20, 7, 127), (9, 6)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize(("room", "threads"), [(10, 1), (1000, 3), (5000, 2), (2**18, 2)])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("gpu", [False, True])
 def test_maps_are_measured_whatever_their_layout(
-    shape: tuple[int, ...], layout: torch.memory_format, room: int, threads: int
+    shape: tuple[int, ...],
+    layout: torch.memory_format,
+    threads: int,
+    gpu: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """By numba on a CPU, and by the operations that are used on a GPU, which run here on a CPU."""
     maps = torch.randn(*shape, generator=torch.Generator().manual_seed(0)).relu().mul(4).round()  # ties
     maps[0, 0] = 2.5
-    crew = Crew(torch.device("cpu"), threads)
-    crew.room = room
-    found = Measured.of(maps.to(memory_format=layout), crew)
-    flat = maps.flatten(2)
-    assert torch.equal(found.most, flat.amax(2))
-    torch.testing.assert_close(found.means, flat.mean(2), rtol=1e-6, atol=1e-6)
+    flat = maps.reshape(*shape[:2], -1)
+    if gpu:
+        monkeypatch.setattr(measured, "_by_numba", by_torch)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = Measured(50, shape[1] + 3, torch.device("cpu"))
+    finally:
+        torch.set_num_threads(before)
+    found.measure(torch.full_like(maps, 7), slice(1, 1 + shape[1]))  # must leave nothing behind
+    laid = maps.to(memory_format=layout) if maps.ndim == 4 else maps
+    found.measure(laid, slice(1, 1 + shape[1]))
+    n, units = shape[0], slice(1, 1 + shape[1])
+    assert torch.equal(found.most[:n, units], flat.amax(2))
+    assert torch.equal(found.places[:n, units].long(), flat.argmax(2))
+    torch.testing.assert_close(found.means[:n, units], flat.mean(2), rtol=1e-6, atol=1e-6)
     about = (flat.double() - flat.double().mean(2, keepdim=True)).square().sum((0, 2))
-    torch.testing.assert_close(found.about, about, rtol=1e-5, atol=1e-9)
-    assert torch.equal(found.zeros, (flat == 0).sum((0, 2)))
-    images, units = torch.cartesian_prod(torch.arange(shape[0]), torch.arange(shape[1])).T
-    assert torch.equal(found.places(images, units), flat[images, units].argmax(1))
+    torch.testing.assert_close(found.about[:, units].sum(0), about, rtol=1e-5, atol=1e-9)
+    assert torch.equal(found.zeros[:, units].sum(0), (flat == 0).sum((0, 2)))
+    for each in (found.most, found.about, found.zeros):
+        assert not each[:, 0].any() and not each[:, units.stop :].any()
+
+
+def by_torch(images: np.ndarray, beside: int, *into: np.ndarray) -> None:
+    """What a GPU does, given as a CPU is."""
+    n, units = len(images), into[0].shape[1]
+    maps = torch.from_numpy(images).reshape(n, units // beside, -1, beside).transpose(2, 3)
+    measured._by_torch(maps.reshape(n, units, -1), *(torch.from_numpy(each) for each in into))
+
+
+def test_a_map_that_holds_nan_has_no_maximum() -> None:
+    maps = torch.ones(1, 2, 30, 30)
+    maps[0, 1, 3, 4] = torch.nan
+    found = Measured(1, 2, torch.device("cpu"))
+    found.measure(maps, slice(0, 2))
+    assert found.most.tolist() == [[1, -torch.inf]]
+    assert found.means[0, 0] == 1
+    assert found.means[0, 1].isnan()
 
 
 # A pass, against all values stored and sorted
