@@ -31,7 +31,6 @@ localrules:
     folder,
     examples,
     weights,
-    merge,
     gallery,
     publish,
 

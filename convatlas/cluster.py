@@ -91,6 +91,11 @@ def strongest(work: Sizes) -> Request:
     return Request(TORCH + SEEN * 64 * work.values, LEAST + STEP * shard * work.values / 60)
 
 
+def merge(work: Sizes) -> Request:
+    """The sums of all units for each class, of one shard after the other: 6 GB for ResNet-152 on ImageNet."""
+    return Request(2 * PLAIN, LEAST)
+
+
 def record(work: Sizes) -> Request:
     """One image at a time."""
     return Request(TORCH + TRAINED * work.values, LEAST)
@@ -133,6 +138,7 @@ STAGES: dict[str, Callable[[Sizes], Request]] = {
     "masks": masks,
     "deconv": deconv,
     "strongest": strongest,
+    "merge": merge,
     "project": project,
     "figures": plates,
     "atlas": plates,

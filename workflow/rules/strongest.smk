@@ -101,6 +101,8 @@ rule merge:
         settings=survey,
         data=data_option,
         shards=lambda wildcards: shards_of(wildcards.network),
+    resources:
+        **asks("merge"),
     shell:
         "python scripts/merge.py --name {wildcards.network} --settings {params.settings:q}"
         " {params.data} --shards {params.shards} --output results/{wildcards.network} 2>&1 | tee {log:q}"
