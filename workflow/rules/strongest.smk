@@ -97,12 +97,12 @@ rule merge:
         "logs/{network}/merge.tsv"
     wildcard_constraints:
         network=FOLLOWED,
+    resources:
+        **asks("merge"),
     params:
         settings=survey,
         data=data_option,
         shards=lambda wildcards: shards_of(wildcards.network),
-    resources:
-        **asks("merge"),
     shell:
         "python scripts/merge.py --name {wildcards.network} --settings {params.settings:q}"
         " {params.data} --shards {params.shards} --output results/{wildcards.network} 2>&1 | tee {log:q}"
