@@ -12,7 +12,7 @@ from convatlas.sprites import KERNELS, MOST_WEIGHTS
 # Bytes, measured on the default networks and on a ResNet-152: of a value of a map for each bit of its level,
 # of a unit's numbers on an image, of a weight, of a value of a projection, of the plates of a layer, and of a
 # value of a projection on an image's plates, which have DRAWN of them at most.
-MAP, NUMBERS, WEIGHT, PROJECTED, PLATES, PLATED = 0.085, 30, 0.6, 0.3, 100_000, 0.6
+MAP, NUMBERS, WEIGHT, PROJECTED, PLATES, PLATED = 0.085, 30, 0.6, 0.16, 100_000, 0.6
 DRAWN = 3_200_000
 BOUNDS = {
     "maps and filters": "fewer images, views.atlas.layers or views.atlas.levels",

@@ -118,7 +118,7 @@ class LayerSprites:
         for image, found in self.records.outputs.items():
             values = found[self.layer["name"]]
             maps = sprites.quantised(sprites.planes(values), self.levels)
-            placed = self._place(f"maps/{self.slug}/{image}.png", maps.tiles)
+            placed = self._place(f"maps/{self.slug}/{image}", maps.tiles)
             signed = told["signed"] or bool((maps.low < 0).any())
             told = {"shape": list(values.shape), "units": len(maps.tiles), "signed": signed} | placed
             keys = ("low", "high", "mean", "zeros")
@@ -140,7 +140,7 @@ class LayerSprites:
             )
             return None, None
         channels = None if found.channels is None else found.channels.tolist()
-        placed = self._place(f"filters/{self.slug}.png", found.tiles)
+        placed = self._place(f"filters/{self.slug}", found.tiles)
         return placed | {"colour": colour}, {"most": sprites.rounded(found.most), "channels": channels}
 
     def _deconv(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
@@ -155,7 +155,7 @@ class LayerSprites:
             colour = arrays[0].shape[1] == 3
             tiles, ends = sprites.signed(np.concatenate(arrays), self.levels, WITHIN if colour else 1)
             tiles = tiles.transpose(0, 2, 3, 1) if colour else tiles[:, 0]
-            placed = self._place(f"deconv/{self.slug}/{image}.png", tiles)
+            placed = self._place(f"deconv/{self.slug}/{image}", tiles)
             told = {"kinds": list(kinds)} | placed | {"colour": colour}
             numbered = f"{name}@units"
             units[image] = found[numbered].tolist() if numbered in found else list(range(len(arrays[0])))
@@ -164,10 +164,10 @@ class LayerSprites:
         return {"units": units} | told, numbers
 
     def _place(self, path: str, tiles: np.ndarray) -> dict[str, Any]:
-        """Write tiles as sheets; gives how they are laid out."""
+        """Write tiles as sheets, `path` with a suffix; gives that, and how they are laid out."""
         places = sprites.layout(*tiles.shape[:3])
-        sprites.write(self.folder / path, tiles, places)
-        return {"tile": list(tiles.shape[1:3])} | vars(places)
+        suffix = sprites.write(self.folder / path, tiles, places)
+        return {"tile": list(tiles.shape[1:3]), "suffix": suffix} | vars(places)
 
 
 def _input(folder: Path, name: str, record: Npz, network: dict[str, Any]) -> dict[str, Any]:

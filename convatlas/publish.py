@@ -23,7 +23,7 @@ from convatlas.markup import Element
 from convatlas.names import choose_layers, nearest
 
 DAY = (1980, 1, 1, 0, 0, 0)  # of every file in a zip, so that the same site gives the same bytes
-PACKED = {".png", ".jpg", ".npz", ".safetensors", ".pdf"}  # no smaller for being compressed again
+PACKED = {".png", ".webp", ".jpg", ".npz", ".safetensors", ".pdf"}  # no smaller for being compressed again
 MEGABYTE = 1_000_000
 
 LEFT_OUT = {"compare.html"}  # pages that need the explorer's sprites
@@ -33,7 +33,7 @@ OF_LAYERS = ("filters", "maps", "values", "pairs", "strongest")  # kinds of plat
 OF_IMAGES = ("classical", "deconv", "steps")  # and to one image: large, and the first to be left out
 HEADINGS = ("h2", "h3", "h4")
 REFERENCES = ("for", "aria-labelledby", "aria-describedby", "aria-controls", "data-numbers", "data-made")
-TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
+TYPES = {".png": "image/png", ".webp": "image/webp", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
 SMALL = 10_000  # bytes of a PNG that is not worth encoding again
 SIDE = 16_383  # pixels that WebP holds at most
 # A page at a time, without a script: the one that the address names, else the first.

@@ -32,7 +32,8 @@ def tiles_of(path: Path, placed: dict[str, Any], count: int) -> np.ndarray:
     found = []
     for n in range(count):
         number, place = divmod(n, placed["columns"] * placed["rows"])
-        sheet = path if number == 0 else path.with_name(f"{path.stem}.{number + 1}.png")
+        name = path.name if number == 0 else f"{path.name}.{number + 1}"
+        sheet = path.with_name(f"{name}.{placed['suffix']}")
         row, column = divmod(place, placed["columns"])
         pixels = pixels_of(sheet)
         found.append(pixels[row * height : (row + 1) * height, column * width : (column + 1) * width])
@@ -71,14 +72,13 @@ def test_a_tile_larger_than_a_sheet_is_refused() -> None:
 def test_tiles_are_found_again_by_their_number(tmp_path: Path, count: int, colours: tuple[int, ...]) -> None:
     tiles = np.random.default_rng(count).integers(0, 256, (count, *ODD, *colours)).astype(np.uint8)
     for places in (sprites.layout(count, *ODD), sprites.Layout(2, 3, math.ceil(count / 6))):
-        sprites.write(tmp_path / "a.png", tiles, places)
-        np.testing.assert_array_equal(
-            tiles_of(tmp_path / "a.png", {"tile": ODD} | vars(places), count), tiles
-        )
+        suffix = sprites.write(tmp_path / "a", tiles, places)
+        placed = {"tile": ODD, "suffix": suffix} | vars(places)
+        np.testing.assert_array_equal(tiles_of(tmp_path / "a", placed, count), tiles)
 
 
 def test_further_sheets_are_as_large_as_the_first_and_black_where_free(tmp_path: Path) -> None:
-    sprites.write(tmp_path / "a.png", np.full((5, 3, 2), 9, np.uint8), sprites.Layout(2, 2, 2))
+    sprites.write(tmp_path / "a", np.full((5, 3, 2), 9, np.uint8), sprites.Layout(2, 2, 2))
     first, second = (pixels_of(tmp_path / name) for name in ("a.png", "a.2.png"))
     assert first.shape == second.shape == (6, 4)
     assert (first == 9).all()
@@ -91,16 +91,16 @@ def test_further_sheets_are_as_large_as_the_first_and_black_where_free(tmp_path:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (40, 31), (40, 31, 3), (1, 1, 3)])
 @pytest.mark.parametrize("made_of", ["noise", "slopes", "few", "one"])
-def test_a_png_reads_as_what_was_written(tmp_path: Path, shape: tuple[int, ...], made_of: str) -> None:
+def test_a_sheet_reads_as_what_was_written(tmp_path: Path, shape: tuple[int, ...], made_of: str) -> None:
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, shape).astype(np.uint8)
     slopes = (np.add.outer(np.arange(shape[0]), np.arange(shape[1])) * 3 % 251).astype(np.uint8)
     slopes = slopes if len(shape) == 2 else slopes[..., None].repeat(3, -1)
     pixels = {"noise": noise, "slopes": slopes, "few": noise // 64 * 85, "one": 0 * noise + 7}[made_of]
-    (tmp_path / "a.png").write_bytes(sprites.png(pixels))
-    with Image.open(tmp_path / "a.png") as picture:
+    (tmp_path / "a").write_bytes((sprites.webp if pixels.ndim == 3 else sprites.png)(pixels))
+    with Image.open(tmp_path / "a") as picture:
         picture.verify()
-    np.testing.assert_array_equal(pixels_of(tmp_path / "a.png"), pixels)
+    np.testing.assert_array_equal(pixels_of(tmp_path / "a"), pixels)
 
 
 def test_what_is_predicted_is_smaller_than_pillow_makes_it(tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ def test_every_map_of_every_layer_is_told_to_half_a_step(tmp_path: Path) -> None
         for image, outputs in results.outputs.items():
             values = sprites.planes(outputs[described["name"]]).astype(np.float64)
             numbers = units["maps"][image]
-            tiles = tiles_of(folder / f"maps/{described['slug']}/{image}.png", described, described["units"])
+            tiles = tiles_of(folder / f"maps/{described['slug']}/{image}", described, described["units"])
             assert tiles.shape == values.shape
             low, high = (np.array(numbers[key])[:, None, None] for key in ("low", "high"))
             told = low + tiles / 255 * (high - low)
@@ -353,7 +353,7 @@ def test_projections_of_maps_then_of_peaks_with_each_images_own_units(tmp_path: 
     assert pool["units"] == {"first": list(range(18)), "second": list(range(18))}
     numbers = read_json(folder / "units/conv1.json")["deconv"]
     for image in picked:
-        tiles = tiles_of(folder / f"deconv/conv1/{image}.png", conv, 4)
+        tiles = tiles_of(folder / f"deconv/conv1/{image}", conv, 4)
         for n, key in enumerate(("conv1", "conv1@peak")):
             ends = np.array(numbers[image][("map", "peak")[n]])[:, None, None, None]
             told = (tiles[2 * n : 2 * n + 2].astype(float) - 128) / 127 * ends
@@ -440,7 +440,7 @@ def test_2048_units_are_a_file_an_image(tmp_path: Path) -> None:
     (wide,) = index["layers"]
     assert wide["sheets"] == 1
     assert len(list((folder / "maps/wide").iterdir())) == len(results.outputs)
-    tiles = tiles_of(folder / "maps/wide/first.png", wide, 2048)
+    tiles = tiles_of(folder / "maps/wide/first", wide, 2048)
     assert (tiles.reshape(2048, -1).min(1) == 0).all()
     assert (tiles.reshape(2048, -1).max(1) == 255).all()
 

@@ -77,6 +77,10 @@ def sheets(atlas: Atlas, page: Page) -> Iterator[Sheet]:
     values["browser"] = explored = browser.browser(page, atlas, places(page))
     files |= explored.files if explored else {}
     written = explored.written if explored else {}
+    for plate in page.plates:
+        if plate["shown"] != plate["file"]:
+            picture = share.light(atlas.results / page.name / "figures" / plate["file"])
+            written = written | {f"plates/{page.name}/{plate['shown']}": picture}
     yield Sheet(f"networks/{page.name}.html", "network.html", page.name, values, "Networks", files, written)
     there = {name: file or f"{page.name}.html" for name, file in places(page).items()}
     for template, parts in (("layers.html", tables(page)), ("plates.html", plates(page))):

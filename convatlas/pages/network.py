@@ -12,6 +12,8 @@ from convatlas.names import choose_layers
 from convatlas.pages.findings import emergence, findings
 from convatlas.pages.notes import Notes
 
+HEAVY = 200_000  # bytes of a picture; a page may take half a megabyte before anything is seen
+
 
 @dataclass(frozen=True)
 class Page:
@@ -51,7 +53,8 @@ class Page:
         images = read_json(folder / "images.json")
         metrics = read_json(folder / "metrics.json")
         plates = [
-            plate | {"number": n} for n, plate in enumerate(read_json(folder / "figures/plates.json"), 1)
+            plate | {"number": n, "shown": _shown(plate, folder / "figures")}
+            for n, plate in enumerate(read_json(folder / "figures/plates.json"), 1)
         ]
         dataset = read_json(data / network["dataset"] / "dataset.json") if network["dataset"] else None
         has_masks = dataset is not None and datasets.has_masks(dataset)
@@ -125,6 +128,13 @@ def matched(folder: Path) -> dict[str, Any]:
             | {"baseline": like["baseline"], "best": found[:3]}
         )
     return {"threshold": given["threshold"], "rows": rows}
+
+
+def _shown(plate: dict[str, Any], folder: Path) -> str:
+    """The file that a page shows of a plate: a light one of a frontispiece, with which pages open."""
+    path = folder / plate["file"]
+    heavy = plate["kind"] == "cover" and path.stat().st_size > HEAVY
+    return path.with_suffix(".webp").name if heavy else path.name
 
 
 def _span(names: list[str]) -> str:

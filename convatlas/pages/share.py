@@ -13,6 +13,7 @@ from convatlas.pages import Atlas
 
 SIZE = (1200, 630)  # pixels of a preview, the proportions that those who show it cut it to
 MARGIN = 36
+QUALITY = 85
 PAPER = "#fffdf8"  # as the plates are
 TENSORS = ("filters.npz", "activations", "deconv", "classical", "masks", "steps", "statistics.npz",
            "strongest.npz", "statistics.json", "history.csv", "metrics.json", "layers.json", "images.json",
@@ -41,8 +42,16 @@ def preview(atlas: Atlas) -> Preview | None:
     sheet = Image.new("RGB", SIZE, PAPER)
     sheet.paste(shown, ((SIZE[0] - shown.width) // 2, (SIZE[1] - shown.height) // 2))
     written = io.BytesIO()
-    sheet.save(written, "jpeg", quality=85, optimize=True)
+    sheet.save(written, "jpeg", quality=QUALITY, optimize=True)
     return Preview(written.getvalue(), plate["alt"])
+
+
+def light(path: Path) -> bytes:
+    """A picture for where it must be there at once, a tenth of its size: WebP, with slight loss."""
+    written = io.BytesIO()
+    with Image.open(path) as image:
+        image.convert("RGB").save(written, "webp", quality=QUALITY, method=4)
+    return written.getvalue()
 
 
 def numbers(atlas: Atlas, network: str) -> dict[str, Path]:

@@ -160,23 +160,23 @@ const convatlas = (() => {
     const about = (most) => ({ low: (i) => (-most[i] * 128) / 127, high: (i) => most[i], signed: true });
     if (kind === "filters") {
       const at = { ...layer.filters, first: 0, units: all, ...about(told.filters.most) };
-      return { ...at, paths: sheets(`${folder}/filters/${layer.slug}`, layer.filters.sheets) };
+      return { ...at, paths: sheets(`${folder}/filters/${layer.slug}`, layer.filters) };
     }
     if (kind === "projections" || kind === "peaks") {
       const listed = layer.deconv.units[image];
       const first = layer.deconv.kinds.indexOf(KEYS[kind]) * listed.length;
       const at = { ...layer.deconv, first, units: listed, ...about(told.deconv[image][KEYS[kind]]) };
-      return { ...at, paths: sheets(`${folder}/deconv/${layer.slug}/${image}`, layer.deconv.sheets) };
+      return { ...at, paths: sheets(`${folder}/deconv/${layer.slug}/${image}`, layer.deconv) };
     }
     const { tile, columns, rows, signed } = layer;
     const { low, high } = told.maps[image];
-    const paths = sheets(`${folder}/maps/${layer.slug}/${image}`, layer.sheets || 1);
+    const paths = sheets(`${folder}/maps/${layer.slug}/${image}`, layer);
     const at = { tile, columns, rows, signed, colour: false, first: 0, units: all, paths };
     return { ...at, low: (i) => low[i], high: (i) => high[i] };
   }
 
-  const sheets = (stem, count) =>
-    [...Array(count).keys()].map((n) => (n ? `${stem}.${n + 1}.png` : `${stem}.png`));
+  const sheets = (stem, { sheets = 1, suffix = "png" }) =>
+    [...Array(sheets).keys()].map((n) => (n ? `${stem}.${n + 1}.${suffix}` : `${stem}.${suffix}`));
 
   const pictures = (seen) => Promise.all(seen.paths.map(picture));
 
