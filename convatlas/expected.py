@@ -11,12 +11,14 @@ from convatlas.sprites import KERNELS, MOST_WEIGHTS
 
 # Bytes, measured on the default networks and on a ResNet-152: of a value of a map for each bit of its level,
 # of a unit's numbers on an image, of a weight, of a value of a projection, of the plates of a layer, and of a
-# value of a projection on an image's plates, which have DRAWN of them at most.
-MAP, NUMBERS, WEIGHT, PROJECTED, PLATES, PLATED = 0.085, 30, 0.6, 0.16, 100_000, 0.6
-DRAWN = 3_200_000
+# value of a projection on an image's plates, which have DRAWN of them at most; and of a value of what excites
+# units most, and its plates, which have FOLLOWED a layer.
+MAP, NUMBERS, WEIGHT, PROJECTED, PLATES, PLATED, EXCITING = 0.085, 30, 0.6, 0.16, 100_000, 0.6, 0.1
+DRAWN, FOLLOWED = 3_200_000, 500_000
 BOUNDS = {
     "maps and filters": "fewer images, views.atlas.layers or views.atlas.levels",
     "projections": "fewer images, views.deconv.layers or views.deconv.units",
+    "what excites units most": "views.strongest.project or views.strongest.units",
     "plates": "views.layers",
 }
 
@@ -32,7 +34,8 @@ def before(networks: dict[str, Any], files: dict[str, list[str]], results: Path)
     for name, network in networks.items():
         images = len(image_names(network["images"] | {"files": files[name]}))
         try:
-            lines.append(told(name, read_json(results / name / "layers.json"), network["views"], images))
+            views = network["views"] | ({} if network.get("dataset") else {"strongest": None})
+            lines.append(told(name, read_json(results / name / "layers.json"), views, images))
         except UserError:  # never recorded, or not with the layers that are asked for now
             unknown.append(f"{name} ({counted(images)})")
     if unknown:
@@ -62,6 +65,7 @@ def parts(layers: Layers, views: dict[str, Any], images: int) -> dict[str, float
     return {
         "maps and filters": sheets(layers, names, images, views["atlas"]["levels"]),
         "projections": images * (sprites + plates),
+        "what excites units most": _exciting(layers, views),
         "plates": PLATES * len(choose_layers(layers, views["layers"], "views.layers")),
     }
 
@@ -90,14 +94,36 @@ def _weights(layer: dict[str, Any]) -> int:
 
 def _projected(layers: Layers, given: dict[str, Any]) -> dict[str, int]:
     """How many values the projections of each layer have on one image; `given` is views.deconv."""
+    called = next(layer for layer in layers if layer["called"])
+    values = math.prod(called["input_shape"]) * len(given["select"])
+    chosen = _chosen(layers, given["layers"], given["units"])
+    return {layer["name"]: units * values for layer, units in chosen}
+
+
+def _exciting(layers: Layers, views: dict[str, Any]) -> float:
+    """Bytes of the strongest activations over a data set, projections and patches as large as a field."""
+    given = views.get("strongest")
+    if given is None:
+        return 0
+    channels, *size = next(layer for layer in layers if layer["called"])["input_shape"]
+    project = views["deconv"]["layers"] if given["project"] is None else given["project"]
+    found = 0.0
+    for layer, units in _chosen(layers, project, given["units"]):
+        field = map(min, layer["receptive_field"] or size, size)
+        values = 2 * given["k"] * units * channels * math.prod(field)
+        found += EXCITING * values + PLATED * min(values, FOLLOWED)
+    return found
+
+
+def _chosen(layers: Layers, wanted: Any, units: int | str) -> list[tuple[dict[str, Any], int]]:
+    """The layers that are projected, `wanted` in the config, and of how many units of each."""
     called = {layer["name"]: layer for layer in layers if layer["called"]}
-    if given["layers"] == "all":
+    if wanted == "all":
         names = [name for name, layer in called.items() if layer["kind"] in ("conv", "pool")]
     else:
-        names = choose_layers(layers, given["layers"], "views.deconv.layers")
-    values = math.prod(next(iter(called.values()))["input_shape"]) * len(given["select"])
-    most = math.inf if given["units"] == "all" else given["units"]
-    return {name: int(min(called[name]["output_shape"][0], most)) * values for name in names}
+        names = choose_layers(layers, wanted, "views.deconv.layers")
+    most = math.inf if units == "all" else units
+    return [(called[name], int(min(called[name]["output_shape"][0], most))) for name in names]
 
 
 def counted(images: int) -> str:

@@ -73,6 +73,15 @@ def test_each_setting_bounds_what_it_is_said_to() -> None:
     assert parts(layers=["pool"])["plates"] == before["plates"] / 2
 
 
+def test_what_excites_units_counts_where_it_is_sought_for() -> None:
+    asked = {"k": 9, "units": 4, "project": None}
+    assert parts()["what excites units most"] == parts(strongest=None)["what excites units most"] == 0
+    one = parts(strongest=asked)["what excites units most"]
+    assert parts(strongest=asked | {"k": 3})["what excites units most"] == pytest.approx(one / 3)
+    assert parts(strongest=asked | {"units": 2})["what excites units most"] == pytest.approx(one / 2)
+    assert parts(strongest=asked | {"project": ["conv1", "pool"]})["what excites units most"] > one
+
+
 def test_single_weights_beyond_number_and_kernels_of_many_channels_cost_nothing() -> None:
     few = layer("a", "linear", (10,), (10,), parameters=100)
     many = layer("a", "linear", (10_000,), (1000,), parameters=10_000_000)
