@@ -12,14 +12,15 @@ from convatlas.sprites import KERNELS, MOST_WEIGHTS
 # Bytes, measured on the default networks and on a ResNet-152: of a value of a map for each bit of its level,
 # of a unit's numbers on an image, of a weight, of a value of a projection, of the plates of a layer, and of a
 # value of a projection on an image's plates, which have DRAWN of them at most; and of a value of what excites
-# units most, and its plates, which have FOLLOWED a layer.
-MAP, NUMBERS, WEIGHT, PROJECTED, PLATES, PLATED, EXCITING = 0.085, 30, 0.6, 0.16, 100_000, 0.6, 0.1
+# units most, and its plates, which have FOLLOWED a layer; and of a pixel of a photograph on a layer's plates.
+MAP, NUMBERS, WEIGHT, PROJECTED, PLATES, PLATED, EXCITING = 0.085, 30, 0.6, 0.16, 100_000, 0.8, 0.1
+PIXEL = 2
 DRAWN, FOLLOWED = 3_200_000, 500_000
 BOUNDS = {
     "maps and filters": "fewer images, views.atlas.layers or views.atlas.levels",
     "projections": "fewer images, views.deconv.layers or views.deconv.units",
     "what excites units most": "views.strongest.project or views.strongest.units",
-    "plates": "views.layers",
+    "plates": "views.layers or views.n_images",
 }
 
 Layers = list[dict[str, Any]]
@@ -66,8 +67,16 @@ def parts(layers: Layers, views: dict[str, Any], images: int) -> dict[str, float
         "maps and filters": sheets(layers, names, images, views["atlas"]["levels"]),
         "projections": images * (sprites + plates),
         "what excites units most": _exciting(layers, views),
-        "plates": PLATES * len(choose_layers(layers, views["layers"], "views.layers")),
+        "plates": len(choose_layers(layers, views["layers"], "views.layers"))
+        * _plates(layers, views, images),
     }
+
+
+def _plates(layers: Layers, views: dict[str, Any], images: int) -> float:
+    """Bytes of the plates of a layer, which show some of the images too."""
+    channels, *size = next(layer for layer in layers if layer["called"])["input_shape"]
+    shown = images if views["n_images"] == "all" else min(images, views["n_images"])
+    return PLATES + PIXEL * shown * math.prod(size) * (channels == 3)
 
 
 def sheets(layers: Layers, names: list[str], images: int, levels: int) -> float:

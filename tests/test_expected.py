@@ -64,7 +64,7 @@ def test_each_setting_bounds_what_it_is_said_to() -> None:
     fewer = parts(images=1)
     assert fewer["projections"] == before["projections"] / 2
     assert fewer["maps and filters"] < before["maps and filters"]
-    assert fewer["plates"] == before["plates"]
+    assert 0.99 * before["plates"] < fewer["plates"] < before["plates"]  # the image is on them
     assert parts(atlas={"levels": 8, "layers": None})["maps and filters"] < before["maps and filters"]
     assert parts(atlas={"levels": 64, "layers": ["pool"]})["maps and filters"] < before["maps and filters"]
     for given in ({"units": 2}, {"select": ["map"]}):
