@@ -10,7 +10,7 @@ from convatlas.pages.network import Page
 FEW = 60  # rows of a table up to which it stands on the network's page too
 ROWS = 250  # rows of a table on a page: with eight cells each, half of what a page may hold
 PLATES = 80  # layers with plates up to which all are on the network's page
-TOGETHER = 120  # layers whose plates are on one page, where they are not
+TOGETHER = 60  # layers whose plates are on one page, where they are not
 
 
 @dataclass(frozen=True)
