@@ -12,6 +12,7 @@ from test_gallery import CONFIG, HOSTILE, Reader, built, write
 
 from convatlas import UserError
 from convatlas.config import resolve
+from convatlas.pages import layers
 from convatlas.pages.notes import Notes, rendered
 
 LAYERS = made().layers
@@ -123,6 +124,17 @@ def test_notes_stand_where_they_belong(tmp_path: Path) -> None:
     for path in site.rglob("*.html"):
         assert f"By Ada {HOSTILE}." in Reader(path).text
         assert '<meta name="author" content="Ada &lt;img' in path.read_text()
+
+
+def test_notes_of_layers_whose_plates_are_on_a_page_of_their_own_stand_on_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The explorer, on the network's page, takes them from there."""
+    monkeypatch.setattr(layers, "PLATES", 0)
+    site = noted(tmp_path)
+    for name in ("networks/own.html", "networks/own-plates.html"):
+        text = Reader(site / name).text
+        assert text.count("Of the layer") == text.count("Of the unit") == 1
 
 
 def test_without_notes_nothing_is_shown(tmp_path: Path) -> None:
