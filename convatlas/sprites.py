@@ -270,7 +270,7 @@ def block(tiles: np.ndarray, gap: int) -> np.ndarray:
     return grid[:, : grid.shape[1] - gap, : grid.shape[2] - gap]
 
 
-def rounded(values: np.ndarray) -> list[float]:
-    """Numbers to DIGITS significant digits, whole ones without a point: as short as JSON can have them."""
-    found = (float(f"{value:.{DIGITS}g}") for value in values.ravel().tolist())
+def rounded(values: np.ndarray, digits: int = DIGITS) -> list[float]:
+    """Numbers to a few significant digits, whole ones without a point: as short as JSON can have them."""
+    found = (float(f"{value:.{digits}g}") for value in values.ravel().tolist())
     return [int(value) if value.is_integer() else value for value in found]

@@ -214,6 +214,7 @@ def test_a_few_values_beyond_the_ends_do_not_grey_all_others() -> None:
 def test_numbers_are_kept_to_six_digits_and_short() -> None:
     kept = sprites.rounded(np.array([1 / 3, 123456789.0, 0, -1e-9]))
     assert json.dumps(kept) == "[0.333333, 123457000, 0, -1e-09]"
+    assert sprites.rounded(np.array([1 / 3]), 2) == [0.33]
 
 
 # Filters
@@ -315,8 +316,8 @@ def test_every_map_of_every_layer_is_told_to_half_a_step(tmp_path: Path) -> None
             low, high = (np.array(numbers[key])[:, None, None] for key in ("low", "high"))
             told = low + tiles / 255 * (high - low)
             assert (abs(told - values) <= (high - low) * (0.5 / 63 + 0.5 / 255) + 1e-5 * abs(values)).all()
-            np.testing.assert_allclose(numbers["mean"], values.mean((1, 2)), rtol=1e-5, atol=1e-6)
-            np.testing.assert_allclose(numbers["zeros"], (values == 0).mean((1, 2)), rtol=1e-5)
+            np.testing.assert_allclose(numbers["mean"], values.mean((1, 2)), rtol=5.1e-4, atol=1e-6)
+            np.testing.assert_allclose(numbers["zeros"], (values == 0).mean((1, 2)), rtol=5.1e-4)
         assert described["signed"] == any((o[described["name"]] < 0).any() for o in results.outputs.values())
         assert described["shape"] == list(outputs[described["name"]].shape)
 

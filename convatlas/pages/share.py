@@ -14,6 +14,7 @@ from convatlas.pages import Atlas
 SIZE = (1200, 630)  # pixels of a preview, the proportions that those who show it cut it to
 MARGIN = 36
 QUALITY = 85
+LIGHT = 1280  # pixels that a light picture is wide at most
 PAPER = "#fffdf8"  # as the plates are
 TENSORS = ("filters.npz", "activations", "deconv", "classical", "masks", "steps", "statistics.npz",
            "strongest.npz", "statistics.json", "history.csv", "metrics.json", "layers.json", "images.json",
@@ -47,10 +48,12 @@ def preview(atlas: Atlas) -> Preview | None:
 
 
 def light(path: Path) -> bytes:
-    """A picture for where it must be there at once, a tenth of its size: WebP, with slight loss."""
+    """A picture for where it must be there at once, a tenth of its size: smaller, WebP, with slight loss."""
     written = io.BytesIO()
     with Image.open(path) as image:
-        image.convert("RGB").save(written, "webp", quality=QUALITY, method=4)
+        shown = image.convert("RGB")
+    shown.thumbnail((LIGHT, image.height), Image.Resampling.LANCZOS)
+    shown.save(written, "webp", quality=QUALITY, method=4)
     return written.getvalue()
 
 
