@@ -20,7 +20,7 @@ from convatlas import UserError, datasets
 from convatlas.files import Npz, read_json, sha256, write_npz
 from convatlas.statistics import Counts, Pairwise, Sums, Top
 
-FORMAT = 2
+FORMAT = 3
 OF = {  # what a shard must share with the run, and what one is of that does not
     "format": "another version of convatlas",
     "versions": "other versions",
@@ -48,7 +48,7 @@ def about(folder: str | Path, data: str | Path, settings: dict[str, Any]) -> dic
     built = {key: network[key] for key in ("architecture", "arguments", "preprocessing")}
     return {
         "format": FORMAT,
-        "versions": {name: version(name) for name in ("torch", "numpy")}
+        "versions": {name: version(name) for name in ("torch", "numpy", "numba")}
         | {"convatlas": convatlas.__version__},
         "weights": sha256(Path(folder) / "weights.safetensors"),
         "network": hashlib.sha256(json.dumps(built, sort_keys=True).encode()).hexdigest(),
