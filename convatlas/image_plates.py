@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -23,6 +24,7 @@ from convatlas.desk import (
 )
 from convatlas.features import WORDS
 from convatlas.montage import EDGE, Tile
+from convatlas.mosaics import STEP
 from convatlas.scales import Scale, Scales
 
 LARGE = 3_200_000  # values of an image's projections that are drawn, which make some 2 MB
@@ -172,7 +174,10 @@ def projection(scales: Scales, key: str, values: Array, unit: int, dead: bool) -
     """The tile of one projection (C, H, W), signed: one channel in colours, or three as RGB about grey."""
     if dead:
         return Tile(values[0], scales.of(key), str(unit), "dead", crossed=True)
-    return in_colour(scales, key, values, unit) if scales.in_colour else tile(scales, key, values[0], unit)
+    if not scales.in_colour:
+        return tile(scales, key, values[0], unit)
+    drawn = in_colour(scales, key, values, unit)
+    return replace(drawn, values=0.5 + np.round((drawn.values - 0.5) * 255 / STEP) * STEP / 255)
 
 
 def projection_scales(desk: Desk, images: Sequence[str]) -> Scales:
