@@ -14,7 +14,7 @@ from convatlas.pages import Atlas
 SIZE = (1200, 630)  # pixels of a preview, the proportions that those who show it cut it to
 MARGIN = 36
 QUALITY = 85
-LIGHT = 1280  # pixels that a light picture is wide at most
+LIGHT = 1120  # pixels that a light picture is wide at most
 PAPER = "#fffdf8"  # as the plates are
 TENSORS = ("filters.npz", "activations", "deconv", "classical", "masks", "steps", "statistics.npz",
            "strongest.npz", "statistics.json", "history.csv", "metrics.json", "layers.json", "images.json",
