@@ -46,8 +46,8 @@ class Measured:
 
 
 def compile_now() -> None:
-    """Have numba compile what measures maps, which it keeps for later processes."""
-    Measured(1, 1, torch.device("cpu")).measure(torch.zeros(1, 1, 1), slice(0, 1))
+    """Have numba compile what measures maps of one of several layers, which it keeps for later processes."""
+    Measured(2, 2, torch.device("cpu")).measure(torch.zeros(2, 1, 1), slice(0, 1))
 
 
 def _by_torch(
