@@ -26,10 +26,10 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
-	# compiled now, lest each of a run's jobs do it where Python may not write what it compiles; numba's too
+	# compiled now, lest each of a run's jobs do it where Python may not write what it compiles
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes --requirements requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps --editable .
-	$(BIN)/python -c 'from convatlas.measured import compile_now; compile_now()'
+	$(BIN)/python -c 'import convatlas.measured' # which numba compiles, for this kind of processor
 	@touch $@
 
 report: $(READY) ## run config.yaml, or with CONFIG=mine.yaml that merged over it, and make reports/gallery/

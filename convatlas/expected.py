@@ -105,7 +105,7 @@ def _projected(layers: Layers, given: dict[str, Any]) -> dict[str, int]:
     """How many values the projections of each layer have on one image; `given` is views.deconv."""
     called = next(layer for layer in layers if layer["called"])
     values = math.prod(called["input_shape"]) * len(given["select"])
-    chosen = _chosen(layers, given["layers"], given["units"])
+    chosen = _chosen(layers, given["layers"], given["units"], "views.deconv.layers")
     return {layer["name"]: units * values for layer, units in chosen}
 
 
@@ -115,22 +115,24 @@ def _exciting(layers: Layers, views: dict[str, Any]) -> float:
     if given is None:
         return 0
     channels, *size = next(layer for layer in layers if layer["called"])["input_shape"]
-    project = views["deconv"]["layers"] if given["project"] is None else given["project"]
+    project, key = given["project"], "views.strongest.project"
+    if project is None:
+        project, key = views["deconv"]["layers"], "views.deconv.layers"
     found = 0.0
-    for layer, units in _chosen(layers, project, given["units"]):
+    for layer, units in _chosen(layers, project, given["units"], key):
         field = map(min, layer["receptive_field"] or size, size)
         values = 2 * given["k"] * units * channels * math.prod(field)
         found += EXCITING * values + PLATED * min(values, FOLLOWED)
     return found
 
 
-def _chosen(layers: Layers, wanted: Any, units: int | str) -> list[tuple[dict[str, Any], int]]:
-    """The layers that are projected, `wanted` in the config, and of how many units of each."""
+def _chosen(layers: Layers, wanted: Any, units: int | str, key: str) -> list[tuple[dict[str, Any], int]]:
+    """The layers that are projected, `wanted` at a key of the config, and of how many units of each."""
     called = {layer["name"]: layer for layer in layers if layer["called"]}
     if wanted == "all":
         names = [name for name, layer in called.items() if layer["kind"] in ("conv", "pool")]
     else:
-        names = choose_layers(layers, wanted, "views.deconv.layers")
+        names = choose_layers(layers, wanted, key)
     most = math.inf if units == "all" else units
     return [(called[name], int(min(called[name]["output_shape"][0], most))) for name in names]
 

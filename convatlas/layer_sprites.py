@@ -18,7 +18,7 @@ from convatlas.strongest_sprites import Surveyed
 log = logging.getLogger(__name__)
 
 WITHIN = 0.99  # of projections in colour, the share that spans the scale: a few beyond would grey all others
-SHOWN = 4  # significant digits of numbers that are only read
+READ = 4  # significant digits of numbers that are only read
 TOLD = ["type", "kind", "role", "ordinal", "receptive_field", "parameters", "within", "inputs"]
 
 Layer = dict[str, Any]
@@ -123,7 +123,7 @@ class LayerSprites:
             signed = told["signed"] or bool((maps.low < 0).any())
             told = {"shape": list(values.shape), "units": len(maps.tiles), "signed": signed} | placed
             numbers[image] = {key: sprites.rounded(getattr(maps, key)) for key in ("low", "high")}
-            numbers[image] |= {key: sprites.rounded(getattr(maps, key), SHOWN) for key in ("mean", "zeros")}
+            numbers[image] |= {key: sprites.rounded(getattr(maps, key), READ) for key in ("mean", "zeros")}
         return told, numbers
 
     def _filters(self, units: int) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:

@@ -4,6 +4,9 @@ A pass over a data set spends its time here, reading maps. On a CPU a loop that 
 twice, on as many threads as torch has; a GPU is fast enough for torch's operations, one after the other.
 """
 
+import os
+from pathlib import Path
+
 import numpy as np
 import torch
 from numba import config, njit, prange, set_num_threads
@@ -12,6 +15,10 @@ from torch import Tensor
 COLUMNS = 64  # values side by side that the loop works on, at least: whole vectors of any CPU
 PARTS = 16  # of a batch, whose sums are added up at its end
 LINES = 64  # that are added up in float32, before those sums are in float64
+AT_ONCE = 2**24  # values that a GPU works on at a time, for it makes arrays as large
+
+# numba keeps what it compiles here, or at home; where it can write to neither it compiles anew each time.
+KEPT = any(os.access(folder, os.W_OK) for folder in (Path(__file__).parent, Path("~").expanduser()))
 
 
 class Measured:
@@ -20,7 +27,8 @@ class Measured:
     Of each map, (n, units), the maximum, `most` float32, -inf where the map holds NaN; the first of the flat
     indices that have it, `places` int32; and the mean, `means` float32. Of the maps of a unit in each of
     PARTS equal parts of the images, (PARTS, units), the sum of the squares `about` their means, float64, for
-    a constant unit must not deviate by what rounds off its squares, and the number of `zeros`, int64.
+    a constant unit must not deviate by what rounds off its squares (by that of its mean alone), and the
+    number of `zeros`, int64.
     """
 
     def __init__(self, n: int, units: int, device: torch.device) -> None:
@@ -41,46 +49,26 @@ class Measured:
             return _by_torch(maps, *(each[:, units] for each in self.into))
         beside = maps.shape[1] if maps.stride(1) == 1 else 1
         lying = maps.transpose(1, 2) if beside > 1 else maps
-        images = lying.reshape(len(maps), maps.shape[1] // beside, -1).numpy()
+        images = lying.reshape(len(maps), maps.shape[1] // beside, -1).contiguous().numpy()
         return _by_numba(images, beside, *(each[:, units] for each in self.arrays))
-
-
-def compile_now() -> None:
-    """Have numba compile what measures maps of one of several layers, which it keeps for later processes."""
-    Measured(2, 2, torch.device("cpu")).measure(torch.zeros(2, 1, 1), slice(0, 1))
 
 
 def _by_torch(
     maps: Tensor, most: Tensor, places: Tensor, means: Tensor, about: Tensor, zeros: Tensor
 ) -> None:
-    """Measure maps (n, units, area); fills in the others."""
-    n, at = len(maps), maps.argmax(2, keepdim=True)
-    most[:n] = maps.gather(2, at)[..., 0].nan_to_num(-torch.inf, torch.inf, -torch.inf)
-    places[:n], means[:n] = at[..., 0], maps.mean(2)
-    about[1:], zeros[1:] = 0, 0
-    about[0] = (maps - means[:n, :, None]).square_().sum((0, 2), dtype=torch.float64)
-    zeros[0] = (maps == 0).sum((0, 2))
+    """Measure maps (n, units, area), some images at a time; fills in the others."""
+    about.zero_(), zeros.zero_()
+    step = max(1, AT_ONCE // maps[0].numel())
+    for first in range(0, len(maps), step):
+        some, own = maps[first : first + step], slice(first, first + step)
+        at, mean = some.argmax(2, keepdim=True), some.mean(2, keepdim=True)
+        most[own][: len(some)] = some.gather(2, at)[..., 0].nan_to_num(-torch.inf, torch.inf, -torch.inf)
+        places[own][: len(some)], means[own][: len(some)] = at[..., 0], mean[..., 0]
+        about[0] += (some - mean).square_().sum((0, 2), dtype=torch.float64)
+        zeros[0] += (some == 0).sum((0, 2))
 
 
-@njit(parallel=True, cache=True)
-def _by_numba(
-    images: np.ndarray,
-    beside: int,
-    most: np.ndarray,
-    places: np.ndarray,
-    means: np.ndarray,
-    about: np.ndarray,
-    zeros: np.ndarray,
-) -> None:
-    """Measure images (n, groups, area * beside), whose groups have so many units beside each other.
-
-    Fills in the others. What comes out does not depend on the number of threads.
-    """
-    for part in prange(PARTS):
-        _measure_part(part, images, beside, most, places, means, about[part], zeros[part])
-
-
-@njit(cache=True)
+@njit(cache=KEPT)
 def _measure_part(
     part: int,
     images: np.ndarray,
@@ -99,7 +87,7 @@ def _measure_part(
             _measure(images[n, group], most[n, own], places[n, own], means[n, own], about[own], zeros[own])
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=KEPT, error_model="numpy")
 def _measure(
     values: np.ndarray,
     most: np.ndarray,
@@ -154,11 +142,12 @@ def _measure(
         for j in range(unit + units, width, units):
             if top[j] > top[best] or (top[j] == top[best] and line_of[j] < line_of[best]):
                 best = j
-        most[unit] = -np.inf if np.isnan(mean[unit]) else top[best]
+        broken = np.isnan(mean[unit]) and np.isnan(values[unit::units]).any()
+        most[unit] = -np.inf if broken else top[best]
         places[unit] = (line_of[best] * width + best) // units
 
 
-@njit(cache=True)
+@njit(cache=KEPT)
 def _take(
     values: np.ndarray, most: np.ndarray, places: np.ndarray, means: np.ndarray, zeros: np.ndarray
 ) -> None:
@@ -169,9 +158,32 @@ def _take(
         zeros[unit] += value == 0
 
 
-@njit(cache=True)
+@njit(cache=KEPT)
 def _add(columns: np.ndarray, units: np.ndarray) -> None:
     """Add the columns of a line up by unit."""
     for first in range(0, len(columns), len(units)):
         for unit in range(len(units)):
             units[unit] += columns[first + unit]
+
+
+# Compiled, or read from where it is kept, as this file is imported.
+@njit(
+    "void(float32[:,:,::1], int64, float32[:,:], int32[:,:], float32[:,:], float64[:,:], int64[:,:])",
+    parallel=True,
+    cache=KEPT,
+)
+def _by_numba(
+    images: np.ndarray,
+    beside: int,
+    most: np.ndarray,
+    places: np.ndarray,
+    means: np.ndarray,
+    about: np.ndarray,
+    zeros: np.ndarray,
+) -> None:
+    """Measure images (n, groups, area * beside), whose groups have so many units beside each other.
+
+    Fills in the others. What comes out does not depend on the number of threads.
+    """
+    for part in prange(PARTS):
+        _measure_part(part, images, beside, most, places, means, about[part], zeros[part])

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -124,7 +124,9 @@ def single(site: Path, plates: list[Plate], megabytes: float) -> Single:
     Raises UserError where the pages alone are larger.
     """
     book = Book(site)
-    shown = [plate.place for plate in plates if plate.place in book.times]
+    there = {PurePosixPath(place).with_suffix(""): place for place in book.times}  # of some a light picture
+    stems = (PurePosixPath(plate.place).with_suffix("") for plate in plates)
+    shown = [there[stem] for stem in stems if stem in there]
     with ThreadPoolExecutor() as pool:  # Pillow lets go of Python's lock while it encodes
         list(pool.map(book.picture, shown))
     while True:

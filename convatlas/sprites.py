@@ -65,7 +65,7 @@ def sheets(tiles: np.ndarray, places: Layout) -> list[np.ndarray]:
 
 
 def write(path: Path, tiles: np.ndarray, places: Layout) -> str:
-    """Write the sheets of tiles: `path` with a suffix, and further ones as <stem>.2.png, <stem>.3.png, ...
+    """Write the sheets of tiles: `path` with a suffix, and further ones as <name>.2.png, <name>.3.png, ...
 
     Greys are PNG, colours are WebP without loss, half as large as that. Gives the suffix.
     """

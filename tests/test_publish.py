@@ -21,6 +21,7 @@ from test_gallery import CONFIG, HOSTILE, Reader, built, write
 
 from convatlas import UserError, markup
 from convatlas.files import write_json
+from convatlas.pages import network
 from convatlas.pages.share import linked
 from convatlas.publish import MEGABYTE, Book, archive, single, wanted
 
@@ -163,6 +164,25 @@ def test_the_single_file_needs_nothing(site: Path) -> None:
             r"<style>.*?</style>|<p class=\"note\">.*?</p>|<script>.*?</script>", "", html, flags=re.S
         )
     assert bound(site)[0] == html  # the same bytes
+
+
+def test_a_heavy_frontispiece_is_shown_light_and_is_in_the_single_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The links beside it, and the one that the full-screen view follows, are the plate itself."""
+    before = run(tmp_path / "before")
+    monkeypatch.setattr(network, "HEAVY", 1000)
+    site = run(tmp_path / "after")
+    assert (site / "plates/own/cover-0.png").read_bytes() == (before / "plates/own/cover-0.png").read_bytes()
+    with Image.open(site / "plates/own/cover-0.webp") as picture:
+        assert picture.size == (90, 70)
+    for place, root in (("index.html", ""), ("networks/own.html", "../")):
+        text = (site / place).read_text()
+        assert f'<img src="{root}plates/own/cover-0.webp" alt=' in text
+        assert text.count(f'href="{root}plates/own/cover-0.png"') == 2
+    assert not (site / "plates/own/curves-1.webp").exists()
+    assert plates_in(bound(site)[0]) == plates_in(bound(before)[0])
+    assert bound(site)[1:] == bound(before)[1:]
 
 
 def test_pictures_keep_every_pixel(site: Path) -> None:

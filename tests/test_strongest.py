@@ -81,14 +81,39 @@ def by_torch(images: np.ndarray, beside: int, *into: np.ndarray) -> None:
     measured._by_torch(maps.reshape(n, units, -1), *(torch.from_numpy(each) for each in into))
 
 
-def test_a_map_that_holds_nan_has_no_maximum() -> None:
-    maps = torch.ones(1, 2, 30, 30)
-    maps[0, 1, 3, 4] = torch.nan
-    found = Measured(1, 2, torch.device("cpu"))
-    found.measure(maps, slice(0, 2))
-    assert found.most.tolist() == [[1, -torch.inf]]
+@pytest.mark.parametrize("shape", [(30, 30), ()])
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_map_that_holds_nan_has_no_maximum(
+    shape: tuple[int, ...], gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Infinities are values."""
+    if gpu:
+        monkeypatch.setattr(measured, "_by_numba", by_torch)
+    maps = torch.ones(1, 3, *shape)
+    maps[0, 1].view(-1)[-1] = torch.nan
+    maps[0, 2].view(-1)[0] = -torch.inf
+    maps[0, 2].view(-1)[-1] = torch.inf
+    found = Measured(1, 3, torch.device("cpu"))
+    found.measure(maps, slice(0, 3))
+    assert found.most.tolist() == [[1, -torch.inf, torch.inf]]
     assert found.means[0, 0] == 1
     assert found.means[0, 1].isnan()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_maps_of_other_precision_or_strides_are_measured(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for maps in (
+        torch.randn(3, 4, 20, 20, generator=generator)[:, :, ::2, ::3],
+        torch.randn(3, 1, 9, 9, generator=generator).expand(3, 4, 9, 9),
+    ):
+        given = maps.to(dtype)
+        found = Measured(3, 4, torch.device("cpu"))
+        found.measure(given, slice(0, 4))
+        flat = given.flatten(2).float()
+        assert torch.equal(found.most, flat.amax(2))
+        assert torch.equal(found.places.long(), flat.argmax(2))
+        torch.testing.assert_close(found.means, flat.mean(2), rtol=1e-5, atol=1e-6)
 
 
 # A pass, against all values stored and sorted
