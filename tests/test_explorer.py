@@ -723,7 +723,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_network_of_hundreds_of_layers(browser: Browser, large: Path) -> None:
     names = sorted(path.name for path in (large / "networks").glob("*.html"))
-    assert names[:4] == ["own-layers-2.html", "own-layers-3.html", "own-layers.html", "own-plates-2.html"]
+    assert {"own-layers-2.html", "own-layers-3.html", "own-layers.html", "own-plates-2.html"} < {*names}
     for name in names:
         page, faults = opened(browser, large, f"networks/{name}")
         if name == "own.html":
