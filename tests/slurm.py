@@ -150,10 +150,10 @@ class Slurm:
     def requeue(self, id: str) -> None:
         """Do with a job what a preemption does; it may start again at once, not in two minutes."""
         self.ask("scontrol", "requeue", id)
-        end = time.monotonic() + 60
-        while not {"Restarts=1", "JobState=RUNNING"} <= set(self.ask("scontrol", "show", "job", id).split()):
+        end = time.monotonic() + 180
+        while not started_again(told := self.ask("scontrol", "show", "job", id)):
             if time.monotonic() > end:
-                raise TimeoutError(f"job {id} does not start again")
+                raise TimeoutError(f"job {id} does not start again:\n{told}")
             self.ask("scontrol", "update", f"JobId={id}", "StartTime=now")
             time.sleep(0.2)
 
@@ -185,3 +185,11 @@ def free_ports(count: int) -> list[int]:
     for one in sockets:
         one.close()
     return ports
+
+
+def started_again(told: str) -> bool:
+    """Whether a job that was queued again runs, or has done so, by what `scontrol show job` tells of it."""
+    words = set(told.split())
+    return "Restarts=1" in words and not words.isdisjoint(
+        {"JobState=RUNNING", "JobState=COMPLETING", "JobState=COMPLETED"}
+    )
