@@ -74,7 +74,7 @@ def parts(layers: Layers, views: dict[str, Any], images: int) -> dict[str, float
 
 def _plates(layers: Layers, views: dict[str, Any], images: int) -> float:
     """Bytes of the plates of a layer, which show some of the images too."""
-    channels, *size = next(layer for layer in layers if layer["called"])["input_shape"]
+    channels, *size = _input(layers)
     shown = images if views["n_images"] == "all" else min(images, views["n_images"])
     return PLATES + PIXEL * shown * math.prod(size) * (channels == 3)
 
@@ -103,8 +103,7 @@ def _weights(layer: dict[str, Any]) -> int:
 
 def _projected(layers: Layers, given: dict[str, Any]) -> dict[str, int]:
     """How many values the projections of each layer have on one image; `given` is views.deconv."""
-    called = next(layer for layer in layers if layer["called"])
-    values = math.prod(called["input_shape"]) * len(given["select"])
+    values = math.prod(_input(layers)) * len(given["select"])
     chosen = _chosen(layers, given["layers"], given["units"], "views.deconv.layers")
     return {layer["name"]: units * values for layer, units in chosen}
 
@@ -114,7 +113,7 @@ def _exciting(layers: Layers, views: dict[str, Any]) -> float:
     given = views.get("strongest")
     if given is None:
         return 0
-    channels, *size = next(layer for layer in layers if layer["called"])["input_shape"]
+    channels, *size = _input(layers)
     project, key = given["project"], "views.strongest.project"
     if project is None:
         project, key = views["deconv"]["layers"], "views.deconv.layers"
@@ -124,6 +123,11 @@ def _exciting(layers: Layers, views: dict[str, Any]) -> float:
         values = 2 * given["k"] * units * channels * math.prod(field)
         found += EXCITING * values + PLATED * min(values, FOLLOWED)
     return found
+
+
+def _input(layers: Layers) -> list[int]:
+    """The shape of the network's input: that of the first layer that is called."""
+    return next(layer for layer in layers if layer["called"])["input_shape"]
 
 
 def _chosen(layers: Layers, wanted: Any, units: int | str, key: str) -> list[tuple[dict[str, Any], int]]:
