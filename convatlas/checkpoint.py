@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from convatlas import UserError
-from convatlas.files import read_json, whole, write_json
+from convatlas.files import read_json, sweep, whole, write_json
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +55,9 @@ class Checkpoint:
         return tensors, kept["values"]
 
     def remove(self) -> None:
-        """Remove the folder, when what it was kept for is done."""
+        """Remove the folder, when what it was kept for is done, and what an interrupted `save` left."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        sweep(self.folder)
 
 
 def under(prefix: str, tensors: Tensors) -> Tensors:

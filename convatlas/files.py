@@ -1,6 +1,7 @@
 """Files between stages: written whole or not at all, hashed, never pickled."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -8,7 +9,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +18,58 @@ import numpy as np
 from convatlas import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, or what a file may hold
+HELD = ".held"  # a file in a folder aside, locked as long as its writer lives
 
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
     """Give a path aside of `path`, and rename it to `path` only when the block succeeds.
 
-    The block creates a file or a folder there. A folder replaces an older one whole.
-    Raises UserError where the place cannot be written.
+    The block creates a file or a folder there. A folder replaces an older one whole. What writers of
+    `path` left aside that were killed is removed. Raises UserError where the place cannot be written.
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".", dir=path.parent))
+        sweep(path)
+        aside = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
     try:
-        yield aside / path.name
-        if path.is_dir() and not path.is_symlink() and (aside / path.name).is_dir():
-            os.replace(path, aside / ".replaced")
-        os.replace(aside / path.name, path)
+        with _held(aside):
+            yield aside / path.name
+            if path.is_dir() and not path.is_symlink() and (aside / path.name).is_dir():
+                os.replace(path, aside / ".replaced")
+            os.replace(aside / path.name, path)
     except OSError as error:
         if error.errno in FULL or str(error.filename).startswith(str(aside)):
             raise UserError(f"cannot write {path}: {error.strerror}") from error
         raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def sweep(path: str | Path) -> None:
+    """Remove what writers of `path` left aside that were killed; a writer that lives holds a lock."""
+    for held in Path(path).parent.glob(f"{_prefix(path)}*/{HELD}"):
+        with suppress(OSError), open(held, "rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(held.parent, ignore_errors=True)
+
+
+def _prefix(path: str | Path) -> str:
+    """How the folders aside of a path are called: by a hash, for its name may be as long as a name can be."""
+    return f".{hashlib.sha256(os.fsencode(Path(path).name)).hexdigest()[:8]}-"
+
+
+@contextmanager
+def _held(aside: Path) -> Iterator[None]:
+    """Hold a lock by which `sweep` knows that the writer of this folder lives."""
+    with open(aside / ".hold", "wb") as file:
+        with suppress(OSError):  # where files cannot be locked nothing is swept
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.replace(file.name, aside / HELD)  # no sooner than it is locked
+        yield
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

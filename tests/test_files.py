@@ -5,6 +5,9 @@ import json
 import os
 import re
 import resource
+import signal
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +22,7 @@ from convatlas.files import (
     read_json,
     read_npz,
     sha256,
+    sweep,
     whole,
     write_bytes,
     write_json,
@@ -85,6 +89,40 @@ def test_a_link_is_replaced_and_its_target_kept(tmp_path: Path) -> None:
     write_bytes(tmp_path / "made", b"ours")
     assert (tmp_path / "target").read_text() == "theirs"
     assert not (tmp_path / "made").is_symlink()
+
+
+KILLED = """
+import os, signal, sys
+from convatlas.files import whole
+with whole(sys.argv[1]) as aside:
+    aside.mkdir()
+    (aside / "half").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("clean", [lambda path: write_bytes(path, b"whole"), sweep])
+def test_what_a_killed_writer_left_is_removed_and_a_living_one_is_let_be(
+    tmp_path: Path, clean: Callable[[Path], None]
+) -> None:
+    path, like_it = tmp_path / "made", tmp_path / "made.too"
+    for killed in (path, like_it):
+        done = subprocess.run([sys.executable, "-c", KILLED, killed], check=False)
+        assert done.returncode == -signal.SIGKILL
+    assert sorted(found.name for found in tmp_path.rglob("half")) == ["half", "half"]
+    with whole(path) as living:
+        living.write_text("of one that lives")
+        clean(path)
+        assert [found.parent.name for found in tmp_path.rglob("half")] == [like_it.name]
+        assert living.exists()
+    assert path.read_text() == "of one that lives"
+    sweep(like_it)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_name_may_be_as_long_as_a_name_can_be(tmp_path: Path) -> None:
+    write_bytes(tmp_path / ("n" * 255), b"")
+    assert [len(path.name) for path in tmp_path.iterdir()] == [255]
 
 
 def test_parents_are_made_and_the_umask_holds(tmp_path: Path) -> None:
