@@ -4,6 +4,7 @@ A pass over a data set spends its time here, reading maps. On a CPU a loop that 
 twice, on as many threads as torch has; a GPU is fast enough for torch's operations, one after the other.
 """
 
+import math
 import os
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import torch
 from numba import config, njit, prange, set_num_threads
 from torch import Tensor
 
-COLUMNS = 64  # values side by side that the loop works on, at least: whole vectors of any CPU
+VECTOR = 16  # float32 that a CPU works on at once, at most
+COLUMNS = 64  # values side by side that the loop works on, about
 PARTS = 16  # of a batch, whose sums are added up at its end
 LINES = 64  # that are added up in float32, before those sums are in float64
 AT_ONCE = 2**24  # values that a GPU works on at a time, for it makes arrays as large
@@ -25,7 +27,7 @@ class Measured:
     """What a batch's maps come to, the units of all layers side by side.
 
     Of each map, (n, units), the maximum, `most` float32, -inf where the map holds NaN; the first of the flat
-    indices that have it, `places` int32; and the mean, `means` float32. Of the maps of a unit in each of
+    indices that have it, `places` int32; and the mean, `means` float64. Of the maps of a unit in each of
     PARTS equal parts of the images, (PARTS, units), the sum of the squares `about` their means, float64, for
     a constant unit must not deviate by what rounds off its squares (by that of its mean alone), and the
     number of `zeros`, int64.
@@ -33,8 +35,9 @@ class Measured:
 
     def __init__(self, n: int, units: int, device: torch.device) -> None:
         """Make room; on a CPU as many threads will measure as torch has now."""
-        self.most, self.means = torch.zeros(2, n, units, device=device)
+        self.most = torch.zeros(n, units, device=device)
         self.places = torch.zeros(n, units, dtype=torch.int32, device=device)
+        self.means = torch.zeros(n, units, dtype=torch.float64, device=device)
         self.about = torch.zeros(PARTS, units, dtype=torch.float64, device=device)
         self.zeros = torch.zeros(PARTS, units, dtype=torch.int64, device=device)
         self.into = [self.most, self.places, self.means, self.about, self.zeros]
@@ -81,15 +84,34 @@ def _measure_part(
 ) -> None:
     """Measure the images of a part; fills in its `about` and `zeros`, (units,)."""
     about[:], zeros[:] = 0, 0
+    columns = _columns(beside)
     for n in range(part * len(images) // PARTS, (part + 1) * len(images) // PARTS):
         for group in range(images.shape[1]):
             own = slice(group * beside, (group + 1) * beside)
-            _measure(images[n, group], most[n, own], places[n, own], means[n, own], about[own], zeros[own])
+            values, found = images[n, group], (most[n, own], places[n, own], means[n, own])
+            if len(values) == beside:
+                _take(values, *found, zeros[own])
+            else:
+                _measure(values, columns, *found, about[own], zeros[own])
+
+
+@njit(cache=KEPT)
+def _columns(units: int) -> tuple[np.ndarray, ...]:
+    """Make room for what is found of each column of the lines that _measure works on.
+
+    A line is a whole number of times the units wide, and of the compiler's vectors, where that is not much.
+    """
+    even = units * VECTOR // math.gcd(units, VECTOR)
+    even = even if even <= 2 * COLUMNS else units
+    width = even * max(1, COLUMNS // even)
+    top, sums, mean = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
+    return top, np.empty(width, np.int32), sums, np.empty(width, np.int32), mean
 
 
 @njit(cache=KEPT, error_model="numpy")
 def _measure(
     values: np.ndarray,
+    columns: tuple[np.ndarray, ...],
     most: np.ndarray,
     places: np.ndarray,
     means: np.ndarray,
@@ -98,19 +120,14 @@ def _measure(
 ) -> None:
     """Measure a map of some units (units,), of which the `values` at one place lie side by side.
 
-    They are worked on in lines, the last perhaps shorter, whose width, a multiple of the units, lets the
-    compiler use vectors. No sum depends on how long those are.
+    They are worked on in lines, the last perhaps shorter: of each column are found the maximum and its
+    line, the sum and the zeros, and then how far the values are from their unit's mean.
     """
-    units = len(most)
-    if len(values) == units:
-        _take(values, most, places, means, zeros)
-        return
-    width = units * -(-COLUMNS // units)
+    top, line_of, sums, none, mean = columns
+    units, width = len(most), len(top)
     area, lines = len(values) // units, -(-len(values) // width)
-    top, line_of = np.empty(width, np.float32), np.zeros(width, np.int32)
-    sums, none = np.empty(width, np.float32), np.zeros(width, np.int32)
-    mean, total = np.empty(width, np.float32), np.zeros(units, np.float64)
-    top[:] = -np.inf
+    total = np.zeros(units, np.float64)
+    top[:], line_of[:], none[:] = -np.inf, 0, 0
     for first in range(0, lines, LINES):
         sums[:] = 0
         for line in range(first, min(first + LINES, lines)):
@@ -124,8 +141,8 @@ def _measure(
         _add(sums, total)
     for unit in range(units):
         means[unit], total[unit] = total[unit] / area, 0
-    for j in range(width):
-        mean[j] = means[j % units]
+    for first in range(0, width, units):
+        mean[first : first + units] = means
 
     for first in range(0, lines, LINES):
         sums[:] = 0
@@ -137,14 +154,25 @@ def _measure(
         _add(sums, total)
     _add(total, about)
     _add(none, zeros)
+    _find(top, line_of, most, places)
+    if np.isnan(means).any():
+        for unit in range(units):
+            if np.isnan(values[unit::units]).any():
+                most[unit] = -np.inf
+
+
+@njit(cache=KEPT)
+def _find(top: np.ndarray, line_of: np.ndarray, most: np.ndarray, places: np.ndarray) -> None:
+    """Find the greatest of each unit's columns and its place in the map; of equals the first there."""
+    units, beside = len(most), len(top) // len(most)
     for unit in range(units):
-        best = unit
-        for j in range(unit + units, width, units):
-            if top[j] > top[best] or (top[j] == top[best] and line_of[j] < line_of[best]):
-                best = j
-        broken = np.isnan(mean[unit]) and np.isnan(values[unit::units]).any()
-        most[unit] = -np.inf if broken else top[best]
-        places[unit] = (line_of[best] * width + best) // units
+        most[unit], places[unit] = top[unit], line_of[unit] * beside
+    for column in range(1, beside):
+        for unit in range(units):
+            value = top[column * units + unit]
+            place = line_of[column * units + unit] * beside + column
+            if value > most[unit] or (value == most[unit] and place < places[unit]):
+                most[unit], places[unit] = value, place
 
 
 @njit(cache=KEPT)
@@ -168,7 +196,7 @@ def _add(columns: np.ndarray, units: np.ndarray) -> None:
 
 # Compiled, or read from where it is kept, as this file is imported.
 @njit(
-    "void(float32[:,:,::1], int64, float32[:,:], int32[:,:], float32[:,:], float64[:,:], int64[:,:])",
+    "void(float32[:,:,::1], int64, float32[:,:], int32[:,:], float64[:,:], float64[:,:], int64[:,:])",
     parallel=True,
     cache=KEPT,
 )

@@ -177,7 +177,7 @@ class Survey:
 
     def _add_up(self, index: int, labels: Tensor | None) -> None:
         """Add up the batch that was seen."""
-        means = self.measured.means[: self.count].double()
+        means = self.measured.means[: self.count]
         classes: dict[int, Tensor] = {}
         if labels is not None:
             there, rows = labels.unique(return_inverse=True)
@@ -185,7 +185,7 @@ class Survey:
             classes = dict(zip(there.tolist(), sums, strict=True))
             self.classes += labels.bincount(minlength=len(self.classes))
         total = means.sum(0)
-        squares = self.measured.about.sum(0) / self.areas + means.square_().sum(0)
+        squares = self.measured.about.sum(0) / self.areas + means.square_().sum(0)  # they are done with
         self.sums.push(0, index, Sums(total, squares, classes))
         self.images += self.count
         self.zeros += self.measured.zeros.sum(0)

@@ -66,7 +66,7 @@ def test_maps_are_measured_whatever_their_layout(
     n, units = shape[0], slice(1, 1 + shape[1])
     assert torch.equal(found.most[:n, units], flat.amax(2))
     assert torch.equal(found.places[:n, units].long(), flat.argmax(2))
-    torch.testing.assert_close(found.means[:n, units], flat.mean(2), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found.means[:n, units], flat.double().mean(2), rtol=1e-6, atol=1e-6)
     about = (flat.double() - flat.double().mean(2, keepdim=True)).square().sum((0, 2))
     torch.testing.assert_close(found.about[:, units].sum(0), about, rtol=1e-5, atol=1e-9)
     assert torch.equal(found.zeros[:, units].sum(0), (flat == 0).sum((0, 2)))
@@ -113,7 +113,7 @@ def test_maps_of_other_precision_or_strides_are_measured(dtype: torch.dtype) -> 
         flat = given.flatten(2).float()
         assert torch.equal(found.most, flat.amax(2))
         assert torch.equal(found.places.long(), flat.argmax(2))
-        torch.testing.assert_close(found.means, flat.mean(2), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found.means, flat.double().mean(2), rtol=1e-5, atol=1e-6)
 
 
 # A pass, against all values stored and sorted
