@@ -4,7 +4,6 @@ A pass over a data set spends its time here, reading maps. On a CPU a loop that 
 twice, on as many threads as torch has; a GPU is fast enough for torch's operations, one after the other.
 """
 
-import math
 import os
 from pathlib import Path
 
@@ -13,9 +12,9 @@ import torch
 from numba import config, njit, prange, set_num_threads
 from torch import Tensor
 
-VECTOR = 16  # float32 that a CPU works on at once, at most
-COLUMNS = 64  # values side by side that the loop works on, about
 PARTS = 16  # of a batch, whose sums are added up at its end
+COLUMNS = 16, 128  # of the lines that a map is worked on in: at least, at most, if the units are not more
+ENOUGH = 16  # lines, from which on they need not be more for being shorter
 LINES = 64  # that are added up in float32, before those sums are in float64
 AT_ONCE = 2**24  # values that a GPU works on at a time, for it makes arrays as large
 
@@ -71,7 +70,7 @@ def _by_torch(
         zeros[0] += (some == 0).sum((0, 2))
 
 
-@njit(cache=KEPT)
+@njit(cache=KEPT, error_model="numpy")
 def _measure_part(
     part: int,
     images: np.ndarray,
@@ -84,7 +83,7 @@ def _measure_part(
 ) -> None:
     """Measure the images of a part; fills in its `about` and `zeros`, (units,)."""
     about[:], zeros[:] = 0, 0
-    columns = _columns(beside)
+    columns = _columns(beside, images.shape[2])
     for n in range(part * len(images) // PARTS, (part + 1) * len(images) // PARTS):
         for group in range(images.shape[1]):
             own = slice(group * beside, (group + 1) * beside)
@@ -95,15 +94,28 @@ def _measure_part(
                 _measure(values, columns, *found, about[own], zeros[own])
 
 
-@njit(cache=KEPT)
-def _columns(units: int) -> tuple[np.ndarray, ...]:
-    """Make room for what is found of each column of the lines that _measure works on.
+@njit(cache=KEPT, error_model="numpy")
+def _take(
+    values: np.ndarray, most: np.ndarray, places: np.ndarray, means: np.ndarray, zeros: np.ndarray
+) -> None:
+    """Measure units of one value."""
+    for unit in range(len(values)):
+        value = values[unit]
+        most[unit], places[unit], means[unit] = -np.inf if np.isnan(value) else value, 0, value
+        zeros[unit] += value == 0
 
-    A line is a whole number of times the units wide, and of the compiler's vectors, where that is not much.
+
+@njit(cache=KEPT, error_model="numpy")
+def _columns(units: int, size: int) -> tuple[np.ndarray, ...]:
+    """Make room for what is found of each column of the lines of a map: `size` values, of so many units.
+
+    Lines are 1, 2, 4, ... times the units wide, for columns are folded in halves in the end. In long ones a
+    processor spends its time on values and not on ends, but small maps have few of them.
     """
-    even = units * VECTOR // math.gcd(units, VECTOR)
-    even = even if even <= 2 * COLUMNS else units
-    width = even * max(1, COLUMNS // even)
+    least, most = COLUMNS
+    width = units
+    while 2 * width <= most and (width < least or width * ENOUGH <= size):
+        width *= 2
     top, sums, mean = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
     return top, np.empty(width, np.int32), sums, np.empty(width, np.int32), mean
 
@@ -123,21 +135,20 @@ def _measure(
     They are worked on in lines, the last perhaps shorter: of each column are found the maximum and its
     line, the sum and the zeros, and then how far the values are from their unit's mean.
     """
-    top, line_of, sums, none, mean = columns
+    top, place, sums, none, mean = columns
     units, width = len(most), len(top)
-    area, lines = len(values) // units, -(-len(values) // width)
+    area, beside = len(values) // units, width // units
+    whole, lines = len(values) // width, -(-len(values) // width)
     total = np.zeros(units, np.float64)
-    top[:], line_of[:], none[:] = -np.inf, 0, 0
+    top[:], place[:], none[:] = -np.inf, 0, 0
     for first in range(0, lines, LINES):
-        sums[:] = 0
-        for line in range(first, min(first + LINES, lines)):
-            row = values[line * width : (line + 1) * width]
-            for j in range(len(row)):
-                value = row[j]
-                if value > top[j]:
-                    top[j], line_of[j] = value, line
-                sums[j] += value
-                none[j] += np.int32(value == 0)
+        sums[:], line = 0, first
+        while line + 4 <= min(first + LINES, whole):
+            _look_at_four(values, line, top, place, sums, none)
+            line += 4
+        while line < min(first + LINES, lines):
+            _look_at(values[line * width : (line + 1) * width], line, top, place, sums, none)
+            line += 1
         _add(sums, total)
     for unit in range(units):
         means[unit], total[unit] = total[unit] / area, 0
@@ -145,53 +156,108 @@ def _measure(
         mean[first : first + units] = means
 
     for first in range(0, lines, LINES):
-        sums[:] = 0
-        for line in range(first, min(first + LINES, lines)):
-            row = values[line * width : (line + 1) * width]
-            for j in range(len(row)):
-                apart = row[j] - mean[j]
-                sums[j] += apart * apart
+        sums[:], line = 0, first
+        while line + 4 <= min(first + LINES, whole):
+            _compare_four(values, line, mean, sums)
+            line += 4
+        while line < min(first + LINES, lines):
+            _compare(values[line * width : (line + 1) * width], mean, sums)
+            line += 1
         _add(sums, total)
-    _add(total, about)
+    for unit in range(units):
+        about[unit] += total[unit]
     _add(none, zeros)
-    _find(top, line_of, most, places)
-    if np.isnan(means).any():
+
+    for column in range(beside):
+        for unit in range(units):
+            place[column * units + unit] = place[column * units + unit] * beside + column
+    _find(top, place, units)
+    broken = 0
+    for unit in range(units):
+        most[unit], places[unit] = top[unit], place[unit]
+        broken += np.isnan(means[unit])
+    if broken:  # or there were infinities of both signs
         for unit in range(units):
             if np.isnan(values[unit::units]).any():
                 most[unit] = -np.inf
 
 
-@njit(cache=KEPT)
-def _find(top: np.ndarray, line_of: np.ndarray, most: np.ndarray, places: np.ndarray) -> None:
-    """Find the greatest of each unit's columns and its place in the map; of equals the first there."""
-    units, beside = len(most), len(top) // len(most)
-    for unit in range(units):
-        most[unit], places[unit] = top[unit], line_of[unit] * beside
-    for column in range(1, beside):
-        for unit in range(units):
-            value = top[column * units + unit]
-            place = line_of[column * units + unit] * beside + column
-            if value > most[unit] or (value == most[unit] and place < places[unit]):
-                most[unit], places[unit] = value, place
-
-
-@njit(cache=KEPT)
-def _take(
-    values: np.ndarray, most: np.ndarray, places: np.ndarray, means: np.ndarray, zeros: np.ndarray
+@njit(cache=KEPT, error_model="numpy")
+def _look_at(
+    row: np.ndarray, line: int, top: np.ndarray, line_of: np.ndarray, sums: np.ndarray, none: np.ndarray
 ) -> None:
-    """Measure units of one value."""
-    for unit in range(len(values)):
-        value = values[unit]
-        most[unit], places[unit], means[unit] = -np.inf if np.isnan(value) else value, 0, value
-        zeros[unit] += value == 0
+    """Take in a line, which may be shorter than the others."""
+    for j in range(len(row)):
+        value, most, at = row[j], top[j], line_of[j]
+        line_of[j] = np.int32(line) if value > most else at
+        top[j] = value if value > most else most
+        sums[j] += value
+        none[j] += np.int32(value == 0)
 
 
-@njit(cache=KEPT)
+@njit(cache=KEPT, error_model="numpy")
+def _look_at_four(
+    values: np.ndarray, line: int, top: np.ndarray, line_of: np.ndarray, sums: np.ndarray, none: np.ndarray
+) -> None:
+    """Take in four lines, for which what is kept of each column is read and written once."""
+    width = len(top)
+    at = line * width
+    one, two = values[at : at + width], values[at + width : at + 2 * width]
+    three, four = values[at + 2 * width : at + 3 * width], values[at + 3 * width : at + 4 * width]
+    for j in range(width):
+        a, b, c, d = one[j], two[j], three[j], four[j]
+        most, of = top[j], line_of[j]
+        of, most = np.int32(line) if a > most else of, a if a > most else most
+        of, most = np.int32(line + 1) if b > most else of, b if b > most else most
+        of, most = np.int32(line + 2) if c > most else of, c if c > most else most
+        of, most = np.int32(line + 3) if d > most else of, d if d > most else most
+        top[j], line_of[j] = most, of
+        sums[j] += (a + b) + (c + d)
+        none[j] += (np.int32(a == 0) + np.int32(b == 0)) + (np.int32(c == 0) + np.int32(d == 0))
+
+
+@njit(cache=KEPT, error_model="numpy")
+def _compare(row: np.ndarray, mean: np.ndarray, sums: np.ndarray) -> None:
+    """Add how far a line's values are from their means, squared."""
+    for j in range(len(row)):
+        apart = row[j] - mean[j]
+        sums[j] += apart * apart
+
+
+@njit(cache=KEPT, error_model="numpy")
+def _compare_four(values: np.ndarray, line: int, mean: np.ndarray, sums: np.ndarray) -> None:
+    """Add those of four lines."""
+    width = len(mean)
+    at = line * width
+    one, two = values[at : at + width], values[at + width : at + 2 * width]
+    three, four = values[at + 2 * width : at + 3 * width], values[at + 3 * width : at + 4 * width]
+    for j in range(width):
+        a, b, c, d = one[j] - mean[j], two[j] - mean[j], three[j] - mean[j], four[j] - mean[j]
+        sums[j] += (a * a + b * b) + (c * c + d * d)
+
+
+@njit(cache=KEPT, error_model="numpy")
 def _add(columns: np.ndarray, units: np.ndarray) -> None:
-    """Add the columns of a line up by unit."""
-    for first in range(0, len(columns), len(units)):
-        for unit in range(len(units)):
-            units[unit] += columns[first + unit]
+    """Add columns up by unit, and to what the units have; the columns are not themselves any more."""
+    half = len(columns) // 2
+    while half >= len(units):
+        for j in range(half):
+            columns[j] += columns[half + j]
+        half //= 2
+    for unit in range(len(units)):
+        units[unit] += columns[unit]
+
+
+@njit(cache=KEPT, error_model="numpy")
+def _find(top: np.ndarray, place: np.ndarray, units: int) -> None:
+    """Bring the greatest of each unit's columns to the first of them; of equals the first in the map."""
+    half = len(top) // 2
+    while half >= units:
+        for j in range(half):
+            value, at, most, first = top[half + j], place[half + j], top[j], place[j]
+            better = value > most or (value == most and at < first)
+            top[j], place[j] = value if better else most, at if better else first
+        half //= 2
 
 
 # Compiled, or read from where it is kept, as this file is imported.
