@@ -89,6 +89,22 @@ def test_axe_finds_nothing(browser: Browser, site: Path, name: str) -> None:
         page.context.close()
 
 
+def test_the_page_is_marked_among_all_and_the_list_takes_one_row_of_a_phone(
+    browser: Browser, site: Path
+) -> None:
+    page, _ = opened(browser, site, "networks/lenet5.html", 360)
+    pages = page.get_by_role("navigation", name="Pages")
+    marked = pages.locator("[aria-current=page]")
+    assert marked.all_text_contents() == ["lenet5"]
+    styles = [one.evaluate("a => getComputedStyle(a).textDecorationLine") for one in pages.locator("a").all()]
+    assert styles.count("underline") == 1
+    assert len({one.bounding_box()["y"] for one in pages.locator("a").all()}) == 1
+    last = pages.locator("a").last
+    last.focus()
+    assert last.bounding_box()["x"] + last.bounding_box()["width"] <= 360
+    page.context.close()
+
+
 @pytest.fixture(scope="module")
 def served(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the site below a path of a server on this machine."""
