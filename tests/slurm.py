@@ -155,7 +155,7 @@ class Slurm:
             if time.monotonic() > end:
                 raise TimeoutError(f"job {id} does not start again:\n{told}")
             self.ask("scontrol", "update", f"JobId={id}", "StartTime=now")
-            time.sleep(0.2)
+            time.sleep(2)  # SLURM looks at its queue a second after the last change of it
 
     def gpus(self) -> list[str]:
         """The CUDA_VISIBLE_DEVICES that each task has seen so far; "" where there was none."""
