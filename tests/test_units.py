@@ -498,4 +498,7 @@ def test_pages_fit_and_axe_finds_nothing(browser: Browser, site: Path, name: str
         found = Axe().run(page).response["violations"]
         assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        rows = page.locator("th[scope=row]")
+        rows.evaluate_all("all => all.forEach(name => name.append('.of.a.block'.repeat(4)))")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
         page.context.close()
