@@ -92,10 +92,11 @@ def test_axe_finds_nothing(browser: Browser, site: Path, name: str) -> None:
 def test_the_page_is_marked_among_all_and_the_list_takes_one_row_of_a_phone(
     browser: Browser, site: Path
 ) -> None:
-    page, _ = opened(browser, site, "networks/lenet5.html", 360)
+    page, _ = opened(browser, site, "primer.html", 360)
     pages = page.get_by_role("navigation", name="Pages")
     marked = pages.locator("[aria-current=page]")
-    assert marked.all_text_contents() == ["lenet5"]
+    assert marked.all_text_contents() == ["Primer"]
+    assert marked.bounding_box()["x"] + marked.bounding_box()["width"] <= 360
     styles = [one.evaluate("a => getComputedStyle(a).textDecorationLine") for one in pages.locator("a").all()]
     assert styles.count("underline") == 1
     assert len({one.bounding_box()["y"] for one in pages.locator("a").all()}) == 1
