@@ -188,8 +188,9 @@ def free_ports(count: int) -> list[int]:
 
 
 def started_again(told: str) -> bool:
-    """Whether a job that was queued again runs, or has done so, by what `scontrol show job` tells of it."""
+    """Whether a job that was queued again runs, or has done so, by what `scontrol show job` tells of it.
+
+    One that is still leaving its first run is COMPLETING, too, and counted as restarted.
+    """
     words = set(told.split())
-    return "Restarts=1" in words and not words.isdisjoint(
-        {"JobState=RUNNING", "JobState=COMPLETING", "JobState=COMPLETED"}
-    )
+    return "Restarts=1" in words and not words.isdisjoint({"JobState=RUNNING", "JobState=COMPLETED"})
