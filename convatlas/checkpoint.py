@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from convatlas import UserError
@@ -36,7 +36,8 @@ class Checkpoint:
         """Replace what the folder holds, whole or not at all."""
         with whole(self.folder) as aside:
             aside.mkdir()
-            save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, aside / STATE)
+            state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            (aside / STATE).write_bytes(save(state))
             write_json(aside / ABOUT, {"about": self.about, "values": values})
 
     def load(self) -> tuple[Tensors, dict[str, Any]] | None:
@@ -82,11 +83,15 @@ def of_optimizer(optimizer: torch.optim.Optimizer) -> Tensors:
 
 
 def into_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Give an optimiser what `of_optimizer` found, in its parameters' own layouts in memory."""
+    """Give an optimiser what `of_optimizer` found, where its parameters are, and in their layouts in memory.
+
+    Its counts of steps, too, are with the parameters, as fused optimisers on a GPU want them.
+    """
     for n, parameter in enumerate(_parameters(optimizer)):
         for name, value in within(str(n), tensors).items():
-            like = torch.empty_like(parameter) if value.shape == parameter.shape else value.clone()
-            optimizer.state[parameter][name] = like.copy_(value)
+            same = value.shape == parameter.shape
+            like = parameter if same else torch.empty_like(value, device=parameter.device)
+            optimizer.state[parameter][name] = torch.empty_like(like, dtype=value.dtype).copy_(value)
 
 
 def of_generators(shuffle: torch.Generator) -> Tensors:

@@ -1,6 +1,7 @@
 """Interrupted training goes on to the very weights of training that was not."""
 
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -14,8 +15,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from convatlas import datasets, training
-from convatlas.checkpoint import ABOUT, STATE, Checkpoint
+from convatlas import UserError, datasets, training
+from convatlas.checkpoint import ABOUT, STATE, Checkpoint, into_optimizer
 from convatlas.datasets.drawn import draw_pets
 from convatlas.preprocessing import Preprocessing
 from convatlas.training import Fit, Split, fit, hold_out
@@ -122,6 +123,32 @@ def test_a_finished_training_is_not_done_again(tmp_path: Path) -> None:
     found, again = fitted(SETTINGS, kept_in)
     assert again.resumed == len(told.history) == 5
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+
+
+def test_what_an_optimizer_has_gathered_is_put_where_its_parameters_are() -> None:
+    """The count of steps too: a fused optimiser on a GPU reads it there."""
+    parameter = nn.Parameter(torch.zeros(2, 3, 4, 4, device="meta").to(memory_format=torch.channels_last))
+    optimizer = torch.optim.AdamW([parameter])
+    into_optimizer(optimizer, {"0.step": torch.tensor(3.0), "0.exp_avg": torch.zeros(2, 3, 4, 4)})
+    state = optimizer.state[parameter]
+    assert {name: value.device.type for name, value in state.items()} == {"step": "meta", "exp_avg": "meta"}
+    assert state["exp_avg"].is_contiguous(memory_format=torch.channels_last)
+    assert state["step"].shape == ()
+
+
+def test_a_checkpoint_that_there_is_no_space_for_is_told_and_the_last_one_kept(tmp_path: Path) -> None:
+    kept = Checkpoint(tmp_path / "checkpoint", {"of": "this"})
+    kept.save({"w": torch.ones(3)}, {"epoch": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(UserError, match=r"^cannot write .*checkpoint: File too large$"):
+            kept.save({"w": torch.zeros(100_000)}, {"epoch": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    tensors, values = kept.load() or ({}, {})
+    assert (tensors["w"].tolist(), values) == ([1, 1, 1], {"epoch": 1})
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
 def test_what_is_of_another_training_or_damaged_is_not_taken_up(tmp_path: Path) -> None:
