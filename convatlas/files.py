@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,7 +20,9 @@ import numpy as np
 from convatlas import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, or what a file may hold
-HELD = ".held"  # a file in a folder aside, locked as long as its writer lives
+HELD = ".held"  # a file in a folder aside, locked as long as its writer lives, which names its host
+HOST = socket.gethostname().encode()
+DAY = 24 * 60 * 60  # seconds
 
 
 @contextmanager
@@ -50,10 +54,9 @@ def whole(path: str | Path) -> Iterator[Path]:
 
 
 def sweep(path: str | Path) -> None:
-    """Remove what writers of `path` left aside that were killed; a writer that lives holds a lock."""
+    """Remove what writers of `path` left aside that were killed."""
     for held in Path(path).parent.glob(f"{_prefix(path)}*/{HELD}"):
-        with suppress(OSError), open(held, "rb+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _lives(held):
             shutil.rmtree(held.parent, ignore_errors=True)
 
 
@@ -62,10 +65,25 @@ def _prefix(path: str | Path) -> str:
     return f".{hashlib.sha256(os.fsencode(Path(path).name)).hexdigest()[:8]}-"
 
 
+def _lives(held: Path) -> bool:
+    """Whether the writer that locked this file may still live.
+
+    Some file systems tell of locks on the host alone that has them: of another's a day must have passed.
+    """
+    try:
+        with open(held, "rb+") as file:
+            elsewhere, age = file.read() != HOST, time.time() - os.fstat(file.fileno()).st_mtime
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return elsewhere and age < DAY
+    except OSError:
+        return True
+
+
 @contextmanager
 def _held(aside: Path) -> Iterator[None]:
     """Hold a lock by which `sweep` knows that the writer of this folder lives."""
-    with open(aside / ".hold", "wb") as file:
+    with open(aside / ".hold", "wb", buffering=0) as file:
+        file.write(HOST)
         with suppress(OSError):  # where files cannot be locked nothing is swept
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.replace(file.name, aside / HELD)  # no sooner than it is locked

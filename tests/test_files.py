@@ -120,6 +120,18 @@ def test_what_a_killed_writer_left_is_removed_and_a_living_one_is_let_be(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_another_host_left_is_removed_after_a_day(tmp_path: Path) -> None:
+    """Its lock may not be seen from here."""
+    subprocess.run([sys.executable, "-c", KILLED, tmp_path / "made"], check=False)
+    (held,) = tmp_path.glob(".*/.held")
+    held.write_text("another host")
+    sweep(tmp_path / "made")
+    assert held.exists()
+    os.utime(held, (0, 0))
+    sweep(tmp_path / "made")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_name_may_be_as_long_as_a_name_can_be(tmp_path: Path) -> None:
     write_bytes(tmp_path / ("n" * 255), b"")
     assert [len(path.name) for path in tmp_path.iterdir()] == [255]
