@@ -65,8 +65,9 @@ def choose(
     """
 
     def of_test(index: int) -> Tensor:
-        pixels = test.pixels(preprocessing.mode, preprocessing.size, preprocessing.resize, [index])
-        return preprocessing(torch.from_numpy(pixels).to(device))
+        how = preprocessing
+        pixels = test.pixels(how.mode, how.size, how.resize, [index], how.interpolation)
+        return how(torch.from_numpy(pixels).to(device))
 
     chosen = []
     files = files_of(wanted, key)

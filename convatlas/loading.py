@@ -51,7 +51,9 @@ class Batches:
         self.size = max(1, min(self.size, len(self.examples)))
         self.in_files = self.examples.paths[:1] != [None]
         self.kept = (
-            cache.kept(self.folder, self.split, how.mode, how.size, how.resize) if self.in_files else None
+            cache.kept(self.folder, self.split, how.mode, how.size, how.resize, how.interpolation)
+            if self.in_files
+            else None
         )
 
     def __len__(self) -> int:
@@ -82,12 +84,13 @@ class Batches:
         if self.kept is not None:
             return np.array(self.kept[numbers.start : numbers.stop])
         how = self.preprocessing
-        return self.examples.pixels(how.mode, how.size, how.resize, numbers)
+        return self.examples.pixels(how.mode, how.size, how.resize, numbers, how.interpolation)
 
     def _decoded(self, n: int) -> np.ndarray | UserError:
         how = self.preprocessing
         try:
-            return pictures.fit(self.examples.image(n, how.mode), how.size, how.resize).transpose(2, 0, 1)
+            image = self.examples.image(n, how.mode)
+            return pictures.fit(image, how.size, how.resize, how.interpolation).transpose(2, 0, 1)
         except UserError as error:
             return error
 

@@ -20,7 +20,7 @@ from convatlas import UserError, datasets
 from convatlas.files import Npz, read_json, sha256, write_npz
 from convatlas.statistics import Counts, Pairwise, Sums, Top
 
-FORMAT = 3
+FORMAT = 4
 OF = {  # what a shard must share with the run, and what one is of that does not
     "format": "another version of convatlas",
     "versions": "other versions",

@@ -83,7 +83,7 @@ class Split:
             raise UserError(
                 f"{folder} has no masks; the mask is looked for on Oxford-IIIT Pet's trimaps alone"
             )
-        pixels = cache.pixels(folder, name, how.mode, how.size, how.resize)
+        pixels = cache.pixels(folder, name, how.mode, how.size, how.resize, how.interpolation)
         return cls(examples, how, pixels, cache.masks(folder, name, how.size, how.resize))
 
     def head(self, n: int) -> np.ndarray | None:

@@ -257,7 +257,7 @@ def split(folder: str, name: str, made: Made, device: torch.device, enlarged: fl
     """
     how = made.preprocessing
     size, resize = (n if isinstance(n, str) else round(enlarged * n) for n in (how.size, how.resize))
-    images = torch.from_numpy(cache.pixels(folder, name, how.mode, size, resize))
+    images = torch.from_numpy(cache.pixels(folder, name, how.mode, size, resize, how.interpolation))
     labels = datasets.load(folder, name).labels
     if made.of_pixels:
         labels = cache.masks(folder, name, size, resize)

@@ -15,13 +15,14 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from convatlas import UserError, datasets, measured, networks, shards
+from convatlas import UserError, datasets, images, measured, networks, shards
 from convatlas.activations import record
 from convatlas.datasets.mnist import write_idx
 from convatlas.extractor import index
 from convatlas.files import Npz, read_npz, write_json
 from convatlas.loading import Batches
 from convatlas.measured import Measured
+from convatlas.preprocessing import Preprocessing
 from convatlas.statistics import positions, spans
 from convatlas.strongest import Survey, batch_size, follow
 
@@ -669,6 +670,25 @@ def test_batches_come_in_order_and_are_what_the_files_hold(tmp_path: Path) -> No
         path.unlink()
     again = list(Batches(data, "test", preprocessing, 5).read([2]))  # from what was decoded and kept
     np.testing.assert_array_equal(again[0].pixels, expected[10:])
+
+
+def test_images_are_read_as_they_are_for_records(tmp_path: Path) -> None:
+    """By the network's own interpolation, which is bicubic for some of torchvision's weights."""
+    data = photographs(tmp_path)
+    how = Preprocessing(32, (0.5,) * 3, (0.5,) * 3, 40, "bicubic")
+    test = datasets.load(data, "test")
+    expected = np.concatenate([how.read(path).numpy() for path in test.paths])
+    for kept in (False, True):
+        (batch,) = Batches(data, "test", how, len(test)).read([0])
+        np.testing.assert_array_equal(batch.pixels, expected)
+        if not kept:
+            datasets.cache.pixels(data, "test", "RGB", 32, 40)  # another's
+            np.testing.assert_array_equal(
+                datasets.cache.pixels(data, "test", "RGB", 32, 40, "bicubic"), expected
+            )
+    cpu, reader = torch.device("cpu"), nn.Identity()
+    (image,) = images.choose({"indices": [3]}, reader, how, test, cpu, "networks.own.images")
+    assert torch.equal(image.x, how(torch.from_numpy(expected[3:4])))
 
 
 def test_what_is_not_asked_for_is_not_read(tmp_path: Path) -> None:

@@ -16,22 +16,26 @@ from convatlas.files import whole
 log = logging.getLogger(__name__)
 
 
-def pixels(folder: str | Path, split: str, mode: str, size: int, resize: int | str) -> np.ndarray:
+def pixels(
+    folder: str | Path, split: str, mode: str, size: int, resize: int | str, interpolation: str = "bilinear"
+) -> np.ndarray:
     """Give a split's images, (N, C, size, size) uint8, as Examples.pixels does."""
     examples = datasets.load(folder, split)
     if examples.paths[:1] == [None]:  # not of image files: there is nothing to decode
-        return examples.pixels(mode, size, resize)
+        return examples.pixels(mode, size, resize, interpolation=interpolation)
 
     def decoded(n: int) -> np.ndarray:
-        return pictures.fit(examples.image(n, mode), size, resize).transpose(2, 0, 1)
+        return pictures.fit(examples.image(n, mode), size, resize, interpolation).transpose(2, 0, 1)
 
-    name = f"{split}-{mode}-{size}-{resize}"
+    name = f"{split}-{mode}-{size}-{resize}-{interpolation}"
     return _kept(Path(folder), name, len(examples), (len(mode), size, size), decoded)
 
 
-def kept(folder: str | Path, split: str, mode: str, size: int, resize: int | str) -> np.ndarray | None:
+def kept(
+    folder: str | Path, split: str, mode: str, size: int, resize: int | str, interpolation: str = "bilinear"
+) -> np.ndarray | None:
     """What `pixels` has kept of the data set as it is now, if it has; nothing is decoded."""
-    path = _place(Path(folder), f"{split}-{mode}-{size}-{resize}")
+    path = _place(Path(folder), f"{split}-{mode}-{size}-{resize}-{interpolation}")
     return np.load(path, mmap_mode="c", allow_pickle=False) if path.exists() else None
 
 

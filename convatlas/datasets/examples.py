@@ -39,13 +39,18 @@ class Examples:
         return pictures.read(str(self.paths[n]), mode)
 
     def pixels(
-        self, mode: str, size: int, resize: int | str, indices: Sequence[int] | None = None
+        self,
+        mode: str,
+        size: int,
+        resize: int | str,
+        indices: Sequence[int] | None = None,
+        interpolation: str = "bilinear",
     ) -> np.ndarray:
         """Give images (N, C, size, size) uint8, each brought to `size` by pictures.fit; all by default."""
         chosen = range(len(self)) if indices is None else indices
         found = np.empty((len(chosen), len(mode), size, size), np.uint8)
         for place, n in enumerate(chosen):
-            found[place] = pictures.fit(self.image(n, mode), size, resize).transpose(2, 0, 1)
+            found[place] = pictures.fit(self.image(n, mode), size, resize, interpolation).transpose(2, 0, 1)
             if (place + 1) % EVERY == 0:
                 log.info("read %d of %d images", place + 1, len(chosen))
         return found

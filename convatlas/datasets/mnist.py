@@ -59,7 +59,12 @@ class Digits(Examples):
         return Image.fromarray(self.images[n]).convert(mode)
 
     def pixels(
-        self, mode: str, size: int, resize: int | str, indices: Sequence[int] | None = None
+        self,
+        mode: str,
+        size: int,
+        resize: int | str,
+        indices: Sequence[int] | None = None,
+        interpolation: str = "bilinear",
     ) -> np.ndarray:
         """Give images (N, C, H, W) uint8 as stored, whatever `size`: networks resize them in float."""
         chosen = self.images if indices is None else self.images[np.asarray(indices, np.int64)]
