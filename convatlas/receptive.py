@@ -52,12 +52,16 @@ def field_of(call: Call, before: Sequence[Field | None]) -> Field | None:
         return known[0].everything
     if call.kind == "merge":
         return _united(call, known)
-    if call.kind in ("activation", "dropout") or isinstance(
-        call.module, nn.modules.batchnorm._BatchNorm | nn.Identity
-    ):
-        return known[0].everything if "softmax" in call.type.lower() else known[0]
     axes = len(known[0].step)
     same_plane = call.output.shape[-axes:] == call.input.shape[-axes:]
+    if isinstance(call.module, nn.modules.batchnorm._BatchNorm):
+        return known[0].everything if call.module.running_mean is None else known[0]
+    if isinstance(call.module, nn.Identity):
+        return known[0]
+    if call.kind in ("activation", "dropout"):
+        if "softmax" in call.type.lower():
+            return known[0].everything
+        return known[0] if same_plane else None  # a gated linear unit may halve an axis of the plane
     if call.output is call.input or (same_plane and call.type in ("batch_norm", "mean")):
         return known[0]
     if call.kind == "pool" and _is_global(call):
@@ -81,7 +85,7 @@ def _united(call: Call, fields: list[Field]) -> Field | None:
 def _keeps_planes(call: Call) -> bool:
     """Whether a reshaping layer leaves the values of a plane in their order, or makes them a vector."""
     reshapes = call.type.lower() in ("flatten", "view", "reshape")
-    return reshapes and (call.output.ndim != call.input.ndim or call.output.shape[2:] == call.input.shape[2:])
+    return reshapes and (call.output.ndim < 3 or call.output.shape[2:] == call.input.shape[2:])
 
 
 def _is_global(call: Call) -> bool:
@@ -115,7 +119,7 @@ def _window(call: Call, axes: int) -> list[tuple[int, ...]] | None:
         ]
         kernel = tuple(ratio for ratio, _ in sizes)
         return None if any(rest for _, rest in sizes) else [kernel, kernel, (0,) * axes, (1,) * axes]
-    if not hasattr(module, "kernel_size") or getattr(module, "transposed", False):
+    if not hasattr(module, "stride") or getattr(module, "transposed", False) or _wraps(module, axes):
         return None
     padding = getattr(module, "padding", 0)
     if isinstance(padding, str):  # "same": the odd one of an even total goes to the far side
@@ -124,8 +128,22 @@ def _window(call: Call, axes: int) -> list[tuple[int, ...]] | None:
             for d, k in zip(_numbers(module.dilation, axes), _numbers(module.kernel_size, axes), strict=True)
         ]
         padding = tuple(r // 2 for r in reach) if padding == "same" else 0
-    given = [module.kernel_size, module.stride, padding, getattr(module, "dilation", 1)]
+    stride = module.stride or module.kernel_size  # of an LPPool2d without one
+    given = [module.kernel_size, stride, padding, getattr(module, "dilation", 1)]
     return [_numbers(value, axes) for value in given]
+
+
+def _wraps(module: nn.Module, axes: int) -> bool:
+    """Whether a convolution's padding brings pixels to a border that its window there would not reach."""
+    how = getattr(module, "padding_mode", "zeros")
+    if how == "zeros" or not any(before := module._reversed_padding_repeated_twice):
+        return False
+    reach = [
+        d * (k - 1)
+        for d, k in zip(_numbers(module.dilation, axes), _numbers(module.kernel_size, axes), strict=True)
+    ]
+    sides = zip(before[::2], before[1::2], reversed(reach), strict=True)
+    return how == "circular" or any(2 * max(side) > across for *side, across in sides)
 
 
 def _numbers(value: int | Sequence[int], axes: int) -> tuple[int, ...]:

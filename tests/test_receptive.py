@@ -207,3 +207,48 @@ class Does(nn.Module):
 )
 def test_functions(do: Any, expected: list[int] | None) -> None:
     assert fields(Does(do), 8)["last"] == expected
+
+
+def conv(kernel: int, padding: int, mode: str) -> nn.Conv2d:
+    return nn.Conv2d(1, 1, kernel, padding=padding, padding_mode=mode)
+
+
+@pytest.mark.parametrize(
+    ("first", "known"),
+    [
+        (conv(3, 1, "circular"), False),
+        (conv(5, 2, "reflect"), True),
+        (conv(4, 2, "reflect"), False),
+        (conv(2, 3, "replicate"), False),
+        (conv(5, 2, "replicate"), True),
+        (nn.LPPool2d(2, 3), True),
+        (nn.FractionalMaxPool2d(2, output_size=7), False),
+        (nn.GLU(2), False),
+        (Does(lambda x: torch.stack([x[:, :1], x[:, :1]], 2).flatten(2, 3)), False),
+    ],
+    ids=repr,
+)
+def test_no_value_depends_on_a_pixel_beyond_its_field(first: nn.Module, known: bool) -> None:
+    """At each place, the borders too, where some paddings bring pixels from elsewhere."""
+    if isinstance(first, Does):
+        first.conv = nn.Conv2d(1, 3, 3)
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), first, nn.Conv2d(1, 1, 1)).eval()
+    *_, last = index(network, (1, 16, 16))
+    assert (last["receptive_field"] is not None) == known
+    if not known:
+        return
+    x = torch.rand(1, 1, 16, 16, requires_grad=True)
+    out = network(x)
+    corners = list(zip(last["receptive_start"], last["receptive_step"], last["receptive_field"], strict=True))
+    for place in torch.cartesian_prod(*map(torch.arange, out.shape[2:])).tolist():
+        (reached,) = torch.autograd.grad(out[0, 0, *place], x, retain_graph=True)
+        for axis, (start, step, size) in enumerate(corners):
+            at = start + step * place[axis]
+            pixels = reached[0, 0].abs().amax(1 - axis).nonzero()
+            assert at <= pixels.min() <= pixels.max() < at + size
+
+
+def test_a_normalisation_by_the_batch_itself_sees_all_of_an_image() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 1, 3), nn.BatchNorm2d(1, track_running_stats=False)).eval()
+    assert index(network, (1, 16, 16))[-1]["receptive_field"] == [16, 16]
