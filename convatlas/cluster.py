@@ -89,7 +89,8 @@ def train(work: Sizes) -> Request:
 def strongest(work: Sizes) -> Request:
     """A shard's images, once each, with the statistics of all units."""
     shard = work.images / work.shards
-    return Request(TORCH + SEEN * 64 * work.values, LEAST + STEP * shard * work.values / 60)
+    batch = (work.network["views"]["strongest"] or {}).get("batch") or 64
+    return Request(TORCH + SEEN * batch * work.values, LEAST + STEP * shard * work.values / 60)
 
 
 def merge(work: Sizes) -> Request:
@@ -117,10 +118,16 @@ def deconv(work: Sizes) -> Request:
 
 
 def project(work: Sizes) -> Request:
-    """Each unit's strongest activations, on crops of the images."""
+    """Each unit's strongest activations, on crops of the images; those of a layer are in memory together.
+
+    With them are the pixels of the images, and both are as large as the input where a field is.
+    """
     views = work.network["views"]["strongest"] or {"units": 0, "k": 0}
-    projections = _units(views) * LAYERS * views["k"]
-    return Request(TORCH + SEEN * 64 * work.values, LEAST + STEP * projections * work.values / 60)
+    of_a_layer = _units(views) * views["k"]
+    return Request(
+        TORCH + (SEEN * 64 + 8e-6 * of_a_layer) * work.values,
+        LEAST + STEP * of_a_layer * LAYERS * work.values / 60,
+    )
 
 
 def _units(views: dict[str, Any]) -> int:

@@ -67,6 +67,15 @@ def test_a_shard_asks_for_the_time_of_its_part() -> None:
     assert tenth.runtime - cluster.LEAST == pytest.approx((whole.runtime - cluster.LEAST) / 10, abs=1)
 
 
+def test_projections_of_all_units_ask_for_the_memory_they_hold() -> None:
+    """Both pictures of nine activations of 512 units, where a field is the whole input."""
+    views = {"layers": "all", "k": 9, "units": "all", "batch": None}
+    some, every = (asked("project", views={"strongest": views | {"units": n}}) for n in (16, "all"))
+    assert every.mem_mb - some.mem_mb == pytest.approx(2 * 496 * 9 * 3 * 224**2 * 4 / 1e6, rel=0.05)
+    larger = asked("strongest", views={"strongest": views | {"batch": 1024}})
+    assert larger.mem_mb > asked("strongest", views={"strongest": views}).mem_mb
+
+
 def test_images_are_counted_once_the_data_set_is_made(tmp_path: Path) -> None:
     unknown = cluster.sizes(config_of(), "own").images
     description = tmp_path / "data/birds/dataset.json"
