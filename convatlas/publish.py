@@ -45,6 +45,7 @@ PAGES = """
 @supports not selector(:has(a)) { .page { display: block; } }
 .drawn { position: absolute; }
 """
+HERE = "{ color: inherit; text-decoration: underline 2px var(--accent); text-underline-offset: 0.4em; }"
 
 
 def archive(site: Path, path: Path) -> None:
@@ -220,7 +221,15 @@ class Book:
         icon = Element(
             "link", {"rel": "icon", "href": self.picture("static/icon.svg"), "type": "image/svg+xml"}
         )
-        return Element("head", {}, [*kept, icon, Element("style", {}, [style + PAGES])])
+        return Element("head", {}, [*kept, icon, Element("style", {}, [style + PAGES + self._marked()])])
+
+    def _marked(self) -> str:
+        """The style of the link to the page that is shown."""
+        keys = [_key(place) for place in self.pages]
+        return "".join(
+            f'body:has([id="{key}"]:target, [id="{key}"] :target) .masthead nav [href="#{key}"] {HERE}\n'
+            for key in keys
+        )
 
     def _scripts(self) -> list[Element | str]:
         there = [self.site / "static" / name for name in SCRIPTS]

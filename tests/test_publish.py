@@ -273,8 +273,13 @@ def test_alone_in_an_empty_folder_it_shows_a_page_at_a_time(
     shown = page.locator(".page:visible")
     assert shown.count() == 1 and shown.get_attribute("id") == "index"
     assert page.locator("h1:visible").count() == 1
+    names = page.locator("header nav a").all_text_contents()
     page.locator("header nav a", has_text="own").click()
     assert shown.count() == 1 and shown.get_attribute("id") == "networks.own"
+    page.mouse.move(0, 500)  # off the link, which is underlined under a pointer
+    line = "all => all.map(a => getComputedStyle(a).textDecorationLine)"
+    lines = page.locator("header nav a").evaluate_all(line)
+    assert [name for name, line in zip(names, lines, strict=True) if line == "underline"] == ["own"]
     page.locator(".page:visible img").last.scroll_into_view_if_needed()
     page.wait_for_timeout(200)
     if scripts:
