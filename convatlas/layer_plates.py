@@ -236,7 +236,9 @@ def values(desk: Desk, layer: str) -> Plate:
     text = f"The {count} values of {layer} ({desk.layers[layer]['type']}) on {desk.image_names}. "
     if count > charts.FEW:
         scale = Scale.of(found)
-        text += f"Each line has {charts.across(count)} units, the first of them at its left: {scale.words}"
+        across = charts.across(count)
+        lines = f"Each line has {across} units" if count > across else "All stand on one line"
+        text += f"{lines}, the first of them at its left: {scale.words}"
         caption = desk.caption(text + ("; the prediction is framed." if marked else "."))
         figure = charts.strips(found, titles, scale, predicted, caption)
         return desk.plate("values", layer, caption, figure)
