@@ -15,7 +15,7 @@ TINY = 64  # pixels up to which an image is kept whole, without loss
 MOST = 96  # pictures of a data set, so that they stay well under 1 MB
 EACH = 4  # pictures of a class and split
 UNLABELLED = 12  # pictures of a split without classes
-TINTS = {1: (31, 106, 154, 110), 3: (227, 167, 47, 215)}  # of a trimap's pet and border, as in the plates
+TINTS = {1: (31, 106, 154, 72), 3: (227, 167, 47, 215)}  # of a trimap's pet and border, as in the plates
 
 
 def draw(data: Path, folder: Path) -> dict[str, Any]:
