@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import Workspace
-from playwright.sync_api import Browser, Page, Playwright
+from playwright.sync_api import Browser, Page, Playwright, Request
 
 PAGES = (
     *("index.html", "classical.html", "compare.html", "primer.html", "provenance.html"),
@@ -51,7 +51,7 @@ def opened(
     faults: list[str] = []
     page.on("console", lambda message: faults.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("requestfailed", lambda request: faults.append(f"failed: {request.url}"))
+    page.on("requestfailed", lambda request: _left(request) or faults.append(f"failed: {request.url}"))
     page.on("request", lambda request: _inside(request.url, site) or faults.append(f"outside: {request.url}"))
     page.goto((site / name).as_uri())
     page.evaluate(
@@ -59,6 +59,11 @@ def opened(
         "  i.loading = 'eager'; return i.decode().catch(() => 0) }))"
     )
     return page, faults
+
+
+def _left(request: Request) -> bool:
+    """Whether a request was given up, for one has gone on to another page."""
+    return request.failure == "net::ERR_ABORTED"
 
 
 def _inside(url: str, site: Path) -> bool:
@@ -103,6 +108,17 @@ def test_the_page_is_marked_among_all_and_the_list_takes_one_row_of_a_phone(
     last = pages.locator("a").last
     last.focus()
     assert last.bounding_box()["x"] + last.bounding_box()["width"] <= 360
+    page.context.close()
+
+
+def test_a_plate_is_as_large_as_printed_where_one_asks_for_it(browser: Browser, site: Path) -> None:
+    page, _ = opened(browser, site, "networks/lenet5.html", 360)
+    plate, shown = page.locator("figure.plate a img").first, page.locator("dialog.lightbox img")
+    plate.click()
+    assert shown.bounding_box()["width"] <= 360
+    page.get_by_role("button", name="Full size").click()
+    assert shown.bounding_box()["width"] == int(plate.get_attribute("width")) > 360
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
     page.context.close()
 
 

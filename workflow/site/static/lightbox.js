@@ -38,7 +38,8 @@ function swiped(element, act) {
   const button = (text, act, label = text) =>
     make("button", { type: "button", ariaLabel: label, onclick: act }, text);
   const bar = make("div", { className: "lightbox-bar" }, button("‹", () => show(at - 1), "Plate before"),
-    button("›", () => show(at + 1), "Next plate"), where, button("Close", () => dialog.close()));
+    button("›", () => show(at + 1), "Next plate"), where, button("1:1", (event) => large(event.target), "Full size"),
+    button("Close", () => dialog.close()));
   const dialog = make("dialog", { className: "lightbox", ariaLabel: "Plates, one at a time" },
     bar, make("figure", {}, frame, caption));
   document.body.append(dialog);
@@ -52,9 +53,16 @@ function swiped(element, act) {
     image.alt = shown.alt;
     image.style.aspectRatio = `${width} / ${height}`;
     image.style.setProperty("--aspect", width / height);
+    image.style.setProperty("--full", `${width}px`);
     caption.replaceChildren(...[...given.childNodes].map((node) => node.cloneNode(true)));
     where.textContent = `${at + 1} of ${plates.length} plates on this page`;
     frame.scrollTo(0, 0);
+  }
+
+  /* As large as on paper, to be pushed about in its frame: on a phone a whole plate's words are too small. */
+  function large(toggle) {
+    const now = frame.classList.toggle("large");
+    toggle.setAttribute("aria-pressed", now);
   }
 
   function open(n) {
