@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -77,6 +78,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write(folder, name, fitted(results))
         sprites(folder, name)
     return folder
+
+
+@pytest.fixture(scope="module")
+def faint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Path]:
+    """A network whose projections of peaks are a tenth of those of whole maps, and its site."""
+    folder = tmp_path_factory.mktemp("faint")
+    results = fitted(made(channels=1))
+    for projected in results.projections.values():
+        projected |= {key: array / 10 for key, array in projected.items() if key.endswith("@peak")}
+    write(folder, "own", results)
+    sprites(folder, "own")
+    return results, built(folder, "own")
 
 
 @pytest.fixture(scope="module")
@@ -202,17 +215,47 @@ def test_filters_and_projections_have_zero_in_the_middle(browser: Browser, site:
     step = float(np.abs(weight[1]).max()) / 16
     shown = seen_colours(page, page.locator(".tiles canvas"), tiles(page)[1], weight.shape[1:])
     assert_shows(shown, weight[1], ends(weight, "diverging"), "diverging", step)
-    part(page, "kinds").get_by_label("Projections", exact=True).check()
-    still(page)
-    assert state(page)["show"] == "projections"
-    projected = results.projections["first"]["conv1"][:, 0]
-    every = np.concatenate(
-        [a for o in results.projections.values() for n, a in o.items() if n[:5] == "conv1"]
-    )
-    step = float(np.abs(projected[1]).max()) / 16
-    shown = seen_colours(page, page.locator(".tiles canvas"), tiles(page)[1], projected.shape[1:])
-    assert_shows(shown, projected[1], ends(every, "diverging"), "diverging", step)
+    for kind, key in (("Projections", "conv1"), ("Peak projections", "conv1@peak")):
+        part(page, "kinds").get_by_label(kind, exact=True).check()
+        still(page)
+        assert state(page)["show"] == {"conv1": "projections"}.get(key, "peaks")
+        projected = results.projections["first"][key][:, 0]
+        every = np.concatenate([o[key] for o in results.projections.values()])
+        step = float(np.abs(projected[1]).max()) / 16
+        shown = seen_colours(page, page.locator(".tiles canvas"), tiles(page)[1], projected.shape[1:])
+        assert_shows(shown, projected[1], ends(every, "diverging"), "diverging", step)
     page.context.close()
+
+
+@pytest.mark.parametrize("scale", ["unit", "layer", "network"])
+def test_projections_of_peaks_have_a_scale_of_their_own(
+    browser: Browser, faint: tuple[Results, Path], scale: str
+) -> None:
+    """On the sheet, of the unit, and where two are linked: the bars say what the arrays hold."""
+    results, site = faint
+    hash_ = f"layer=conv1&unit=3&image=first&show=peaks&scale={scale}"
+    page, faults = at(browser, site, f"{OWN}#{hash_}")
+
+    def most(ending: str) -> float:
+        own = slice(3, 4) if scale == "unit" else slice(None)
+        names = ("conv1", "pool") if scale == "network" else ("conv1",)
+        arrays = [o[name + ending][own] for o in results.projections.values() for name in names]
+        return max(float(np.abs(array).max()) for array in arrays)
+
+    bars = {"whole map": f"{most(''):.3g}", "its peak": f"{most('@peak'):.3g}"}
+    if scale != "unit":  # which has no numbers on the sheet
+        label = part(page, "bar").locator(".scale").get_attribute("aria-label")
+        assert label == f"Scale from −{bars['its peak']} to {bars['its peak']}"
+    compare = f"compare.html#a={quote('network=own&' + hash_)}&b={quote('network=own&' + hash_)}"
+    linked, more = at(browser, site, compare)
+    for each in (page, linked):
+        for title, end in bars.items():
+            for scale_ in each.locator(".aside", has_text=title).locator(".scale").all():
+                assert scale_.get_attribute("aria-label") == f"Scale from −{end} to {end}"
+    assert linked.locator(".aside .scale").count() == 6  # of the filter too, on both sides
+    assert faults == more == []
+    page.context.close()
+    linked.context.close()
 
 
 def test_the_tables_of_colours_are_matplotlibs() -> None:
@@ -269,6 +312,27 @@ def test_the_numbers_of_a_unit(browser: Browser, site: Path) -> None:
     page.context.close()
 
 
+@pytest.mark.parametrize("kind", ["log_softmax", "LogSigmoid"])
+def test_a_unit_is_not_dead_where_none_is_ever_positive(browser: Browser, tmp_path: Path, kind: str) -> None:
+    results = fitted()
+    last = next(layer for layer in results.layers if layer["name"] == "fc")
+    results.layers.append(last | {"name": "last", "module": "last", "kind": "activation", "type": kind})
+    for outputs in results.outputs.values():
+        outputs["last"] = -np.abs(outputs["fc"])
+    write(tmp_path, "own", results)
+    sprites(tmp_path, "own")
+    page, faults = at(browser, built(tmp_path, "own"), f"{OWN}#layer=last&unit=1&image=first")
+    words = page.locator(".words").first
+    assert "ead" not in words.inner_text() and "Never positive" in words.inner_text()
+    assert "nowhere positive" not in part(page, "facts").inner_text()
+    page.evaluate("location.hash = '#layer=conv1&unit=2&image=first'")
+    still(page)
+    assert "Nowhere positive on both images." in words.inner_text()
+    assert "1 unit nowhere positive" in part(page, "facts").inner_text()
+    assert faults == []
+    page.context.close()
+
+
 def test_by_keyboard(browser: Browser, site: Path) -> None:
     page, faults = at(browser, site, f"{OWN}#layer=block.conv2&unit=0&image=first")
     columns = sum(y == tiles(page)[0][1] for _, y, _, _ in tiles(page))
@@ -294,6 +358,9 @@ def test_by_keyboard(browser: Browser, site: Path) -> None:
     page.keyboard.press("ArrowRight")
     still(page)
     assert state(page)["unit"] == "1"
+    page.keyboard.press("PageDown")  # scrolls
+    still(page)
+    assert state(page)["layer"] == "block.conv2"
     page.keyboard.press("Escape")
     page.wait_for_selector("dialog.enlarged:not([open])", state="attached")
     assert page.evaluate("document.activeElement.className") == "pick"
@@ -380,14 +447,38 @@ def test_every_state_is_in_the_address_and_can_be_taken_back(browser: Browser, s
 
 
 @pytest.mark.parametrize(
-    "broken",
-    ["layer=nowhere&unit=1", "layer=conv1&unit=99&image=none", "layer=conv1&unit=-1&scale=x&overlay=999",
-     "layer=%E0%A4%A&unit=1", "layer=conv1&show=peaks&colours=constructor"],
+    ("broken", "absent"),
+    [("layer=nowhere&unit=1", "no layer “nowhere”"),
+     ("layer=conv1&unit=99&image=none", "no unit 99 of conv1 and no image “none”"),
+     ("layer=conv1&unit=5", "no unit 5 of conv1"),
+     ("layer=conv1&unit=4&image=third", "no image “third”"),
+     ("layer=conv1&unit=-1&scale=x&overlay=999", "no unit -1 of conv1"),
+     ("layer=conv1&unit=4&image=second", ""),
+     ("layer=%E0%A4%A&unit=1", ""), ("layer=conv1&show=peaks&colours=constructor", "")],
 )  # fmt: skip
-def test_a_link_that_is_out_of_date_still_opens(browser: Browser, site: Path, broken: str) -> None:
+def test_a_link_that_is_out_of_date_still_opens(
+    browser: Browser, site: Path, broken: str, absent: str
+) -> None:
     page, faults = at(browser, site, f"{OWN}#{broken}")
     assert re.match(r"Unit \d of conv1 on (first|second): ", part(page, "said").inner_text())
-    assert ("There is no layer “nowhere” here" in part(page, "trouble").inner_text()) == ("nowhere" in broken)
+    told = f"There is {absent} here. The explorer shows another." if absent else ""
+    assert part(page, "trouble").inner_text() == told
+    compare, more = at(browser, site, f"compare.html#a={quote('network=own&' + broken)}")
+    told = f"There is {absent} in own. The page shows another." if absent else ""
+    assert part(compare, "trouble").inner_text() == told
+    assert faults == more == []
+    page.context.close()
+    compare.context.close()
+
+
+def test_a_layer_of_fewer_units_is_no_trouble(browser: Browser, site: Path) -> None:
+    """Where a reader chooses it beside a unit that it has not."""
+    page, faults = at(browser, site, f"compare.html#a={quote('network=own&layer=block.conv2&unit=17')}")
+    left = page.locator(".side").first
+    left.get_by_role("combobox", name="Layer", exact=True).select_option("conv1")
+    still(page)
+    assert left.get_by_label("Unit", exact=True).input_value() == "0"
+    assert not part(page, "trouble").is_visible()
     assert faults == []
     page.context.close()
 
@@ -670,6 +761,22 @@ def test_each_plate_prints_on_a_page_of_its_own(browser: Browser, site: Path) ->
     page.emulate_media(media="print")
     breaks = page.eval_on_selector_all("figure.plate", "all => all.map(p => getComputedStyle(p).breakBefore)")
     assert breaks == ["page"] * 3
+    page.context.close()
+
+
+@pytest.mark.parametrize("name", [OWN, "networks/own-layers.html"])
+def test_nothing_wide_is_cut_off_in_print(browser: Browser, site: Path, name: str) -> None:
+    """On A4, whose 210 mm less margins of a centimetre are 718 pixels; and no control is printed."""
+    page, _ = opened(browser, site, name, width=718)
+    page.emulate_media(media="print")
+    overflows = page.eval_on_selector_all("main .frame", "all => all.map(f => getComputedStyle(f).overflow)")
+    assert overflows and set(overflows) == {"visible"}
+    script = "all => all.map(e => e.getBoundingClientRect().right)"
+    assert max(page.eval_on_selector_all(":is(.frame, .plan) :is(table, svg, img)", script)) <= 718
+    controls = page.locator(".explorer :is(select, input, summary, button:not(.everywhere *))").all()
+    assert not any(control.is_visible() for control in controls)
+    breaks = page.eval_on_selector_all("div.plate", "all => all.map(p => getComputedStyle(p).breakBefore)")
+    assert set(breaks) <= {"auto"}
     page.context.close()
 
 

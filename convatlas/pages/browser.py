@@ -7,12 +7,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from convatlas.files import read_json
 from convatlas.pages import Atlas, Sheet
 from convatlas.pages.explorer import atlas_files
 from convatlas.pages.network import Page
+from convatlas.statistics import dead
 
 SCALES = {"per_tile": "unit", "per_layer": "layer", "shared": "network"}  # as the config and a page call them
 EARLY = 6  # convolutions among which an explorer finds what it opens on
@@ -97,6 +99,7 @@ def _layers(page: Page, given: list[dict[str, Any]], plates: dict[str, str]) -> 
     for n, layer in enumerate(given):
         more = {key: described[layer["name"]][key] for key in ("kernel", "module", "notes")}
         more["named"] = n >= last and layer["units"] == len(page.network["classes"])
+        more["negative"] = not dead(np.zeros(1), layer["type"]).any()  # whose units are never positive
         more["plates"] = plates.get(layer["name"])
         every = {key: layer[key] for key in TOLD} | more
         usual = {"module": layer["name"], "sheets": 1}
@@ -107,15 +110,16 @@ def _layers(page: Page, given: list[dict[str, Any]], plates: dict[str, str]) -> 
 
 
 def _range(numbers: Iterable[dict[str, Any]]) -> dict[str, list[float]]:
-    """The lowest and highest value of the whole network: of maps, filters and projections."""
-    low, high, weight, projected = 0.0, 0.0, 0.0, 0.0
+    """The lowest and highest value of the whole network: of maps, filters and projections, by their kind."""
+    low, high, weight, projected = 0.0, 0.0, 0.0, {"map": 0.0, "peak": 0.0}
     for told in numbers:
         for maps in told["maps"].values():
             low, high = min(low, *maps["low"]), max(high, *maps["high"])
         weight = max([weight, *(told["filters"] or {"most": []})["most"]])
         for kinds in (told["deconv"] or {}).values():
-            projected = max([projected, *(value for most in kinds.values() for value in most)])
-    return {"maps": [low, high], "filters": [-weight, weight], "deconv": [-projected, projected]}
+            projected |= {kind: max([projected[kind], *most]) for kind, most in kinds.items()}
+    ends = {"filters": weight, "projections": projected["map"], "peaks": projected["peak"]}
+    return {"maps": [low, high]} | {kind: [-most, most] for kind, most in ends.items()}
 
 
 def _opening(

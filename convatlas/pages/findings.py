@@ -39,7 +39,7 @@ def _confused(metrics: dict[str, Any], classes: list[str]) -> str | None:
             f"{metrics['images']:,} test images."
         )
     return (
-        f"The commonest mistake is a {classes[true]} taken for a {classes[predicted]}: {wrong.max()} of the "
+        f"The commonest mistake is {classes[true]} taken for {classes[predicted]}: {wrong.max()} of the "
         f"{wrong.sum()} mistakes on {counts.sum():,} test images."
     )
 

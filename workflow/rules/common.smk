@@ -132,7 +132,7 @@ LIBRARY = {
         "datasets/mnist datasets/pets datasets/photographs drawing files gallery layered names "
         "pages/__init__ pages/browser pages/classical pages/datasets pages/digits pages/explorer pages/findings "
         "pages/layers pages/network pages/notes pages/primer pages/share pages/units pages/window pictures "
-        "scales sobel"
+        "scales sobel statistics"
     ).split(),
 }
 

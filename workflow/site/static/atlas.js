@@ -88,6 +88,9 @@ const convatlas = (() => {
       .map((key) => `${key}=${written(state[key])}`)
       .join("&");
 
+  const whole = (value, most, instead) =>
+    (/^\d{1,9}$/.test(value) && value <= most ? Number(value) : instead);
+
   /* What a network's page is asked to show, by what `read` found; null where there is no such layer. `usual`
      has what is meant where nothing is said. */
   function understood(net, found, usual) {
@@ -95,8 +98,6 @@ const convatlas = (() => {
     const layer = net.layers.find(({ name }) => name === start.layer);
     if (!layer) return null;
     const among = (key, allowed) => (allowed.includes(found[key]) ? found[key] : usual[key]);
-    const whole = (value, most, instead) =>
-      (/^\d{1,9}$/.test(value) && value <= most ? Number(value) : instead);
     const images = net.images.map(({ name }) => name);
     return {
       network: net.name,
@@ -110,6 +111,17 @@ const convatlas = (() => {
       sort: among("sort", Object.keys(SORTS)),
       only: among("only", Object.keys(ONLY)),
     };
+  }
+
+  /* What is asked for that a network does not have, in words; "" where all is there. */
+  function absent(net, { layer: name, unit, image }) {
+    if (!name) return ""; // then the rest is not looked at either
+    const layer = net.layers.find((one) => one.name === name);
+    if (!layer) return `no layer “${name}”`;
+    const isUnit = unit === undefined || whole(unit, layer.units - 1, null) !== null;
+    const isImage = image === undefined || net.images.some((one) => one.name === image);
+    const words = [isUnit ? "" : `no unit ${unit} of ${name}`, isImage ? "" : `no image “${image}”`];
+    return words.filter(Boolean).join(" and ");
   }
 
   /* The address of a state, without what is as usual, and without its network on the network's own page. */
@@ -186,9 +198,10 @@ const convatlas = (() => {
   const COLOURS = { auto: "by the data", grey: "grey", viridis: "viridis", diverging: "diverging" };
 
   /* The lowest and highest value that a scale has to hold: of one unit on every image, of all units of the
-     layer on every image, or of all layers of the network. */
+     layer on every image, or of all layers of the network. Of one kind alone: beside the projections of whole
+     maps, those of peaks would be all but white. */
   function span(net, layer, told, kind, scale, unit) {
-    if (scale === "network") return net.range[kind in KEYS ? "deconv" : kind];
+    if (scale === "network") return net.range[kind];
     const values = [];
     const take = (list, at) => {
       for (const value of scale === "unit" ? [list[at]] : list) values.push(value);
@@ -200,7 +213,7 @@ const convatlas = (() => {
     } else {
       for (const image of Object.keys(told.deconv)) {
         const at = layer.deconv.units[image].indexOf(unit);
-        if (scale === "layer" || at >= 0) Object.values(told.deconv[image]).forEach((list) => take(list, at));
+        if (scale === "layer" || at >= 0) take(told.deconv[image][KEYS[kind]], at);
       }
     }
     const high = values.reduce((most, value) => Math.max(most, value), -Infinity);
@@ -292,7 +305,7 @@ const convatlas = (() => {
   }
 
   return {
-    place, network, pictures, embedded, read, write, understood, address, USUAL, kinds, view, span, table,
+    place, network, pictures, embedded, read, write, understood, absent, address, USUAL, kinds, view, span, table,
     ends, paint, tint, tables, canColour, ordered, KINDS, SCALES, COLOURS, SORTS, ONLY,
     numbersOf: units,
     add: (given) => { networks[given.name] = given; },

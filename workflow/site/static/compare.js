@@ -44,7 +44,10 @@
       const other = this.key === "a" ? "b" : "a";
       const both = "overlay" in change ? { overlay: change.overlay } : {};
       const kept = change.network ? { scale: mine.scale, colours: mine.colours } : mine;
-      return go({ [this.key]: { ...kept, ...change }, [other]: { ...state[other], ...both } }, stepping);
+      const next = { ...kept, ...change };
+      const layer = this.offered.layers.find(({ name }) => name === next.layer);
+      if (layer && next.unit >= layer.units) next.unit = null; // of the layer before
+      return go({ [this.key]: next, [other]: { ...state[other], ...both } }, stepping);
     }
 
     /* Fill the choices for what is shown now. */
@@ -101,7 +104,8 @@
       const name = given.networks.includes(said.network) ? said.network : given.networks[0];
       const net = await convatlas.network(name);
       const there = convatlas.understood(net, said, USUAL);
-      if (!there) trouble(`There is no layer “${said.layer}” in ${name}. The page shows another.`);
+      const absent = convatlas.absent(net, said);
+      if (absent) trouble(`There is ${absent} in ${name}. The page shows another.`);
       return there || convatlas.understood(net, {}, USUAL);
     };
     const a = await read(found.a);
@@ -152,8 +156,7 @@
     };
     const isSigned = seen.a.layer.signed || seen.b.layer.signed;
     const colours = state.a.colours === "auto" && isSigned ? "diverging" : state.a.colours;
-    const [maps, filters, projections] = [over("maps"), over("filters"), over("projections")];
-    return { colours, linked: { maps, filters, projections, peaks: projections } };
+    return { colours, linked: Object.fromEntries(Object.keys(convatlas.KINDS).map((kind) => [kind, over(kind)])) };
   }
 
   function trouble(message) {

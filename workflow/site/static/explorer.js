@@ -24,7 +24,8 @@
   function understood(hash) {
     const found = convatlas.read(hash);
     const there = convatlas.understood(net, found, USUAL);
-    if (!there) trouble(`There is no layer “${found.layer}” here. The explorer shows another.`);
+    const absent = convatlas.absent(net, found);
+    if (absent) trouble(`There is ${absent} here. The explorer shows another.`);
     return there || convatlas.understood(net, {}, USUAL);
   }
 
@@ -135,7 +136,7 @@
     const [low, high] = convatlas.span(net, layer, told, "maps", "layer", 0);
     const maps = Object.values(told.maps);
     const units = [...Array(layer.units).keys()];
-    const silent = units.filter((one) => maps.every((map) => map.high[one] <= 0)).length;
+    const silent = layer.negative ? 0 : units.filter((one) => maps.every((map) => map.high[one] <= 0)).length;
     const facts = [
       layer.type + kernel,
       layer.ordinal ? `convolution ${layer.ordinal}${layer.role ? `, ${layer.role}` : ""}` : null,
@@ -291,7 +292,7 @@
     if (event.ctrlKey || event.altKey || event.metaKey) return;
     if (event.target.matches("input:not([type=radio]), select")) return;
     if (!inside && (!part("letters").checked || document.querySelector("dialog[open]"))) return;
-    const paging = inside && { PageDown: 1, PageUp: -1 }[event.key];
+    const paging = inside && !dialog.open && { PageDown: 1, PageUp: -1 }[event.key]; // which scroll it
     const by = { "]": 1, "[": -1 }[event.key] || paging;
     if (by) list.step(by);
     if (event.key === "/" && !dialog.open) {

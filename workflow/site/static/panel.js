@@ -241,8 +241,9 @@
     const alive = maps.filter(({ high }) => high[unit] > 0).length;
     const isZero = maps.every(({ low, high }) => low[unit] === 0 && high[unit] === 0);
     const all = ["", "the image", "both images"][maps.length] || `all ${maps.length} images`;
-    if (isZero) said.push(`Dead: zero everywhere on ${all}.`);
-    else if (!alive) said.push(`Dead: nowhere positive on ${all}.`);
+    if (layer.negative) said.push("Never positive, as no unit of such a layer is.");
+    else if (isZero) said.push(`Dead: zero everywhere on ${all}.`);
+    else if (!alive) said.push(`Nowhere positive on ${all}.`); // dead only where a ReLU follows
     else if (alive < maps.length) said.push(`Alive, that is positive, on ${alive} of ${maps.length} images.`);
     else said.push(`Alive on ${all}.`);
     return said;
@@ -252,7 +253,7 @@
     const isSingle = Math.max(...layer.tile) === 1;
     const cell = (text) => make("td", { class: "number" }, text);
     const rows = Object.entries(told.maps).map(([image, { low, high, mean, zeros }]) => {
-      const lists = isSingle ? [mean] : [low, mean, high];
+      const lists = isSingle ? [low] : [low, mean, high]; // of a single value the mean is rounded more
       const cells = lists.map((list) => cell(number(list[state.unit])));
       if (!isSingle) cells.push(cell(share(zeros[state.unit])));
       const here = image === state.image ? { class: "here" } : {};
