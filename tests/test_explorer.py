@@ -559,6 +559,27 @@ def test_a_tap_enlarges_and_a_swipe_goes_on(phone: Page) -> None:
     assert phone.locator(".panes .unit").count() == 1
 
 
+def test_back_closes_the_enlarged_unit_and_a_link_opens_it(phone: Page) -> None:
+    x, y, width, height = tiles(phone)[4]
+    phone.locator(".tiles canvas").tap(position={"x": x + width / 2, "y": y + height / 2})
+    phone.wait_for_selector("dialog[open] .map")
+    still(phone)
+    link = phone.url
+    assert state(phone)["view"] == "unit"
+    phone.go_back()
+    phone.wait_for_selector("dialog.enlarged:not([open])", state="attached")
+    still(phone)
+    assert (state(phone)["unit"], "view" in state(phone)) == ("4", False)
+    phone.goto("about:blank")
+    phone.goto(link)
+    phone.wait_for_selector("dialog[open] .map")
+    still(phone)
+    phone.keyboard.press("Escape")
+    phone.wait_for_url(lambda url: "view=" not in url)
+    assert phone.locator(".panes .unit").count() == 1
+    assert state(phone)["unit"] == "4"
+
+
 def test_targets_are_large_enough_for_a_finger(phone: Page) -> None:
     phone.locator(".layers summary").tap()
     assert min(min(w, h) for _, _, w, h in tiles(phone)) >= 44

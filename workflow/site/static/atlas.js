@@ -110,6 +110,7 @@ const convatlas = (() => {
       overlay: whole(found.overlay, 100, usual.overlay),
       sort: among("sort", Object.keys(SORTS)),
       only: among("only", Object.keys(ONLY)),
+      view: among("view", VIEWS),
     };
   }
 
@@ -130,8 +131,9 @@ const convatlas = (() => {
       ...Object.fromEntries(Object.entries(rest).filter(([key, value]) => value !== usual[key])) });
 
   const USUAL = {
-    scale: "layer", colours: "auto", show: "maps", overlay: 100, sort: "number", only: "all",
+    scale: "layer", colours: "auto", show: "maps", overlay: 100, sort: "number", only: "all", view: "sheet",
   };
+  const VIEWS = ["sheet", "unit"]; // the units of a layer, or over them one of them enlarged
 
   // Orders of units, by what the data set says of them
 

@@ -58,6 +58,7 @@
 
   async function draw() {
     const mine = ++turn;
+    place();
     section.setAttribute("aria-busy", "true");
     try {
       const seen = await convatlas.look(state);
@@ -118,7 +119,8 @@
     part("unit-number").max = layer.units - 1;
     part("unit-number").value = state.unit;
     part("units").textContent = `of ${layer.units.toLocaleString("en")}`;
-    const elsewhere = (change) => convatlas.address({ ...state, ...change }, convatlas.USUAL, true);
+    const shown = { ...state, view: USUAL.view };
+    const elsewhere = (change) => convatlas.address({ ...shown, ...change }, convatlas.USUAL, true);
     const both = convatlas.write({ a: elsewhere({}), b: elsewhere(neighbour(layer)) });
     part("compare").href = `${convatlas.place("compare.html")}#${both}`;
   }
@@ -225,16 +227,21 @@
   const dialog = part("dialog");
   const unit = part("unit");
 
-  function enlarge() {
-    if (dialog.open) return;
+  const enlarge = () => dialog.open || go({ view: "unit" });
+
+  /* Open or close the dialog as the state says: the browser's own button takes back that it was opened. */
+  function place() {
+    const wanted = state.view === "unit";
+    if (wanted === dialog.open) return;
+    if (!wanted) return dialog.close();
     part("unit-place").append(unit);
     dialog.showModal();
-    draw();
   }
   dialog.addEventListener("close", () => {
     part("panes").append(unit);
     sheet.pick.focus({ preventScroll: true });
-    draw();
+    if (state.view === "unit") go({ view: USUAL.view }, true);
+    else draw();
   });
 
   dialog.addEventListener("keydown", (event) => {
