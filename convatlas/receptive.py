@@ -123,11 +123,7 @@ def _window(call: Call, axes: int) -> list[tuple[int, ...]] | None:
         return None
     padding = getattr(module, "padding", 0)
     if isinstance(padding, str):  # "same": the odd one of an even total goes to the far side
-        reach = [
-            d * (k - 1)
-            for d, k in zip(_numbers(module.dilation, axes), _numbers(module.kernel_size, axes), strict=True)
-        ]
-        padding = tuple(r // 2 for r in reach) if padding == "same" else 0
+        padding = tuple(reach // 2 for reach in _reach(module, axes)) if padding == "same" else 0
     stride = module.stride or module.kernel_size  # of an LPPool2d without one
     given = [module.kernel_size, stride, padding, getattr(module, "dilation", 1)]
     return [_numbers(value, axes) for value in given]
@@ -138,12 +134,14 @@ def _wraps(module: nn.Module, axes: int) -> bool:
     how = getattr(module, "padding_mode", "zeros")
     if how == "zeros" or not any(before := module._reversed_padding_repeated_twice):
         return False
-    reach = [
-        d * (k - 1)
-        for d, k in zip(_numbers(module.dilation, axes), _numbers(module.kernel_size, axes), strict=True)
-    ]
-    sides = zip(before[::2], before[1::2], reversed(reach), strict=True)
-    return how == "circular" or any(2 * max(side) > across for *side, across in sides)
+    sides = zip(before[::2], before[1::2], reversed(_reach(module, axes)), strict=True)
+    return how == "circular" or any(2 * max(side) > reach for *side, reach in sides)
+
+
+def _reach(module: nn.Module, axes: int) -> list[int]:
+    """How far it is from the first to the last value in a module's window, along each axis."""
+    pairs = zip(_numbers(module.dilation, axes), _numbers(module.kernel_size, axes), strict=True)
+    return [dilation * (kernel - 1) for dilation, kernel in pairs]
 
 
 def _numbers(value: int | Sequence[int], axes: int) -> tuple[int, ...]:
