@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from convatlas import UserError, datasets, pictures
+from convatlas import UserError, datasets
 from convatlas.datasets import cache
 from convatlas.preprocessing import Preprocessing
 
@@ -89,8 +89,7 @@ class Batches:
     def _decoded(self, n: int) -> np.ndarray | UserError:
         how = self.preprocessing
         try:
-            image = self.examples.image(n, how.mode)
-            return pictures.fit(image, how.size, how.resize, how.interpolation).transpose(2, 0, 1)
+            return self.examples.pixels(how.mode, how.size, how.resize, [n], how.interpolation)[0]
         except UserError as error:
             return error
 

@@ -493,6 +493,7 @@ class Million:
     """A data set of a million image files, of which one more, the last, cannot be read."""
 
     paths, names = [Path("somewhere")], {1_000_000: "ant/1000000.png"}
+    pixels = datasets.Examples.pixels
 
     def __len__(self) -> int:
         return 1_000_001

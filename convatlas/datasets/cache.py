@@ -25,9 +25,9 @@ def pixels(
         return examples.pixels(mode, size, resize, interpolation=interpolation)
 
     def decoded(n: int) -> np.ndarray:
-        return pictures.fit(examples.image(n, mode), size, resize, interpolation).transpose(2, 0, 1)
+        return examples.pixels(mode, size, resize, [n], interpolation)[0]
 
-    name = f"{split}-{mode}-{size}-{resize}-{interpolation}"
+    name = _name(split, mode, size, resize, interpolation)
     return _kept(Path(folder), name, len(examples), (len(mode), size, size), decoded)
 
 
@@ -35,7 +35,7 @@ def kept(
     folder: str | Path, split: str, mode: str, size: int, resize: int | str, interpolation: str = "bilinear"
 ) -> np.ndarray | None:
     """What `pixels` has kept of the data set as it is now, if it has; nothing is decoded."""
-    path = _place(Path(folder), f"{split}-{mode}-{size}-{resize}-{interpolation}")
+    path = _place(Path(folder), _name(split, mode, size, resize, interpolation))
     return np.load(path, mmap_mode="c", allow_pickle=False) if path.exists() else None
 
 
@@ -48,7 +48,13 @@ def masks(folder: str | Path, split: str, size: int, resize: int | str) -> np.nd
         trimap = pictures.fit_labels(examples.trimap(n), size, resize)
         return np.where(trimap == 0, datasets.UNKNOWN, trimap - 1).astype(np.uint8)
 
-    return _kept(Path(folder), f"{split}-masks-{size}-{resize}", len(examples), (size, size), decoded)
+    name = _name(split, "masks", size, resize)
+    return _kept(Path(folder), name, len(examples), (size, size), decoded)
+
+
+def _name(*about: str | int) -> str:
+    """What an array is called, by all that it depends on beside the data set."""
+    return "-".join(map(str, about))
 
 
 def _kept(
