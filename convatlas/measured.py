@@ -13,8 +13,8 @@ from numba import config, njit, prange, set_num_threads
 from torch import Tensor
 
 PARTS = 16  # of a batch, whose sums are added up at its end
-COLUMNS = 16, 128  # of the lines that a map is worked on in: at least, at most, if the units are not more
-ENOUGH = 16  # lines, from which on they need not be more for being shorter
+COLUMNS = 16, 128  # at least and at most, of the lines that a map is worked on in, if its units are not more
+ENOUGH = 16  # lines of a map: lines are no wider than leaves it so many
 LINES = 64  # that are added up in float32, before those sums are in float64
 AT_ONCE = 2**24  # values that a GPU works on at a time, for it makes arrays as large
 
@@ -70,7 +70,7 @@ def _by_torch(
         zeros[0] += (some == 0).sum((0, 2))
 
 
-@njit(cache=KEPT, error_model="numpy")
+@njit(cache=KEPT)
 def _measure_part(
     part: int,
     images: np.ndarray,
@@ -94,7 +94,7 @@ def _measure_part(
                 _measure(values, columns, *found, about[own], zeros[own])
 
 
-@njit(cache=KEPT, error_model="numpy")
+@njit(cache=KEPT)
 def _take(
     values: np.ndarray, most: np.ndarray, places: np.ndarray, means: np.ndarray, zeros: np.ndarray
 ) -> None:
@@ -105,7 +105,7 @@ def _take(
         zeros[unit] += value == 0
 
 
-@njit(cache=KEPT, error_model="numpy")
+@njit(cache=KEPT)
 def _columns(units: int, size: int) -> tuple[np.ndarray, ...]:
     """Make room for what is found of each column of the lines of a map: `size` values, of so many units.
 
@@ -164,8 +164,7 @@ def _measure(
             _compare(values[line * width : (line + 1) * width], mean, sums)
             line += 1
         _add(sums, total)
-    for unit in range(units):
-        about[unit] += total[unit]
+    _add(total, about)
     _add(none, zeros)
 
     for column in range(beside):
@@ -182,7 +181,7 @@ def _measure(
                 most[unit] = -np.inf
 
 
-@njit(cache=KEPT, error_model="numpy")
+@njit(cache=KEPT)
 def _look_at(
     row: np.ndarray, line: int, top: np.ndarray, line_of: np.ndarray, sums: np.ndarray, none: np.ndarray
 ) -> None:
@@ -195,7 +194,7 @@ def _look_at(
         none[j] += np.int32(value == 0)
 
 
-@njit(cache=KEPT, error_model="numpy")
+@njit(cache=KEPT)
 def _look_at_four(
     values: np.ndarray, line: int, top: np.ndarray, line_of: np.ndarray, sums: np.ndarray, none: np.ndarray
 ) -> None:
@@ -216,7 +215,7 @@ def _look_at_four(
         none[j] += (np.int32(a == 0) + np.int32(b == 0)) + (np.int32(c == 0) + np.int32(d == 0))
 
 
-@njit(cache=KEPT, error_model="numpy")
+@njit(cache=KEPT)
 def _compare(row: np.ndarray, mean: np.ndarray, sums: np.ndarray) -> None:
     """Add how far a line's values are from their means, squared."""
     for j in range(len(row)):
@@ -224,7 +223,7 @@ def _compare(row: np.ndarray, mean: np.ndarray, sums: np.ndarray) -> None:
         sums[j] += apart * apart
 
 
-@njit(cache=KEPT, error_model="numpy")
+@njit(cache=KEPT)
 def _compare_four(values: np.ndarray, line: int, mean: np.ndarray, sums: np.ndarray) -> None:
     """Add those of four lines."""
     width = len(mean)
@@ -236,7 +235,7 @@ def _compare_four(values: np.ndarray, line: int, mean: np.ndarray, sums: np.ndar
         sums[j] += (a * a + b * b) + (c * c + d * d)
 
 
-@njit(cache=KEPT, error_model="numpy")
+@njit(cache=KEPT)
 def _add(columns: np.ndarray, units: np.ndarray) -> None:
     """Add columns up by unit, and to what the units have; the columns are not themselves any more."""
     half = len(columns) // 2
@@ -248,7 +247,7 @@ def _add(columns: np.ndarray, units: np.ndarray) -> None:
         units[unit] += columns[unit]
 
 
-@njit(cache=KEPT, error_model="numpy")
+@njit(cache=KEPT)
 def _find(top: np.ndarray, place: np.ndarray, units: int) -> None:
     """Bring the greatest of each unit's columns to the first of them; of equals the first in the map."""
     half = len(top) // 2
