@@ -137,8 +137,12 @@ def dead(maximum: np.ndarray, layer_type: str) -> np.ndarray:
 
     None of a layer whose values never are, such as a log-softmax.
     """
-    never = any(name in layer_type.lower().replace("_", "") for name in NEVER_POSITIVE)
-    return np.zeros(maximum.shape, bool) if never else ~(maximum > 0)
+    return np.zeros(maximum.shape, bool) if never_positive(layer_type) else ~(maximum > 0)
+
+
+def never_positive(layer_type: str) -> bool:
+    """Whether no value of a layer of this type is ever positive."""
+    return any(name in layer_type.lower().replace("_", "") for name in NEVER_POSITIVE)
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 
 from convatlas.files import read_json
 from convatlas.pages import Atlas, Sheet
 from convatlas.pages.explorer import atlas_files
 from convatlas.pages.network import Page
-from convatlas.statistics import dead
+from convatlas.statistics import never_positive
 
 SCALES = {"per_tile": "unit", "per_layer": "layer", "shared": "network"}  # as the config and a page call them
 EARLY = 6  # convolutions among which an explorer finds what it opens on
@@ -99,7 +98,7 @@ def _layers(page: Page, given: list[dict[str, Any]], plates: dict[str, str]) -> 
     for n, layer in enumerate(given):
         more = {key: described[layer["name"]][key] for key in ("kernel", "module", "notes")}
         more["named"] = n >= last and layer["units"] == len(page.network["classes"])
-        more["negative"] = not dead(np.zeros(1), layer["type"]).any()  # whose units are never positive
+        more["negative"] = never_positive(layer["type"])
         more["plates"] = plates.get(layer["name"])
         every = {key: layer[key] for key in TOLD} | more
         usual = {"module": layer["name"], "sheets": 1}
