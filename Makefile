@@ -29,7 +29,7 @@ $(READY): requirements.lock pyproject.toml
 	# compiled now, lest each of a run's jobs do it where Python may not write what it compiles
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes --requirements requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps --editable .
-	$(BIN)/python -c 'import convatlas.measured' # which numba compiles, for this kind of processor
+	$(BIN)/python -c 'import convatlas.statistics.reduction' # which numba compiles, for this kind of processor
 	@touch $@
 
 report: $(READY) ## run config.yaml, or with CONFIG=mine.yaml that merged over it, and make reports/gallery/

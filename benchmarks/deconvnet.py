@@ -24,8 +24,8 @@ from torch.nn import functional as F
 from torchvision.models import resnet18
 from torchvision.models.resnet import BasicBlock
 
-from convatlas.architectures.lenet5 import lenet5
-from convatlas.deconvnet import Deconvnet, project, seed
+from convatlas.attribution.deconvnet import Deconvnet, project, seed
+from convatlas.models.architectures.lenet5 import lenet5
 
 Side = Callable[[], list[Tensor]]
 UNITS = {"pool1": 6, "pool2": 16}

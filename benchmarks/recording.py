@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
-from convatlas.activations import record, stream
+from convatlas.tracing.record import record, stream
 
 ROUNDS = 15
 SIDES = ("forward", "record", "stream")

@@ -21,9 +21,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from convatlas.architectures.sd_unet import INPUT, sd_unet
-from convatlas.preprocessing import Preprocessing
-from convatlas.training import Run, Split
+from convatlas.models.architectures.sd_unet import INPUT, sd_unet
+from convatlas.models.preprocessing import Preprocessing
+from convatlas.training.trainer import Run, Split
 
 IMAGES, BATCH = 96, 16
 ROUNDS = 3

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from convatlas.extractor import index
-from convatlas.networks import build
-from convatlas.strongest import Survey, batch_size, follow
+from convatlas.models.build import build
+from convatlas.statistics.dataset_pass import Survey, batch_size, follow
+from convatlas.tracing.layers import index
 
 Made = tuple[nn.Module, tuple[int, int, int]]
 A_ROUND = {"lenet5": 5120, "resnet18": 32}  # images

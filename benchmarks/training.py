@@ -10,7 +10,7 @@ import time
 import torch
 from torch.nn import functional as F
 
-from convatlas.networks import build
+from convatlas.models.build import build
 
 BATCH = 128
 STEPS = {"simple_cnn": 15, "lenet5": 150}

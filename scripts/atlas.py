@@ -5,7 +5,7 @@ from pathlib import Path
 
 from convatlas import cli
 from convatlas.files import whole
-from convatlas.layer_sprites import draw, write_compact
+from convatlas.gallery.explorer_sprites import draw, write_compact
 
 
 def main(given: argparse.Namespace) -> None:

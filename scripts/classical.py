@@ -7,17 +7,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from convatlas import activations, classical, cli, kernels, networks
-from convatlas.classical import COLUMNS, Grid
+from convatlas import cli
+from convatlas.analysis import classical, kernels
+from convatlas.analysis.classical import COLUMNS, Grid
 from convatlas.files import Npz, read_json, whole, write_json, write_npz
-from convatlas.pictures import brightness
+from convatlas.image_io import brightness
+from convatlas.models import build
+from convatlas.tracing import record
 
 Maps = dict[str, list[np.ndarray]]  # a layer's correlations with COLUMNS, (units, columns), an image each
 
 
 def main(given: argparse.Namespace) -> None:
     torch.set_num_threads(given.threads)
-    device = networks.choose_device(given.device)
+    device = build.choose_device(given.device)
     output = Path(given.output)
     description = read_json(output / "network.json")
     layers = {layer["name"]: layer for layer in read_json(output / "layers.json") if is_compared(layer)}
@@ -25,7 +28,7 @@ def main(given: argparse.Namespace) -> None:
     records = {name: Npz(output / f"activations/{name}.npz") for name in images}
     undo = description["preprocessing"]
     seen = {name: classical.features(brightness(records[name]["input"], undo)) for name in images}
-    untrained, _ = networks.build_like(description, seed=description["seed"] + 1)
+    untrained, _ = build.build_like(description, seed=description["seed"] + 1)
     untrained.to(device)
 
     learned: Maps = {layer: [] for layer in layers}
@@ -39,7 +42,7 @@ def main(given: argparse.Namespace) -> None:
             chance[layer].append(compared.with_maps(layer, maps))
 
         x = torch.from_numpy(records[name]["input"])[None].to(device)
-        activations.each(untrained, x, layers, see)
+        record.each(untrained, x, layers, see)
         cli.log.info("compared %d layers on %s", len(layers), name)
 
     with whole(output / "classical") as folder:

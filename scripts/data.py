@@ -3,7 +3,7 @@
 import argparse
 
 from convatlas import cli
-from convatlas.datasets import describe, prepare
+from convatlas.datasets.formats import describe, prepare
 
 
 def main(given: argparse.Namespace) -> None:

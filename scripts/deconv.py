@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from convatlas import UserError, cli, networks
-from convatlas.deconvnet import Step, descend, project
+from convatlas import UserError, cli
+from convatlas.attribution.deconvnet import Step, descend, project
 from convatlas.files import Npz, npz_writer, read_json, whole, write_json
+from convatlas.models import build
 from convatlas.names import choose_layers, nearest
 
 STEPS = 12  # of the way down that are kept each; of more, one for each size of maps
@@ -21,9 +22,9 @@ UNITS = 16  # of a step that are kept, those with the largest values
 
 def main(given: argparse.Namespace) -> None:
     torch.set_num_threads(given.threads)
-    device = networks.choose_device(given.device)
+    device = build.choose_device(given.device)
     output = Path(given.output)
-    network, _ = networks.load(output)
+    network, _ = build.load(output)
     network.to(device)
     layers = _layers(read_json(output / "layers.json"), given)
     told = _told(output, layers, given)
@@ -40,7 +41,7 @@ def _project(
     network: nn.Module, recorded: Npz, layers: list[str], settings: cli.Settings, path: Path
 ) -> None:
     """Write one image's projections, a layer at a time."""
-    image = torch.from_numpy(recorded["input"]).to(networks.device_of(network))
+    image = torch.from_numpy(recorded["input"]).to(build.device_of(network))
     with npz_writer(path) as write:
         for layer in layers:
             output = recorded[layer]
@@ -89,7 +90,7 @@ def _descend(network: nn.Module, output: Path, told: dict[str, Any] | None, rect
     steps: list[Step] = []
     if told:
         image = torch.from_numpy(Npz(output / f"activations/{told['image']}.npz")["input"])
-        x = image.to(networks.device_of(network))
+        x = image.to(build.device_of(network))
         steps = _fewer(descend(network, x, told["layer"], told["unit"], rectify=rectify))
         cli.log.info("unit %d of %s on %s, step by step", told["unit"], told["layer"], told["image"])
     with whole(output / "steps") as folder:

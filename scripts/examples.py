@@ -3,14 +3,15 @@
 import argparse
 from pathlib import Path
 
-from convatlas import cli, samples
+from convatlas import cli
+from convatlas.datasets import previews
 from convatlas.files import whole, write_json
 
 
 def main(given: argparse.Namespace) -> None:
     with whole(given.output) as folder:
         folder.mkdir()
-        found = samples.draw(Path(given.data), folder)
+        found = previews.draw(Path(given.data), folder)
         write_json(folder / "examples.json", found)
     cli.log.info("drew %d training and %d test images", len(found["train"]), len(found["test"]))
 

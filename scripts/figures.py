@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 
 from convatlas import cli
-from convatlas.figures import draw
+from convatlas.figures.build import draw
 from convatlas.files import whole, write_json
-from convatlas.plates import save, style
+from convatlas.plotting.labelled_figure import save, style
 
 
 def main(given: argparse.Namespace) -> None:

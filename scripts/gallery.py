@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from convatlas import cli
-from convatlas.gallery import build, durations
+from convatlas.gallery.build import build, durations
 
 
 def main(given: argparse.Namespace) -> None:

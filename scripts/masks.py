@@ -11,11 +11,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from convatlas import UserError, cli, datasets, masks, metrics, networks, pictures, sums
-from convatlas.datasets import MASK_CLASSES, cache
-from convatlas.datasets.pets import Pets
+from convatlas import UserError, cli, image_io
+from convatlas.analysis import accumulators, segmentation
+from convatlas.datasets import cache, formats
+from convatlas.datasets.formats import MASK_CLASSES
+from convatlas.datasets.oxford_pets import Pets
 from convatlas.files import read_json, whole, write_json, write_npz
-from convatlas.preprocessing import Preprocessing
+from convatlas.models import build
+from convatlas.models.preprocessing import Preprocessing
+from convatlas.training import metrics
 
 PET, BACKGROUND = MASK_CLASSES.index("pet"), MASK_CLASSES.index("background")
 BATCH = 16  # images predicted at a time
@@ -23,11 +27,11 @@ BATCH = 16  # images predicted at a time
 
 def main(given: argparse.Namespace) -> None:
     torch.set_num_threads(given.threads)
-    device = networks.choose_device(given.device)
+    device = build.choose_device(given.device)
     output = Path(given.output)
     description = read_json(output / "network.json")
-    layers = masks.convolutions(read_json(output / "layers.json"))
-    network, preprocessing = networks.load(output)
+    layers = segmentation.convolutions(read_json(output / "layers.json"))
+    network, preprocessing = build.load(output)
     network.to(device)
 
     splits = {name: Split.of(given.data, name, preprocessing) for name in ("train", "test")}
@@ -44,7 +48,7 @@ def main(given: argparse.Namespace) -> None:
         "size": list(preprocessing.shape[1:]),
         "images": {name: len(sample.indices) for name, sample in samples.items()},
         "pet_share": samples["test"].pet_share(),
-        "frequency": sums.FREQUENCY,
+        "frequency": accumulators.FREQUENCY,
         **measured(network, layers, samples["train"], samples["test"]),
         "examples": images,
         "attributes": {"segments": segments},
@@ -78,7 +82,7 @@ class Split:
     @classmethod
     def of(cls, folder: str, name: str, how: Preprocessing) -> "Split":
         """The split of this name of the data set in a folder. Raises UserError where it has no masks."""
-        examples = datasets.load(folder, name)
+        examples = formats.load(folder, name)
         if not isinstance(examples, Pets):
             raise UserError(
                 f"{folder} has no masks; the mask is looked for on Oxford-IIIT Pet's trimaps alone"
@@ -96,7 +100,7 @@ class Split:
         filled = np.zeros((height, width), np.uint8)
         filled[top:bottom, left:right] = 1
         fitted = (
-            pictures.fit_labels(Image.fromarray(filled), self.preprocessing.size, self.preprocessing.resize)
+            image_io.fit_labels(Image.fromarray(filled), self.preprocessing.size, self.preprocessing.resize)
             == 1
         )
         return fitted if fitted.any() else None
@@ -113,15 +117,15 @@ class Sample:
     indices: list[int]
     device: torch.device
 
-    def __iter__(self) -> Iterator[masks.Seen]:
+    def __iter__(self) -> Iterator[segmentation.Seen]:
         split, half = self.split, len(self.indices) // 2
         for n, other in zip(self.indices, self.indices[half:] + self.indices[:half], strict=True):
             pixels, head = split.pixels[n], split.head(n)
-            yield masks.Seen(
+            yield segmentation.Seen(
                 split.preprocessing(self._tensor(pixels)[None]),
                 self._tensor(split.classes[n] == PET),
                 self._tensor(split.classes[other] == PET),
-                self._tensor(masks.edges(pixels / 255)),
+                self._tensor(segmentation.edges(pixels / 255)),
                 None if head is None else self._tensor(head),
             )
 
@@ -136,18 +140,18 @@ class Sample:
 def measured(network: nn.Module, layers: list[dict[str, Any]], train: Sample, test: Sample) -> dict[str, Any]:
     """The three passes: the entries "final", "reached" and "layers" of masks.json."""
     names = [layer["name"] for layer in layers]
-    spans = masks.ranges(network, names, train)
+    spans = segmentation.ranges(network, names, train)
     cli.log.info("ranges of %d layers' units on %d training images", len(names), len(train.indices))
-    chosen = masks.search(network, names, train, spans)
+    chosen = segmentation.search(network, names, train, spans)
     cli.log.info("chose units and levels by every unit's agreement with the mask")
-    found = masks.evaluate(network, chosen, test)
+    found = segmentation.evaluate(network, chosen, test)
     rows = [
         {key: layer[key] for key in ("name", "ordinal", "role")}
         | {"shape": layer["output_shape"]}
         | found[layer["name"]]
         for layer in layers
     ]
-    reached = masks.milestones(rows)
+    reached = segmentation.milestones(rows)
     if rows:
         final, first = reached["final"], reached["reached"]["layer"]
         told = "tested on %d images: %s agrees by IoU %.3f, and %s is the first to reach nine tenths of it"
@@ -160,7 +164,7 @@ def measured(network: nn.Module, layers: list[dict[str, Any]], train: Sample, te
 
 def is_segmentation(network: nn.Module, preprocessing: Preprocessing, classes: list[str] | None) -> bool:
     """Whether a network tells a trimap's classes apart at every pixel of its input."""
-    made = networks.output(network, preprocessing)
+    made = build.output(network, preprocessing)
     shape = (1, len(MASK_CLASSES), *preprocessing.shape[1:])
     return made is not None and made.shape == shape and classes == MASK_CLASSES
 
@@ -207,7 +211,7 @@ def examples_of(
     ]
     return told, {
         "photograph": rgb(test.pixels[indices]),
-        "truth": np.where(truth == datasets.UNKNOWN, BACKGROUND, truth).astype(np.uint8),
+        "truth": np.where(truth == formats.UNKNOWN, BACKGROUND, truth).astype(np.uint8),
         # Again in their batches, for in others the last digits of a logit may differ.
         "prediction": np.stack([predicted(index - index % BATCH)[index % BATCH] for index in indices]),
     }
@@ -223,8 +227,8 @@ def ranked(scored: list[Scored]) -> dict[str, Scored]:
 @torch.no_grad()
 def predict(network: nn.Module, preprocessing: Preprocessing, pixels: np.ndarray) -> np.ndarray:
     """The class of every pixel of images (N, C, H, W) uint8: (N, H, W) uint8."""
-    x = preprocessing(torch.from_numpy(pixels).to(networks.device_of(network)))
-    logits: Tensor = networks.main_output(network(x))
+    x = preprocessing(torch.from_numpy(pixels).to(build.device_of(network)))
+    logits: Tensor = build.main_output(network(x))
     return logits.argmax(1).to(torch.uint8).cpu().numpy()
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from convatlas import cli, shards, statistics
+from convatlas import cli
 from convatlas.files import npz_writer, read_json, write_json
+from convatlas.statistics import shards
+from convatlas.statistics import units as units_module
 
 Layer = dict[str, Any]
 
@@ -38,7 +40,8 @@ def main(given: argparse.Namespace) -> None:
             "classes": described["classes"],
             "class_images": found.counts.classes.tolist(),
             "layers": [
-                summary(layer, place, found, types) for layer, place in statistics.spans(described["layers"])
+                summary(layer, place, found, types)
+                for layer, place in units_module.spans(described["layers"])
             ],
         },
     )
@@ -52,19 +55,19 @@ def arrays(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """What statistics.npz holds: `<layer>@<what>`, of all units of a layer."""
     total = found.sums.total()
-    for layer, units in statistics.spans(layers):
+    for layer, units in units_module.spans(layers):
         name, area = layer["name"], math.prod(layer["shape"][1:])
-        for what, array in statistics.described(total.of(units), found.counts.of(units), area).items():
+        for what, array in units_module.described(total.of(units), found.counts.of(units), area).items():
             yield f"{name}@{what}", array
-        yield f"{name}@dead", statistics.dead(found.counts.maximum[units], types.get(name, ""))
+        yield f"{name}@dead", units_module.dead(found.counts.maximum[units], types.get(name, ""))
         yield f"{name}@values", found.top.values[units, :k]
         yield f"{name}@images", found.top.images[units, :k]
-        yield f"{name}@positions", statistics.positions(found.top.places[units, :k], layer["shape"])
+        yield f"{name}@positions", units_module.positions(found.top.places[units, :k], layer["shape"])
 
 
 def summary(layer: Layer, units: slice, found: shards.Found, types: dict[str, str]) -> Layer:
     """A layer's entry in statistics.json."""
-    dead = statistics.dead(found.counts.maximum[units], types.get(layer["name"], ""))
+    dead = units_module.dead(found.counts.maximum[units], types.get(layer["name"], ""))
     return {"name": layer["name"], "units": layer["shape"][0], "dead": np.flatnonzero(dead).tolist()}
 
 

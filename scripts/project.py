@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from convatlas import UserError, cli, networks, patches
+from convatlas import UserError, cli
+from convatlas.attribution import patches
+from convatlas.attribution.patches import Window
+from convatlas.datasets.loader import Batches
 from convatlas.files import Npz, npz_writer, read_json
-from convatlas.loading import Batches
+from convatlas.models import build
 from convatlas.names import choose_layers, nearest
-from convatlas.patches import Window
 
 AGREES = 1e-3  # of a layer's largest: what an activation may differ by where it is computed again
 AT_ONCE = 512  # patches whose images are in memory
@@ -20,9 +22,9 @@ TOP = ("values", "images", "positions")
 
 def main(given: argparse.Namespace) -> None:
     torch.set_num_threads(given.threads)
-    device = networks.choose_device(given.device)
+    device = build.choose_device(given.device)
     folder = Path(given.output)
-    network, preprocessing = networks.load(folder)
+    network, preprocessing = build.load(folder)
     network.to(device)
     statistics, about = Npz(folder / "statistics.npz"), read_json(folder / "statistics.json")
     followed = [layer["name"] for layer in about["layers"]]
@@ -114,7 +116,7 @@ class Projector:
         different = np.unique(numbers).tolist()
         inputs = {}
         for number, batch in zip(different, self.images.read(different), strict=True):
-            pixels = networks.to_device(torch.from_numpy(batch.pixels), self.device)
+            pixels = build.to_device(torch.from_numpy(batch.pixels), self.device)
             inputs[number] = self.images.preprocessing(pixels)[0].cpu().numpy()
         return [inputs[number] for number in numbers.tolist()]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from convatlas import cli
 from convatlas.files import write_bytes
-from convatlas.publish import MEGABYTE, archive, single, wanted
+from convatlas.gallery.single_file import MEGABYTE, archive, single, wanted
 
 
 def main(given: argparse.Namespace) -> None:

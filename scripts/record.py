@@ -5,32 +5,35 @@ from pathlib import Path
 
 import torch
 
-from convatlas import activations, cli, datasets, expected, extractor, networks, taps
+from convatlas import cli
+from convatlas.datasets import formats
+from convatlas.datasets.sample_images import choose, probabilities
 from convatlas.files import whole, write_json, write_npz
-from convatlas.images import choose, probabilities
+from convatlas.models import build
 from convatlas.names import choose_layers
+from convatlas.pipeline import size_estimate
+from convatlas.tracing import kernel_taps, record
+from convatlas.tracing import layers as layers_module
 
 LEVELS = 64  # by default; what is recorded is the same for any
 
 
 def main(given: argparse.Namespace) -> None:
     torch.set_num_threads(given.threads)
-    device = networks.choose_device(given.device)
+    device = build.choose_device(given.device)
     output, settings = Path(given.output), given.settings
-    network, preprocessing = networks.load(output)
+    network, preprocessing = build.load(output)
     network.to(device)
-    composite = extractor.blocks(network)
+    composite = layers_module.blocks(network)
     blocks = [name for name in settings["layers"] if name in composite]
-    layers = extractor.index(network, preprocessing.shape, settings["downsample_name"], blocks)
+    layers = layers_module.index(network, preprocessing.shape, settings["downsample_name"], blocks)
     choose_layers(layers, settings["layers"], f"networks.{given.name}.views.layers", also=composite)
     write_json(output / "layers.json", layers)
-    for line in taps.lines(layers):
+    for line in kernel_taps.lines(layers):
         cli.log.warning("%s", line)
-    write_npz(
-        output / "filters.npz", {name: w.cpu().numpy() for name, w in activations.filters(network).items()}
-    )
+    write_npz(output / "filters.npz", {name: w.cpu().numpy() for name, w in record.filters(network).items()})
 
-    test = datasets.load(given.data, "test") if given.data else None
+    test = formats.load(given.data, "test") if given.data else None
     key = f"networks.{given.name}.images"
     kept = settings["record"]
     described = []
@@ -38,17 +41,17 @@ def main(given: argparse.Namespace) -> None:
         folder.mkdir()
         for image in choose(settings["images"], network, preprocessing, test, device, key):
             path = folder / f"{image.name}.npz"
-            made = activations.stream(network, image.x, path, blocks, kept["dtype"], kept["compress"])
+            made = record.stream(network, image.x, path, blocks, kept["dtype"], kept["compress"])
             described.append(image.described(probabilities(made)))
             cli.log.info("recorded %s: %.1f MB", image.name, path.stat().st_size / 1e6)
     write_json(output / "images.json", described)
     key = f"networks.{given.name}.views.atlas.layers"
     explored = choose_layers(layers, settings.get("explored", "all"), key)
-    size = expected.megabytes(expected.sheets(layers, explored, len(described), LEVELS))
+    size = size_estimate.megabytes(size_estimate.sheets(layers, explored, len(described), LEVELS))
     cli.log.info(
         "the %d layers explored on %s will take about %s of the gallery, in %d levels; "
         "views.atlas.layers and views.atlas.levels bound it",
-        *(len(explored), expected.counted(len(described)), size, LEVELS),
+        *(len(explored), size_estimate.counted(len(described)), size, LEVELS),
     )
 
 

@@ -6,23 +6,26 @@ from pathlib import Path
 
 import torch
 
-from convatlas import UserError, cli, datasets, networks, shards
+from convatlas import UserError, cli
+from convatlas.datasets import formats
+from convatlas.datasets.loader import Batches
 from convatlas.files import read_json
-from convatlas.loading import Batches
+from convatlas.models import build
 from convatlas.names import choose_layers
-from convatlas.strongest import Survey, batch_size, follow
+from convatlas.statistics import shards
+from convatlas.statistics.dataset_pass import Survey, batch_size, follow
 
 EVERY = 30  # seconds between two lines of progress
 
 
 def main(given: argparse.Namespace) -> None:
     torch.set_num_threads(given.threads)
-    device = networks.choose_device(given.device)
+    device = build.choose_device(given.device)
     folder, settings = Path(given.output), given.settings
     if not 0 <= given.shard < given.shards:
         raise UserError(f"--shard {given.shard}: there are {given.shards} shards, counted from 0")
     about = shards.about(folder, given.data, settings)
-    network, preprocessing = networks.load(folder)
+    network, preprocessing = build.load(folder)
     network.to(device)
 
     key = f"networks.{given.name}.views.strongest.layers"
@@ -40,7 +43,7 @@ def main(given: argparse.Namespace) -> None:
     started = shown = time.monotonic()
     with survey:
         for batch in images.read(own):
-            x = preprocessing(networks.to_device(torch.from_numpy(batch.pixels), device))
+            x = preprocessing(build.to_device(torch.from_numpy(batch.pixels), device))
             survey.take(batch.index, x, batch.numbers, labels)
             if time.monotonic() > shown + EVERY:
                 shown = time.monotonic()
@@ -72,13 +75,13 @@ def main(given: argparse.Namespace) -> None:
 
 
 def told_apart(
-    data: str, network: torch.nn.Module, preprocessing: networks.Preprocessing, folder: Path
+    data: str, network: torch.nn.Module, preprocessing: build.Preprocessing, folder: Path
 ) -> tuple[bool, list[str]]:
     """Whether the images have labels, and the classes by which they are told apart: else the network's."""
-    classes = datasets.describe(data)["classes"]
+    classes = formats.describe(data)["classes"]
     if classes:
         return True, classes
-    count = networks.class_count(network, preprocessing) or 0
+    count = build.class_count(network, preprocessing) or 0
     named = read_json(folder / "network.json")["classes"] or []
     return False, named if len(named) == count else [str(n) for n in range(count)]
 

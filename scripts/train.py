@@ -17,13 +17,15 @@ from safetensors.torch import save
 from torch import nn
 
 import convatlas
-from convatlas import UserError, classes, cli, datasets, metrics, networks, training, weights
-from convatlas.checkpoint import Checkpoint
-from convatlas.datasets import cache
-from convatlas.factories import told
+from convatlas import UserError, cli
+from convatlas.datasets import cache, formats
 from convatlas.files import read_json, sha256, write_bytes, write_json
-from convatlas.preprocessing import Preprocessing
-from convatlas.sources import ZOO
+from convatlas.models import build, class_names, weights
+from convatlas.models.factory import told
+from convatlas.models.preprocessing import Preprocessing
+from convatlas.pipeline.architecture_names import ZOO
+from convatlas.training import metrics, trainer
+from convatlas.training.checkpoint import Checkpoint
 
 TESTED = 16  # images at a time of a network that tells pixels apart
 RESIDENT = 4e9  # bytes of a split that a GPU keeps
@@ -48,12 +50,12 @@ class Made:
 def main(given: argparse.Namespace) -> None:
     torch.set_num_threads(given.threads)
     started = datetime.now(UTC)
-    device, output = networks.choose_device(given.device), Path(given.output)
-    data = datasets.describe(given.data) if given.data else None
+    device, output = build.choose_device(given.device), Path(given.output)
+    data = formats.describe(given.data) if given.data else None
     made = make(given, data, f"networks.{given.name}")
     made.network.to(device)
 
-    trained, found, seconds = data is not None and not given.settings.get("weights"), training.Fit(), None
+    trained, found, seconds = data is not None and not given.settings.get("weights"), trainer.Fit(), None
     if trained:
         kept_in = Checkpoint(output / "checkpoint", about_training(given, made, data, device))
         settings = given.settings["training"]
@@ -61,7 +63,7 @@ def main(given: argparse.Namespace) -> None:
             check_size(made, settings["coarse"]["size"], f"networks.{given.name}.training.coarse.size")
         train, validation = parts(given, made, device)
         clock = time.perf_counter()
-        found = training.fit(
+        found = trainer.fit(
             made.network, made.preprocessing, train, validation, settings, given.seed, kept_in
         )
         seconds = time.perf_counter() - clock
@@ -129,18 +131,18 @@ def make(given: argparse.Namespace, data: dict[str, Any] | None, key: str) -> Ma
     """Build the network, with its trained weights if it has them. Raises UserError, which names the key."""
     settings = given.settings
     wanted, of_zoo = settings.get("weights"), settings["architecture"].startswith(ZOO)
-    named = classes.named(settings.get("classes"), f"{key}.classes")
+    named = class_names.named(settings.get("classes"), f"{key}.classes")
     source, state = zoo_weights(given, key) if isinstance(wanted, str) else ({}, None)
 
     known = named or (data["classes"] if data and not (wanted and of_zoo) else None)
-    factory = networks.factory_of(settings, key)
+    factory = build.factory_of(settings, key)
     arguments = factory.arguments(settings.get("arguments") or {}, known)
-    network, preprocessing = networks.build(settings | {"arguments": arguments}, None, given.seed, key, state)
-    of_pixels = networks.pixel_class_count(network, preprocessing) is not None
-    if of_pixels and data and datasets.has_masks(data):
-        known = named or datasets.MASK_CLASSES
+    network, preprocessing = build.build(settings | {"arguments": arguments}, None, given.seed, key, state)
+    of_pixels = build.pixel_class_count(network, preprocessing) is not None
+    if of_pixels and data and formats.has_masks(data):
+        known = named or formats.MASK_CLASSES
         arguments = factory.arguments(settings.get("arguments") or {}, known)
-        network, preprocessing = networks.build(
+        network, preprocessing = build.build(
             settings | {"arguments": arguments}, None, given.seed, key, state
         )
     if isinstance(wanted, dict):
@@ -149,16 +151,16 @@ def make(given: argparse.Namespace, data: dict[str, Any] | None, key: str) -> Ma
     elif not wanted:
         source = {"origin": "trained here" if data else f"random, seed {given.seed}"}
 
-    count = networks.pixel_class_count if of_pixels else networks.class_count
+    count = build.pixel_class_count if of_pixels else build.class_count
     outputs, told = count(network, preprocessing), data and data["classes"]
     if of_pixels and data:
-        told = datasets.MASK_CLASSES if datasets.has_masks(data) else []
+        told = formats.MASK_CLASSES if formats.has_masks(data) else []
     if data and not wanted:
         check_trainable(outputs, told, of_pixels, named, key)
     names = named or source.pop("categories", None)
     if not names and told and (not wanted or len(told) == outputs):
         names = told
-    names = classes.checked(names, outputs, f"{key}.classes")
+    names = class_names.checked(names, outputs, f"{key}.classes")
     origin = dict.fromkeys(("origin", "name", "url", "source_sha256", "metrics")) | source
     return Made(network, preprocessing, arguments, names, origin, of_pixels, factory.source)
 
@@ -207,7 +209,7 @@ def check_trainable(
 def check_size(made: Made, size: int, key: str) -> None:
     """Raise UserError where a network does not take images of a size."""
     try:
-        networks.output(made.network, replace(made.preprocessing, size=size))
+        build.output(made.network, replace(made.preprocessing, size=size))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise UserError(
             f"{key}: the network does not take images of {size} × {size} pixels: {told(error)}; give "
@@ -217,8 +219,8 @@ def check_size(made: Made, size: int, key: str) -> None:
 
 def test(made: Made, data: dict[str, Any] | None, folder: str, device: torch.device) -> dict[str, Any]:
     """Metrics on the test images; {} without a data set, or where its classes are not the network's."""
-    told = data and (datasets.MASK_CLASSES if made.of_pixels else data["classes"])
-    if not told or not sum(data["counts"]["test"]) or (made.of_pixels and not datasets.has_masks(data)):
+    told = data and (formats.MASK_CLASSES if made.of_pixels else data["classes"])
+    if not told or not sum(data["counts"]["test"]) or (made.of_pixels and not formats.has_masks(data)):
         return {}
     own_names = made.weights["name"] is None  # torchvision's classes are those of its names
     if len(made.classes) != len(told) or not (own_names or made.classes == told):
@@ -226,23 +228,21 @@ def test(made: Made, data: dict[str, Any] | None, folder: str, device: torch.dev
         return {}
     images = split(folder, "test", made, device)
     if made.of_pixels:
-        _, confusion = training.evaluate(made.network, made.preprocessing, images, batch_size=TESTED)
+        _, confusion = trainer.evaluate(made.network, made.preprocessing, images, batch_size=TESTED)
         found = metrics.of_pixels(confusion, made.classes, len(images))
         cli.log.info("test mean IoU %.4f", found["mean_iou"])
     else:
-        _, confusion = training.evaluate(made.network, made.preprocessing, images)
+        _, confusion = trainer.evaluate(made.network, made.preprocessing, images)
         found = metrics.of_images(confusion, made.classes)
         cli.log.info("test accuracy %.2f %%", 100 * found["accuracy"])
     return found
 
 
-def parts(
-    given: argparse.Namespace, made: Made, device: torch.device
-) -> tuple[training.Split, training.Split]:
+def parts(given: argparse.Namespace, made: Made, device: torch.device) -> tuple[trainer.Split, trainer.Split]:
     """The images to train on and those to validate on; the first so large that their crops are sharp."""
     settings = given.settings["training"]
     train, validation = (
-        training.hold_out(
+        trainer.hold_out(
             split(given.data, "train", made, device, 1 / share), settings["validation"], given.seed
         )
         for share in (settings["crop"], 1)
@@ -250,7 +250,7 @@ def parts(
     return train[0], validation[1]
 
 
-def split(folder: str, name: str, made: Made, device: torch.device, enlarged: float = 1.0) -> training.Split:
+def split(folder: str, name: str, made: Made, device: torch.device, enlarged: float = 1.0) -> trainer.Split:
     """A split at the network's size, or `enlarged`, as far as it is made of image files.
 
     On the device if it is small.
@@ -258,11 +258,11 @@ def split(folder: str, name: str, made: Made, device: torch.device, enlarged: fl
     how = made.preprocessing
     size, resize = (n if isinstance(n, str) else round(enlarged * n) for n in (how.size, how.resize))
     images = torch.from_numpy(cache.pixels(folder, name, how.mode, size, resize, how.interpolation))
-    labels = datasets.load(folder, name).labels
+    labels = formats.load(folder, name).labels
     if made.of_pixels:
         labels = cache.masks(folder, name, size, resize)
     where = device if images.nbytes < RESIDENT else torch.device("cpu")
-    return training.Split(images.to(where), torch.from_numpy(labels).to(where))
+    return trainer.Split(images.to(where), torch.from_numpy(labels).to(where))
 
 
 def versions() -> dict[str, str]:
@@ -280,7 +280,7 @@ def versions() -> dict[str, str]:
 
 def _csv(rows: list[dict[str, float]]) -> bytes:
     text = io.StringIO()
-    columns = list(rows[0]) if rows else training.COLUMNS
+    columns = list(rows[0]) if rows else trainer.COLUMNS
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)

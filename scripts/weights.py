@@ -5,16 +5,17 @@ import contextlib
 import os
 from pathlib import Path
 
-from convatlas import cli, zoo
+from convatlas import cli
 from convatlas.datasets.download import fetch
 from convatlas.files import sha256, write_json
+from convatlas.models import torchvision_models
 
 
 def main(given: argparse.Namespace) -> None:
     key, settings, output = f"networks.{given.name}", given.settings, Path(given.output)
-    told = zoo.described(settings["architecture"], settings["weights"], key)
+    told = torchvision_models.described(settings["architecture"], settings["weights"], key)
     base, _, name = told["url"].rpartition("/")
-    expected = zoo.expected_hash(told["url"])
+    expected = torchvision_models.expected_hash(told["url"])
     if not (expected and output.is_file() and sha256(output).startswith(expected)):
         instead = f"fetch {name} by hand and put it at {output}"
         mirrors = [*settings["mirrors"], base]

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from convatlas import UserError, cli
+from tests.support.workspace import ROOT
 
-SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+SCRIPTS = ROOT / "scripts"
 NAMES = sorted(path.stem for path in SCRIPTS.glob("*.py"))
 
 

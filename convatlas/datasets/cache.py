@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from convatlas import datasets, pictures
-from convatlas.datasets.examples import EVERY
-from convatlas.datasets.pets import Pets
+from convatlas import image_io
+from convatlas.datasets import formats
+from convatlas.datasets.base import EVERY
+from convatlas.datasets.oxford_pets import Pets
 from convatlas.files import whole
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ def pixels(
     folder: str | Path, split: str, mode: str, size: int, resize: int | str, interpolation: str = "bilinear"
 ) -> np.ndarray:
     """Give a split's images, (N, C, size, size) uint8, as Examples.pixels does."""
-    examples = datasets.load(folder, split)
+    examples = formats.load(folder, split)
     if examples.paths[:1] == [None]:  # not of image files: there is nothing to decode
         return examples.pixels(mode, size, resize, interpolation=interpolation)
 
@@ -41,12 +42,12 @@ def kept(
 
 def masks(folder: str | Path, split: str, size: int, resize: int | str) -> np.ndarray:
     """Give the masks of a split's images, (N, size, size) uint8: numbers of datasets.MASK_CLASSES."""
-    examples = datasets.load(folder, split)
+    examples = formats.load(folder, split)
     assert isinstance(examples, Pets)
 
     def decoded(n: int) -> np.ndarray:
-        trimap = pictures.fit_labels(examples.trimap(n), size, resize)
-        return np.where(trimap == 0, datasets.UNKNOWN, trimap - 1).astype(np.uint8)
+        trimap = image_io.fit_labels(examples.trimap(n), size, resize)
+        return np.where(trimap == 0, formats.UNKNOWN, trimap - 1).astype(np.uint8)
 
     name = _name(split, "masks", size, resize)
     return _kept(Path(folder), name, len(examples), (size, size), decoded)
@@ -65,7 +66,7 @@ def _kept(
     It lies beside the data set, data/<dataset>/cache/<its hash>/; what was made of an earlier state of
     the data set is removed.
     """
-    version = datasets.describe(folder)["sha256"][:16]
+    version = formats.describe(folder)["sha256"][:16]
     for old in (folder / "cache").glob("*"):
         if old.name != version:
             shutil.rmtree(old, ignore_errors=True)
@@ -84,4 +85,4 @@ def _kept(
 
 def _place(folder: Path, name: str) -> Path:
     """Where an array of the data set as it is now lies, if it is kept."""
-    return folder / "cache" / datasets.describe(folder)["sha256"][:16] / f"{name}.npy"
+    return folder / "cache" / formats.describe(folder)["sha256"][:16] / f"{name}.npy"

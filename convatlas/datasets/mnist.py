@@ -17,7 +17,7 @@ from PIL import Image
 
 from convatlas import UserError
 from convatlas.datasets import download
-from convatlas.datasets.examples import Examples
+from convatlas.datasets.base import Examples
 from convatlas.files import whole, write_bytes, write_json
 
 log = logging.getLogger(__name__)

@@ -9,11 +9,11 @@ def explored(wildcards):
 
 
 onstart:
-    from convatlas import expected  # which needs numpy
+    from convatlas.pipeline import size_estimate  # which needs numpy
 
     own = {name: image_files(name) for name in config["networks"]}
     print("The size of the gallery:", file=sys.stderr)
-    print(*expected.before(config["networks"], own, Path("results")), "", sep="\n", file=sys.stderr)
+    print(*size_estimate.before(config["networks"], own, Path("results")), "", sep="\n", file=sys.stderr)
 
 
 rule atlas:

@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 try:
-    from convatlas import UserError, sources
-    from convatlas.config import resolve
+    from convatlas import UserError
+    from convatlas.pipeline import architecture_names, dependencies
+    from convatlas.pipeline.config import resolve
 except ModuleNotFoundError as error:
     raise WorkflowError(f"{error}; run `make setup`, then `. .venv/bin/activate`")
 
@@ -39,7 +40,7 @@ def image_files(network):
     given = config["networks"][network]["images"].get("files", [])
     if not given:
         return []
-    from convatlas.pictures import files_in  # Pillow and numpy, where they are needed
+    from convatlas.image_io import files_in  # Pillow and numpy, where they are needed
 
     return [str(path) for path in files_in(given)]
 
@@ -67,90 +68,20 @@ wildcard_constraints:
     dataset="|".join(config["datasets"]),
 
 
-# The library files that each stage's script imports, directly or not; a test compares
-# them with what it really imports. An edit reruns exactly the stages that list the file.
-LIBRARY = {
-    "data": (
-        "__init__ cli datasets/__init__ datasets/download datasets/examples datasets/folders "
-        "datasets/mnist datasets/pets datasets/photographs files pictures"
-    ).split(),
-    "examples": (
-        "__init__ cli datasets/__init__ datasets/download datasets/examples datasets/folders "
-        "datasets/mnist datasets/pets datasets/photographs files pictures samples"
-    ).split(),
-    "train": (
-        "__init__ architectures/__init__ augmentation checkpoint classes cli datasets/__init__ "
-        "datasets/cache datasets/download datasets/examples datasets/folders datasets/mnist datasets/pets "
-        "datasets/photographs factories files metrics names networks pictures preprocessing sources "
-        "training weights"
-    ).split(),
-    "record": (
-        "__init__ activations architectures/__init__ calls cli datasets/__init__ datasets/download "
-        "datasets/examples datasets/folders datasets/mnist datasets/pets datasets/photographs expected "
-        "extractor factories files flow images names networks pictures preprocessing receptive sources "
-        "sprites taps"
-    ).split(),
-    "deconv": (
-        "__init__ activations adjoint architectures/__init__ calls cli deconvnet factories files names "
-        "networks pictures preprocessing sources"
-    ).split(),
-    "classical": (
-        "__init__ activations architectures/__init__ calls classical cli factories features files kernels "
-        "names networks pictures preprocessing sobel sources"
-    ).split(),
-    "masks": (
-        "__init__ architectures/__init__ calls cli datasets/__init__ datasets/cache datasets/download "
-        "datasets/examples datasets/folders datasets/mnist datasets/pets datasets/photographs factories "
-        "files masks metrics names networks pictures preprocessing sources sums"
-    ).split(),
-    "figures": (
-        "__init__ charts cli desk digit_plates features figures files image_plates layer_plates mask_plates "
-        "montage mosaics names palette pictures plates scales steps_plates strongest_plates"
-    ).split(),
-    "strongest": (
-        "__init__ architectures/__init__ calls cli datasets/__init__ datasets/cache datasets/download "
-        "datasets/examples datasets/folders datasets/mnist datasets/pets datasets/photographs factories "
-        "files loading measured names networks pictures preprocessing shards sources statistics strongest"
-    ).split(),
-    "merge": (
-        "__init__ cli datasets/__init__ datasets/download datasets/examples datasets/folders "
-        "datasets/mnist datasets/pets datasets/photographs files pictures shards statistics"
-    ).split(),
-    "project": (
-        "__init__ activations adjoint architectures/__init__ calls cli datasets/__init__ datasets/cache "
-        "datasets/download datasets/examples datasets/folders datasets/mnist datasets/pets "
-        "datasets/photographs deconvnet factories files loading names networks patches pictures "
-        "preprocessing sources"
-    ).split(),
-    "atlas": (
-        "__init__ cli drawing files layer_sprites mosaics names palette pictures scales sprites "
-        "strongest_sprites"
-    ).split(),
-    "publish": "__init__ cli files markup names publish".split(),
-    "gallery": (
-        "__init__ blocks cli datasets/__init__ datasets/download datasets/examples datasets/folders "
-        "datasets/mnist datasets/pets datasets/photographs drawing files gallery layered names "
-        "pages/__init__ pages/browser pages/classical pages/datasets pages/digits pages/explorer pages/findings "
-        "pages/layers pages/network pages/notes pages/primer pages/share pages/units pages/window pictures "
-        "scales sobel statistics"
-    ).split(),
-}
-
-
 def code(stage):
     """Input function: the code of a stage, with that of the network it runs, the user's own too."""
+    script = f"scripts/{stage}.py"
 
     def files(wildcards):
-        library, own = list(LIBRARY[stage]), []
-        if "architectures/__init__" in library:
+        paths = list(dependencies.stage_files(script))
+        if "convatlas/models/factory.py" in paths:
             architecture = config["networks"][wildcards.network]["architecture"]
-            library += ["zoo"] if architecture.startswith(sources.ZOO) else []
-            own = sources.files(architecture)
+            is_torchvision = architecture.startswith(architecture_names.ZOO)
+            paths += ["convatlas/models/torchvision_models.py"] if is_torchvision else []
+            paths += architecture_names.files(architecture)
         if stage == "data" and config["datasets"][wildcards.dataset]["format"] == "oxford-iiit-pet":
-            library += [
-                f"datasets/drawn/{path.stem}" for path in Path("convatlas/datasets/drawn").glob("*.py")
-            ]
-        return [f"scripts/{stage}.py", *(f"convatlas/{name}.py" for name in library), *own]
+            paths += map(str, Path("convatlas/datasets/synthetic_pets").glob("*.py"))
+        return paths
 
     return files
 

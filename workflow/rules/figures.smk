@@ -4,7 +4,7 @@
 def described(wildcards):
     """A plate's kind, in words, and what it is called in Snakemake's report, by its entry in plates.json."""
     from convatlas.files import read_json
-    from convatlas.pages import KINDS
+    from convatlas.gallery.pages.site import KINDS
 
     plates = read_json(f"results/{wildcards.network}/figures/plates.json")
     number = next(n for n, plate in enumerate(plates) if plate["file"] == f"{wildcards.plate}.png")

@@ -30,7 +30,7 @@ PAGES += ["masks"] * any(map(has_masks, config["networks"]))
 rule gallery:
     input:
         code=code("gallery"),
-        site=sorted(str(path) for path in Path("workflow/site").rglob("*.*")),
+        site=sorted(str(p) for d in ("templates", "static") for p in Path("convatlas/gallery", d).iterdir()),
         data=data_of(*config["datasets"]),
         results=of_networks(*RESULTS),
         examples=expand("results/_datasets/{dataset}", dataset=config["datasets"]),

@@ -5,7 +5,7 @@ def zoo_weights(network):
     """The file of a network's weights, if they are torchvision's."""
     architecture, weights = (config["networks"][network].get(key) for key in ("architecture", "weights"))
     if isinstance(weights, str):
-        return f"data/weights/{architecture.removeprefix(sources.ZOO)}-{weights}.pth"
+        return f"data/weights/{architecture.removeprefix(architecture_names.ZOO)}-{weights}.pth"
 
 
 def weights_of(wildcards):
@@ -31,11 +31,15 @@ def weights_option(wildcards):
 
 def fetched(wildcards):
     """Params function: what is downloaded, with the mirrors of every network that uses it, as JSON."""
-    users = [n for n in config["networks"].values() if n["architecture"] == sources.ZOO + wildcards.model]
+    users = [
+        n
+        for n in config["networks"].values()
+        if n["architecture"] == architecture_names.ZOO + wildcards.model
+    ]
     mirrors = [mirror for network in users for mirror in network["mirrors"]]
     return json.dumps(
         {
-            "architecture": sources.ZOO + wildcards.model,
+            "architecture": architecture_names.ZOO + wildcards.model,
             "weights": wildcards.entry,
             "mirrors": list(dict.fromkeys(mirrors)),
         }

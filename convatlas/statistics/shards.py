@@ -1,0 +1,194 @@
+"""A pass over a data set in parts: which batches are whose, the file of a part, and the merge. No torch here.
+
+The set is divided into batches of one fixed size, and a shard is a whole number of them. A shard's file
+holds sums as `statistics.Pairwise` keeps them, so that the merged ones are the same, bit for bit, however
+many shards there are.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import convatlas
+from convatlas import UserError
+from convatlas.datasets import formats
+from convatlas.files import Npz, read_json, sha256, write_npz
+from convatlas.statistics.units import Counts, Pairwise, Sums, Top
+
+FORMAT = 4
+OF = {  # what a shard must share with the run, and what one is of that does not
+    "format": "another version of convatlas",
+    "versions": "other versions",
+    "weights": "another network's weights",
+    "network": "another network",
+    "dataset": "another data set",
+    "split": "another split",
+    "settings": "other settings",
+}
+ALIKE = ("layers", "batch", "images", "by", "classes", "device")  # what shards must share with each other
+
+
+def batches_of(shard: int, shards: int, batches: int) -> range:
+    """The batches of a shard: as many as of any other, or one more or less, perhaps none."""
+    return range(batches * shard // shards, batches * (shard + 1) // shards)
+
+
+def about(folder: str | Path, data: str | Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """What decides a shard's numbers, by which one of another run is told.
+
+    `folder` is results/<network>, `data` the data set's folder, and `settings` has `split` and what else
+    is asked for.
+    """
+    network = read_json(Path(folder) / "network.json")
+    built = {key: network[key] for key in ("architecture", "arguments", "preprocessing")}
+    return {
+        "format": FORMAT,
+        "versions": {name: version(name) for name in ("torch", "numpy", "numba")}
+        | {"convatlas": convatlas.__version__},
+        "weights": sha256(Path(folder) / "weights.safetensors"),
+        "network": hashlib.sha256(json.dumps(built, sort_keys=True).encode()).hexdigest(),
+        "dataset": formats.describe(data)["sha256"],
+        "split": settings["split"],
+        "settings": {key: settings[key] for key in sorted(settings) if key != "split"},
+    }
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a pass found: of a shard, or of the whole set."""
+
+    sums: Pairwise
+    counts: Counts
+    top: Top
+
+
+def write(path: str | Path, described: dict[str, Any], found: Found) -> None:
+    """Write a shard's file; `described` is `about` with what is told of the shard itself."""
+    units, nodes = len(found.counts.zeros), found.sums.nodes
+    by_class = [
+        (n, label, row) for n, (_, _, sums) in enumerate(nodes) for label, row in sums.classes.items()
+    ]
+
+    def rows(arrays: list[np.ndarray]) -> np.ndarray:
+        return np.array(arrays, np.float64).reshape(-1, units)
+
+    write_npz(
+        path,
+        {
+            "about": np.frombuffer(json.dumps(described).encode(), np.uint8),
+            "nodes": np.array([node[:2] for node in nodes], np.int64).reshape(-1, 2),
+            "means": rows([sums.means for _, _, sums in nodes]),
+            "squares": rows([sums.squares for _, _, sums in nodes]),
+            "class_nodes": np.array([row[:2] for row in by_class], np.int64).reshape(-1, 2),
+            "classes": rows([row for _, _, row in by_class]),
+            "images": np.array(found.counts.images, np.int64),
+            "class_images": found.counts.classes,
+            "zeros": found.counts.zeros,
+            "maximum": found.counts.maximum,
+            "top_values": found.top.values,
+            "top_images": found.top.images,
+            "top_places": found.top.places,
+        },
+    )
+
+
+def read_about(path: str | Path) -> dict[str, Any]:
+    """What a shard's file says of itself. Raises UserError where it is missing or damaged."""
+    return _about(Npz(path))
+
+
+def read(path: str | Path) -> tuple[dict[str, Any], Found]:
+    """Read a shard's file. Raises UserError, which names it, where it is missing or damaged."""
+    file = Npz(path)
+    described = _about(file)
+    try:
+        classes: list[dict[int, np.ndarray]] = [{} for _ in file["nodes"]]
+        for (node, label), row in zip(file["class_nodes"].tolist(), file["classes"], strict=True):
+            classes[node][label] = row
+        nodes = [
+            (level, index, Sums(*sums))
+            for (level, index), *sums in zip(
+                file["nodes"].tolist(), file["means"], file["squares"], classes, strict=True
+            )
+        ]
+        counts = Counts(int(file["images"]), file["class_images"], file["zeros"], file["maximum"])
+        return described, Found(
+            Pairwise(nodes), counts, Top(file["top_values"], file["top_images"], file["top_places"])
+        )
+    except (IndexError, KeyError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete it and run again") from error
+
+
+def _about(file: Npz) -> dict[str, Any]:
+    try:
+        return json.loads(bytes(file["about"]))
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{file.path} is no shard of a pass ({error}); delete it and run again") from error
+
+
+def merge(paths: Iterable[str | Path], expected: dict[str, Any]) -> tuple[dict[str, Any], Found]:
+    """Merge shards, given in their order, one at a time; gives what the first says of itself, and all found.
+
+    `skipped` there is what was skipped in all of them. Raises UserError, which names the file, for a shard
+    of another run than `expected` (as `about` has it), of other batches than its place says, or damaged.
+    """
+    paths = list(paths)
+    first: dict[str, Any] = {}
+    skipped: list[dict[str, Any]] = []
+    whole: Found | None = None
+    for number, path in enumerate(paths):
+        described, found = read(path)
+        _check(path, described, expected, first or described, number, len(paths))
+        first = first or described
+        skipped += described["skipped"]
+        if whole is None:
+            whole = found
+            continue
+        for node in found.sums.nodes:
+            whole.sums.push(*node)
+        whole = Found(whole.sums, whole.counts + found.counts, whole.top.joined(found.top))
+    if whole is None:
+        raise UserError("no shard is given to merge")
+    if not whole.counts.images:
+        raise UserError(f"none of the {first['images']} images of the split {first['split']} can be read")
+    return first | {"skipped": skipped}, whole
+
+
+def _check(
+    path: str | Path,
+    described: dict[str, Any],
+    expected: dict[str, Any],
+    first: dict[str, Any],
+    number: int,
+    shards: int,
+) -> None:
+    again = "delete it and run again"
+    for key, words in OF.items():
+        if described.get(key) != expected[key]:
+            raise UserError(
+                f"{path} was made of {words} ({key}: {_short(described.get(key), expected[key])}); {again}"
+            )
+    batches = batches_of(number, shards, -(-first["images"] // first["batch"]))
+    if described["batches"] != [batches.start, batches.stop]:
+        raise UserError(
+            f"{path} holds the batches {described['batches']} of the set, not those of shard {number} of "
+            f"{shards}, {[batches.start, batches.stop]}; {again}"
+        )
+    for key in ALIKE:
+        if described[key] != first[key]:
+            differ = _short(described[key], first[key])
+            raise UserError(f"{path} does not go with the shards before it ({key}: {differ}); {again}")
+
+
+def _short(theirs: Any, ours: Any) -> str:
+    """Two values that differ, in few words: of mappings what differs in them, of hashes the start."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        keys = [key for key in {**ours, **theirs} if theirs.get(key) != ours.get(key)]
+        return ", ".join(f"{key} {_short(theirs.get(key), ours.get(key))}" for key in keys)
+    return f"{str(theirs)[:12]}, not {str(ours)[:12]}" if isinstance(ours, str) else f"{theirs}, not {ours}"

@@ -1,0 +1,340 @@
+"""The deconvnet's rules, against autograd of the same written out with what is held fixed detached.
+
+In float64, on tensors so small that every unit is looked at. Beyond the paper's layers, the adjoint decides,
+with whatever depends on the image held fixed: statistics, denominators, attention's weights.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from convatlas import UserError
+from convatlas.attribution.deconvnet import project, seed
+
+Step = Callable[[Tensor], Tensor]
+X = torch.randn(4, 6, 8, generator=torch.Generator().manual_seed(1)).double()
+
+
+@pytest.fixture(autouse=True)
+def deterministic() -> Iterator[None]:
+    """Nothing here may be nondeterministic."""
+    torch.set_deterministic_debug_mode("error")
+    yield
+    torch.set_deterministic_debug_mode("default")
+
+
+class Between(nn.Module):
+    """A convolution, what is tested, and a convolution: signals of both signs arrive at it."""
+
+    def __init__(self, step: Step, after: nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.before, self.step, self.after = nn.Conv2d(4, 4, 3, padding=1), step, after
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.step(self.before(x)))
+
+
+def both(step: Step, written: Step, rectify: bool = False) -> tuple[Tensor, Tensor]:
+    """The projections of every unit after `step`, and autograd's of it `written` out."""
+    with torch.no_grad():
+        shape = step(torch.zeros(1, 4, 6, 8).double()).shape
+    torch.manual_seed(0)
+    after = nn.Conv2d(shape[1], 3, 1) if len(shape) == 4 else nn.Linear(shape[-1], 3)
+    nn.init.constant_(after.bias, 2.0)  # so that the units fire
+    net = Between(step, after).double().eval()
+    found, expected = [], []
+    for select in ("map", "peak"):
+        found.append(project(net, X, "after", select=select, rectify=rectify))
+        x = X[None].clone().requires_grad_()
+        top = net.after(written(net.before(x)))
+        torch.testing.assert_close(top, net(X[None]))  # the two are the same on the way up
+        start = seed(top.detach(), select)
+        for unit in range(top.shape[1]):
+            alone = torch.zeros_like(start)
+            alone[:, unit] = start[:, unit]
+            expected.append(torch.autograd.grad(top, x, alone, retain_graph=True)[0])
+    assert torch.cat(found).any()
+    return torch.cat(found), torch.cat(expected)
+
+
+def assert_same(pair: tuple[Tensor, Tensor]) -> None:
+    torch.testing.assert_close(*pair, rtol=1e-10, atol=1e-12)
+
+
+# Steps whose adjoint is autograd's own.
+
+ADJOINT: dict[str, Step] = {
+    "average pool": lambda x: F.avg_pool2d(x, 3, 2, 1),
+    "average pool, borders not counted": lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
+    "adaptive average pool": lambda x: F.adaptive_avg_pool2d(x, (4, 5)),
+    "global average": lambda x: x.mean((2, 3), keepdim=True),
+    "overlapping maximum pool": lambda x: F.max_pool2d(x, 3, 2, 1),
+    "adaptive maximum pool": lambda x: F.adaptive_max_pool2d(x, (4, 5)),
+    "bilinear": lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"),
+    "bilinear, antialiased": lambda x: F.interpolate(x, size=(4, 5), mode="bilinear", antialias=True),
+    "bicubic": lambda x: F.interpolate(x, scale_factor=1.5, mode="bicubic", align_corners=True),
+    "nearest": lambda x: F.interpolate(x, size=(9, 9)),
+    "transposed convolution": nn.ConvTranspose2d(4, 5, 3, 2, 1, output_padding=1).double(),
+    "dilated, grouped": nn.Conv2d(4, 6, 3, padding=2, dilation=2, groups=2, stride=2).double(),
+    "reflected border": nn.Conv2d(4, 3, 3, padding=1, padding_mode="reflect").double(),
+    "replicated border": nn.Conv2d(4, 3, 3, padding=1, padding_mode="replicate").double(),
+    "the same size": nn.Conv2d(4, 3, 4, padding="same").double(),
+    "concatenation": lambda x: torch.cat([x, x.roll(1, 2), 2 * x[:, :2]], 1),
+    "sum and difference": lambda x: x + x.flip(1) - 0.5 * x.roll(2, 3),
+    "product of two signals": lambda x: x * x.roll(1, 3) + x,
+    "gate": lambda x: x * x.mean((2, 3), keepdim=True),
+    "pixel shuffle": nn.PixelShuffle(2),
+    "pixel unshuffle": nn.PixelUnshuffle(2),
+    "channel shuffle": lambda x: x.view(1, 2, 2, 6, 8).transpose(1, 2).reshape(1, 4, 6, 8),
+    "halves": lambda x: torch.cat(x.chunk(2, 1)[::-1], 1),
+    "padding": lambda x: F.pad(x, (1, 2, 3, 4)),
+    "squeeze": lambda x: x[:, :, :1].squeeze(2).unsqueeze(3),
+    "einsum": lambda x: torch.einsum("nchw,dc->ndhw", x, torch.arange(8.0).double().view(2, 4)),
+    "matrix product": lambda x: x @ x.mT,
+    "tokens": lambda x: x.flatten(2).transpose(1, 2).contiguous(),
+    "division by a number": lambda x: x / 3,
+    "batch norm": nn.BatchNorm2d(4).double().eval(),
+    "dropout": nn.Dropout().eval(),
+}
+
+
+@pytest.mark.parametrize("name", ADJOINT)
+def test_the_adjoint_decides(name: str) -> None:
+    step = ADJOINT[name]
+    if isinstance(step, nn.BatchNorm2d):
+        varied(step).running_var.uniform_(0.5, 2)
+    assert_same(both(step, step))
+
+
+# Steps of which a part is held fixed.
+
+
+def varied(module: nn.Module) -> Any:
+    """Gains and shifts that are not 1 and 0."""
+    generator = torch.Generator().manual_seed(2)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, generator=generator)
+    return module.double().eval()
+
+
+def normalised(x: Tensor, axes: tuple[int, ...], eps: float = 1e-5) -> Tensor:
+    """Less its mean, over its deviation, both held fixed."""
+    deviation = (x.var(axes, unbiased=False, keepdim=True) + eps).sqrt()
+    return (x - x.mean(axes, keepdim=True).detach()) / deviation.detach()
+
+
+def channels(values: Tensor) -> Tensor:
+    return values[:, None, None]
+
+
+def group_norm(module: nn.GroupNorm) -> Step:
+    def written(x: Tensor) -> Tensor:
+        grouped = normalised(x.unflatten(1, (module.num_groups, -1)), (2, 3, 4)).flatten(1, 2)
+        return grouped * channels(module.weight) + channels(module.bias) if module.affine else grouped
+
+    return written
+
+
+def scale_affine(module: Any, axes: tuple[int, ...]) -> Step:
+    return lambda x: normalised(x, axes) * channels(module.weight) + channels(module.bias)
+
+
+def attended(x: Tensor) -> Tensor:
+    q, k, v = x.flatten(2).mT.split((1, 1, 2), 2)
+    weights = ((q @ k.mT) / q.shape[-1] ** 0.5).softmax(-1)
+    return (weights.detach() @ v).transpose(1, 2).unflatten(2, (6, 8))
+
+
+def attention(x: Tensor) -> Tensor:
+    """Of values wider than the keys, which torch does not fuse."""
+    q, k, v = x.flatten(2).mT.split((1, 1, 2), 2)
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).unflatten(2, (6, 8))
+
+
+def rms(x: Tensor) -> Tensor:
+    return x * (x.pow(2).mean((1, 2, 3), keepdim=True) + 1e-5).rsqrt().detach()
+
+
+RMS_EPS = torch.finfo(torch.float64).eps
+GROUPS = [varied(nn.GroupNorm(2, 4)), nn.GroupNorm(4, 4, affine=False), varied(nn.GroupNorm(1, 4))]
+LAYER = varied(nn.LayerNorm((4, 6, 8)))
+LAST = varied(nn.LayerNorm(8))
+INSTANCE = varied(nn.InstanceNorm2d(4, affine=True))
+OWN = varied(nn.BatchNorm2d(4, track_running_stats=False))
+RMS = varied(nn.RMSNorm(8))
+FIXED: dict[str, tuple[Step, Step]] = {
+    "group norm": (GROUPS[0], group_norm(GROUPS[0])),
+    "group norm, no gain": (GROUPS[1], group_norm(GROUPS[1])),
+    "group norm, one group": (GROUPS[2], group_norm(GROUPS[2])),
+    "layer norm": (LAYER, lambda x: normalised(x, (1, 2, 3)) * LAYER.weight + LAYER.bias),
+    "layer norm of rows": (LAST, lambda x: normalised(x, (3,)) * LAST.weight + LAST.bias),
+    "layer norm of channels": (
+        lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (4,)).permute(0, 3, 1, 2),
+        lambda x: normalised(x, (1,)),
+    ),
+    "instance norm": (INSTANCE, scale_affine(INSTANCE, (2, 3))),
+    "batch norm of its own statistics": (OWN, scale_affine(OWN, (0, 2, 3))),
+    "root mean square norm": (
+        RMS,
+        lambda x: x * RMS.weight / (x.pow(2).mean(3, keepdim=True) + RMS_EPS).sqrt().detach(),
+    ),
+    "one over a root": (lambda x: x * (x.pow(2).mean((1, 2, 3), keepdim=True) + 1e-5).rsqrt(), rms),
+    "division by a norm": (lambda x: x / (x.norm() + 1), lambda x: x / (x.norm() + 1).detach()),
+    "normalised": (
+        lambda x: F.normalize(x, dim=1),
+        lambda x: x / x.norm(dim=1, keepdim=True).detach(),
+    ),
+    "local response norm": (
+        nn.LocalResponseNorm(3),
+        lambda x: x * (F.local_response_norm(x, 3) / x).detach(),
+    ),
+    "attention": (attention, attended),
+    "softmax of weights alone": (
+        lambda x: x * torch.ones(4, 1, 1).double().softmax(0),
+        lambda x: x / 4,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_what_depends_on_the_image_otherwise_is_held_fixed(name: str) -> None:
+    assert_same(both(*FIXED[name]))
+
+
+def test_self_attention_passes_the_signal_to_the_values() -> None:
+    module = varied(nn.MultiheadAttention(4, 2, batch_first=True))
+
+    def step(x: Tensor) -> Tensor:
+        tokens = x.flatten(2).mT
+        return module(tokens, tokens, tokens, need_weights=False)[0]
+
+    def written(x: Tensor) -> Tensor:
+        tokens = x.flatten(2).mT
+        q, k, v = (tokens @ module.in_proj_weight.mT + module.in_proj_bias).chunk(3, 2)
+        heads = []
+        for part in (slice(0, 2), slice(2, 4)):
+            weights = (q[..., part] @ k[..., part].mT / 2**0.5).softmax(-1)
+            heads.append(weights.detach() @ v[..., part])
+        return module.out_proj(torch.cat(heads, 2))
+
+    assert_same(both(step, written))
+
+
+# Activations.
+
+RELUS: list[Step] = [
+    F.relu,
+    torch.relu_,
+    lambda x: x.clamp(min=0),
+    lambda x: torch.clamp_min(x, 0),
+    lambda x: x.clip(0),
+    lambda x: F.threshold(x, 0, 0),
+    lambda x: F.relu(x.view(1, 2, 2, 6, 8)).flatten(1, 2),
+]
+
+
+class Rule(torch.autograd.Function):
+    """Any activation whose way down rectifies the signal."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, activation: Step) -> Tensor:
+        with torch.no_grad():
+            return activation(x.clone())
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad.relu(), None
+
+
+@pytest.mark.parametrize("relu", RELUS)
+def test_relus_under_whatever_name_rectify_the_signal(relu: Step) -> None:
+    assert_same(both(relu, lambda x: Rule.apply(x, F.relu)))
+
+
+OTHERS: list[Step] = [
+    F.relu6,
+    F.leaky_relu,
+    F.elu,
+    F.selu,
+    F.celu,
+    F.gelu,
+    F.silu,
+    F.mish,
+    F.hardtanh,
+    F.hardswish,
+    F.hardsigmoid,
+    F.softplus,
+    F.softshrink,
+    F.hardshrink,
+    F.logsigmoid,
+    torch.sigmoid,
+    torch.tanh,
+    torch.exp,
+    torch.abs,
+    lambda x: x.softmax(1),
+    lambda x: x.log_softmax(1),
+    lambda x: x.clamp(0.1),
+    lambda x: x.clamp(0, 6),
+    lambda x: x.clamp(max=0),
+    lambda x: F.threshold(x, 0.5, 0),
+    lambda x: F.prelu(x, torch.full((4,), 0.2).double()),
+]
+
+
+@pytest.mark.parametrize("activation", OTHERS)
+def test_other_activations_stop_unless_rectified(activation: Step) -> None:
+    with pytest.raises(UserError, match=r"defined for ReLUs.*rectify: true"):
+        both(activation, activation)
+    assert_same(both(activation, lambda x: Rule.apply(x, activation), rectify=True))
+
+
+def test_nothing_below_what_is_held_fixed_is_asked_for() -> None:
+    """Activations in a denominator or in attention's weights bend no signal."""
+    assert_same(both(lambda x: x / (1 + x.sigmoid()), lambda x: x / (1 + x.sigmoid()).detach()))
+
+
+CONVOLUTIONS: list[tuple[type[nn.Module], dict[str, Any]]] = [
+    (nn.Conv2d, {"kernel_size": 3, "padding": 1}),
+    (nn.Conv2d, {"kernel_size": (3, 2), "padding": (2, 0), "dilation": (2, 1)}),
+    (nn.Conv2d, {"kernel_size": 1, "padding": 2}),  # wider than the filter reaches
+    (nn.Conv2d, {"kernel_size": 3, "stride": 2, "padding": 1}),
+    (nn.Conv2d, {"kernel_size": 3, "groups": 2}),
+    (nn.ConvTranspose2d, {"kernel_size": 3, "padding": 1}),
+    (nn.Conv1d, {"kernel_size": 4, "padding": 2}),
+    (nn.Conv3d, {"kernel_size": (1, 3, 2)}),
+]
+
+
+@pytest.mark.parametrize(("kind", "arguments"), CONVOLUTIONS)
+def test_projecting_from_a_convolution_is_its_gradient(kind: Any, arguments: dict[str, Any]) -> None:
+    """Of half the sum of its rectified map's squares; each unit by itself, in the order asked for."""
+    axes = int(kind.__name__[-2])
+    torch.manual_seed(0)
+    conv = kind(4, 6, **arguments).double()
+    x = torch.randn(4, *[7, 8, 5][:axes], dtype=torch.float64, requires_grad=True)
+    maps = conv(x[None])[0].relu()
+    units = [4, 0, 4]
+    expected = [torch.autograd.grad(maps[unit].square().sum() / 2, x, retain_graph=True)[0] for unit in units]
+    torch.testing.assert_close(project(nn.Sequential(conv), x, "0", units), torch.stack(expected))
+
+
+def test_a_unit_that_is_nowhere_positive_projects_to_zeros() -> None:
+    net = nn.Sequential(nn.Conv2d(4, 3, 3), nn.GroupNorm(3, 3)).double()
+    nn.init.constant_(net[1].bias, -1e9)
+    for select in ("map", "peak"):
+        assert not project(net, X, "1", select=select).any()
+
+
+@pytest.mark.parametrize("x", [X.float(), X.bfloat16()])
+def test_other_precisions_and_a_network_within_no_grad(x: Tensor) -> None:
+    net = nn.Sequential(nn.Conv2d(4, 3, 3), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Conv2d(3, 2, 1)).to(x.dtype)
+    with torch.no_grad():
+        found = project(net, x, "3")
+    assert found.dtype == x.dtype
+    exact = project(net.double(), x.double(), "3")
+    torch.testing.assert_close(found.double(), exact, rtol=0.1, atol=0.05 * float(exact.abs().max()))

@@ -1,0 +1,1120 @@
+"""Plates, tile by tile, against a small hand-made network whose every array is at hand."""
+
+import argparse
+import itertools
+import json
+import logging
+import re
+import runpy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from convatlas.analysis.classical import COLUMNS, FEATURES
+from convatlas.analysis.kernels import channel_correlations, colour_words, kernel_matches, random_baseline
+from convatlas.figures import build, context
+from convatlas.figures import projections as projections_module
+from convatlas.figures.context import Plate
+from convatlas.figures.layers import SHORT
+from convatlas.files import write_json, write_npz
+from convatlas.plotting import charts
+from convatlas.plotting.colormap import Scale, colour_table
+from convatlas.plotting.labelled_figure import (
+    DPI,
+    HEAD,
+    LABEL,
+    Bar,
+    caption_height,
+    chart_plate,
+    montage_plate,
+    save,
+    style,
+)
+from convatlas.plotting.montage import EDGE, GAP, Tile, assemble, text_width
+from convatlas.plotting.top_activation_tiles import STEP
+from tests.support.workspace import ROOT
+
+PLANE = (8, 6)  # not square, so that nothing can be turned unnoticed
+CLASSES = ["ant", "bee", "cat", "dog"]
+MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
+VIEWS = {
+    "n_images": "all",
+    "n_filters": "all",
+    "layers": "all",
+    "show": "both",
+    "scale": "per_layer",
+    "match": 0.5,
+    "pdf": False,
+    "deconv": {"layers": "all", "units": 16, "select": ["map", "peak"], "rectify": False},
+}
+SPATIAL = ["conv1", "relu", "block/cat", "block.conv2", "relu:2", "relu_2", "pool"]
+FLAT = ["flatten", "neck", "fc"]
+NO_UNITS = ("input", "first", "second")  # what stands over the inputs
+
+
+@dataclass
+class Results:
+    """results/<network>/ of a made-up network; its arrays are random, so that no two tiles are alike."""
+
+    layers: list[dict[str, Any]]
+    images: list[dict[str, Any]]
+    network: dict[str, Any]
+    metrics: dict[str, Any]
+    history: str
+    pictures: dict[str, np.ndarray]
+    filters: dict[str, np.ndarray]
+    outputs: dict[str, dict[str, np.ndarray]]
+    projections: dict[str, dict[str, np.ndarray]]
+    units_like: dict[str, Any]
+    filters_like: dict[str, Any] | None
+    classical: dict[str, dict[str, np.ndarray]]
+
+    def write(self, folder: Path) -> Path:
+        for name in ("network", "metrics", "layers", "images"):
+            write_json(folder / f"{name}.json", getattr(self, name))
+        (folder / "history.csv").write_text(self.history)
+        write_npz(folder / "filters.npz", self.filters)
+        for name in self.outputs:
+            write_npz(folder / f"activations/{name}.npz", self.outputs[name])
+            write_npz(folder / f"deconv/{name}.npz", self.projections[name])
+            write_npz(folder / f"classical/{name}.npz", self.classical[name])
+        write_json(folder / "classical/units.json", {"threshold": 0.5, "layers": self.units_like})
+        write_json(folder / "classical/filters.json", self.filters_like)
+        return folder
+
+
+def layer(name: str, kind: str, *shapes: tuple[int, ...], **given: Any) -> dict[str, Any]:
+    blank = dict.fromkeys(("kernel", "stride", "padding", "dilation", "groups", "receptive_field"))
+    more = {
+        "module": name.split(":")[0],
+        "type": kind.title(),
+        "parameters": 0,
+        "ordinal": None,
+        "role": None,
+    }
+    shape = {"input_shape": list(shapes[0]), "output_shape": list(shapes[1])}
+    return {"name": name, "kind": kind} | blank | more | shape | {"called": True, "notes": []} | given
+
+
+def filters_like(weight: np.ndarray) -> dict[str, Any]:
+    """What filters.json says of the filters of conv1, (units, 3, 3, 3)."""
+    r, names = kernel_matches(weight)
+    channels = channel_correlations(weight)
+    words = [colour_words(row) for row in channels]
+    found = {"layer": "conv1", "baseline": random_baseline(3), "r": r.tolist(), "kernels": names}
+    return found | {"channels": channels.tolist(), "colour": words}
+
+
+def like(feature: str, r: float) -> dict[str, Any]:
+    """What units.json says of a unit that resembles something."""
+    return {"feature": feature, "words": COLUMNS[feature], "r": r}
+
+
+def made(channels: int = 3) -> Results:
+    """Unit 2 of conv1 is dead on both images, unit 3 of block.conv2 on the first; on the second image
+    unit 1 of conv1 is alive, but its projections are zero. Units 0 and 4 of conv1 and unit 0 of relu
+    resemble an edge.
+    """
+    rng = np.random.default_rng(channels)
+
+    def noise(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape).astype(np.float32)
+
+    window = {"kernel": [3, 3], "stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1}
+    halved = window | {"kernel": [2, 2], "stride": [2, 2], "padding": [0, 0], "groups": None}
+    small, wide, deep = (5, *PLANE), (12, *PLANE), (18, *PLANE)
+    never = {"input_shape": None, "output_shape": None, "called": False, "ordinal": 3}
+    layers = [
+        layer("conv1", "conv", (channels, *PLANE), small, ordinal=1, role="main", **window),
+        layer("relu", "activation", small, small),
+        layer("block/cat", "merge", small, wide),
+        layer("block.conv2", "conv", wide, deep, ordinal=2, role="main", **window),
+        layer("relu:2", "activation", deep, deep),
+        layer("relu_2", "activation", deep, deep),
+        layer("pool", "pool", deep, (18, 4, 3), **halved),
+        layer("flatten", "reshape", (18, 4, 3), (216,)),
+        layer("neck", "linear", (216,), (7,)),
+        layer("fc", "linear", (7,), (4,)),
+        layer("aux", "conv", (), (), **window | never),
+    ]
+    pictures, outputs, projections = {}, {}, {}
+    for n, name in enumerate(("first", "second")):
+        pictures[name] = rng.random((channels, *PLANE)).astype(np.float32)
+        mean, std = (np.array(given[:channels], np.float32)[:, None, None] for given in (MEAN, STD))
+        found = {"input": (pictures[name] - mean) / std, "conv1": noise(*small)}
+        found["conv1"][2] = -abs(found["conv1"][2])
+        found |= {"relu": found["conv1"].clip(0), "block/cat": noise(*wide), "block.conv2": noise(*deep)}
+        if n == 0:
+            found["block.conv2"][3] = -abs(found["block.conv2"][3])
+        found["relu:2"] = found["block.conv2"].clip(0)
+        found["relu_2"] = 2 * found["relu:2"]
+        found["pool"] = found["relu_2"].reshape(18, 4, 2, 3, 2).max((2, 4))
+        found |= {"flatten": found["pool"].ravel(), "neck": noise(7), "fc": noise(4)}
+        outputs[name] = found
+        projected = {}
+        for key, units in (("conv1", 5), ("conv1@peak", 5), ("pool", 18), ("pool@peak", 18)):
+            projected[key] = noise(units, channels, *PLANE)
+            dead = found[key.split("@")[0]].reshape(units, -1).max(1) <= 0
+            projected[key][dead] = 0
+            if n == 1 and key.startswith("conv1"):
+                projected[key][1] = 0
+        projections[name] = projected
+    image = {"split": "test", "path": None, "label": 2, "prediction": 2, "probability": 0.75}
+    return Results(
+        layers,
+        [image | {"name": "first", "index": 0}, image | {"name": "second", "index": 1, "prediction": 3}],
+        {
+            "architecture": "own",
+            "parameters": 1234,
+            "weights": {"origin": "trained here", "sha256": "ab" * 32},
+            "dataset": "animals",
+            "dataset_sha256": "cd" * 32,
+            "classes": CLASSES,
+            "dataset_classes": CLASSES,
+            "preprocessing": {"size": 8, "mean": MEAN[:channels], "std": STD[:channels]},
+            "training": {
+                "epochs": 2,
+                "batch_size": 8,
+                "lr": 0.01,
+                "optimizer": "adamw",
+                "validation": 0.1,
+                "schedule": "one_cycle",
+                "shift": 1,
+                "flip": False,
+                "precision": "float32",
+                "kept_epoch": 2,
+                "images": 40,
+            },
+            "seed": 0,
+            "device": "cpu",
+            "versions": {"convatlas": "0.1.0", "numpy": "2.0"},
+        },
+        {"accuracy": 1.0, "images": 8, "confusion": np.diag([2, 2, 2, 2]).tolist()},
+        "epoch,lr,train_loss,train_accuracy,validation_loss,validation_accuracy\n"
+        "1,0.1,2.0,0.5,2.1,0.4\n2,0.1,1.0,0.75,1.1,0.7\n",
+        pictures,
+        {
+            "conv1": noise(5, channels, 3, 3),
+            "block.conv2": noise(18, 12, 3, 3),
+            "fc": noise(4, 7),
+            "aux": noise(2, 18, 3, 3),
+        },
+        outputs,
+        projections,
+        {
+            "conv1": {"baseline": 0.41, "units": [like("sobel_x", -0.83), *[None] * 3, like("sobel_y", 0.6)]},
+            "relu": {"baseline": 0.37, "units": [like("sobel_x-", 0.75), *[None] * 4]},
+            "block.conv2": {"baseline": 0.52, "units": [None] * 18},
+        },
+        None,
+        {
+            name: {feature: rng.random(PLANE).astype(np.float32) - 0.5 for feature in FEATURES}
+            for name in outputs
+        },
+    )
+
+
+@dataclass
+class Drawn:
+    """A plate, and what it was made of."""
+
+    plate: Plate
+    lines: list[list[Tile | None]]
+    labels: list[str]
+    bars: list[Bar]
+    chart: tuple[Any, ...]
+    layout: dict[str, Any]
+
+    @property
+    def tiles(self) -> Iterator[tuple[str, int, Tile]]:
+        """Each tile of a unit, with its row's label (the last one above it) and the unit."""
+        label = ""
+        for line, given in zip(self.lines, self.labels, strict=True):
+            label = given or label
+            for tile in line:
+                if tile is not None and tile.number not in NO_UNITS:
+                    yield label, int(tile.number), tile
+
+    @property
+    def inputs(self) -> list[Tile]:
+        return [tile for line in self.lines for tile in line if tile and tile.number in NO_UNITS]
+
+
+Draw = Callable[..., dict[tuple[str, str], Drawn]]
+
+
+@pytest.fixture
+def draw(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Draw:
+    """Draw the plates of Results, by kind and subject, without making pictures of them."""
+    last: dict[str, Any] = {}
+
+    def laid(lines: list[list[Tile | None]], **layout: Any) -> None:
+        last.update(lines=lines, layout=layout)
+
+    def plate(montage: None, labels: list[str], bars: list[Bar], caption: str) -> Figure:
+        last.update(labels=labels, bars=bars)
+        return Figure()
+
+    def chart(*given: Any) -> Figure:
+        last["chart"] = given
+        return Figure()
+
+    monkeypatch.setattr(context, "assemble", laid)
+    monkeypatch.setattr(context, "montage_plate", plate)
+    for name in ("bars", "strips", "curves", "confusion"):
+        monkeypatch.setattr(charts, name, chart)
+
+    def draw(results: Results | None = None, **views: Any) -> dict[tuple[str, str], Drawn]:
+        folder = (results or made()).write(tmp_path / "own")
+        drawn = {}
+        for plate in build.draw(folder, "own", VIEWS | views):
+            parts = (last.pop(name, []) for name in ("lines", "labels", "bars", "chart", "layout"))
+            drawn[plate.kind, plate.subject] = Drawn(plate, *parts)
+            assert not last
+        return drawn
+
+    return draw
+
+
+def ends(values: np.ndarray, signed: bool = False) -> tuple[float, float]:
+    """The scale that spans values, worked out by hand."""
+    if signed or values.min() < 0 < values.max():
+        return -abs(values).max(), abs(values).max()
+    return min(values.min(), 0), max(values.max(), 0)
+
+
+def spanned(bar: Bar) -> tuple[float, float]:
+    return bar.scale.low, bar.scale.high
+
+
+def pooled(results: Results, *names: str) -> np.ndarray:
+    return np.concatenate(
+        [results.outputs[image][name].ravel() for image in results.outputs for name in names]
+    )
+
+
+# Tiles
+
+
+def test_each_map_is_its_unit_of_its_image(draw: Draw) -> None:
+    results = made()
+    drawn = draw(results)
+    for name in SPATIAL:
+        seen = []
+        for label, unit, tile in drawn["maps", name].tiles:
+            image = label.split("\n")[0]
+            np.testing.assert_array_equal(tile.values, results.outputs[image][name][unit])
+            seen.append((image, unit))
+        units = len(results.outputs["first"][name])
+        assert seen == [(image, unit) for image in ("first", "second") for unit in range(units)]
+
+
+def test_each_filter_is_its_unit_and_channel(draw: Draw) -> None:
+    results = made()
+    drawn = draw(results)
+    seen = []
+    for label, unit, tile in drawn["filters", "block.conv2"].tiles:
+        channel = int(label.removeprefix("channel "))
+        np.testing.assert_array_equal(tile.values, results.filters["block.conv2"][unit, channel])
+        seen.append((unit, channel))
+    assert len(seen) == len(set(seen)) == 18 * 8
+
+
+def test_each_pair_is_a_filter_and_the_maps_it_makes(draw: Draw) -> None:
+    results = made(1)
+    for name in ("conv1", "block.conv2"):
+        pairs = draw(results)["pairs", name]
+        assert pairs.labels == ["input", *(f"unit {unit}" for unit in range(len(results.filters[name])))]
+        for unit, line in enumerate(pairs.lines[1:]):
+            *kernels, first, second = line
+            assert {tile.number for tile in line if tile} == {str(unit)}
+            for tile in kernels:
+                channel = int(tile.mark.removeprefix("ch "))
+                np.testing.assert_array_equal(tile.values, results.filters[name][unit, channel])
+            for tile, image in ((first, "first"), (second, "second")):
+                np.testing.assert_array_equal(tile.values, results.outputs[image][name][unit])
+        assert pairs.layout["apart"] == (len(kernels),)
+        assert len(pairs.lines[0]) == len(line)
+        assert [tile is not None for tile in pairs.lines[0]] == [False] * len(kernels) + [True] * 2
+
+
+def test_filters_that_see_colours_are_drawn_in_them(draw: Draw) -> None:
+    """Grey is zero, and the end of the scale is the largest weight of any unit."""
+    results = made()
+    weight = results.filters["conv1"]
+    results.filters_like = filters_like(weight)
+    plate = draw(results, scale="per_layer")["filters", "conv1"]
+    assert [len(line) for line in plate.lines] == [16, 4]
+    assert plate.labels == ["units\n0–3", "units\n4"] and plate.layout["apart"] == (4, 8, 12)
+    tiles = [tile for line in plate.lines for tile in line if tile]
+    for unit, kernel in enumerate(weight):
+        composite, *channels = tiles[4 * unit : 4 * unit + 4]
+        expected = 0.5 + kernel.transpose(1, 2, 0) / (2 * abs(weight).max())
+        np.testing.assert_allclose(composite.values, expected, atol=1e-6)
+        assert (composite.number, composite.note) == (str(unit), results.filters_like["colour"][unit])
+        assert [tile.number for tile in channels] == ["R", "G", "B"]
+        red, green, blue = kernel.reshape(3, -1)
+        pairs = {"RG": (red, green), "GB": (green, blue), "BR": (blue, red)}
+        for tile, values, (name, pair) in zip(channels, kernel, pairs.items(), strict=True):
+            np.testing.assert_array_equal(tile.values, values)
+            said, r = tile.note.split()
+            assert said == name
+            assert float(r.replace("−", "-")) == pytest.approx(np.corrcoef(*pair)[0, 1], abs=0.00501)
+
+
+def test_captions_name_the_kernels_that_filters_resemble(draw: Draw) -> None:
+    results = made()
+    results.filters["conv1"] *= 1e-3
+    results.filters["conv1"][3, 1] -= [[1, 0, -1], [2, 0, -2], [1, 0, -1]]
+    results.filters_like = filters_like(results.filters["conv1"])
+    words = draw(results)["filters", "conv1"].plate.caption
+    assert "by correlation: 3 Sobel x in G (1.00)" in words
+    assert f"95 % of random filters stay below {random_baseline(3):.2f}" in words
+    results.filters_like |= {"baseline": 1.0}
+    words = draw(results)["filters", "conv1"].plate.caption
+    assert "None is nearer to a classical kernel than random filters are" in words and "Sobel" not in words
+
+
+def test_pairs_of_filters_that_see_colours(draw: Draw) -> None:
+    results = made()
+    weight = results.filters["conv1"]
+    plate = draw(results)["pairs", "conv1"]
+    assert plate.layout["apart"] == (4,)
+    for unit, line in enumerate(plate.lines[1:]):
+        composite, *channels, first, second = line
+        np.testing.assert_allclose(
+            composite.values, 0.5 + weight[unit].transpose(1, 2, 0) / (2 * abs(weight).max()), atol=1e-6
+        )
+        assert composite.number == str(unit) and [tile.mark for tile in channels] == ["R", "G", "B"]
+        for tile, values in zip(channels, weight[unit], strict=True):
+            np.testing.assert_array_equal(tile.values, values)
+        for tile, image in ((first, "first"), (second, "second")):
+            np.testing.assert_array_equal(tile.values, results.outputs[image]["conv1"][unit])
+
+
+def test_each_filter_of_a_transposed_convolution_is_its_unit(draw: Draw) -> None:
+    """Their weight is (inputs, units, ...), as in state_dict()."""
+    results = made()
+    results.layers[3]["type"] = "ConvTranspose2d"
+    weight = results.filters["block.conv2"] = results.filters["block.conv2"].swapaxes(0, 1).copy()
+    seen = set()
+    for label, unit, tile in draw(results)["filters", "block.conv2"].tiles:
+        np.testing.assert_array_equal(tile.values, weight[int(label.removeprefix("channel ")), unit])
+        seen.add(unit)
+    assert seen == set(range(18))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_projection_is_its_unit_of_its_selection(draw: Draw, channels: int) -> None:
+    """Colours stand about grey, channel by channel, at the ends where 1 % of what is not zero lies beyond."""
+    results = made(channels)
+    drawn = draw(results)
+    words = {"conv1\nwhole map": "conv1", "conv1\nstrongest location": "conv1@peak",
+             "pool\nwhole map": "pool", "pool\nstrongest location": "pool@peak"}  # fmt: skip
+    for image, projections in results.projections.items():
+        seen = []
+        for label, unit, tile in drawn["deconv", image].tiles:
+            projection = projections[words[label]][unit]
+            seen.append((words[label], unit))
+            if tile.crossed or channels == 1:
+                np.testing.assert_array_equal(tile.values, projection[0])
+            else:
+                group = abs(projections[words[label]])
+                most = np.percentile(group[group > 0], 99)
+                found = (tile.values.transpose(2, 0, 1) - 0.5) * 2 * most
+                np.testing.assert_allclose(found, projection, atol=1.001 * most * STEP / 255)  # half a step
+                assert "One value in a hundred" in drawn["deconv", image].plate.caption
+        assert seen == [(key, unit) for key, array in projections.items() for unit in range(len(array))]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_input_comes_first_as_it_was_before_normalisation(draw: Draw, channels: int) -> None:
+    results = made(channels)
+    drawn = draw(results)
+    pictures = [results.pictures[name] for name in ("first", "second")]
+    for (kind, subject), plate in drawn.items():
+        if kind in ("filters", "values", "curves", "confusion"):
+            assert not plate.inputs
+            continue
+        expected = [results.pictures[subject]] if kind in ("deconv", "classical") else pictures
+        assert len(plate.inputs) == len(expected)
+        for tile, picture in zip(plate.inputs, expected, strict=True):
+            values = tile.values.transpose(2, 0, 1) if channels == 3 else tile.values[None]
+            np.testing.assert_allclose(values, picture, atol=1e-6)
+            assert tile.scale == (None if channels == 3 else Scale(0, 1, "gray"))
+        if kind in ("maps", "deconv"):
+            assert [line[0] is None for line in plate.lines] == [
+                not (label and (kind == "maps" or n == 0)) for n, label in enumerate(plate.labels)
+            ]
+
+
+def test_the_cover_shows_what_caused_the_strongest_activation(draw: Draw) -> None:
+    results = made(1)
+    plate = draw(results)["cover", ""]
+    for image, tile in zip(("first", "second"), plate.lines[1], strict=True):
+        unit = int(np.unravel_index(results.outputs[image]["pool"].argmax(), (18, 4, 3))[0])
+        assert tile is not None and int(tile.number) == unit
+        np.testing.assert_array_equal(tile.values, results.projections[image]["pool"][unit, 0])
+
+
+# Many units
+
+
+def wide(units: int, side: int) -> Results:
+    """The network, with a block.conv2 of many units of 3 × 3 filters and maps of `side`."""
+    rng = np.random.default_rng(0)
+    results = made()
+    results.layers[3]["output_shape"] = [units, side, side]
+    results.units_like.pop("block.conv2")
+    results.filters["block.conv2"] = rng.normal(size=(units, 12, 3, 3)).astype(np.float32)
+    for outputs in results.outputs.values():
+        outputs["block.conv2"] = rng.normal(size=(units, side, side)).astype(np.float32)
+    return results
+
+
+@pytest.mark.parametrize("scale", ["per_layer", "per_tile"])
+def test_many_maps_are_a_dense_plate_of_the_first_image(draw: Draw, scale: str) -> None:
+    results = wide(2048, 7)
+    plate = draw(results, layers=["block.conv2"], show="maps", scale=scale)["maps", "block.conv2"]
+    tiles = [tile for line in plate.lines for tile in line if tile]
+    assert {(tile.number, tile.mark, tile.note) for tile in tiles} == {("", "", "")}
+    assert "printed above" not in plate.plate.caption
+    np.testing.assert_array_equal([t.values for t in tiles], results.outputs["first"]["block.conv2"])
+    assert plate.labels == [f"{n}–{n + 31}" for n in range(0, 2048, 32)]
+    assert "on first, true cat, predicted cat (75.0 %): units 0–2047 of 2048" in plate.plate.caption
+
+
+@pytest.mark.parametrize("show", ["maps", "filters"])
+def test_dense_plates_are_small(tmp_path: Path, show: str) -> None:
+    """Also as files; their labels stand beside their lines, one above the other."""
+    views = VIEWS | {"layers": ["block.conv2"], "show": show}
+    with style():
+        plate = next(p for p in build.draw(wide(2048, 7).write(tmp_path), "own", views) if p.kind == show)
+        save(plate.figure, tmp_path / plate.file, False)
+        labels = [text for text in plate.figure.texts if text.get_ha() == "right"]
+        boxes = [label.get_window_extent() for label in labels]
+    said = plate.described(False)
+    assert (tmp_path / plate.file).stat().st_size < 1_000_000
+    assert max(said["width"], said["height"]) < 4096
+    assert all(above.y0 > below.y1 for above, below in itertools.pairwise(boxes))
+
+
+def test_of_many_filters_fewer_channels_are_drawn(draw: Draw) -> None:
+    results = wide(2048, 7)
+    weight = results.filters["block.conv2"]
+    plate = draw(results, layers=["block.conv2"], show="filters")["filters", "block.conv2"]
+    largest = sorted(np.argsort(-(weight.astype(float) ** 2).sum((0, 2, 3)))[:2])
+    for label, line in zip(plate.labels, plate.lines, strict=True):
+        units, channel = label.split(", channel ")
+        first, last = map(int, units.split("–"))
+        assert int(channel) in largest
+        np.testing.assert_array_equal([t.values for t in line if t], weight[first : last + 1, int(channel)])
+    assert len(plate.lines) == 2 * 2048 / 64
+    assert "2 of 12 input channels" in plate.plate.caption
+
+
+def test_as_many_pairs_as_a_page_is_tall(draw: Draw) -> None:
+    plate = draw(wide(100, 7), layers=["block.conv2"])["pairs", "block.conv2"]
+    assert len(plate.labels) == 1 + 34
+    assert "units 0–33 of 100" in plate.plate.caption
+
+
+# What resembles something
+
+
+def test_notes_over_the_first_images_maps_name_what_they_resemble(draw: Draw) -> None:
+    drawn = draw()
+    expected = {"conv1": {0: "vert. −0.83", 4: "horiz. 0.60"}, "relu": {0: "vert. 0.75"}}
+    for name in SPATIAL:
+        found = {(label.split("\n")[0], unit): tile.note for label, unit, tile in drawn["maps", name].tiles}
+        noted = {key: note for key, note in found.items() if note}
+        assert noted == {("first", unit): note for unit, note in expected.get(name, {}).items()}
+
+
+def test_notes_fit_over_their_tiles() -> None:
+    assert set(SHORT) == set(FEATURES)
+    assert max(text_width(f"{short} −0.88") for short in SHORT.values()) <= EDGE + GAP - 2
+
+
+def test_captions_name_the_features_that_maps_resemble(draw: Draw) -> None:
+    drawn = draw()
+    words = drawn["maps", "conv1"].plate.caption
+    assert "0 vertical edge (−0.83), 4 horizontal edge (0.60); of an untrained network's units 95 %" in words
+    assert "0 vertical edge, darker to the right (0.75)" in drawn["maps", "relu"].plate.caption
+    words = drawn["maps", "block.conv2"].plate.caption
+    assert "that takes an r of 0.5, and of an untrained network's units 95 % stay below 0.52" in words
+    assert "resemble" not in drawn["maps", "pool"].plate.caption  # which was not compared
+    assert "4 horizontal" not in draw(n_filters=4)["maps", "conv1"].plate.caption
+
+
+def test_the_classical_plate_has_a_feature_a_row_and_the_maps_that_resemble_it(draw: Draw) -> None:
+    results = made()
+    results.units_like["block.conv2"]["units"][7] = like("sobel_x+", 0.9)
+    results.units_like["relu:2"] = {"baseline": 0.3, "units": [None] * 18}
+    results.units_like["relu:2"]["units"][7] = like("sobel_x", 0.899)
+    plate = draw(results)["classical", "second"]
+    head, *rows = plate.lines
+    assert [tile.number for tile in head] == ["input"]
+    for row, (name, feature), label in zip(rows, FEATURES.items(), plate.labels[1:], strict=True):
+        np.testing.assert_array_equal(row[0].values, results.classical["second"][name])
+        assert label.replace("\n", " ") == feature.words
+        if name not in ("sobel_x", "sobel_y"):
+            assert len(row) == 1
+    vertical, horizontal = ([(t.note, t.number, t.mark) for t in rows[n][1:]] for n in (1, 2))
+    assert vertical == [  # and not relu:2, which only repeats block.conv2
+        ("block.conv2", "unit 7", "0.90"), ("conv1", "unit 0", "−0.83"), ("relu", "unit 0", "0.75"),
+    ]  # fmt: skip
+    assert horizontal == [("conv1", "unit 4", "0.60")]
+    outputs = results.outputs["second"]
+    for tile, values in zip(rows[1][1:], (outputs["block.conv2"][7], outputs["conv1"][0]), strict=False):
+        np.testing.assert_array_equal(tile.values, values)
+
+
+# Labels, bars and captions
+
+
+def test_rows_name_the_image_its_class_and_the_prediction(draw: Draw) -> None:
+    labels = draw(n_filters=2)["maps", "conv1"].labels
+    assert labels[0].split("\n") == ["first", "true cat", "predicted cat (75.0 %)"]
+    assert labels[1].split("\n") == ["second", "true cat", "predicted dog (75.0 %)"]
+
+
+def test_an_image_without_a_class_has_none_named(draw: Draw) -> None:
+    results = made()
+    results.images[0]["label"] = None
+    labels = draw(results)["maps", "conv1"].labels
+    assert labels[0].split("\n") == ["first", "predicted cat (75.0 %)"]
+
+
+@pytest.mark.parametrize("scale", ["per_layer", "shared"])
+def test_bars_end_where_the_data_end(draw: Draw, scale: str) -> None:
+    results = made(1)
+    drawn = draw(results, scale=scale, n_filters=2)  # not of the units drawn alone
+    weights = [results.filters[name].ravel() for name in ("conv1", "block.conv2")]
+    for (kind, subject), plate in drawn.items():
+        names = SPATIAL if scale == "shared" else [subject]
+        maps = ends(pooled(results, *names)) if subject in SPATIAL else None
+        if kind in ("filters", "pairs"):
+            whole = np.concatenate(weights) if scale == "shared" else results.filters[subject]
+            filters = ends(whole, signed=True)
+        if kind == "maps":
+            assert list(map(spanned, plate.bars)) == [maps]
+        elif kind == "filters":
+            assert list(map(spanned, plate.bars)) == [filters]
+        elif kind == "pairs":
+            assert list(map(spanned, plate.bars)) == [filters, maps]
+        elif kind == "deconv":
+            own = results.projections[subject]
+            every = np.concatenate([a.ravel() for p in results.projections.values() for a in p.values()])
+            whole = [every] * 4 if scale == "shared" else list(own.values())
+            assert list(map(spanned, plate.bars)) == [ends(array, signed=True) for array in whole]
+            assert [bar.first for bar in plate.bars] == [0, 1, 2, 4]
+            assert [bar.last for bar in plate.bars] == [0, 1, 3, 5]
+        if kind in ("maps", "filters", "deconv"):
+            for bar in plate.bars:
+                rows = [tile for line in plate.lines[bar.first : bar.last + 1] for tile in line]
+                assert {t.scale for t in rows if t and t.number != "input"} == {bar.scale}
+                assert bar.ends is None
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tiles_with_their_own_scale_print_where_it_ends(draw: Draw, channels: int) -> None:
+    results = made(channels)
+    for (kind, subject), plate in draw(results, scale="per_tile").items():
+        if kind in ("cover", "classical") or (channels == 3 and subject == "conv1" and kind != "maps"):
+            continue
+        assert all(bar.ends is not None for bar in plate.bars)
+        for label, unit, tile in plate.tiles:
+            if tile.crossed:
+                continue
+            values = tile.values
+            if values.ndim == 3:  # in colours
+                key = label.replace("\nwhole map", "").replace("\nstrongest location", "@peak")
+                values = results.projections[subject][key][unit]
+            most = abs(values).max()
+            assert tile.mark.split()[-1:] == [f"{most:.2g}"], (kind, subject)
+            if tile.scale and most:
+                assert tile.scale.high == most and tile.scale.low in (0, -most)
+
+
+@pytest.mark.parametrize(
+    ("scale", "words"),
+    [("per_layer", "share one scale: "), ("shared", "share one scale with those of the other layers drawn: "),
+     ("per_tile", "has a scale of its own, its end printed above it")],
+)  # fmt: skip
+def test_captions_name_what_is_shown(draw: Draw, scale: str, words: str) -> None:
+    results = made(1)
+    drawn = draw(results, scale=scale)
+    for n, ((kind, subject), plate) in enumerate(drawn.items(), 1):
+        caption = plate.plate.caption
+        assert caption.startswith(f"Plate {n}. own. ")
+        assert subject in caption
+        assert plate.plate.alt and plate.plate.alt in caption
+        if kind in ("cover", "maps", "pairs", "values"):
+            assert "first" in caption and "second" in caption
+        if kind in ("maps", "filters", "pairs") or (kind == "deconv" and scale != "per_layer"):
+            assert words in caption
+        if kind in ("maps", "values"):
+            assert next(item["type"] for item in results.layers if item["name"] == subject) in caption
+    for subject, shape in (("conv1", "units 0–4 of 5, each 8 × 6"), ("pool", "units 0–17 of 18, each 4 × 3")):
+        assert shape in drawn["maps", subject].plate.caption
+    assert "units 0–4 of 5, each 3 × 3, over its one input channel" in drawn["filters", "conv1"].plate.caption
+    assert "8 × 6 pixels" in drawn["deconv", "first"].plate.caption
+    for subject, meaning in (
+        ("conv1", "white is zero, red positive, blue negative"),
+        ("relu", "dark is zero"),
+    ):
+        assert scale == "shared" or meaning in drawn["maps", subject].plate.caption
+
+
+def test_the_legend_of_projections_in_colours_is_not_that_of_signed_tiles(draw: Draw) -> None:
+    """An RGB projection stands about grey; nothing there is white where it is zero."""
+    drawn = draw(made(3))
+    for plate in (drawn["deconv", "first"], drawn["cover", ""]):
+        assert "white is zero" not in plate.plate.caption
+        assert all(bar.scale.colours != "RdBu_r" for bar in plate.bars)
+
+
+# What is chosen
+
+
+@pytest.mark.parametrize(
+    ("show", "kinds"),
+    [("filters", {"filters"}), ("maps", {"maps", "values"}),
+     ("both", {"filters", "maps", "values", "pairs"})],
+)  # fmt: skip
+def test_show(draw: Draw, show: str, kinds: set[str]) -> None:
+    always = {"cover", "curves", "confusion", "classical", "deconv"}
+    assert {kind for kind, _ in draw(show=show)} == kinds | always
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [("all", [*SPATIAL, *FLAT]), (["pool", "conv1"], ["conv1", "pool"]), ([2], ["block.conv2"]),
+     (["relu*", 1], ["conv1", "relu", "relu:2", "relu_2"])],
+)  # fmt: skip
+def test_layers(draw: Draw, layers: str | list[str | int], expected: list[str]) -> None:
+    drawn = draw(layers=layers, show="maps")
+    assert [subject for kind, subject in drawn if kind in ("maps", "values")] == expected
+
+
+def test_a_shared_scale_is_shared_by_the_layers_drawn(draw: Draw) -> None:
+    results = made()
+    drawn = draw(results, layers=["relu", "pool"], scale="shared")
+    assert spanned(drawn["maps", "relu"].bars[0]) == ends(pooled(results, "relu", "pool"))
+
+
+def test_fewer_are_drawn_where_fewer_are_asked(draw: Draw) -> None:
+    drawn = draw(n_images=1, n_filters=3)
+    assert [[t.number for t in line if t] for line in drawn["maps", "pool"].lines] == [
+        ["input", "0", "1", "2"]
+    ]
+    assert "units 0–2 of 18" in drawn["maps", "pool"].plate.caption
+    assert len(drawn["pairs", "conv1"].lines) == 4
+
+
+def test_more_than_there_are_draws_all_and_says_so_once(draw: Draw, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "convatlas"):
+        drawn = draw(n_images=9, n_filters=18, layers=["conv1", "relu", "pool"])
+    assert {unit for _, unit, _ in drawn["maps", "conv1"].tiles} == set(range(5))
+    assert {unit for _, unit, _ in drawn["maps", "pool"].tiles} == set(range(18))
+    assert len(drawn["maps", "conv1"].inputs) == 2
+    assert caplog.messages == [
+        "9 images asked for, there are 2: all are drawn",
+        "18 units in conv1 asked for, there are 5: all are drawn",
+        "18 units in relu asked for, there are 5: all are drawn",
+    ]
+
+
+def test_all_is_all_and_nothing_to_speak_of(draw: Draw, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "convatlas"):
+        drawn = draw(n_images="all", n_filters="all")
+    assert {unit for _, unit, _ in drawn["maps", "pool"].tiles} == set(range(18))
+    assert not caplog.messages
+
+
+def test_filters_of_layers_without_them(draw: Draw, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "convatlas"):
+        drawn = draw(show="filters", layers=["relu", "conv1", "pool"])
+    assert [subject for kind, subject in drawn if kind in ("filters", "maps", "values", "pairs")] == ["conv1"]
+    (message,) = caplog.messages
+    without, having = message.split(";")
+    assert without == "no filters in relu and pool"
+    assert "conv1" in having and "block.conv2" in having and "relu" not in having
+
+
+def test_filters_of_a_network_that_has_none(draw: Draw, caplog: pytest.LogCaptureFixture) -> None:
+    results = made()
+    results.layers = [item for item in results.layers if item["kind"] != "conv"]
+    with caplog.at_level(logging.INFO, "convatlas"):
+        drawn = draw(results, show="filters", layers=["relu"])
+    assert not [kind for kind, _ in drawn if kind in ("filters", "maps")]
+    assert len(caplog.messages) == 1
+
+
+def test_of_many_input_channels_those_with_the_largest_weights(draw: Draw) -> None:
+    results = made()
+    drawn = draw(results)
+    squares = [sum(float(w) ** 2 for w in results.filters["block.conv2"][:, c].flat) for c in range(12)]
+    largest = sorted(sorted(range(12), key=lambda c: squares[c])[-8:])
+    labels = drawn["filters", "block.conv2"].labels
+    assert labels == [f"channel {c}" for c in largest] * 2  # 18 units, 16 a line
+    assert [tile.mark for tile in drawn["pairs", "block.conv2"].lines[1][:8]] == [f"ch {c}" for c in largest]
+    assert "all 3 input channels" in drawn["pairs", "conv1"].plate.caption
+    for kind in ("filters", "pairs"):
+        caption = drawn[kind, "block.conv2"].plate.caption
+        assert "8 of 12 input channels, those with the largest weights" in caption
+
+
+# Dead units
+
+
+@pytest.mark.parametrize("scale", ["per_layer", "per_tile", "shared"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_dead_units_are_crossed_and_no_others(draw: Draw, channels: int, scale: str) -> None:
+    drawn = draw(made(channels), scale=scale)
+    dead = {"first": {("conv1", 2), ("pool", 3)}, "second": {("conv1", 2)}}
+    for image, expected in dead.items():
+        plate = drawn["deconv", image]
+        crossed = [(label.split("\n")[0], unit) for label, unit, tile in plate.tiles if tile.crossed]
+        assert sorted(crossed) == sorted([*expected] * 2)  # for either selection
+        assert all((tile.mark == "dead") == tile.crossed for _, _, tile in plate.tiles)
+        assert f"Units dead on this image ({len(expected)}) are crossed" in plate.plate.caption
+
+
+def some_units() -> Results:
+    """Of conv1 and pool the strongest units alone are projected, in the order of @units."""
+    results = made()
+    for image, projections in results.projections.items():
+        for name, units in (("conv1", [4, 2]), ("pool", [9, 3, 0])):
+            for key in (name, f"{name}@peak"):
+                projections[key] = projections[key][units]
+            projections[f"{name}@units"] = np.array(units, np.int32)
+        results.outputs[image]["pool"][0, 0, 0] = 99
+    return results
+
+
+def test_projections_of_some_units_carry_their_numbers(draw: Draw) -> None:
+    drawn = draw(some_units())
+    for image, dead in (("first", {("conv1", 2), ("pool", 3)}), ("second", {("conv1", 2)})):
+        plate = drawn["deconv", image]
+        tiles = [(label.split("\n")[0], unit, tile.crossed) for label, unit, tile in plate.tiles]
+        expected = [("conv1", 4), ("conv1", 2)] * 2 + [("pool", 9), ("pool", 3), ("pool", 0)] * 2
+        assert tiles == [(*each, each in dead) for each in expected]
+        words = plate.plate.caption
+        assert "Of conv1 and pool the units that answer the image most, the strongest first" in words
+        assert f"Units dead on this image ({len(dead)})" in words
+    assert [tile.number for tile in drawn["cover", ""].lines[1] if tile] == ["0", "0"]
+
+
+def test_projections_that_are_too_large_for_one_plate_have_several(
+    draw: Draw, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(projections_module, "LARGE", 1)
+    plates = [p for p in build.draw(made().write(tmp_path), "own", VIEWS) if p.kind == "deconv"]
+    names = ["deconv-first.png", "deconv-first+2.png", "deconv-second.png", "deconv-second+2.png"]
+    assert [plate.file for plate in plates] == names
+    assert ["activation of conv1 on" in plate.caption for plate in plates] == [True, False] * 2
+
+
+@pytest.mark.parametrize(("large", "units"), [(1, (2, 2)), (3312, (2, 9)), (6624, (5, 18))])
+def test_of_projections_that_are_large_the_first_units_are_drawn(
+    draw: Draw, monkeypatch: pytest.MonkeyPatch, large: int, units: tuple[int, int]
+) -> None:
+    """Twice 5 and 18 projections of 3 x 8 x 6 values; of conv1 the units are numbered otherwise."""
+    monkeypatch.setattr(projections_module, "LARGE", large)
+    results = made()
+    for projections in results.projections.values():
+        projections["conv1@units"] = np.array([4, 3, 0, 1, 2])
+    if large == 1:
+        monkeypatch.setattr(projections_module, "groupby", lambda keys, key: [("", keys)])  # on one plate
+    plate = draw(results)["deconv", "first"]
+    found = [unit for label, unit, _ in plate.tiles if label.startswith("conv1\nwhole")]
+    assert found == [4, 3, 0, 1, 2][: units[0]]
+    assert len([unit for label, unit, _ in plate.tiles if label.startswith("pool\nstrong")]) == units[1]
+    assert ("For its size" in plate.plate.caption) == (units != (5, 18))
+
+
+def test_the_cover_crosses_no_unit_that_is_alive(draw: Draw) -> None:
+    """Its projection may be zero all the same."""
+    results = made()
+    for projections in results.projections.values():
+        projections["pool"][:] = 0
+    assert not any(tile.crossed or tile.mark for tile in draw(results)["cover", ""].lines[1] if tile)
+
+
+def test_the_cover_crosses_a_dead_unit(draw: Draw) -> None:
+    results = made()
+    for image, projections in results.projections.items():
+        results.outputs[image]["pool"][:] = 0
+        projections["pool"][:] = 0
+    assert all(tile.crossed for tile in draw(results)["cover", ""].lines[1] if tile)
+
+
+# Values
+
+
+def test_values_as_bars_where_they_are_few(draw: Draw) -> None:
+    results = made()
+    drawn = draw(results)
+    for name, names, marked in (("fc", CLASSES, [2, 3]), ("neck", list("0123456"), [None, None])):
+        values, given, titles, coloured, _ = drawn["values", name].chart
+        np.testing.assert_array_equal(values, [found[name] for found in results.outputs.values()])
+        assert (given, coloured) == (names, marked)
+        assert titles[1].split("   ") == ["second", "true cat", "predicted dog (75.0 %)"]
+    assert "the prediction is coloured" in drawn["values", "fc"].plate.caption
+    assert "coloured" not in drawn["values", "neck"].plate.caption
+
+
+def test_values_as_strips_where_they_are_many(draw: Draw) -> None:
+    results = made()
+    plate = draw(results)["values", "flatten"]
+    values, _, scale, marked, caption = plate.chart
+    assert marked == [None, None]
+    np.testing.assert_array_equal(values, [found["flatten"] for found in results.outputs.values()])
+    assert (scale.low, scale.high) == ends(values)
+    assert "The 216 values of flatten" in caption and "100 units" in caption
+
+
+def test_strips_hold_each_value_once_and_in_order() -> None:
+    values = np.random.default_rng(0).normal(size=(2, 216))
+    figure = charts.strips(values, ["a", "b"], Scale.of(values), [101, None], "A caption.")
+    shown = [ax.images[0].get_array() for part in figure.subfigs for ax in part.axes if ax.get_title("left")]
+    for row, image in zip(values, shown, strict=True):
+        assert image.shape == (3, 100)
+        np.testing.assert_array_equal(np.ma.filled(image, np.nan).ravel()[:216], row)
+        assert np.ma.getmaskarray(np.ma.masked_invalid(image)).sum() == 300 - 216
+    frames = [ax.patches for part in figure.subfigs for ax in part.axes if ax.get_title("left")]
+    assert [frame.get_xy() for frame in frames[0]] == [(0.5, 0.5)] and not frames[1]  # line 1, place 1
+
+
+@pytest.mark.parametrize(
+    ("count", "width"), [(21, 100), (2500, 100), (4096, 200), (25088, 1000), (10**6, 1000)]
+)
+def test_strips_of_many_values_stay_within_a_page(count: int, width: int) -> None:
+    """VGG flattens to 25,088."""
+    figure = charts.strips(np.zeros((1, count)), ["a"], Scale(0, 1, "gray"), [None], "")
+    assert charts.across(count) == width
+    assert figure.get_size_inches()[1] * figure.dpi < (1000 if count < 10**6 else 5000)
+
+
+def test_bars_are_as_high_as_the_values() -> None:
+    values = np.array([[1.0, -2.0, 3.0], [0.5, 0.0, -1.0]])
+    figure = charts.bars(values, CLASSES[:3], ["a", "b"], [2, None], "A caption.")
+    axes = [ax for part in figure.subfigs for ax in part.axes]
+    np.testing.assert_array_equal([[bar.get_height() for bar in ax.patches] for ax in axes], values)
+    assert [label.get_text() for label in axes[0].get_xticklabels()] == CLASSES[:3]
+    colours = [[bar.get_facecolor() for bar in ax.patches] for ax in axes]
+    assert colours[0][2] not in colours[0][:2] and len(set(colours[1])) == 1
+    assert axes[0].get_ylim() == axes[1].get_ylim()
+
+
+# Pictures
+
+
+def test_the_montage_stands_in_the_picture_pixel_for_pixel(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    montage = assemble([[Tile(rng.random((9, 7, 3))) for _ in range(3)] for _ in range(2)])
+    bars = [Bar(0, 1, Scale(-2.5, 2.5, "RdBu_r"), "weight")]
+    with style():
+        save(montage_plate(montage, ["one", "two"], bars, "A caption."), tmp_path / "a.png", False)
+    pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
+    height, width = montage.pixels.shape[:2]
+    left = 48 + max(text_width(label, LABEL) for label in ("one", "two"))
+    np.testing.assert_array_equal(pixels[HEAD : HEAD + height, left : left + width], montage.pixels)
+
+
+@pytest.mark.parametrize(
+    ("scale", "given", "texts"),
+    [
+        (Scale(-2.5, 2.5, "RdBu_r"), None, ["−2.5", "0", "2.5"]),
+        (Scale(0, 0.125, "viridis"), None, ["0", "0.0625", "0.125"]),
+        (Scale(0, 3, "viridis"), ("0", "max"), ["0", "max"]),
+    ],
+)
+def test_the_colour_bar_prints_its_ends(
+    scale: Scale, given: tuple[str, str] | None, texts: list[str]
+) -> None:
+    montage = assemble([[Tile(np.zeros((9, 7, 3)))]])
+    figure = montage_plate(montage, ["one"], [Bar(0, 0, scale, "weight", given)], "A caption.")
+    words = {text.get_text(): text.get_position()[1] for text in figure.texts[1:-1]}
+    assert list(words) == [*texts, "weight"]
+    steps = figure.images[1].pixels
+    table = colour_table(scale.colours)
+    np.testing.assert_array_equal(steps[[0, -1]][:, 0], [table[255], table[0]])
+    height = round(figure.get_size_inches()[1] * DPI)
+    ends = np.array([words[texts[0]], words[texts[-1]]]) * height
+    np.testing.assert_allclose(ends, [figure.images[1].oy, figure.images[1].oy + len(steps)])
+
+
+@pytest.mark.parametrize("height", range(720, 740))
+def test_a_plate_is_as_large_as_it_says(tmp_path: Path, height: int) -> None:
+    """Whatever the size: pixels over dots an inch, times dots an inch, may fall just short of a pixel."""
+    figure, _ = chart_plate(300, height, "")
+    said = Plate("a.png", "maps", "", "", "", figure).described(False)
+    save(figure, tmp_path / "a.png", False)
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size == (said["width"], said["height"]) == (300, height + caption_height("", 300))
+
+
+def test_text_is_printed_as_it_is(tmp_path: Path) -> None:
+    """Dollars in a name are no formula."""
+    results = made()
+    results.network["classes"] = ["$\\frac$", "$a$", "$_$", "$^$"]
+    views = VIEWS | {"layers": ["relu", "fc"], "n_filters": 2}
+    with style():
+        for plate in build.draw(results.write(tmp_path), "own", views):
+            if plate.kind in ("maps", "values"):
+                plate.figure.canvas.draw()
+
+
+def test_captions_and_labels_lie_within_their_room(tmp_path: Path) -> None:
+    with style():
+        for plate in build.draw(made().write(tmp_path), "own", VIEWS | {"scale": "per_tile"}):
+            said = plate.described(False)
+            *labels, caption = plate.figure.texts or plate.figure.subfigs[-1].texts or plate.figure.texts
+            box = caption.get_window_extent()
+            assert 0 <= box.x0 < box.x1 <= said["width"], plate.file
+            assert 0 <= box.y0 < box.y1 <= said["caption_height"] < said["height"], plate.file
+            assert " ".join(caption.get_text().split()) == plate.caption
+            for label in labels:
+                assert label.get_window_extent().x0 >= 0, plate.file
+
+
+def draw_files(folder: Path, **views: Any) -> Path:
+    """Run scripts/figures.py on a results folder."""
+    main = runpy.run_path(str(ROOT / "scripts/figures.py"))["main"]
+    settings = VIEWS | {"layers": ["relu:2", "relu_2", "fc"], "n_filters": 2} | views
+    main(argparse.Namespace(output=str(folder), name="own", settings=settings))
+    return folder / "figures"
+
+
+def test_files(tmp_path: Path) -> None:
+    """PNG, and PDF where asked, the same bytes twice; plates.json tells their sizes."""
+    one, two = (made().write(tmp_path / name) for name in ("one", "two"))
+    found, again = (
+        {path.name: path.read_bytes() for path in draw_files(folder, pdf=True).iterdir()}
+        for folder in (one, two)
+    )
+    assert found == again
+    plates = json.loads(found.pop("plates.json"))
+    assert sorted(found) == sorted([p["file"] for p in plates] + [p["pdf"] for p in plates])
+    assert len(plates) == 10
+    for plate in plates:
+        assert found[plate["pdf"]].startswith(b"%PDF")
+        assert not re.search(rb"/(CreationDate|ModDate|Producer|Creator)\b", found[plate["pdf"]])
+        with Image.open(one / "figures" / plate["file"]) as picture:
+            assert picture.size == (plate["width"], plate["height"])
+            assert set(picture.info) <= {"dpi"}
+        assert 0 < plate["caption_height"] < plate["height"]
+        assert plate["caption_height"] == caption_height(plate["caption"], plate["width"])
+
+
+def test_no_pdf_where_none_is_asked_and_old_plates_go(tmp_path: Path) -> None:
+    folder = made().write(tmp_path / "own")
+    (folder / "figures").mkdir()
+    (folder / "figures/old.pdf").touch()
+    drawn = draw_files(folder, layers=["fc"])
+    assert not list(drawn.glob("*.pdf"))
+    assert all(plate["pdf"] is None for plate in json.loads((drawn / "plates.json").read_text()))
+
+
+def test_file_names_are_safe_and_each_its_own(draw: Draw) -> None:
+    drawn = draw()
+    names = [plate.plate.file for plate in drawn.values()]
+    assert len(set(map(str.lower, names))) == len(names)
+    assert {("maps", "relu:2"), ("maps", "relu_2"), ("maps", "block/cat")} <= set(drawn)
+    for name in names:
+        assert re.fullmatch(r"[\w.+~-]+\.png", name)
+
+
+# Networks that lack something
+
+
+def test_a_network_that_was_not_trained_or_tested(draw: Draw) -> None:
+    results = made()
+    results.metrics, results.history = {}, results.history.splitlines(keepends=True)[0]
+    kinds = {kind for kind, _ in draw(results)}
+    assert not kinds & {"curves", "confusion"} and "maps" in kinds
+
+
+def test_a_network_without_projections(draw: Draw) -> None:
+    results = made()
+    results.projections = {name: {} for name in results.outputs}
+    kinds = {kind for kind, _ in draw(results)}
+    assert not kinds & {"cover", "deconv"} and "maps" in kinds
+
+
+def test_an_image_without_a_prediction(draw: Draw) -> None:
+    """images.json has null where it does not apply, as for a network that segments."""
+    results = made()
+    results.images = [
+        image | dict.fromkeys(("label", "prediction", "probability")) for image in results.images
+    ]
+    assert [label for label in draw(results)["maps", "conv1"].labels if label] == ["first", "second"]
+
+
+def bare() -> Results:
+    """A network without a data set, a training, classes that are told, or a compared filter."""
+    results = made()
+    results.metrics, results.history = {}, results.history.splitlines(keepends=True)[0]
+    nothing = dict.fromkeys(("split", "index", "label", "prediction", "probability"))
+    results.images = [image | nothing | {"path": "a/cat.png"} for image in results.images]
+    results.network |= dict.fromkeys(("dataset", "dataset_sha256", "training"))
+    results.network |= {"classes": [], "weights": {"origin": "IMAGENET1K_V1", "sha256": "ab" * 32}}
+    return results
+
+
+@pytest.mark.parametrize("scale", ["per_tile", "per_layer", "shared"])
+def test_a_network_of_which_little_is_known(draw: Draw, scale: str) -> None:
+    drawn = draw(bare(), scale=scale)
+    assert {kind for kind, _ in drawn} == {
+        "cover", "filters", "maps", "pairs", "values", "classical", "deconv"
+    }  # fmt: skip
+    assert not any("predicted" in plate.plate.caption for plate in drawn.values())
+
+
+def shaped(*shape: int) -> Results:
+    """The network, with a relu_2 of this shape."""
+    results = made()
+    results.layers[5]["output_shape"] = list(shape)
+    for n, outputs in enumerate(results.outputs.values()):
+        outputs["relu_2"] = np.arange(n, n + np.prod(shape), dtype=np.float32).reshape(shape)
+    return results
+
+
+def test_vectors_without_a_place_are_one_tile_an_image(draw: Draw) -> None:
+    """As a transformer's tokens."""
+    results = shaped(9, 20)
+    plate = draw(results)["values", "relu_2"]
+    assert "The 9 vectors of 20 values of relu_2" in plate.plate.caption
+    assert plate.labels == ["first", "second"]
+    for (_, tile), outputs in zip(plate.lines, results.outputs.values(), strict=True):
+        np.testing.assert_array_equal(tile.values, outputs["relu_2"])
+    assert spanned(plate.bars[0]) == (0, 180)
+
+
+def test_values_of_four_axes_are_left_out_and_said_to_be(
+    draw: Draw, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "convatlas"):
+        drawn = draw(shaped(2, 3, 4, 5))
+    assert not [subject for _, subject in drawn if subject == "relu_2"] and ("maps", "pool") in drawn
+    assert caplog.messages == ["no plate of relu_2, whose values have 4 axes"]
+
+
+@pytest.mark.parametrize("scale", ["per_layer", "shared"])
+def test_maps_of_one_pixel_are_values(draw: Draw, scale: str) -> None:
+    """As after average pooling; a convolution between such maps has filters, but no pairs."""
+    results = shaped(30, 1, 1)
+    results.layers[5] |= {"kind": "conv", "module": "block.conv2"}
+    drawn = draw(results, scale=scale)
+    values = drawn["values", "relu_2"].chart[0]
+    np.testing.assert_array_equal(values, [np.arange(30), np.arange(1, 31)])
+    assert not {("maps", "relu_2"), ("pairs", "relu_2")} & set(drawn) and ("filters", "relu_2") in drawn

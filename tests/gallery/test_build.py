@@ -1,0 +1,357 @@
+"""The gallery: its arithmetic, its findings, its run id and its pages."""
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convatlas.files import write_json
+from convatlas.gallery.build import build, run_id
+from convatlas.gallery.pages.findings import findings
+from convatlas.gallery.pages.network import Page, arithmetic, matched
+from tests.figures.test_build import ROOT, VIEWS, Results, bare, layer, like, made
+
+DATASET = {
+    "format": "images",
+    "source": "embedded",
+    "title": "Animals",
+    "description": "Made up.",
+    "licence": "none",
+    "image_shape": [3, 8, 6],
+    "classes": ["ant", "bee", "cat", "dog"],
+    "counts": {"train": [10] * 4, "test": [2] * 4},
+    "sha256": "cd" * 32,
+}
+CONFIG = {
+    "title": "An atlas",
+    "seed": 0,
+    "datasets": {"animals": {}},
+    "networks": {"own": {"views": VIEWS}, "other": {"views": VIEWS}},
+}
+RUN = {"date": "2001-02-03", "commit": "abc", "machine": "a machine", "durations": []}
+TIMING = {"started": "2001", "finished": "2001-02-03T04", "training_seconds": 1.5, "images_per_second": 1234}
+HOSTILE = '<img onerror=1 src="x">&amp;'
+
+
+def write(folder: Path, name: str, results: Results | None = None, subject: str = "conv1") -> None:
+    """Write a network with three plates, and its data set, under `folder`."""
+    own = (results or made()).write(folder / "results" / name)
+    write_json(own / "timing.json", TIMING)
+    plates = []
+    for n, (kind, of) in enumerate((("cover", ""), ("maps", subject), ("deconv", "first")), 1):
+        text = f"Plate {n}. {name}. What {kind} shows of {of}."
+        plate = {"file": f"{kind}-{n}.png", "pdf": None, "kind": kind, "subject": of, "caption": text}
+        plates.append(plate | {"alt": text, "width": 60, "height": 40, "caption_height": 10})
+        (own / "figures").mkdir(exist_ok=True)
+        Image.new("RGB", (60, 40)).save(own / "figures" / f"{kind}-{n}.png")
+    write_json(own / "figures/plates.json", plates)
+    write_json(folder / "data/animals/dataset.json", DATASET)
+
+
+def built(folder: Path, *names: str, config: dict[str, Any] = CONFIG) -> Path:
+    build(folder / "gallery", folder / "results", folder / "data", list(names), config, RUN)
+    return folder / "gallery"
+
+
+class Reader(HTMLParser):
+    """Collects the tags, links and text of a page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.images: list[dict[str, str | None]] = []
+        self.links: list[str] = []
+        self.text = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = dict(attributes)
+        if tag == "img":
+            self.images.append(given)
+        self.links += [link for key in ("href", "src") if (link := given.get(key))]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+# Arithmetic
+
+
+def window(size: int, kernel: int, stride: int, padding: int, dilation: int, result: int) -> dict[str, Any]:
+    given = {"kernel": [9, kernel], "stride": [9, stride], "padding": [9, padding], "dilation": [9, dilation]}
+    return layer("conv", "conv", (3, 9, size), (4, 9, result), **given)
+
+
+def positions(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    """Count the places where the whole window lies on the padded line."""
+    count, start = 0, -padding
+    while all(-padding <= start + dilation * tap < size + padding for tap in range(kernel)):
+        count, start = count + 1, start + stride
+    return count
+
+
+def test_the_arithmetic_counts_the_windows_positions() -> None:
+    cases = itertools.product((5, 6, 7, 28, 33), (1, 2, 3, 5), (1, 2, 3, 4), (0, 1, 2), (1, 2, 3))
+    counted = [(case, positions(*case)) for case in cases]
+    assert len([case for case, result in counted if result]) > 500
+    for case, result in counted:
+        if result:
+            size, kernel, stride, padding, dilation = case
+            expected = f"⌊({size} + 2·{padding} − {dilation}·({kernel} − 1) − 1) / {stride}⌋ + 1 = {result}"
+            assert arithmetic(window(*case, result)) == expected
+            assert arithmetic(window(*case, result + 1)) is None  # as where it is rounded up
+
+
+def test_no_arithmetic_where_there_is_no_window() -> None:
+    given = window(8, 3, 1, 1, 1, 8)
+    assert arithmetic(given)
+    for change in ({"kernel": None}, {"called": False}, {"output_shape": [32]}):
+        assert arithmetic(given | change) is None
+    assert arithmetic(given | {"dilation": None})  # average pooling has none
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"padding": "same"}, {"padding": "valid"}, {"padding": None}, {"stride": None}],
+    ids=lambda change: str(*change.values()),
+)
+def test_arithmetic_of_layers_that_say_it_otherwise(change: dict[str, Any]) -> None:
+    """As a convolution with padding="same" does, or nn.LPPool2d; the page must not fail on them."""
+    result = 6 if change == {"padding": "valid"} else 8
+    said = arithmetic(window(8, 3, 1, 1, 1, result) | change)
+    assert said is None or said.endswith(f" = {result}")
+
+
+# Findings
+
+
+def confusion(*mistakes: tuple[int, int, int]) -> dict[str, Any]:
+    counts = np.diag([20, 20, 20, 20])
+    for true, predicted, count in mistakes:
+        counts[true, predicted] = count
+    return {"confusion": counts.tolist()}
+
+
+def found(folder: Path, results: Results, metrics: dict[str, Any]) -> list[str]:
+    folder = results.write(folder / "own")
+    return findings(folder, results.layers, results.images, metrics, results.network["classes"])
+
+
+def faultless() -> Results:
+    """Activations that are zero in two places of eleven, and of no unit everywhere."""
+    results = made()
+    for outputs in results.outputs.values():
+        for name in ("relu", "relu:2", "relu_2"):
+            outputs[name] = np.abs(outputs[name]) + 1
+            outputs[name].flat[::6] = 0
+    return results
+
+
+def test_the_commonest_mistake(tmp_path: Path) -> None:
+    metrics = confusion((0, 1, 2), (2, 3, 5), (3, 2, 4))
+    (said,) = found(tmp_path, faultless(), metrics)
+    assert said == ("The commonest mistake is cat taken for dog: 5 of the 11 mistakes on 91 test images.")
+
+
+@pytest.mark.parametrize(
+    "metrics", [{}, confusion(), confusion((0, 1, 1)), confusion((0, 1, 3), (1, 0, 3)), {"mean_iou": 0.5}]
+)
+def test_nothing_is_said_of_a_network_without_faults(tmp_path: Path, metrics: dict[str, Any]) -> None:
+    """Nor where one mistake is as common as another, or is the only one."""
+    assert found(tmp_path, faultless(), metrics) == []
+
+
+def test_silent_units(tmp_path: Path) -> None:
+    results = faultless()
+    for outputs in results.outputs.values():
+        outputs["relu:2"][[4, 11]] = 0
+        outputs["relu_2"][7, :, :3] = 0  # in part
+    results.outputs["first"]["relu"][1] = 0  # on one image only
+    assert found(tmp_path, results, {}) == [
+        "2 of the 18 units of relu:2 are silent on all 2 images looked at: 4, 11."
+    ]
+
+
+def test_one_silent_unit_and_the_sparsest_layer(tmp_path: Path) -> None:
+    results = faultless()
+    for outputs in results.outputs.values():
+        outputs["relu"][[2]] = 0
+        outputs["relu_2"][:, :, :5] = 0
+    share = np.mean([outputs["relu_2"] == 0 for outputs in results.outputs.values()])
+    assert found(tmp_path, results, {}) == [
+        "1 of the 5 units of relu is silent on all 2 images looked at: 2.",
+        f"relu_2 is the sparsest layer: {100 * share:.0f} % of its values are zero here.",
+    ]
+
+
+def test_many_silent_units_are_not_all_listed_and_three_findings_are_enough(tmp_path: Path) -> None:
+    results = faultless()
+    for outputs in results.outputs.values():
+        outputs["relu"][2] = outputs["relu:2"][1:15] = outputs["relu_2"][1:15] = 0
+    said = found(tmp_path, results, confusion((0, 1, 9)))
+    assert len(said) == 3
+    assert said[0].startswith("The commonest mistake")
+    assert said[2].endswith(": 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and others.")
+
+
+# Run id
+
+
+def test_the_run_id_follows_config_weights_and_versions_alone(tmp_path: Path) -> None:
+    def identified(config: dict[str, Any] = CONFIG, **network: Any) -> str:
+        results = made()
+        results.network |= network
+        write(tmp_path, "own", results)
+        return run_id(config, [Page.read(tmp_path / "results", tmp_path / "data", "own", False)])
+
+    first = identified()
+    assert re.fullmatch(r"[0-9a-f]{12}", first)
+    assert identified() == first
+    changed = [
+        identified(CONFIG | {"seed": 1}),
+        identified(weights={"origin": "trained here", "sha256": "ef" * 32}),
+        identified(versions={"convatlas": "0.1.0", "numpy": "2.1"}),
+    ]
+    assert len({first, *changed}) == 4
+    later = TIMING | {"finished": "2002-02-03T04", "training_seconds": 9}
+    write(tmp_path, "own")
+    write_json(tmp_path / "results/own/timing.json", later)
+    assert run_id(CONFIG, [Page.read(tmp_path / "results", tmp_path / "data", "own", False)]) == first
+
+
+# Pages
+
+
+def test_the_pages_and_their_links(tmp_path: Path) -> None:
+    for name in ("own", "other"):
+        write(tmp_path, name)
+    site = built(tmp_path, "own", "other")
+    pages = sorted(str(path.relative_to(site)) for path in site.rglob("*.html"))
+    assert {"index.html", "networks/other.html", "networks/own.html", "provenance.html"} <= {*pages}
+    assert not list((site / "plates").rglob("*.json"))
+    for name in pages:
+        page = Reader(site / name)
+        for link in page.links:
+            if not link.startswith(("http", "#")):
+                assert ((site / name).parent / link.partition("#")[0]).is_file(), link
+        assert "An atlas" in page.text
+        assert ("2001" in page.text) == (name == "provenance.html")
+    own = Reader(site / "networks/own.html")
+    assert [image["src"] for image in own.images] == [
+        f"../plates/own/{file}" for file in ("cover-1.png", "maps-2.png", "deconv-3.png")
+    ]
+    assert "Plate 2. own. What maps shows of conv1." in own.text
+
+
+def test_building_twice_gives_the_same_bytes_and_drops_a_network_that_is_gone(tmp_path: Path) -> None:
+    write(tmp_path, "own")
+    write(tmp_path, "other")
+
+    def files(*names: str) -> dict[str, bytes]:
+        site = built(tmp_path, *names)
+        return {str(p.relative_to(site)): p.read_bytes() for p in site.rglob("*") if p.is_file()}
+
+    alone, both = files("own"), files("own", "other")
+    assert {name for name in both if name not in alone} == {
+        "networks/other.html", "networks/other-layers.html",
+        *(f"plates/other/{kind}.png" for kind in ("cover-1", "maps-2", "deconv-3")),
+    }  # fmt: skip
+    assert files("own") == alone
+
+
+def test_names_are_text_and_never_markup(tmp_path: Path) -> None:
+    results = made()
+    results.network["classes"] = ["ant", "bee", HOSTILE, "dog"]
+    results.network["architecture"] = HOSTILE
+    results.metrics["class_accuracy"] = {HOSTILE: 0.5}
+    results.metrics["confusion"][2][1] = 3
+    results.layers[0] |= {"name": HOSTILE, "module": HOSTILE}
+    results.images[0]["path"] = HOSTILE
+    write(tmp_path, "own", results, subject=HOSTILE)
+    site = built(tmp_path, "own", config=CONFIG | {"title": HOSTILE})
+    for path in site.rglob("*.html"):
+        page = Reader(path)
+        assert HOSTILE in page.text, path
+        assert "<img onerror" not in path.read_text()
+        assert not [image for image in page.images if "onerror" in image], path
+    assert f"is {HOSTILE} taken for bee" in Reader(site / "networks/own.html").text
+
+
+def test_a_network_that_was_not_trained_or_tested(tmp_path: Path) -> None:
+    results = made()
+    results.metrics, results.history = {}, results.history.splitlines(keepends=True)[0]
+    write(tmp_path, "own", results)
+    site = built(tmp_path, "own")
+    for name in ("index.html", "networks/own.html"):
+        assert "accuracy" not in Reader(site / name).text
+
+
+def test_a_network_with_weights_but_no_data_set(tmp_path: Path) -> None:
+    """As torchvision's: nothing was trained, and nothing is known of what it was trained on."""
+    write(tmp_path, "own", bare())
+    site = built(tmp_path, "own")
+    page = Reader(site / "networks/own.html").text
+    assert "with the weights IMAGENET1K_V1" in page and "Nothing was trained here." in page
+    assert "Animals" not in page + Reader(site / "index.html").text
+    assert "IMAGENET1K_V1" in Reader(site / "provenance.html").text
+
+
+@pytest.mark.parametrize("rectify", [False, True])
+def test_a_page_says_where_the_deconvnet_is_a_heuristic(tmp_path: Path, rectify: bool) -> None:
+    write(tmp_path, "own")
+    views = VIEWS | {"deconv": VIEWS["deconv"] | {"rectify": rectify}}
+    site = built(tmp_path, "own", config=CONFIG | {"networks": {"own": {"views": views}}})
+    assert ("read these projections as a heuristic" in Reader(site / "networks/own.html").text) is rectify
+
+
+def test_units_that_resemble_a_classical_feature_are_counted_and_the_likest_named(tmp_path: Path) -> None:
+    results = made()
+    results.units_like["conv1"]["units"][1:3] = [like("harris", 0.9), like("lbp", -0.7)]
+    write(tmp_path, "own", results)
+    found = matched(tmp_path / "results/own")
+    assert found["threshold"] == 0.5
+    counts = [(row["layer"], row["units"], row["matched"]) for row in found["rows"]]
+    assert counts == [("conv1", 5, 4), ("relu", 5, 1), ("block.conv2", 18, 0)]
+    assert [unit for unit, _ in found["rows"][0]["best"]] == [1, 0, 2]
+    page = Reader(built(tmp_path, "own") / "networks/own.html").text
+    assert "1 corner (0.90), 0 vertical edge (−0.83), 2 local binary pattern (−0.70)" in page
+
+
+def test_several_plates_of_one_image_have_one_heading(tmp_path: Path) -> None:
+    write(tmp_path, "own")
+    file = tmp_path / "results/own/figures/plates.json"
+    plates = json.loads(file.read_text())
+    write_json(file, [*plates, plates[-1] | {"file": "cover-1.png"}])
+    text = (built(tmp_path, "own") / "networks/own.html").read_text()
+    assert text.count("<h3>first</h3>") == 1 and text.count("What deconv shows of first. ") == 2
+
+
+def test_images_without_a_label_or_a_prediction(tmp_path: Path) -> None:
+    """images.json has null where it does not apply, as for a network that segments."""
+    results = made()
+    nothing = dict.fromkeys(("index", "label", "prediction", "probability"))
+    results.images = [image | nothing | {"path": "some/where/cat.png"} for image in results.images]
+    write(tmp_path, "own", results)
+    assert "cat.png" in Reader(built(tmp_path, "own") / "networks/own.html").text
+
+
+def test_the_gallery_imports_no_torch(tmp_path: Path) -> None:
+    write(tmp_path, "own")
+    program = (
+        "import runpy, sys\n"
+        "try: runpy.run_path(sys.argv.pop(1), run_name='__main__')\n"
+        "finally: print('torch' in sys.modules)\n"
+    )
+    config = CONFIG | {"networks": {"own": {"views": VIEWS}}}
+    script = [str(ROOT / "scripts/gallery.py"), "--settings", json.dumps(config), "--output", "site"]
+    command = [sys.executable, "-c", program, *script]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
+    assert (tmp_path / "site/index.html").is_file()

@@ -1,0 +1,321 @@
+"""The page of classical operators: its sums against torch and the run's numbers, and the window moved."""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from playwright.sync_api import Browser, Page, Playwright
+from scipy.ndimage import correlate
+
+from convatlas.analysis.sobel import SOBEL_X
+from convatlas.files import write_npz
+from convatlas.gallery.pages.classical import of_filter
+from convatlas.gallery.pages.window import NUMBERS, Axis, Window, written
+from tests.figures.test_build import PLANE, Results, layer, like, made
+from tests.gallery.test_build import CONFIG, HOSTILE, Reader, built, write
+
+FRAMES = "all => all.map(e => [e.offsetLeft, e.offsetTop, e.offsetWidth, e.offsetHeight])"
+CHROMIUM = Path("/usr/bin/chromium")
+RNG = np.random.default_rng(5)
+PLAIN = {"std": [1.0] * 3, "mean": [0.0] * 3}
+
+
+def noise(*shape: int) -> np.ndarray:
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def convolved(source: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, **how: Any) -> np.ndarray:
+    given = [None if array is None else torch.from_numpy(array) for array in (source[None], weight, bias)]
+    return torch.nn.functional.conv2d(*given, **how)[0].numpy()
+
+
+def written_out(
+    folder: Path, source: np.ndarray, weight: np.ndarray, bias: np.ndarray, made: np.ndarray
+) -> None:
+    write_npz(folder / "filters.npz", {"own": weight, "own.bias": bias})
+    write_npz(folder / "activations/first.npz", {"input": source, "own:2": made})
+
+
+def described(**given: Any) -> dict[str, Any]:
+    plain = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1, "kernel": [3, 3]}
+    own = {"module": "own", "inputs": ["input"], "type": "Conv2d"}
+    return layer("own:2", "conv", (3, 9, 9), (4, 7, 7), ordinal=1, **plain | own | given)
+
+
+# Sums
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation", "groups"),
+    [*itertools.product([(3, 3), (2, 5)], [(1, 1), (2, 3)], [(0, 0), (2, 1)], [(1, 1), (2, 2)], [1, 2]),
+     ((3, 3), (1, 1), "same", (2, 1), 1), ((4, 4), (1, 1), "same", (2, 2), 1),
+     ((3, 3), (2, 2), "valid", (1, 1), 2)],
+)  # fmt: skip
+def test_every_sum_is_torchs_and_the_recorded_one(
+    tmp_path: Path, kernel: tuple[int, int], stride: Any, padding: Any, dilation: Any, groups: int
+) -> None:
+    source, weight, bias = noise(4, 13, 17), noise(6, 4 // groups, *kernel), noise(6)
+    how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    expected = convolved(source, weight, bias, **how)
+    written_out(tmp_path, source, weight, bias, expected)
+    given = described(
+        kernel=list(kernel), **{k: list(v) if isinstance(v, tuple) else v for k, v in how.items()}
+    )
+    for unit in (0, 5):
+        window = of_filter(tmp_path, PLAIN | {"std": [1.0] * 4, "mean": [0.0] * 4}, given, unit, "first")
+        assert window is not None
+        np.testing.assert_allclose(window.map(), expected[unit], atol=1e-5)
+        for y, x in np.ndindex(*expected[unit].shape):
+            assert window.total(y, x) == pytest.approx(expected[unit, y, x], abs=1e-5)
+        worked = window.worked
+        assert worked["total"] == worked["made"]
+        assert window.inside()[window.place]  # wholly on the image
+        assert not np.isnan(window.at(*window.place)).any()
+
+
+def test_a_map_that_is_not_the_sum_is_passed_over(tmp_path: Path) -> None:
+    source, weight, bias = noise(3, 9, 9), noise(4, 3, 3, 3), noise(4)
+    padded = torch.nn.functional.pad(torch.from_numpy(source[None]), (1, 1, 1, 1), mode="reflect")[0].numpy()
+    made = convolved(padded, weight, bias)
+    written_out(tmp_path, source, weight, bias, made)
+    assert of_filter(tmp_path, PLAIN, described(padding=[1, 1]), 0, "first") is None
+    made = convolved(source, weight, bias)
+    written_out(tmp_path, source, weight, bias, made)
+    assert of_filter(tmp_path, PLAIN, described(), 0, "first") is not None
+    for change in ({"type": "ConvTranspose2d"}, {"inputs": ["input", "own"]}, {"inputs": ["lost"]}):
+        assert of_filter(tmp_path, PLAIN, described(**change), 0, "first") is None
+    half = made.astype(np.float16)  # as `record: {dtype: float16}` keeps it
+    write_npz(tmp_path / "activations/first.npz", {"input": source.astype(np.float16), "own:2": half})
+    assert of_filter(tmp_path, PLAIN, described(), 0, "first") is not None
+
+
+@pytest.mark.parametrize("place", [(0, 0), (60, 3), (111, 111)])
+def test_of_a_large_image_the_part_about_the_place_is_kept(place: tuple[int, int]) -> None:
+    source, weight = noise(3, 224, 224), noise(1, 3, 7, 7)
+    expected = convolved(source, weight, None, stride=2, padding=3)[0]
+    axes = [Axis(-3, 2, 1, 7, 112)] * 2
+    window = Window("learned", source, weight[0], 0.0, *axes, expected, place, [(1.0, 0.0)] * 3)
+    part = window.part()
+    assert part.source.size <= NUMBERS < window.source.size
+    assert (part.down.first + part.place[0], part.across.first + part.place[1]) == place
+    np.testing.assert_allclose(part.map(), part.made, atol=1e-4)
+    assert part.total(*part.place) == pytest.approx(float(expected[place]), abs=1e-4)
+    assert len(part.numbers) < 200_000
+    small = Window("s", source[:, :9, :9], weight[0], 0.0, *axes, expected, place, [(1.0, 0.0)] * 3)
+    assert small.part() is small
+
+
+def test_numbers_as_they_are_printed() -> None:
+    assert [written(value, 2) for value in (1.005, -1.5, -0.001, 0.0)] == ["1.00", "−1.50", "0.00", "0.00"]
+    axes = [Axis(0, 1, 1, 3, 1)] * 2
+    whole = Window(
+        "s", np.full((1, 3, 3), 7.0), SOBEL_X[None], 0.0, *axes, np.zeros((1, 1)), (0, 0), [(1.0, 0.0)]
+    )
+    assert set(whole.decimals.values()) == {0}
+    fine = Window(
+        "s", noise(1, 3, 3), 0.01 * SOBEL_X[None], 0.0, *axes, np.zeros((1, 1)), (0, 0), [(1.0, 0.0)]
+    )
+    assert fine.decimals["kernel"] == fine.decimals["product"] == 4 and fine.decimals["source"] == 2
+
+
+# The page
+
+
+def true(channels: int = 1) -> Results:
+    """A made-up network whose first convolution is one; its unit 3 is a Sobel kernel, turned."""
+    results = made(channels)
+    weight = results.filters["conv1"]
+    weight[3] = -0.3 * SOBEL_X + 0.001 * noise(channels, 3, 3)
+    results.filters["conv1.bias"] = np.arange(5, dtype=np.float32) - 1.5
+    results.layers[0] |= {"inputs": ["input"], "groups": 1}
+    for outputs in results.outputs.values():
+        bias = results.filters["conv1.bias"]
+        outputs["conv1"] = convolved(outputs["input"], weight, bias, padding=1)
+    from tests.figures.test_build import filters_like  # noqa: PLC0415
+
+    results.filters_like = filters_like(weight) if channels == 3 else filters_like(weight.repeat(3, 1))
+    if channels == 1:
+        keep = results.filters_like
+        keep |= {"r": [row[:1] for row in keep["r"]], "kernels": [row[:1] for row in keep["kernels"]]}
+    return results
+
+
+def page_of(folder: Path, results: Results, **more: Any) -> Path:
+    write(folder, "own", results)
+    return built(folder, "own", config=CONFIG | {"networks": {"own": CONFIG["networks"]["own"]}} | more)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_page_works_both_sums(tmp_path: Path, channels: int) -> None:
+    results = true(channels)
+    site = page_of(tmp_path, results)
+    text = " ".join(Reader(site / "classical.html").text.split())
+    assert (
+        "Unit 3 of conv1 of own: the likest classical kernel is Sobel x, turned to its negative, r = −1.00"
+        in text
+    )
+    page = (site / "classical.html").read_text()
+    given = [json.loads(found) for found in re.findall(r'-numbers">(\{.*?\})</script>', page)]
+    assert len(given) == 2
+    sobel, learned = given
+    seen = results.pictures["first"]
+    grey = np.round(255 * (np.tensordot([0.2125, 0.7154, 0.0721], seen, 1) if channels == 3 else seen[0]))
+    np.testing.assert_array_equal(sobel["source"][0], grey)
+    np.testing.assert_array_equal(sobel["made"], correlate(grey, SOBEL_X)[1:-1, 1:-1])
+    np.testing.assert_allclose(learned["made"], results.outputs["first"]["conv1"][3], rtol=1e-5)
+    y, x = learned["place"]
+    recorded = results.outputs["first"]["conv1"][3, y, x]
+    printed = f"{recorded:.{learned['decimals']['total']}f}".replace("-", "−")
+    assert f"(bias) = {printed} At row {y}, column {x}." in text
+    assert f"Recorded at this place: {printed}." in text
+    for place in re.findall(r'src="(classical/[^"]+)"', page):
+        assert (site / place).is_file()
+
+
+def test_units_that_resemble_a_feature_are_set_beside_it(tmp_path: Path) -> None:
+    results = true()
+    results.units_like["conv1"]["units"][1] = like("harris", 0.91)
+    site = page_of(tmp_path, results)
+    page = Reader(site / "classical.html")
+    text = " ".join(page.text.split())
+    for said in (
+        "vertical edge of first, computed, and beside it the map of conv1 0 of own: vertical edge, r = −0.83 "
+        "(untrained 0.41)",
+        "corner of first, computed, and beside it the map of conv1 1 of own: corner, r = 0.91",
+    ):
+        assert said in text
+    assert "networks/own.html#layer=conv1&unit=1" in page.links
+    assert {f"classical/harris-{what}.png" for what in ("image", "feature", "unit")} <= {
+        image["src"] for image in page.images
+    }
+
+
+def test_without_a_filter_to_work_or_a_unit_to_compare_there_is_sobels_sum(tmp_path: Path) -> None:
+    results = made()
+    results.units_like = {
+        name: one | {"units": [None] * len(one["units"])} for name, one in results.units_like.items()
+    }
+    text = (page_of(tmp_path, results) / "classical.html").read_text()  # its conv1 is no convolution
+    assert 'id="sobel"' in text and 'id="learned"' not in text and 'id="features"' not in text
+
+
+def test_hostile_names_are_text(tmp_path: Path) -> None:
+    results = true()
+    for outputs in results.outputs.values():
+        outputs[HOSTILE] = outputs.pop("conv1")
+    results.filters = {key.replace("conv1", HOSTILE): value for key, value in results.filters.items()}
+    results.layers[0] |= {"name": HOSTILE, "module": HOSTILE}
+    results.units_like[HOSTILE] = results.units_like.pop("conv1")
+    results.filters_like |= {"layer": HOSTILE}
+    write(tmp_path, "own", results, subject=HOSTILE)
+    site = built(tmp_path, "own")
+    page = Reader(site / "classical.html")
+    assert f"Unit 3 of {HOSTILE} of own" in " ".join(page.text.split())
+    assert "<img onerror" not in (site / "classical.html").read_text()
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def chromium(playwright: Playwright) -> Iterator[Browser]:
+    if not CHROMIUM.exists():
+        pytest.skip("Debian's chromium is not installed")
+    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    yield browser
+    browser.close()
+
+
+def opened(browser: Browser, site: Path, **context: Any) -> tuple[Page, list[str]]:
+    page = browser.new_context(viewport={"width": 1280, "height": 900}, **context).new_page()
+    faults: list[str] = []
+    page.on("console", lambda message: faults.append(message.text))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto((site / "classical.html").as_uri())
+    return page, faults
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_window_is_moved_by_keys_clicks_and_buttons(
+    tmp_path: Path, chromium: Browser, channels: int
+) -> None:
+    results = true(channels)
+    recorded = results.outputs["first"]["conv1"][3]
+    page, faults = opened(chromium, page_of(tmp_path, results))
+    box = page.locator(".worked").nth(1)
+    given = json.loads(page.locator("#learned-numbers").inner_text())
+    decimals = given["decimals"]["total"]
+
+    def told() -> tuple[tuple[int, int], float, float]:
+        said = box.locator("[data-part=said]").inner_text()
+        y, x = map(int, re.findall(r"\d+", said)[:2])
+        numbers = [box.locator("[data-part=sum] strong"), page.locator("[data-made=learned-numbers]")]
+        total, made = (float(one.inner_text().replace("−", "-")) for one in numbers)
+        terms = (
+            box.locator("[data-part=sum]").inner_text().split("=")[0].replace("−", "-").replace("(bias)", "")
+        )
+        summed = sum(float(term.strip(" ()")) for term in terms.split(" + "))
+        assert summed == pytest.approx(total, abs=10 * 10**-decimals)  # of what is printed
+        return (y, x), total, made
+
+    source, picture = (box.locator(f"[data-part={name}]") for name in ("source", "map"))
+    source.focus()
+    y, x = given["place"]
+    for key, step in {
+        "ArrowRight": (0, 1),
+        "ArrowDown": (1, 0),
+        "ArrowLeft": (0, -1),
+        "ArrowUp": (-1, 0),
+    }.items():
+        page.keyboard.press(key)
+        y, x = min(max(y + step[0], 0), PLANE[0] - 1), min(max(x + step[1], 0), PLANE[1] - 1)
+        place, total, made_there = told()
+        assert place == (y, x)
+        assert total == made_there == pytest.approx(float(recorded[y, x]), abs=10**-decimals)
+    for _ in range(12):  # to the corner and no further; there the window sees the padding's zeros
+        box.get_by_role("button", name="left").click()
+        box.get_by_role("button", name="up").click()
+    place, total, _ = told()
+    assert place == (0, 0) and total == pytest.approx(float(recorded[0, 0]), abs=10**-decimals)
+    assert box.locator("td.outside").count() == 5 * channels
+    size = picture.locator("img").bounding_box()
+    picture.click(position={"x": size["width"] * 4.5 / 6, "y": size["height"] * 2.5 / 8})
+    place, total, _ = told()
+    assert place == (2, 4) and total == pytest.approx(float(recorded[2, 4]), abs=10**-decimals)
+    source.click(position={"x": size["width"] * 1.5 / 6, "y": size["height"] * 6.5 / 8})
+    assert told()[0] == (6, 1)
+    sobel = page.locator(".worked").first
+    sobel.get_by_role("button", name="right").click()
+    assert re.search(r"= −?\d+$", sobel.locator("[data-part=sum]").inner_text())
+    assert faults == []
+
+
+def test_without_a_script_the_sums_stand_as_text(tmp_path: Path, chromium: Browser) -> None:
+    page, faults = opened(chromium, page_of(tmp_path, true()), java_script_enabled=False)
+    assert page.locator(".controls").first.is_hidden()
+    for box in page.locator(".worked").all():
+        assert "=" in box.locator("[data-part=sum]").inner_text()
+    assert faults == []
+
+
+def test_with_the_script_the_first_sum_stays_as_it_is(tmp_path: Path, chromium: Browser) -> None:
+    """A step away and back shows what the page was written with."""
+    page, _ = opened(chromium, page_of(tmp_path, true()))
+    for box in page.locator(".worked").all():
+        before = box.locator(".product").inner_text(), box.locator("[data-part=sum]").inner_text()
+        frames = box.locator(".window").evaluate_all(FRAMES)
+        moves = [("right", "left"), ("left", "right")]
+        for there, back in moves:
+            box.get_by_role("button", name=there).click()
+            if box.locator("[data-part=sum]").inner_text() != before[1]:
+                box.get_by_role("button", name=back).click()
+                break
+        assert (box.locator(".product").inner_text(), box.locator("[data-part=sum]").inner_text()) == before
+        again = box.locator(".window").evaluate_all(FRAMES)
+        assert np.abs(np.subtract(again, frames)).max() <= 1  # pixel of the screen

@@ -1,0 +1,144 @@
+"""The maker's notes: their Markdown, where they stand in the gallery, and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from markupsafe import Markup
+
+from convatlas import UserError
+from convatlas.gallery.pages import layers
+from convatlas.gallery.pages.notes import Notes, rendered
+from convatlas.pipeline.config import resolve
+from tests.figures.test_build import made
+from tests.gallery.test_build import CONFIG, HOSTILE, Reader, built, write
+from tests.pipeline.test_config import merged
+
+LAYERS = made().layers
+KEY = "networks.own.notes"
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("", ""),
+        ("*a* **b** `c`", "<p><em>a</em> <strong>b</strong> <code>c</code></p>\n"),
+        ("- a\n- b", "<ul>\n<li>a</li>\n<li>b</li>\n</ul>\n"),
+        ("<b>a</b>", "<p>&lt;b&gt;a&lt;/b&gt;</p>\n"),
+        ("<script>x</script>", "<p>&lt;script&gt;x&lt;/script&gt;</p>\n"),
+        (HOSTILE, "<p>&lt;img onerror=1 src=&quot;x&quot;&gt;&amp;</p>\n"),  # &amp; is an & in Markdown
+        ("[a](javascript:alert(1))", "<p>[a](javascript:alert(1))</p>\n"),
+        ("[a](masks.html#b)", '<p><a href="../masks.html#b">a</a></p>\n'),
+        ("[a](#b)", '<p><a href="#b">a</a></p>\n'),
+        ("[a](https://b.org/c?d=e&f)", '<p><a href="https://b.org/c?d=e&amp;f">a</a></p>\n'),
+        ("[a][1]\n\n[1]: masks.html", '<p><a href="../masks.html">a</a></p>\n'),
+        ("# A\n\nb\n-", '<p class="heading">A</p>\n<p class="heading">b</p>\n'),
+        ('![<i>](p.png "t")', '<p><a href="../p.png">&lt;i&gt;</a></p>\n'),
+        ("![](https://b.org/p.png)", '<p><a href="https://b.org/p.png">https://b.org/p.png</a></p>\n'),
+        ("[![i](p.png)](q.html)", '<p><a href="../q.html">i</a></p>\n'),
+    ],
+)
+def test_markdown(text: str, html: str) -> None:
+    assert rendered(text, "../") == Markup(html)
+
+
+def test_notes_of_layers_and_units() -> None:
+    given = {
+        "text": "t",
+        "layers": {"conv1": "l"},
+        "units": {"relu:2 17": "b", "relu:2 3": "a", "conv1 0": "c"},
+    }
+    notes = Notes.of(given, LAYERS, KEY)
+    assert (notes.text, notes.layers) == ("<p>t</p>\n", {"conv1": "<p>l</p>\n"})
+    assert notes.units == {"relu:2": {3: "<p>a</p>\n", 17: "<p>b</p>\n"}, "conv1": {0: "<p>c</p>\n"}}
+    assert list(notes.units["relu:2"]) == [3, 17]
+    assert Notes.of("t", LAYERS, KEY) == Notes(Markup("<p>t</p>\n"), {}, {})
+    assert Notes.of(None, LAYERS, KEY) == Notes(Markup(), {}, {})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"layers": {"conv7": "x"}}, f"{KEY}.layers: no layer 'conv7'; did you mean 'conv1'?"),
+        ({"units": {"conv7 1": "x"}}, f"{KEY}.units: no layer 'conv7'; did you mean 'conv1'?"),
+        ({"units": {"conv1 5": "x"}}, f"{KEY}.units: no unit 'conv1 5'; conv1 has units 0 to 4"),
+        ({"units": {"never 0": "x"}}, f"{KEY}.units: no unit 'never 0'; never is never called"),
+    ],
+)
+def test_what_is_not_there_is_named(given: dict[str, Any], said: str) -> None:
+    layers = [*LAYERS, next(one for one in LAYERS if not one["called"]) | {"name": "never"}]
+    with pytest.raises(UserError) as error:
+        Notes.of(given, layers, KEY)
+    assert str(error.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"notes": {"text": "a"}}, "notes: got"),
+        ({"author": 3}, "author: got 3 (a number); allowed: text"),
+        ({"site_url": "www.example.org"}, "site_url: got 'www.example.org' (text)"),
+        ({"networks": {"lenet5": {"notes": {"layer": {}}}}}, "networks.lenet5.notes: unknown key 'layer'"),
+        (
+            {"networks": {"lenet5": {"notes": {"units": {"conv1": "x"}}}}},
+            "networks.lenet5.notes.units: 'conv1' is not the name of a layer, a space and the number",
+        ),
+        ({"publish": {"single_file": {"layers": "some"}}}, "publish.single_file.layers: got 'some' (text)"),
+    ],
+)
+def test_a_wrong_config_is_refused_before_any_job(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as error:
+        resolve(merged(json.dumps(change)))
+    assert said in str(error.value)
+
+
+def test_nothing_is_published_unless_asked_for() -> None:
+    config = resolve(merged("{}"))
+    assert not {"author", "notes", "site_url"} & config.keys()
+    assert not any("notes" in network for network in config["networks"].values())
+    assert config["publish"]["tensors"] is config["publish"]["weights"] is False
+
+
+def noted(folder: Path, **more: Any) -> Path:
+    write(folder, "own")
+    notes = {
+        "text": f"Of the *network* {HOSTILE}",
+        "layers": {"conv1": "Of the layer", "fc": "Of one without plates"},
+        "units": {"conv1 3": "Of the [unit](masks.html)"},
+    }
+    network = CONFIG["networks"]["own"] | {"notes": notes}
+    return built(folder, "own", config=CONFIG | {"networks": {"own": network}} | more)
+
+
+def test_notes_stand_where_they_belong(tmp_path: Path) -> None:
+    site = noted(tmp_path, notes="Of the **run**", author=f"Ada {HOSTILE}")
+    page, index = (Reader(site / name) for name in ("networks/own.html", "index.html"))
+    assert "Of the run" in index.text and "Of the network" not in index.text
+    text = " ".join(page.text.split())
+    order = ["Of the network <img onerror", "Of one without plates", "Layer by layer", "Of the layer"]
+    order += ["Unit 3", "Of the unit"]
+    places = [text.index(words) for words in order]
+    assert places == sorted(places)
+    assert "../masks.html" in page.links
+    for path in site.rglob("*.html"):
+        assert f"By Ada {HOSTILE}." in Reader(path).text
+        assert '<meta name="author" content="Ada &lt;img' in path.read_text()
+
+
+def test_notes_of_layers_whose_plates_are_on_a_page_of_their_own_stand_on_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The explorer, on the network's page, takes them from there."""
+    monkeypatch.setattr(layers, "PLATES", 0)
+    site = noted(tmp_path)
+    for name in ("networks/own.html", "networks/own-plates.html"):
+        text = Reader(site / name).text
+        assert text.count("Of the layer") == text.count("Of the unit") == 1
+
+
+def test_without_notes_nothing_is_shown(tmp_path: Path) -> None:
+    write(tmp_path, "own")
+    site = built(tmp_path, "own")
+    for path in site.rglob("*.html"):
+        assert 'class="notes"' not in path.read_text() and 'name="author"' not in path.read_text()

@@ -1,0 +1,415 @@
+"""What goes out: the zip, the single file, the numbers, what a shared link shows, the workflow for Pages."""
+
+import base64
+import io
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from playwright.sync_api import Browser, Playwright
+
+from convatlas import UserError
+from convatlas.files import write_json
+from convatlas.gallery import html_tree
+from convatlas.gallery.pages import network
+from convatlas.gallery.pages.share import linked
+from convatlas.gallery.single_file import MEGABYTE, Book, archive, single, wanted
+from tests.figures.test_build import ROOT, made
+from tests.gallery.test_build import CONFIG, HOSTILE, Reader, built, write
+
+CHROMIUM = Path("/usr/bin/chromium")
+NETWORKS: dict[str, list[str | int]] = {"own": [], "other": []}
+KINDS = [("cover", ""), ("curves", ""), ("filters", "conv1"), ("maps", "conv1"), ("maps", "relu"),
+         ("values", "fc"), ("deconv", "first"), ("deconv", "second")]  # fmt: skip
+
+
+def run(folder: Path, **config: Any) -> Path:
+    """A made-up gallery of two networks whose plates are all different."""
+    rng = np.random.default_rng(3)
+    for name in NETWORKS:
+        write(folder, name, made())
+        figures = folder / "results" / name / "figures"
+        plates = []
+        for n, (kind, subject) in enumerate(KINDS):
+            file = f"{kind}-{n}.png"
+            text = f"Plate {n + 1}. {name}. What {kind} shows of {subject}."
+            plate = {"file": file, "pdf": None, "kind": kind, "subject": subject, "caption": text}
+            plates.append(plate | {"alt": text, "width": 90, "height": 70, "caption_height": 10})
+            pixels = rng.integers(0, 256, (70, 90, 3), np.uint8)
+            Image.fromarray(pixels).save(figures / file)
+            Image.new("RGB", (9, 9)).save(figures / f"{kind}-{n}.pdf", "pdf")
+        plates[0]["pdf"] = "cover-0.pdf"
+        write_json(figures / "plates.json", plates)
+    return built(folder, *NETWORKS, config=CONFIG | config)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(
+        tmp_path_factory.mktemp("run"), notes="See [own](networks/own.html#layer-conv1) and [gone](no.html)."
+    )
+
+
+def bound(site: Path, layers: Any = "all", megabytes: float = 15) -> tuple[str, int, int]:
+    found = single(site, wanted(site.parent / "results", NETWORKS, layers), megabytes)
+    return found.html, found.plates, found.of
+
+
+def plates_in(html: str) -> list[str]:
+    """The plates of a single file, by their alternative texts."""
+    return re.findall(r'<img [^>]*alt="(Plate \d+\. \w+)', html)
+
+
+# HTML as a tree
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<!doctype html><p>a &amp; b &lt;c&gt; &#39;</p>",
+        '<img src="a.png" alt="&quot;&lt;x&gt;"><br><input checked>',
+        '<svg viewBox="0 0 1 2"><linearGradient id="g"></linearGradient><path d="M0 0"></path></svg>',
+        '<script type="application/json">{"a": "\\u003c/b\\u003e", "c": "d & e"}</script>',
+        "<style>a > b { c: d }</style>",
+    ],
+)
+def test_a_page_is_read_and_written_without_a_change(text: str) -> None:
+    written = html_tree.read(text).html().removeprefix("<page>").removesuffix("</page>")
+    assert written == text.removeprefix("<!doctype html>").replace("viewBox", "viewbox").replace(
+        "linearG", "linearg"
+    )
+
+
+def test_every_page_of_a_gallery_is_read_whole(site: Path) -> None:
+    """Nothing is closed that was not opened: each page's main ends where the page says."""
+    for path in site.rglob("*.html"):
+        page = html_tree.read(path.read_text())
+        body = page.first("body")
+        assert body
+        elements = [child.tag for child in body.children if isinstance(child, html_tree.Element)]
+        assert elements[1:4] == [
+            "header", "main", "footer",
+        ], path  # fmt: skip
+        text = Reader(path).text
+        main = page.first("main")
+        assert main and main.text().strip()[:40] in text.replace("&", "&amp;").replace("’", "’")
+
+
+# The zip
+
+
+def test_the_zip_holds_the_gallery_and_has_the_same_bytes_twice(site: Path, tmp_path: Path) -> None:
+    for name in ("a.zip", "b.zip"):
+        archive(site, tmp_path / name)
+        for path in site.rglob("*.html"):  # another day
+            path.touch()
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a.zip") as packed:
+        assert packed.testzip() is None
+        files = {f"gallery/{path.relative_to(site)}": path for path in site.rglob("*") if path.is_file()}
+        assert sorted(packed.namelist()) == sorted(files) and "gallery/.nojekyll" in files
+        for name, path in files.items():
+            assert packed.read(name) == path.read_bytes()
+            assert packed.getinfo(name).date_time == (1980, 1, 1, 0, 0, 0)
+
+
+# The single file
+
+
+def test_which_plates_are_asked_for(site: Path) -> None:
+    def places(layers: Any, networks: dict[str, list[str | int]] = NETWORKS) -> list[str]:
+        return [plate.place for plate in wanted(site.parent / "results", networks, layers)]
+
+    assert len(places("all")) == len(places("road")) == 2 * len(KINDS)
+    others = [f"{kind}-{n}.png" for n, (kind, _) in enumerate(KINDS) if kind in ("cover", "curves", "deconv")]
+    chosen = {path.split("/")[2] for path in places(["conv*"])}
+    assert chosen == {*others, "filters-2.png", "maps-3.png"}
+    assert {path.split("/")[2] for path in places([1])} == chosen  # the first convolution
+    road = {path for path in places("road", {"own": ["relu"], "other": []}) if "/own/" in path}
+    assert {path.split("/")[2] for path in road} == {*others, "maps-4.png"}
+    order = [path.split("/")[1:] for path in places("all")]
+    assert order[:2] == [["own", "cover-0.png"], ["other", "cover-0.png"]]
+    assert [file for _, file in order[-2:]] == ["deconv-7.png"] * 2  # the first to be left out
+    with pytest.raises(UserError, match=r"publish\.single_file\.layers: no network has a layer 'conv9'"):
+        places(["conv*", "conv9"])
+
+
+def test_the_single_file_needs_nothing(site: Path) -> None:
+    html, plates, of = bound(site)
+    assert plates == of == 2 * len(KINDS)
+    page = html_tree.read(html)
+    ids = [one.attributes["id"] for one in page.walk() if "id" in one.attributes]
+    assert len(ids) == len(set(ids))
+    links = 0
+    for one in page.walk():
+        for name in ("src", "href"):
+            value = one.attributes.get(name)
+            if value and not value.startswith(("data:", "https://arxiv.org/")):
+                assert value.startswith("#") and value[1:] in ids, one.html()[:200]
+                links += 1
+        for name in ("aria-labelledby", "for", "data-numbers"):
+            for value in (one.attributes.get(name) or "").split():
+                assert value in ids
+        assert one.tag not in ("link", "iframe", "noscript") or one.attributes.get("rel") == "icon"
+    assert links > 20
+    assert "#networks.own/layer-conv1" in html and " and gone." in html and 'href="no.html' not in html
+    for words in ("download", "compare.html", "explorer.js", "lightbox.js"):
+        assert words not in re.sub(
+            r"<style>.*?</style>|<p class=\"note\">.*?</p>|<script>.*?</script>", "", html, flags=re.S
+        )
+    assert bound(site)[0] == html  # the same bytes
+
+
+def test_a_heavy_frontispiece_is_shown_light_and_is_in_the_single_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The links beside it, and the one that the full-screen view follows, are the plate itself."""
+    before = run(tmp_path / "before")
+    monkeypatch.setattr(network, "HEAVY", 1000)
+    site = run(tmp_path / "after")
+    assert (site / "plates/own/cover-0.png").read_bytes() == (before / "plates/own/cover-0.png").read_bytes()
+    with Image.open(site / "plates/own/cover-0.webp") as picture:
+        assert picture.size == (90, 70)
+    for place, root in (("index.html", ""), ("networks/own.html", "../")):
+        text = (site / place).read_text()
+        assert f'<img src="{root}plates/own/cover-0.webp" alt=' in text
+        assert text.count(f'href="{root}plates/own/cover-0.png"') == 2
+    assert not (site / "plates/own/curves-1.webp").exists()
+    assert plates_in(bound(site)[0]) == plates_in(bound(before)[0])
+    assert bound(site)[1:] == bound(before)[1:]
+
+
+def test_pictures_keep_every_pixel(site: Path) -> None:
+    book = Book(site)
+    place = "plates/own/maps-3.png"
+    kind, _, content = book.picture(place).partition(";base64,")
+    with Image.open(io.BytesIO(base64.b64decode(content))) as found, Image.open(site / place) as given:
+        np.testing.assert_array_equal(np.asarray(found.convert("RGB")), np.asarray(given.convert("RGB")))
+    smooth = site / "plates/own/smooth.png"
+    Image.fromarray(np.tile(np.arange(256, dtype=np.uint8)[:, None, None], (4, 300, 3))).save(
+        smooth, compress_level=0
+    )
+    kind, _, content = book.picture("plates/own/smooth.png").partition(";base64,")
+    assert kind == "data:image/webp" and len(content) < smooth.stat().st_size / 4
+    with Image.open(io.BytesIO(base64.b64decode(content))) as found, Image.open(smooth) as given:
+        np.testing.assert_array_equal(np.asarray(found.convert("RGB")), np.asarray(given))
+    smooth.unlink()
+
+
+def test_chosen_layers_alone_are_in_it_with_no_heading_over_nothing(site: Path) -> None:
+    html, plates, of = bound(site, ["conv1"])
+    assert plates == of - 4
+    assert "shows of conv1" in html and "shows of relu" not in html
+    assert 'id="networks.own/layer-conv1"' in html and 'id="networks.own/layer-relu"' not in html
+    assert f"{plates} of {of} plates are in it" in html
+
+
+def test_it_is_no_larger_than_asked_and_the_last_plates_go_first(site: Path) -> None:
+    whole, plates, of = bound(site)
+    size = len(whole.encode()) / MEGABYTE
+    html, fewer, _ = bound(site, megabytes=size - 0.03)
+    assert len(html.encode()) / MEGABYTE <= size - 0.03 and 0 < fewer < plates
+    assert f"{fewer} of {of} plates are in it" in html
+    lost = {*plates_in(whole)} - {*plates_in(html)}
+    assert lost == {"Plate 8. own", "Plate 8. other"} or lost == {"Plate 8. other"}
+    assert {*plates_in(html)} >= {"Plate 1. own", "Plate 1. other"}
+    if lost == {"Plate 8. own", "Plate 8. other"}:
+        assert "<h3>second</h3>" not in html and "<h3>first</h3>" in html
+    with pytest.raises(UserError, match=r"megabytes: 0\.01 are too few; the pages take"):
+        bound(site, megabytes=0.01)
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    results = made()
+    results.layers[0] |= {"name": HOSTILE, "module": HOSTILE}
+    results.network["classes"] = ["ant", "bee", HOSTILE, "dog"]
+    write(tmp_path, "own", results, subject=HOSTILE)
+    site = built(tmp_path, "own", config=CONFIG | {"title": HOSTILE, "author": HOSTILE})
+    html = single(site, wanted(tmp_path / "results", {"own": []}, "all"), 15).html
+    assert "<img onerror" not in html and "&lt;img onerror" in html
+
+
+def test_the_script_writes_both_and_tells_their_sizes(site: Path, tmp_path: Path) -> None:
+    settings = {"layers": "road", "megabytes": 15, "networks": NETWORKS}
+    command = [sys.executable, "scripts/publish.py", "--settings", json.dumps(settings)]
+    command += ["--gallery", str(site), "--results", str(site.parent / "results")]
+    command += ["--zip", str(tmp_path / "g.zip"), "--single", str(tmp_path / "g.html")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert re.search(r"g\.zip, \d+\.\d MB", done.stderr)
+    assert re.search(r"g\.html, \d+\.\d MB, with 16 of 16 plates", done.stderr)
+    assert (tmp_path / "g.html").read_text() == bound(site)[0]
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def chromium(playwright: Playwright) -> Iterator[Browser]:
+    if not CHROMIUM.exists():
+        pytest.skip("Debian's chromium is not installed")
+    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    yield browser
+    browser.close()
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_alone_in_an_empty_folder_it_shows_a_page_at_a_time(
+    site: Path, tmp_path: Path, chromium: Browser, scripts: bool
+) -> None:
+    (tmp_path / "gallery.html").write_text(bound(site)[0], encoding="utf-8")
+    page = chromium.new_context(java_script_enabled=scripts).new_page()
+    faults: list[str] = []
+    page.on("console", lambda message: faults.append(message.text))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("requestfailed", lambda request: faults.append(request.url[:99]))
+    page.on("request", lambda request: _own(request.url, tmp_path) or faults.append(request.url[:99]))
+    page.goto((tmp_path / "gallery.html").as_uri())
+    shown = page.locator(".page:visible")
+    assert shown.count() == 1 and shown.get_attribute("id") == "index"
+    assert page.locator("h1:visible").count() == 1
+    names = page.locator("header nav a").all_text_contents()
+    page.locator("header nav a", has_text="own").click()
+    assert shown.count() == 1 and shown.get_attribute("id") == "networks.own"
+    page.mouse.move(0, 500)  # off the link, which is underlined under a pointer
+    line = "all => all.map(a => getComputedStyle(a).textDecorationLine)"
+    lines = page.locator("header nav a").evaluate_all(line)
+    assert [name for name, line in zip(names, lines, strict=True) if line == "underline"] == ["own"]
+    page.locator(".page:visible img").last.scroll_into_view_if_needed()
+    page.wait_for_timeout(200)
+    if scripts:
+        broken = (
+            "[...document.images].filter(i => i.checkVisibility() && i.complete && !i.naturalWidth).length"
+        )
+        assert page.evaluate(broken) == 0
+    page.goto((tmp_path / "gallery.html").as_uri() + "#networks.other/layer-conv1")
+    assert shown.count() == 1 and shown.get_attribute("id") == "networks.other"
+    page.locator("header a.title").click()
+    assert shown.get_attribute("id") == "index"
+    if scripts:
+        page.locator("header nav a", has_text="Classical").click()
+        before = page.locator("[data-part=sum]").first.inner_text()
+        for name in ("right", "down", "left", "left", "up", "up"):
+            page.locator(".worked:visible").first.get_by_role("button", name=name).click()
+        assert page.locator("[data-part=said]").first.inner_text() and before
+    assert faults == []
+
+
+def _own(url: str, folder: Path) -> bool:
+    return url.startswith(("data:", (folder / "gallery.html").as_uri()))
+
+
+# Shared links
+
+
+def test_without_an_address_nothing_says_where_the_gallery_is(site: Path) -> None:
+    assert (site / ".nojekyll").is_file() and not (site / "preview.jpg").exists()
+    for path in site.rglob("*.html"):
+        text = path.read_text()
+        assert "canonical" not in text and "og:url" not in text and "og:image" not in text
+        assert re.search(r'<meta name="description" content="[^"]+">', text)
+        title = re.search(r"<title>(.*?)</title>", text)
+        assert title and f'<meta property="og:title" content="{title.group(1)}">' in text
+
+
+@pytest.mark.parametrize("url", ["https://a.org/atlas", "https://a.org/atlas/"])
+def test_shared_links_show_where_what_and_a_small_picture(tmp_path: Path, url: str) -> None:
+    site = run(tmp_path, site_url=url, author="Ada")
+    for place, address in {"index.html": "", "networks/own.html": "networks/own.html"}.items():
+        text = (site / place).read_text()
+        assert f'<link rel="canonical" href="https://a.org/atlas/{address}">' in text
+        assert f'<meta property="og:url" content="https://a.org/atlas/{address}">' in text
+        assert '<meta property="og:image" content="https://a.org/atlas/preview.jpg">' in text
+        assert '<meta property="og:image:alt" content="Plate 1. own.' in text
+    with Image.open(site / "preview.jpg") as picture:
+        assert picture.size == (1200, 630)
+    assert (site / "preview.jpg").stat().st_size < 300_000
+
+
+# Numbers and downloads
+
+
+def test_numbers_are_copied_and_linked_where_they_are_asked_for(tmp_path: Path) -> None:
+    site = run(tmp_path, publish={"tensors": True, "weights": False})
+    own = tmp_path / "results/own"
+    page = Reader(site / "networks/own.html")
+    for name in (
+        "filters.npz",
+        "activations/first.npz",
+        "deconv/second.npz",
+        "classical/units.json",
+        "metrics.json",
+    ):
+        assert (site / "numbers/own" / name).read_bytes() == (own / name).read_bytes()
+        assert f"../numbers/own/{name}" in page.links
+    assert not (site / "numbers/own/weights.safetensors").exists()
+    assert "../networks/own.html#numbers" in page.links  # where there is a file for each image
+    for path in site.rglob("*.html"):
+        for link in Reader(path).links:
+            if "numbers/" in link:
+                assert (path.parent / link).resolve().is_file()
+
+
+def test_weights_are_copied_alone_too(tmp_path: Path) -> None:
+    (tmp_path / "results/own").mkdir(parents=True)
+    (tmp_path / "results/own/weights.safetensors").write_bytes(b"weights")
+    site = run(tmp_path, publish={"tensors": False, "weights": True})
+    assert [path.name for path in (site / "numbers").rglob("*.*")] == ["weights.safetensors"]
+    assert "../numbers/own/weights.safetensors" in Reader(site / "networks/own.html").links
+    assert "../numbers/own/filters.npz" not in Reader(site / "networks/own.html").links
+
+
+def test_without_being_asked_for_no_number_is_copied(site: Path) -> None:
+    assert not (site / "numbers").exists()
+    text = (site / "networks/own.html").read_text()
+    assert "results/own/filters.npz" in text and 'id="numbers"' not in text
+
+
+def test_where_the_numbers_are_is_linked() -> None:
+    published = {"numbers/own/filters.npz", "numbers/own/deconv/first.npz"}
+    assert linked("results/own/filters.npz, a <b>", "../", published) == (
+        '<a href="../numbers/own/filters.npz">results/own/filters.npz</a>, a &lt;b&gt;'
+    )
+    assert linked("results/own/deconv/<image>.npz", "", published) == (
+        '<a href="networks/own.html#numbers">results/own/deconv/&lt;image&gt;.npz</a>'
+    )
+    assert linked("results/own/metrics.json", "", published) == "results/own/metrics.json"
+    assert linked("both of these", "", published) == "both of these"
+
+
+def test_each_plate_downloads_as_png_and_as_pdf_where_there_is_one(site: Path) -> None:
+    links = Reader(site / "networks/own.html").links
+    assert "../plates/own/cover-0.pdf" in links
+    for link in (link for link in links if link.startswith("../plates/")):
+        assert (site / "networks" / link).resolve().is_file()
+    text = (site / "networks/own.html").read_text()
+    for n, (kind, _) in enumerate(KINDS, 1):
+        told = f'download aria-label="PNG of plate {n} of own">PNG</a>'
+        assert f'<a href="../plates/own/{kind}-{n - 1}.png" {told}' in text
+
+
+# The workflow for GitHub Pages
+
+
+def test_the_workflow_takes_a_config_and_has_the_least_permissions() -> None:
+    text = (ROOT / ".github/workflows/pages.yml").read_text()
+    flow = yaml.safe_load(text)
+    assert "config" in flow[True]["workflow_dispatch"]["inputs"]  # YAML reads `on` as true
+    assert flow["permissions"] == {"contents": "read"}
+    assert flow["jobs"]["make"]["permissions"] == {"contents": "read", "pages": "read"}
+    assert flow["jobs"]["publish"]["permissions"] == {"pages": "write", "id-token": "write"}
+    steps = [step for job in flow["jobs"].values() for step in job["steps"]]
+    for step in steps:
+        assert re.fullmatch(r"actions/[a-z-]+@v\d+\.\d+\.\d+", step.get("uses", "actions/none@v0.0.0"))
+        assert "${{" not in step.get("run", "")  # what is given is no part of a script
+    (run_step,) = [step for step in steps if "run" in step]
+    assert "make publish" in run_step["run"]
+    assert re.search(r"^publish:", (ROOT / "Makefile").read_text(), re.M)

@@ -1,0 +1,306 @@
+"""Where networks come from: the user's files and modules, and torchvision; what is told when one fails."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torchvision import models
+
+from convatlas import UserError
+from convatlas.files import write_json
+from convatlas.models import torchvision_models
+from convatlas.models.build import build, class_count, load
+from convatlas.models.preprocessing import Preprocessing
+from convatlas.pipeline import architecture_names
+
+BLOCKS = """
+from torch import nn
+def block(i, o):
+    return nn.Sequential(nn.Conv2d(i, o, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+"""
+NET = """
+from torch import nn
+from {name}_blocks import block
+INPUT = {{"size": 16, "mean": [0.5], "std": [0.25]}}
+
+def build(num_classes, width=4):
+    return nn.Sequential(block(1, width), nn.Linear(4 * width, num_classes))
+
+def noise():
+    return "no network"
+
+weights = nn.Linear(1, 1)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with nets/<its name>.py and a file beside it; imports are forgotten after it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = set(sys.modules)
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets/one_blocks.py").write_text(BLOCKS)
+    (tmp_path / "nets/one.py").write_text(NET.format(name="one"))
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "__file__", None) and str(tmp_path) in str(sys.modules[name].__file__):
+            del sys.modules[name]
+
+
+def fault(architecture: str, classes: list[str] | None = None, **settings: object) -> str:
+    with pytest.raises(UserError) as error:
+        build({"architecture": architecture, **settings}, classes, 0, "networks.own")
+    return str(error.value)
+
+
+# The user's own
+
+
+def test_a_file_gives_a_network_with_what_lies_beside_it(folder: Path) -> None:
+    settings = {"architecture": "nets/one.py:build", "arguments": {"width": 3}}
+    network, preprocessing = build(settings, ["a", "b", "c"], seed=0)
+    assert class_count(network, preprocessing) == 3
+    assert preprocessing == Preprocessing(16, (0.5,), (0.25,))
+    assert network[0][0].out_channels == 3
+
+
+def test_arguments_win_over_the_number_of_classes(folder: Path) -> None:
+    settings = {"architecture": f"{folder}/nets/one.py:build", "arguments": {"num_classes": 5}}
+    network, preprocessing = build(settings, ["a", "b"], seed=0)
+    assert class_count(network, preprocessing) == 5
+
+
+def test_a_module_of_the_working_directory_and_a_file_within_a_package(folder: Path) -> None:
+    package = folder / "pack"
+    (package / "inner").mkdir(parents=True)
+    for place in (package, package / "inner"):
+        (place / "__init__.py").touch()
+    (package / "blocks.py").write_text(BLOCKS)
+    (package / "inner/net.py").write_text(
+        "from ..blocks import block\n\ndef build(classes=2):\n    return block(3, 1)\n"
+    )
+    for architecture in ("pack.inner.net:build", "pack/inner/net.py:build"):
+        network, preprocessing = build({"architecture": architecture, "input": {"size": 9}}, None, seed=0)
+        assert preprocessing.shape == (3, 9, 9)
+        assert class_count(network, preprocessing) == 4
+        names = ["__init__.py", "blocks.py", "inner/__init__.py", "inner/net.py"]
+        assert architecture_names.files(architecture) == [f"pack/{name}" for name in names]
+
+
+def test_a_home_directory_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder / "nets"))
+    assert architecture_names.fault("~/one.py:build") is None
+    assert build({"architecture": "~/one.py:build"}, ["a"], seed=0)[1].size == 16
+
+
+@pytest.mark.parametrize(
+    ("code", "settings", "words"),
+    [
+        ("def build(depth): pass", {}, ["arguments", "missing a required argument: 'depth'", "build(depth)"]),
+        ("def build(): pass", {"arguments": {"x": 1}}, ["unexpected keyword argument 'x'", "build()"]),
+        ("def build(): pass", {}, ["returned None (NoneType), no torch.nn.Module"]),
+        ("from torch import nn\ndef build(): return nn.ReLU", {}, ["returned the class ReLU"]),
+        ("x = 1\ndef build():\n    return 1 / 0", {}, ["bad.py:3: ZeroDivisionError: division by zero"]),
+        ("import sys\nsys.exit('usage')", {}, ["cannot be imported", "bad.py:2: SystemExit: usage"]),
+        ("import nowhere_at_all", {}, ["bad.py:1: ModuleNotFoundError: No module named 'nowhere_at_all'"]),
+        ("def build(:", {}, ["bad.py:1: SyntaxError"]),
+        ("def builder(): pass", {}, ["'build' is not there", "did you mean 'builder'"]),
+        ("import torch\nbuild = torch.nn.ReLU()", {}, ["'build' is no function, but ReLU() (ReLU)"]),
+        ("INPUT = 3\ndef build(): pass", {}, ["INPUT must be a mapping"]),
+    ],
+)
+def test_a_fault_in_the_users_file_is_told_in_a_line(
+    folder: Path, code: str, settings: dict, words: list[str]
+) -> None:
+    (folder / "bad.py").write_text(code)
+    told = fault("bad.py:build", **settings)
+    assert told.startswith(("networks.own.a", f"{folder}/bad.py"))
+    for word in words:
+        assert word in told
+
+
+CONV = """
+from torch import nn
+def build():
+    return nn.Sequential(nn.Conv2d({0}, 4, 3), nn.Flatten(), nn.Linear({1}, 2))
+"""
+
+
+@pytest.mark.parametrize(
+    ("channels", "inner", "given", "words"),
+    [
+        (1, 4, {}, ["(1, 224, 224) (assumed", "cannot be multiplied", "change networks.own.input.size"]),
+        (3, 4, {}, ["(3, 224, 224) (assumed"]),
+        (3, 4, {"mean": [0.5], "std": [0.5], "size": 8}, ["(1, 8, 8)", "3 channels", "many numbers"]),
+        (4, 4, {"size": 8}, ["(3, 8, 8)", "4 channels", "1 or 3"]),
+    ],
+)
+def test_an_input_that_does_not_fit_says_what_to_change(
+    folder: Path, channels: int, inner: int, given: dict, words: list[str]
+) -> None:
+    (folder / "conv.py").write_text(CONV.format(channels, inner))
+    told = fault("conv.py:build", input=given)
+    assert told.startswith("networks.own.input: conv.py:build does not take an input of shape")
+    for word in words:
+        assert word in told
+
+
+def test_a_fault_in_the_forward_pass_names_file_and_line(folder: Path) -> None:
+    (folder / "odd.py").write_text(
+        "from torch import nn\nclass Odd(nn.Module):\n    def forward(self, x):\n        self.gone(x)\n"
+    )
+    assert "odd.py:4: AttributeError: 'Odd' object has no attribute 'gone'" in fault("odd.py:Odd")
+
+
+# What shows before any job
+
+
+@pytest.mark.parametrize(
+    ("architecture", "words"),
+    [
+        ("lenet", ["did you mean 'lenet5'", "torchvision/<name>", "file.py:function"]),
+        ("nets/one.py", ["names no function", "nets/one.py:<function"]),
+        ("nets/two.py:build", ["no file 'nets/two.py'", "seen from"]),
+        ("nets.two:build", ["no module 'nets.two'"]),
+        ("nowhere.at.all:build", ["no module 'nowhere.at.all'"]),
+        ("nets/one.py:not a name", ["'not a name' is no function's name"]),
+        ("torchvision/resnet5", ["did you mean 'resnet50'"]),
+        ("nets/wrong.py:build", ["nets/helper_wrong.py:2: SyntaxError"]),
+    ],
+)
+def test_a_wrong_architecture_is_told_without_running_it(
+    folder: Path, architecture: str, words: list[str]
+) -> None:
+    (folder / "nets/wrong.py").write_text("import helper_wrong\nraise SystemExit")
+    (folder / "nets/helper_wrong.py").write_text("\nclass:")
+    told = str(architecture_names.fault(architecture))
+    for word in words:
+        assert word in told
+
+
+def test_right_ones_have_no_fault_and_list_their_code(folder: Path) -> None:
+    (folder / "nets/one.py").write_text("def build():\n    import one_blocks, torch\n\nraise SystemExit")
+    assert architecture_names.fault("nets/one.py:build") is None
+    assert architecture_names.files("nets/one.py:build") == ["nets/one.py", "nets/one_blocks.py"]
+    assert architecture_names.files("lenet5") == ["convatlas/models/architectures/lenet5.py"]
+    assert architecture_names.files("torchvision/resnet18") == []
+    assert architecture_names.files("torch.nn:Linear") == [nn.__file__]
+    for architecture in ("lenet5", "torchvision/resnet18", "torch.nn:Linear"):
+        assert architecture_names.fault(architecture) is None
+
+
+def test_looking_at_names_imports_no_torch() -> None:
+    program = (
+        "import sys; from convatlas.pipeline.architecture_names import fault; fault('torchvision/resnet5');"
+        "fault('torch.nn:Linear'); print('torch' in sys.modules, 'torchvision' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+# torchvision
+
+
+def test_the_names_read_from_its_source_are_those_it_has() -> None:
+    found = architecture_names.zoo()
+    assert list(found) == models.list_models()
+    for name, weights in found.items():
+        entries = models.get_model_weights(name).__members__
+        assert weights == {key: entry.name for key, entry in entries.items()}
+
+
+def test_its_networks_take_the_number_of_classes_and_arguments() -> None:
+    settings = {"architecture": "torchvision/mobilenet_v3_small", "arguments": {"dropout": 0.4}}
+    network, preprocessing = build(settings, ["a", "b", "c"], seed=0)
+    assert class_count(network, preprocessing) == 3
+    assert preprocessing == Preprocessing(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert network.classifier[2].p == 0.4
+
+
+def test_without_weights_nothing_is_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "download_url_to_file", None)
+    settings = {"architecture": "torchvision/lraspp_mobilenet_v3_large", "input": {"size": 64}}
+    network, preprocessing = build(settings, ["a", "b", "c"], seed=0)
+    assert class_count(network, preprocessing) is None
+    with torch.no_grad():
+        assert network(torch.rand(1, *preprocessing.shape))["out"].shape == (1, 3, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"architecture": "torchvision/resnet5"}, ["own.architecture", "did you mean 'resnet50'"]),
+        ({"architecture": "torchvision/resnet18", "weights": "V3"}, ["weights: ", "IMAGENET1K_V1, DEFAULT"]),
+        (
+            {"architecture": "torchvision/resnet18", "arguments": {"depth": 3}},
+            ["{'depth': 3}", "unexpected keyword argument 'depth'"],
+        ),
+        ({"architecture": "torchvision/vit_b_32", "input": {"size": 64}}, ["(3, 64, 64)", "Expected 224"]),
+        ({"architecture": "torchvision/r3d_18"}, ["does not take an input of shape (3, 224, 224)"]),
+    ],
+)
+def test_what_it_refuses_is_told(settings: dict, words: list[str]) -> None:
+    told = fault(**settings)
+    for word in words:
+        assert word in told
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "photograph"),
+    [
+        ("resnet50", "IMAGENET1K_V2", "astronaut.png"),
+        ("vgg16", "IMAGENET1K_V1", "coffee.png"),
+        ("swin_t", "IMAGENET1K_V1", "chelsea.png"),
+    ],
+)
+def test_preprocessing_is_that_of_the_weights_bit_for_bit(name: str, weights: str, photograph: str) -> None:
+    data = pytest.importorskip("skimage.data")
+    entry = models.get_model_weights(name)[weights]
+    path = Path(data.__file__).parent / photograph
+    preprocessing = Preprocessing.of(torchvision_models.preset(entry))
+    with Image.open(path) as image:
+        expected = entry.transforms()(image.convert("RGB"))
+    assert torch.equal(preprocessing(preprocessing.read(path))[0], expected)
+
+
+def googlenet() -> dict[str, Tensor]:
+    """What a file of GoogLeNet's weights holds: the auxiliary heads too, which the network then drops."""
+    return models.GoogLeNet(aux_logits=True, init_weights=False).state_dict()
+
+
+def test_weights_bring_the_networks_form_along_and_it_is_built_again_without_them(tmp_path: Path) -> None:
+    settings = {"architecture": "torchvision/googlenet", "weights": "IMAGENET1K_V1"}
+    state = googlenet()
+    network, preprocessing = build(settings, ["ignored"], 0, "networks.own", state)
+    assert network.transform_input
+    assert network.aux1 is None
+    assert torch.equal(network.conv1.conv.weight, state["conv1.conv.weight"])
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    write_json(
+        tmp_path / "network.json",
+        {
+            "architecture": settings["architecture"],
+            "arguments": {},
+            "weights": {"name": settings["weights"]},
+            "preprocessing": preprocessing.described(),
+        },
+    )
+    again, prepared = load(tmp_path)
+    assert prepared == preprocessing
+    assert again.transform_input
+    x = torch.rand(1, 3, 224, 224)
+    with torch.no_grad():
+        assert torch.equal(again(x), network(x))
+
+
+def test_torchvision_is_left_as_it_was() -> None:
+    before = models.WeightsEnum.get_state_dict, nn.Module.load_state_dict
+    build({"architecture": "torchvision/squeezenet1_1", "weights": "DEFAULT"}, None, 0)
+    assert (models.WeightsEnum.get_state_dict, nn.Module.load_state_dict) == before

@@ -1,0 +1,248 @@
+"""Networks and their preprocessing, against their tables, Pillow's resizing and formulas by hand."""
+
+import socket
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from convatlas import UserError
+from convatlas.files import write_json
+from convatlas.models import class_names
+from convatlas.models.build import build, build_like, choose_device, class_count, load, main_output
+from convatlas.models.preprocessing import Preprocessing
+
+CLASSES = [str(digit) for digit in range(10)]
+GREY = Preprocessing(28, (0.5,), (0.5,))
+COLOUR = Preprocessing(28, (0.5,) * 3, (0.5,) * 3)
+
+
+def pixels(height: int, width: int, channels: int = 1, n: int = 1) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, channels, height, width), dtype=np.uint8)
+
+
+# The bundled networks.
+
+
+@pytest.mark.parametrize(("name", "count", "side"), [("simple_cnn", 44_834, 50), ("lenet5", 61_706, 28)])
+def test_parameters_and_shapes(name: str, count: int, side: int) -> None:
+    network, preprocessing = build({"architecture": name}, CLASSES, seed=0)
+    assert sum(parameter.numel() for parameter in network.parameters()) == count
+    assert preprocessing.shape == (1, side, side)
+    assert network(torch.rand(3, *preprocessing.shape)).shape == (3, 10)
+    assert not network.training
+
+
+@pytest.mark.parametrize("name", ["simple_cnn", "lenet5"])
+def test_there_is_one_output_a_class(name: str) -> None:
+    network, preprocessing = build({"architecture": name}, ["cat", "dog", "emu"], seed=0)
+    assert network(torch.rand(2, *preprocessing.shape)).shape == (2, 3)
+
+
+def test_lenet5_gives_log_probabilities_and_simple_cnn_logits() -> None:
+    lenet, _ = build({"architecture": "lenet5"}, CLASSES, seed=0)
+    sums = lenet(torch.randn(4, 1, 28, 28)).exp().sum(1)
+    torch.testing.assert_close(sums, torch.ones(4))
+    simple, _ = build({"architecture": "simple_cnn"}, CLASSES, seed=0)
+    assert isinstance(simple[-1], nn.Linear)
+
+
+def weights(name: str, seed: int) -> dict[str, Tensor]:
+    return build({"architecture": name}, CLASSES, seed)[0].state_dict()
+
+
+@pytest.mark.parametrize("name", ["simple_cnn", "lenet5"])
+def test_weights_are_drawn_from_the_seed(name: str) -> None:
+    first, again, other = weights(name, 3), weights(name, 3), weights(name, 4)
+    assert list(first) == list(again) == list(other)
+    for parameter, tensor in first.items():
+        assert torch.equal(tensor, again[parameter])
+        assert not torch.equal(tensor, other[parameter])
+
+
+def test_the_configs_input_overrides_the_architectures() -> None:
+    settings = {"architecture": "lenet5", "input": {"mean": [0.25]}}
+    _, preprocessing = build(settings, CLASSES, seed=0)
+    assert preprocessing == Preprocessing(28, (0.25,), (0.3081,))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"size": 32}, r"lenet5 does not take an input of shape \(1, 32, 32\)"),
+        ({"mean": [0.5] * 3, "std": [0.5] * 3}, r"lenet5 does not take an input of shape \(3, 28, 28\)"),
+        ({"mean": [0.5] * 3}, "one number a channel"),
+        ({"mean": [0.5] * 2, "std": [0.5] * 2}, "one number a channel"),
+        ({"mean": [], "std": []}, "one number a channel"),
+    ],
+)
+def test_an_input_that_does_not_fit_is_reported(given: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build({"architecture": "lenet5", "input": given}, CLASSES, seed=0)
+
+
+def described(name: str, outputs: int, preprocessing: Preprocessing) -> dict[str, Any]:
+    """What network.json tells of a bundled network, as far as it is needed to build it."""
+    return {
+        "architecture": name,
+        "arguments": {"classes": outputs},
+        "weights": {"origin": "trained here", "name": None},
+        "preprocessing": preprocessing.described(),
+    }
+
+
+def test_its_like_has_weights_of_its_own(tmp_path: Path) -> None:
+    network, preprocessing = build({"architecture": "lenet5"}, CLASSES, seed=5)
+    description = described("lenet5", 10, preprocessing)
+    like, prepared = build_like(description, seed=6)
+    assert prepared == preprocessing
+    assert not torch.equal(like.conv1.weight, network.conv1.weight)
+    assert torch.equal(build_like(description, seed=5)[0].conv1.weight, network.conv1.weight)
+
+
+class Outputs(nn.Module):
+    """Gives what it is made with, whatever it sees."""
+
+    def __init__(self, made: Any) -> None:
+        super().__init__()
+        self.made = made
+
+    def forward(self, x: Tensor) -> Any:
+        return self.made
+
+
+Named = namedtuple("Named", ["aux", "logits"])
+SCORES, MAPS = torch.rand(1, 7), torch.rand(1, 21, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("made", "main", "count"),
+    [
+        (SCORES, SCORES, 7),
+        (Named(MAPS, SCORES), SCORES, 7),
+        ((SCORES, MAPS), SCORES, 7),
+        ({"aux": SCORES, "out": MAPS}, MAPS, None),
+        ([{"boxes": torch.rand(0, 4)}], None, None),
+        ("nothing", "nothing", None),
+    ],
+    ids=["tensor", "named", "tuple", "dict", "detections", "text"],
+)
+def test_the_output_that_counts(made: Any, main: Any, count: int | None) -> None:
+    assert class_count(Outputs(made), GREY) == count
+    if main is not None:
+        assert main_output(made) is main
+
+
+@pytest.mark.parametrize("name", ["simple_cnn", "lenet5"])
+def test_a_saved_network_is_loaded_bit_for_bit(name: str, tmp_path: Path) -> None:
+    settings = {"architecture": name, "input": {"mean": [0.3]}}
+    network, preprocessing = build(settings, CLASSES[:7], seed=5)
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    write_json(tmp_path / "network.json", described(name, 7, preprocessing))
+    again, prepared = load(tmp_path)
+    x = torch.randn(2, *preprocessing.shape)
+    assert torch.equal(again(x), network(x))
+    assert prepared == preprocessing
+    assert not again.training
+    assert not any(parameter.requires_grad for parameter in again.parameters())
+
+
+def test_a_network_that_was_not_made_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"network\.json is missing"):
+        load(tmp_path)
+
+
+# Devices.
+
+
+@pytest.fixture
+def undetermined() -> Iterator[None]:
+    """Torch as it starts, and as it is left: choose_device sets its global state."""
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("default")
+    yield
+    torch.set_deterministic_debug_mode(before)
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "expected"),
+    [("auto", False, "cpu"), ("cpu", False, "cpu"), ("cpu", True, "cpu"), ("auto", True, "cuda")],
+)
+@pytest.mark.usefixtures("undetermined")
+def test_devices(monkeypatch: pytest.MonkeyPatch, name: str, there: bool, expected: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert choose_device(name).type == expected
+    assert torch.are_deterministic_algorithms_enabled()
+
+
+def test_cuda_that_is_not_there_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=r"device: cuda.*use auto or cpu"):
+        choose_device("cuda")
+
+
+@pytest.mark.usefixtures("undetermined")
+@pytest.mark.parametrize("wanted", ["optional", None])
+def test_without_cuda_the_cpu_is_taken_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wanted: str | None
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("CONVATLAS_GPU", raising=False)
+    if wanted:
+        monkeypatch.setenv("CONVATLAS_GPU", wanted)
+    assert choose_device("auto").type == "cpu"
+    assert [record.message for record in caplog.records] == ["no CUDA here: computing on the CPU"]
+
+
+@pytest.mark.usefixtures("undetermined")
+def test_a_job_that_was_given_a_gpu_needs_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", "13.2")
+    monkeypatch.setenv("CONVATLAS_GPU", "required")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(UserError) as error:
+        choose_device("auto")
+    host = socket.gethostname()
+    assert (
+        f"no CUDA device on {host} (CUDA_VISIBLE_DEVICES: '3'; torch is made for CUDA 13.2; driver: "
+        in str(error.value)
+    )
+    assert choose_device("cpu").type == "cpu"  # the documented way out
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights", bytes(8) + b"{}"])
+def test_damaged_weights_are_reported(tmp_path: Path, content: bytes) -> None:
+    _, preprocessing = build({"architecture": "lenet5"}, list("0123456789"), seed=0)
+    write_json(tmp_path / "network.json", described("lenet5", 10, preprocessing))
+    (tmp_path / "weights.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"weights\.safetensors is damaged"):
+        load(tmp_path)
+
+
+# Names of classes.
+
+
+def test_names_come_from_a_list_or_a_file_or_are_numbers(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("\ufefftench\n great white shark \r\n\n")
+    named = class_names.named(str(tmp_path / "names.txt"), "k")
+    assert named == ["tench", "great white shark"]
+    assert class_names.named(["a"], "k") == ["a"]
+    assert class_names.checked(named, 2, "k") == named
+    assert class_names.checked(None, 3, "k") == ["0", "1", "2"]
+    assert class_names.checked(named, None, "k") == named
+
+
+def test_names_that_do_not_fit_are_reported(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"networks.n.classes: 2 names of classes for a network of 3 outputs"):
+        class_names.checked(["a", "b"], 3, "networks.n.classes")
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "odd.txt").write_bytes(b"\xff\xfe\x00")
+    for name, words in (("empty", "names no class"), ("odd", "no text in UTF-8"), ("gone", "cannot read")):
+        with pytest.raises(UserError, match=f"k: .*{name}.txt.*{words}|k: {words}.*{name}.txt"):
+            class_names.named(str(tmp_path / f"{name}.txt"), "k")

@@ -1,0 +1,196 @@
+"""From image files to inputs, against Pillow's resizing and formulas by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from convatlas import UserError
+from convatlas.models.preprocessing import Preprocessing, completed
+
+GREY = Preprocessing(28, (0.5,), (0.5,))
+COLOUR = Preprocessing(28, (0.5,) * 3, (0.5,) * 3)
+
+
+def pixels(height: int, width: int, channels: int = 1, n: int = 1) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, channels, height, width), dtype=np.uint8)
+
+
+# Preprocessing.
+
+
+def test_without_resizing_it_is_the_formula() -> None:
+    given = pixels(28, 28, channels=3, n=2)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    found = Preprocessing(28, mean, std)(torch.from_numpy(given))
+    expected = (given / 255 - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [8, 28, 64, 101])
+@pytest.mark.parametrize("size", [28, 50])
+def test_resizing_is_that_of_pillow(side: int, size: int) -> None:
+    given = pixels(side, side, n=2)
+    found = Preprocessing(size, (0.1,), (0.4,))(torch.from_numpy(given))
+    for image, expected in zip(found, given, strict=True):
+        plane = Image.fromarray(expected[0].astype(np.float32) / 255)
+        resized = np.asarray(plane.resize((size, size), Image.Resampling.BILINEAR))
+        np.testing.assert_allclose(image[0], (resized - 0.1) / 0.4, atol=1e-5)
+
+
+def test_preprocessing_leaves_the_pixels_as_they_were() -> None:
+    given = torch.from_numpy(pixels(28, 28))
+    before = given.clone()
+    GREY(given)
+    assert torch.equal(given, before)
+
+
+def test_preprocessing_is_described_and_made_again() -> None:
+    preprocessing = Preprocessing(20, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "stretch", "bicubic")
+    description = {"size": 20, "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    description |= {"resize": "stretch", "interpolation": "bicubic"}
+    assert preprocessing.described() == description
+    assert Preprocessing.of(description) == preprocessing
+
+
+def test_the_shorter_side_is_brought_to_the_size_unless_said_otherwise() -> None:
+    assert GREY.resize == 28
+    known = {"size": 224, "resize": 256}
+    assert completed(known, {"size": 64}) == {"size": 64}
+    assert completed(known, {"size": 64, "resize": 70}) == {"size": 64, "resize": 70}
+    assert completed(known, {"mean": [0.1]}) == {"size": 224, "resize": 256, "mean": [0.1]}
+
+
+@pytest.mark.parametrize("resize", [28, 40, "stretch"])
+def test_an_oblong_image_is_read_at_the_networks_size(tmp_path: Path, resize: int | str) -> None:
+    path = tmp_path / "wide.png"
+    Image.fromarray(pixels(60, 90, 3)[0].transpose(1, 2, 0)).save(path)
+    found = Preprocessing(28, (0.5,) * 3, (0.5,) * 3, resize).read(path)
+    with Image.open(path) as image:
+        sides = (28, 28) if resize == "stretch" else (resize * 90 // 60, resize)
+        resized = np.asarray(image.resize(sides, Image.Resampling.BILINEAR))
+    left, top = ((side - 28) // 2 for side in sides)
+    assert np.array_equal(found[0].permute(1, 2, 0), resized[top : top + 28, left : left + 28])
+
+
+def test_an_unknown_key_of_an_input_is_named() -> None:
+    with pytest.raises(UserError, match=r"networks\.own\.input: unknown 'siz'; did you mean 'size'"):
+        Preprocessing.of({"siz": 3, "mean": [0.0], "std": [1.0]}, "networks.own.input")
+
+
+# Image files.
+
+RGB = pixels(28, 28, 3)[0].transpose(1, 2, 0)
+LUMA = RGB @ np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+
+
+def saved(folder: Path, array: np.ndarray, mode: str | None = None, name: str = "a.png") -> Path:
+    image = Image.fromarray(array)
+    (image.convert(mode) if mode else image).save(folder / name)
+    return folder / name
+
+
+def test_a_grey_file_is_read_as_it_is(tmp_path: Path) -> None:
+    plane = pixels(28, 28)[0, 0]
+    path = saved(tmp_path, plane)
+    assert np.array_equal(GREY.read(path), plane[None, None])
+    assert np.array_equal(COLOUR.read(path), np.stack([plane] * 3)[None])
+    assert GREY.read(path).dtype == torch.uint8
+
+
+def test_a_colour_file_is_read_in_the_order_red_green_blue_or_as_luma(tmp_path: Path) -> None:
+    path = saved(tmp_path, RGB)
+    assert np.array_equal(COLOUR.read(path)[0], RGB.transpose(2, 0, 1))
+    np.testing.assert_allclose(GREY.read(path)[0, 0], LUMA, atol=1)
+
+
+def test_an_opaque_rgba_file_is_read_as_its_colours(tmp_path: Path) -> None:
+    path = saved(tmp_path, np.dstack([RGB, np.full((28, 28), 255, np.uint8)]))
+    assert Image.open(path).mode == "RGBA"
+    assert np.array_equal(COLOUR.read(path)[0], RGB.transpose(2, 0, 1))
+    np.testing.assert_allclose(GREY.read(path)[0, 0], LUMA, atol=1)
+
+
+def test_a_palette_file_is_read_as_its_colours_not_its_indices(tmp_path: Path) -> None:
+    few = (RGB // 128) * 255  # eight colours
+    path = saved(tmp_path, few, "P")
+    colours = np.asarray(Image.open(path).convert("RGB"))
+    assert Image.open(path).mode == "P"
+    assert np.array_equal(COLOUR.read(path)[0], colours.transpose(2, 0, 1))
+    np.testing.assert_allclose(GREY.read(path)[0, 0], colours @ np.array([0.299, 0.587, 0.114]), atol=1)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tiff"])
+@pytest.mark.parametrize("preprocessing", [GREY, COLOUR], ids=["grey", "colour"])
+def test_a_16_bit_grey_file_is_scaled_not_clipped(
+    tmp_path: Path, name: str, preprocessing: Preprocessing
+) -> None:
+    plane = (np.arange(28 * 28).reshape(28, 28) * 83).astype(np.uint16)
+    found = preprocessing.read(saved(tmp_path, plane, name=name))
+    assert found.shape == (1, preprocessing.shape[0], 28, 28)
+    for channel in found[0]:
+        np.testing.assert_allclose(channel, plane / 257, atol=1)
+
+
+def test_a_black_and_white_file_is_black_and_white(tmp_path: Path) -> None:
+    plane = pixels(28, 28)[0, 0] > 127
+    assert np.array_equal(GREY.read(saved(tmp_path, plane))[0, 0], 255 * plane)
+
+
+@pytest.mark.parametrize("preprocessing", [GREY, COLOUR], ids=["grey", "colour"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_a_file_of_any_mode_and_size_becomes_an_input(
+    tmp_path: Path, mode: str, preprocessing: Preprocessing
+) -> None:
+    path = saved(tmp_path, RGB[:20, :17], mode if mode != "I;16" else "L")
+    if mode == "I;16":
+        path = saved(tmp_path, RGB[:20, :17, 0].astype(np.uint16) * 257)
+    assert Image.open(path).mode == mode
+    x = preprocessing(preprocessing.read(path))
+    assert x.shape == (1, *preprocessing.shape)
+    assert x.min() >= -1 - 1e-6
+    assert x.max() <= 1 + 1e-6
+
+
+@pytest.fixture
+def png(tmp_path: Path) -> bytes:
+    return saved(tmp_path, RGB).read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "half", "short header", "words for numbers"])
+def test_a_file_that_is_no_image_is_reported(tmp_path: Path, png: bytes, damage: str) -> None:
+    contents = {
+        "empty": b"",
+        "text": b"no image\n",
+        "half": png[: len(png) // 2],
+        "short header": png[:11] + b"\x05" + png[12:],
+        "words for numbers": b"P5 two by four 255\n" + bytes(64),
+    }
+    path = tmp_path / "odd.png"
+    path.write_bytes(contents[damage])
+    with pytest.raises(UserError, match=r"odd\.png"):
+        GREY.read(path)
+
+
+@pytest.mark.parametrize("name", ["nowhere.png", "."])
+def test_a_file_that_is_not_there_is_reported(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="cannot read the image"):
+        GREY.read(tmp_path / name)
+
+
+def test_what_is_transparent_lies_on_white(tmp_path: Path) -> None:
+    drawn = np.zeros((8, 8, 4), np.uint8)
+    drawn[2:4, :, 3] = 255  # a black stroke, nothing else
+    path = saved(tmp_path, drawn)
+    read = Preprocessing(8, (0.5,), (0.5,)).read(path)[0, 0].numpy()
+    assert (read[2:4] == 0).all()
+    assert (np.delete(read, [2, 3], axis=0) == 255).all()
+
+
+def test_values_above_16_bits_do_not_wrap(tmp_path: Path) -> None:
+    path = tmp_path / "deep.tiff"
+    Image.fromarray(np.repeat(np.array([[0, 65535, 70000]], np.int32), 3, axis=0)).save(path)
+    assert Preprocessing(3, (0.5,), (0.5,)).read(path)[0, 0, 0].tolist() == [0, 255, 255]

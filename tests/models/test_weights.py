@@ -1,0 +1,275 @@
+"""Trained weights from files of others: what is read, what is refused, and what does not fit."""
+
+import io
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from convatlas import UserError
+from convatlas.models import weights
+from tests.support.workspace import ROOT
+
+SCRIPTS = ROOT / "scripts"
+KEY = "networks.own.weights"
+
+
+def small(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2))
+
+
+def given(path: Path, content: Any, **settings: str) -> dict[str, str]:
+    """Save a checkpoint; give its section of the config."""
+    torch.save(content, path)
+    return {"path": str(path), **settings}
+
+
+def fault(network: nn.Module, settings: dict[str, str]) -> str:
+    with pytest.raises(UserError) as error:
+        weights.load(network, settings, KEY)
+    return str(error.value)
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    return all(
+        torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    )
+
+
+# What fits
+
+
+@pytest.mark.parametrize(
+    ("wrap", "settings"),
+    [
+        (lambda state: state, {}),
+        (lambda state: {"state_dict": state, "epoch": 3}, {"key": "state_dict"}),
+        (lambda state: {"a": {"b.c": state}, "d": 1}, {"key": "a.b.c"}),
+        (lambda state: {"model.ema": state}, {"key": "model.ema"}),
+        (lambda state: {f"module.{k}": v for k, v in state.items()}, {"strip_prefix": "module."}),
+        (
+            lambda state: (
+                {f"net.{k}": v for k, v in state.items()} | {"loss.weight": torch.ones(2), "step": 3}
+            ),
+            {"strip_prefix": "net."},
+        ),
+    ],
+    ids=["flat", "key", "dots", "a key with dots", "prefix", "others left out"],
+)
+def test_a_checkpoint_is_loaded(tmp_path: Path, wrap: Callable, settings: dict[str, str]) -> None:
+    network = small(1)
+    content = wrap(small(2).state_dict())
+    if settings.get("key") == "a.b.c":
+        content = {"a": {"b": {"c": small(2).state_dict()}}}
+    weights.load(network, given(tmp_path / "c.pth", content, **settings), KEY)
+    assert same(network, small(2))
+
+
+def test_safetensors_are_loaded_whatever_the_file_is_called(tmp_path: Path) -> None:
+    for name in ("w.safetensors", "w.bin"):
+        save_file(small(2).state_dict(), tmp_path / name)
+        network = small(1)
+        weights.load(network, {"path": str(tmp_path / name)}, KEY)
+        assert same(network, small(2))
+
+
+def test_counters_of_batches_may_be_missing_and_halves_are_made_whole(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    state = {k: v.half() for k, v in small(2).state_dict().items() if not k.endswith("num_batches_tracked")}
+    network = small(1)
+    weights.load(network, given(tmp_path / "old.pth", state), KEY)
+    assert network[0].weight.dtype == torch.float32
+    assert torch.equal(network[0].weight, small(2)[0].weight.half().float())
+    assert "torch.float16 are brought to the network's precision" in caplog.text
+
+
+# What does not
+
+
+STATE = small(2).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("content", "settings", "words"),
+    [
+        ({"state_dict": STATE, "best": 1}, {}, ["lie deeper", "give key: state_dict"]),
+        ({"a": {"b": STATE}, "ema": STATE}, {}, ["key: a.b or key: ema"]),
+        ({"a": {"b": STATE}}, {"key": "a"}, ["key: a.b"]),
+        ({"state_dict": STATE}, {"key": "statedict"}, ["weights.key", "'statedict'", "mean 'state_dict'"]),
+        ({"lr": 0.1, "epoch": 3}, {}, ["holds no weights by name, but a mapping of lr, epoch"]),
+        (torch.ones(3), {}, ["holds no weights by name, but a Tensor"]),
+        (
+            {f"module.{k}": v for k, v in STATE.items()},
+            {},
+            ['give strip_prefix: "module."', "missing: 0.weight"],
+        ),
+        (
+            {f"net.model.{k}": v for k, v in STATE.items()} | {"loss.w": torch.ones(1)},
+            {},
+            ['give strip_prefix: "net.model."'],
+        ),
+        (STATE, {"strip_prefix": "module."}, ["weights.strip_prefix", "begins with 'module.'", "0.weight"]),
+        ({k: v for k, v in STATE.items() if k != "3.bias"}, {}, ["1 of the network's are missing: 3.bias"]),
+        (STATE | {"4.weight": torch.ones(1)}, {}, ["1 are not the network's: 4.weight"]),
+        (
+            {k.replace("0.weight", "0.weights"): v for k, v in STATE.items()},
+            {},
+            ["is 0.weight what it calls 0.weights?"],
+        ),
+        (
+            STATE | {"3.weight": torch.ones(5, 144)},
+            {},
+            ["3.weight is 5 × 144 there and 2 × 144 in the network"],
+        ),
+        ({str(n): torch.ones(1) for n in range(9)}, {}, ["9 are not the network's: 0, 1, 2, 3 and 5 more"]),
+    ],
+)
+def test_weights_that_do_not_fit_are_told(
+    tmp_path: Path, content: Any, settings: dict, words: list[str]
+) -> None:
+    network = small(1)
+    told = fault(network, given(tmp_path / "c.pth", content, **settings))
+    assert told.startswith(KEY)
+    for word in words:
+        assert word in told
+    assert same(network, small(1))
+
+
+class Trap:
+    """Leaves a file behind where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+def test_code_in_a_checkpoint_is_not_run_and_the_way_out_is_shown(tmp_path: Path) -> None:
+    settings = given(tmp_path / "c.pth", {"net": {"w": STATE}, "trap": Trap(tmp_path / "run")}, key="net.w")
+    told = fault(small(), settings)
+    assert not (tmp_path / "run").exists()
+    assert f"{tmp_path}/c.pth holds more than tensors, " in told
+    command = told[told.index("python -c") :].strip()
+    assert os.system(f"cd {tmp_path} && {command.replace('python', sys.executable, 1)}") == 0
+    network = small(1)
+    weights.load(network, {"path": str(tmp_path / "c.safetensors")}, KEY)
+    assert same(network, small(2))
+
+
+def test_a_class_that_is_refused_is_named(tmp_path: Path) -> None:
+    whole_network = given(tmp_path / "whole.pth", small())
+    assert "more than tensors, torch.nn.modules" in fault(small(), whole_network)
+    numpys = given(tmp_path / "numpy.pth", {"state_dict": STATE, "best": np.float64(3)}, key="state_dict")
+    assert "numpy" in fault(small(), numpys)
+
+
+def contents() -> dict[str, tuple[bytes, str]]:
+    file = io.BytesIO()
+    torch.save(STATE, file)
+    whole = file.getvalue()
+    script = io.BytesIO()
+    torch.jit.save(torch.jit.trace(nn.ReLU(), torch.ones(1)), script)
+    return {
+        "empty": (b"", "is empty"),
+        "page": (b"\n<!DOCTYPE html><html>", "is a web page"),
+        "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
+        "half": (whole[: len(whole) // 2], "is damaged"),
+        "text": (b"no weights at all\n", "is damaged, or no checkpoint"),
+        "half safetensors": (b"\xff\0\0\0\0\0\0\0" + b'{"a":', "is damaged"),
+        "pickle": (pickle.dumps(object()), "more than tensors"),
+        "script": (script.getvalue(), "is a TorchScript program"),
+    }
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.parametrize(
+    "name", ["empty", "page", "pointer", "half", "text", "half safetensors", "pickle", "script"]
+)
+def test_files_that_are_no_weights_are_told(tmp_path: Path, name: str) -> None:
+    content, words = contents()[name]
+    (tmp_path / "odd.pth").write_bytes(content)
+    told = fault(small(), {"path": str(tmp_path / "odd.pth")})
+    assert f"{KEY}.path: {tmp_path}/odd.pth" in told
+    assert words in told
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    assert "cannot read" in fault(small(), {"path": str(tmp_path / "gone.pth")})
+    assert "cannot read" in fault(small(), {"path": str(tmp_path)})
+
+
+# Somebody else's network with somebody else's weights
+
+
+class Shortcut(nn.Module):
+    """Every second row and column, and zeros for the channels that are new."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, x.shape[1] // 2, x.shape[1] // 2))
+
+
+class Block(nn.Module):
+    def __init__(self, i: int, o: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(i, o, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(o)
+        self.conv2 = nn.Conv2d(o, o, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(o)
+        self.shortcut = Shortcut() if stride == 2 else nn.Sequential()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        out += self.shortcut(x)
+        return F.relu(out)
+
+
+class ResNet20(nn.Module):
+    """The CIFAR network of He et al. 2015, section 4.2, in the form of those weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = nn.Sequential(*(Block(16, 16, 1) for _ in range(3)))
+        self.layer2 = nn.Sequential(Block(16, 32, 2), Block(32, 32, 1), Block(32, 32, 1))
+        self.layer3 = nn.Sequential(Block(32, 64, 2), Block(64, 64, 1), Block(64, 64, 1))
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x))))))
+        return self.linear(F.avg_pool2d(out, out.shape[3]).flatten(1))
+
+
+@pytest.fixture
+def resnet20() -> Path:
+    folder = os.environ.get("CONVATLAS_TEST_DATA")
+    if not folder:
+        pytest.skip("CONVATLAS_TEST_DATA names no folder of real data")
+    return Path(folder) / "weights/resnet20-12fca82f.th"
+
+
+def test_the_weights_of_another_project(resnet20: Path) -> None:
+    network = ResNet20()
+    settings = {"path": str(resnet20), "key": "state_dict", "strip_prefix": "module."}
+    weights.load(network, settings, KEY)
+    expected = nn.DataParallel(ResNet20())
+    expected.load_state_dict(torch.load(resnet20, map_location="cpu", weights_only=True)["state_dict"])
+    x = torch.rand(4, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(network.eval()(x), expected.module.eval()(x))
+    assert "give key: state_dict" in fault(network, {"path": str(resnet20)})
+    assert 'strip_prefix: "module."' in fault(network, {"path": str(resnet20), "key": "state_dict"})

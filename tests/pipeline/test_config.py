@@ -1,0 +1,461 @@
+"""The config: completed with its defaults, or stopped with every fault at once."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from snakemake.utils import update_config
+
+from convatlas import UserError
+from convatlas.pipeline.config import resolve
+from tests.support.workspace import ROOT
+
+SCHEMA = yaml.safe_load((ROOT / "convatlas/pipeline/config.schema.yaml").read_text())
+SHIPPED = (ROOT / "config.yaml").read_text()
+MINIMAL = {
+    "datasets": {"d": {"format": "mnist"}},
+    "networks": {"n": {"architecture": "lenet5", "dataset": "d"}},
+}
+
+
+BASE = """
+  datasets: {digits: {format: mnist}}
+  networks:
+    simple_cnn:
+      architecture: simple_cnn
+      dataset: digits
+      training: {epochs: 20, max_steps: 2200}
+      images: {first: 5}
+    lenet5:
+      architecture: lenet5
+      dataset: digits
+      training: {epochs: 30, max_steps: 2200}
+      images: {digits: [0, 1, 5, 8]}
+      views: {n_filters: 16, deconv: {layers: [pool1, pool2]}}
+  images: {first: 5}
+"""
+
+
+def merged(overlay: str, base: str = BASE) -> dict[str, Any]:
+    """Merge an overlay over a config as Snakemake's --configfile does."""
+    config = yaml.safe_load(base)
+    update_config(config, yaml.safe_load(overlay) or {})
+    return config
+
+
+def fault(overlay: str) -> str:
+    with pytest.raises(UserError) as error:
+        resolve(merged(overlay))
+    return str(error.value)
+
+
+# What comes out
+
+
+@pytest.mark.parametrize("overlay", ["", (ROOT / "config.full.yaml").read_text()])
+def test_the_shipped_configs_resolve(overlay: str) -> None:
+    config = resolve(merged(overlay, SHIPPED))
+    used = {network["dataset"] for network in config["networks"].values() if "dataset" in network}
+    assert {"simple_cnn", "lenet5"} <= set(config["networks"])
+    assert set(config["datasets"]) == used
+
+
+def test_the_given_config_is_not_changed() -> None:
+    config = merged("networks: {lenet5: {images: {digits: null}}}")
+    before = deepcopy(config)
+    resolve(config)["networks"]["lenet5"]["views"]["deconv"]["layers"].append("x")
+    assert config == before
+
+
+def test_null_removes_a_network() -> None:
+    assert list(resolve(merged("networks: {lenet5: null}"))["networks"]) == ["simple_cnn"]
+
+
+def test_null_removes_a_data_set() -> None:
+    config = merged("datasets: {digits: null, d: {format: mnist}}\nnetworks: {lenet5: null}")
+    config["networks"]["simple_cnn"]["dataset"] = "d"
+    assert list(resolve(config)["datasets"]) == ["d"]
+
+
+def test_null_removes_a_kind_of_images() -> None:
+    config = resolve(merged("networks: {lenet5: {images: {digits: null, indices: [3]}}}"))
+    assert config["networks"]["lenet5"]["images"] == {"indices": [3]}
+
+
+def test_null_gives_a_setting_its_default_back() -> None:
+    overlay = "networks: {simple_cnn: {training: {epochs: null, lr: 1}}}\nviews: {n_filters: null}"
+    network = resolve(merged(overlay))["networks"]["simple_cnn"]
+    assert network["training"]["epochs"] == SCHEMA["$defs"]["training"]["properties"]["epochs"]["default"]
+    assert network["views"]["n_filters"] == SCHEMA["$defs"]["views"]["properties"]["n_filters"]["default"]
+
+
+def test_max_steps_null_sets_no_limit() -> None:
+    config = resolve(merged("networks: {simple_cnn: {training: {max_steps: null}}}"))
+    assert config["networks"]["simple_cnn"]["training"]["max_steps"] is None
+    assert config["networks"]["lenet5"]["training"]["max_steps"] == 2200
+
+
+@pytest.mark.parametrize(
+    ("place", "properties"),
+    [
+        ([], SCHEMA["properties"]),
+        (["datasets", "d"], SCHEMA["$defs"]["dataset"]["properties"]),
+        (["networks", "n", "training"], SCHEMA["$defs"]["training"]["properties"]),
+        (["networks", "n", "views"], SCHEMA["$defs"]["views"]["properties"]),
+        (
+            ["networks", "n", "views", "deconv"],
+            SCHEMA["$defs"]["views"]["properties"]["deconv"]["properties"],
+        ),
+    ],
+)
+def test_defaults_are_filled_at_every_level(place: list[str], properties: dict[str, Any]) -> None:
+    section = resolve(MINIMAL)
+    for key in place:
+        section = section[key]
+    for key, schema in properties.items():
+        if isinstance(schema.get("default"), (str, int, float, list)) and key != "datasets":
+            assert section[key] == schema["default"], key
+
+
+def test_what_is_given_wins_over_the_default() -> None:
+    config = resolve(merged("seed: 3\nnetworks: {lenet5: {training: {shift: 0}}}"))
+    assert config["seed"] == 3
+    assert config["networks"]["lenet5"]["training"]["shift"] == 0
+    assert config["networks"]["simple_cnn"]["training"]["epochs"] == 20
+    assert config["networks"]["simple_cnn"]["training"]["shift"] == 1
+
+
+def test_a_networks_images_win_whole_and_its_views_key_by_key() -> None:
+    overlay = """
+      images: {first: 2, indices: [9]}
+      views: {n_images: 3, deconv: {rectify: true, select: [peak]}}
+      networks:
+        simple_cnn: {images: null}
+        lenet5: {images: {digits: [4]}, views: {n_images: 1, deconv: {select: [map]}}}
+    """
+    networks = resolve(merged(overlay))["networks"]
+    assert networks["simple_cnn"]["images"] == {"first": 2, "indices": [9]}
+    assert networks["lenet5"]["images"] == {"digits": [4]}
+    simple_cnn, lenet5 = networks["simple_cnn"]["views"], networks["lenet5"]["views"]
+    assert (simple_cnn["n_images"], simple_cnn["n_filters"]) == (3, 8)
+    assert simple_cnn["deconv"] == {
+        "layers": "all",
+        "units": 16,
+        "rectify": True,
+        "select": ["peak"],
+        "steps": {},
+    }
+    assert (lenet5["n_images"], lenet5["n_filters"]) == (1, 16)
+    assert lenet5["deconv"] == {
+        "layers": ["pool1", "pool2"],
+        "units": 16,
+        "rectify": True,
+        "select": ["map"],
+        "steps": {},
+    }
+
+
+def test_without_any_images_the_first_five_are_taken() -> None:
+    assert resolve(MINIMAL)["networks"]["n"]["images"] == {"first": 5}
+
+
+def alone(**network: Any) -> dict[str, Any]:
+    """A config of one network."""
+    return {"datasets": {"d": {"format": "mnist"}}, "networks": {"n": network}, "images": {"first": 2}}
+
+
+PHOTOGRAPHS = {"photographs": ["cat", "astronaut", "coffee", "rocket"]}
+
+
+@pytest.mark.parametrize(
+    ("shared", "found"),
+    [
+        ({"first": 2}, PHOTOGRAPHS),
+        ({"first": 2, "skip_unreadable": True}, PHOTOGRAPHS | {"skip_unreadable": True}),
+        ({"digits": [1], "files": ["a.png"]}, {"files": ["a.png"]}),
+        ({"photographs": ["cat"]}, {"photographs": ["cat"]}),
+    ],
+)
+def test_without_a_data_set_there_are_no_test_images(shared: dict[str, Any], found: dict[str, Any]) -> None:
+    config = resolve(alone(architecture="torchvision/resnet18") | {"images": shared})
+    assert config["networks"]["n"]["images"] == found
+    assert config["datasets"] == {}
+    assert resolve(config) == config
+
+
+def test_arguments_are_free_in_form_and_weights_get_their_full_name() -> None:
+    arguments = {"width_per_group": 3, "deep": {"a": [1, {"b": None}], "records": {}}}
+    network = resolve(alone(architecture="torchvision/resnet50", weights="DEFAULT", arguments=arguments))
+    network = network["networks"]["n"]
+    assert network["arguments"] == {"width_per_group": 3, "deep": {"a": [1, {"b": None}], "records": {}}}
+    assert network["weights"] == "IMAGENET1K_V2"
+    assert network["downsample_name"] == "downsample"
+
+
+def test_what_lies_beside_the_working_directory_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("net.py", "names.txt", "w.pth"):
+        (tmp_path / name).touch()
+    settings: dict[str, Any] = {"weights": {"path": "w.pth", "key": "a"}, "classes": "names.txt"}
+    found = resolve(alone(architecture="net.py:build", **settings))["networks"]["n"]
+    assert {key: found[key] for key in settings} == settings
+    for name in ("net.py", "names.txt", "w.pth"):
+        (tmp_path / name).unlink()
+    with pytest.raises(UserError) as error:
+        resolve(alone(architecture="net.py:build", **settings))
+    told = str(error.value)
+    assert "networks.n.architecture: there is no file 'net.py'" in told
+    assert "networks.n.weights.path: there is no file 'w.pth'" in told
+    assert "networks.n.classes: there is no file 'names.txt'" in told
+
+
+def test_only_chooses_and_unused_data_sets_are_dropped() -> None:
+    config = merged(
+        "only: [simple_cnn]\ndatasets: {other: {format: mnist}}\nnetworks: {lenet5: {dataset: other}}"
+    )
+    found = resolve(config)
+    assert list(found["networks"]) == ["simple_cnn"]
+    assert list(found["datasets"]) == ["digits"]
+    assert set(resolve(config | {"only": []})["datasets"]) == {"digits", "other"}
+
+
+def test_resolving_twice_changes_nothing() -> None:
+    once = resolve(merged("networks: {lenet5: {training: {max_steps: null}}}"))
+    assert json.dumps(resolve(once)) == json.dumps(once)
+
+
+def test_the_result_is_the_same_text_under_any_hash_seed(tmp_path: Path) -> None:
+    config = deepcopy(MINIMAL)
+    for name in "kettle", "apple", "river", "stone", "moss":
+        config["datasets"][name] = {"format": "mnist"}
+        config["networks"][name] = {"architecture": "simple_cnn", "dataset": name}
+    code = (
+        "import json, sys; from convatlas.config import resolve; "
+        "print(json.dumps(resolve(json.loads(sys.argv[1]))))"
+    )
+    command = [sys.executable, "-c", code, json.dumps(config)]
+    texts = {
+        subprocess.run(
+            command, env=os.environ | {"PYTHONHASHSEED": seed}, cwd=tmp_path, check=True, capture_output=True
+        ).stdout
+        for seed in ("0", "1", "2")
+    }
+    assert texts == {(json.dumps(resolve(config)) + "\n").encode()}
+
+
+# What stops it
+
+
+@pytest.mark.parametrize(
+    ("overlay", "key", "given", "allowed"),
+    [
+        ("sede: 1", "the top level", "'sede'", "did you mean 'seed'"),
+        (
+            "networks: {lenet5: {training: {epoch: 3}}}",
+            "networks.lenet5.training",
+            "'epoch'",
+            "mean 'epochs'",
+        ),
+        ("views: {deconv: {rectfy: true}}", "views.deconv", "'rectfy'", "did you mean 'rectify'"),
+        ("datasets: {digits: {sorce: x}}", "datasets.digits", "'sorce'", "did you mean 'source'"),
+        ("datasets: {d: {source: x}}", "datasets.d", "'format'", "must be given"),
+        ("networks: null", "the top level", "'networks'", "must be given"),
+        ("networks: {simple_cnn: null, lenet5: null}", "networks", "{}", "at least one entry"),
+        ("networks: {lenet5: text}", "networks.lenet5", "'text'", "a mapping"),
+        ("networks: {a b: {architecture: lenet5, dataset: digits}}", "networks", "'a b'", "letters, digits"),
+        ("datasets: {../d: {format: mnist}}", "datasets", "'../d'", "letters, digits"),
+        ("device: gpu", "device", "'gpu'", "auto, cpu, cuda"),
+        ("seed: -1", "seed", "-1", "a whole number of at least 0"),
+        ("seed: 1.5", "seed", "1.5", "a whole number"),
+        ("seed: true", "seed", "true", "a whole number"),
+        ("title: 5", "title", "5", "text"),
+        ("networks: {lenet5: {training: {lr: 0}}}", "networks.lenet5.training.lr", "0", "a number above 0"),
+        ("networks: {lenet5: {training: {lr: fast}}}", "networks.lenet5.training.lr", "'fast'", "a number"),
+        (
+            "networks: {lenet5: {training: {validation: 0.7}}}",
+            "networks.lenet5.training.validation",
+            "0.7",
+            "at least 0.01 and at most 0.5",
+        ),
+        (
+            "networks: {lenet5: {training: {max_steps: 0}}}",
+            "networks.lenet5.training.max_steps",
+            "0",
+            "at least 1 or null",
+        ),
+        ("networks: {lenet5: {input: {std: [0]}}}", "networks.lenet5.input.std.0", "0", "above 0"),
+        ("images: {first: 0}", "images.first", "0", "at least 1"),
+        ("images: {indices: [1, 1]}", "images.indices", "[1, 1]", "without repeats"),
+        ("images: {files: [3]}", "images.files.0", "3", "text"),
+        ("views: {n_images: some}", "views.n_images", "'some'", "a whole number of at least 1 or 'all'"),
+        ("views: {layers: some}", "views.layers", "'some'", "'all' or a list"),
+        ("views: {layers: [0]}", "views.layers.0", "0", "at least 1"),
+        ("views: {pdf: 1}", "views.pdf", "1", "true or false"),
+        ("views: {deconv: {select: [top]}}", "views.deconv.select.0", "'top'", "map, peak"),
+        (
+            "datasets: {digits: {on_bad_image: leave}}",
+            "datasets.digits.on_bad_image",
+            "'leave'",
+            "stop, skip",
+        ),
+        (
+            "datasets: {digits: {skip_unreadable: true}}",
+            "datasets.digits",
+            "'skip_unreadable'",
+            "on_bad_image",
+        ),
+        ("datasets: {digits: {mirrors: [ftp://x]}}", "datasets.digits.mirrors.0", "'ftp://x'", "https?"),
+        (
+            "networks: {lenet5: {architecture: lenet}}",
+            "networks.lenet5.architecture",
+            "'lenet'",
+            "did you mean 'lenet5'",
+        ),
+        (
+            "networks: {lenet5: {dataset: digit}}",
+            "networks.lenet5.dataset",
+            "'digit'",
+            "did you mean 'digits'",
+        ),
+        ("datasets: {digits: null}", "networks.lenet5.dataset", "'digits'", "there are: none"),
+        ("only: [lenet]", "only", "'lenet'", "did you mean 'lenet5'"),
+        ("only: [lenet5]\nnetworks: {lenet5: null}", "only", "'lenet5'", "there are: simple_cnn"),
+        ("images: {first: null}\nnetworks: {lenet5: {images: null}}", "networks.lenet5.images", "", "first"),
+        ("networks: {lenet5: {weights: V1}}", "networks.lenet5.weights", "'V1'", "{path: <file>}"),
+        (
+            "networks: {n: {architecture: torchvision/resnet50, weights: IMAGENET1K_V9}}",
+            "networks.n.weights",
+            "'IMAGENET1K_V9'",
+            "IMAGENET1K_V1, IMAGENET1K_V2, DEFAULT",
+        ),
+        (
+            "networks: {n: {architecture: torchvision/resnet5}}",
+            "networks.n.architecture",
+            "'resnet5'",
+            "'resnet50'",
+        ),
+        ("networks: {n: {architecture: net.py}}", "networks.n.architecture", "'net.py'", "net.py:<function"),
+        ("networks: {lenet5: {weights: 3}}", "networks.lenet5.weights", "3", "text or a mapping"),
+        ("networks: {lenet5: {weights: {key: a}}}", "networks.lenet5.weights", "'path'", "must be given"),
+        ("networks: {lenet5: {weights: {path: a, kee: b}}}", "networks.lenet5.weights", "'kee'", "'key'"),
+        (
+            "networks: {lenet5: {input: {resize: crop}}}",
+            "networks.lenet5.input.resize",
+            "'crop'",
+            "'stretch'",
+        ),
+        ("networks: {lenet5: {arguments: [1]}}", "networks.lenet5.arguments", "[1]", "a mapping"),
+        ("networks: {lenet5: {classes: []}}", "networks.lenet5.classes", "[]", "at least one entry"),
+        (
+            "networks: {lenet5: {dataset: null, images: {digits: [1]}}}",
+            "networks.lenet5.images.digits",
+            "no test images",
+            "photographs or files",
+        ),
+    ],
+)
+def test_a_fault_names_the_key_what_was_given_and_what_is_allowed(
+    overlay: str, key: str, given: str, allowed: str
+) -> None:
+    told = [line for line in fault(overlay).splitlines() if line.lstrip(" -").startswith(f"{key}: ")]
+    assert len(told) == 1
+    assert given in told[0].removeprefix(key)
+    assert allowed in told[0]
+
+
+def test_a_null_in_a_list_is_not_called_a_mapping() -> None:
+    message = fault("images: {files: [null]}")
+    assert "images.files.0: got null" in message
+    assert "mapping" not in message
+
+
+def test_every_fault_is_reported_at_once() -> None:
+    message = fault("""
+      sede: 1
+      device: gpu
+      only: [nobody]
+      views: {n_images: 0}
+      networks:
+        lenet5: {architecture: lenet, dataset: pets, training: {epochs: many, lr: -1}}
+    """)
+    places = [line.lstrip(" -").split(":")[0] for line in message.splitlines()[1:]]
+    assert sorted(places) == [
+        "device",
+        "networks.lenet5.architecture",
+        "networks.lenet5.dataset",
+        "networks.lenet5.training.epochs",
+        "networks.lenet5.training.lr",
+        "only",
+        "the top level",
+        "views.n_images",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["digits", "indices", "files"])
+def test_an_empty_list_of_images_is_a_fault(kind: str) -> None:
+    assert "networks.lenet5.images" in fault(
+        f"networks: {{lenet5: {{images: {{digits: null, {kind}: []}}}}}}"
+    )
+
+
+@pytest.mark.parametrize("name", ["5", "true", "2024-01-01"])
+def test_a_name_that_yaml_reads_as_no_text_is_a_fault(name: str) -> None:
+    assert "networks" in fault(f"networks: {{{name}: {{architecture: lenet5, dataset: digits}}}}")
+
+
+def test_a_whole_number_written_with_a_point_comes_out_whole_or_is_a_fault() -> None:
+    try:
+        config = resolve(merged("networks: {lenet5: {training: {batch_size: 64.0}}}"))
+    except UserError as error:
+        assert "batch_size" in str(error)
+    else:
+        assert isinstance(config["networks"]["lenet5"]["training"]["batch_size"], int)
+
+
+# The schema
+
+
+def keys(schema: dict[str, Any], place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Walk every key that the schema knows, with its own schema."""
+    if "$ref" in schema:
+        schema = SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[1]]
+    for name, inner in schema.get("properties", {}).items():
+        described = SCHEMA["$defs"][inner["$ref"].rsplit("/", 1)[1]] if "$ref" in inner else inner
+        yield f"{place}{name}", described
+        yield from keys(inner, f"{place}{name}.")
+    for more in ("additionalProperties", "items"):
+        if isinstance(schema.get(more), dict):
+            yield from keys(schema[more], f"{place}*.")
+
+
+def test_the_schema_is_a_schema() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_every_key_has_a_description() -> None:
+    found = dict(keys(SCHEMA))
+    assert {"seed", "networks.*.training.lr", "networks.*.views.deconv.select"} <= set(found)
+    assert [name for name, schema in found.items() if not schema.get("description")] == []
+
+
+def test_every_default_is_valid() -> None:
+    for name, schema in keys(SCHEMA):
+        if "default" in schema:
+            with_defs = schema | {"$defs": SCHEMA["$defs"]}
+            assert Draft202012Validator(with_defs).is_valid(schema["default"]), name
+
+
+def test_every_leaf_of_the_default_config_and_of_the_result_is_valid() -> None:
+    shipped = merged("", SHIPPED)
+    for config in (shipped, resolve(shipped), resolve(MINIMAL)):
+        assert [error.message for error in Draft202012Validator(SCHEMA).iter_errors(config)] == []

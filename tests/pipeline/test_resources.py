@@ -1,0 +1,127 @@
+"""What jobs ask of a cluster, and that the profile and the rules agree; on a real SLURM: test_slurm.py."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from convatlas.pipeline import resources
+from convatlas.pipeline.config import resolve
+from tests.support.workspace import ROOT, Workspace
+
+CONFIGS = [ROOT / "config.yaml", ROOT / "config.full.yaml"]
+RULES = {
+    name: body
+    for path in sorted((ROOT / "workflow/rules").glob("*.smk"))
+    for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", path.read_text(), re.MULTILINE)
+}
+LOCAL = re.findall(r"^    (\w+),", (ROOT / "Snakefile").read_text().split("localrules:")[1], re.MULTILINE)
+PROFILE = yaml.safe_load((ROOT / "workflow/profiles/slurm/profile.yaml").read_text())
+
+
+@pytest.fixture(autouse=True)
+def no_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Counts of images are read from data/ where the run is."""
+    monkeypatch.chdir(tmp_path)
+
+
+def config_of(**network: Any) -> dict[str, Any]:
+    network = {"architecture": "torchvision/resnet50", "dataset": "birds"} | network
+    datasets = {"birds": {"format": "images", "source": "birds"}}
+    return resolve({"datasets": datasets, "networks": {"own": network}})
+
+
+def asked(stage: str, attempt: int = 1, **network: Any) -> resources.Request:
+    return resources.request(stage, resources.sizes(config_of(**network), "own"), attempt)
+
+
+@pytest.mark.parametrize("stage", resources.STAGES)
+def test_each_further_attempt_asks_for_twice_as_much(stage: str) -> None:
+    first, second, third = (asked(stage, attempt, training={"epochs": 1}) for attempt in (1, 2, 3))
+    assert second.mem_mb == pytest.approx(2 * first.mem_mb, abs=100)
+    assert third.mem_mb == pytest.approx(4 * first.mem_mb, abs=400)
+    assert second.runtime == pytest.approx(min(2 * first.runtime, 24 * 60), abs=1)
+    assert third.runtime <= 24 * 60
+
+
+def test_training_asks_by_batch_input_images_and_epochs() -> None:
+    plain = {"batch_size": 64, "epochs": 2}
+    small = asked("train", training=plain, input={"size": 64})
+    assert asked("train", training=plain, input={"size": 224}).mem_mb > 2 * small.mem_mb
+    assert asked("train", training=plain | {"batch_size": 512}, input={"size": 64}).mem_mb > small.mem_mb
+    longer = asked("train", training=plain | {"epochs": 20}, input={"size": 64})
+    above = [request.runtime - resources.LEAST for request in (longer, small)]
+    assert above[0] == pytest.approx(10 * above[1], rel=0.25)  # in whole minutes
+    limited = asked("train", training=plain | {"epochs": 20, "max_steps": 3200}, input={"size": 64})
+    assert limited.runtime == pytest.approx(small.runtime, abs=5)
+
+
+def test_a_shard_asks_for_the_time_of_its_part() -> None:
+    whole, tenth = asked("strongest"), asked("strongest", shards=10)
+    assert tenth.runtime - resources.LEAST == pytest.approx((whole.runtime - resources.LEAST) / 10, abs=1)
+
+
+def test_projections_of_all_units_ask_for_the_memory_they_hold() -> None:
+    """Both pictures of nine activations of 512 units, where a field is the whole input."""
+    views = {"layers": "all", "k": 9, "units": "all", "batch": None}
+    some, every = (asked("project", views={"strongest": views | {"units": n}}) for n in (16, "all"))
+    assert every.mem_mb - some.mem_mb == pytest.approx(2 * 496 * 9 * 3 * 224**2 * 4 / 1e6, rel=0.05)
+    larger = asked("strongest", views={"strongest": views | {"batch": 1024}})
+    assert larger.mem_mb > asked("strongest", views={"strongest": views}).mem_mb
+
+
+def test_images_are_counted_once_the_data_set_is_made(tmp_path: Path) -> None:
+    unknown = resources.sizes(config_of(), "own").images
+    description = tmp_path / "data/birds/dataset.json"
+    description.parent.mkdir(parents=True)
+    description.write_text(json.dumps({"counts": {"train": [500_000, 500_000], "test": [7]}}))
+    assert resources.sizes(config_of(), "own").images == 1_000_007 != unknown
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_the_shipped_configs_ask_for_what_a_common_node_has(path: Path) -> None:
+    config: dict[str, Any] = yaml.safe_load(CONFIGS[0].read_text())
+    for name, network in (yaml.safe_load(path.read_text())["networks"]).items():
+        config["networks"][name] = config["networks"].get(name, {}) | network
+    config = resolve(config)
+    for name in config["networks"]:
+        for stage in resources.STAGES:
+            request = resources.request(stage, resources.sizes(config, name))
+            assert 2000 <= request.mem_mb <= 64_000, (name, stage, request)
+            assert 30 <= request.runtime <= 240, (name, stage, request)
+
+
+def test_each_rule_is_local_or_asks() -> None:
+    asking = {name for name, body in RULES.items() if f'asks("{name}")' in body}
+    assert asking == set(resources.STAGES)
+    assert asking | set(LOCAL) == RULES.keys() | {"all", "download"}
+    assert not asking & set(LOCAL)
+
+
+def test_the_profile_has_every_rule_that_uses_a_gpu() -> None:
+    assert PROFILE["set-resources"].keys() == {name for name, body in RULES.items() if "gpu=1" in body}
+    assert all(asked == {"gpu": 1} for asked in PROFILE["set-resources"].values())
+
+
+def test_make_cluster_waits_for_the_jobs_of_a_killed_run(broken: Workspace, tmp_path: Path) -> None:
+    locks = broken.folder / ".snakemake/locks"
+    locks.mkdir(parents=True)
+    (locks / "0.input.lock").touch()
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "squeue").write_text(f"#!/bin/sh\necho '17_3 {broken.folder}'; echo '18 /elsewhere'\n")
+    (programs / "squeue").chmod(0o755)
+    environment = broken.environment()
+    done = subprocess.run(
+        [sys.executable, "workflow/unlock.py"], cwd=broken.folder, capture_output=True, text=True,
+        env=environment | {"PATH": f"{programs}{os.pathsep}{environment['PATH']}"},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("wait for them to end, or `scancel 17_3`")
+    assert list(locks.iterdir())

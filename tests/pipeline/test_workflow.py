@@ -1,0 +1,399 @@
+"""The pipeline as a user runs it: end to end, nothing to do, each kind of rerun, faults, interruption."""
+
+import csv
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convatlas.pipeline import dependencies
+from tests.support.workspace import ROOT, TINY, Workspace, files_of
+
+AFTER_RECORDING = ("record", "classical", "deconv", "figures", "atlas")
+DRAWN = ("figures", "atlas")
+AFTER_TRAINING = (*AFTER_RECORDING, "strongest", "merge", "project")
+MAY_DIFFER = ("timing.json", "provenance.html")
+
+
+def of(network: str, *rules: str) -> set[str]:
+    """Jobs of a network, as `planned` calls them; the pass over its data set has one shard, 0."""
+    return {f"{rule} {network} 0" if rule == "strongest" else f"{rule} {network}" for rule in rules}
+
+
+def everything_after(*rules: str) -> set[str]:
+    return of("lenet5", *rules) | of("simple_cnn", *rules) | {"gallery"}
+
+
+@contextmanager
+def edited(path: Path, old: str, new: str) -> Iterator[None]:
+    before = path.read_text()
+    assert old in before
+    path.write_text(before.replace(old, new, 1))
+    try:
+        yield
+    finally:
+        path.write_text(before)
+
+
+# End to end
+
+
+def test_every_file_of_the_contract_is_there(run: Workspace) -> None:
+    results = run.folder / "results"
+    images = {
+        "lenet5": ["digit-0", "digit-1", "digit-5", "digit-8"],
+        "simple_cnn": ["test-00000", "test-00001", "test-00007"],
+    }
+    for network, names in images.items():
+        folder = results / network
+        single = ["weights.safetensors", "network.json", "timing.json", "metrics.json", "history.csv"]
+        for name in [*single, "layers.json", "filters.npz", "images.json", "figures/plates.json"]:
+            assert (folder / name).is_file(), name
+        for name in ("statistics.npz", "statistics.json", "strongest.npz", "shards/0.npz"):
+            assert (folder / name).is_file(), name
+        for stage in ("activations", "classical", "deconv"):
+            assert sorted(path.stem for path in (folder / stage).glob("*.npz")) == sorted(names)
+        assert [image["name"] for image in json.loads((folder / "images.json").read_text())] == names
+        with (folder / "history.csv").open() as file:
+            assert len(list(csv.DictReader(file))) == {"lenet5": 30, "simple_cnn": 2}[network]
+    for page in ("index.html", "provenance.html", "networks/lenet5.html", "networks/simple_cnn.html"):
+        assert (run.folder / "reports/gallery" / page).is_file()
+
+
+def test_the_digits_are_classified_correctly_and_projected_whole(run: Workspace) -> None:
+    folder = run.folder / "results/lenet5"
+    for image in json.loads((folder / "images.json").read_text()):
+        assert image["prediction"] == image["label"] == int(image["name"].removeprefix("digit-"))
+        with np.load(folder / f"deconv/{image['name']}.npz", allow_pickle=False) as projected:
+            shapes = {key: (projected[key].shape, projected[key].dtype) for key in projected.files}
+        expected = {"pool1": 6, "pool1@peak": 6, "pool2": 16, "pool2@peak": 16}
+        assert shapes == {key: ((units, 1, 28, 28), np.float32) for key, units in expected.items()}
+
+
+def test_lenet5_learns_the_embedded_digits(run: Workspace) -> None:
+    assert json.loads((run.folder / "results/lenet5/metrics.json").read_text())["accuracy"] >= 0.97
+
+
+def test_switches_point_at_the_maxima_of_a_trained_network(run: Workspace) -> None:
+    """In the files: the value under each switch is the pool's output, and the largest of its window."""
+    for path in (run.folder / "results/lenet5/activations").glob("*.npz"):
+        with np.load(path, allow_pickle=False) as arrays:
+            for pool, below in (("pool1", "relu1"), ("pool2", "relu2")):
+                planes, places = arrays[below], arrays[f"{pool}@switches"]
+                for unit, y, x in np.ndindex(*arrays[pool].shape):
+                    row, column = divmod(places[unit, y, x], planes.shape[2])
+                    assert (row // 2, column // 2) == (y, x)
+                    window = planes[unit, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2]
+                    assert planes[unit, row, column] == window.max() == arrays[pool][unit, y, x]
+
+
+def test_each_stage_logs_and_is_benchmarked(run: Workspace) -> None:
+    for network in ("lenet5", "simple_cnn"):
+        for stage in ("train", *AFTER_RECORDING, "strongest-0", "merge", "project"):
+            assert (run.folder / f"logs/{network}/{stage}.log").read_text()
+            assert (run.folder / f"logs/{network}/{stage}.tsv").read_text().startswith("s\t")
+    assert "epoch 2/2" in (run.folder / "logs/simple_cnn/train.log").read_text()
+
+
+# Reruns
+
+
+def test_nothing_to_do(run: Workspace) -> None:
+    assert run.planned() == set()
+
+
+def test_touching_code_and_config_reruns_nothing(run: Workspace) -> None:
+    for pattern in ("*.yaml", "convatlas/**/*.py", "scripts/*.py", "workflow/**/*"):
+        for path in run.folder.glob(pattern):
+            path.touch()
+    assert run.planned() == set()
+
+
+def test_an_edit_of_the_training_code_retrains(run: Workspace) -> None:
+    with edited(run.folder / "convatlas/training/trainer.py", "import math", "import math  # edited"):
+        assert run.planned() == everything_after("train", *AFTER_TRAINING)
+
+
+def test_an_edit_of_an_architecture_reruns_its_network_only(run: Workspace) -> None:
+    with edited(run.folder / "convatlas/models/architectures/lenet5.py", "# 400", "# four hundred"):
+        assert run.planned() == of("lenet5", "train", *AFTER_TRAINING) | {"gallery"}
+
+
+def test_an_edit_of_a_template_rebuilds_the_gallery_only(run: Workspace) -> None:
+    with edited(run.folder / "convatlas/gallery/templates/index.html.j2", "The networks", "Networks"):
+        assert run.planned() == {"gallery"}
+
+
+@pytest.mark.parametrize(
+    ("change", "jobs"),
+    [
+        ({"views": {"scale": "shared"}}, everything_after("figures")),
+        ({"views": {"match": 0.6}}, everything_after("classical", "figures", "atlas")),
+        ({"views": {"deconv": {"select": ["map"]}}}, everything_after("deconv", "figures", "atlas")),
+        (
+            {"networks": {"lenet5": {"images": {"digits": [3]}}}},
+            of("lenet5", *AFTER_RECORDING) | {"gallery"},
+        ),
+        ({"views": {"strongest": {"k": 5}}}, everything_after("strongest", "merge", "project", *DRAWN)),
+        ({"views": {"strongest": {"units": 2}}}, everything_after("project", *DRAWN)),
+        (
+            {"networks": {"lenet5": {"training": {"lr": 0.002}}}},
+            of("lenet5", "train", *AFTER_TRAINING) | {"gallery"},
+        ),
+        ({"title": "Another title"}, {"gallery"}),
+        ({"seed": 1}, everything_after("train", *AFTER_TRAINING)),
+    ],
+    ids=["scale", "match", "select", "images", "k", "units", "training", "title", "seed"],
+)
+def test_a_setting_reruns_what_uses_it(run: Workspace, change: dict, jobs: set[str]) -> None:
+    more = run.folder / "more.yaml"
+    more.write_text(json.dumps(change))
+    try:
+        assert run.planned("--configfile", "tiny.yaml", "more.yaml") == jobs
+    finally:
+        more.unlink()
+
+
+def test_a_lost_file_is_made_again(run: Workspace) -> None:
+    makers = {
+        "results/lenet5/layers.json": "record lenet5",
+        "data/digits/MNIST/raw/t10k-labels-idx1-ubyte": "mnist digits",
+        "results/simple_cnn/metrics.json": "train simple_cnn",
+    }
+    for path, maker in makers.items():
+        lost = run.folder / path
+        kept = lost.rename(lost.with_name("kept"))
+        try:
+            assert run.planned() >= {maker}
+        finally:
+            kept.rename(lost)
+
+
+@pytest.mark.parametrize(
+    "stage",
+    "data examples train record classical deconv strongest merge project figures atlas gallery "
+    "publish".split(),
+)
+def test_the_derived_dependencies_are_what_a_stage_imports(
+    stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Import a stage's script and compare the library files in sys.modules with those that are derived."""
+    program = (
+        "import sys, importlib.util\n"
+        f"spec = importlib.util.spec_from_file_location('script', 'scripts/{stage}.py')\n"
+        "spec.loader.exec_module(importlib.util.module_from_spec(spec))\n"
+        "library = (m for name, m in sys.modules.items() if name.split('.')[0] == 'convatlas')\n"
+        "print(*sorted(module.__file__ for module in library))\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    imported, torch = done.stdout.splitlines()
+    monkeypatch.chdir(ROOT)
+    derived = dependencies.stage_files(f"scripts/{stage}.py")
+    assert [*sorted(imported.split()), str(ROOT / "scripts" / f"{stage}.py")] == [
+        str(ROOT / name) for name in derived
+    ]
+    assert torch == str(stage not in ("data", "examples", "merge", "figures", "atlas", "gallery", "publish"))
+
+
+# Reproducibility and interruption
+
+
+def test_an_interrupted_run_continues_to_the_same_bytes(run: Workspace, tmp_path: Path) -> None:
+    """A second clean run, killed in training and started again, equals the first in every byte."""
+    second = Workspace(tmp_path / "convatlas")
+    process = subprocess.Popen(
+        second.command(), cwd=second.folder, env=second.environment(), start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    log = second.folder / "logs/lenet5/train.log"
+    for _ in range(600):
+        time.sleep(0.1)
+        if log.exists() and "epoch" in log.read_text():
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert any((second.folder / ".snakemake/locks").iterdir()), "the killed run left no lock to clean up"
+
+    done = second.make("report", "CONFIG=tiny.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "unlocking" in done.stderr
+    for folder in ("data", "results", "reports/gallery"):
+        first, again = (files_of(w.folder / folder, MAY_DIFFER) for w in (run, second))
+        assert [name for name in first | again if first.get(name) != again.get(name)] == []
+
+
+# Faults
+
+
+def assert_one_clear_message(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    text = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "Traceback" not in text
+    for word in words:
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (
+            {"networks": {"lenet5": {"trainig": {}}}},
+            ["networks.lenet5", "'trainig'", "did you mean 'training'"],
+        ),
+        ({"device": 3}, ["device: got 3", "allowed: auto, cpu, cuda"]),
+        ({"networks": {"lenet5": {"architecture": "lenet"}}}, ["architecture", "did you mean 'lenet5'"]),
+        (
+            {"networks": {"lenet5": {"dataset": "digit"}}},
+            ["networks.lenet5.dataset", "did you mean 'digits'"],
+        ),
+    ],
+)
+def test_a_wrong_config_stops_before_any_job(broken: Workspace, config: dict, words: list[str]) -> None:
+    broken.overlay(config)
+    assert_one_clear_message(broken.snakemake(), *words)
+    assert not (broken.folder / "data").exists()
+
+
+def test_a_fault_in_the_data_names_the_file_and_the_mended_run_continues(broken: Workspace) -> None:
+    raw = broken.folder / "mine/MNIST/raw"
+    broken.overlay(TINY | {"datasets": {"digits": {"source": "mine"}}})
+    assert_one_clear_message(
+        broken.snakemake("--", "download"), "datasets.digits.source", "no directory 'mine'"
+    )
+
+    raw.mkdir(parents=True)
+    assert_one_clear_message(
+        broken.snakemake("--", "download"), "datasets.digits.source", "train-images-idx3-ubyte"
+    )
+
+    for prefix in ("train", "t10k"):
+        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(struct.pack(">HBBIII", 0, 8, 3, 2, 1, 1) + b"\0\1")
+        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(struct.pack(">HBBI", 0, 8, 1, 2) + b"\0\1")
+    whole = (raw / "t10k-images-idx3-ubyte").read_bytes()
+    (raw / "t10k-images-idx3-ubyte").write_bytes(whole[:-1])
+    assert_one_clear_message(
+        broken.snakemake("--", "download"), "t10k-images-idx3-ubyte", "truncated or altered"
+    )
+    assert not list(broken.folder.glob("data/digits/**/*ubyte"))
+
+    (raw / "t10k-images-idx3-ubyte").write_bytes(whole)
+    done = broken.snakemake("--", "download")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (broken.folder / "data/digits/MNIST/raw/t10k-images-idx3-ubyte").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"networks": {"lenet5": {"views": {"layers": ["conv9"]}}}},
+            ["networks.lenet5.views.layers", "no layer 'conv9'", "conv1"],
+        ),
+        (
+            {"networks": {"lenet5": {"images": {"digits": None, "files": ["no.png"]}}}},
+            ["networks.lenet5.images.files", "there is no file or folder 'no.png'"],
+        ),
+        (
+            {"networks": {"lenet5": {"images": {"digits": None, "files": ["tiny.yaml"]}}}},
+            ["networks.lenet5.images.files", "tiny.yaml is no image"],
+        ),
+        (
+            {"networks": {"lenet5": {"images": {"digits": None, "indices": [360]}}}},
+            ["networks.lenet5.images", "no test image 360", "there are 360"],
+        ),
+    ],
+    ids=["layer", "no file", "no image", "index"],
+)
+def test_a_fault_after_training_keeps_what_was_finished(
+    run: Workspace, tmp_path: Path, change: dict, words: list[str]
+) -> None:
+    """In a copy of the finished run, so that only the stage at fault and what follows it run again."""
+    copy = tmp_path / "convatlas"
+    subprocess.run(["cp", "-a", str(run.folder), str(copy)], check=True)
+    workspace = Workspace.__new__(Workspace)
+    workspace.folder = copy
+    (copy / "more.yaml").write_text(json.dumps(change))
+    overlays = ("--configfile", "tiny.yaml", "more.yaml")
+    assert_one_clear_message(workspace.snakemake(*overlays, "--", "results/lenet5/figures"), *words)
+    assert "train lenet5" not in workspace.planned()
+    # The mistake mended, the next run continues from what was finished.
+    done = workspace.snakemake("--", "results/lenet5/figures")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_place_that_cannot_be_written_is_named(broken: Workspace) -> None:
+    (broken.folder / "results").write_text("a file where a folder belongs")
+    assert_one_clear_message(broken.snakemake(), "cannot write in results")
+
+
+def test_device_cuda_without_cuda_stops(run: Workspace, tmp_path: Path) -> None:
+    settings = json.dumps({"architecture": "lenet5", "dataset": "digits", "input": {}, "training": {}})
+    done = subprocess.run(
+        [sys.executable, "scripts/train.py", "--name", "lenet5", "--settings", settings, "--device", "cuda",
+         "--data", str(run.folder / "data/digits"), "--output", str(tmp_path / "out")],
+        cwd=ROOT, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert_one_clear_message(done, "device: cuda was asked for")
+    assert not (tmp_path / "out").exists()
+
+
+# The command lines
+
+
+def test_make_report_takes_a_config_and_sets_up_nothing_twice(run: Workspace) -> None:
+    done = run.make("report", "CONFIG=tiny.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Nothing to be done" in done.stdout + done.stderr
+    assert "Open reports/gallery/index.html" in done.stdout
+    assert "venv" not in done.stdout
+
+
+def test_make_download_fetches_only(broken: Workspace) -> None:
+    done = broken.make("download", "CONFIG=tiny.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (broken.folder / "data/digits/MNIST/raw/train-labels-idx1-ubyte").is_file()
+    assert not list(broken.folder.glob("results/*/*"))
+
+
+def test_a_typo_after_an_interruption_is_told_as_such(broken: Workspace) -> None:
+    locks = broken.folder / ".snakemake/locks"
+    locks.mkdir(parents=True)
+    (locks / "0.input.lock").write_text("data/digits/dataset.json")
+    broken.overlay({"sed": 1})
+    assert_one_clear_message(broken.make("report", "CONFIG=tiny.yaml"), "unknown key 'sed'")
+
+
+def test_make_help_lists_the_targets() -> None:
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for target in ("report", "test", "full", "download", "cluster"):
+        assert f"make {target}" in done.stdout
+
+
+def test_unlock_leaves_a_running_run_alone(broken: Workspace) -> None:
+    locks = broken.folder / ".snakemake/locks"
+    locks.mkdir(parents=True)
+    (locks / "0.input.lock").touch()
+    (broken.folder / "snakemake").write_text("import time; time.sleep(60)")
+    alive = subprocess.Popen([sys.executable, "snakemake"], cwd=broken.folder)
+    try:
+        done = subprocess.run(
+            [sys.executable, "workflow/unlock.py"], cwd=broken.folder, env=broken.environment(),
+            capture_output=True, text=True,
+        )  # fmt: skip
+    finally:
+        alive.kill()
+        alive.wait()
+    assert_one_clear_message(done, "another run is at work")
+    assert list(locks.iterdir())

@@ -1,0 +1,111 @@
+"""Statistics over a data set, against plain formulas over all values, and sums that no division changes."""
+
+import numpy as np
+import pytest
+
+from convatlas.statistics.shards import batches_of
+from convatlas.statistics.units import Counts, Pairwise, Sums, Top, dead, described, positions, selectivity
+
+
+def leaves(count: int) -> list[Sums]:
+    """Sums of batches whose addition rounds differently in every order."""
+    random = np.random.default_rng(count)
+    scale = 10.0 ** random.integers(-8, 8, (count, 4))
+    return [
+        Sums(
+            s * random.normal(size=4),
+            s * random.random(4),
+            {n: row for n, row in enumerate(random.normal(size=(2, 4)) * s) if random.random() < 0.7},
+        )
+        for s in scale
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 21, 64, 100])
+@pytest.mark.parametrize("shards", [1, 2, 3, 7, 10, 200])
+def test_sums_are_the_same_however_they_are_divided(count: int, shards: int) -> None:
+    given = leaves(count)
+    at_once, merged = Pairwise(), Pairwise()
+    for index, sums in enumerate(given):
+        at_once.push(0, index, sums)
+    seen: list[int] = []
+    for shard in range(shards):
+        own = Pairwise()
+        for index in batches_of(shard, shards, count):
+            own.push(0, index, given[index])
+            seen.append(index)
+        assert len(own.nodes) <= 2 * np.log2(count + 1) + 1
+        for node in own.nodes:
+            merged.push(*node)
+    assert seen == list(range(count))
+
+    def parts(sums: Sums) -> dict[object, np.ndarray]:
+        return {"means": sums.means, "squares": sums.squares} | sums.classes
+
+    assert parts(at_once.total()).keys() == parts(merged.total()).keys()
+    for name, one in parts(at_once.total()).items():
+        assert one.tobytes() == parts(merged.total())[name].tobytes()
+        exact = np.sum([parts(sums)[name].astype(np.longdouble) for sums in given if name in parts(sums)], 0)
+        np.testing.assert_allclose(one, exact.astype(float), rtol=1e-9, atol=1e-9 * np.abs(exact).max())
+
+
+@pytest.fixture
+def values() -> np.ndarray:
+    """Values of 3 units on 40 images, maps of 5 × 6: rectified, signed, and one that is constant."""
+    random = np.random.default_rng(0)
+    found = random.normal(size=(40, 3, 5, 6)).astype(np.float32)
+    found[:, 0] = found[:, 0].clip(0)
+    found[:, 2] = 7.3
+    return found
+
+
+def test_statistics_follow_the_plain_formulas(values: np.ndarray) -> None:
+    labels = np.arange(40) % 4
+    of_image = values.astype(float).mean((2, 3))
+    classes = {label: of_image[labels == label].sum(0) for label in range(4)}
+    sums = Sums(of_image.sum(0), (values.astype(float) ** 2).mean((2, 3)).sum(0), classes)
+    zeros, most = (values == 0).sum((0, 2, 3)), values.max((0, 2, 3))
+    found = described(sums, Counts(40, np.bincount(labels, minlength=5), zeros, most), 30)
+
+    flat = values.swapaxes(0, 1).reshape(3, -1).astype(float)
+    np.testing.assert_allclose(found["mean"], flat.mean(1), rtol=1e-6)
+    np.testing.assert_allclose(found["deviation"], flat.std(1), rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(found["maximum"], flat.max(1).astype(np.float32))
+    np.testing.assert_allclose(found["zeros"], (flat == 0).mean(1), rtol=1e-6)
+    means = np.stack([flat.reshape(3, 40, 30)[:, labels == label].mean((1, 2)) for label in range(4)], 1)
+    np.testing.assert_allclose(found["classes"][:, :4], means, rtol=1e-6)
+    assert np.isnan(found["classes"][:, 4]).all()  # a class without images
+    assert all(array.dtype == np.float32 for array in found.values())
+
+
+def test_selectivity_is_that_of_the_paper() -> None:
+    classes = np.array([[3, 1, 0.5, 0], [0, 0, 2, 0], [1, 1, 1, 1], [0, 0, 0, 0], [-1, 2, 0, 0]], float)
+    others = (1 + 0.5 + 0) / 3
+    expected = [(3 - others) / (3 + others), 1, 0, 0, np.nan]
+    np.testing.assert_allclose(selectivity(classes), expected)
+    without = np.insert(classes, 2, np.nan, 1)  # a class without images does not count
+    np.testing.assert_allclose(selectivity(without), expected)
+    assert np.isnan(selectivity(classes[:, :1])).all()
+    assert np.isnan(selectivity(np.empty((5, 0)))).all()
+
+
+def test_a_unit_is_dead_that_is_nowhere_positive() -> None:
+    maximum = np.array([-1, 0, 1e-9, np.inf, np.nan], np.float32)
+    assert dead(maximum, "ReLU").tolist() == [True, True, False, False, True]
+    assert not dead(maximum, "log_softmax").any()
+    assert not dead(maximum, "LogSoftmax").any()
+
+
+def test_positions_count_rows_and_columns() -> None:
+    places = np.array([[0, 5], [11, 4]])
+    assert positions(places, [2, 3, 4]).tolist() == [[[0, 0], [1, 1]], [[2, 3], [1, 0]]]
+    assert positions(places * 0, [2]).tolist() == [[[0, 0]] * 2] * 2
+    assert positions(places, [2, 12]).tolist() == [[[0, 0], [0, 5]], [[0, 11], [0, 4]]]
+
+
+def test_the_strongest_of_two_parts_are_those_of_both() -> None:
+    one = Top(np.array([[3.0, 1.0]]), np.array([[2, 0]]), np.array([[7, 8]]))
+    two = Top(np.array([[3.0, 2.0]]), np.array([[5, 4]]), np.array([[1, 1]]))
+    joined = one.joined(two)
+    assert (joined.values.tolist(), joined.images.tolist()) == ([[3, 3]], [[2, 5]])
+    assert joined.places.tolist() == [[7, 1]]

@@ -1,0 +1,393 @@
+"""The index of layers, against tables of the bundled networks."""
+
+import re
+from collections import OrderedDict
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from convatlas.models.architectures.lenet5 import lenet5
+from convatlas.models.architectures.sd_unet import sd_unet
+from convatlas.models.architectures.simple_cnn import simple_cnn
+from convatlas.tracing import kernel_taps
+from convatlas.tracing.calls import kind
+from convatlas.tracing.layers import index
+
+# name, kind, output shape, parameters, receptive field
+LENET5 = [
+    ("conv1", "conv", [6, 28, 28], 156, 5),
+    ("relu1", "activation", [6, 28, 28], 0, 5),
+    ("pool1", "pool", [6, 14, 14], 0, 6),
+    ("conv2", "conv", [16, 10, 10], 2416, 14),
+    ("relu2", "activation", [16, 10, 10], 0, 14),
+    ("pool2", "pool", [16, 5, 5], 0, 16),
+    ("flatten", "reshape", [400], 0, 16),
+    ("fc1", "linear", [120], 48120, 28),
+    ("relu3", "activation", [120], 0, 28),
+    ("fc2", "linear", [84], 10164, 28),
+    ("relu4", "activation", [84], 0, 28),
+    ("fc3", "linear", [10], 850, 28),
+    ("log_softmax", "activation", [10], 0, 28),
+]
+SIMPLE_CNN = [
+    ("conv1", "conv", [32, 48, 48], 320, 3),
+    ("relu1", "activation", [32, 48, 48], 0, 3),
+    ("conv2", "conv", [16, 46, 46], 4624, 5),
+    ("relu2", "activation", [16, 46, 46], 0, 5),
+    ("conv3", "conv", [8, 44, 44], 1160, 7),
+    ("relu3", "activation", [8, 44, 44], 0, 7),
+    ("pool1", "pool", [8, 22, 22], 0, 8),
+    ("flatten", "reshape", [3872], 0, 8),
+    ("fc", "linear", [10], 38730, 50),
+]
+BUNDLED = [(lenet5, (1, 28, 28), LENET5), (simple_cnn, (1, 50, 50), SIMPLE_CNN)]
+KEYS = [
+    *["name", "module", "type", "kind", "input_shape", "output_shape", "kernel", "stride", "padding"],
+    *["dilation", "groups", "parameters", "receptive_field", "receptive_start", "receptive_step"],
+    *["ordinal", "role", "called", "notes", "inputs", "within"],
+]
+
+
+@pytest.mark.parametrize(("architecture", "shape", "table"), BUNDLED, ids=["lenet5", "simple_cnn"])
+def test_the_bundled_networks(architecture: Any, shape: tuple[int, ...], table: list[tuple]) -> None:
+    layers = index(architecture().eval(), shape)
+    assert [
+        (layer["name"], layer["kind"], layer["output_shape"], layer["parameters"], layer["receptive_field"])
+        for layer in layers
+    ] == [(*row, [field, field]) for *row, field in table]
+    before = [list(shape), *(layer["output_shape"] for layer in layers[:-1])]
+    assert [layer["input_shape"] for layer in layers] == before
+    assert all(layer["module"] == layer["name"] and layer["called"] for layer in layers)
+
+
+def test_parameters_add_up() -> None:
+    sums = [
+        sum(layer["parameters"] for layer in index(architecture(), shape))
+        for architecture, shape, _ in BUNDLED
+    ]
+    assert sums == [61706, 44834]
+
+
+def test_convolutions_are_numbered_from_1() -> None:
+    for architecture, shape, _ in BUNDLED:
+        layers = index(architecture(), shape)
+        numbers = [layer["ordinal"] for layer in layers if layer["kind"] == "conv"]
+        assert numbers == list(range(1, len(numbers) + 1))
+        assert {layer["ordinal"] for layer in layers if layer["kind"] != "conv"} == {None}
+
+
+def test_every_layer_has_every_key_of_the_contract() -> None:
+    network = Chosen(nn.Conv2d(1, 2, 3), nn.Conv2d(1, 2, 3))
+    for layer in index(network, (1, 8, 8)):
+        assert set(layer) == set(KEYS)
+
+
+def test_what_a_layer_is_made_of() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(4, 8, (3, 5), stride=2, padding=(1, 2), dilation=(1, 2), groups=4),
+        nn.MaxPool2d(3, 2, padding=1),
+        nn.ReLU(),
+    )
+    conv, pool, relu = index(network, (4, 24, 24))
+    keys = ("type", "kernel", "stride", "padding", "dilation", "groups")
+    assert [conv[key] for key in keys] == ["Conv2d", [3, 5], [2, 2], [1, 2], [1, 2], 4]
+    assert [pool[key] for key in keys] == ["MaxPool2d", [3, 3], [2, 2], [1, 1], [1, 1], None]
+    assert [relu[key] for key in keys] == ["ReLU", None, None, None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        (nn.ConvTranspose2d(1, 1, 1), "conv"),
+        (nn.AdaptiveAvgPool2d(1), "pool"),
+        (nn.AvgPool2d(2), "pool"),
+        (nn.BatchNorm2d(1), "norm"),
+        (nn.GroupNorm(1, 1), "norm"),
+        (nn.LayerNorm(1), "norm"),
+        (nn.SiLU(), "activation"),
+        (nn.PReLU(), "activation"),
+        (nn.Softmax(1), "activation"),
+        (nn.Dropout2d(), "dropout"),
+        (nn.Flatten(), "reshape"),
+        (nn.Upsample(2), "other"),
+        (nn.RMSNorm(1), "norm"),
+        (type("Mine", (nn.Conv2d,), {})(1, 1, 1), "conv"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_kinds(module: nn.Module, expected: str) -> None:
+    assert kind(module) == expected
+
+
+# What is called, and how often.
+
+
+class Chosen(nn.Module):
+    """Calls its first module, twice, and never its second."""
+
+    def __init__(self, used: nn.Module, spare: nn.Module) -> None:
+        super().__init__()
+        self.spare, self.used = spare, used
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.used(self.used(x)[:, :1])
+
+
+def test_a_module_called_twice_is_listed_twice_and_its_parameters_once() -> None:
+    first, second, _ = index(Chosen(nn.Conv2d(1, 2, 3), nn.ReLU()), (1, 8, 8))
+    assert [first["name"], first["module"], first["parameters"], first["ordinal"]] == ["used", "used", 20, 1]
+    assert [second["name"], second["module"], second["parameters"], second["ordinal"]] == [
+        "used:2",
+        "used",
+        0,
+        2,
+    ]
+    assert second["output_shape"] == [2, 4, 4]
+
+
+def test_a_module_that_is_never_called_comes_last_and_says_so() -> None:
+    *called, spare = index(Chosen(nn.Conv2d(1, 2, 3), nn.Linear(4, 5)), (1, 8, 8))
+    assert all(layer["called"] for layer in called)
+    assert [spare["name"], spare["called"], spare["parameters"]] == ["spare", False, 25]
+    assert spare["input_shape"] is None
+    assert spare["output_shape"] is None
+    assert spare["receptive_field"] is None
+
+
+def test_layers_are_in_the_order_of_execution_not_of_registration() -> None:
+    class Backwards(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = nn.Sequential(nn.ReLU(), nn.Sequential(nn.Conv2d(2, 3, 1)))
+            self.stem = nn.Conv2d(1, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.block(self.stem(x))
+
+    layers = index(Backwards(), (1, 4, 4))
+    assert [(layer["name"], layer["ordinal"]) for layer in layers] == [
+        ("stem", 1),
+        ("block.0", None),
+        ("block.1.0", 2),
+    ]
+
+
+def test_the_index_leaves_the_network_as_it_was() -> None:
+    network = lenet5().eval()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    index(network, (1, 28, 28))
+    assert not any(module._forward_hooks for module in network.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize("network", [nn.Sequential(nn.ReLU()), nn.Sequential(nn.Conv2d(1, 1, 1)).double()])
+def test_networks_without_parameters_or_in_double_precision_are_indexed(network: nn.Module) -> None:
+    assert [layer["output_shape"] for layer in index(network, (1, 4, 4))] == [[1, 4, 4]]
+
+
+def test_the_convolutions_of_shortcuts_are_told_by_the_name_given() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Sequential(OrderedDict(shortcut=nn.Conv2d(2, 2, 1))))
+    roles = [[layer["role"] for layer in index(network, (1, 4, 4), name)] for name in ("shortcut", "down")]
+    assert roles == [["main", "downsample"], ["main", "main"]]
+
+
+class Calls(nn.Module):
+    """Does what it is told, with modules of its own."""
+
+    def __init__(self, forward: Any, **modules: nn.Module) -> None:
+        super().__init__()
+        self.told = forward
+        for name, module in modules.items():
+            self.add_module(name, module)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.told(self, x)
+
+
+def inputs_of(network: nn.Module, blocks: tuple[str, ...] = (), side: int = 8) -> dict[str, list[str]]:
+    layers = index(network.eval(), (4, side, side), blocks=blocks)
+    return {layer["name"]: layer["inputs"] for layer in layers}
+
+
+def conv() -> nn.Module:
+    return nn.Conv2d(4, 4, 3, padding=1)
+
+
+# What a layer is computed from.
+
+
+def test_inputs_are_named_in_order_through_branches_and_merges() -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        a = self.a(x)
+        b = self.b(a)
+        return torch.cat([b, x, a, b], 1)
+
+    assert inputs_of(Calls(forward, a=conv(), b=conv())) == {
+        "a": ["input"],
+        "b": ["a"],
+        "cat": ["b", "input", "a"],
+    }
+
+
+def test_changes_in_place_are_told_from_what_they_change() -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        a = self.a(x)
+        b = self.relu(a)  # `a` is now the rectified one
+        c = self.b(b)
+        c += a
+        c[:, :1] = x[:, :1]
+        return F.relu_(c)
+
+    assert inputs_of(Calls(forward, a=conv(), b=conv(), relu=nn.ReLU(inplace=True))) == {
+        "a": ["input"],
+        "relu": ["a"],
+        "b": ["relu"],
+        "add": ["b", "relu"],
+        "relu:2": ["add", "input"],
+    }
+
+
+@pytest.mark.parametrize("same", [nn.Identity(), nn.Dropout(), nn.Dropout2d(0.1)])
+def test_a_shortcut_is_told_from_a_layer_that_gives_back_its_input(same: nn.Module) -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        a = self.a(x)
+        b = self.same(a)
+        c = F.dropout(a, training=self.training)
+        return self.b(b) + a + c
+
+    found = inputs_of(Calls(forward, a=conv(), b=conv(), same=same))
+    assert [found[name] for name in ("same", "dropout", "b")] == [["a"], ["a"], ["same"]]
+    assert [found[name] for name in ("add", "add:2")] == [["b", "a"], ["add", "dropout"]]
+
+
+def test_what_gives_back_its_input_keeps_its_receptive_field() -> None:
+    layers = index(nn.Sequential(conv(), nn.Dropout(), nn.Identity(), conv()).eval(), (4, 9, 9))
+    assert [layer["receptive_field"] for layer in layers] == [[3, 3], [3, 3], [3, 3], [5, 5]]
+
+
+def test_parts_and_views_come_from_the_whole() -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        a, b = self.a(x).chunk(2, 1)
+        return torch.cat([a, self.b(torch.where(b > 0, x[:, 2:], b).repeat(1, 2, 1, 1))], 1)
+
+    assert inputs_of(Calls(forward, a=conv(), b=conv())) == {
+        "a": ["input"],
+        "b": ["a", "input"],
+        "cat": ["a", "b"],
+    }
+
+
+def test_switches_come_from_the_layer_that_gave_them() -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        small, where = self.pool(x)
+        return self.unpool(self.a(small), where)
+
+    pool, unpool = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
+    assert inputs_of(Calls(forward, a=conv(), pool=pool, unpool=unpool))["unpool"] == ["a", "pool"]
+
+
+def test_composite_modules_have_inputs_and_are_nobodys() -> None:
+    inner = nn.Sequential(nn.ReLU(inplace=True), conv())
+    network = Calls(lambda self, x: self.block(self.a(x)) * 2, a=conv(), block=inner)
+    plain, asked = inputs_of(network), inputs_of(network, ("block",))
+    assert plain == {"a": ["input"], "block.0": ["a"], "block.1": ["block.0"], "mul": ["block.1"]}
+    assert asked == plain | {"block": ["a"]}
+
+
+def test_functions_that_a_block_asked_for_calls_are_layers_as_ever() -> None:
+    network = torchvision.models.resnet18().eval()
+    plain = index(network, (3, 32, 32))
+    asked = index(network, (3, 32, 32), blocks=("layer2.0", "layer3"))
+    assert [layer for layer in asked if layer["name"] not in ("layer2.0", "layer3")] == plain
+    added = next(layer for layer in plain if layer["name"] == "layer2.0/add")
+    assert added["inputs"] == ["layer2.0.bn2", "layer2.0.downsample.1"]
+    assert added["within"] == ["Sequential", "BasicBlock"]
+    assert [layer["inputs"] for layer in asked if layer["name"] == "layer2.0"] == [["layer1.1.relu:2"]]
+
+
+@pytest.mark.parametrize("name", ["densenet121", "shufflenet_v2_x1_0", "swin_t", "vit_b_16", "googlenet"])
+@pytest.mark.filterwarnings("ignore")
+def test_every_layer_comes_from_earlier_ones_and_all_but_the_last_is_used(name: str) -> None:
+    network = torchvision.models.get_model(name, weights=None).eval()
+    side = 224 if name == "vit_b_16" else 64
+    layers = [layer for layer in index(network, (3, side, side)) if layer["called"]]
+    known = {"input"}
+    for layer in layers:
+        assert layer["inputs"] and known.issuperset(layer["inputs"]), layer["name"]
+        known.add(layer["name"])
+    assert known - {name for layer in layers for name in layer["inputs"]} == {layers[-1]["name"]}
+
+
+# Roles.
+
+
+def test_a_network_tells_its_roles_and_the_first_pattern_counts() -> None:
+    network = nn.Sequential(OrderedDict(stem=conv(), down=nn.Sequential(conv(), conv()), last=conv()))
+    network.roles = {"down.1": "second", "down": "down", "la*": "end", "*": "rest"}
+    convs = index(network, (4, 8, 8))
+    assert [layer["role"] for layer in convs] == ["rest", "down", "second", "end"]
+    network.roles = {"l*": "end"}
+    found = [layer["role"] for layer in index(network, (4, 8, 8), "down")]
+    assert found == ["main", "downsample", "downsample", "end"]
+    network.roles = ["no", "mapping"]
+    assert {layer["role"] for layer in index(network, (4, 8, 8))} == {"main"}
+
+
+# Taps that never meet the image.
+
+
+def test_sd_unets_wide_dilations_say_which_input_they_need() -> None:
+    """The published sizes: 208 pixels for a dilation of 12, 304 for one of 18."""
+    network = sd_unet(2).eval()
+    assert kernel_taps.lines(index(network, (3, 160, 160))) == [
+        f"pyramid.atrous{d}.conv: dilation {d} on a 10 × 10 input: only the centre tap ever meets the image; "
+        f"it needs an input of at least {d + 1} × {d + 1} to show all ({n} × {n} at the network's input)"
+        for d, n in ((12, 208), (18, 304))
+    ]
+    assert kernel_taps.lines(index(network, (3, 320, 320))) == []
+
+
+def test_taps_are_those_that_weigh_in_a_convolution() -> None:
+    """Which weights have a gradient, for all small convolutions of one axis."""
+    for k, s, p, d, n in product((1, 2, 3, 5), (1, 2, 3), (0, 1, 4), (1, 2, 5), (1, 2, 5, 9)):
+        if n + 2 * p < d * (k - 1) + 1:
+            continue
+        module = nn.Conv1d(1, 1, k, s, p, d)
+        module(torch.ones(1, 1, n)).sum().backward()
+        met = module.weight.grad[0, 0].nonzero()[:, 0].tolist()
+        assert kernel_taps.seen(k, s, (p, p), d, n) == met
+        least = kernel_taps.needed(k, s, (p, p), d, n)
+        assert len(kernel_taps.seen(k, s, (p, p), d, least)) == k
+        assert least == n or len(kernel_taps.seen(k, s, (p, p), d, least - 1)) < k
+
+
+@pytest.mark.parametrize(
+    ("module", "side", "expected"),
+    [
+        (nn.Conv2d(1, 1, 3, padding=1), 1, "a kernel of 3 × 3 on a 1 × 1 input: only the centre tap"),
+        (nn.Conv2d(1, 1, 3, padding="same", dilation=4), 4, "dilation 4 on a 4 × 4 input: only the centre"),
+        (nn.Conv2d(1, 1, (1, 3), padding=(0, 9), dilation=(1, 9)), 8, "dilation 1 × 9 on a 8 × 8 input"),
+        (nn.Conv2d(1, 1, 5, padding=6, dilation=3), 5, "only 9 of 25 taps ever meet the image; .* 7 × 7 to"),
+        (nn.Conv2d(1, 1, 3, padding=4, dilation=4), 5, None),
+        (nn.Conv2d(1, 1, 3, padding=3, dilation=4, padding_mode="circular"), 4, None),
+        (nn.ConvTranspose2d(1, 1, 3, dilation=8), 4, None),
+    ],
+)
+def test_notes(module: nn.Module, side: int, expected: str | None) -> None:
+    (layer,) = index(nn.Sequential(module), (1, side, side))
+    if expected is None:
+        assert layer["notes"] == []
+    else:
+        (note,) = layer["notes"]
+        assert re.search(expected, note)
+
+
+def test_a_size_that_does_not_grow_with_the_image_promises_nothing_of_it() -> None:
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Conv2d(1, 1, 3, padding=2, dilation=2))
+    (note,) = index(network, (1, 64, 64))[1]["notes"]
+    assert note.endswith("at least 3 × 3 to show all")
