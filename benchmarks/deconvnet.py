@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torchvision.models import resnet18
 from torchvision.models.resnet import BasicBlock
 
-from convatlas.attribution.deconvnet import Deconvnet, project, seed
+from convatlas.attribution.deconvnet import Deconvnet, make_seed_signal, project
 from convatlas.models.architectures.lenet5 import lenet5
 
 Side = Callable[[], list[Tensor]]
@@ -103,7 +103,10 @@ def lenet_sides(network: nn.Sequential, images: Tensor) -> dict[str, Side]:
         conv1, conv2 = network.conv1, network.conv2
         p1, s1 = F.max_pool2d(conv1(images).relu(), 2, return_indices=True)
         p2, s2 = F.max_pool2d(conv2(p1).relu(), 2, return_indices=True)
-        return [down(seed(p1, "map"), [(s1, conv1)]), down(seed(p2, "map"), [(s2, conv2), (s1, conv1)])]
+        return [
+            down(make_seed_signal(p1, "map"), [(s1, conv1)]),
+            down(make_seed_signal(p2, "map"), [(s2, conv2), (s1, conv1)]),
+        ]
 
     def down(top: Tensor, path: list[tuple[Tensor, nn.Conv2d]]) -> Tensor:
         n, units = top.shape[:2]

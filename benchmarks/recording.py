@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
-from convatlas.tracing.record import record, stream
+from convatlas.tracing.record import record, record_to_file
 
 ROUNDS = 15
 SIDES = ("forward", "record", "stream")
@@ -49,7 +49,7 @@ def sides(path: Path) -> dict[str, Callable[[], object]]:
     return {
         "forward": forward,
         "record": lambda: record(network, image),
-        "stream": lambda: stream(network, image, path),
+        "stream": lambda: record_to_file(network, image, path),
     }
 
 

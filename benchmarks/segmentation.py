@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from convatlas.models.architectures.sd_unet import INPUT, sd_unet
 from convatlas.models.preprocessing import Preprocessing
-from convatlas.training.trainer import Run, Split
+from convatlas.training.trainer import LabelledImages, Trainer
 
 IMAGES, BATCH = 96, 16
 ROUNDS = 3
@@ -58,8 +58,8 @@ def mapped(folder: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def compared(width: int, size: int, images: torch.Tensor, masks: torch.Tensor) -> None:
-    how = Preprocessing.of(INPUT | {"size": size})
-    split = Split(images, masks)
+    how = Preprocessing.from_config(INPUT | {"size": size})
+    split = LabelledImages(images, masks)
     sides = {
         "plain loop": plain(sd_unet(width), how, images, masks),
         "ours": ours(sd_unet(width), how, split, PLAIN),
@@ -93,10 +93,12 @@ def plain(
     return epoch
 
 
-def ours(network: nn.Module, how: Preprocessing, split: Split, settings: dict[str, Any]) -> Callable[[], Any]:
+def ours(
+    network: nn.Module, how: Preprocessing, split: LabelledImages, settings: dict[str, Any]
+) -> Callable[[], Any]:
     network.to(memory_format=torch.channels_last)
-    run = Run(network, how, settings, (ROUNDS + 1) * len(split) // BATCH, seed=0)
-    return lambda: run.one_epoch(split)
+    run = Trainer(network, how, settings, (ROUNDS + 1) * len(split) // BATCH, seed=0)
+    return lambda: run.train_epoch(split)
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from convatlas.models.build import build
-from convatlas.statistics.dataset_pass import Survey, batch_size, follow
-from convatlas.tracing.layers import index
+from convatlas.models.build import build_network
+from convatlas.statistics.dataset_pass import DatasetPass, choose_batch_size, find_tracked_layers
+from convatlas.tracing.layers import list_layers
 
 Made = tuple[nn.Module, tuple[int, int, int]]
 A_ROUND = {"lenet5": 5120, "resnet18": 32}  # images
@@ -48,16 +48,21 @@ def made(name: str) -> Made:
     torch.manual_seed(0)
     if name == "resnet18":
         return resnet18().eval().requires_grad_(False), (3, 224, 224)
-    network, preprocessing = build({"architecture": name}, [str(n) for n in range(10)], seed=0)
+    network, preprocessing = build_network({"architecture": name}, [str(n) for n in range(10)], seed=0)
     return network.requires_grad_(False), preprocessing.shape
 
 
-def prepared(name: str, batch: int | None = None) -> tuple[nn.Module, tuple[int, int, int], int, Survey]:
+def prepared(name: str, batch: int | None = None) -> tuple[nn.Module, tuple[int, int, int], int, DatasetPass]:
     """A network with its input's shape, and a pass over all its layers, in batches of the size it takes."""
     network, shape = made(name)
-    names = [layer["name"] for layer in index(network, shape) if layer["called"]]
-    size = batch or batch_size(shape, torch.device("cpu"))
-    return network, shape, size, Survey(network, *follow(network, shape, names), 9, size, 10)
+    names = [layer["name"] for layer in list_layers(network, shape) if layer["called"]]
+    size = batch or choose_batch_size(shape, torch.device("cpu"))
+    return (
+        network,
+        shape,
+        size,
+        DatasetPass(network, *find_tracked_layers(network, shape, names), 9, size, 10),
+    )
 
 
 def race(name: str, rounds: int) -> None:
@@ -74,7 +79,7 @@ def race(name: str, rounds: int) -> None:
     def follow_all(batches: list[Tensor], first: int) -> None:
         with survey:
             for n, x in enumerate(batches, first):
-                survey.take(n, x, np.arange(n * size, n * size + size), labels)
+                survey.update(n, x, np.arange(n * size, n * size + size), labels)
 
     many = A_ROUND[name] // size
     for n in range(rounds + 2):
@@ -91,7 +96,7 @@ def race(name: str, rounds: int) -> None:
             taken[side].append(time.perf_counter() - start)
     units = survey.areas.numel()
     print(
-        f"{name}, {len(survey.layers)} layers, {units:,} units, batches of {size}, {survey.images:,} images"
+        f"{name}, {len(survey.layers)} layers, {units:,} units, batches of {size}, {survey.image_count:,} images"
     )
     for side, seconds in taken.items():
         ratio = statistics.median(a / b for a, b in zip(taken["bare"][2:], seconds[2:], strict=True))
@@ -106,8 +111,8 @@ def peak_memory(images: int) -> None:
     with survey:
         for n in range(-(-images // size)):
             count = min(size, images - n * size)
-            survey.take(n, torch.randn(count, *shape), np.arange(n * size, n * size + count), labels)
-    survey.found()
+            survey.update(n, torch.randn(count, *shape), np.arange(n * size, n * size + count), labels)
+    survey.result()
     peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
     print(f"lenet5, {images:6,} images: {peak:6.1f} MiB at the peak")
 

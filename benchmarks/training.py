@@ -10,7 +10,7 @@ import time
 import torch
 from torch.nn import functional as F
 
-from convatlas.models.build import build
+from convatlas.models.build import build_network
 
 BATCH = 128
 STEPS = {"simple_cnn": 15, "lenet5": 150}
@@ -35,7 +35,9 @@ def measured(
     images: torch.Tensor,
     labels: torch.Tensor,
 ) -> float:
-    network, preprocessing = build({"architecture": name}, [str(digit) for digit in range(10)], seed=0)
+    network, preprocessing = build_network(
+        {"architecture": name}, [str(digit) for digit in range(10)], seed=0
+    )
     network.train().to(memory_format=layout)
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
     for step in range(steps + 2):

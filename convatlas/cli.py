@@ -19,7 +19,7 @@ class Settings(dict[str, Any]):
         raise UserError(f"--settings lacks {key!r}; it has: {', '.join(self) or 'nothing'}")
 
 
-def settings(text: str) -> Settings:
+def parse_settings(text: str) -> Settings:
     """Parse a section of the config, given as JSON on the command line."""
     try:
         value = json.loads(text, object_hook=Settings)
@@ -30,21 +30,21 @@ def settings(text: str) -> Settings:
     return value
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
+def create_parser(description: str | None) -> argparse.ArgumentParser:
     """Start a script's arguments; each script is a rule's command line and runs by hand as well."""
     return argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
 
 
-def add_section(arguments: argparse.ArgumentParser, of: str, section: str, output: str) -> None:
+def add_section_arguments(arguments: argparse.ArgumentParser, of: str, section: str, output: str) -> None:
     """Add what every script takes that makes the files of one data set or network."""
     arguments.add_argument("--name", required=True, help=f"the {of}'s name in the config")
-    arguments.add_argument("--settings", type=settings, required=True, help=f"{section}, as JSON")
+    arguments.add_argument("--settings", type=parse_settings, required=True, help=f"{section}, as JSON")
     arguments.add_argument("--output", required=True, help=output)
 
 
-def add_compute(arguments: argparse.ArgumentParser) -> None:
+def add_compute_arguments(arguments: argparse.ArgumentParser) -> None:
     """Add what every script that runs a network takes."""
     arguments.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where it runs")
     arguments.add_argument("--threads", type=int, default=2, help="CPU threads of torch")

@@ -19,14 +19,14 @@ import numpy as np
 
 from convatlas import UserError
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, or what a file may hold
-HELD = ".held"  # a file in a folder aside, locked as long as its writer lives, which names its host
-HOST = socket.gethostname().encode()
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, or what a file may hold
+LOCK_FILE = ".held"  # a file in a folder aside, locked as long as its writer lives, which names its host
+HOSTNAME = socket.gethostname().encode()
 DAY = 24 * 60 * 60  # seconds
 
 
 @contextmanager
-def whole(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Give a path aside of `path`, and rename it to `path` only when the block succeeds.
 
     The block creates a file or a folder there. A folder replaces an older one whole. What writers of
@@ -35,44 +35,44 @@ def whole(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        sweep(path)
-        aside = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
+        remove_stale(path)
+        aside = Path(tempfile.mkdtemp(prefix=_temporary_prefix(path), dir=path.parent))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
     try:
-        with _held(aside):
+        with _hold_lock(aside):
             yield aside / path.name
             if path.is_dir() and not path.is_symlink() and (aside / path.name).is_dir():
                 os.replace(path, aside / ".replaced")
             os.replace(aside / path.name, path)
     except OSError as error:
-        if error.errno in FULL or str(error.filename).startswith(str(aside)):
+        if error.errno in DISK_FULL_ERRNOS or str(error.filename).startswith(str(aside)):
             raise UserError(f"cannot write {path}: {error.strerror}") from error
         raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def sweep(path: str | Path) -> None:
+def remove_stale(path: str | Path) -> None:
     """Remove what writers of `path` left aside that were killed."""
-    for held in Path(path).parent.glob(f"{_prefix(path)}*/{HELD}"):
-        if not _lives(held):
+    for held in Path(path).parent.glob(f"{_temporary_prefix(path)}*/{LOCK_FILE}"):
+        if not _is_writer_alive(held):
             shutil.rmtree(held.parent, ignore_errors=True)
 
 
-def _prefix(path: str | Path) -> str:
+def _temporary_prefix(path: str | Path) -> str:
     """How the folders aside of a path are called: by a hash, for its name may be as long as a name can be."""
     return f".{hashlib.sha256(os.fsencode(Path(path).name)).hexdigest()[:8]}-"
 
 
-def _lives(held: Path) -> bool:
+def _is_writer_alive(held: Path) -> bool:
     """Whether the writer that locked this file may still live.
 
     Some file systems tell of locks on the host alone that has them: of another's a day must have passed.
     """
     try:
         with open(held, "rb+") as file:
-            elsewhere, age = file.read() != HOST, time.time() - os.fstat(file.fileno()).st_mtime
+            elsewhere, age = file.read() != HOSTNAME, time.time() - os.fstat(file.fileno()).st_mtime
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return elsewhere and age < DAY
     except OSError:
@@ -80,19 +80,19 @@ def _lives(held: Path) -> bool:
 
 
 @contextmanager
-def _held(aside: Path) -> Iterator[None]:
+def _hold_lock(aside: Path) -> Iterator[None]:
     """Hold a lock by which `sweep` knows that the writer of this folder lives."""
     with open(aside / ".hold", "wb", buffering=0) as file:
-        file.write(HOST)
+        file.write(HOSTNAME)
         with suppress(OSError):  # where files cannot be locked nothing is swept
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.replace(file.name, aside / HELD)  # no sooner than it is locked
+            os.replace(file.name, aside / LOCK_FILE)  # no sooner than it is locked
         yield
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Write a file whole or not at all."""
-    with whole(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_bytes(content)
 
 
@@ -120,7 +120,7 @@ def npz_writer(path: str | Path, compress: bool = False) -> Iterator[Callable[[s
     an array there may not be called "file", which a layer may.
     """
     method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
-    with whole(path) as aside, zipfile.ZipFile(aside, "w") as archive:
+    with atomic_write(path) as aside, zipfile.ZipFile(aside, "w") as archive:
 
         def write(name: str, array: np.ndarray) -> None:
             entry = zipfile.ZipInfo(f"{name}.npy")
@@ -149,12 +149,12 @@ class Npz(Mapping[str, np.ndarray]):
 
     def __init__(self, path: str | Path) -> None:
         self.path = path
-        with self._named():
+        with self._raise_user_errors():
             self._archive = np.load(path, allow_pickle=False)
             self._names = list(self._archive.files)
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
+    def _raise_user_errors(self) -> Iterator[None]:
         try:
             yield
         except FileNotFoundError as error:
@@ -165,7 +165,7 @@ class Npz(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._names:
             raise KeyError(name)
-        with self._named():
+        with self._raise_user_errors():
             return self._archive[f"{name}.npy"]  # the member's name: a layer may be called `a.npy` itself
 
     def __contains__(self, name: object) -> bool:  # a Mapping's own would read the array

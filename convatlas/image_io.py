@@ -8,10 +8,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from convatlas import UserError
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
 
 
-def read(path: str | Path, mode: str) -> Image.Image:
+def read_image(path: str | Path, mode: str) -> Image.Image:
     """Read an image file, upright and on white, by its content whatever its name; of an animation the start.
 
     `mode` is "L" (grey) or "RGB". Raises UserError, which names the file, where it cannot be read.
@@ -32,7 +32,9 @@ def read(path: str | Path, mode: str) -> Image.Image:
         raise UserError(f"cannot read the image {path}: {error}") from error
 
 
-def fit(image: Image.Image, size: int, resize: int | str, interpolation: str = "bilinear") -> np.ndarray:
+def resize_to(
+    image: Image.Image, size: int, resize: int | str, interpolation: str = "bilinear"
+) -> np.ndarray:
     """Bring an image to (size, size, C) uint8, with the very values of torchvision's resize and center_crop.
 
     `resize` is what the shorter side is brought to before the middle is cut out (with black around
@@ -48,25 +50,25 @@ def fit(image: Image.Image, size: int, resize: int | str, interpolation: str = "
         wanted = (shorter, longer) if width <= height else (longer, shorter)
     if wanted != image.size:
         image = image.resize(wanted, Image.Resampling[interpolation.upper()])
-    left, top = (_offset(side, size) for side in wanted)
+    left, top = (_compute_crop_offset(side, size) for side in wanted)
     image = image.crop((left, top, left + size, top + size))
     return np.asarray(image).reshape(size, size, -1)
 
 
-def fit_labels(labels: Image.Image, size: int, resize: int | str) -> np.ndarray:
+def resize_labels_to(labels: Image.Image, size: int, resize: int | str) -> np.ndarray:
     """Bring a map of labels ("L") to (size, size) uint8 as `fit` brings its image; each pixel the nearest's.
 
     Where the image is smaller than what is cut out there is 0.
     """
-    return fit(labels, size, resize, "nearest")[..., 0]
+    return resize_to(labels, size, resize, "nearest")[..., 0]
 
 
-def _offset(side: int, size: int) -> int:
+def _compute_crop_offset(side: int, size: int) -> int:
     """Where the middle begins; below 0 where there is less than `size`, which is filled up around."""
     return round((side - size) / 2) if side >= size else -((size - side) // 2)
 
 
-def brightness(x: np.ndarray, preprocessing: dict[str, Any]) -> np.ndarray:
+def denormalize(x: np.ndarray, preprocessing: dict[str, Any]) -> np.ndarray:
     """Undo the normalisation of an input (C, H, W) as a network saw it: 0..1, but for rounding.
 
     `preprocessing` is that of network.json.
@@ -75,22 +77,22 @@ def brightness(x: np.ndarray, preprocessing: dict[str, Any]) -> np.ndarray:
     return x * std + mean
 
 
-def is_image(path: str | Path) -> bool:
+def has_image_suffix(path: str | Path) -> bool:
     """Whether a file's name says that it is an image."""
-    return Path(path).suffix.lower() in SUFFIXES
+    return Path(path).suffix.lower() in IMAGE_SUFFIXES
 
 
-def listing(folder: str | Path) -> tuple[list[Path], int]:
+def list_images(folder: str | Path) -> tuple[list[Path], int]:
     """List the image files right in a folder, sorted by name, and count its other files and hidden ones."""
     try:
         files = sorted(path for path in Path(folder).iterdir() if not path.is_dir())
     except OSError as error:
         raise UserError(f"cannot list {folder}: {error.strerror}") from error
-    images = [path for path in files if is_image(path) and not path.name.startswith(".")]
+    images = [path for path in files if has_image_suffix(path) and not path.name.startswith(".")]
     return images, len(files) - len(images)
 
 
-def files_in(paths: list[str] | list[Path]) -> list[Path]:
+def expand_image_paths(paths: list[str] | list[Path]) -> list[Path]:
     """Give files as they are and, for folders, the image files right in them, sorted by name.
 
     Raises UserError for a path that is not there and a folder without images.
@@ -98,11 +100,11 @@ def files_in(paths: list[str] | list[Path]) -> list[Path]:
     found: list[Path] = []
     for path in (Path(path).expanduser() for path in paths):
         if path.is_dir():
-            images, others = listing(path)
+            images, others = list_images(path)
             if not images:
                 raise UserError(
                     f"the folder {path} holds no image files ({others} others); their names end in "
-                    f"{', '.join(sorted(SUFFIXES))}"
+                    f"{', '.join(sorted(IMAGE_SUFFIXES))}"
                 )
             found += images
         elif path.exists():

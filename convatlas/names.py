@@ -10,35 +10,35 @@ from typing import Any
 
 from convatlas import UserError
 
-LISTED = 24  # names that a message lists at most
+MAX_LISTED_NAMES = 24  # names that a message lists at most
 
 
-def nearest(name: object, names: Sequence[str]) -> str:
+def suggest_nearest(name: object, names: Sequence[str]) -> str:
     """Say which of `names` was meant, if one is near, and list them: the nearest, where they are many."""
-    close = get_close_matches(str(name), names, n=LISTED)
+    close = get_close_matches(str(name), names, n=MAX_LISTED_NAMES)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    if len(names) <= LISTED:
+    if len(names) <= MAX_LISTED_NAMES:
         return f"{hint}there are: {', '.join(names) or 'none'}"
-    first = list(dict.fromkeys([*close, *names]))[:LISTED]
-    return f"{hint}there are: {', '.join(first)} and {len(names) - LISTED} more"
+    first = list(dict.fromkeys([*close, *names]))[:MAX_LISTED_NAMES]
+    return f"{hint}there are: {', '.join(first)} and {len(names) - MAX_LISTED_NAMES} more"
 
 
-def slug(text: str) -> str:
+def slugify(text: str) -> str:
     """Make a name that is safe in files and addresses: `[A-Za-z0-9][A-Za-z0-9_-]*`."""
     ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return re.sub(r"[^A-Za-z0-9_-]+", "-", ascii_text).strip("-_") or "image"
 
 
-def image_names(images: dict[str, Any]) -> list[str]:
+def name_images(images: dict[str, Any]) -> list[str]:
     """Name the images looked at, in order: `digit-<d>`, `test-<index>`, a photograph's, a slug of a stem.
 
     `images` is the section of the config; names that collide get `-2`, `-3`.
     """
     names = [f"digit-{digit}" for digit in images.get("digits", [])]
-    names += [f"test-{index:05d}" for index in test_indices(images)]
+    names += [f"test-{index:05d}" for index in list_test_indices(images)]
     names += images.get("photographs", [])
     for path in images.get("files", []):
-        stem = slug(Path(path).stem)
+        stem = slugify(Path(path).stem)
         name, copies = stem, 1
         while name in names:
             copies += 1
@@ -47,7 +47,7 @@ def image_names(images: dict[str, Any]) -> list[str]:
     return names
 
 
-def seen_as(image: dict[str, Any], network: dict[str, Any], between: str) -> str:
+def describe_image(image: dict[str, Any], network: dict[str, Any], between: str) -> str:
     """An image's name, its class and the network's prediction, from images.json and network.json."""
     parts = [image["name"]]
     if image["label"] is not None:  # of the data set, whose classes need not be the network's
@@ -58,25 +58,25 @@ def seen_as(image: dict[str, Any], network: dict[str, Any], between: str) -> str
     return between.join(parts)
 
 
-def called(images: Sequence[dict[str, Any]], network: dict[str, Any]) -> str:
+def describe_classes(images: Sequence[dict[str, Any]], network: dict[str, Any]) -> str:
     """What images are called together, by their classes: "the digits 0, 1 and 5", or "cat and dog"."""
     classes = [network["dataset_classes"][image["label"]] for image in images]
     digits = "the digit " if len(classes) == 1 else "the digits "
-    return (digits if all(name.isdigit() for name in classes) else "") + listed(classes)
+    return (digits if all(name.isdigit() for name in classes) else "") + join_names(classes)
 
 
-def listed(names: Sequence[str]) -> str:
+def join_names(names: Sequence[str]) -> str:
     """Join names as in a sentence."""
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:]))) or "none"
 
 
-def test_indices(images: dict[str, Any]) -> list[int]:
+def list_test_indices(images: dict[str, Any]) -> list[int]:
     """Give the test images asked for by number, `first` and `indices`, each once."""
     return list(dict.fromkeys([*range(images.get("first", 0)), *images.get("indices", [])]))
 
 
 def choose_layers(
-    layers: list[dict[str, Any]], wanted: str | list[str | int], key: str, also: Sequence[str] = ()
+    layers: list[dict[str, Any]], wanted: str | list[str | int], key: str, extra_names: Sequence[str] = ()
 ) -> list[str]:
     """Give the names of the called layers that `wanted` asks for, in execution order.
 
@@ -97,7 +97,7 @@ def choose_layers(
             )
         else:
             found = [name for name in names if fnmatchcase(name, item)]
-            allowed = nearest(item, [*names, *also])
+            allowed = suggest_nearest(item, [*names, *extra_names])
         if not found:
             raise UserError(f"{key}: no layer {item!r}; {allowed}")
         chosen.update(found)

@@ -9,13 +9,15 @@ import torch
 
 from convatlas import cli
 from convatlas.analysis import classical, kernels
-from convatlas.analysis.classical import COLUMNS, Grid
-from convatlas.files import Npz, read_json, whole, write_json, write_npz
-from convatlas.image_io import brightness
+from convatlas.analysis.classical import COLUMN_CAPTIONS, MapGrid
+from convatlas.files import Npz, atomic_write, read_json, write_json, write_npz
+from convatlas.image_io import denormalize
 from convatlas.models import build
 from convatlas.tracing import record
 
-Maps = dict[str, list[np.ndarray]]  # a layer's correlations with COLUMNS, (units, columns), an image each
+LayerCorrelations = dict[
+    str, list[np.ndarray]
+]  # a layer's correlations with COLUMNS, (units, columns), an image each
 
 
 def main(given: argparse.Namespace) -> None:
@@ -23,87 +25,90 @@ def main(given: argparse.Namespace) -> None:
     device = build.choose_device(given.device)
     output = Path(given.output)
     description = read_json(output / "network.json")
-    layers = {layer["name"]: layer for layer in read_json(output / "layers.json") if is_compared(layer)}
+    layers = {layer["name"]: layer for layer in read_json(output / "layers.json") if is_comparable(layer)}
     images = [image["name"] for image in read_json(output / "images.json")]
     records = {name: Npz(output / f"activations/{name}.npz") for name in images}
     undo = description["preprocessing"]
-    seen = {name: classical.features(brightness(records[name]["input"], undo)) for name in images}
-    untrained, _ = build.build_like(description, seed=description["seed"] + 1)
+    seen = {name: classical.compute_features(denormalize(records[name]["input"], undo)) for name in images}
+    untrained, _ = build.build_from_description(description, seed=description["seed"] + 1)
     untrained.to(device)
 
-    learned: Maps = {layer: [] for layer in layers}
-    chance: Maps = {layer: [] for layer in layers}
+    learned: LayerCorrelations = {layer: [] for layer in layers}
+    chance: LayerCorrelations = {layer: [] for layer in layers}
     for name in images:
-        compared = Compared(seen[name], layers)
+        compared = ImageComparison(seen[name], layers)
         for layer in layers:
-            learned[layer].append(compared.with_maps(layer, records[name][layer]))
+            learned[layer].append(compared.correlate(layer, records[name][layer]))
 
-        def see(layer: str, maps: np.ndarray, compared: Compared = compared) -> None:
-            chance[layer].append(compared.with_maps(layer, maps))
+        def see(layer: str, maps: np.ndarray, compared: ImageComparison = compared) -> None:
+            chance[layer].append(compared.correlate(layer, maps))
 
         x = torch.from_numpy(records[name]["input"])[None].to(device)
-        record.each(untrained, x, layers, see)
+        record.for_each_layer(untrained, x, layers, see)
         cli.log.info("compared %d layers on %s", len(layers), name)
 
-    with whole(output / "classical") as folder:
+    with atomic_write(output / "classical") as folder:
         folder.mkdir()
         for name in images:
             write_npz(folder / f"{name}.npz", seen[name])
-        found = {layer: _matched(learned[layer], chance[layer], given.settings["match"]) for layer in layers}
+        found = {
+            layer: _match_layer(learned[layer], chance[layer], given.settings["match"]) for layer in layers
+        }
         write_json(folder / "units.json", {"threshold": given.settings["match"], "layers": found})
-        write_json(folder / "filters.json", first_filters(output))
+        write_json(folder / "filters.json", match_first_filters(output))
 
 
-def is_compared(layer: dict[str, Any]) -> bool:
+def is_comparable(layer: dict[str, Any]) -> bool:
     """Whether a layer makes maps that are large enough to resemble something."""
     shape = layer["output_shape"] or []
-    return layer["called"] and len(shape) == 3 and min(shape[1:]) >= classical.MIN_SIZE
+    return layer["called"] and len(shape) == 3 and min(shape[1:]) >= classical.MIN_MAP_SIZE
 
 
-class Compared:
+class ImageComparison:
     """One image's classical features at the sizes of a network's maps, each brought there once."""
 
     def __init__(self, features: dict[str, np.ndarray], layers: dict[str, dict[str, Any]]) -> None:
         self.features, self.layers = features, layers
-        self.cells: dict[Any, dict[str, np.ndarray]] = {}
+        self.resampled: dict[Any, dict[str, np.ndarray]] = {}
 
-    def with_maps(self, layer: str, maps: np.ndarray) -> np.ndarray:
+    def correlate(self, layer: str, maps: np.ndarray) -> np.ndarray:
         """The correlations of a layer's maps (units, h, w): (units, columns)."""
-        size, grid = maps.shape[1:], grid_of(self.layers[layer])
-        if (size, grid) not in self.cells:
-            self.cells[size, grid] = classical.cells(self.features, size, grid)
-        return classical.correlations(maps, self.cells[size, grid])
+        size, grid = maps.shape[1:], grid_from_layer(self.layers[layer])
+        if (size, grid) not in self.resampled:
+            self.resampled[size, grid] = classical.resample_columns(self.features, size, grid)
+        return classical.correlate_maps(maps, self.resampled[size, grid])
 
 
-def grid_of(layer: dict[str, Any]) -> Grid | None:
+def grid_from_layer(layer: dict[str, Any]) -> MapGrid | None:
     """Where a layer's cells lie: at the middles of their receptive fields; None where these are not known."""
     if layer["receptive_start"] is None:
         return None
     start = [s + (f - 1) / 2 for s, f in zip(layer["receptive_start"], layer["receptive_field"], strict=True)]
-    return Grid(tuple(start), tuple(layer["receptive_step"]))
+    return MapGrid(tuple(start), tuple(layer["receptive_step"]))
 
 
-def _matched(learned: list[np.ndarray], chance: list[np.ndarray], threshold: float) -> dict[str, Any]:
+def _match_layer(learned: list[np.ndarray], chance: list[np.ndarray], threshold: float) -> dict[str, Any]:
     """A layer's entry in units.json: its baseline, and each unit's match, null where none is claimed."""
-    baseline = classical.percentile_baseline(classical.pooled(chance))
-    found = classical.matches(classical.pooled(learned), baseline, threshold)
+    baseline = classical.untrained_baseline(classical.mean_correlations(chance))
+    found = classical.match_units(classical.mean_correlations(learned), baseline, threshold)
     return {
         "baseline": baseline,
         "units": [
-            match and {"feature": match.feature, "words": COLUMNS[match.feature], "r": match.value}
+            match
+            and {"feature": match.feature, "words": COLUMN_CAPTIONS[match.feature], "r": match.correlation}
             for match in found
         ],
     }
 
 
-def first_filters(output: Path) -> dict[str, Any] | None:
+def match_first_filters(output: Path) -> dict[str, Any] | None:
     """The first convolution's filters: each channel's nearest kernel, and how alike its channels are."""
     layer = next((each for each in read_json(output / "layers.json") if each["ordinal"] == 1), None)
     weights = Npz(output / "filters.npz")
     if layer is None or layer["module"] not in weights or weights[layer["module"]].ndim != 4:
         return None
     weight = weights[layer["module"]]
-    found = kernels.kernel_matches(weight)
+    found = kernels.match_kernels(weight)
     channels = kernels.channel_correlations(weight).tolist() if weight.shape[1] == 3 else None
     return {
         "layer": layer["name"],
@@ -111,17 +116,17 @@ def first_filters(output: Path) -> dict[str, Any] | None:
         "r": None if found is None else found[0].tolist(),
         "kernels": None if found is None else found[1],
         "channels": channels,  # of red with green, red with blue, green with blue
-        "colour": channels and [kernels.colour_words(np.array(row)) for row in channels],
+        "colour": channels and [kernels.classify_channels(np.array(row)) for row in channels],
     }
 
 
 if __name__ == "__main__":
-    parser = cli.parser(__doc__)
-    cli.add_section(
+    parser = cli.create_parser(__doc__)
+    cli.add_section_arguments(
         parser,
         "network",
         'the least correlation that is claimed, {"match": 0.5}',
         "its folder, results/<network>, where its records are",
     )
-    cli.add_compute(parser)
+    cli.add_compute_arguments(parser)
     cli.run(main, parser)

@@ -16,8 +16,8 @@ def main(given: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = cli.parser(__doc__)
-    cli.add_section(
+    parser = cli.create_parser(__doc__)
+    cli.add_section_arguments(
         parser,
         "data set",
         'its section of the config, {"format": "mnist", "source": "embedded", "mirrors": []}',

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from convatlas import cli
-from convatlas.gallery.build import build, durations
+from convatlas.gallery.build import build_gallery, read_durations
 
 
 def main(given: argparse.Namespace) -> None:
@@ -16,15 +16,15 @@ def main(given: argparse.Namespace) -> None:
     datasets = list(given.settings["datasets"])
     run = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "commit": _commit(),
+        "commit": _describe_commit(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
-        "durations": durations(Path(given.logs), list(dict.fromkeys([*datasets, *names]))),
+        "durations": read_durations(Path(given.logs), list(dict.fromkeys([*datasets, *names]))),
     }
-    build(Path(given.output), Path(given.results), Path(given.data), names, given.settings, run)
+    build_gallery(Path(given.output), Path(given.results), Path(given.data), names, given.settings, run)
     cli.log.info("built %s/index.html", given.output)
 
 
-def _commit() -> str:
+def _describe_commit() -> str:
     """The commit of the code that ran, and whether it was changed since."""
     try:
         root = Path(__file__).parent
@@ -38,9 +38,9 @@ def _commit() -> str:
 
 
 if __name__ == "__main__":
-    parser = cli.parser(__doc__)
+    parser = cli.create_parser(__doc__)
     parser.add_argument(
-        "--settings", type=cli.settings, required=True, help="the whole config as run, as JSON"
+        "--settings", type=cli.parse_settings, required=True, help="the whole config as run, as JSON"
     )
     parser.add_argument("--results", default="results", help="the folder of the networks' folders")
     parser.add_argument("--data", default="data", help="the folder of the data sets")

@@ -5,30 +5,34 @@ from pathlib import Path
 
 from convatlas import cli
 from convatlas.files import write_bytes
-from convatlas.gallery.single_file import MEGABYTE, archive, single, wanted
+from convatlas.gallery.single_file import MEGABYTE, build_single_file, select_figures, write_zip
 
 
 def main(given: argparse.Namespace) -> None:
     site, settings = Path(given.gallery), given.settings
-    archive(site, Path(given.zip))
-    plates = wanted(Path(given.results), settings["networks"], settings["layers"])
-    file = single(site, plates, settings["megabytes"])
+    write_zip(site, Path(given.zip))
+    plates = select_figures(Path(given.results), settings["networks"], settings["layers"])
+    file = build_single_file(site, plates, settings["megabytes"])
     write_bytes(given.single, file.html.encode())
-    cli.log.info("packed %s, %s", given.zip, _size(given.zip))
+    cli.log.info("packed %s, %s", given.zip, _format_size(given.zip))
     cli.log.info(
-        "wrote %s, %s, with %d of %d plates", given.single, _size(given.single), file.plates, file.of
+        "wrote %s, %s, with %d of %d plates",
+        given.single,
+        _format_size(given.single),
+        file.n_figures,
+        file.n_total,
     )
 
 
-def _size(path: str) -> str:
+def _format_size(path: str) -> str:
     return f"{Path(path).stat().st_size / MEGABYTE:.1f} MB"
 
 
 if __name__ == "__main__":
-    parser = cli.parser(__doc__)
+    parser = cli.create_parser(__doc__)
     parser.add_argument(
         "--settings",
-        type=cli.settings,
+        type=cli.parse_settings,
         required=True,
         help='what goes into the single file, as JSON: {"layers": "road", "megabytes": 15, "networks": '
         '{"name": []}}, the last with the main road of each network',

@@ -21,18 +21,18 @@ from convatlas import UserError, cli
 from convatlas.datasets import cache, formats
 from convatlas.files import read_json, sha256, write_bytes, write_json
 from convatlas.models import build, class_names, weights
-from convatlas.models.factory import told
+from convatlas.models.factory import format_error
 from convatlas.models.preprocessing import Preprocessing
-from convatlas.pipeline.architecture_names import ZOO
+from convatlas.pipeline.architecture_names import TORCHVISION_PREFIX
 from convatlas.training import metrics, trainer
 from convatlas.training.checkpoint import Checkpoint
 
-TESTED = 16  # images at a time of a network that tells pixels apart
-RESIDENT = 4e9  # bytes of a split that a GPU keeps
+SEGMENTATION_BATCH_SIZE = 16  # images at a time of a network that tells pixels apart
+MAX_BYTES_ON_GPU = 4e9  # bytes of a split that a GPU keeps
 
 
 @dataclass
-class Made:
+class PreparedNetwork:
     """A network as it is before training, if it is trained; `weights` says where its weights come from.
 
     `of_pixels` says that it tells apart the pixels of an image, not images; `source` where it was published.
@@ -42,8 +42,8 @@ class Made:
     preprocessing: Preprocessing
     arguments: dict[str, Any]
     classes: list[str]
-    weights: dict[str, Any]
-    of_pixels: bool
+    weights_origin: dict[str, Any]
+    is_segmentation: bool
     source: str | None
 
 
@@ -52,28 +52,32 @@ def main(given: argparse.Namespace) -> None:
     started = datetime.now(UTC)
     device, output = build.choose_device(given.device), Path(given.output)
     data = formats.describe(given.data) if given.data else None
-    made = make(given, data, f"networks.{given.name}")
+    made = prepare_network(given, data, f"networks.{given.name}")
     made.network.to(device)
 
-    trained, found, seconds = data is not None and not given.settings.get("weights"), trainer.Fit(), None
+    trained, found, seconds = (
+        data is not None and not given.settings.get("weights"),
+        trainer.TrainingResult(),
+        None,
+    )
     if trained:
-        kept_in = Checkpoint(output / "checkpoint", about_training(given, made, data, device))
+        kept_in = Checkpoint(output / "checkpoint", describe_training(given, made, data, device))
         settings = given.settings["training"]
         if settings["coarse"]:
-            check_size(made, settings["coarse"]["size"], f"networks.{given.name}.training.coarse.size")
-        train, validation = parts(given, made, device)
+            check_input_size(made, settings["coarse"]["size"], f"networks.{given.name}.training.coarse.size")
+        train, validation = load_training_splits(given, made, device)
         clock = time.perf_counter()
         found = trainer.fit(
             made.network, made.preprocessing, train, validation, settings, given.seed, kept_in
         )
         seconds = time.perf_counter() - clock
         cli.log.info("trained in %.1f s", seconds)
-        found_in = {"kept_epoch": found.kept_epoch, "precision": found.precision, "images": len(train)}
-    tested = test(made, data, given.data, device)
+        found_in = {"kept_epoch": found.best_epoch, "precision": found.precision, "images": len(train)}
+    tested = evaluate_test_split(made, data, given.data, device)
 
     state = {name: tensor.cpu().contiguous().clone() for name, tensor in made.network.state_dict().items()}
     write_bytes(output / "weights.safetensors", save(state))
-    write_bytes(output / "history.csv", _csv(found.history))
+    write_bytes(output / "history.csv", _format_csv(found.history))
     write_json(output / "metrics.json", tested)
     write_json(
         output / "network.json",
@@ -82,16 +86,16 @@ def main(given: argparse.Namespace) -> None:
             "arguments": made.arguments,
             "source": made.source,
             "parameters": sum(parameter.numel() for parameter in made.network.parameters()),
-            "weights": made.weights | {"sha256": sha256(output / "weights.safetensors")},
+            "weights": made.weights_origin | {"sha256": sha256(output / "weights.safetensors")},
             "dataset": given.settings.get("dataset"),
             "dataset_sha256": data and data["sha256"],
             "dataset_classes": data and data["classes"],
             "classes": made.classes,
-            "preprocessing": made.preprocessing.described(),
+            "preprocessing": made.preprocessing.to_dict(),
             "training": given.settings["training"] | found_in if trained else None,
             "seed": given.seed,
             "device": device.type,
-            "versions": versions(),
+            "versions": collect_versions(),
         },
     )
     write_json(
@@ -101,8 +105,8 @@ def main(given: argparse.Namespace) -> None:
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "training_seconds": seconds and round(seconds, 2),
             "images_per_second": seconds
-            and round(len(train) * (len(found.history) - found.resumed) / seconds),
-            "resumed_after_epoch": found.resumed or None,
+            and round(len(train) * (len(found.history) - found.resumed_epochs) / seconds),
+            "resumed_after_epoch": found.resumed_epochs or None,
             "threads": given.threads,
         },
     )
@@ -110,48 +114,50 @@ def main(given: argparse.Namespace) -> None:
         kept_in.remove()  # no sooner than all that it led to is there
 
 
-def about_training(
-    given: argparse.Namespace, made: Made, data: dict[str, Any] | None, device: torch.device
+def describe_training(
+    given: argparse.Namespace, made: PreparedNetwork, data: dict[str, Any] | None, device: torch.device
 ) -> dict[str, Any]:
     """All that decides what training gives, by which a checkpoint of another is told."""
     return {
         "architecture": given.settings["architecture"],
         "arguments": made.arguments,
-        "preprocessing": made.preprocessing.described(),
+        "preprocessing": made.preprocessing.to_dict(),
         "training": given.settings["training"],
         "dataset_sha256": data and data["sha256"],
         "seed": given.seed,
         "device": device.type,
         "threads": given.threads,
-        "versions": versions(),
+        "versions": collect_versions(),
     }
 
 
-def make(given: argparse.Namespace, data: dict[str, Any] | None, key: str) -> Made:
+def prepare_network(given: argparse.Namespace, data: dict[str, Any] | None, key: str) -> PreparedNetwork:
     """Build the network, with its trained weights if it has them. Raises UserError, which names the key."""
     settings = given.settings
-    wanted, of_zoo = settings.get("weights"), settings["architecture"].startswith(ZOO)
-    named = class_names.named(settings.get("classes"), f"{key}.classes")
-    source, state = zoo_weights(given, key) if isinstance(wanted, str) else ({}, None)
+    wanted, of_zoo = settings.get("weights"), settings["architecture"].startswith(TORCHVISION_PREFIX)
+    named = class_names.read_class_names(settings.get("classes"), f"{key}.classes")
+    source, state = load_torchvision_weights(given, key) if isinstance(wanted, str) else ({}, None)
 
     known = named or (data["classes"] if data and not (wanted and of_zoo) else None)
-    factory = build.factory_of(settings, key)
-    arguments = factory.arguments(settings.get("arguments") or {}, known)
-    network, preprocessing = build.build(settings | {"arguments": arguments}, None, given.seed, key, state)
-    of_pixels = build.pixel_class_count(network, preprocessing) is not None
+    factory = build.get_factory(settings, key)
+    arguments = factory.complete_arguments(settings.get("arguments") or {}, known)
+    network, preprocessing = build.build_network(
+        settings | {"arguments": arguments}, None, given.seed, key, state
+    )
+    of_pixels = build.count_pixel_classes(network, preprocessing) is not None
     if of_pixels and data and formats.has_masks(data):
         known = named or formats.MASK_CLASSES
-        arguments = factory.arguments(settings.get("arguments") or {}, known)
-        network, preprocessing = build.build(
+        arguments = factory.complete_arguments(settings.get("arguments") or {}, known)
+        network, preprocessing = build.build_network(
             settings | {"arguments": arguments}, None, given.seed, key, state
         )
     if isinstance(wanted, dict):
-        weights.load(network, wanted, f"{key}.weights")
+        weights.load_weights(network, wanted, f"{key}.weights")
         source = {"origin": wanted["path"], "source_sha256": sha256(Path(wanted["path"]).expanduser())}
     elif not wanted:
         source = {"origin": "trained here" if data else f"random, seed {given.seed}"}
 
-    count = build.pixel_class_count if of_pixels else build.class_count
+    count = build.count_pixel_classes if of_pixels else build.count_classes
     outputs, told = count(network, preprocessing), data and data["classes"]
     if of_pixels and data:
         told = formats.MASK_CLASSES if formats.has_masks(data) else []
@@ -160,12 +166,14 @@ def make(given: argparse.Namespace, data: dict[str, Any] | None, key: str) -> Ma
     names = named or source.pop("categories", None)
     if not names and told and (not wanted or len(told) == outputs):
         names = told
-    names = class_names.checked(names, outputs, f"{key}.classes")
+    names = class_names.check_class_names(names, outputs, f"{key}.classes")
     origin = dict.fromkeys(("origin", "name", "url", "source_sha256", "metrics")) | source
-    return Made(network, preprocessing, arguments, names, origin, of_pixels, factory.source)
+    return PreparedNetwork(network, preprocessing, arguments, names, origin, of_pixels, factory.source)
 
 
-def zoo_weights(given: argparse.Namespace, key: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def load_torchvision_weights(
+    given: argparse.Namespace, key: str
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """What is told of torchvision's weights, and they themselves, from the file that was fetched."""
     if not given.weights:
         raise UserError(f"{key}.weights: --weights must name the file that scripts/weights.py made of them")
@@ -178,7 +186,7 @@ def zoo_weights(given: argparse.Namespace, key: str) -> tuple[dict[str, Any], di
         "metrics": told["metrics"],
         "categories": told["categories"],
     }
-    return source, weights.read(given.weights, f"{key}.weights")
+    return source, weights.read_checkpoint(given.weights, f"{key}.weights")
 
 
 def check_trainable(
@@ -206,66 +214,74 @@ def check_trainable(
         )
 
 
-def check_size(made: Made, size: int, key: str) -> None:
+def check_input_size(made: PreparedNetwork, size: int, key: str) -> None:
     """Raise UserError where a network does not take images of a size."""
     try:
-        build.output(made.network, replace(made.preprocessing, size=size))
+        build.run_on_zeros(made.network, replace(made.preprocessing, size=size))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise UserError(
-            f"{key}: the network does not take images of {size} × {size} pixels: {told(error)}; give "
+            f"{key}: the network does not take images of {size} × {size} pixels: {format_error(error)}; give "
             "a size that it takes, or null to show all images at the input's size"
         ) from error
 
 
-def test(made: Made, data: dict[str, Any] | None, folder: str, device: torch.device) -> dict[str, Any]:
+def evaluate_test_split(
+    made: PreparedNetwork, data: dict[str, Any] | None, folder: str, device: torch.device
+) -> dict[str, Any]:
     """Metrics on the test images; {} without a data set, or where its classes are not the network's."""
-    told = data and (formats.MASK_CLASSES if made.of_pixels else data["classes"])
-    if not told or not sum(data["counts"]["test"]) or (made.of_pixels and not formats.has_masks(data)):
+    told = data and (formats.MASK_CLASSES if made.is_segmentation else data["classes"])
+    if not told or not sum(data["counts"]["test"]) or (made.is_segmentation and not formats.has_masks(data)):
         return {}
-    own_names = made.weights["name"] is None  # torchvision's classes are those of its names
+    own_names = made.weights_origin["name"] is None  # torchvision's classes are those of its names
     if len(made.classes) != len(told) or not (own_names or made.classes == told):
         cli.log.info("not tested: the data set's classes are not the network's")
         return {}
-    images = split(folder, "test", made, device)
-    if made.of_pixels:
-        _, confusion = trainer.evaluate(made.network, made.preprocessing, images, batch_size=TESTED)
-        found = metrics.of_pixels(confusion, made.classes, len(images))
+    images = load_split(folder, "test", made, device)
+    if made.is_segmentation:
+        _, confusion = trainer.evaluate(
+            made.network, made.preprocessing, images, batch_size=SEGMENTATION_BATCH_SIZE
+        )
+        found = metrics.segmentation_metrics(confusion, made.classes, len(images))
         cli.log.info("test mean IoU %.4f", found["mean_iou"])
     else:
         _, confusion = trainer.evaluate(made.network, made.preprocessing, images)
-        found = metrics.of_images(confusion, made.classes)
+        found = metrics.classification_metrics(confusion, made.classes)
         cli.log.info("test accuracy %.2f %%", 100 * found["accuracy"])
     return found
 
 
-def parts(given: argparse.Namespace, made: Made, device: torch.device) -> tuple[trainer.Split, trainer.Split]:
+def load_training_splits(
+    given: argparse.Namespace, made: PreparedNetwork, device: torch.device
+) -> tuple[trainer.LabelledImages, trainer.LabelledImages]:
     """The images to train on and those to validate on; the first so large that their crops are sharp."""
     settings = given.settings["training"]
     train, validation = (
         trainer.hold_out(
-            split(given.data, "train", made, device, 1 / share), settings["validation"], given.seed
+            load_split(given.data, "train", made, device, 1 / share), settings["validation"], given.seed
         )
         for share in (settings["crop"], 1)
     )
     return train[0], validation[1]
 
 
-def split(folder: str, name: str, made: Made, device: torch.device, enlarged: float = 1.0) -> trainer.Split:
+def load_split(
+    folder: str, name: str, made: PreparedNetwork, device: torch.device, enlarged: float = 1.0
+) -> trainer.LabelledImages:
     """A split at the network's size, or `enlarged`, as far as it is made of image files.
 
     On the device if it is small.
     """
     how = made.preprocessing
     size, resize = (n if isinstance(n, str) else round(enlarged * n) for n in (how.size, how.resize))
-    images = torch.from_numpy(cache.pixels(folder, name, how.mode, size, resize, how.interpolation))
+    images = torch.from_numpy(cache.load_images(folder, name, how.mode, size, resize, how.interpolation))
     labels = formats.load(folder, name).labels
-    if made.of_pixels:
-        labels = cache.masks(folder, name, size, resize)
-    where = device if images.nbytes < RESIDENT else torch.device("cpu")
-    return trainer.Split(images.to(where), torch.from_numpy(labels).to(where))
+    if made.is_segmentation:
+        labels = cache.load_masks(folder, name, size, resize)
+    where = device if images.nbytes < MAX_BYTES_ON_GPU else torch.device("cpu")
+    return trainer.LabelledImages(images.to(where), torch.from_numpy(labels).to(where))
 
 
-def versions() -> dict[str, str]:
+def collect_versions() -> dict[str, str]:
     """What took part, with its version; torchvision only where it did."""
     found = {
         "convatlas": convatlas.__version__,
@@ -278,9 +294,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _csv(rows: list[dict[str, float]]) -> bytes:
+def _format_csv(rows: list[dict[str, float]]) -> bytes:
     text = io.StringIO()
-    columns = list(rows[0]) if rows else trainer.COLUMNS
+    columns = list(rows[0]) if rows else trainer.HISTORY_COLUMNS
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
@@ -288,8 +304,8 @@ def _csv(rows: list[dict[str, float]]) -> bytes:
 
 
 if __name__ == "__main__":
-    parser = cli.parser(__doc__)
-    cli.add_section(
+    parser = cli.create_parser(__doc__)
+    cli.add_section_arguments(
         parser,
         "network",
         "its architecture, arguments, weights, classes, dataset, input and training from the config",
@@ -297,6 +313,6 @@ if __name__ == "__main__":
     )
     parser.add_argument("--data", help="the data set's folder, data/<dataset>, if it has one")
     parser.add_argument("--weights", help="the file of torchvision's weights, if it has them")
-    cli.add_compute(parser)
+    cli.add_compute_arguments(parser)
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and validation split")
     cli.run(main, parser)

@@ -13,9 +13,9 @@ from convatlas.models import torchvision_models
 
 def main(given: argparse.Namespace) -> None:
     key, settings, output = f"networks.{given.name}", given.settings, Path(given.output)
-    told = torchvision_models.described(settings["architecture"], settings["weights"], key)
+    told = torchvision_models.describe_weights(settings["architecture"], settings["weights"], key)
     base, _, name = told["url"].rpartition("/")
-    expected = torchvision_models.expected_hash(told["url"])
+    expected = torchvision_models.parse_hash_prefix(told["url"])
     if not (expected and output.is_file() and sha256(output).startswith(expected)):
         instead = f"fetch {name} by hand and put it at {output}"
         mirrors = [*settings["mirrors"], base]
@@ -28,8 +28,8 @@ def main(given: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = cli.parser(__doc__)
-    cli.add_section(
+    parser = cli.create_parser(__doc__)
+    cli.add_section_arguments(
         parser,
         "network",
         '{"architecture": "torchvision/resnet50", "weights": "IMAGENET1K_V2", "mirrors": []}',

@@ -18,12 +18,12 @@ import pytest
 from convatlas import UserError
 from convatlas.files import (
     Npz,
+    atomic_write,
     npz_writer,
     read_json,
     read_npz,
+    remove_stale,
     sha256,
-    sweep,
-    whole,
     write_bytes,
     write_json,
     write_npz,
@@ -49,7 +49,7 @@ def test_an_exception_keeps_the_old_file_and_leaves_nothing(
 ) -> None:
     path = tmp_path / "made"
     path.write_text("old")
-    with pytest.raises(kind), whole(path) as aside:
+    with pytest.raises(kind), atomic_write(path) as aside:
         aside.write_text("half")
         raise kind
     assert path.read_text() == "old"
@@ -59,7 +59,7 @@ def test_an_exception_keeps_the_old_file_and_leaves_nothing(
 def test_an_exception_keeps_the_old_folder_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "made").mkdir()
     (tmp_path / "made/old").touch()
-    with pytest.raises(RuntimeError), whole(tmp_path / "made") as aside:
+    with pytest.raises(RuntimeError), atomic_write(tmp_path / "made") as aside:
         aside.mkdir()
         (aside / "new").touch()
         raise RuntimeError
@@ -69,7 +69,7 @@ def test_an_exception_keeps_the_old_folder_and_leaves_nothing(tmp_path: Path) ->
 def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
     (tmp_path / "made/sub").mkdir(parents=True)
     (tmp_path / "made/sub/old").touch()
-    with whole(tmp_path / "made") as aside:
+    with atomic_write(tmp_path / "made") as aside:
         aside.mkdir()
         (aside / "new").touch()
     assert sorted(tmp_path.rglob("*")) == [tmp_path / "made", tmp_path / "made/new"]
@@ -78,7 +78,7 @@ def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
 def test_a_block_that_makes_nothing_keeps_the_old_folder(tmp_path: Path) -> None:
     (tmp_path / "made").mkdir()
     (tmp_path / "made/old").touch()
-    with pytest.raises(Exception, match="made"), whole(tmp_path / "made"):
+    with pytest.raises(Exception, match="made"), atomic_write(tmp_path / "made"):
         pass
     assert sorted(tmp_path.rglob("*")) == [tmp_path / "made", tmp_path / "made/old"]
 
@@ -93,15 +93,15 @@ def test_a_link_is_replaced_and_its_target_kept(tmp_path: Path) -> None:
 
 KILLED = """
 import os, signal, sys
-from convatlas.files import whole
-with whole(sys.argv[1]) as aside:
+from convatlas.files import atomic_write
+with atomic_write(sys.argv[1]) as aside:
     aside.mkdir()
     (aside / "half").touch()
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.mark.parametrize("clean", [lambda path: write_bytes(path, b"whole"), sweep])
+@pytest.mark.parametrize("clean", [lambda path: write_bytes(path, b"whole"), remove_stale])
 def test_what_a_killed_writer_left_is_removed_and_a_living_one_is_let_be(
     tmp_path: Path, clean: Callable[[Path], None]
 ) -> None:
@@ -110,13 +110,13 @@ def test_what_a_killed_writer_left_is_removed_and_a_living_one_is_let_be(
         done = subprocess.run([sys.executable, "-c", KILLED, killed], check=False)
         assert done.returncode == -signal.SIGKILL
     assert sorted(found.name for found in tmp_path.rglob("half")) == ["half", "half"]
-    with whole(path) as living:
+    with atomic_write(path) as living:
         living.write_text("of one that lives")
         clean(path)
         assert [found.parent.name for found in tmp_path.rglob("half")] == [like_it.name]
         assert living.exists()
     assert path.read_text() == "of one that lives"
-    sweep(like_it)
+    remove_stale(like_it)
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -125,10 +125,10 @@ def test_what_another_host_left_is_removed_after_a_day(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", KILLED, tmp_path / "made"], check=False)
     (held,) = tmp_path.glob(".*/.held")
     held.write_text("another host")
-    sweep(tmp_path / "made")
+    remove_stale(tmp_path / "made")
     assert held.exists()
     os.utime(held, (0, 0))
-    sweep(tmp_path / "made")
+    remove_stale(tmp_path / "made")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -140,7 +140,7 @@ def test_a_name_may_be_as_long_as_a_name_can_be(tmp_path: Path) -> None:
 def test_parents_are_made_and_the_umask_holds(tmp_path: Path) -> None:
     mask = os.umask(0o022)
     try:
-        with whole(tmp_path / "a/b/folder") as aside:
+        with atomic_write(tmp_path / "a/b/folder") as aside:
             aside.mkdir()
             (aside / "file").touch()
     finally:
@@ -158,7 +158,7 @@ def test_an_unwritable_place_is_the_users_fault(tmp_path: Path, place: str) -> N
 
 
 def test_a_fault_in_reading_is_not_reworded_as_one_in_writing(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="elsewhere"), whole(tmp_path / "made"):
+    with pytest.raises(FileNotFoundError, match="elsewhere"), atomic_write(tmp_path / "made"):
         (tmp_path / "elsewhere").read_bytes()
 
 
@@ -176,7 +176,7 @@ def test_where_no_space_is_left_nothing_is_made(tmp_path: Path, before: bool) ->
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     with (
         pytest.raises(UserError, match=rf"^cannot write {re.escape(str(path))}: No space left on device$"),
-        whole(path),
+        atomic_write(path),
         open("/dev/full", "wb", buffering=0) as full,
     ):
         full.write(b"x")

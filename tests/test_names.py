@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from convatlas import UserError
-from convatlas.names import choose_layers, image_names, nearest, slug
+from convatlas.names import choose_layers, name_images, slugify, suggest_nearest
 
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -39,20 +39,20 @@ LAYERS: list[dict[str, Any]] = [
     ],
 )
 def test_slug(text: str, expected: str) -> None:
-    assert slug(text) == expected
+    assert slugify(text) == expected
 
 
 def test_slug_is_always_safe() -> None:
     rng = random.Random(0)
     for _ in range(2000):
         text = "".join(chr(rng.choice([rng.randrange(1, 256), rng.randrange(1, 0xD800)])) for _ in range(6))
-        assert SAFE.fullmatch(slug(text)), repr(text)
+        assert SAFE.fullmatch(slugify(text)), repr(text)
 
 
 def test_images_are_named_by_class_index_and_stem_in_that_order() -> None:
     images = {"files": ["mine/A cat.png"], "digits": [7, 0], "indices": [123456, 1], "first": 2}
-    assert image_names(images) == ["digit-7", "digit-0", "test-00000", "test-00001", "test-123456", "A-cat"]
-    assert image_names({}) == []
+    assert name_images(images) == ["digit-7", "digit-0", "test-00000", "test-00001", "test-123456", "A-cat"]
+    assert name_images({}) == []
 
 
 @pytest.mark.parametrize(
@@ -67,12 +67,12 @@ def test_images_are_named_by_class_index_and_stem_in_that_order() -> None:
     ],
 )
 def test_colliding_files_are_numbered(files: list[str], expected: list[str]) -> None:
-    assert image_names({"files": files}) == expected
+    assert name_images({"files": files}) == expected
 
 
 def test_a_file_does_not_take_the_name_of_a_test_image() -> None:
     images = {"digits": [3], "first": 1, "files": ["digit-3.png", "test-00000.png"]}
-    assert image_names(images) == ["digit-3", "test-00000", "digit-3-2", "test-00000-2"]
+    assert name_images(images) == ["digit-3", "test-00000", "digit-3-2", "test-00000-2"]
 
 
 @pytest.mark.parametrize(
@@ -114,24 +114,25 @@ def test_a_layer_that_is_not_there_is_reported(item: str | int, hint: str) -> No
 
 def test_photographs_keep_their_names_and_files_do_not_take_them() -> None:
     images = {"first": 1, "photographs": ["cat", "rocket"], "files": ["mine/cat.jpg"]}
-    assert image_names(images) == ["test-00000", "cat", "rocket", "cat-2"]
+    assert name_images(images) == ["test-00000", "cat", "rocket", "cat-2"]
 
 
 def test_composite_modules_that_could_be_asked_for_are_named() -> None:
     with pytest.raises(UserError, match=r"did you mean 'layer1\.0'\?"):
-        choose_layers(LAYERS, ["layer10"], "views.layers", also=["layer1", "layer1.0"])
+        choose_layers(LAYERS, ["layer10"], "views.layers", extra_names=["layer1", "layer1.0"])
 
 
 def test_of_many_names_the_nearest_are_listed() -> None:
     names = [f"layer{n}.conv" for n in range(100)]
-    said = nearest("layer57.conv", [*names, "fc"])
+    said = suggest_nearest("layer57.conv", [*names, "fc"])
     assert said.startswith("did you mean 'layer57.conv'? there are: layer57.conv, ")
     assert said.endswith(" and 77 more") and said.count("layer") == 1 + 24
 
 
 def test_nearest_names_the_near_one_and_lists_all() -> None:
     assert (
-        nearest("lenet", ["simple_cnn", "lenet5"]) == "did you mean 'lenet5'? there are: simple_cnn, lenet5"
+        suggest_nearest("lenet", ["simple_cnn", "lenet5"])
+        == "did you mean 'lenet5'? there are: simple_cnn, lenet5"
     )
-    assert nearest("zzz", ["a", "b"]) == "there are: a, b"
-    assert nearest(5, []) == "there are: none"
+    assert suggest_nearest("zzz", ["a", "b"]) == "there are: a, b"
+    assert suggest_nearest(5, []) == "there are: none"

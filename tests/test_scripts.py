@@ -149,7 +149,7 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_a_nested_setting_that_is_missing_is_the_users_fault() -> None:
-    given = cli.settings('{"training": {"epochs": 3}, "list": [{"a": 1}]}')
+    given = cli.parse_settings('{"training": {"epochs": 3}, "list": [{"a": 1}]}')
     assert given["training"]["epochs"] == 3
     with pytest.raises(UserError, match=r"'lr'.*epochs"):
         given["training"]["lr"]
@@ -171,7 +171,7 @@ def test_faults_end_in_words(monkeypatch: pytest.MonkeyPatch, error: Exception, 
 
     monkeypatch.setattr(sys, "argv", ["some.py"])
     with pytest.raises(SystemExit) as end:
-        cli.run(main, cli.parser("Some script."))
+        cli.run(main, cli.create_parser("Some script."))
     assert str(end.value).startswith("error: ")
     assert "None" not in str(end.value)
     for word in words:
@@ -184,4 +184,4 @@ def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(sys, "argv", ["some.py"])
     with pytest.raises(ZeroDivisionError):
-        cli.run(main, cli.parser("Some script."))
+        cli.run(main, cli.create_parser("Some script."))

@@ -15,20 +15,20 @@ from skimage.feature import corner_harris, local_binary_pattern
 from skimage.filters import laplace, sobel
 from skimage.morphology import dilation, erosion
 
-from convatlas.analysis.features import WORDS
-from convatlas.analysis.kernels import pearson
-from convatlas.analysis.sobel import SOBEL_DOWN, SOBEL_UP
+from convatlas.analysis.features import FEATURE_CAPTIONS
+from convatlas.analysis.kernels import pearson_correlation
+from convatlas.analysis.sobel import SOBEL_DIAGONAL_DOWN, SOBEL_DIAGONAL_UP
 
-THRESHOLD = 0.5  # of |r|, below which no match is claimed: a quarter of the variance
-MIN_SIZE = 4  # of a map's sides: with fewer than 16 cells something always fits
-BORDER = 14  # a map's outermost 1/14 on each side, where padding shows, does not count
-NEAR = 0.02  # what differs less from brightness is brightness, the plainest word
+MATCH_THRESHOLD = 0.5  # of |r|, below which no match is claimed: a quarter of the variance
+MIN_MAP_SIZE = 4  # of a map's sides: with fewer than 16 cells something always fits
+BORDER_DIVISOR = 14  # a map's outermost 1/14 on each side, where padding shows, does not count
+BRIGHTNESS_TOLERANCE = 0.02  # what differs less from brightness is brightness, the plainest word
 
 Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Feature:
+class ClassicalFeature:
     """A classical operator: its name, a key of WORDS, and how it is computed.
 
     `of` maps brightness (H, W), float64 in 0..1, to (H, W). `toward` is for a signed one: where it is
@@ -36,20 +36,20 @@ class Feature:
     """
 
     name: str
-    of: Callable[[np.ndarray], np.ndarray]
-    toward: str = ""
+    compute: Callable[[np.ndarray], np.ndarray]
+    bright_side: str = ""
 
     @property
-    def words(self) -> str:
+    def caption(self) -> str:
         """What it is called in a caption."""
-        return WORDS[self.name]
+        return FEATURE_CAPTIONS[self.name]
 
 
-def _diagonal(gray: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+def _diagonal_sobel(gray: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return correlate(gray, kernel / 4, mode="nearest")  # over 4, as scikit-image's own Sobel
 
 
-def _binary_pattern(gray: np.ndarray) -> np.ndarray:
+def _local_binary_pattern(gray: np.ndarray) -> np.ndarray:
     """The rotation-invariant uniform pattern of 8 neighbours at radius 1: 0..8 of them as bright, or 9.
 
     In 256 steps of brightness, for differences by rounding would be patterns.
@@ -62,39 +62,43 @@ def _binary_pattern(gray: np.ndarray) -> np.ndarray:
 # Brightness comes first, the rival of all others: erosion and dilation show little but bright and dark, and
 # a map that is just the image must not be called after them. Harris's corners are in Noble's measure,
 # 2 det/trace: nowhere negative, so that nothing else than a corner is one, and with no constant to choose.
-FEATURES: dict[str, Feature] = {
+FEATURES: dict[str, ClassicalFeature] = {
     feature.name: feature
     for feature in (
-        Feature("brightness", np.asarray),
-        Feature("sobel_x", partial(sobel, axis=1), "to the right"),
-        Feature("sobel_y", partial(sobel, axis=0), "below"),
-        Feature("sobel_diagonal_down", partial(_diagonal, kernel=SOBEL_DOWN), "to the lower right"),
-        Feature("sobel_diagonal_up", partial(_diagonal, kernel=SOBEL_UP), "to the upper right"),
-        Feature("sobel_magnitude", sobel),
-        Feature("laplacian", laplace, "than around it"),
-        Feature("harris", partial(corner_harris, method="eps", eps=1e-6, sigma=1)),
-        Feature("erosion", partial(erosion, footprint=np.ones((3, 3)))),
-        Feature("dilation", partial(dilation, footprint=np.ones((3, 3)))),
-        Feature("lbp", _binary_pattern),
+        ClassicalFeature("brightness", np.asarray),
+        ClassicalFeature("sobel_x", partial(sobel, axis=1), "to the right"),
+        ClassicalFeature("sobel_y", partial(sobel, axis=0), "below"),
+        ClassicalFeature(
+            "sobel_diagonal_down", partial(_diagonal_sobel, kernel=SOBEL_DIAGONAL_DOWN), "to the lower right"
+        ),
+        ClassicalFeature(
+            "sobel_diagonal_up", partial(_diagonal_sobel, kernel=SOBEL_DIAGONAL_UP), "to the upper right"
+        ),
+        ClassicalFeature("sobel_magnitude", sobel),
+        ClassicalFeature("laplacian", laplace, "than around it"),
+        ClassicalFeature("harris", partial(corner_harris, method="eps", eps=1e-6, sigma=1)),
+        ClassicalFeature("erosion", partial(erosion, footprint=np.ones((3, 3)))),
+        ClassicalFeature("dilation", partial(dilation, footprint=np.ones((3, 3)))),
+        ClassicalFeature("lbp", _local_binary_pattern),
     )
 }
 
 
-def _columns() -> dict[str, str]:
+def _column_captions() -> dict[str, str]:
     """What maps are compared with, and its words: the features and the halves of signed ones."""
     words: dict[str, str] = {}
     for name, feature in FEATURES.items():
-        words[name] = feature.words
-        if feature.toward:
-            words[f"{name}+"] = f"{feature.words}, brighter {feature.toward}"
-            words[f"{name}-"] = f"{feature.words}, darker {feature.toward}"
+        words[name] = feature.caption
+        if feature.bright_side:
+            words[f"{name}+"] = f"{feature.caption}, brighter {feature.bright_side}"
+            words[f"{name}-"] = f"{feature.caption}, darker {feature.bright_side}"
     return words
 
 
-COLUMNS: dict[str, str] = _columns()
+COLUMN_CAPTIONS: dict[str, str] = _column_captions()
 
 
-def features(image: np.ndarray) -> dict[str, np.ndarray]:
+def compute_features(image: np.ndarray) -> dict[str, np.ndarray]:
     """Compute every feature of an image (H, W) or (C, H, W) in 0..1, each (H, W) float32.
 
     Three channels count by their luminance (Rec. 709, as in scikit-image), others by their mean. The
@@ -107,11 +111,11 @@ def features(image: np.ndarray) -> dict[str, np.ndarray]:
     wide = np.pad(gray, margin, mode="edge")
     inner = (slice(margin, -margin),) * 2
     # Six decimals, so that a flat image has no edges made of rounding.
-    return {name: np.round(f.of(wide)[inner], 6).astype(np.float32) for name, f in FEATURES.items()}
+    return {name: np.round(f.compute(wide)[inner], 6).astype(np.float32) for name, f in FEATURES.items()}
 
 
 @dataclass(frozen=True)
-class Grid:
+class MapGrid:
     """Where a map's cells lie in the image: the first one's centre and the step, (y, x) in pixels.
 
     Centres count from that of the image's first pixel, so that the image's own grid is `Grid()`.
@@ -121,13 +125,13 @@ class Grid:
     step: tuple[float, float] = (1.0, 1.0)
 
     @classmethod
-    def stretched(cls, image: Size, size: Size) -> "Grid":
+    def covering(cls, image: Size, size: Size) -> "MapGrid":
         """A map that covers the image evenly, for want of something better known."""
         step = tuple(whole / cells for whole, cells in zip(image, size, strict=True))
         return cls(tuple((s - 1) / 2 for s in step), step)
 
 
-def at_size(values: np.ndarray, size: Size, grid: Grid | None = None) -> np.ndarray:
+def resample_to_grid(values: np.ndarray, size: Size, grid: MapGrid | None = None) -> np.ndarray:
     """Reduce (..., H, W) to a map's cells (..., h, w): the mean over the box of a step around each centre.
 
     `grid` says where the cells are; without it the map is taken to cover the image evenly. The mean
@@ -135,14 +139,14 @@ def at_size(values: np.ndarray, size: Size, grid: Grid | None = None) -> np.ndar
     across a cell, in which the two sides of a line cancel, as in a layer that is linear up to there.
     The mean of a Sobel's halves keeps both, as a layer does that rectifies first: see `cells`.
     """
-    grid = grid or Grid.stretched(values.shape[-2:], size)
+    grid = grid or MapGrid.covering(values.shape[-2:], size)
     down, across = (
-        _boxes(*axis) for axis in zip(values.shape[-2:], size, grid.start, grid.step, strict=True)
+        _box_weights(*axis) for axis in zip(values.shape[-2:], size, grid.start, grid.step, strict=True)
     )
     return down @ values @ across.T
 
 
-def _boxes(pixels: int, count: int, start: float, step: float) -> np.ndarray:
+def _box_weights(pixels: int, count: int, start: float, step: float) -> np.ndarray:
     """The share of each pixel in each cell, (cells, pixels); each row sums to 1."""
     # A cell that padding put outside the image is moved to its border.
     centre = np.clip(start + step * np.arange(count), 0, pixels - 1)[:, None]
@@ -153,37 +157,39 @@ def _boxes(pixels: int, count: int, start: float, step: float) -> np.ndarray:
     return overlap / overlap.sum(axis=1, keepdims=True)
 
 
-def cells(image: Mapping[str, np.ndarray], size: Size, grid: Grid | None = None) -> dict[str, np.ndarray]:
+def resample_columns(
+    image: Mapping[str, np.ndarray], size: Size, grid: MapGrid | None = None
+) -> dict[str, np.ndarray]:
     """Give all that a map (h, w) is compared with, of one image's `features`: COLUMNS -> (h, w) float64.
 
     That is each feature and, of signed ones, max(f, 0) as `<name>+` and max(−f, 0) as `<name>-`, rectified
     before the reduction. A signed map is nearest to the whole, one behind a ReLU to one of the halves.
     """
     parts = []
-    for column in COLUMNS:
+    for column in COLUMN_CAPTIONS:
         name = column.rstrip("+-")
         sign = -1.0 if column.endswith("-") else 1.0
         values = sign * image[name].astype(np.float64)
         parts.append(values if column == name else np.maximum(values, 0))
-    return dict(zip(COLUMNS, at_size(np.stack(parts), size, grid), strict=True))
+    return dict(zip(COLUMN_CAPTIONS, resample_to_grid(np.stack(parts), size, grid), strict=True))
 
 
-def correlations(maps: np.ndarray, classical: Mapping[str, np.ndarray]) -> np.ndarray:
+def correlate_maps(maps: np.ndarray, classical: Mapping[str, np.ndarray]) -> np.ndarray:
     """Pearson's r of each map (units, h, w) with each of the `cells` (h, w): (units, columns) float32.
 
     Signed; 0 where either is constant or not finite. The outermost 1/14 on each side does not count: zeros
     that pad an image look like its strongest edge there.
     """
     height, width = maps.shape[1:]
-    top, left = height // BORDER, width // BORDER
+    top, left = height // BORDER_DIVISOR, width // BORDER_DIVISOR
     flat = [
         array[:, top : height - top, left : width - left].reshape(len(array), -1)
         for array in (maps, np.stack(list(classical.values())))
     ]
-    return pearson(*flat).astype(np.float32)
+    return pearson_correlation(*flat).astype(np.float32)
 
 
-def pooled(images: Sequence[np.ndarray]) -> np.ndarray:
+def mean_correlations(images: Sequence[np.ndarray]) -> np.ndarray:
     """The mean of the images' correlations, each (units, columns).
 
     An image on which a unit is silent counts as 0: it is no evidence for any word.
@@ -192,53 +198,57 @@ def pooled(images: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def layer_correlations(
-    maps: Sequence[np.ndarray], images: Sequence[Mapping[str, np.ndarray]], grid: Grid | None = None
+    maps: Sequence[np.ndarray], images: Sequence[Mapping[str, np.ndarray]], grid: MapGrid | None = None
 ) -> np.ndarray | None:
     """Pool a layer's correlations over images: (units, columns), or None for maps smaller than 4 × 4.
 
     `maps` holds (units, h, w) and `images` the `features` of each image, at its own size; `grid` is as in
     `at_size`.
     """
-    if min(maps[0].shape[1:]) < MIN_SIZE:
+    if min(maps[0].shape[1:]) < MIN_MAP_SIZE:
         return None
-    return pooled([correlations(m, cells(f, m.shape[1:], grid)) for m, f in zip(maps, images, strict=True)])
+    return mean_correlations(
+        [correlate_maps(m, resample_columns(f, m.shape[1:], grid)) for m, f in zip(maps, images, strict=True)]
+    )
 
 
 @dataclass(frozen=True)
-class Match:
+class FeatureMatch:
     """What a unit's maps resemble: a key of COLUMNS, the pooled r, and the r that it had to beat."""
 
     feature: str
-    value: float
+    correlation: float
     baseline: float
 
     @property
-    def drawn(self) -> str:
+    def base_feature(self) -> str:
         """The key of FEATURES to draw beside the map: a half's whole."""
         return self.feature.rstrip("+-")
 
 
-def best(correlation: np.ndarray) -> np.ndarray:
+def find_best_columns(correlation: np.ndarray) -> np.ndarray:
     """The column of the largest |r| of each unit, (units,); brightness where that is as good, to 0.02."""
     size = np.abs(correlation)
-    return np.where(size[:, 0] >= size.max(axis=1) - NEAR, 0, size.argmax(axis=1))
+    return np.where(size[:, 0] >= size.max(axis=1) - BRIGHTNESS_TOLERANCE, 0, size.argmax(axis=1))
 
 
-def matches(correlation: np.ndarray, baseline: float, threshold: float = THRESHOLD) -> list[Match | None]:
+def match_units(
+    correlation: np.ndarray, baseline: float, threshold: float = MATCH_THRESHOLD
+) -> list[FeatureMatch | None]:
     """Name what each unit of (units, columns) resembles most, by |r|.
 
     None for what is not claimed: what is below the threshold, or not above the baseline.
     """
-    names = list(COLUMNS)
-    found: list[Match | None] = []
-    for row, column in zip(correlation, best(correlation), strict=True):
+    names = list(COLUMN_CAPTIONS)
+    found: list[FeatureMatch | None] = []
+    for row, column in zip(correlation, find_best_columns(correlation), strict=True):
         value = float(row[column])
         claimed = abs(value) >= threshold and abs(value) > baseline
-        found.append(Match(names[column], value, baseline) if claimed else None)
+        found.append(FeatureMatch(names[column], value, baseline) if claimed else None)
     return found
 
 
-def percentile_baseline(untrained: np.ndarray) -> float:
+def untrained_baseline(untrained: np.ndarray) -> float:
     """The 95th percentile, over an untrained network's units, of their best |r|: (units, columns).
 
     One for all columns, for the best of all is what is claimed: one for each column would be beaten
@@ -247,7 +257,7 @@ def percentile_baseline(untrained: np.ndarray) -> float:
     return float(np.percentile(np.abs(untrained).max(axis=1), 95))
 
 
-def described(match: Match, rival: str = "untrained") -> str:
+def format_match(match: FeatureMatch, rival: str = "untrained") -> str:
     """Words for a caption: `vertical edge, r = 0.83 (untrained 0.41)`."""
-    sign = "−" if match.value < 0 else ""
-    return f"{COLUMNS[match.feature]}, r = {sign}{abs(match.value):.2f} ({rival} {match.baseline:.2f})"
+    sign = "−" if match.correlation < 0 else ""
+    return f"{COLUMN_CAPTIONS[match.feature]}, r = {sign}{abs(match.correlation):.2f} ({rival} {match.baseline:.2f})"

@@ -1,6 +1,6 @@
 """The classical features by name, in the order in which they are shown, and their words in a caption."""
 
-WORDS = {
+FEATURE_CAPTIONS = {
     "brightness": "brightness",
     "sobel_x": "vertical edge",
     "sobel_y": "horizontal edge",

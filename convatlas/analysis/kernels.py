@@ -10,15 +10,17 @@ import numpy as np
 from scipy.signal import convolve2d
 from skimage.filters import gabor_kernel
 
-from convatlas.analysis.sobel import SOBEL_DOWN, SOBEL_UP, SOBEL_X
+from convatlas.analysis.sobel import SOBEL_DIAGONAL_DOWN, SOBEL_DIAGONAL_UP, SOBEL_X
 
-ALIKE = 0.75  # of channels' kernels; in pure noise fewer than 1 in 20 filters, even of 3 × 3, reach it
+CHANNEL_SIMILARITY = (
+    0.75  # of channels' kernels; in pure noise fewer than 1 in 20 filters, even of 3 × 3, reach it
+)
 
 SCHARR_X = np.array([[-3.0, 0, 3], [-10, 0, 10], [-3, 0, 3]])
 LAPLACIAN = np.array([[0.0, -1, 0], [-1, 4, -1], [0, -1, 0]])  # scikit-image's sign
 
 
-def kernels(size: int) -> dict[str, np.ndarray]:
+def classical_kernels(size: int) -> dict[str, np.ndarray]:
     """The classical kernels of an odd size from 3, each (size, size), less its mean and of length 1.
 
     Of 3 × 3 as published. Wider ones: Sobel, Scharr and the Laplacian convolved with a binomial, which
@@ -31,23 +33,23 @@ def kernels(size: int) -> dict[str, np.ndarray]:
         return {}
     prewitt = np.tile(np.arange(size) - size // 2, (size, 1))
     table = {
-        "Sobel x": _widened(SOBEL_X, size),
-        "Sobel y": _widened(SOBEL_X.T, size),
-        "Sobel 45° down": _widened(SOBEL_DOWN, size),
-        "Sobel 45° up": _widened(SOBEL_UP, size),
+        "Sobel x": _widen_kernel(SOBEL_X, size),
+        "Sobel y": _widen_kernel(SOBEL_X.T, size),
+        "Sobel 45° down": _widen_kernel(SOBEL_DIAGONAL_DOWN, size),
+        "Sobel 45° up": _widen_kernel(SOBEL_DIAGONAL_UP, size),
         "Prewitt x": prewitt,
         "Prewitt y": prewitt.T,
-        "Scharr x": _widened(SCHARR_X, size),
-        "Scharr y": _widened(SCHARR_X.T, size),
-        "Laplacian": _widened(LAPLACIAN, size),
-        "Gaussian": _binomial(size),
+        "Scharr x": _widen_kernel(SCHARR_X, size),
+        "Scharr y": _widen_kernel(SCHARR_X.T, size),
+        "Laplacian": _widen_kernel(LAPLACIAN, size),
+        "Gaussian": _binomial_kernel(size),
     }
     if size >= 5:
-        table |= _gabors(size)
-    return {name: standard(k.reshape(1, -1)).reshape(size, size) for name, k in table.items()}
+        table |= _gabor_kernels(size)
+    return {name: standardize_rows(k.reshape(1, -1)).reshape(size, size) for name, k in table.items()}
 
 
-def _binomial(size: int) -> np.ndarray:
+def _binomial_kernel(size: int) -> np.ndarray:
     """Pascal's row times itself, (size, size): for 3, [1, 2, 1] down and across."""
     row = np.ones(1)
     for _ in range(size - 1):
@@ -55,11 +57,11 @@ def _binomial(size: int) -> np.ndarray:
     return np.outer(row, row)
 
 
-def _widened(kernel: np.ndarray, size: int) -> np.ndarray:
-    return convolve2d(kernel, _binomial(size - 2))
+def _widen_kernel(kernel: np.ndarray, size: int) -> np.ndarray:
+    return convolve2d(kernel, _binomial_kernel(size - 2))
 
 
-def _gabors(size: int) -> dict[str, np.ndarray]:
+def _gabor_kernels(size: int) -> dict[str, np.ndarray]:
     """Gabor functions of (size, size), their round envelope a fifth of it; wavelengths from 3 pixels."""
     table: dict[str, np.ndarray] = {}
     for wavelength in sorted({max(3, round(size / waves)) for waves in (1, 2, 3)}):
@@ -74,18 +76,18 @@ def _gabors(size: int) -> dict[str, np.ndarray]:
     return table
 
 
-def kernel_matches(weight: np.ndarray) -> tuple[np.ndarray, list[list[str]]] | None:
+def match_kernels(weight: np.ndarray) -> tuple[np.ndarray, list[list[str]]] | None:
     """The best classical kernel of each channel of filters (units, channels, k, k), by Pearson's |r|.
 
     Gives r, signed, (units, channels) float32, and the kernels' names; r leaves a kernel's mean and scale
     out. A constant one has r = 0 and the name "". None where `kernels` has none of the size.
     """
     units, channels, height, width = weight.shape
-    table = kernels(height)
+    table = classical_kernels(height)
     if not table or height != width:
         return None
     names = list(table)
-    correlation = pearson(
+    correlation = pearson_correlation(
         weight.reshape(units * channels, -1), np.stack(list(table.values())).reshape(len(names), -1)
     )
     chosen = np.abs(correlation).argmax(axis=1)
@@ -100,34 +102,34 @@ def random_baseline(size: int, seed: int = 0, n: int = 2000) -> float:
 
     1 where there are no kernels of the size: nothing beats it.
     """
-    found = kernel_matches(np.random.default_rng(seed).standard_normal((n, 1, size, size)))
+    found = match_kernels(np.random.default_rng(seed).standard_normal((n, 1, size, size)))
     return 1.0 if found is None else float(np.percentile(np.abs(found[0]), 95))
 
 
 def channel_correlations(weight: np.ndarray) -> np.ndarray:
     """Pearson's r of filters' (units, 3, k, k) red with green, red with blue, green with blue: (units, 3)."""
-    red, green, blue = (standard(weight[:, c].reshape(len(weight), -1)) for c in range(3))
+    red, green, blue = (standardize_rows(weight[:, c].reshape(len(weight), -1)) for c in range(3))
     pairs = ((red, green), (red, blue), (green, blue))
     return np.stack([(a * b).sum(axis=1) for a, b in pairs], axis=1).clip(-1, 1).astype(np.float32)
 
 
-def colour_words(row: np.ndarray) -> str:
+def classify_channels(row: np.ndarray) -> str:
     """Say what a filter's `channel_correlations` (3,) mean.
 
     "luminance": all r ≥ 0.75, one pattern in every channel; "colour": some r ≤ −0.75, one channel
     against another; else "mixed".
     """
-    if row.min() >= ALIKE:
+    if row.min() >= CHANNEL_SIMILARITY:
         return "luminance"
-    return "colour" if row.min() <= -ALIKE else "mixed"
+    return "colour" if row.min() <= -CHANNEL_SIMILARITY else "mixed"
 
 
-def pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def pearson_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Pearson's r of each row of `a` (n, p) with each of `b` (m, p): (n, m) float64."""
-    return np.clip(standard(a) @ standard(b).T, -1, 1)
+    return np.clip(standardize_rows(a) @ standardize_rows(b).T, -1, 1)
 
 
-def standard(rows: np.ndarray) -> np.ndarray:
+def standardize_rows(rows: np.ndarray) -> np.ndarray:
     """Rows (n, p) less their mean and over their length; 0 where that is nothing but rounding."""
     rows = np.asarray(rows, dtype=np.float64)
     rows = np.where(np.isfinite(rows).all(axis=1, keepdims=True), rows, 0)

@@ -16,40 +16,40 @@ from skimage.filters import sobel
 from torch import Tensor, nn
 
 from convatlas.analysis.accumulators import (
-    Correlation,
-    HeadShare,
-    Histogram,
-    Overlap,
-    Range,
+    HeadShareAccumulator,
+    IoUAccumulator,
+    MaskHistogram,
+    RunningCorrelation,
     Threshold,
-    at_size,
-    aucs,
-    best_threshold,
-    fine_share,
-    upsampled,
+    ValueRange,
+    average_to_size,
+    compute_aucs,
+    find_best_threshold,
+    high_frequency_share,
+    upsample_maps,
 )
-from convatlas.tracing.calls import Call, watch
+from convatlas.tracing.calls import Call, trace
 
-SEPARATING = 3  # units named, at most
-REACHED = 0.9  # of the last layer's agreement
+MAX_SELECTIVE_UNITS = 3  # units named, at most
+EMERGENCE_FRACTION = 0.9  # of the last layer's agreement
 
 
 @dataclass(frozen=True)
-class Seen:
+class MaskedImage:
     """One image: the network's input (1, C, H, W), and what its maps are compared with, each (H, W).
 
-    `mask` is true on the pet, `other` is the mask of another image; `edges` is the magnitude of the
+    `mask` is true on the pet, `other` is the mask of another image; `edge_magnitude` is that of the
     image's gradient, float32, and `head` is true in the head's box, None where that is not known.
     """
 
     x: Tensor
     mask: Tensor
-    other: Tensor
-    edges: Tensor
-    head: Tensor | None = None
+    other_mask: Tensor
+    edge_magnitude: Tensor
+    head_mask: Tensor | None = None
 
 
-def edges(image: np.ndarray) -> np.ndarray:
+def sobel_magnitude(image: np.ndarray) -> np.ndarray:
     """The Sobel magnitude of an image's brightness, (C, H, W) in 0..1 to (H, W) float32.
 
     Three channels count by their luminance (Rec. 709), others by their mean.
@@ -59,7 +59,9 @@ def edges(image: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def each(network: nn.Module, x: Tensor, layers: Sequence[str], see: Callable[[str, Tensor], None]) -> Tensor:
+def visit_feature_maps(
+    network: nn.Module, x: Tensor, layers: Sequence[str], callback: Callable[[str, Tensor], None]
+) -> Tensor:
     """Run one image (1, C, H, W); show each layer's maps (units, h, w) float32 to `see`, and keep none.
 
     Values that are not finite count as 0. Gives the network's output.
@@ -68,25 +70,27 @@ def each(network: nn.Module, x: Tensor, layers: Sequence[str], see: Callable[[st
 
     def shown(call: Call) -> None:
         if call.layer in wanted:
-            see(call.layer, call.output[0].float().nan_to_num(0, 0, 0))
+            callback(call.layer, call.output[0].float().nan_to_num(0, 0, 0))
 
-    with watch(network, shown):
+    with trace(network, shown):
         return network(x.clone())
 
 
 # The first pass
 
 
-def ranges(network: nn.Module, layers: Sequence[str], images: Iterable[Seen]) -> dict[str, Range]:
+def measure_ranges(
+    network: nn.Module, layers: Sequence[str], images: Iterable[MaskedImage]
+) -> dict[str, ValueRange]:
     """The range of each unit of each layer over all images."""
-    found: dict[str, Range] = {}
+    found: dict[str, ValueRange] = {}
 
     def see(layer: str, maps: Tensor) -> None:
-        span = Range.of(maps)
-        found[layer] = found[layer].joined(span) if layer in found else span
+        span = ValueRange.from_maps(maps)
+        found[layer] = found[layer].merge(span) if layer in found else span
 
     for image in images:
-        each(network, image.x, layers, see)
+        visit_feature_maps(network, image.x, layers, see)
     return found
 
 
@@ -94,7 +98,7 @@ def ranges(network: nn.Module, layers: Sequence[str], images: Iterable[Seen]) ->
 
 
 @dataclass(frozen=True)
-class Chosen:
+class LayerSelection:
     """What the training images chose of a layer: thresholds for the masks and for those of other images, and
     the units that separate best, follow edges best and see most of the head (None without boxes).
 
@@ -102,124 +106,147 @@ class Chosen:
     is positive on one side of an edge and negative on the other.
     """
 
-    span: Range
-    best: Threshold
-    chance: Threshold
-    separating: list[int]
-    edge: int
-    magnitude: bool
-    head: int | None
+    value_range: ValueRange
+    mask_threshold: Threshold
+    chance_threshold: Threshold
+    selective_units: list[int]
+    edge_unit: int
+    use_magnitude: bool
+    head_unit: int | None
 
 
-class Search:
+class UnitSelector:
     """The sums over training images from which a layer's units and levels are chosen."""
 
-    def __init__(self, span: Range) -> None:
-        self.histogram, self.edges, self.head = Histogram(span), Correlation(), HeadShare()
+    def __init__(self, span: ValueRange) -> None:
+        self.histogram, self.edge_correlation, self.head_share = (
+            MaskHistogram(span),
+            RunningCorrelation(),
+            HeadShareAccumulator(),
+        )
 
-    def add(self, maps: Tensor, image: Seen) -> None:
+    def update(self, maps: Tensor, image: MaskedImage) -> None:
         """Take in a layer's maps (units, h, w) of an image."""
-        self.histogram.add(maps, image.mask, image.other)
-        self.edges.add(torch.cat([maps, maps.abs()]), at_size(image.edges, maps.shape[1:]))
-        self.head.add(maps, image.head)
+        self.histogram.update(maps, image.mask, image.other_mask)
+        self.edge_correlation.update(
+            torch.cat([maps, maps.abs()]), average_to_size(image.edge_magnitude, maps.shape[1:])
+        )
+        self.head_share.update(maps, image.head_mask)
 
-    def chosen(self) -> Chosen:
+    def result(self) -> LayerSelection:
         """Choose."""
-        inside, outside = self.histogram.split("mask")
-        magnitude, edge = divmod(int(self.edges.r().abs().argmax()), len(inside))
-        distance = (aucs(inside, outside) - 0.5).abs().nan_to_num(0)
-        return Chosen(
-            self.histogram.span,
-            best_threshold(inside, outside),
-            best_threshold(*self.histogram.split("other")),
-            distance.sort(descending=True, stable=True).indices[:SEPARATING].tolist(),
+        inside, outside = self.histogram.counts_by_mask("mask")
+        magnitude, edge = divmod(int(self.edge_correlation.result().abs().argmax()), len(inside))
+        distance = (compute_aucs(inside, outside) - 0.5).abs().nan_to_num(0)
+        return LayerSelection(
+            self.histogram.value_range,
+            find_best_threshold(inside, outside),
+            find_best_threshold(*self.histogram.counts_by_mask("other")),
+            distance.sort(descending=True, stable=True).indices[:MAX_SELECTIVE_UNITS].tolist(),
             edge,
             bool(magnitude),
-            int(self.head.shares.argmax()) if self.head.images else None,
+            int(self.head_share.share_sum.argmax()) if self.head_share.image_count else None,
         )
 
 
-def search(
-    network: nn.Module, layers: Sequence[str], images: Iterable[Seen], spans: Mapping[str, Range]
-) -> dict[str, Chosen]:
+def select_layer_units(
+    network: nn.Module, layers: Sequence[str], images: Iterable[MaskedImage], spans: Mapping[str, ValueRange]
+) -> dict[str, LayerSelection]:
     """Choose each layer's units and levels on training images, given the ranges of the same images."""
-    sums = {layer: Search(spans[layer]) for layer in layers}
+    sums = {layer: UnitSelector(spans[layer]) for layer in layers}
     for image in images:
-        each(network, image.x, layers, lambda layer, maps, image=image: sums[layer].add(maps, image))
-    return {layer: found.chosen() for layer, found in sums.items()}
+        visit_feature_maps(
+            network, image.x, layers, lambda layer, maps, image=image: sums[layer].update(maps, image)
+        )
+    return {layer: found.result() for layer, found in sums.items()}
 
 
 # The third pass
 
 
-class Evaluation:
+class SelectionEvaluator:
     """The sums over test images that say how well a layer's choice does there."""
 
-    def __init__(self, chosen: Chosen) -> None:
-        self.chosen = chosen
-        self.best, self.chance = Overlap(), Overlap()
-        self.histogram = Histogram(chosen.span.only(chosen.separating))
-        self.edges, self.head = Correlation(), HeadShare()
-        self.fine, self.images = torch.zeros((), dtype=torch.float64), 0
+    def __init__(self, chosen: LayerSelection) -> None:
+        self.selection = chosen
+        self.mask_overlap, self.chance_overlap = IoUAccumulator(), IoUAccumulator()
+        self.histogram = MaskHistogram(chosen.value_range.select_units(chosen.selective_units))
+        self.edge_correlation, self.head_share = RunningCorrelation(), HeadShareAccumulator()
+        self.high_frequency_sum, self.image_count = torch.zeros((), dtype=torch.float64), 0
 
-    def add(self, maps: Tensor, image: Seen) -> None:
+    def update(self, maps: Tensor, image: MaskedImage) -> None:
         """Take in a layer's maps (units, h, w) of an image."""
-        chosen = self.chosen
-        units = [chosen.best.unit, chosen.chance.unit]
-        best, chance = upsampled(chosen.span.only(units).scaled(maps[units]), image.mask.shape)
-        self.best.add(chosen.best.of(best), image.mask)
-        self.chance.add(chosen.chance.of(chance), image.other)
-        self.histogram.add(maps[chosen.separating], image.mask, image.other)
-        edge = maps[[chosen.edge]]
-        self.edges.add(edge.abs() if chosen.magnitude else edge, at_size(image.edges, maps.shape[1:]))
-        if chosen.head is not None:
-            self.head.add(maps[[chosen.head]], image.head)
-        self.fine, self.images = self.fine + fine_share(maps).mean(), self.images + 1
+        chosen = self.selection
+        units = [chosen.mask_threshold.unit, chosen.chance_threshold.unit]
+        best, chance = upsample_maps(
+            chosen.value_range.select_units(units).scale_to_bins(maps[units]), image.mask.shape
+        )
+        self.mask_overlap.update(chosen.mask_threshold.apply(best), image.mask)
+        self.chance_overlap.update(chosen.chance_threshold.apply(chance), image.other_mask)
+        self.histogram.update(maps[chosen.selective_units], image.mask, image.other_mask)
+        edge = maps[[chosen.edge_unit]]
+        self.edge_correlation.update(
+            edge.abs() if chosen.use_magnitude else edge,
+            average_to_size(image.edge_magnitude, maps.shape[1:]),
+        )
+        if chosen.head_unit is not None:
+            self.head_share.update(maps[[chosen.head_unit]], image.head_mask)
+        self.high_frequency_sum, self.image_count = (
+            self.high_frequency_sum + high_frequency_share(maps).mean(),
+            self.image_count + 1,
+        )
 
-    def described(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The layer's entry in masks.json, less its name, ordinal, role and shape."""
-        chosen = self.chosen
-        found = aucs(*self.histogram.split("mask")).tolist()
+        chosen = self.selection
+        found = compute_aucs(*self.histogram.counts_by_mask("mask")).tolist()
         return {
-            "iou": self.best.iou(),
-            "train_iou": chosen.best.iou,
-            "chance": self.chance.iou(),
-            "unit": chosen.best.unit,
-            "level": chosen.span.level(chosen.best.unit, chosen.best.edge),
-            "above": chosen.best.above,
-            "high_frequency": float(self.fine) / self.images,
-            "edges": abs(float(self.edges.r()[0])),
-            "edge_unit": chosen.edge,
-            "edge_magnitude": chosen.magnitude,
+            "iou": self.mask_overlap.result(),
+            "train_iou": chosen.mask_threshold.iou,
+            "chance": self.chance_overlap.result(),
+            "unit": chosen.mask_threshold.unit,
+            "level": chosen.value_range.bin_edge_value(
+                chosen.mask_threshold.unit, chosen.mask_threshold.bin_edge
+            ),
+            "above": chosen.mask_threshold.at_least,
+            "high_frequency": float(self.high_frequency_sum) / self.image_count,
+            "edges": abs(float(self.edge_correlation.result()[0])),
+            "edge_unit": chosen.edge_unit,
+            "edge_magnitude": chosen.use_magnitude,
             "separation": [
                 {"unit": unit, "auc": auc}
-                for unit, auc in zip(chosen.separating, found, strict=True)
+                for unit, auc in zip(chosen.selective_units, found, strict=True)
                 if auc == auc  # not NaN, as it is where no test image has a pet
             ],
-            "head": self._head(),
+            "head": self._head_entry(),
         }
 
-    def _head(self) -> dict[str, Any] | None:
-        if not self.head.images:
+    def _head_entry(self) -> dict[str, Any] | None:
+        if not self.head_share.image_count:
             return None
-        share, area = float(self.head.shares[0]) / self.head.images, float(self.head.areas) / self.head.images
-        return {"unit": self.chosen.head, "share": share, "area": area}
+        share, area = (
+            float(self.head_share.share_sum[0]) / self.head_share.image_count,
+            float(self.head_share.area_sum) / self.head_share.image_count,
+        )
+        return {"unit": self.selection.head_unit, "share": share, "area": area}
 
 
-def evaluate(
-    network: nn.Module, chosen: Mapping[str, Chosen], images: Iterable[Seen]
+def evaluate_selection(
+    network: nn.Module, chosen: Mapping[str, LayerSelection], images: Iterable[MaskedImage]
 ) -> dict[str, dict[str, Any]]:
     """Evaluate each layer's choice on test images: the layer's entry in masks.json."""
-    sums = {layer: Evaluation(choice) for layer, choice in chosen.items()}
+    sums = {layer: SelectionEvaluator(choice) for layer, choice in chosen.items()}
     for image in images:
-        each(network, image.x, list(chosen), lambda layer, maps, image=image: sums[layer].add(maps, image))
-    return {layer: found.described() for layer, found in sums.items()}
+        visit_feature_maps(
+            network, image.x, list(chosen), lambda layer, maps, image=image: sums[layer].update(maps, image)
+        )
+    return {layer: found.to_dict() for layer, found in sums.items()}
 
 
 # What the curve says
 
 
-def convolutions(layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def select_convolutions(layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those of layers.json that are measured: the convolutions that are called and make maps."""
     return [
         layer
@@ -228,12 +255,12 @@ def convolutions(layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def milestones(layers: list[dict[str, Any]]) -> dict[str, Any]:
+def find_emergence(layers: list[dict[str, Any]]) -> dict[str, Any]:
     """The last layer's agreement, and the first layer that reaches REACHED of it; null without layers."""
     if not layers:
         return {"final": None, "reached": None}
     final = layers[-1]
-    first = next(layer for layer in layers if layer["iou"] >= REACHED * final["iou"])
+    first = next(layer for layer in layers if layer["iou"] >= EMERGENCE_FRACTION * final["iou"])
     return {
         name: {"layer": layer["name"], "ordinal": layer["ordinal"], "iou": layer["iou"]}
         for name, layer in (("final", final), ("reached", first))

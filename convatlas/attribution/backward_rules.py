@@ -23,10 +23,12 @@ from torch.utils.hooks import RemovableHandle
 from convatlas import UserError
 
 Grads = tuple[Tensor | None, ...]
-Rule = Callable[[Node, Grads, Grads], Grads]  # the step, what autograd sends down, what came from above
+BackwardRule = Callable[
+    [Node, Grads, Grads], Grads
+]  # the step, what autograd sends down, what came from above
 
 # Steps whose adjoint autograd gives: linear ones, and pooling into its switches.
-ADJOINT = set(
+ADJOINT_NODES = set(
     """
     Accumulate Add Addbmm Addmm Addmv Baddbmm Sub Rsub Neg Mul Mm Mv Bmm Dot Matmul Linear Sum Mean Cat Stack
     Convolution ConvolutionOverrideable SlowConv2D SlowConvTranspose2D Thnn_conv2D MkldnnConvolution
@@ -38,13 +40,13 @@ ADJOINT = set(
     ReflectionPad2D ReflectionPad3D ReplicationPad1D ReplicationPad2D ReplicationPad3D PixelShuffle
     PixelUnshuffle ChannelShuffle UpsampleNearest1D UpsampleNearest2D UpsampleNearest3D UpsampleLinear1D
     UpsampleBilinear2D UpsampleBilinear2DAa UpsampleBicubic2D UpsampleBicubic2DAa UpsampleTrilinear3D
-    UpsampleNearestExact2D GridSampler2D Diagonal Tril Triu _Scaled
+    UpsampleNearestExact2D GridSampler2D Diagonal Tril Triu _ScaleBatchNorm
     """.split()
 )  # fmt: skip
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-FEW = 4  # channels, as the pixels have
-RELU = {"Relu", "Threshold", "ClampMin", "Clamp"}  # the last three only where they cut at zero
-ACTIVATIONS = RELU | set(
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+FEW_CHANNELS = 4  # channels, as the pixels have
+RELU_NODES = {"Relu", "Threshold", "ClampMin", "Clamp"}  # the last three only where they cut at zero
+ACTIVATION_NODES = RELU_NODES | set(
     """
     LeakyRelu Elu Celu Selu Gelu Silu Mish Glu Hardtanh Hardswish Hardsigmoid Sigmoid Tanh Softmax LogSoftmax
     Softplus Softshrink Hardshrink Softsign LogSigmoid PreluKernel Prelu RreluWithNoise ClampMax ClampTensor
@@ -53,18 +55,18 @@ ACTIVATIONS = RELU | set(
 )  # fmt: skip
 
 
-def kind_of(node: Node) -> str:
+def node_type(node: Node) -> str:
     """The step's name as torch has it, less its ending: ReluBackward0 is Relu."""
     return node.name().rpartition("::")[2].partition("Backward")[0].removesuffix("Grad")
 
 
-def below(node: Node) -> list[Node]:
+def next_nodes(node: Node) -> list[Node]:
     """The steps to which a step hands the signal: those of its inputs that are not held fixed."""
-    fixed = FIXED.get(kind_of(node), ())
+    fixed = CONSTANT_INPUTS.get(node_type(node), ())
     return [lower for n, (lower, _) in enumerate(node.next_functions) if lower is not None and n not in fixed]
 
 
-class _Scaled(torch.autograd.Function):
+class _ScaleBatchNorm(torch.autograd.Function):
     """A batch norm with fixed statistics, going down: one product, where autograd takes four."""
 
     @staticmethod
@@ -79,8 +81,8 @@ class _Scaled(torch.autograd.Function):
 
 
 @contextmanager
-def lightened(network: nn.Module) -> Iterator[None]:
-    """While the block runs, let the network's batch norms leave `_Scaled` in autograd's graph.
+def simplify_batch_norms(network: nn.Module) -> Iterator[None]:
+    """While the block runs, let the network's batch norms leave `_ScaleBatchNorm` in autograd's graph.
 
     Their outputs are their own; what goes down through them is the same, bit for bit.
     """
@@ -88,9 +90,9 @@ def lightened(network: nn.Module) -> Iterator[None]:
     def scaled(norm: Any, given: tuple[Tensor, ...], made: Tensor) -> Tensor:
         factor = (norm.running_var + norm.eps).rsqrt()
         factor = factor if norm.weight is None else factor * norm.weight
-        return _Scaled.apply(given[0], made.detach(), factor.reshape(-1, *[1] * (made.ndim - 2)))
+        return _ScaleBatchNorm.apply(given[0], made.detach(), factor.reshape(-1, *[1] * (made.ndim - 2)))
 
-    norms = [m for m in network.modules() if type(m) in NORMS and m.running_var is not None]
+    norms = [m for m in network.modules() if type(m) in BATCH_NORMS and m.running_var is not None]
     handles = [norm.register_forward_hook(scaled) for norm in norms]
     try:
         yield
@@ -100,7 +102,7 @@ def lightened(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def attached(edge: Any, names: Mapping[Node, str], rectify: bool) -> Iterator[None]:
+def attach_rules(edge: Any, names: Mapping[Node, str], rectify: bool) -> Iterator[None]:
     """Set the deconvnet's rules on every step from a layer (its gradient edge) down to the pixels.
 
     They are taken off again at the end: a step that knows itself through its rule is never freed.
@@ -110,14 +112,16 @@ def attached(edge: Any, names: Mapping[Node, str], rectify: bool) -> Iterator[No
     """
     hooks: list[RemovableHandle] = []
     try:
-        _attach(hooks, edge, names, rectify)
+        _register_rules(hooks, edge, names, rectify)
         yield
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def _attach(hooks: list[RemovableHandle], edge: Any, names: Mapping[Node, str], rectify: bool) -> None:
+def _register_rules(
+    hooks: list[RemovableHandle], edge: Any, names: Mapping[Node, str], rectify: bool
+) -> None:
     """Set the rules, and add to `hooks` what takes each of them off."""
     seen, others, unknown = set(), {}, {}
     todo = [(edge.node, names.get(edge.node, ""))]
@@ -127,35 +131,35 @@ def _attach(hooks: list[RemovableHandle], edge: Any, names: Mapping[Node, str], 
             continue
         seen.add(node)
         layer = names.get(node, layer)
-        kind = kind_of(node)
-        rule = RULES.get(kind)
-        if kind in ACTIVATIONS:
-            rule = _rectified
+        kind = node_type(node)
+        rule = BACKWARD_RULES.get(kind)
+        if kind in ACTIVATION_NODES:
+            rule = _relu_rule
             if not _is_relu(node, kind):
                 others[layer] = kind
-        elif rule is None and kind not in ADJOINT:
+        elif rule is None and kind not in ADJOINT_NODES:
             unknown[layer] = node.name()
-        if kind == "Convolution" and node._saved_input.shape[1] <= FEW:
-            hooks += _without_onednn(node)
+        if kind == "Convolution" and node._saved_input.shape[1] <= FEW_CHANNELS:
+            hooks += _disable_onednn(node)
         if rule is not None:
             hooks.append(
                 node.register_hook(lambda down, above, node=node, rule=rule: rule(node, down, above))
             )
-        todo += [(lower, layer) for lower in below(node)]
+        todo += [(lower, layer) for lower in next_nodes(node)]
     if unknown:
         raise UserError(
             f"no deconvnet goes through this network: it knows no adjoint of "
-            f"{_listed(unknown, names)}; choose a layer before it, or none (views.deconv.layers: [])"
+            f"{_format_layers(unknown, names)}; choose a layer before it, or none (views.deconv.layers: [])"
         )
     if others and not rectify:
         raise UserError(
-            f"the deconvnet is defined for ReLUs, and these activations are none: {_listed(others, names)}; "
+            f"the deconvnet is defined for ReLUs, and these activations are none: {_format_layers(others, names)}; "
             "views.deconv.rectify: true rectifies the signal there too, and the page says so; "
             "views.deconv.layers: [] leaves the deconvnet out"
         )
 
 
-def _without_onednn(node: Node) -> list[RemovableHandle]:
+def _disable_onednn(node: Node) -> list[RemovableHandle]:
     """Take torch's own code for one step down: oneDNN's is 2 to 6 times as slow down to few channels."""
     before: list[bool] = []
 
@@ -168,7 +172,7 @@ def _without_onednn(node: Node) -> list[RemovableHandle]:
     return [node.register_prehook(off), node.register_hook(on)]
 
 
-def _listed(layers: dict[str, str], names: Mapping[Node, str]) -> str:
+def _format_layers(layers: dict[str, str], names: Mapping[Node, str]) -> str:
     """Name the layers nearest to the pixels, and how many more there are."""
     ordered = [layer for layer in dict.fromkeys([*names.values(), ""]) if layer in layers]
     named = [f"{layer or 'the network itself'} ({layers[layer]})" for layer in ordered]
@@ -186,72 +190,76 @@ def _is_relu(node: Any, kind: str) -> bool:
     return kind == "Relu"
 
 
-def _rectified(node: Node, down: Grads, above: Grads) -> Grads:
+def _relu_rule(node: Node, grad_input: Grads, grad_output: Grads) -> Grads:
     """At a rectifier the signal is rectified, whatever the activation was."""
-    assert above[0] is not None
-    return _only_first(down, above[0].relu())
+    assert grad_output[0] is not None
+    return _grad_to_first_input(grad_input, grad_output[0].relu())
 
 
-def _normalised(node: Any, down: Grads, above: Grads) -> Grads:
+def _norm_rule(node: Any, grad_input: Grads, grad_output: Grads) -> Grads:
     """GroupNorm, LayerNorm: multiply by gamma over the image's own deviation, no shift."""
-    signal, inverse, gamma = above[0], node._saved_result2, node._saved_weight
+    signal, inverse, gamma = grad_output[0], node._saved_result2, node._saved_weight
     assert signal is not None
-    if kind_of(node) == "NativeGroupNorm":  # (N, groups), gamma a channel
+    if node_type(node) == "NativeGroupNorm":  # (N, groups), gamma a channel
         n, channels = signal.shape[0], signal.shape[1]
         factor = inverse.reshape(n, -1, 1).expand(n, -1, channels // inverse.shape[1]).reshape(n, channels)
         factor = factor if gamma is None else factor * gamma
-        return _only_first(down, signal * factor.reshape(n, channels, *[1] * (signal.ndim - 2)))
-    return _only_first(down, signal * inverse if gamma is None else signal * inverse * gamma)
+        return _grad_to_first_input(
+            grad_input, signal * factor.reshape(n, channels, *[1] * (signal.ndim - 2))
+        )
+    return _grad_to_first_input(grad_input, signal * inverse if gamma is None else signal * inverse * gamma)
 
 
-def _batch_normalised(node: Any, down: Grads, above: Grads) -> Grads:
+def _batch_norm_rule(node: Any, grad_input: Grads, grad_output: Grads) -> Grads:
     """Batch norm's running statistics are constants; an instance norm's are the image's own."""
     if not node._saved_training:
-        return down
-    signal, inverse, gamma = above[0], node._saved_result2, node._saved_weight
+        return grad_input
+    signal, inverse, gamma = grad_output[0], node._saved_result2, node._saved_weight
     assert signal is not None
     factor = inverse if gamma is None else inverse * gamma
-    return _only_first(down, signal * factor.reshape(1, -1, *[1] * (signal.ndim - 2)))
+    return _grad_to_first_input(grad_input, signal * factor.reshape(1, -1, *[1] * (signal.ndim - 2)))
 
 
-def _denominator_fixed(node: Node, down: Grads, above: Grads) -> Grads:
+def _division_rule(node: Node, grad_input: Grads, grad_output: Grads) -> Grads:
     """A quotient of two signals passes the signal to its numerator."""
-    return _only_first(down, down[0])
+    return _grad_to_first_input(grad_input, grad_input[0])
 
 
-def _weights_fixed(node: Node, down: Grads, above: Grads) -> Grads:
+def _attention_rule(node: Node, grad_input: Grads, grad_output: Grads) -> Grads:
     """Attention passes the signal to the values, not to what weighs them."""
-    return tuple(torch.zeros_like(g) if g is not None and n in (0, 1) else g for n, g in enumerate(down))
+    return tuple(
+        torch.zeros_like(g) if g is not None and n in (0, 1) else g for n, g in enumerate(grad_input)
+    )
 
 
-def _held_fixed(node: Node, down: Grads, above: Grads) -> Grads:
+def _constant_rule(node: Node, grad_input: Grads, grad_output: Grads) -> Grads:
     """One over a norm, and attention's weights, are constants."""
-    return tuple(None if g is None else torch.zeros_like(g) for g in down)
+    return tuple(None if g is None else torch.zeros_like(g) for g in grad_input)
 
 
-def _only_first(down: Grads, signal: Tensor | None) -> Grads:
-    return (signal, *(None if g is None else torch.zeros_like(g) for g in down[1:]))
+def _grad_to_first_input(grad_input: Grads, signal: Tensor | None) -> Grads:
+    return (signal, *(None if g is None else torch.zeros_like(g) for g in grad_input[1:]))
 
 
-RULES: dict[str, Rule] = {
-    "NativeBatchNorm": _batch_normalised,
-    "CudnnBatchNorm": _batch_normalised,
-    "MiopenBatchNorm": _batch_normalised,
-    "NativeGroupNorm": _normalised,
-    "NativeLayerNorm": _normalised,
-    "Div": _denominator_fixed,
-    "Rsqrt": _held_fixed,
-    "Reciprocal": _held_fixed,
-    "ScaledDotProductFlashAttentionForCpu": _weights_fixed,
-    "ScaledDotProductFlashAttention": _weights_fixed,
-    "ScaledDotProductEfficientAttention": _weights_fixed,
-    "ScaledDotProductCudnnAttention": _weights_fixed,
-    "ScaledDotProductFusedAttentionOverrideable": _weights_fixed,
-    "SafeSoftmax": _held_fixed,  # its weights, where it is not fused
+BACKWARD_RULES: dict[str, BackwardRule] = {
+    "NativeBatchNorm": _batch_norm_rule,
+    "CudnnBatchNorm": _batch_norm_rule,
+    "MiopenBatchNorm": _batch_norm_rule,
+    "NativeGroupNorm": _norm_rule,
+    "NativeLayerNorm": _norm_rule,
+    "Div": _division_rule,
+    "Rsqrt": _constant_rule,
+    "Reciprocal": _constant_rule,
+    "ScaledDotProductFlashAttentionForCpu": _attention_rule,
+    "ScaledDotProductFlashAttention": _attention_rule,
+    "ScaledDotProductEfficientAttention": _attention_rule,
+    "ScaledDotProductCudnnAttention": _attention_rule,
+    "ScaledDotProductFusedAttentionOverrideable": _attention_rule,
+    "SafeSoftmax": _constant_rule,  # its weights, where it is not fused
 }
 # The inputs of a step that are held fixed, by their place: nothing below them is looked at.
-FIXED: dict[str, tuple[int, ...]] = {
-    **{name: (0, 1) for name in RULES if name.startswith("Scaled")},
-    **{name: (0,) for name, rule in RULES.items() if rule is _held_fixed},
+CONSTANT_INPUTS: dict[str, tuple[int, ...]] = {
+    **{name: (0, 1) for name in BACKWARD_RULES if name.startswith("Scaled")},
+    **{name: (0,) for name, rule in BACKWARD_RULES.items() if rule is _constant_rule},
     "Div": (1,),
 }

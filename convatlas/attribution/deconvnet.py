@@ -18,13 +18,15 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.nn import functional as F
 
 from convatlas import UserError
-from convatlas.attribution.backward_rules import attached, below, kind_of, lightened
-from convatlas.names import nearest
-from convatlas.tracing.calls import Call, call_name, is_leaf, watch
+from convatlas.attribution.backward_rules import attach_rules, next_nodes, node_type, simplify_batch_norms
+from convatlas.names import suggest_nearest
+from convatlas.tracing.calls import Call, is_leaf, next_call_name, trace
 from convatlas.tracing.record import record
 
 Select = Literal["map", "peak"]
-TOGETHER = 2**20  # values of the input in a backward pass: more cost memory, save no time (benchmarks/)
+MAX_BATCH_VALUES = (
+    2**20
+)  # values of the input in a backward pass: more cost memory, save no time (benchmarks/)
 
 
 def project(
@@ -46,25 +48,25 @@ def project(
     not ReLUs, where the method is undefined; `rectify` rectifies the signal there too.
     """
     x = image.detach()[None].clone().requires_grad_()
-    top, edge, names = _run_up_to(model, x, layer)
-    chosen = _checked(layer, list(range(top.shape[1])) if units is None else list(units), top.shape[1])
-    seeds = seed(top, select)
-    start = _start(edge)
+    top, edge, names = _run_until_layer(model, x, layer)
+    chosen = _validate_units(layer, list(range(top.shape[1])) if units is None else list(units), top.shape[1])
+    seeds = make_seed_signal(top, select)
+    start = _signal_entry(edge)
 
     def down(signal: Tensor) -> Tensor:
         return torch.autograd.grad(start, x, signal, retain_graph=True)[0]
 
     found = [image.new_zeros(0, *image.shape)]
-    together = max(1, TOGETHER // image.numel())
-    with attached(edge, names, rectify), warnings.catch_warnings():
+    together = max(1, MAX_BATCH_VALUES // image.numel())
+    with attach_rules(edge, names, rectify), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")  # torch takes some units in turn
         for first in range(0, len(chosen), together):
-            signals = _signals(edge, seeds, chosen[first : first + together])
+            signals = _unit_signals(edge, seeds, chosen[first : first + together])
             found.append(torch.func.vmap(down)(signals)[:, 0])
     return torch.cat(found)
 
 
-def project_places(
+def project_positions(
     model: nn.Module, images: Tensor, layer: str, units: Tensor, positions: Tensor, rectify: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Project one activation of each image to its pixels, as `project` does a peak: (N, C, H, W), signed.
@@ -74,18 +76,18 @@ def project_places(
     themselves, (N,), too. Errors are those of `project`.
     """
     x = images.detach().clone().requires_grad_()
-    top, edge, names = _run_up_to(model, x, layer)
+    top, edge, names = _run_until_layer(model, x, layer)
     rows = torch.arange(len(top), device=top.device)
     maps = top.reshape(*top.shape[:2], -1, top.shape[-1] if top.ndim > 2 else 1)
     there = (rows, units, *positions.T)
     values, seeds = maps[there], torch.zeros_like(maps)
     seeds[there] = values.relu()
-    with attached(edge, names, rectify):
+    with attach_rules(edge, names, rectify):
         return torch.autograd.grad(edge, x, seeds.view_as(top))[0], values
 
 
 @dataclass(frozen=True)
-class Step:
+class ProjectionStep:
     """What comes down to a layer's output, or to the input's pixels: (units, ...), or (C, H, W).
 
     `through` names the layers that it came through since the step before, the uppermost first.
@@ -93,12 +95,12 @@ class Step:
 
     layer: str
     signal: Tensor
-    through: list[str]
+    passed_layers: list[str]
 
 
-def descend(
+def project_stepwise(
     model: nn.Module, image: Tensor, layer: str, unit: int, select: Select = "map", rectify: bool = False
-) -> list[Step]:
+) -> list[ProjectionStep]:
     """Follow the projection of one unit down: the signal at each layer that every way to the pixels meets.
 
     The first step is the seed, the unit's map with all others zero; the last, at "input", is what `project`
@@ -107,47 +109,47 @@ def descend(
     Arguments and errors are those of `project`.
     """
     x = image.detach()[None].clone().requires_grad_()
-    top, edge, names = _run_up_to(model, x, layer)
-    _checked(layer, [unit], top.shape[1])
-    seeds = seed(top, select)
+    top, edge, names = _run_until_layer(model, x, layer)
+    _validate_units(layer, [unit], top.shape[1])
+    seeds = make_seed_signal(top, select)
 
-    order, met = _order(edge.node)
-    found: dict[Node, Tensor] = {edge.node: _alone(seeds, [unit])[0]}
-    with attached(edge, names, rectify):
+    order, met = _topological_order(edge.node)
+    found: dict[Node, Tensor] = {edge.node: _isolate_units(seeds, [unit])[0]}
+    with attach_rules(edge, names, rectify):
         kept = [
-            node.register_prehook(lambda above, node=node: _kept(found, node, above))
+            node.register_prehook(lambda above, node=node: _store_signal(found, node, above))
             for node in met
             if node in names and node is not edge.node
         ]
-        last = torch.autograd.grad(_start(edge), x, _signals(edge, seeds, [unit])[0])[0]
+        last = torch.autograd.grad(_signal_entry(edge), x, _unit_signals(edge, seeds, [unit])[0])[0]
     for hook in kept:
         hook.remove()
 
     steps, through = [], []
     for node in order:
         if node in found:
-            steps.append(Step(layer if node is edge.node else names[node], found[node][0], through))
+            steps.append(ProjectionStep(layer if node is edge.node else names[node], found[node][0], through))
             through = []
         if node in names:
             through.append(names[node])
-    return [*steps, Step("input", last[0], through)]
+    return [*steps, ProjectionStep("input", last[0], through)]
 
 
-def _kept(found: dict[Node, Tensor], node: Node, above: Sequence[Tensor | None]) -> None:
+def _store_signal(found: dict[Node, Tensor], node: Node, above: Sequence[Tensor | None]) -> None:
     """Keep what comes down to a step, where it is one signal."""
     signals = [signal for signal in above if signal is not None]
     if len(signals) == 1:
         found[node] = signals[0].clone()
 
 
-def _order(top: Node) -> tuple[list[Node], list[Node]]:
+def _topological_order(top: Node) -> tuple[list[Node], list[Node]]:
     """The steps from `top` down, each after all those above it, and which of them every way down meets."""
     lower: dict[Node, list[Node]] = {}
     todo = [top]
     while todo:
         node = todo.pop()
         if node not in lower:
-            lower[node] = below(node)
+            lower[node] = next_nodes(node)
             todo += lower[node]
     ways = Counter([top, *(node for nodes in lower.values() for node in nodes)])  # that lead to a step
     waiting = Counter(ways)
@@ -165,19 +167,19 @@ def _order(top: Node) -> tuple[list[Node], list[Node]]:
     return order, met
 
 
-def _start(edge: GradientEdge) -> GradientEdge:
+def _signal_entry(edge: GradientEdge) -> GradientEdge:
     """Where `_signals` enter autograd's graph."""
-    step = _last_convolution(edge)
+    step = _groupable_convolution(edge)
     return edge if step is None else GradientEdge(*step.next_functions[0])
 
 
-def _signals(edge: GradientEdge, seeds: Tensor, units: list[int]) -> Tensor:
+def _unit_signals(edge: GradientEdge, seeds: Tensor, units: list[int]) -> Tensor:
     """What goes down from `_start` of each unit: (units, 1, channels, ...)."""
-    step = _last_convolution(edge)
-    return _alone(seeds, units) if step is None else _filtered(step, seeds, units)
+    step = _groupable_convolution(edge)
+    return _isolate_units(seeds, units) if step is None else _convolution_grad_input(step, seeds, units)
 
 
-def _alone(seeds: Tensor, units: list[int]) -> Tensor:
+def _isolate_units(seeds: Tensor, units: list[int]) -> Tensor:
     """Each unit's map with all others zero: (1, channels, ...) to (units, 1, channels, ...)."""
     alone = seeds.new_zeros(len(units), *seeds.shape)
     for n, unit in enumerate(units):
@@ -185,10 +187,10 @@ def _alone(seeds: Tensor, units: list[int]) -> Tensor:
     return alone
 
 
-def _last_convolution(edge: GradientEdge) -> Any | None:
+def _groupable_convolution(edge: GradientEdge) -> Any | None:
     """The step at an edge if `_filtered` can take each unit's single map through its own filter."""
     node: Any = edge.node
-    if kind_of(node) != "Convolution" or node._saved_transposed or node._saved_groups != 1:
+    if node_type(node) != "Convolution" or node._saved_transposed or node._saved_groups != 1:
         return None
     reach = [d * (k - 1) for d, k in zip(node._saved_dilation, node._saved_weight.shape[2:], strict=True)]
     inside = all(pad <= far for pad, far in zip(node._saved_padding, reach, strict=True))
@@ -196,7 +198,7 @@ def _last_convolution(edge: GradientEdge) -> Any | None:
     return node if inside and depends[0] and not any(depends[1:]) and set(node._saved_stride) == {1} else None
 
 
-def _filtered(step: Any, seeds: Tensor, units: list[int]) -> Tensor:
+def _convolution_grad_input(step: Any, seeds: Tensor, units: list[int]) -> Tensor:
     """What the convolution's adjoint makes of `_alone`, without multiplying by the maps that are zero.
 
     At stride 1 it is a convolution with the turned filter; one group a unit does all at once.
@@ -212,11 +214,11 @@ def _filtered(step: Any, seeds: Tensor, units: list[int]) -> Tensor:
     return maps.reshape(len(units), 1, weight.shape[1], *maps.shape[2:])
 
 
-class _ReachedError(Exception):
+class _LayerReachedError(Exception):
     """The forward pass has come to the layer and need go no further."""
 
 
-def _run_up_to(model: nn.Module, x: Tensor, layer: str) -> tuple[Tensor, Any, dict[Node, str]]:
+def _run_until_layer(model: nn.Module, x: Tensor, layer: str) -> tuple[Tensor, Any, dict[Node, str]]:
     """Run the network to the first layer of this name.
 
     Gives its output, where that stands in autograd's graph, and the layers by the last step of each.
@@ -233,29 +235,29 @@ def _run_up_to(model: nn.Module, x: Tensor, layer: str) -> tuple[Tensor, Any, di
             if call.output.grad_fn is None:
                 raise UserError(f"the layer {layer!r} does not depend on the image; nothing caused it")
             reached.extend([call.output.detach().clone(), get_gradient_edge(call.output)])
-            raise _ReachedError
+            raise _LayerReachedError
 
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trained:  # so that autograd follows the image alone
         parameter.requires_grad_(False)
     try:
-        with torch.enable_grad(), lightened(model), watch(model, see, blocks=[layer]):
+        with torch.enable_grad(), simplify_batch_norms(model), trace(model, see, blocks=[layer]):
             model(x.clone())  # which a layer may work on in place
-    except _ReachedError:
+    except _LayerReachedError:
         return *reached, names
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
-    raise UserError(f"no layer {layer!r} to project from; {nearest(layer, there)}")
+    raise UserError(f"no layer {layer!r} to project from; {suggest_nearest(layer, there)}")
 
 
-def _checked(layer: str, units: list[int], there: int) -> list[int]:
+def _validate_units(layer: str, units: list[int], there: int) -> list[int]:
     if wrong := sorted(set(units) - set(range(there))):
         raise UserError(f"{layer} has no units {wrong}; it has {there}, counted from 0")
     return units
 
 
-def seed(activation: Tensor, select: Select) -> Tensor:
+def make_seed_signal(activation: Tensor, select: Select) -> Tensor:
     """Rectify a layer's output (N, units, ...) and keep each unit's whole map or its peak.
 
     The peak is the largest value, the first in raster order. A unit that is nowhere positive
@@ -280,31 +282,33 @@ class Deconvnet(nn.Module):
 
     def __init__(self, convnet: nn.Sequential, layer: str) -> None:
         super().__init__()
-        names, modules = zip(*chain(convnet), strict=True)
+        names, modules = zip(*flatten_sequential(convnet), strict=True)
         if layer not in names:
-            raise UserError(f"no layer {layer!r} to attach a deconvnet to; {nearest(layer, names)}")
+            raise UserError(f"no layer {layer!r} to attach a deconvnet to; {suggest_nearest(layer, names)}")
         top = names.index(layer) + 1
         self.__dict__["convnet"] = convnet  # not a part of this module: its modes and state are its own
-        self.down = list(zip(names[:top], modules[:top], strict=True))[::-1]
+        self.reversed_layers = list(zip(names[:top], modules[:top], strict=True))[::-1]
 
     @torch.no_grad()
     def forward(self, images: Tensor, units: Sequence[int] | None = None, select: Select = "map") -> Tensor:
         """Project activations of `units` (all by default) to the input: (N, units, C, H, W), signed."""
         found = record(self.convnet, images)
-        top = found.outputs[self.down[0][0]]
+        top = found.outputs[self.reversed_layers[0][0]]
         every = range(top.shape[1])
-        chosen = _checked(self.down[0][0], list(every if units is None else units), len(every))
+        chosen = _validate_units(
+            self.reversed_layers[0][0], list(every if units is None else units), len(every)
+        )
         alone = torch.eye(top.shape[1], device=top.device)[chosen]  # all other units are set to zero
-        signal = seed(top, select)[:, None] * alone.reshape(*alone.shape, *[1] * (top.ndim - 2))
+        signal = make_seed_signal(top, select)[:, None] * alone.reshape(*alone.shape, *[1] * (top.ndim - 2))
         shape = signal.shape[:2]
         signal = signal.flatten(0, 1)
-        below = [found.outputs[name] for name, _ in self.down[1:]] + [found.input]
-        for (name, module), given in zip(self.down, below, strict=True):
-            signal = self.step(name, module, signal, given.shape[1:], found.switches.get(name))
+        below = [found.outputs[name] for name, _ in self.reversed_layers[1:]] + [found.input]
+        for (name, module), given in zip(self.reversed_layers, below, strict=True):
+            signal = self.backward_step(name, module, signal, given.shape[1:], found.switches.get(name))
         return signal.unflatten(0, shape)
 
     @staticmethod
-    def step(
+    def backward_step(
         name: str, module: nn.Module, signal: Tensor, below: torch.Size, switches: Tensor | None
     ) -> Tensor:
         """Take the signal (N units, ...) through one layer, to the shape of its input, `below`."""
@@ -334,7 +338,7 @@ class Deconvnet(nn.Module):
         )
 
 
-def chain(convnet: nn.Module) -> list[tuple[str, nn.Module]]:
+def flatten_sequential(convnet: nn.Module) -> list[tuple[str, nn.Module]]:
     """List the layers of an nn.Sequential, nested or not, in the order in which a signal takes them.
 
     They are named as in a record: a module that comes again gets `:2`, `:3`.
@@ -353,7 +357,7 @@ def chain(convnet: nn.Module) -> list[tuple[str, nn.Module]]:
             if not is_leaf(child):
                 found += walk(child, f"{prefix}{name}.")
             else:
-                found.append((call_name(paths.setdefault(child, prefix + name), calls), child))
+                found.append((next_call_name(paths.setdefault(child, prefix + name), calls), child))
         return found
 
     return walk(convnet, "")

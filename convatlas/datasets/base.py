@@ -15,12 +15,12 @@ from convatlas.files import write_bytes
 
 log = logging.getLogger(__name__)
 
-EVERY = 1000  # images between two lines of progress
-COLUMNS = ["split", "label", "path"]
+PROGRESS_INTERVAL = 1000  # images between two lines of progress
+SPLITS_COLUMNS = ["split", "label", "path"]
 
 
 @dataclass(frozen=True, eq=False)
-class Examples:
+class ImageDataset:
     """A split ("train" or "test") of a data set: labels (N,) int64, -1 where there are none.
 
     `names` tell the examples apart within the data set; `paths` are those of their files, None
@@ -34,11 +34,11 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def image(self, n: int, mode: str) -> Image.Image:
+    def read_image(self, n: int, mode: str) -> Image.Image:
         """Give an image, "L" (grey) or "RGB", at its own size. Raises UserError where it cannot be read."""
-        return image_io.read(str(self.paths[n]), mode)
+        return image_io.read_image(str(self.paths[n]), mode)
 
-    def pixels(
+    def read_images(
         self,
         mode: str,
         size: int,
@@ -50,8 +50,10 @@ class Examples:
         chosen = range(len(self)) if indices is None else indices
         found = np.empty((len(chosen), len(mode), size, size), np.uint8)
         for place, n in enumerate(chosen):
-            found[place] = image_io.fit(self.image(n, mode), size, resize, interpolation).transpose(2, 0, 1)
-            if (place + 1) % EVERY == 0:
+            found[place] = image_io.resize_to(
+                self.read_image(n, mode), size, resize, interpolation
+            ).transpose(2, 0, 1)
+            if (place + 1) % PROGRESS_INTERVAL == 0:
                 log.info("read %d of %d images", place + 1, len(chosen))
         return found
 
@@ -60,7 +62,7 @@ def write_splits(folder: Path, rows: Iterable[tuple[str, int, str]]) -> None:
     """Write `folder`/splits.csv: split, label and path, relative to the folder, of each image file."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-    writer.writerows([COLUMNS, *rows])
+    writer.writerows([SPLITS_COLUMNS, *rows])
     write_bytes(folder / "splits.csv", text.getvalue().encode(errors="surrogateescape"))
 
 

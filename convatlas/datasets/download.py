@@ -19,7 +19,7 @@ ATTEMPTS = 3  # rounds over all mirrors
 TIMEOUT = 30  # seconds without a byte
 CHUNK = 1 << 18  # bytes read at once
 MD5_LENGTH = 32
-STEP = 8 << 20  # bytes, at least, between two lines of progress
+PROGRESS_BYTES = 8 << 20  # bytes, at least, between two lines of progress
 
 
 def fetch(folder: Path, files: dict[str, str], mirrors: list[str], key: str, instead: str) -> list[Path]:
@@ -55,7 +55,7 @@ def fetch(folder: Path, files: dict[str, str], mirrors: list[str], key: str, ins
 def _fetch(target: Path, expected: str, addresses: list[str]) -> dict[str, str] | None:
     """Fetch one file; None where it is there whole, else the last fault of each address."""
     faults: dict[str, str] = {}
-    if expected and target.exists() and _digest(target, expected) == expected:
+    if expected and target.exists() and _hash_file(target, expected) == expected:
         log.info("%s has arrived already", target.name)
         return None
     for attempt in range(ATTEMPTS):
@@ -100,18 +100,18 @@ def _copy(answer: http.client.HTTPResponse, target: Path, there: int, total: int
     came = told = there
     if there:
         log.info("  continued after %.1f MB", there / 1e6)
-    with _opened(target, "ab" if there else "wb") as file:
+    with _open(target, "ab" if there else "wb") as file:
         while chunk := answer.read(CHUNK):
             _write(file, chunk, target)
             came += len(chunk)
-            if came - told >= max(STEP, (total or 0) / 20):
+            if came - told >= max(PROGRESS_BYTES, (total or 0) / 20):
                 told = came
                 share = f"{came / total:.0%} of {total / 1e6:,.0f} MB" if total else f"{came / 1e6:,.0f} MB"
                 log.info("  %s: %s", target.name, share)
     return came
 
 
-def _opened(target: Path, mode: str) -> RawIOBase:
+def _open(target: Path, mode: str) -> RawIOBase:
     try:
         return target.open(mode, buffering=0)  # closing writes nothing more
     except OSError as error:
@@ -130,14 +130,14 @@ def _write(file: RawIOBase, chunk: bytes, target: Path) -> None:
 
 def _verify(target: Path, expected: str) -> None:
     """Delete a file whose hash is not the one expected, and raise ValueError."""
-    found = _digest(target, expected)
+    found = _hash_file(target, expected)
     if found != expected:
         target.unlink()
         kind = "MD5 is" if len(expected) == MD5_LENGTH else "SHA-256 begins with"
         raise ValueError(f"corrupted: its {kind} {found}, not {expected}")
 
 
-def _digest(path: Path, expected: str) -> str:
+def _hash_file(path: Path, expected: str) -> str:
     """A file's MD5, or as much of its SHA-256 as is expected."""
     return _md5(path) if len(expected) == MD5_LENGTH else sha256(path)[: len(expected)]
 

@@ -6,14 +6,23 @@ from typing import Any
 
 from convatlas import UserError
 from convatlas.datasets import image_folder, mnist, oxford_pets
-from convatlas.datasets.base import Examples
+from convatlas.datasets.base import ImageDataset
 from convatlas.files import read_json
 
-__all__ = ["FORMATS", "MASK_CLASSES", "UNKNOWN", "Examples", "describe", "has_masks", "load", "prepare"]
+__all__ = [
+    "FORMATS",
+    "IGNORE_INDEX",
+    "MASK_CLASSES",
+    "ImageDataset",
+    "describe",
+    "has_masks",
+    "load",
+    "prepare",
+]
 
 FORMATS = {"mnist": mnist, "oxford-iiit-pet": oxford_pets, "images": image_folder}
 MASK_CLASSES = ["pet", "background", "border"]  # of a trimap's pixels, 1 to 3 there, here from 0
-UNKNOWN = 255  # in a mask: a pixel of which nothing is known, which counts nowhere
+IGNORE_INDEX = 255  # in a mask: a pixel of which nothing is known, which counts nowhere
 
 
 def prepare(folder: str | Path, settings: dict[str, Any], key: str) -> None:
@@ -23,7 +32,7 @@ def prepare(folder: str | Path, settings: dict[str, Any], key: str) -> None:
     such as "datasets.pets", which is named where a UserError is raised. Everything is verified
     before it takes the place of what was there.
     """
-    _module(settings["format"], f"{key}.format").prepare(Path(folder), settings, key)
+    _get_format_module(settings["format"], f"{key}.format").prepare(Path(folder), settings, key)
 
 
 def describe(folder: str | Path) -> dict[str, Any]:
@@ -36,13 +45,13 @@ def has_masks(description: dict[str, Any]) -> bool:
     return description["format"] == "oxford-iiit-pet"
 
 
-def load(folder: str | Path, split: str) -> Examples:
+def load(folder: str | Path, split: str) -> ImageDataset:
     """Give the examples of a split, "train" or "test", of a made data set."""
     path = Path(folder) / "dataset.json"
-    return _module(describe(folder)["format"], f"{path}: format").load(Path(folder), split)
+    return _get_format_module(describe(folder)["format"], f"{path}: format").load(Path(folder), split)
 
 
-def _module(name: str, key: str) -> ModuleType:
+def _get_format_module(name: str, key: str) -> ModuleType:
     if name not in FORMATS:
         raise UserError(f"{key}: unknown {name!r}; there are: {', '.join(FORMATS)}")
     return FORMATS[name]

@@ -8,43 +8,54 @@ from pathlib import Path
 from typing import Any
 
 from convatlas import UserError
-from convatlas.datasets.base import Examples, read_splits
-from convatlas.datasets.image_files import Photograph, contents, finish, refuse_empty, refuse_own, sort_out
-from convatlas.files import whole
-from convatlas.image_io import listing
+from convatlas.datasets.base import ImageDataset, read_splits
+from convatlas.datasets.image_files import (
+    ImageRecord,
+    check_no_class_emptied,
+    check_source_outside,
+    hash_files,
+    validate_images,
+    write_metadata,
+)
+from convatlas.files import atomic_write
+from convatlas.image_io import list_images
 
 log = logging.getLogger(__name__)
 
-EXPECTED = "a folder of image files, or one that holds a folder of them for each class"
+EXPECTED_LAYOUT = "a folder of image files, or one that holds a folder of them for each class"
 
 
 def prepare(folder: Path, settings: dict[str, Any], key: str) -> None:
     """Make `folder`/images, a link to the source, splits.csv and dataset.json."""
     source, share, on_bad_image = (settings[name] for name in ("source", "test_share", "on_bad_image"))
     if source in ("embedded", "download"):
-        raise UserError(f"{key}.source: {source} is not to be had for the format images; give {EXPECTED}")
+        raise UserError(
+            f"{key}.source: {source} is not to be had for the format images; give {EXPECTED_LAYOUT}"
+        )
     given = Path(source).expanduser()
     if not given.is_dir():
-        raise UserError(f"{key}.source: no directory {source!r}; give {EXPECTED}")
-    refuse_own(given, folder, f"{key}.source")
-    classes, files = _found(given, f"{key}.source")
+        raise UserError(f"{key}.source: no directory {source!r}; give {EXPECTED_LAYOUT}")
+    check_source_outside(given, folder, f"{key}.source")
+    classes, files = _scan_folder(given, f"{key}.source")
     labels = {name: label for label, name in enumerate(classes)}
     split_here = f"; {100 * share:g} % of each class are test images." if classes else ", all test images."
-    with whole(folder / "images") as aside:
+    with atomic_write(folder / "images") as aside:
         places = {path: f"images/{path.relative_to(given).as_posix()}" for path in files}
-        found, skipped = sort_out(places, on_bad_image, key, "mend or remove the files")
-        splits = _splits({path: name for path, name in files.items() if path in found}, given, share)
+        found, skipped = validate_images(places, on_bad_image, key, "mend or remove the files")
+        splits = _assign_splits({path: name for path, name in files.items() if path in found}, given, share)
         if skipped:
-            before = _splits(files, given, share)
-            refuse_empty(*([(made[path], files[path]) for path in made] for made in (before, splits)), key)
-        _warn_of_single(Counter(files[path] for path in splits))
+            before = _assign_splits(files, given, share)
+            check_no_class_emptied(
+                *([(made[path], files[path]) for path in made] for made in (before, splits)), key
+            )
+        _warn_about_single_images(Counter(files[path] for path in splits))
         photographs = [
-            Photograph(
+            ImageRecord(
                 splits[path],
                 labels.get(files[path], -1),
                 places[path],
                 *found[path],
-                contents(path),
+                hash_files(path),
             )
             for path in splits
         ]
@@ -60,23 +71,23 @@ def prepare(folder: Path, settings: dict[str, Any], key: str) -> None:
         "target": None,
         "skipped": skipped,
     }
-    finish(folder, photographs, about)
+    write_metadata(folder, photographs, about)
 
 
-def load(folder: Path, split: str) -> Examples:
+def load(folder: Path, split: str) -> ImageDataset:
     """Give a split; its names are the paths under the source."""
     labels, paths = read_splits(folder, split)
     names = [Path(path).relative_to(folder / "images").as_posix() for path in paths]
-    return Examples(labels, names, paths)
+    return ImageDataset(labels, names, paths)
 
 
-def _found(given: Path, key: str) -> tuple[list[str], dict[Path, str]]:
+def _scan_folder(given: Path, key: str) -> tuple[list[str], dict[Path, str]]:
     """Give the classes' names, none where images lie right in the folder, and the files with their class."""
-    images, others = listing(given)
+    images, others = list_images(given)
     files = dict.fromkeys(images, "")
     classes: list[str] = []
     for inner in sorted(path for path in given.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        inside, more = listing(inner)
+        inside, more = list_images(inner)
         others += more
         if inside and not inner.name.isprintable():
             raise UserError(f"{key}: the folder {inner.name!r} cannot name a class; rename it")
@@ -88,16 +99,16 @@ def _found(given: Path, key: str) -> tuple[list[str], dict[Path, str]]:
     if others:
         log.info("%d other and hidden files in %s are passed over", others, given)
     if not files:
-        raise UserError(f"{key}: {given} holds no image files; give {EXPECTED}")
+        raise UserError(f"{key}: {given} holds no image files; give {EXPECTED_LAYOUT}")
     if images and classes:
         raise UserError(
             f"{key}: {given} holds both image files, such as {images[0].name}, and folders of them, such as "
-            f"{classes[0]}/; give {EXPECTED}"
+            f"{classes[0]}/; give {EXPECTED_LAYOUT}"
         )
     return classes, files
 
 
-def _splits(files: dict[Path, str], given: Path, share: float) -> dict[Path, str]:
+def _assign_splits(files: dict[Path, str], given: Path, share: float) -> dict[Path, str]:
     """Give each file's split: of each class the first `share`, by the hashes of names, are test images.
 
     A class of two or more keeps one to train on; the only image of a class is a test image.
@@ -107,17 +118,17 @@ def _splits(files: dict[Path, str], given: Path, share: float) -> dict[Path, str
     for path, name in files.items():
         classes.setdefault(name, []).append(path)
     for name, own in classes.items():
-        own.sort(key=lambda path: _digest(path.relative_to(given)))
+        own.sort(key=lambda path: _hash_path(path.relative_to(given)))
         count = min(math.ceil(round(share * len(own), 9)), max(len(own) - 1, 1))  # 0.1 × 30 is above 3
         splits |= dict.fromkeys(own[:count] if name else own, "test")
     return splits
 
 
-def _warn_of_single(counts: Counter[str]) -> None:
+def _warn_about_single_images(counts: Counter[str]) -> None:
     for name, count in counts.items():
         if name and count == 1:
             log.warning("class %s has 1 image that can be read, a test image: none to train on", name)
 
 
-def _digest(path: Path) -> bytes:
+def _hash_path(path: Path) -> bytes:
     return hashlib.sha256(path.as_posix().encode(errors="surrogateescape")).digest()

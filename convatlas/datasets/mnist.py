@@ -17,8 +17,8 @@ from PIL import Image
 
 from convatlas import UserError
 from convatlas.datasets import download
-from convatlas.datasets.base import Examples
-from convatlas.files import whole, write_bytes, write_json
+from convatlas.datasets.base import ImageDataset
+from convatlas.files import atomic_write, write_bytes, write_json
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ MNIST_FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-TITLES = {
+SOURCE_DESCRIPTIONS = {
     "embedded": (
         "Embedded handwritten digits",
         "A stand-in for MNIST that needs no download: real handwritten digits, scanned at 8 × 8 pixels "
@@ -49,16 +49,16 @@ TITLES = {
 
 
 @dataclass(frozen=True, eq=False)
-class Digits(Examples):
+class MnistDataset(ImageDataset):
     """A split that is in memory, `images` (N, H, W) uint8."""
 
     images: np.ndarray
 
-    def image(self, n: int, mode: str) -> Image.Image:
+    def read_image(self, n: int, mode: str) -> Image.Image:
         """Give an image, "L" or "RGB"."""
         return Image.fromarray(self.images[n]).convert(mode)
 
-    def pixels(
+    def read_images(
         self,
         mode: str,
         size: int,
@@ -81,7 +81,7 @@ def prepare(folder: Path, settings: dict[str, Any], key: str) -> None:
     if (given / "MNIST").resolve() == (folder / "MNIST").resolve():
         raise UserError(f"{key}: {source} is the folder that is made here; move it and name the new place")
     packed = _download(folder, mirrors, key) if source == "download" else None
-    with whole(folder / "MNIST") as aside:
+    with atomic_write(folder / "MNIST") as aside:
         raw = aside / "raw"
         raw.mkdir(parents=True)
         if packed:
@@ -90,7 +90,7 @@ def prepare(folder: Path, settings: dict[str, Any], key: str) -> None:
         elif source == "embedded":
             _write_embedded(raw)
         else:
-            _link(raw, given, key)
+            _link_files(raw, given, key)
         try:
             splits = {split: _read_split(raw, split) for split in MNIST_FILES}
         except UserError as error:  # it names the file where it lies now; the user knows the source
@@ -98,14 +98,14 @@ def prepare(folder: Path, settings: dict[str, Any], key: str) -> None:
         (folder / "dataset.json").unlink(missing_ok=True)  # it marks a whole data set: written last
     if packed:
         shutil.rmtree(packed[0].parent, ignore_errors=True)
-    write_json(folder / "dataset.json", _described(splits, source))
+    write_json(folder / "dataset.json", _build_description(splits, source))
 
 
-def load(folder: Path, split: str) -> Digits:
+def load(folder: Path, split: str) -> MnistDataset:
     """Read a split into memory."""
     images, labels = _read_split(folder / "MNIST/raw", split)
     names = [f"{split}-{n:05d}" for n in range(len(images))]
-    return Digits(labels.astype(np.int64), names, [None] * len(images), images)
+    return MnistDataset(labels.astype(np.int64), names, [None] * len(images), images)
 
 
 def _read_split(raw: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -122,15 +122,15 @@ def _read_split(raw: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def _described(splits: dict[str, tuple[np.ndarray, np.ndarray]], source: str) -> dict[str, Any]:
-    title, text, licence = TITLES[source if source in TITLES else "directory"]
+def _build_description(splits: dict[str, tuple[np.ndarray, np.ndarray]], source: str) -> dict[str, Any]:
+    title, text, licence = SOURCE_DESCRIPTIONS[source if source in SOURCE_DESCRIPTIONS else "directory"]
     classes = 1 + max(int(labels.max()) for _, labels in splits.values())
     digest = hashlib.sha256()
     for images, labels in splits.values():
         digest.update(images.tobytes() + labels.tobytes())
     return {
         "format": "mnist",
-        "source": source if source in TITLES else "directory",
+        "source": source if source in SOURCE_DESCRIPTIONS else "directory",
         "title": title,
         "description": text,
         "licence": licence,
@@ -177,7 +177,7 @@ def read_idx(path: str | Path) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
-def _link(raw: Path, source: Path, key: str) -> None:
+def _link_files(raw: Path, source: Path, key: str) -> None:
     """Link the idx files of a directory; unpack those that are gzipped."""
     expected = "a directory that holds MNIST/raw/ with " + ", ".join(sum(MNIST_FILES.values(), ()))
     if not source.is_dir():
@@ -214,7 +214,7 @@ def _write_embedded(raw: Path) -> None:
     from sklearn.model_selection import train_test_split  # noqa: PLC0415
 
     digits = load_digits()
-    images = np.stack([like_mnist(image) for image in digits.images])
+    images = np.stack([convert_to_mnist_style(image) for image in digits.images])
     train, test = train_test_split(
         np.arange(len(images)), test_size=360, stratify=digits.target, random_state=0
     )
@@ -224,7 +224,7 @@ def _write_embedded(raw: Path) -> None:
         write_idx(raw / labels_name, digits.target[chosen])
 
 
-def like_mnist(digit: np.ndarray) -> np.ndarray:
+def convert_to_mnist_style(digit: np.ndarray) -> np.ndarray:
     """Enlarge an 8x8 digit (values 0 to 16) to MNIST's manner: (28, 28) uint8.
 
     A cubic spline enlarges it tenfold and a contrast curve makes its strokes crisp; it is cut
@@ -240,10 +240,10 @@ def like_mnist(digit: np.ndarray) -> np.ndarray:
     scale = 20 / max(large.shape)
     height, width = (max(1, round(side * scale)) for side in large.shape)
     reduced = Image.fromarray(large.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
-    return _centred_by_mass(np.asarray(reduced), 28)
+    return _centre_by_mass(np.asarray(reduced), 28)
 
 
-def _centred_by_mass(image: np.ndarray, side: int) -> np.ndarray:
+def _centre_by_mass(image: np.ndarray, side: int) -> np.ndarray:
     canvas = np.zeros((3 * side, 3 * side))
     centre = [
         float((image.sum(axis=1 - axis) * np.arange(n)).sum() / image.sum())

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from convatlas import UserError, image_io
-from convatlas.datasets.formats import Examples
-from convatlas.models.build import main_output
+from convatlas.datasets.formats import ImageDataset
+from convatlas.models.build import select_main_output
 from convatlas.models.preprocessing import Preprocessing
-from convatlas.names import image_names, test_indices
+from convatlas.names import list_test_indices, name_images
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ PHOTOGRAPHS = {  # of scikit-image's, those in the public domain
 
 
 @dataclass(frozen=True)
-class Image:
+class SampleImage:
     """One image looked at: where it comes from, and its pixels as the network sees them, (1, C, H, W)."""
 
     name: str
@@ -36,7 +36,7 @@ class Image:
     path: str | None = None
     label: int | None = None
 
-    def described(self, probabilities: Tensor | None) -> dict[str, Any]:
+    def to_dict(self, probabilities: Tensor | None) -> dict[str, Any]:
         """Its entry in images.json, given the network's probabilities (classes,) for it, if it classifies."""
         prediction = None if probabilities is None else int(probabilities.argmax())
         return {
@@ -50,14 +50,14 @@ class Image:
         }
 
 
-def choose(
+def choose_images(
     wanted: dict[str, Any],
     network: nn.Module,
     preprocessing: Preprocessing,
-    test: Examples | None,
+    test: ImageDataset | None,
     device: torch.device,
     key: str,
-) -> list[Image]:
+) -> list[SampleImage]:
     """Choose the images that the config's `images` section asks for, in its order.
 
     `test` is the test split, if the network has a data set. Raises UserError, which names `key`, the
@@ -66,30 +66,30 @@ def choose(
 
     def of_test(index: int) -> Tensor:
         how = preprocessing
-        pixels = test.pixels(how.mode, how.size, how.resize, [index], how.interpolation)
+        pixels = test.read_images(how.mode, how.size, how.resize, [index], how.interpolation)
         return how(torch.from_numpy(pixels).to(device))
 
     chosen = []
-    files = files_of(wanted, key)
-    names = iter(image_names(wanted | {"files": files}))
-    if test is None and (wanted.get("digits") or test_indices(wanted)):
+    files = expand_files(wanted, key)
+    names = iter(name_images(wanted | {"files": files}))
+    if test is None and (wanted.get("digits") or list_test_indices(wanted)):
         raise UserError(f"{key}: the network has no data set to take test images from; give files")
     for digit in wanted.get("digits", []):
-        index = _first_correct(digit, network, of_test, test.labels, key)
-        chosen.append(Image(next(names), of_test(index), index, label=digit))
-    for index in test_indices(wanted):
+        index = _find_first_correct(digit, network, of_test, test.labels, key)
+        chosen.append(SampleImage(next(names), of_test(index), index, label=digit))
+    for index in list_test_indices(wanted):
         if index >= len(test):
             raise UserError(f"{key}: there is no test image {index}; there are {len(test)}, counted from 0")
         label = int(test.labels[index])
-        chosen.append(Image(next(names), of_test(index), index, label=label if label >= 0 else None))
+        chosen.append(SampleImage(next(names), of_test(index), index, label=label if label >= 0 else None))
     for photograph in wanted.get("photographs", []):
-        pixels = preprocessing.read(photograph_path(photograph))
+        pixels = preprocessing.read_pixels(photograph_path(photograph))
         where = f"scikit-image: {PHOTOGRAPHS[photograph]}"
-        chosen.append(Image(next(names), preprocessing(pixels.to(device)), path=where))
+        chosen.append(SampleImage(next(names), preprocessing(pixels.to(device)), path=where))
     for path in files:
         name = next(names)
         try:
-            pixels = preprocessing.read(path)
+            pixels = preprocessing.read_pixels(path)
         except UserError as error:
             if wanted.get("skip_unreadable"):
                 log.warning("left out: %s", error)
@@ -101,14 +101,14 @@ def choose(
             log.warning(
                 "%s is mostly bright, and digits are bright on dark here; invert it if it is a digit", path
             )
-        chosen.append(Image(name, preprocessing(pixels.to(device)), path=str(path)))
+        chosen.append(SampleImage(name, preprocessing(pixels.to(device)), path=str(path)))
     return chosen
 
 
-def files_of(wanted: dict[str, Any], key: str) -> list[str]:
+def expand_files(wanted: dict[str, Any], key: str) -> list[str]:
     """The user's own files, folders among them expanded."""
     try:
-        return [str(path) for path in image_io.files_in(wanted.get("files", []))]
+        return [str(path) for path in image_io.expand_image_paths(wanted.get("files", []))]
     except UserError as error:
         raise UserError(f"{key}.files: {error}") from error
 
@@ -121,13 +121,13 @@ def photograph_path(name: str) -> Path:
 
 
 @torch.no_grad()
-def _first_correct(
+def _find_first_correct(
     digit: int, network: nn.Module, of_test: Callable[[int], Tensor], labels: np.ndarray, key: str
 ) -> int:
     """Give the number of the first test image of a class that the network gets right."""
     candidates = np.flatnonzero(labels == digit)
     for index in candidates.tolist():
-        if int(main_output(network(of_test(index))).argmax()) == digit:
+        if int(select_main_output(network(of_test(index))).argmax()) == digit:
             return index
     raise UserError(
         f"{key}.digits: none of the {len(candidates)} test images of class {digit} is classified correctly; "
@@ -135,12 +135,12 @@ def _first_correct(
     )
 
 
-def probabilities(output: Any) -> Tensor | None:
+def compute_probabilities(output: Any) -> Tensor | None:
     """What a network's output (1, K) says of the classes, (K,); None where it is no classifier's.
 
     Logits and their logarithms go through the softmax; probabilities are taken as they are.
     """
-    scores = main_output(output)
+    scores = select_main_output(output)
     if scores.ndim != 2 or len(scores) != 1:
         return None
     scores = scores[0].float()

@@ -8,69 +8,71 @@ from typing import Any
 import numpy as np
 
 from convatlas.figures import deconv_steps, digits, layers, projections, segmentation, top_activations
-from convatlas.figures.context import Desk, Plate, listed
+from convatlas.figures.context import CaptionedFigure, FigureContext, join_names
 from convatlas.plotting import charts
 
 log = logging.getLogger(__name__)
 
 
-def draw(folder: Path, name: str, views: dict[str, Any]) -> Iterator[Plate]:
+def draw_figures(folder: Path, name: str, views: dict[str, Any]) -> Iterator[CaptionedFigure]:
     """Draw every plate of results/<network>/ as the config's `views` ask; `name` is the network's."""
-    desk = Desk(folder, name, views)
-    projected = [image for image in desk.every_image if len(desk.projections[image["name"]])]
+    desk = FigureContext(folder, name, views)
+    projected = [image for image in desk.all_images if len(desk.projections[image["name"]])]
     if projected:
-        yield projections.cover(desk, projected[:5])
+        yield projections.draw_cover(desk, projected[:5])
     if desk.history:
-        yield _curves(desk)
+        yield _draw_training_curves(desk)
     if "confusion" in desk.metrics:
-        yield _confusion(desk)
-    yield from segmentation.draw(desk)
-    yield from _layers(desk)
+        yield _draw_confusion_matrix(desk)
+    yield from segmentation.draw_segmentation_figures(desk)
+    yield from _draw_layers(desk)
     for image in desk.images:
-        yield projections.classical(desk, image)
-    yield from digits.draw(desk)
-    yield from deconv_steps.draw(desk)
-    yield from top_activations.draw(desk)
+        yield projections.draw_classical(desk, image)
+    yield from digits.draw_digit_figures(desk)
+    yield from deconv_steps.draw_deconv_steps(desk)
+    yield from top_activations.draw_top_activation_figures(desk)
     for image in projected:
-        yield from projections.deconv(desk, image)
+        yield from projections.draw_projections(desk, image)
 
 
-def _layers(desk: Desk) -> Iterator[Plate]:
+def _draw_layers(desk: FigureContext) -> Iterator[CaptionedFigure]:
     show = desk.views["show"]
-    if show == "filters" and (without := [name for name in desk.chosen if name not in desk.convs]):
+    if show == "filters" and (without := [name for name in desk.layer_names if name not in desk.conv_names]):
         having = [name for name, layer in desk.layers.items() if layer["kind"] == "conv"]
-        log.info("no filters in %s; the layers that have them: %s", listed(without), listed(having))
-    for layer in sorted(desk.chosen, key=lambda name: name not in desk.road):  # as on the page
-        is_conv = layer in desk.convs and desk.weight(layer).ndim == 4
+        log.info("no filters in %s; the layers that have them: %s", join_names(without), join_names(having))
+    for layer in sorted(
+        desk.layer_names, key=lambda name: name not in desk.highlighted_layers
+    ):  # as on the page
+        is_conv = layer in desk.conv_names and desk.weight(layer).ndim == 4
         if is_conv and show != "maps":
-            yield layers.filters(desk, layer)
+            yield layers.draw_filters(desk, layer)
         if show != "filters":
-            yield from _outputs(desk, layer)
-        if is_conv and show == "both" and desk.axes(layer) == 3:
-            yield layers.pairs(desk, layer)
+            yield from _draw_outputs(desk, layer)
+        if is_conv and show == "both" and desk.output_ndim(layer) == 3:
+            yield layers.draw_filter_map_pairs(desk, layer)
 
 
-def _outputs(desk: Desk, layer: str) -> Iterator[Plate]:
+def _draw_outputs(desk: FigureContext, layer: str) -> Iterator[CaptionedFigure]:
     """The plate of what a layer makes, by its axes."""
-    drawn = {1: layers.values, 2: layers.tokens, 3: layers.maps}
-    axes = desk.axes(layer)
+    drawn = {1: layers.draw_values, 2: layers.draw_tokens, 3: layers.draw_maps}
+    axes = desk.output_ndim(layer)
     if axes in drawn:
         yield drawn[axes](desk, layer)
     else:
         log.info("no plate of %s, whose values have %d axes", layer, axes)
 
 
-def _curves(desk: Desk) -> Plate:
+def _draw_training_curves(desk: FigureContext) -> CaptionedFigure:
     training = desk.network["training"]
-    caption = desk.caption(
+    caption = desk.make_caption(
         f"Training over {len(desk.history)} epochs of {training['images']:,} images, and the images held "
         f"out to validate on. The weights of epoch {training['kept_epoch']} are kept."
     )
-    figure = charts.curves(desk.history, training["kept_epoch"], caption)
-    return desk.plate("curves", "", caption, figure)
+    figure = charts.plot_training_curves(desk.history, training["kept_epoch"], caption)
+    return desk.make_figure("curves", "", caption, figure)
 
 
-def _confusion(desk: Desk) -> Plate:
+def _draw_confusion_matrix(desk: FigureContext) -> CaptionedFigure:
     counts = np.array(desk.metrics["confusion"])
     segments = "mean_iou" in desk.metrics
     if segments:
@@ -85,6 +87,6 @@ def _confusion(desk: Desk) -> Plate:
             f"{100 * desk.metrics['accuracy']:.2f} % are right. Rows are the true class, columns the "
             "predicted; shades are shares of the row."
         )
-    caption = desk.caption(text)
-    figure = charts.confusion(counts, desk.network["classes"], caption, segments)
-    return desk.plate("confusion", "", caption, figure)
+    caption = desk.make_caption(text)
+    figure = charts.plot_confusion_matrix(counts, desk.network["classes"], caption, segments)
+    return desk.make_figure("confusion", "", caption, figure)

@@ -12,41 +12,46 @@ from PIL import Image
 
 from convatlas.files import Npz, read_json
 from convatlas.plotting.colormap import colour_table
-from convatlas.plotting.quantize import reduced
-from convatlas.plotting.sprites import LARGEST, layout, rounded, sheets
+from convatlas.plotting.quantize import quantize_image
+from convatlas.plotting.sprites import (
+    MAX_SHEET_SIZE,
+    assemble_sheets,
+    compute_sheet_layout,
+    round_significant,
+)
 from convatlas.plotting.top_activation_tiles import (
-    BEYOND,
-    block,
-    patches_in,
-    projections_in,
-    scale_of,
-    units_of,
+    OUTSIDE_COLOUR,
+    assemble_tile_block,
+    fit_projection_scale,
+    read_projected_units,
+    render_patches,
+    render_projections,
 )
 
-SMALL = 24  # pixels of a patch up to which sheets are kept without loss
-QUALITY = 75  # of JPEG, where patches are larger
+MAX_LOSSLESS_PATCH_SIZE = 24  # pixels of a patch up to which sheets are kept without loss
+JPEG_QUALITY = 75  # of JPEG, where patches are larger
 GAP = 6  # pixels between a unit's projections and its patches
-EXACT = 3  # significant digits of the strongest activations
-TOLD = ("dataset", "split", "images", "by", "classes", "class_images", "k")
+VALUE_DIGITS = 3  # significant digits of the strongest activations
+SUMMARY_KEYS = ("dataset", "split", "images", "by", "classes", "class_images", "k")
 
 
-class Surveyed:
+class DatasetStatistics:
     """results/<network>/statistics.npz and strongest.npz, read a layer at a time."""
 
     def __init__(self, folder: Path, network: dict[str, Any]) -> None:
         self.preprocessing = network["preprocessing"]
-        self.about = read_json(folder / "statistics.json")
-        self.statistics, self.strongest = Npz(folder / "statistics.npz"), Npz(folder / "strongest.npz")
+        self.summary = read_json(folder / "statistics.json")
+        self.statistics, self.top_activations = Npz(folder / "statistics.npz"), Npz(folder / "strongest.npz")
 
     def __contains__(self, layer: str) -> bool:
         return f"{layer}@mean" in self.statistics
 
     @property
-    def told(self) -> dict[str, Any]:
+    def description(self) -> dict[str, Any]:
         """What atlas.json says of the set."""
-        return {key: self.about[key] for key in TOLD}
+        return {key: self.summary[key] for key in SUMMARY_KEYS}
 
-    def numbers(self, layer: dict[str, Any]) -> dict[str, Any]:
+    def unit_statistics(self, layer: dict[str, Any]) -> dict[str, Any]:
         """A layer's entry in units/<slug>.json, lists by units; None where a number is not defined.
 
         `class` is the one that a unit responds to most, with the mean response. The strongest activations
@@ -56,64 +61,68 @@ class Surveyed:
         of = {what: self.statistics[f"{layer['name']}@{what}"] for what in
               ("mean", "deviation", "maximum", "zeros", "selectivity", "classes", "dead")}  # fmt: skip
         keys = ("mean", "deviation", "maximum", "zeros", "selectivity")
-        found: dict[str, Any] = {key: _numbers(of[key]) for key in keys}
+        found: dict[str, Any] = {key: _round_or_none(of[key]) for key in keys}
         found["dead"] = np.flatnonzero(of["dead"]).tolist()
         if of["classes"].shape[1]:
             responses = np.where(np.isnan(of["classes"]), -np.inf, of["classes"])
             found["class"] = responses.argmax(1).tolist()
-            found["response"] = _numbers(responses.max(1))
+            found["response"] = _round_or_none(responses.max(1))
         if layer["kind"] not in ("reshape", "dropout"):
             values, images, positions = (
                 self.statistics[f"{layer['name']}@{what}"] for what in ("values", "images", "positions")
             )
-            found["values"] = [_numbers(row, EXACT) for row in values]
+            found["values"] = [_round_or_none(row, VALUE_DIGITS) for row in values]
             found["images"] = images.tolist()
             if len(layer["output_shape"]) > 1:
                 found["positions"] = positions.tolist()
         return found
 
-    def write(self, path: Path, layer: str) -> dict[str, Any] | None:
+    def write_sheets(self, path: Path, layer: str) -> dict[str, Any] | None:
         """Write a layer's sheets, `path` with .png or .jpg; gives their layout, and whose they are."""
-        if f"{layer}@patches" not in self.strongest:
+        if f"{layer}@patches" not in self.top_activations:
             return None
-        projections, patches = (self.strongest[f"{layer}@{what}"] for what in ("projections", "patches"))
-        tiles = np.stack([self._tile(*of) for of in zip(projections, patches, strict=True)])
-        if max(tiles.shape[1:3]) > LARGEST:
+        projections, patches = (
+            self.top_activations[f"{layer}@{what}"] for what in ("projections", "patches")
+        )
+        tiles = np.stack([self._make_tile(*of) for of in zip(projections, patches, strict=True)])
+        if max(tiles.shape[1:3]) > MAX_SHEET_SIZE:
             return None
-        places = layout(*tiles.shape[:3])
-        is_small = max(patches.shape[-2:]) <= SMALL
+        places = compute_sheet_layout(*tiles.shape[:3])
+        is_small = max(patches.shape[-2:]) <= MAX_LOSSLESS_PATCH_SIZE
         suffix = "png" if is_small else "jpg"
-        how = {"format": "png"} if is_small else {"format": "jpeg", "quality": QUALITY, "subsampling": 0}
+        how = {"format": "png"} if is_small else {"format": "jpeg", "quality": JPEG_QUALITY, "subsampling": 0}
         path.parent.mkdir(exist_ok=True)
-        for number, pixels in enumerate(sheets(tiles, places), 1):
+        for number, pixels in enumerate(assemble_sheets(tiles, places), 1):
             place = path.with_name(f"{path.name}{f'.{number}' if number > 1 else ''}.{suffix}")
             picture = (
-                reduced(_opaque(pixels), [colour_table("RdBu_r")]) if is_small else Image.fromarray(pixels)
+                quantize_image(_add_alpha(pixels), [colour_table("RdBu_r")])
+                if is_small
+                else Image.fromarray(pixels)
             )
             picture.save(place, optimize=True, **how)
-        ends = [scale_of(one).high for one in projections]
+        ends = [fit_projection_scale(one).high for one in projections]
         return {
-            "units": units_of(self.strongest, layer),
+            "units": read_projected_units(self.top_activations, layer),
             "tile": list(tiles.shape[1:3]),
             "suffix": suffix,
             "patch": list(patches.shape[-2:]),
             "colour": patches.shape[2] == 3,
-            "ends": rounded(np.array(ends)),
+            "ends": round_significant(np.array(ends)),
         } | vars(places)
 
-    def _tile(self, projections: np.ndarray, patches: np.ndarray) -> np.ndarray:
+    def _make_tile(self, projections: np.ndarray, patches: np.ndarray) -> np.ndarray:
         """A unit's two blocks beside each other, (H, W, 3) uint8."""
-        caused = block(projections_in(scale_of(projections), projections))
-        seen = block(patches_in(self.preprocessing, patches))
-        between = np.full((len(seen), GAP, 3), BEYOND, np.uint8)
+        caused = assemble_tile_block(render_projections(fit_projection_scale(projections), projections))
+        seen = assemble_tile_block(render_patches(self.preprocessing, patches))
+        between = np.full((len(seen), GAP, 3), OUTSIDE_COLOUR, np.uint8)
         return np.concatenate([caused, between, seen], 1)
 
 
-def _numbers(values: np.ndarray, digits: int = 4) -> list[float | None]:
+def _round_or_none(values: np.ndarray, digits: int = 4) -> list[float | None]:
     """Numbers to a few significant digits; None for what is no number."""
     found = (float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in values.tolist())
     return [int(value) if value is not None and value.is_integer() else value for value in found]
 
 
-def _opaque(pixels: np.ndarray) -> np.ndarray:
+def _add_alpha(pixels: np.ndarray) -> np.ndarray:
     return np.concatenate([pixels, np.full((*pixels.shape[:2], 1), 255, np.uint8)], 2)

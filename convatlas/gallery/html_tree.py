@@ -6,7 +6,7 @@ from html import escape
 from html.parser import HTMLParser
 from typing import Union
 
-VOID = frozenset("area base br col embed hr img input link meta source track wbr".split())
+VOID_TAGS = frozenset("area base br col embed hr img input link meta source track wbr".split())
 
 
 @dataclass
@@ -28,23 +28,23 @@ class Element:
             if isinstance(child, Element):
                 yield from child.walk()
 
-    def first(self, tag: str, **attributes: str) -> "Element | None":
+    def find(self, tag: str, **attributes: str) -> "Element | None":
         """The first element of a tag that has these attributes."""
         found = (one for one in self.walk() if one.tag == tag)
         return next((one for one in found if attributes.items() <= one.attributes.items()), None)
 
-    def text(self) -> str:
+    def get_text(self) -> str:
         """The text within, as written."""
-        return "".join(child if isinstance(child, str) else child.text() for child in self.children)
+        return "".join(child if isinstance(child, str) else child.get_text() for child in self.children)
 
-    def rebuilt(self, change: Callable[["Element"], list[Union["Element", str]]]) -> "Element":
+    def transform(self, change: Callable[["Element"], list[Union["Element", str]]]) -> "Element":
         """A copy with what `change` gives in the place of every element within, the innermost first."""
         children: list[Element | str] = []
         for child in self.children:
-            children += [child] if isinstance(child, str) else change(child.rebuilt(change))
+            children += [child] if isinstance(child, str) else change(child.transform(change))
         return Element(self.tag, dict(self.attributes), children)
 
-    def html(self) -> str:
+    def to_html(self) -> str:
         """The element as HTML."""
         parts: list[str] = []
         self._write(parts)
@@ -61,43 +61,43 @@ class Element:
                 parts.append(child)
             else:
                 child._write(parts)
-        if self.tag not in VOID:
+        if self.tag not in VOID_TAGS:
             parts.append(f"</{self.tag}>")
 
 
-def read(text: str) -> Element:
+def parse_html(text: str) -> Element:
     """Read a page whose elements are all closed, but for those that have no end."""
-    reader = _Reader()
+    reader = _TreeBuilder()
     reader.feed(text)
     reader.close()
-    return reader.open[0]
+    return reader.stack[0]
 
 
-class _Reader(HTMLParser):
+class _TreeBuilder(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=False)
-        self.open = [Element("page")]
+        self.stack = [Element("page")]
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         element = Element(tag, dict(attributes))
-        self.open[-1].children.append(element)
-        if tag not in VOID:
-            self.open.append(element)
+        self.stack[-1].children.append(element)
+        if tag not in VOID_TAGS:
+            self.stack.append(element)
 
     def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.open[-1].children.append(Element(tag, dict(attributes)))
+        self.stack[-1].children.append(Element(tag, dict(attributes)))
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in VOID:
+        if tag in VOID_TAGS:
             return
-        while len(self.open) > 1 and self.open.pop().tag != tag:
+        while len(self.stack) > 1 and self.stack.pop().tag != tag:
             pass
 
     def handle_data(self, data: str) -> None:
-        self.open[-1].children.append(data)
+        self.stack[-1].children.append(data)
 
     def handle_entityref(self, name: str) -> None:
-        self.open[-1].children.append(f"&{name};")
+        self.stack[-1].children.append(f"&{name};")
 
     def handle_charref(self, name: str) -> None:
-        self.open[-1].children.append(f"&#{name};")
+        self.stack[-1].children.append(f"&#{name};")

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from convatlas import UserError
 from convatlas.files import read_json
-from convatlas.models.factory import Factory, find, told
-from convatlas.models.preprocessing import GREY, IMAGENET, Preprocessing, completed
-from convatlas.pipeline.architecture_names import ZOO
+from convatlas.models.factory import Factory, format_error, import_factory
+from convatlas.models.preprocessing import GREY_INPUT, IMAGENET_INPUT, Preprocessing, merge_input_settings
+from convatlas.pipeline.architecture_names import TORCHVISION_PREFIX
 
 log = logging.getLogger(__name__)
 
 
-def build(
+def build_network(
     settings: dict[str, Any],
     classes: Sequence[str] | None,
     seed: int,
@@ -35,60 +35,64 @@ def build(
     where known, is passed on to a function that takes it. Where `settings` names torchvision's
     weights, `state` is what their file holds, or None to leave the network untrained.
     """
-    factory = factory_of(settings, key, state)
+    factory = get_factory(settings, key, state)
     torch.manual_seed(seed)
-    network = factory(factory.arguments(settings.get("arguments") or {}, classes), key).eval()
+    network = factory(factory.complete_arguments(settings.get("arguments") or {}, classes), key).eval()
     given = settings.get("input") or {}
-    known = {**_assumed(network), **(factory.input or {})}
-    preprocessing = Preprocessing.of(completed(known, given), f"{key}.input")
-    _try(network, preprocessing, factory, "size" in {**given, **(factory.input or {})}, key)
+    known = {**_guess_input(network), **(factory.input or {})}
+    preprocessing = Preprocessing.from_config(merge_input_settings(known, given), f"{key}.input")
+    _check_input(network, preprocessing, factory, "size" in {**given, **(factory.input or {})}, key)
     return network, preprocessing
 
 
-def factory_of(settings: dict[str, Any], key: str, state: dict[str, Tensor] | None = None) -> Factory:
+def get_factory(settings: dict[str, Any], key: str, state: dict[str, Tensor] | None = None) -> Factory:
     """Give the function that makes a network, as its entry in the config names it."""
     architecture, weights = settings["architecture"], settings.get("weights")
-    if not architecture.startswith(ZOO):
-        return find(architecture, key)
+    if not architecture.startswith(TORCHVISION_PREFIX):
+        return import_factory(architecture, key)
     from convatlas.models import torchvision_models  # noqa: PLC0415  torchvision takes seconds to import
 
-    return torchvision_models.factory(architecture, weights if isinstance(weights, str) else None, state, key)
+    return torchvision_models.make_torchvision_factory(
+        architecture, weights if isinstance(weights, str) else None, state, key
+    )
 
 
-def _assumed(network: nn.Module) -> dict[str, Any]:
+def _guess_input(network: nn.Module) -> dict[str, Any]:
     """What is assumed of a network of which nothing is known: ImageNet's input, or grey for one channel."""
     channels = [module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)]
-    return GREY if channels[:1] == [1] else IMAGENET
+    return GREY_INPUT if channels[:1] == [1] else IMAGENET_INPUT
 
 
-def _try(network: nn.Module, preprocessing: Preprocessing, factory: Factory, known: bool, key: str) -> None:
+def _check_input(
+    network: nn.Module, preprocessing: Preprocessing, factory: Factory, known: bool, key: str
+) -> None:
     """Run a network once. Raises UserError where it does not take its input, which says what to change."""
     shape = f"an input of shape {preprocessing.shape}"
     if not known:
         shape += f" (assumed: neither {key}.input nor an INPUT beside the function says its size)"
     try:
-        output(network, preprocessing)
+        run_on_zeros(network, preprocessing)
     except (RuntimeError, AssertionError, ValueError) as error:
         advice = f"change {key}.input.size to what the network was made for, or raise it"
         if "channels" in str(error):
             advice = f"give {key}.input.mean and std as many numbers as it takes channels, 1 or 3"
         raise UserError(
-            f"{key}.input: {factory.architecture} does not take {shape}: {told(error)}; {advice}"
+            f"{key}.input: {factory.architecture} does not take {shape}: {format_error(error)}; {advice}"
         ) from error
     except Exception as error:
         raise UserError(
-            f"{key}.architecture: {factory.architecture} failed on {shape}: {told(error)}"
+            f"{key}.architecture: {factory.architecture} failed on {shape}: {format_error(error)}"
         ) from error
 
 
 @torch.no_grad()
-def output(network: nn.Module, preprocessing: Preprocessing) -> Tensor | None:
+def run_on_zeros(network: nn.Module, preprocessing: Preprocessing) -> Tensor | None:
     """Give what a network makes of a black image: its main output, or None where that is no tensor."""
-    made = main_output(network(torch.zeros(1, *preprocessing.shape, device=device_of(network))))
+    made = select_main_output(network(torch.zeros(1, *preprocessing.shape, device=get_device(network))))
     return made if isinstance(made, Tensor) else None
 
 
-def main_output(made: Any) -> Any:
+def select_main_output(made: Any) -> Any:
     """The output that counts of a network that gives several: `out`, `logits`, or the first."""
     while isinstance(made, dict | tuple | list) and made:
         if isinstance(made, dict):
@@ -98,24 +102,24 @@ def main_output(made: Any) -> Any:
     return made
 
 
-def class_count(network: nn.Module, preprocessing: Preprocessing) -> int | None:
+def count_classes(network: nn.Module, preprocessing: Preprocessing) -> int | None:
     """How many classes a network tells apart: the K of an output (N, K); None where it gives another."""
-    made = output(network, preprocessing)
+    made = run_on_zeros(network, preprocessing)
     return made.shape[1] if made is not None and made.ndim == 2 and len(made) == 1 else None
 
 
-def pixel_class_count(network: nn.Module, preprocessing: Preprocessing) -> int | None:
+def count_pixel_classes(network: nn.Module, preprocessing: Preprocessing) -> int | None:
     """How many classes of pixels a network tells apart: the K of (N, K, H, W), as large as its input."""
-    made = output(network, preprocessing)
+    made = run_on_zeros(network, preprocessing)
     if made is None or made.ndim != 4 or made.shape[2:] != preprocessing.shape[1:] or made.shape[1] < 2:
         return None
     return made.shape[1]
 
 
-def load(folder: str | Path) -> tuple[nn.Module, Preprocessing]:
+def load_network(folder: str | Path) -> tuple[nn.Module, Preprocessing]:
     """Load a network with its weights, and its preprocessing, from results/<network>/."""
     key = f"networks.{Path(folder).name}"
-    network, preprocessing = build_like(read_json(Path(folder) / "network.json"), seed=0, key=key)
+    network, preprocessing = build_from_description(read_json(Path(folder) / "network.json"), seed=0, key=key)
     weights = Path(folder) / "weights.safetensors"
     try:
         network.load_state_dict(load_file(weights))
@@ -126,7 +130,7 @@ def load(folder: str | Path) -> tuple[nn.Module, Preprocessing]:
     return network.eval().requires_grad_(False), preprocessing
 
 
-def build_like(
+def build_from_description(
     description: dict[str, Any], seed: int, key: str = "network"
 ) -> tuple[nn.Module, Preprocessing]:
     """Build the network that a network.json describes, untrained, and its preprocessing."""
@@ -136,11 +140,11 @@ def build_like(
         "weights": description["weights"].get("name"),
         "input": description["preprocessing"],
     }
-    network, preprocessing = build(settings, None, seed, key)
+    network, preprocessing = build_network(settings, None, seed, key)
     return network.requires_grad_(False), preprocessing
 
 
-def device_of(network: nn.Module) -> torch.device:
+def get_device(network: nn.Module) -> torch.device:
     """Where a network is; the CPU for one without parameters."""
     return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
 
@@ -153,11 +157,13 @@ def choose_device(name: str) -> torch.device:
     """
     there = name != "cpu" and torch.cuda.is_available()
     if name == "cuda" and not there:
-        raise UserError(f"device: cuda was asked for, but {_no_cuda()}; use auto or cpu, or run where it is")
+        raise UserError(
+            f"device: cuda was asked for, but {_describe_missing_cuda()}; use auto or cpu, or run where it is"
+        )
     if name == "auto" and not there:
         if os.environ.get("CONVATLAS_GPU") == "required":
             raise UserError(
-                f"this job asked for a GPU, but {_no_cuda()}. Mend that, or set `device: cpu` in the config, "
+                f"this job asked for a GPU, but {_describe_missing_cuda()}. Mend that, or set `device: cpu` in the config, "
                 "or CONVATLAS_GPU=optional in the environment, to compute on the CPU"
             )
         log.warning("no CUDA here: computing on the CPU")
@@ -167,7 +173,7 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if there else "cpu")
 
 
-def _no_cuda() -> str:
+def _describe_missing_cuda() -> str:
     """That torch sees no CUDA device, and all that tells why."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     driver = Path("/proc/driver/nvidia/version")

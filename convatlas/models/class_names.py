@@ -5,7 +5,7 @@ from pathlib import Path
 from convatlas import UserError
 
 
-def named(given: list[str] | str | None, key: str) -> list[str] | None:
+def read_class_names(given: list[str] | str | None, key: str) -> list[str] | None:
     """Give the names in a config's `classes`: a list, or a text file with one a line."""
     if not isinstance(given, str):
         return given
@@ -22,7 +22,7 @@ def named(given: list[str] | str | None, key: str) -> list[str] | None:
     return names
 
 
-def checked(names: list[str] | None, outputs: int | None, key: str) -> list[str]:
+def check_class_names(names: list[str] | None, outputs: int | None, key: str) -> list[str]:
     """Give the names for a network of so many outputs, plain numbers where there are none.
 
     `outputs` is None where they are no scores of classes; then any names will do. Raises UserError

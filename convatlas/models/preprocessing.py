@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from convatlas import UserError, image_io
-from convatlas.names import nearest
+from convatlas.names import suggest_nearest
 
-IMAGENET = {"size": 224, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-GREY = {"size": 224, "mean": [0.5], "std": [0.5]}
+IMAGENET_INPUT = {"size": 224, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+GREY_INPUT = {"size": 224, "mean": [0.5], "std": [0.5]}
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Preprocessing:
             object.__setattr__(self, "resize", self.size)
 
     @classmethod
-    def of(cls, given: dict[str, Any], key: str = "input") -> "Preprocessing":
+    def from_config(cls, given: dict[str, Any], key: str = "input") -> "Preprocessing":
         """Check a config's `input`, completed by the architecture's; `key` is its place in the config."""
         known = [field.name for field in fields(cls)]
         for name in given:
             if name not in known:
-                raise UserError(f"{key}: unknown {name!r}; {nearest(name, known)}")
+                raise UserError(f"{key}: unknown {name!r}; {suggest_nearest(name, known)}")
         if len(given["mean"]) != len(given["std"]) or len(given["mean"]) not in (1, 3):
             raise UserError(
                 f"{key}: mean {given['mean']} and std {given['std']} must have one number a channel, 1 or 3"
@@ -59,10 +59,10 @@ class Preprocessing:
         """What Pillow calls the colours that the network sees: "L", grey, or "RGB"."""
         return "L" if len(self.mean) == 1 else "RGB"
 
-    def read(self, path: str | Path) -> Tensor:
+    def read_pixels(self, path: str | Path) -> Tensor:
         """Read an image file, upright and on white, as (1, C, size, size) uint8."""
-        image = image_io.read(path, self.mode)
-        pixels = image_io.fit(image, self.size, self.resize, self.interpolation)
+        image = image_io.read_image(path, self.mode)
+        pixels = image_io.resize_to(image, self.size, self.resize, self.interpolation)
         return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
 
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -73,12 +73,12 @@ class Preprocessing:
         mean, std = (x.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
         return (x - mean) / std
 
-    def described(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Its entry in network.json, from which `of` makes it again."""
         return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
 
 
-def completed(known: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def merge_input_settings(known: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """What is known of a network's input, with the config's `input` over it.
 
     Another size brings another resize along, unless that is given too.

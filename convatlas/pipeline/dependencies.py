@@ -13,7 +13,7 @@ from itertools import takewhile
 from pathlib import Path
 
 LIBRARY = Path(__file__).resolve().parent.parent
-INSTALLED = tuple({sysconfig.get_path(name) for name in ("purelib", "platlib")})
+INSTALLED_FOLDERS = tuple({sysconfig.get_path(name) for name in ("purelib", "platlib")})
 
 
 @cache
@@ -51,51 +51,53 @@ def follow_imports(start: Path, roots: Sequence[Path], package: str = "", nested
         path = pending.pop()
         if path not in visited:
             visited.add(path)
-            pending += _packages(path)
+            pending += _list_package_inits(path)
             pending += [
-                other for other in _imported(path, tuple(roots), package, nested) if other.suffix == ".py"
+                other
+                for other in _find_imported_files(path, tuple(roots), package, nested)
+                if other.suffix == ".py"
             ]
-    return sorted(_shortened(path) for path in visited)
+    return sorted(_shorten_path(path) for path in visited)
 
 
-def is_file(place: str) -> bool:
+def is_file_path(place: str) -> bool:
     """Whether what stands before the colon of an `architecture` is a file's path, not a module's name."""
     return place.endswith(".py") or "/" in place
 
 
-def home(place: str) -> tuple[Path, list[Path]] | None:
+def locate_code(place: str) -> tuple[Path, list[Path]] | None:
     """Find a user's file or module, and the folders from which its imports are found; None if there is none.
 
     A file's imports are found beside it, and beside the package it lies in, if it lies in one; a
     module's where its package was found: in the working directory, or installed.
     """
-    if is_file(place):
+    if is_file_path(place):
         path = Path(place).expanduser().resolve()
-        return (path, list(dict.fromkeys([path.parent, package_root(path)]))) if path.is_file() else None
+        return (path, list(dict.fromkeys([path.parent, find_package_root(path)]))) if path.is_file() else None
     top = place.split(".")[0]
-    for root in (Path.cwd(), _installed(top)):
-        found = _modules(place, (root,)) if root else {}
+    for root in (Path.cwd(), _find_install_folder(top)):
+        found = _find_modules(place, (root,)) if root else {}
         if place in found:
             return found[place], [root]
     return None
 
 
-def package_root(path: Path) -> Path:
+def find_package_root(path: Path) -> Path:
     """The folder that holds the whole package in which a file lies; its own folder if it lies in none."""
-    return path.parents[len(_packages(path))]
+    return path.parents[len(_list_package_inits(path))]
 
 
-def _packages(path: Path) -> list[Path]:
+def _list_package_inits(path: Path) -> list[Path]:
     """The __init__.py of each package in which a file lies, the innermost first."""
     found = (folder / "__init__.py" for folder in path.parents)
     return list(takewhile(Path.is_file, found))
 
 
-def _shortened(path: Path) -> str:
+def _shorten_path(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-def _imported(path: Path, roots: tuple[Path, ...], package: str, nested: bool) -> Iterator[Path]:
+def _find_imported_files(path: Path, roots: tuple[Path, ...], package: str, nested: bool) -> Iterator[Path]:
     """Files that a file imports, found in `roots`; of `package` alone, if one is named."""
     tree = ast.parse(path.read_bytes(), str(path))
     for node in ast.walk(tree) if nested else tree.body:
@@ -109,11 +111,11 @@ def _imported(path: Path, roots: tuple[Path, ...], package: str, nested: bool) -
             continue
         for name in names:
             if base is not roots or not package or name.split(".")[0] == package:
-                yield from _modules(name, base).values()
+                yield from _find_modules(name, base).values()
 
 
 @cache
-def _modules(name: str, roots: tuple[Path, ...]) -> dict[str, Path]:
+def _find_modules(name: str, roots: tuple[Path, ...]) -> dict[str, Path]:
     """The files of a dotted name's modules, the outermost first, as far as they are found in `roots`."""
     found, path = {}, [str(root) for root in roots]
     parts = name.split(".")
@@ -127,7 +129,7 @@ def _modules(name: str, roots: tuple[Path, ...]) -> dict[str, Path]:
     return found
 
 
-def _installed(top: str) -> Path | None:
+def _find_install_folder(top: str) -> Path | None:
     """The folder in which a package or module is installed."""
     try:
         spec = importlib.util.find_spec(top)  # of a name without dots, which imports nothing

@@ -12,23 +12,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-PLAIN = 2000  # MB of a job without torch: 540 measured, the plates of resnet18
-TORCH = 4000  # MB of a job with torch: 600 to 970 measured, and as much again and more for CUDA's libraries
-TRAINED = 2e-3  # MB a value of a batch that is trained on: 0.0014 (resnet18) to 0.003 (simple_cnn)
-SEEN = 3e-4  # MB a value of a batch that is only looked at: its largest layer, and what follows that
-MERGED = 3e-3  # MB an image of the set
-STEP = 1e-7  # seconds a value of an image that is trained on: 0.6e-6 to 0.8e-6 on one core, a tenth on a GPU
-LEAST, MOST = 30, 24 * 60  # minutes; partitions seldom grant more than a day, and training resumes
+BASE_MEMORY_MB = 2000  # MB of a job without torch: 540 measured, the plates of resnet18
+TORCH_MEMORY_MB = (
+    4000  # MB of a job with torch: 600 to 970 measured, and as much again and more for CUDA's libraries
+)
+TRAINING_MB_PER_VALUE = (
+    2e-3  # MB a value of a batch that is trained on: 0.0014 (resnet18) to 0.003 (simple_cnn)
+)
+INFERENCE_MB_PER_VALUE = (
+    3e-4  # MB a value of a batch that is only looked at: its largest layer, and what follows that
+)
+MERGE_MB_PER_IMAGE = 3e-3  # MB an image of the set
+SECONDS_PER_VALUE = (
+    1e-7  # seconds a value of an image that is trained on: 0.6e-6 to 0.8e-6 on one core, a tenth on a GPU
+)
+MIN_RUNTIME, MAX_RUNTIME = (
+    30,
+    24 * 60,
+)  # minutes; partitions seldom grant more than a day, and training resumes
 
-TESTED = 500  # images at a time, in training.evaluate
-LAYERS = 50  # projected, where the config does not say how many
-UNITS = 512  # of a layer, where it says `all`
-COUNTS = {"mnist": 70_000, "oxford-iiit-pet": 7_349}  # images of a data set that is not made yet
-UNKNOWN = 100_000  # of a folder
-SIDE = {"mnist": 28}  # pixels of an input whose size the config leaves to the network; else 224
+TEST_BATCH_SIZE = 500  # images at a time, in training.evaluate
+DEFAULT_LAYER_COUNT = 50  # projected, where the config does not say how many
+DEFAULT_UNIT_COUNT = 512  # of a layer, where it says `all`
+DATASET_IMAGE_COUNTS = {
+    "mnist": 70_000,
+    "oxford-iiit-pet": 7_349,
+}  # images of a data set that is not made yet
+DEFAULT_IMAGE_COUNT = 100_000  # of a folder
+INPUT_SIDES = {"mnist": 28}  # pixels of an input whose size the config leaves to the network; else 224
 
 
-class Request(NamedTuple):
+class ResourceRequest(NamedTuple):
     """Memory in MB and run time in minutes."""
 
     mem_mb: float
@@ -36,39 +50,41 @@ class Request(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Workload:
     """How large the work on a network is: values an input, images of its data set and of those looked at."""
 
-    network: dict[str, Any]
-    values: int
-    images: int
-    looked_at: int
+    network_config: dict[str, Any]
+    input_values: int
+    dataset_images: int
+    sample_images: int
     shards: int
 
 
-def sizes(config: dict[str, Any], name: str) -> Sizes:
+def measure_workload(config: dict[str, Any], name: str) -> Workload:
     """Give the sizes of a network of a checked config; its data set's images as counted once it is made."""
     network = config["networks"][name]
     dataset = network.get("dataset")
     form = config["datasets"][dataset]["format"] if dataset else "images"
-    side = (network.get("input") or {}).get("size") or SIDE.get(form, 224)
-    looked_at = sum(_how_many(images) for images in (network.get("images") or {}).values())
-    return Sizes(
+    side = (network.get("input") or {}).get("size") or INPUT_SIDES.get(form, 224)
+    looked_at = sum(_count_sample_images(images) for images in (network.get("images") or {}).values())
+    return Workload(
         network,
-        values=side * side * (1 if form == "mnist" else 3),
-        images=_counted(dataset) or COUNTS.get(form, UNKNOWN) if dataset else 0,
-        looked_at=looked_at or 5,
+        input_values=side * side * (1 if form == "mnist" else 3),
+        dataset_images=_read_image_count(dataset) or DATASET_IMAGE_COUNTS.get(form, DEFAULT_IMAGE_COUNT)
+        if dataset
+        else 0,
+        sample_images=looked_at or 5,
         shards=network.get("shards") or config["shards"],
     )
 
 
-def _how_many(images: Any) -> int:
+def _count_sample_images(images: Any) -> int:
     if isinstance(images, list):
         return len(images)
     return images if isinstance(images, int) else 0
 
 
-def _counted(dataset: str) -> int:
+def _read_image_count(dataset: str) -> int:
     try:
         counts = json.loads(Path(f"data/{dataset}/dataset.json").read_text())["counts"]
         return sum(sum(classes) for classes in counts.values())
@@ -76,84 +92,91 @@ def _counted(dataset: str) -> int:
         return 0
 
 
-def train(work: Sizes) -> Request:
+def estimate_train(work: Workload) -> ResourceRequest:
     """Every image once an epoch; a network that is only tested asks for no less than the least."""
-    training = work.network["training"]
+    training = work.network_config["training"]
     batch, epochs = training["batch_size"], training["epochs"]
     if training["max_steps"]:
-        epochs = min(epochs, math.ceil(training["max_steps"] * batch / max(1, work.images)))
-    memory = max(TRAINED * batch, SEEN * TESTED) * work.values
-    return Request(TORCH + memory, LEAST + STEP * epochs * work.images * work.values / 60)
-
-
-def strongest(work: Sizes) -> Request:
-    """A shard's images, once each, with the statistics of all units."""
-    shard = work.images / work.shards
-    batch = (work.network["views"]["strongest"] or {}).get("batch") or 64
-    return Request(TORCH + SEEN * batch * work.values, LEAST + STEP * shard * work.values / 60)
-
-
-def merge(work: Sizes) -> Request:
-    """The sums of all units for each class, of which larger sets have more: 6 GB, ResNet-152 on ImageNet."""
-    return Request(PLAIN + MERGED * work.images, LEAST)
-
-
-def record(work: Sizes) -> Request:
-    """One image at a time."""
-    return Request(TORCH + TRAINED * work.values, LEAST)
-
-
-def masks(work: Sizes) -> Request:
-    """Some images, a few at a time, and sums of each unit."""
-    return Request(TORCH + SEEN * 64 * work.values, 2 * LEAST)
-
-
-def deconv(work: Sizes) -> Request:
-    """Each unit's projection of each image; those of a layer are in memory together, whole maps and peaks."""
-    units = _units(work.network["views"]["deconv"])
-    projections = units * LAYERS * work.looked_at
-    return Request(
-        TORCH + (TRAINED + 16e-6 * units) * work.values, LEAST + STEP * projections * work.values / 60
+        epochs = min(epochs, math.ceil(training["max_steps"] * batch / max(1, work.dataset_images)))
+    memory = max(TRAINING_MB_PER_VALUE * batch, INFERENCE_MB_PER_VALUE * TEST_BATCH_SIZE) * work.input_values
+    return ResourceRequest(
+        TORCH_MEMORY_MB + memory,
+        MIN_RUNTIME + SECONDS_PER_VALUE * epochs * work.dataset_images * work.input_values / 60,
     )
 
 
-def project(work: Sizes) -> Request:
+def estimate_dataset_pass(work: Workload) -> ResourceRequest:
+    """A shard's images, once each, with the statistics of all units."""
+    shard = work.dataset_images / work.shards
+    batch = (work.network_config["views"]["strongest"] or {}).get("batch") or 64
+    return ResourceRequest(
+        TORCH_MEMORY_MB + INFERENCE_MB_PER_VALUE * batch * work.input_values,
+        MIN_RUNTIME + SECONDS_PER_VALUE * shard * work.input_values / 60,
+    )
+
+
+def estimate_merge(work: Workload) -> ResourceRequest:
+    """The sums of all units for each class, of which larger sets have more: 6 GB, ResNet-152 on ImageNet."""
+    return ResourceRequest(BASE_MEMORY_MB + MERGE_MB_PER_IMAGE * work.dataset_images, MIN_RUNTIME)
+
+
+def estimate_record(work: Workload) -> ResourceRequest:
+    """One image at a time."""
+    return ResourceRequest(TORCH_MEMORY_MB + TRAINING_MB_PER_VALUE * work.input_values, MIN_RUNTIME)
+
+
+def estimate_masks(work: Workload) -> ResourceRequest:
+    """Some images, a few at a time, and sums of each unit."""
+    return ResourceRequest(TORCH_MEMORY_MB + INFERENCE_MB_PER_VALUE * 64 * work.input_values, 2 * MIN_RUNTIME)
+
+
+def estimate_deconv(work: Workload) -> ResourceRequest:
+    """Each unit's projection of each image; those of a layer are in memory together, whole maps and peaks."""
+    units = _count_units(work.network_config["views"]["deconv"])
+    projections = units * DEFAULT_LAYER_COUNT * work.sample_images
+    return ResourceRequest(
+        TORCH_MEMORY_MB + (TRAINING_MB_PER_VALUE + 16e-6 * units) * work.input_values,
+        MIN_RUNTIME + SECONDS_PER_VALUE * projections * work.input_values / 60,
+    )
+
+
+def estimate_top_projections(work: Workload) -> ResourceRequest:
     """Each unit's strongest activations, on crops of the images; those of a layer are in memory together.
 
     With them are the pixels of the images, and both are as large as the input where a field is.
     """
-    views = work.network["views"]["strongest"] or {"units": 0, "k": 0}
-    of_a_layer = _units(views) * views["k"]
-    return Request(
-        TORCH + (SEEN * 64 + 8e-6 * of_a_layer) * work.values,
-        LEAST + STEP * of_a_layer * LAYERS * work.values / 60,
+    views = work.network_config["views"]["strongest"] or {"units": 0, "k": 0}
+    of_a_layer = _count_units(views) * views["k"]
+    return ResourceRequest(
+        TORCH_MEMORY_MB + (INFERENCE_MB_PER_VALUE * 64 + 8e-6 * of_a_layer) * work.input_values,
+        MIN_RUNTIME + SECONDS_PER_VALUE * of_a_layer * DEFAULT_LAYER_COUNT * work.input_values / 60,
     )
 
 
-def _units(views: dict[str, Any]) -> int:
-    return UNITS if views["units"] == "all" else views["units"]
+def _count_units(views: dict[str, Any]) -> int:
+    return DEFAULT_UNIT_COUNT if views["units"] == "all" else views["units"]
 
 
-def plates(work: Sizes) -> Request:
+def estimate_figures(work: Workload) -> ResourceRequest:
     """Pictures of the images looked at, drawn one after the other."""
-    return Request(PLAIN + TRAINED * work.values, LEAST)
+    return ResourceRequest(BASE_MEMORY_MB + TRAINING_MB_PER_VALUE * work.input_values, MIN_RUNTIME)
 
 
-STAGES: dict[str, Callable[[Sizes], Request]] = {
-    "train": train,
-    "record": record,
-    "classical": record,
-    "masks": masks,
-    "deconv": deconv,
-    "strongest": strongest,
-    "merge": merge,
-    "project": project,
-    "figures": plates,
-    "atlas": plates,
+STAGE_ESTIMATORS: dict[str, Callable[[Workload], ResourceRequest]] = {
+    "train": estimate_train,
+    "record": estimate_record,
+    "classical": estimate_record,
+    "masks": estimate_masks,
+    "deconv": estimate_deconv,
+    "strongest": estimate_dataset_pass,
+    "merge": estimate_merge,
+    "project": estimate_top_projections,
+    "figures": estimate_figures,
+    "atlas": estimate_figures,
 }
 
 
-def request(stage: str, work: Sizes, attempt: int = 1) -> Request:
+def estimate_resources(stage: str, work: Workload, attempt: int = 1) -> ResourceRequest:
     """What a job of a stage asks for: twice as much at each further attempt."""
-    memory, minutes = (2 ** (attempt - 1) * amount for amount in STAGES[stage](work))
-    return Request(math.ceil(memory / 100) * 100, min(MOST, math.ceil(minutes)))
+    memory, minutes = (2 ** (attempt - 1) * amount for amount in STAGE_ESTIMATORS[stage](work))
+    return ResourceRequest(math.ceil(memory / 100) * 100, min(MAX_RUNTIME, math.ceil(minutes)))

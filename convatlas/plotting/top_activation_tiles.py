@@ -10,76 +10,86 @@ from typing import Any
 import numpy as np
 
 from convatlas.files import Npz
-from convatlas.image_io import brightness
-from convatlas.plotting.colormap import Scale
+from convatlas.image_io import denormalize
+from convatlas.plotting.colormap import ColourScale
 
-BEYOND = (216, 209, 196)  # what an activation does not depend on, or lies beyond an image's border
-LINE = 2  # pixels between the pictures of a block
-STEP = 8  # of 255, that projections in colour are drawn in: they are noise, which would take twice the bytes
+OUTSIDE_COLOUR = (216, 209, 196)  # what an activation does not depend on, or lies beyond an image's border
+TILE_GAP = 2  # pixels between the pictures of a block
+RGB_STEP = (
+    8  # of 255, that projections in colour are drawn in: they are noise, which would take twice the bytes
+)
 
 
-def units_of(strongest: Npz, layer: str) -> list[int]:
+def read_projected_units(strongest: Npz, layer: str) -> list[int]:
     """The units of a layer that strongest.npz has projections of, in its order: those named, else all."""
     key = f"{layer}@units"
     return strongest[key].tolist() if key in strongest else list(range(len(strongest[f"{layer}@values"])))
 
 
-def bulk_of(values: np.ndarray) -> float:
+def magnitude_percentile(values: np.ndarray) -> float:
     """The end within which 99 % of the values lie that are not zero: a few beyond would grey all others."""
     there = np.abs(values[np.isfinite(values) & (values != 0)])
     return float(np.percentile(there, 99)) if there.size else 0.0
 
 
-def scale_of(projections: np.ndarray) -> Scale:
+def fit_projection_scale(projections: np.ndarray) -> ColourScale:
     """The scale of projections (..., C, h, w), about zero: of three channels that of colours about grey."""
     colour = projections.shape[-3] == 3
-    end = bulk_of(projections) if colour else float(np.nan_to_num(np.abs(projections)).max(initial=0))
-    return Scale(-(end or 1.0), end or 1.0, "gray" if colour else "RdBu_r")
+    end = (
+        magnitude_percentile(projections)
+        if colour
+        else float(np.nan_to_num(np.abs(projections)).max(initial=0))
+    )
+    return ColourScale(-(end or 1.0), end or 1.0, "gray" if colour else "RdBu_r")
 
 
-def projections_in(scale: Scale, projections: np.ndarray) -> np.ndarray:
+def render_projections(scale: ColourScale, projections: np.ndarray) -> np.ndarray:
     """Colour projections (..., C, h, w), signed: (..., h, w, 3) uint8. Of few channels the first is drawn."""
     if projections.shape[-3] == 3:
-        steps = np.round(np.nan_to_num(np.moveaxis(projections, -3, -1)) / scale.high * 128 / STEP)
-        pixels = np.clip(128 + STEP * steps, 0, 255).astype(np.uint8)
+        steps = np.round(np.nan_to_num(np.moveaxis(projections, -3, -1)) / scale.high * 128 / RGB_STEP)
+        pixels = np.clip(128 + RGB_STEP * steps, 0, 255).astype(np.uint8)
     else:
-        pixels = scale.rgb(np.nan_to_num(projections[..., 0, :, :]))
-    return _over(pixels, projections)
+        pixels = scale.to_rgb(np.nan_to_num(projections[..., 0, :, :]))
+    return _fill_outside(pixels, projections)
 
 
-def patches_in(preprocessing: dict[str, Any], patches: np.ndarray) -> np.ndarray:
+def render_patches(preprocessing: dict[str, Any], patches: np.ndarray) -> np.ndarray:
     """Undo the normalisation of patches (..., C, h, w) of inputs: (..., h, w, 3) uint8, grey or in colour."""
-    pixels = _bytes(np.moveaxis(brightness(patches, preprocessing), -3, -1))
-    return _over(pixels if pixels.shape[-1] == 3 else pixels[..., :1].repeat(3, -1), patches)
+    pixels = _to_uint8(np.moveaxis(denormalize(patches, preprocessing), -3, -1))
+    return _fill_outside(pixels if pixels.shape[-1] == 3 else pixels[..., :1].repeat(3, -1), patches)
 
 
-def block(pictures: np.ndarray, factor: int = 1) -> np.ndarray:
+def assemble_tile_block(tiles: np.ndarray, factor: int = 1) -> np.ndarray:
     """Lay pictures (k, h, w, 3) uint8 in rows, as near to a square as they come, enlarged: (H, W, 3).
 
     LINE pixels are between them; places that are free are as what lies beyond an image.
     """
-    enlarged = pictures.repeat(factor, 1).repeat(factor, 2)
+    enlarged = tiles.repeat(factor, 1).repeat(factor, 2)
     count, height, width = enlarged.shape[:3]
-    across = columns(count)
+    across = count_block_columns(count)
     down = -(-count // across)
-    canvas = np.full((down * (height + LINE) - LINE, across * (width + LINE) - LINE, 3), BEYOND, np.uint8)
+    canvas = np.full(
+        (down * (height + TILE_GAP) - TILE_GAP, across * (width + TILE_GAP) - TILE_GAP, 3),
+        OUTSIDE_COLOUR,
+        np.uint8,
+    )
     for n, picture in enumerate(enlarged):
-        top, left = n // across * (height + LINE), n % across * (width + LINE)
+        top, left = n // across * (height + TILE_GAP), n % across * (width + TILE_GAP)
         canvas[top : top + height, left : left + width] = picture
     return canvas
 
 
-def columns(count: int) -> int:
+def count_block_columns(count: int) -> int:
     """How many of a unit's pictures stand side by side: three of nine."""
     return math.ceil(math.sqrt(count))
 
 
-def _bytes(shares: np.ndarray) -> np.ndarray:
+def _to_uint8(shares: np.ndarray) -> np.ndarray:
     """0..1 as uint8; what is not a number is 0."""
     return np.round(255 * np.clip(np.nan_to_num(shares), 0, 1)).astype(np.uint8)
 
 
-def _over(pixels: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _fill_outside(pixels: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Mark the places of `values` (..., C, h, w) where nothing is."""
-    pixels[np.isnan(values).all(-3)] = BEYOND
+    pixels[np.isnan(values).all(-3)] = OUTSIDE_COLOUR
     return pixels

@@ -12,17 +12,20 @@ import torch
 from numba import config, njit, prange, set_num_threads
 from torch import Tensor
 
-PARTS = 16  # of a batch, whose sums are added up at its end
-COLUMNS = 16, 128  # at least and at most, of the lines that a map is worked on in, if its units are not more
-ENOUGH = 16  # lines of a map: lines are no wider than leaves it so many
-LINES = 64  # that are added up in float32, before those sums are in float64
-AT_ONCE = 2**24  # values that a GPU works on at a time, for it makes arrays as large
+IMAGE_PARTS = 16  # of a batch, whose sums are added up at its end
+LANE_LIMITS = (
+    16,
+    128,
+)  # at least and at most, of the lines that a map is worked on in, if its units are not more
+MIN_LINES = 16  # lines of a map: lines are no wider than leaves it so many
+FLOAT32_LINES = 64  # that are added up in float32, before those sums are in float64
+MAX_GPU_VALUES = 2**24  # values that a GPU works on at a time, for it makes arrays as large
 
 # numba keeps what it compiles here, or at home; where it can write to neither it compiles anew each time.
-KEPT = any(os.access(folder, os.W_OK) for folder in (Path(__file__).parent, Path("~").expanduser()))
+CACHE_COMPILED = any(os.access(folder, os.W_OK) for folder in (Path(__file__).parent, Path("~").expanduser()))
 
 
-class Measured:
+class MapReduction:
     """What a batch's maps come to, the units of all layers side by side.
 
     Of each map, (n, units), the maximum, `most` float32, -inf where the map holds NaN; the first of the flat
@@ -34,33 +37,33 @@ class Measured:
 
     def __init__(self, n: int, units: int, device: torch.device) -> None:
         """Make room; on a CPU as many threads will measure as torch has now."""
-        self.most = torch.zeros(n, units, device=device)
-        self.places = torch.zeros(n, units, dtype=torch.int32, device=device)
-        self.means = torch.zeros(n, units, dtype=torch.float64, device=device)
-        self.about = torch.zeros(PARTS, units, dtype=torch.float64, device=device)
-        self.zeros = torch.zeros(PARTS, units, dtype=torch.int64, device=device)
-        self.into = [self.most, self.places, self.means, self.about, self.zeros]
+        self.max = torch.zeros(n, units, device=device)
+        self.argmax = torch.zeros(n, units, dtype=torch.int32, device=device)
+        self.mean = torch.zeros(n, units, dtype=torch.float64, device=device)
+        self.sum_squared_deviation = torch.zeros(IMAGE_PARTS, units, dtype=torch.float64, device=device)
+        self.zero_count = torch.zeros(IMAGE_PARTS, units, dtype=torch.int64, device=device)
+        self.outputs = [self.max, self.argmax, self.mean, self.sum_squared_deviation, self.zero_count]
         if device.type == "cpu":
-            self.arrays = [each.numpy() for each in self.into]
+            self.output_arrays = [each.numpy() for each in self.outputs]
             set_num_threads(min(torch.get_num_threads(), config.NUMBA_NUM_THREADS))
 
-    def measure(self, output: Tensor, units: slice) -> None:
+    def update(self, output: Tensor, units: slice) -> None:
         """Take in a layer's maps (n, units, ...), or single values; its units have their place among all."""
         maps = output.reshape(len(output), output.shape[1], -1).float()
         if maps.device.type != "cpu":
-            return _by_torch(maps, *(each[:, units] for each in self.into))
+            return _reduce_with_torch(maps, *(each[:, units] for each in self.outputs))
         beside = maps.shape[1] if maps.stride(1) == 1 else 1
         lying = maps.transpose(1, 2) if beside > 1 else maps
         images = lying.reshape(len(maps), maps.shape[1] // beside, -1).contiguous().numpy()
-        return _by_numba(images, beside, *(each[:, units] for each in self.arrays))
+        return _reduce_with_numba(images, beside, *(each[:, units] for each in self.output_arrays))
 
 
-def _by_torch(
+def _reduce_with_torch(
     maps: Tensor, most: Tensor, places: Tensor, means: Tensor, about: Tensor, zeros: Tensor
 ) -> None:
     """Measure maps (n, units, area), some images at a time; fills in the others."""
     about.zero_(), zeros.zero_()
-    step = max(1, AT_ONCE // maps[0].numel())
+    step = max(1, MAX_GPU_VALUES // maps[0].numel())
     for first in range(0, len(maps), step):
         some, own = maps[first : first + step], slice(first, first + step)
         at, mean = some.argmax(2, keepdim=True), some.mean(2, keepdim=True)
@@ -70,8 +73,8 @@ def _by_torch(
         zeros[0] += (some == 0).sum((0, 2))
 
 
-@njit(cache=KEPT)
-def _measure_part(
+@njit(cache=CACHE_COMPILED)
+def _reduce_part(
     part: int,
     images: np.ndarray,
     beside: int,
@@ -83,19 +86,19 @@ def _measure_part(
 ) -> None:
     """Measure the images of a part; fills in its `about` and `zeros`, (units,)."""
     about[:], zeros[:] = 0, 0
-    columns = _columns(beside, images.shape[2])
-    for n in range(part * len(images) // PARTS, (part + 1) * len(images) // PARTS):
+    columns = _allocate_lanes(beside, images.shape[2])
+    for n in range(part * len(images) // IMAGE_PARTS, (part + 1) * len(images) // IMAGE_PARTS):
         for group in range(images.shape[1]):
             own = slice(group * beside, (group + 1) * beside)
             values, found = images[n, group], (most[n, own], places[n, own], means[n, own])
             if len(values) == beside:
-                _take(values, *found, zeros[own])
+                _reduce_single_values(values, *found, zeros[own])
             else:
-                _measure(values, columns, *found, about[own], zeros[own])
+                _reduce_map(values, columns, *found, about[own], zeros[own])
 
 
-@njit(cache=KEPT)
-def _take(
+@njit(cache=CACHE_COMPILED)
+def _reduce_single_values(
     values: np.ndarray, most: np.ndarray, places: np.ndarray, means: np.ndarray, zeros: np.ndarray
 ) -> None:
     """Measure units of one value."""
@@ -105,23 +108,23 @@ def _take(
         zeros[unit] += value == 0
 
 
-@njit(cache=KEPT)
-def _columns(units: int, size: int) -> tuple[np.ndarray, ...]:
+@njit(cache=CACHE_COMPILED)
+def _allocate_lanes(units: int, size: int) -> tuple[np.ndarray, ...]:
     """Make room for what is found of each column of the lines of a map: `size` values, of so many units.
 
     Lines are 1, 2, 4, ... times the units wide, for columns are folded in halves in the end. In long ones a
     processor spends its time on values and not on ends, but small maps have few of them.
     """
-    least, most = COLUMNS
+    least, most = LANE_LIMITS
     width = units
-    while 2 * width <= most and (width < least or width * ENOUGH <= size):
+    while 2 * width <= most and (width < least or width * MIN_LINES <= size):
         width *= 2
     top, sums, mean = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
     return top, np.empty(width, np.int32), sums, np.empty(width, np.int32), mean
 
 
-@njit(cache=KEPT, error_model="numpy")
-def _measure(
+@njit(cache=CACHE_COMPILED, error_model="numpy")
+def _reduce_map(
     values: np.ndarray,
     columns: tuple[np.ndarray, ...],
     most: np.ndarray,
@@ -141,36 +144,36 @@ def _measure(
     whole, lines = len(values) // width, -(-len(values) // width)
     total = np.zeros(units, np.float64)
     top[:], place[:], none[:] = -np.inf, 0, 0
-    for first in range(0, lines, LINES):
+    for first in range(0, lines, FLOAT32_LINES):
         sums[:], line = 0, first
-        while line + 4 <= min(first + LINES, whole):
-            _look_at_four(values, line, top, place, sums, none)
+        while line + 4 <= min(first + FLOAT32_LINES, whole):
+            _accumulate_four_lines(values, line, top, place, sums, none)
             line += 4
-        while line < min(first + LINES, lines):
-            _look_at(values[line * width : (line + 1) * width], line, top, place, sums, none)
+        while line < min(first + FLOAT32_LINES, lines):
+            _accumulate_line(values[line * width : (line + 1) * width], line, top, place, sums, none)
             line += 1
-        _add(sums, total)
+        _fold_sums(sums, total)
     for unit in range(units):
         means[unit], total[unit] = total[unit] / area, 0
     for first in range(0, width, units):
         mean[first : first + units] = means
 
-    for first in range(0, lines, LINES):
+    for first in range(0, lines, FLOAT32_LINES):
         sums[:], line = 0, first
-        while line + 4 <= min(first + LINES, whole):
-            _compare_four(values, line, mean, sums)
+        while line + 4 <= min(first + FLOAT32_LINES, whole):
+            _accumulate_four_deviations(values, line, mean, sums)
             line += 4
-        while line < min(first + LINES, lines):
-            _compare(values[line * width : (line + 1) * width], mean, sums)
+        while line < min(first + FLOAT32_LINES, lines):
+            _accumulate_deviation(values[line * width : (line + 1) * width], mean, sums)
             line += 1
-        _add(sums, total)
-    _add(total, about)
-    _add(none, zeros)
+        _fold_sums(sums, total)
+    _fold_sums(total, about)
+    _fold_sums(none, zeros)
 
     for column in range(beside):
         for unit in range(units):
             place[column * units + unit] = place[column * units + unit] * beside + column
-    _find(top, place, units)
+    _fold_argmax(top, place, units)
     broken = 0
     for unit in range(units):
         most[unit], places[unit] = top[unit], place[unit]
@@ -181,8 +184,8 @@ def _measure(
                 most[unit] = -np.inf
 
 
-@njit(cache=KEPT)
-def _look_at(
+@njit(cache=CACHE_COMPILED)
+def _accumulate_line(
     row: np.ndarray, line: int, top: np.ndarray, line_of: np.ndarray, sums: np.ndarray, none: np.ndarray
 ) -> None:
     """Take in a line, which may be shorter than the others."""
@@ -194,8 +197,8 @@ def _look_at(
         none[j] += np.int32(value == 0)
 
 
-@njit(cache=KEPT)
-def _look_at_four(
+@njit(cache=CACHE_COMPILED)
+def _accumulate_four_lines(
     values: np.ndarray, line: int, top: np.ndarray, line_of: np.ndarray, sums: np.ndarray, none: np.ndarray
 ) -> None:
     """Take in four lines, for which what is kept of each column is read and written once."""
@@ -215,16 +218,16 @@ def _look_at_four(
         none[j] += (np.int32(a == 0) + np.int32(b == 0)) + (np.int32(c == 0) + np.int32(d == 0))
 
 
-@njit(cache=KEPT)
-def _compare(row: np.ndarray, mean: np.ndarray, sums: np.ndarray) -> None:
+@njit(cache=CACHE_COMPILED)
+def _accumulate_deviation(row: np.ndarray, mean: np.ndarray, sums: np.ndarray) -> None:
     """Add how far a line's values are from their means, squared."""
     for j in range(len(row)):
         apart = row[j] - mean[j]
         sums[j] += apart * apart
 
 
-@njit(cache=KEPT)
-def _compare_four(values: np.ndarray, line: int, mean: np.ndarray, sums: np.ndarray) -> None:
+@njit(cache=CACHE_COMPILED)
+def _accumulate_four_deviations(values: np.ndarray, line: int, mean: np.ndarray, sums: np.ndarray) -> None:
     """Add those of four lines."""
     width = len(mean)
     at = line * width
@@ -235,8 +238,8 @@ def _compare_four(values: np.ndarray, line: int, mean: np.ndarray, sums: np.ndar
         sums[j] += (a * a + b * b) + (c * c + d * d)
 
 
-@njit(cache=KEPT)
-def _add(columns: np.ndarray, units: np.ndarray) -> None:
+@njit(cache=CACHE_COMPILED)
+def _fold_sums(columns: np.ndarray, units: np.ndarray) -> None:
     """Add columns up by unit, and to what the units have; the columns are not themselves any more."""
     half = len(columns) // 2
     while half >= len(units):
@@ -247,8 +250,8 @@ def _add(columns: np.ndarray, units: np.ndarray) -> None:
         units[unit] += columns[unit]
 
 
-@njit(cache=KEPT)
-def _find(top: np.ndarray, place: np.ndarray, units: int) -> None:
+@njit(cache=CACHE_COMPILED)
+def _fold_argmax(top: np.ndarray, place: np.ndarray, units: int) -> None:
     """Bring the greatest of each unit's columns to the first of them; of equals the first in the map."""
     half = len(top) // 2
     while half >= units:
@@ -263,9 +266,9 @@ def _find(top: np.ndarray, place: np.ndarray, units: int) -> None:
 @njit(
     "void(float32[:,:,::1], int64, float32[:,:], int32[:,:], float64[:,:], float64[:,:], int64[:,:])",
     parallel=True,
-    cache=KEPT,
+    cache=CACHE_COMPILED,
 )
-def _by_numba(
+def _reduce_with_numba(
     images: np.ndarray,
     beside: int,
     most: np.ndarray,
@@ -278,5 +281,5 @@ def _by_numba(
 
     Fills in the others. What comes out does not depend on the number of threads.
     """
-    for part in prange(PARTS):
-        _measure_part(part, images, beside, most, places, means, about[part], zeros[part])
+    for part in prange(IMAGE_PARTS):
+        _reduce_part(part, images, beside, most, places, means, about[part], zeros[part])

@@ -7,12 +7,12 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from convatlas.tracing.calls import leaves, tensors_in
+from convatlas.tracing.calls import collect_tensors, named_leaf_modules
 
 INPUT = "input"  # the name of the network's own input
 
 
-class Flow:
+class DataflowTracker:
     """The layers that tensors were computed from, told of the layers' calls as they happen.
 
     Functions that are no layers (indexing, `chunk`, `expand`, ...) hand on what they were given. A layer
@@ -21,100 +21,106 @@ class Flow:
     """
 
     def __init__(self, x: Tensor) -> None:
-        self.names: dict[int, tuple[str, ...]] = {id(x): (INPUT,)}
-        self.alive: list[Tensor] = [x]  # so that no identity is given out twice
-        self.made: tuple[Tensor, ...] = ()  # all that the last call gave
-        self.same: Tensor | None = None  # the input that the last call gave back, where it did
-        self.given: dict[str, tuple[str, ...]] = {}  # what composite modules were given, as they began
+        self.sources: dict[int, tuple[str, ...]] = {id(x): (INPUT,)}
+        self.keep_alive: list[Tensor] = [x]  # so that no identity is given out twice
+        self.last_outputs: tuple[Tensor, ...] = ()  # all that the last call gave
+        self.passthrough_input: Tensor | None = None  # the input that the last call gave back, where it did
+        self.block_inputs: dict[str, tuple[str, ...]] = {}  # what composite modules were given, as they began
 
-    def of(self, tensors: Iterable[Tensor]) -> tuple[str, ...]:
+    def source_layers(self, tensors: Iterable[Tensor]) -> tuple[str, ...]:
         """The layers that these tensors come from, each once, in order."""
-        return tuple(dict.fromkeys(name for tensor in tensors for name in self.names.get(id(tensor), ())))
+        return tuple(dict.fromkeys(name for tensor in tensors for name in self.sources.get(id(tensor), ())))
 
-    def name(self, layer: str, output: Tensor) -> None:
+    def assign_layer(self, layer: str, output: Tensor) -> None:
         """Note that the call that has just ended was `layer`'s, and gave `output` and what else it gave."""
-        self.hand_on(self.made if any(made is output for made in self.made) else (output,), (layer,))
+        self.set_sources(
+            self.last_outputs if any(made is output for made in self.last_outputs) else (output,), (layer,)
+        )
 
-    def as_given(self, output: Tensor) -> Tensor:
+    def resolve_alias(self, output: Tensor) -> Tensor:
         """The input that the last call gave back, where `output` is its alias; else `output`."""
-        return output if self.same is None or all(t is not output for t in self.made) else self.same
+        return (
+            output
+            if self.passthrough_input is None or all(t is not output for t in self.last_outputs)
+            else self.passthrough_input
+        )
 
-    def hand_on(self, tensors: Iterable[Tensor], names: tuple[str, ...]) -> None:
+    def set_sources(self, tensors: Iterable[Tensor], names: tuple[str, ...]) -> None:
         for tensor in tensors:
-            self.names[id(tensor)] = names
-            self.alive.append(tensor)
+            self.sources[id(tensor)] = names
+            self.keep_alive.append(tensor)
 
-    def aliased(self, output: Any, given: tuple[Tensor, ...], versions: list[int]) -> Any:
+    def alias_passthrough(self, output: Any, given: tuple[Tensor, ...], versions: list[int]) -> Any:
         """`output`, or an alias of it where it is one of `given`, not changed in place."""
         before = {id(tensor): version for tensor, version in zip(given, versions, strict=True)}
-        self.same = None
-        if isinstance(output, Tensor) and before.get(id(output)) == _version(output):
-            self.same, output = output, output.view_as(output)
-        self.made = tensors_in(output)
+        self.passthrough_input = None
+        if isinstance(output, Tensor) and before.get(id(output)) == _tensor_version(output):
+            self.passthrough_input, output = output, output.view_as(output)
+        self.last_outputs = collect_tensors(output)
         return output
 
     @contextmanager
-    def follow(self, network: nn.Module, blocks: Collection[str]) -> Iterator[None]:
+    def track(self, network: nn.Module, blocks: Collection[str]) -> Iterator[None]:
         """Follow tensors through the calls of `network`; to be entered before `calls.watch` is."""
         handles = []
-        for _, module in leaves(network):
-            handles += self._through_leaf(module)
+        for _, module in named_leaf_modules(network):
+            handles += self._hook_leaf(module)
         for path in blocks:
-            enter = self._beginning(path)
+            enter = self._make_block_pre_hook(path)
             handles.append(network.get_submodule(path).register_forward_pre_hook(enter, with_kwargs=True))
         try:
-            with _Functions(self):
+            with _FunctionTracker(self):
                 yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _through_leaf(self, module: nn.Module) -> list[Any]:
+    def _hook_leaf(self, module: nn.Module) -> list[Any]:
         """Hook a module that holds no others."""
         versions: list[list[int]] = []  # a stack, for modules that call themselves
 
         def enter(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-            versions.append([_version(tensor) for tensor in tensors_in([inputs, named])])
+            versions.append([_tensor_version(tensor) for tensor in collect_tensors([inputs, named])])
 
         def leave(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
-            return self.aliased(output, tensors_in([inputs, named]), versions.pop())
+            return self.alias_passthrough(output, collect_tensors([inputs, named]), versions.pop())
 
         return [
             module.register_forward_pre_hook(enter, with_kwargs=True),
             module.register_forward_hook(leave, with_kwargs=True),
         ]
 
-    def _beginning(self, path: str) -> Callable[..., None]:
+    def _make_block_pre_hook(self, path: str) -> Callable[..., None]:
         """Note what a composite module is given, before a layer in it changes that in place."""
 
         def enter(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-            self.given[path] = self.of(tensors_in([inputs, named]))
+            self.block_inputs[path] = self.source_layers(collect_tensors([inputs, named]))
 
         return enter
 
 
-class _Functions(TorchFunctionMode):
+class _FunctionTracker(TorchFunctionMode):
     """Hands names on through functions; those that are layers are named afterwards."""
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: DataflowTracker) -> None:
         super().__init__()
-        self.flow = flow
+        self.tracker = flow
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        given = tensors_in([args, kwargs])
-        names, versions = self.flow.of(given), [_version(tensor) for tensor in given]
+        given = collect_tensors([args, kwargs])
+        names, versions = self.tracker.source_layers(given), [_tensor_version(tensor) for tensor in given]
         output = func(*args, **kwargs)
         if getattr(func, "__name__", "") == "__setitem__":
-            self.flow.hand_on(given[:1], names)
-        elif tensors_in(output):
-            output = self.flow.aliased(output, given, versions)
-            self.flow.hand_on(self.flow.made, names)
+            self.tracker.set_sources(given[:1], names)
+        elif collect_tensors(output):
+            output = self.tracker.alias_passthrough(output, given, versions)
+            self.tracker.set_sources(self.tracker.last_outputs, names)
         return output
 
 
-def _version(tensor: Tensor) -> int:
+def _tensor_version(tensor: Tensor) -> int:
     """A number that grows with each change in place."""
     return 0 if tensor.is_inference() else tensor._version

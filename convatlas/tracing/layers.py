@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from convatlas.tracing import kernel_taps
-from convatlas.tracing.calls import Call, is_leaf, kind, leaves, watch
-from convatlas.tracing.dataflow import Flow
-from convatlas.tracing.receptive_field import Field, field_of
+from convatlas.tracing.calls import Call, is_leaf, module_kind, named_leaf_modules, trace
+from convatlas.tracing.dataflow import DataflowTracker
+from convatlas.tracing.receptive_field import ReceptiveField, propagate_field
 
 
 class Extractor:
@@ -26,24 +26,30 @@ class Extractor:
         self.model, self.downsample_name = model, downsample_name
         self.modules = {name: module for name, module in model.named_modules() if name} or {"": model}
 
-    def of_kind(self, *kinds: str) -> dict[str, nn.Module]:
+    def modules_of_kind(self, *kinds: str) -> dict[str, nn.Module]:
         """Every layer of these kinds, as `kind` tells them, by its dotted name."""
-        return {name: module for name, module in self.modules.items() if kind(module) in kinds}
+        return {name: module for name, module in self.modules.items() if module_kind(module) in kinds}
 
     @property
     def conv_layers(self) -> dict[str, nn.Module]:
         """The convolutions of the main path: 1d, 2d, 3d, transposed, and their subclasses."""
-        return {name: module for name, module in self.of_kind("conv").items() if not self.downsamples(name)}
+        return {
+            name: module
+            for name, module in self.modules_of_kind("conv").items()
+            if not self.is_downsample(name)
+        }
 
     @property
     def downsample_layers(self) -> dict[str, nn.Module]:
         """The convolutions within submodules called `downsample_name`."""
-        return {name: module for name, module in self.of_kind("conv").items() if self.downsamples(name)}
+        return {
+            name: module for name, module in self.modules_of_kind("conv").items() if self.is_downsample(name)
+        }
 
     @property
     def linear_layers(self) -> dict[str, nn.Module]:
         """The linear layers, subclasses too."""
-        return self.of_kind("linear")
+        return self.modules_of_kind("linear")
 
     @property
     def conv_weights(self) -> dict[str, Tensor]:
@@ -55,15 +61,15 @@ class Extractor:
         """The weight of each linear layer, itself, not a copy."""
         return {name: module.weight for name, module in self.linear_layers.items()}
 
-    def downsamples(self, name: str) -> bool:
+    def is_downsample(self, name: str) -> bool:
         """Whether a dotted name lies within a submodule called `downsample_name`."""
         return self.downsample_name in name.split(".")
 
-    def info(self) -> "Info":
+    def info(self) -> "NetworkSummary":
         """Count what there is; asked twice it answers the same."""
         containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
         sequential = [
-            n for n, m in self.modules.items() if isinstance(m, nn.Sequential) and not self.downsamples(n)
+            n for n, m in self.modules.items() if isinstance(m, nn.Sequential) and not self.is_downsample(n)
         ]
         held = {
             id(child) for m in self.modules.values() if isinstance(m, containers) for child in m.children()
@@ -73,7 +79,7 @@ class Extractor:
             for m in self.modules.values()
             if id(m) in held and not is_leaf(m) and not isinstance(m, containers)
         ]
-        return Info(
+        return NetworkSummary(
             downsample_name=self.downsample_name,
             conv=len(self.conv_layers),
             downsample=len(self.downsample_layers),
@@ -84,7 +90,7 @@ class Extractor:
         )
 
 
-class Info(dict[str, Any]):
+class NetworkSummary(dict[str, Any]):
     """The counts of a network; prints as a table.
 
     conv: convolutions of the main path; downsample: those of the shortcuts; linear: linear layers;
@@ -100,7 +106,7 @@ class Info(dict[str, Any]):
 
 
 @torch.no_grad()
-def index(
+def list_layers(
     network: nn.Module,
     shape: tuple[int, ...],
     downsample_name: str = "downsample",
@@ -126,49 +132,54 @@ def index(
     layers: list[dict[str, Any]] = []
     like = next(network.parameters(), torch.empty(0))
     x = torch.zeros(1, *shape, device=like.device, dtype=like.dtype)
-    flow = Flow(x)  # keeps every tensor, so that no identity in `fields` is given out twice
-    fields: dict[int, Field | None] = {id(x): Field.of_pixel(len(shape) - 1)}
+    flow = DataflowTracker(x)  # keeps every tensor, so that no identity in `fields` is given out twice
+    fields: dict[int, ReceptiveField | None] = {id(x): ReceptiveField.identity(len(shape) - 1)}
     counted: set[str] = set()
 
     def see(call: Call) -> None:
         own_call = call.module is not None and call.module is network.get_submodule(call.path)
         block = call.path in blocks and own_call and not is_leaf(call.module)  # not a function in one
-        inputs = flow.given[call.path] if block else flow.of(call.inputs)
+        inputs = flow.block_inputs[call.path] if block else flow.source_layers(call.inputs)
         if not block:
             before = [fields.get(id(tensor)) for tensor in call.inputs]
-            fields[id(call.output)] = field_of(replace(call, output=flow.as_given(call.output)), before)
-            flow.name(call.layer, call.output)
+            fields[id(call.output)] = propagate_field(
+                replace(call, output=flow.resolve_alias(call.output)), before
+            )
+            flow.assign_layer(call.layer, call.output)
         own = call.module if call.module is not None and call.path not in counted and not block else None
         counted.add(call.path if own is not None else "")
         layers.append(
-            _described(call.layer, call.path, call.type, call.kind, call.module)
-            | {"parameters": _parameters(own), "called": True, "inputs": list(inputs)}
-            | {"input_shape": _shape(call.input), "output_shape": _shape(call.output)}
-            | _reach(fields.get(id(call.output)), shape[1:])
+            _layer_entry(call.layer, call.path, call.type, call.kind, call.module)
+            | {"parameters": _count_parameters(own), "called": True, "inputs": list(inputs)}
+            | {
+                "input_shape": _shape_without_batch(call.input),
+                "output_shape": _shape_without_batch(call.output),
+            }
+            | _receptive_field_entry(fields.get(id(call.output)), shape[1:])
         )
 
-    with flow.follow(network, blocks), watch(network, see, blocks):
+    with flow.track(network, blocks), trace(network, see, blocks):
         network(x)
     called = {layer["module"] for layer in layers}
-    for path, module in leaves(network):
+    for path, module in named_leaf_modules(network):
         if path not in called:
-            uncalled = _described(path, path, type(module).__name__, kind(module), module)
-            layers.append(uncalled | {"parameters": _parameters(module), "called": False})
+            uncalled = _layer_entry(path, path, type(module).__name__, module_kind(module), module)
+            layers.append(uncalled | {"parameters": _count_parameters(module), "called": False})
     convs = [layer for layer in layers if layer["kind"] == "conv"]
     for ordinal, layer in enumerate(convs, 1):
-        layer |= {"ordinal": ordinal, "role": _role(network, layer["module"], downsample_name)}
+        layer |= {"ordinal": ordinal, "role": _convolution_role(network, layer["module"], downsample_name)}
     for layer in layers:
-        layer["within"] = _within(network, layer)
-    _note(network, layers, shape[1:])
+        layer["within"] = _parent_types(network, layer)
+    _add_tap_notes(network, layers, shape[1:])
     return layers
 
 
-def blocks(network: nn.Module) -> list[str]:
+def composite_modules(network: nn.Module) -> list[str]:
     """The dotted paths of a network's composite modules."""
     return [path for path, module in network.named_modules() if path and not is_leaf(module)]
 
 
-def _role(network: nn.Module, path: str, downsample_name: str) -> str:
+def _convolution_role(network: nn.Module, path: str, downsample_name: str) -> str:
     """What a convolution is for."""
     roles = getattr(network, "roles", None)
     for pattern, role in roles.items() if isinstance(roles, dict) else ():
@@ -177,7 +188,7 @@ def _role(network: nn.Module, path: str, downsample_name: str) -> str:
     return "downsample" if downsample_name in path.split(".") else "main"
 
 
-def _within(network: nn.Module, layer: dict[str, Any]) -> list[str]:
+def _parent_types(network: nn.Module, layer: dict[str, Any]) -> list[str]:
     """The classes of the modules that hold a layer, or call it, below the network itself."""
     parts = layer["module"].split(".") if layer["module"] else []
     if is_leaf(network.get_submodule(layer["module"])) or layer["name"].split(":")[0] == layer["module"]:
@@ -186,7 +197,7 @@ def _within(network: nn.Module, layer: dict[str, Any]) -> list[str]:
     return [type(network.get_submodule(path)).__name__ for path in paths]
 
 
-def _note(network: nn.Module, layers: list[dict[str, Any]], sides: Sequence[int]) -> None:
+def _add_tap_notes(network: nn.Module, layers: list[dict[str, Any]], sides: Sequence[int]) -> None:
     """Note where taps of a convolution never meet its input, and where the network's own is too small."""
     fixed: set[str] = set()  # layers whose size does not grow with the network's input
     for layer in layers:
@@ -195,26 +206,28 @@ def _note(network: nn.Module, layers: list[dict[str, Any]], sides: Sequence[int]
             fixed.add(layer["name"])
         module = network.get_submodule(layer["module"])
         if layer["called"] and layer["kind"] == "conv" and isinstance(module, nn.modules.conv._ConvNd):
-            note = kernel_taps.note(module, layer["input_shape"][1:], None if still else sides)
+            note = kernel_taps.describe_inactive_taps(
+                module, layer["input_shape"][1:], None if still else sides
+            )
             layer["notes"] += [note] if note else []
 
 
-def _reach(field: Field | None, shape: Sequence[int]) -> dict[str, Any]:
+def _receptive_field_entry(field: ReceptiveField | None, shape: Sequence[int]) -> dict[str, Any]:
     """A receptive field's entries in layers.json; one that is the whole input starts nowhere else."""
     if field is None:
         return {}
     reach: dict[str, Any] = {"receptive_field": field.size(shape)}
-    if not field.whole:
+    if not field.is_global:
         reach |= {"receptive_start": list(field.first), "receptive_step": list(field.step)}
     return reach
 
 
-def _shape(tensor: Tensor) -> list[int]:
+def _shape_without_batch(tensor: Tensor) -> list[int]:
     """A tensor's shape without the batch axis, where the first axis is one."""
     return list(tensor.shape[1:] if tensor.ndim and tensor.shape[0] == 1 else tensor.shape)
 
 
-def _described(
+def _layer_entry(
     layer: str, path: str, type_name: str, kind_name: str, module: nn.Module | None
 ) -> dict[str, Any]:
     """Every key of layers.json, with what is known from the module alone."""
@@ -228,10 +241,10 @@ def _described(
         "output_shape": None,
         "inputs": [],
         "within": [],
-        "kernel": _tuple(getattr(module, "kernel_size", None), axes),
-        "stride": _tuple(getattr(module, "stride", None), axes),
-        "padding": _tuple(getattr(module, "padding", None), axes),
-        "dilation": _tuple(getattr(module, "dilation", None), axes),
+        "kernel": _as_list(getattr(module, "kernel_size", None), axes),
+        "stride": _as_list(getattr(module, "stride", None), axes),
+        "padding": _as_list(getattr(module, "padding", None), axes),
+        "dilation": _as_list(getattr(module, "dilation", None), axes),
         "groups": getattr(module, "groups", None),
         "parameters": 0,
         "receptive_field": None,
@@ -244,13 +257,13 @@ def _described(
     }
 
 
-def _tuple(value: Any, axes: int) -> Any:
+def _as_list(value: Any, axes: int) -> Any:
     if isinstance(value, int):
         return [value] * axes
     return list(value) if isinstance(value, tuple) else value
 
 
-def _parameters(module: nn.Module | None) -> int:
+def _count_parameters(module: nn.Module | None) -> int:
     """The numbers that a module learned, those apart that its children did."""
     if module is None:
         return 0

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from convatlas.datasets.formats import UNKNOWN
+from convatlas.datasets.formats import IGNORE_INDEX
 
-GREY = (0.299, 0.587, 0.114)  # what red, green and blue add to brightness (ITU-R BT.601)
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # what red, green and blue add to brightness (ITU-R BT.601)
 
 
-def augmented(
+def augment(
     images: Tensor, masks: Tensor | None, settings: dict[str, Any], size: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor | None]:
     """Change images (N, C, H, W) of 0..255 and masks (N, H, W), if any, as the config's `training` says.
@@ -20,22 +20,22 @@ def augmented(
     What is framed comes to size × size; for its parts to be as sharp as whole images, it is given larger.
     """
     if (settings["crop"], settings["widen"], settings["stretch"], settings["turn"]) != (1, 1, 0, 0):
-        images, masks = framed(images, settings, size, generator, masks)
-    images, masks = shifted(images, settings["shift"], generator, masks)
+        images, masks = random_affine(images, settings, size, generator, masks)
+    images, masks = random_shift(images, settings["shift"], generator, masks)
     if settings["flip"]:
-        images, masks = flipped(images, generator, masks)
+        images, masks = random_horizontal_flip(images, generator, masks)
     if settings["colour"]:
-        images = recoloured(images, settings["colour"], generator)
+        images = colour_jitter(images, settings["colour"], generator)
     return images, masks
 
 
-def resized(masks: Tensor, size: int) -> Tensor:
+def resize_masks(masks: Tensor, size: int) -> Tensor:
     """Bring masks (N, H, W) to size × size: the nearest pixels, as is right for classes."""
     nearest = F.interpolate(masks[:, None].float(), (size, size), mode="nearest-exact")
     return nearest[:, 0].to(masks.dtype)
 
 
-def shifted(
+def random_shift(
     images: Tensor, most: int, generator: torch.Generator, masks: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """Shift each image by up to `most` pixels either way on both axes; zeros come in, unknown in a mask."""
@@ -48,10 +48,10 @@ def shifted(
     each = torch.arange(n, device=images.device)[:, None, None]
     planes = torch.arange(images.shape[1], device=images.device)[None, :, None, None]
     moved = F.pad(images, [most] * 4)[each[:, None], planes, rows[:, None], columns[:, None]]
-    return moved, None if masks is None else F.pad(masks, [most] * 4, value=UNKNOWN)[each, rows, columns]
+    return moved, None if masks is None else F.pad(masks, [most] * 4, value=IGNORE_INDEX)[each, rows, columns]
 
 
-def flipped(
+def random_horizontal_flip(
     images: Tensor, generator: torch.Generator, masks: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """Mirror about half of the images, left to right."""
@@ -60,7 +60,7 @@ def flipped(
     return torch.where(chosen, images.flip(3), images), mirrored
 
 
-def framed(
+def random_affine(
     images: Tensor,
     settings: dict[str, Any],
     size: int,
@@ -97,13 +97,13 @@ def framed(
     return shown, nearest[:, 0].to(masks.dtype)
 
 
-def recoloured(images: Tensor, most: float, generator: torch.Generator) -> Tensor:
+def colour_jitter(images: Tensor, most: float, generator: torch.Generator) -> Tensor:
     """Change each image's brightness, contrast and saturation by factors within 1 ± `most`."""
     factors = 1 + most * (2 * torch.rand(3, len(images), 1, 1, 1, generator=generator) - 1)
     brightness, contrast, saturation = factors.to(images.device)
     x = images.float() * brightness
     x = x.mean((1, 2, 3), keepdim=True).lerp(x, contrast)
     if x.shape[1] == 3:
-        grey = (x * x.new_tensor(GREY)[:, None, None]).sum(1, keepdim=True)
+        grey = (x * x.new_tensor(LUMA_WEIGHTS)[:, None, None]).sum(1, keepdim=True)
         x = torch.lerp(grey, x, saturation)
     return x.clamp(0, 255)

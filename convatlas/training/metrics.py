@@ -10,7 +10,7 @@ def accuracy(confusion: Tensor) -> float:
     return float(confusion.trace()) / float(confusion.sum())
 
 
-def overlaps(confusion: Tensor) -> tuple[list[float | None], list[float | None]]:
+def iou_and_dice(confusion: Tensor) -> tuple[list[float | None], list[float | None]]:
     """Each class's intersection over union and its Dice coefficient; None where it is nowhere."""
     hits = confusion.diagonal().double()
     true, predicted = confusion.sum(1).double(), confusion.sum(0).double()
@@ -21,11 +21,11 @@ def overlaps(confusion: Tensor) -> tuple[list[float | None], list[float | None]]
 
 def mean_iou(confusion: Tensor) -> float:
     """The mean of the classes' intersections over unions, of those classes that are somewhere."""
-    there = [iou for iou in overlaps(confusion)[0] if iou is not None]
+    there = [iou for iou in iou_and_dice(confusion)[0] if iou is not None]
     return sum(there) / len(there)
 
 
-def of_images(confusion: Tensor, classes: list[str]) -> dict[str, Any]:
+def classification_metrics(confusion: Tensor, classes: list[str]) -> dict[str, Any]:
     """Sum up the classes of images: accuracy, accuracy of each class (null where it has no image)."""
     counts = confusion.sum(1).tolist()
     hits = confusion.diagonal().tolist()
@@ -40,9 +40,9 @@ def of_images(confusion: Tensor, classes: list[str]) -> dict[str, Any]:
     }
 
 
-def of_pixels(confusion: Tensor, classes: list[str], images: int) -> dict[str, Any]:
+def segmentation_metrics(confusion: Tensor, classes: list[str], images: int) -> dict[str, Any]:
     """Sum up the classes of all pixels of some images: IoU and Dice a class, mean IoU, accuracy."""
-    iou, dice = overlaps(confusion)
+    iou, dice = iou_and_dice(confusion)
     return {
         "mean_iou": mean_iou(confusion),
         "iou": dict(zip(classes, iou, strict=True)),

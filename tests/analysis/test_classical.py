@@ -9,26 +9,26 @@ from skimage.feature import peak_local_max
 from skimage.filters import prewitt_v, scharr_v, sobel_h, sobel_v
 
 from convatlas.analysis.classical import (
-    COLUMNS,
+    COLUMN_CAPTIONS,
     FEATURES,
-    Grid,
-    Match,
-    at_size,
-    cells,
-    correlations,
-    described,
-    features,
+    FeatureMatch,
+    MapGrid,
+    compute_features,
+    correlate_maps,
+    format_match,
     layer_correlations,
-    matches,
-    percentile_baseline,
-    pooled,
+    match_units,
+    mean_correlations,
+    resample_columns,
+    resample_to_grid,
+    untrained_baseline,
 )
 from convatlas.analysis.kernels import (
     SOBEL_X,
     channel_correlations,
-    colour_words,
-    kernel_matches,
-    kernels,
+    classical_kernels,
+    classify_channels,
+    match_kernels,
     random_baseline,
 )
 
@@ -46,14 +46,14 @@ def filtered(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("shape", [(28, 28), (1, 50, 50), (3, 37, 53), (5, 8, 4)])
 def test_features_are_of_the_image_s_size(shape: tuple[int, ...]) -> None:
-    found = features(RNG.random(shape))
+    found = compute_features(RNG.random(shape))
     assert list(found) == list(FEATURES)
     assert {(f.shape, f.dtype.name) for f in found.values()} == {(shape[-2:], "float32")}
 
 
 def test_edges_are_scipy_s_and_scikit_image_s() -> None:
     gray = RNG.random((20, 30))
-    found = features(gray)
+    found = compute_features(gray)
     down = np.array([[-2, -1, 0], [-1, 0, 1], [0, 1, 2]])
     for name, kernel in {
         "sobel_x": SOBEL_X,
@@ -71,24 +71,24 @@ def test_edges_are_scipy_s_and_scikit_image_s() -> None:
 
 def test_erosion_and_dilation_are_the_darkest_and_brightest_neighbours() -> None:
     gray = RNG.random((20, 30))
-    found = features(gray)
+    found = compute_features(gray)
     np.testing.assert_allclose(found["erosion"], minimum_filter(gray, 3, mode="nearest"), atol=1e-6)
     np.testing.assert_allclose(found["dilation"], maximum_filter(gray, 3, mode="nearest"), atol=1e-6)
 
 
 def test_colours_count_by_their_luminance() -> None:
-    found = features(np.eye(3)[:, :, None] * np.ones((3, 3, 4)))["brightness"]
+    found = compute_features(np.eye(3)[:, :, None] * np.ones((3, 3, 4)))["brightness"]
     np.testing.assert_allclose(found[:, 0], [0.2125, 0.7154, 0.0721], atol=1e-4)
 
 
 def test_steps_are_edges_of_one_direction() -> None:
     step = np.zeros((9, 9))
     step[:, 5:] = 1
-    found, turned = features(step), features(step.T)
+    found, turned = compute_features(step), compute_features(step.T)
     assert found["sobel_x"].max() == 1 and found["sobel_x"].min() == 0
     assert not found["sobel_y"].any() and not found["harris"][2:-2].max() > 1e-4
     assert turned["sobel_y"].max() == 1 and not turned["sobel_x"].any()
-    lower_right = features(np.add.outer(np.arange(9), np.arange(9)) > 8)
+    lower_right = compute_features(np.add.outer(np.arange(9), np.arange(9)) > 8)
     assert lower_right["sobel_diagonal_down"].max() == 1
     assert not lower_right["sobel_diagonal_up"][2:-2, 2:-2].any()
 
@@ -96,7 +96,7 @@ def test_steps_are_edges_of_one_direction() -> None:
 def test_a_square_has_four_corners_and_the_frame_has_none() -> None:
     square = np.full((40, 40), 0.8)
     square[10:30, 12:28] = 0.1
-    harris = features(square)["harris"]
+    harris = compute_features(square)["harris"]
     peaks = peak_local_max(harris, threshold_rel=0.5, exclude_border=False)
     expected = np.array([(y, x) for y in (10, 29) for x in (12, 27)])
     np.testing.assert_allclose(peaks[np.lexsort(peaks.T[::-1])], expected, atol=1)
@@ -106,14 +106,14 @@ def test_a_square_has_four_corners_and_the_frame_has_none() -> None:
 def test_binary_patterns_count_neighbours_as_bright() -> None:
     dot = np.full((9, 9), 0.2)
     dot[4, 4] = 0.9
-    found = features(dot)["lbp"]
+    found = compute_features(dot)["lbp"]
     assert found[4, 4] == 0 and found[0, 0] == 8 and found.max() <= 9
 
 
 def test_a_flat_image_shows_nothing() -> None:
-    found = features(np.full((3, 12, 12), 0.3))
-    assert not any(found[name].any() for name, feature in FEATURES.items() if feature.toward)
-    assert not correlations(RNG.random((4, 6, 6)), cells(found, (6, 6))).any()
+    found = compute_features(np.full((3, 12, 12), 0.3))
+    assert not any(found[name].any() for name, feature in FEATURES.items() if feature.bright_side)
+    assert not correlate_maps(RNG.random((4, 6, 6)), resample_columns(found, (6, 6))).any()
 
 
 @pytest.mark.parametrize("size", [(7, 7), (5, 9), (28, 20), (56, 40)])
@@ -121,100 +121,106 @@ def test_reduction_is_the_mean_over_boxes(size: tuple[int, int]) -> None:
     values = RNG.random((2, 28, 20))
     fine = values.repeat(size[0], axis=1).repeat(size[1], axis=2)
     expected = fine.reshape(2, size[0], 28, size[1], 20).mean(axis=(2, 4))
-    np.testing.assert_allclose(at_size(values, size), expected)
+    np.testing.assert_allclose(resample_to_grid(values, size), expected)
 
 
 def test_correlations_are_numpy_s_without_the_border() -> None:
     maps = RNG.standard_normal((5, 28, 30)).astype(np.float32)
-    known = cells(features(CAT), (28, 30))
-    found = correlations(maps, known)
-    rows = np.concatenate([maps, np.stack(list(known.values()))])[:, 2:-2, 2:-2].reshape(5 + len(COLUMNS), -1)
+    known = resample_columns(compute_features(CAT), (28, 30))
+    found = correlate_maps(maps, known)
+    rows = np.concatenate([maps, np.stack(list(known.values()))])[:, 2:-2, 2:-2].reshape(
+        5 + len(COLUMN_CAPTIONS), -1
+    )
     np.testing.assert_allclose(found, np.corrcoef(rows)[:5, 5:], atol=1e-6)
     assert found.dtype == np.float32
     framed = maps.copy()
     framed[:, :2] = framed[:, -2:] = 1e3
-    np.testing.assert_array_equal(correlations(framed, known), found)
+    np.testing.assert_array_equal(correlate_maps(framed, known), found)
 
 
 def test_constant_and_broken_maps_correlate_with_nothing() -> None:
     maps = np.stack([np.full((8, 8), v, np.float32) for v in (0, 0.1, -1e6, np.nan, np.inf)])
     maps[4, 0, 0] = 0
-    assert not correlations(maps, cells(features(CAT), (8, 8))).any()
+    assert not correlate_maps(maps, resample_columns(compute_features(CAT), (8, 8))).any()
     small = 1e-9 * RNG.random((1, 8, 8), np.float32)
-    assert correlations(small, cells(features(CAT), (8, 8))).all()
+    assert correlate_maps(small, resample_columns(compute_features(CAT), (8, 8))).all()
 
 
-def named(*maps: np.ndarray, grid: Grid | None = None) -> list[Match | None]:
+def named(*maps: np.ndarray, grid: MapGrid | None = None) -> list[FeatureMatch | None]:
     """What each of the units that see both photographs is called; maps alternate, eye and coins."""
     layers = [np.stack(maps[0::2]), np.stack(maps[1::2])]
-    return matches(layer_correlations(layers, [features(CAT), features(COINS)], grid), baseline=0.4)
+    return match_units(
+        layer_correlations(layers, [compute_features(CAT), compute_features(COINS)], grid), baseline=0.4
+    )
 
 
 def test_units_get_the_names_of_their_filters() -> None:
-    images = features(CAT)["brightness"], COINS
-    valid = Grid((1.0, 1.0))
+    images = compute_features(CAT)["brightness"], COINS
+    valid = MapGrid((1.0, 1.0))
     edges = [filtered(image, SOBEL_X) for image in images]
     noise = [RNG.standard_normal(edge.shape) for edge in edges]
     signed = named(*edges, *(-3 * edge.T for edge in edges), *noise, grid=valid)
     assert [match and match.feature for match in signed] == ["sobel_x", None, None]
-    assert signed[0].value == pytest.approx(1, abs=1e-5)
-    assert named(*(-edge for edge in edges), grid=valid)[0].value == pytest.approx(-1, abs=1e-5)
+    assert signed[0].correlation == pytest.approx(1, abs=1e-5)
+    assert named(*(-edge for edge in edges), grid=valid)[0].correlation == pytest.approx(-1, abs=1e-5)
 
     halves = [np.maximum(sign * edge, 0) for sign in (1, -1) for edge in edges]
     rectified = named(*halves, grid=valid)
     assert [match.feature for match in rectified] == ["sobel_x+", "sobel_x-"]
-    assert [match.value for match in rectified] == pytest.approx([1, 1], abs=1e-5)
-    assert [match.drawn for match in rectified] == ["sobel_x", "sobel_x"]
+    assert [match.correlation for match in rectified] == pytest.approx([1, 1], abs=1e-5)
+    assert [match.base_feature for match in rectified] == ["sobel_x", "sobel_x"]
 
 
-@pytest.mark.parametrize("name", COLUMNS)
+@pytest.mark.parametrize("name", COLUMN_CAPTIONS)
 def test_each_feature_is_its_own_best_match(name: str) -> None:
     """Also at half the size."""
-    maps = [cells(features(image), (64, 64))[name] for image in (CAT, COINS)]
+    maps = [resample_columns(compute_features(image), (64, 64))[name] for image in (CAT, COINS)]
     match = named(*maps)[0]
-    near = COLUMNS if name in ("erosion", "dilation") else [name]  # close to brightness in a photograph
-    assert match.feature in near and match.value > 0.98
+    near = (
+        COLUMN_CAPTIONS if name in ("erosion", "dilation") else [name]
+    )  # close to brightness in a photograph
+    assert match.feature in near and match.correlation > 0.98
 
 
 def test_an_image_is_called_brightness_and_so_is_what_is_hardly_better() -> None:
-    row = np.zeros((1, len(COLUMNS)), np.float32)
-    row[0, list(COLUMNS).index("erosion")] = 0.9
+    row = np.zeros((1, len(COLUMN_CAPTIONS)), np.float32)
+    row[0, list(COLUMN_CAPTIONS).index("erosion")] = 0.9
     for brightness, name in ((-0.89, "brightness"), (0.87, "erosion")):
         row[0, 0] = brightness
-        assert matches(row, 0.5)[0].feature == name
+        assert match_units(row, 0.5)[0].feature == name
     assert named(CAT.mean(axis=0), COINS)[0].feature == "brightness"
 
 
 def test_matches_beat_threshold_and_baseline() -> None:
-    row = np.zeros((1, len(COLUMNS)), np.float32)
+    row = np.zeros((1, len(COLUMN_CAPTIONS)), np.float32)
     row[0, 1] = -0.75
-    assert matches(row, 0.41) == [Match("sobel_x", -0.75, 0.41)]
-    assert matches(row, 0.75) == matches(row, 0.1, threshold=0.8) == [None]
-    assert described(Match("sobel_x", 0.834, 0.41)) == "vertical edge, r = 0.83 (untrained 0.41)"
-    assert described(Match("laplacian-", -0.6, 0.5), "random") == (
+    assert match_units(row, 0.41) == [FeatureMatch("sobel_x", -0.75, 0.41)]
+    assert match_units(row, 0.75) == match_units(row, 0.1, threshold=0.8) == [None]
+    assert format_match(FeatureMatch("sobel_x", 0.834, 0.41)) == "vertical edge, r = 0.83 (untrained 0.41)"
+    assert format_match(FeatureMatch("laplacian-", -0.6, 0.5), "random") == (
         "spot or line, darker than around it, r = −0.60 (random 0.50)"
     )
 
 
 def test_a_twentieth_of_untrained_units_beat_their_baseline() -> None:
-    untrained = RNG.uniform(-1, 1, (400, len(COLUMNS))).astype(np.float32)
-    baseline = percentile_baseline(untrained)
+    untrained = RNG.uniform(-1, 1, (400, len(COLUMN_CAPTIONS))).astype(np.float32)
+    baseline = untrained_baseline(untrained)
     assert np.mean(np.abs(untrained).max(axis=1) > baseline) == pytest.approx(0.05)
-    assert sum(match is not None for match in matches(untrained, baseline, 0)) <= 20
+    assert sum(match is not None for match in match_units(untrained, baseline, 0)) <= 20
 
 
 def test_images_count_alike_and_small_maps_not_at_all() -> None:
-    a, b = RNG.random((2, 3, len(COLUMNS)), np.float32)
-    np.testing.assert_allclose(pooled([a, b]), (a + b) / 2, rtol=1e-6)
-    image = features(CAT)
+    a, b = RNG.random((2, 3, len(COLUMN_CAPTIONS)), np.float32)
+    np.testing.assert_allclose(mean_correlations([a, b]), (a + b) / 2, rtol=1e-6)
+    image = compute_features(CAT)
     assert layer_correlations([RNG.random((9, 3, 8))], [image]) is None
-    assert layer_correlations([RNG.random((9, 4, 4))] * 2, [image] * 2).shape == (9, len(COLUMNS))
+    assert layer_correlations([RNG.random((9, 4, 4))] * 2, [image] * 2).shape == (9, len(COLUMN_CAPTIONS))
 
 
 def test_kernels_of_three_are_the_published_ones() -> None:
     impulse = np.zeros((5, 5))
     impulse[2, 2] = 1
-    found = kernels(3)
+    found = classical_kernels(3)
     for name, operator in {"Sobel x": sobel_v, "Prewitt x": prewitt_v, "Scharr x": scharr_v}.items():
         published = operator(impulse)[1:4, ::-1][:, 1:4]  # an impulse shows a kernel turned around
         np.testing.assert_allclose(found[name], published / np.linalg.norm(published), atol=1e-12)
@@ -223,33 +229,33 @@ def test_kernels_of_three_are_the_published_ones() -> None:
 
 def test_wider_kernels() -> None:
     sobel = np.outer([1, 4, 6, 4, 1], [-1, -2, 0, 2, 1])  # OpenCV's of five
-    np.testing.assert_allclose(kernels(5)["Sobel x"], sobel / np.linalg.norm(sobel))
+    np.testing.assert_allclose(classical_kernels(5)["Sobel x"], sobel / np.linalg.norm(sobel))
     for size in (3, 5, 7, 11):
-        for name, kernel in kernels(size).items():
+        for name, kernel in classical_kernels(size).items():
             assert kernel.shape == (size, size) and abs(kernel.mean()) < 1e-12, name
             assert np.linalg.norm(kernel) == pytest.approx(1)
             if "Gabor" in name:
                 turned = kernel[::-1, ::-1]
                 np.testing.assert_allclose(kernel, turned if "even" in name else -turned, atol=1e-12)
-    down = kernels(7)["Gabor 45° λ7 odd"]
-    assert (down * kernels(7)["Sobel 45° down"]).sum() > 0.9
-    assert kernels(0) == kernels(1) == kernels(2) == kernels(4) == {}
+    down = classical_kernels(7)["Gabor 45° λ7 odd"]
+    assert (down * classical_kernels(7)["Sobel 45° down"]).sum() > 0.9
+    assert classical_kernels(0) == classical_kernels(1) == classical_kernels(2) == classical_kernels(4) == {}
 
 
 def test_planted_kernels_are_found_with_their_sign() -> None:
-    known = kernels(7)
+    known = classical_kernels(7)
     weight = np.array(
         [[-3 * known["Gabor 90° λ4 even"] + 5, known["Gaussian"]], [np.ones((7, 7)), known["Prewitt y"]]]
     )
-    values, names = kernel_matches(weight)
+    values, names = match_kernels(weight)
     assert names == [["Gabor 90° λ4 even", "Gaussian"], ["", "Prewitt y"]]
     np.testing.assert_allclose(values, [[-1, 1], [0, 1]], atol=1e-6)
 
 
 def test_kernels_are_matched_by_numpy_s_correlation() -> None:
     weight = RNG.standard_normal((4, 2, 5, 5)).astype(np.float32)
-    values, names = kernel_matches(weight)
-    known = kernels(5)
+    values, names = match_kernels(weight)
+    known = classical_kernels(5)
     for unit in range(4):
         for channel in range(2):
             r = {n: np.corrcoef(weight[unit, channel].ravel(), k.ravel())[0, 1] for n, k in known.items()}
@@ -260,12 +266,12 @@ def test_kernels_are_matched_by_numpy_s_correlation() -> None:
 
 @pytest.mark.parametrize("shape", [(8, 3, 1, 1), (8, 3, 2, 2), (8, 3, 4, 4), (8, 3, 3, 5)])
 def test_other_filters_have_no_matches(shape: tuple[int, ...]) -> None:
-    assert kernel_matches(RNG.standard_normal(shape)) is None
+    assert match_kernels(RNG.standard_normal(shape)) is None
 
 
 def test_a_twentieth_of_random_filters_beat_their_baseline() -> None:
     for size in (3, 5, 7):
-        values, _ = kernel_matches(RNG.standard_normal((4000, 1, size, size)))
+        values, _ = match_kernels(RNG.standard_normal((4000, 1, size, size)))
         assert np.mean(np.abs(values) > random_baseline(size)) == pytest.approx(0.05, abs=0.02)
     assert random_baseline(3) > random_baseline(5) > random_baseline(11)
     assert random_baseline(4) == 1
@@ -277,7 +283,7 @@ def test_colours_of_filters() -> None:
     found = channel_correlations(weight)
     rows = [np.corrcoef(unit.reshape(3, -1))[[0, 0, 1], [1, 2, 2]] for unit in weight]
     np.testing.assert_allclose(found, rows, atol=1e-6)
-    assert [colour_words(row) for row in found] == ["luminance", "colour", "mixed"]
+    assert [classify_channels(row) for row in found] == ["luminance", "colour", "mixed"]
     chance = channel_correlations(RNG.standard_normal((4000, 3, 3, 3)))
-    assert np.mean([colour_words(row) != "mixed" for row in chance]) < 0.05
+    assert np.mean([classify_channels(row) != "mixed" for row in chance]) < 0.05
     assert not channel_correlations(RNG.standard_normal((2, 3, 1, 1))).any()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convatlas import UserError
-from convatlas.attribution.deconvnet import project, seed
+from convatlas.attribution.deconvnet import make_seed_signal, project
 
 Step = Callable[[Tensor], Tensor]
 X = torch.randn(4, 6, 8, generator=torch.Generator().manual_seed(1)).double()
@@ -53,7 +53,7 @@ def both(step: Step, written: Step, rectify: bool = False) -> tuple[Tensor, Tens
         x = X[None].clone().requires_grad_()
         top = net.after(written(net.before(x)))
         torch.testing.assert_close(top, net(X[None]))  # the two are the same on the way up
-        start = seed(top.detach(), select)
+        start = make_seed_signal(top.detach(), select)
         for unit in range(top.shape[1]):
             alone = torch.zeros_like(start)
             alone[:, unit] = start[:, unit]

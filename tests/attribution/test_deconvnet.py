@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convatlas import UserError
-from convatlas.attribution.deconvnet import Deconvnet, Select, project, seed
+from convatlas.attribution.deconvnet import Deconvnet, Select, make_seed_signal, project
 from convatlas.models.architectures.lenet5 import lenet5
 from convatlas.models.architectures.simple_cnn import simple_cnn
 
@@ -409,11 +409,11 @@ def test_a_batch_equals_its_images_one_at_a_time(lenet: nn.Sequential, layer: st
 
 def test_the_seed_is_the_rectified_activation() -> None:
     a = torch.tensor([[[[-2.0, 3.0], [3.0, 1.0]], [[-1.0, -4.0], [-1.0, 0.0]]]])
-    assert seed(a, "map").tolist() == [[[[0, 3], [3, 1]], [[0, 0], [0, 0]]]]
-    assert seed(a, "peak").tolist() == [[[[0, 3], [0, 0]], [[0, 0], [0, 0]]]]
-    assert seed(torch.tensor([[2.0, -1.0]]), "peak").tolist() == [[2, 0]]
+    assert make_seed_signal(a, "map").tolist() == [[[[0, 3], [3, 1]], [[0, 0], [0, 0]]]]
+    assert make_seed_signal(a, "peak").tolist() == [[[[0, 3], [0, 0]], [[0, 0], [0, 0]]]]
+    assert make_seed_signal(torch.tensor([[2.0, -1.0]]), "peak").tolist() == [[2, 0]]
     with pytest.raises(ValueError, match="top"):
-        seed(a, "top")
+        make_seed_signal(a, "top")
 
 
 def test_weights_are_shared_and_unchanged(lenet: nn.Sequential) -> None:

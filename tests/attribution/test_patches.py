@@ -10,13 +10,13 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from convatlas.attribution.deconvnet import project, project_places
-from convatlas.attribution.patches import Window, croppable, cut
-from convatlas.attribution.patches import project as project_patches
+from convatlas.attribution.deconvnet import project, project_positions
+from convatlas.attribution.patches import PatchGeometry, extract_patch, is_croppable
+from convatlas.attribution.patches import project_patches as project_patches
 from convatlas.datasets import formats
 from convatlas.files import Npz, read_npz
 from convatlas.models import build
-from convatlas.tracing.layers import index
+from convatlas.tracing.layers import list_layers
 from tests.statistics.test_dataset_pass import SETTINGS, digits, lenet5, passed, photographs, resnet18, script  # noqa: F401
 
 
@@ -70,10 +70,10 @@ def test_a_patch_is_what_the_network_gives_on_the_whole_image(name: str, layer: 
     """In the corners, at the edges and within: the activation and its projection, bit by bit but rounding."""
     network, side, _ = built(name)
     shape = (channels_of(network), side, side)
-    layers = index(network, shape, blocks=[layer] if layer in dict(network.named_modules()) else [])
+    layers = list_layers(network, shape, blocks=[layer] if layer in dict(network.named_modules()) else [])
     described = next(one for one in layers if one["name"] == layer)
-    window = Window.of(described, shape[1:])
-    assert croppable(network, layers, layer)
+    window = PatchGeometry.from_layer(described, shape[1:])
+    assert is_croppable(network, layers, layer)
     units, rows, columns = described["output_shape"]
     places = [
         (0, 0),
@@ -87,13 +87,13 @@ def test_a_patch_is_what_the_network_gives_on_the_whole_image(name: str, layer: 
     images = torch.randn(len(places), *shape, generator=torch.Generator().manual_seed(1)).numpy()
     of = np.arange(len(places)) % units
     found, values = project_patches(network, layer, images, window, of, positions)
-    whole, expected = project_places(
+    whole, expected = project_positions(
         network, torch.from_numpy(images), layer, torch.from_numpy(of), torch.from_numpy(positions)
     )
     np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
-    assert found.shape == (len(places), shape[0], *window.size)
+    assert found.shape == (len(places), shape[0], *window.patch_size)
     for n, position in enumerate(positions):
-        alone = cut(whole[n].numpy(), window, position)
+        alone = extract_patch(whole[n].numpy(), window, position)
         np.testing.assert_allclose(found[n], alone, rtol=1e-3, atol=1e-6)
         assert np.nansum(np.abs(alone)) == pytest.approx(
             float(whole[n].abs().sum()), rel=1e-5
@@ -116,18 +116,18 @@ def test_what_lies_outside_of_a_patch_changes_nothing_and_what_lies_inside_does(
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.zero_()
     shape = (channels_of(network), side, side)
-    described = next(one for one in index(network, shape) if one["name"] == layer)
-    window = Window.of(described, shape[1:])
+    described = next(one for one in list_layers(network, shape) if one["name"] == layer)
+    window = PatchGeometry.from_layer(described, shape[1:])
     x = torch.rand(1, *shape)
     _, rows, columns = described["output_shape"]
 
     def value(image: Tensor, position: tuple[int, int]) -> float:
-        made = project_places(network, image, layer, torch.tensor([2]), torch.tensor([position]))[1]
+        made = project_positions(network, image, layer, torch.tensor([2]), torch.tensor([position]))[1]
         return float(made[0])
 
     for position in [(0, 0), (rows - 1, columns - 1), (rows // 2, columns // 2), (rows // 2, 0)]:
         before = value(x, position)
-        top, left = window.seen(np.array(position))
+        top, left = window.pixel_slices(np.array(position))
         outside, inside = x.clone(), x.clone()
         kept = outside[..., top, left].clone()
         outside[:] = 50
@@ -148,13 +148,13 @@ def test_a_window_beyond_the_border_is_nan_there() -> None:
         "receptive_step": [2, 1],
         "receptive_field": [5, 3],
     }
-    window = Window.of(layer, (9, 6))
+    window = PatchGeometry.from_layer(layer, (9, 6))
     image = np.arange(54, dtype=np.float32).reshape(1, 9, 6)
-    patch = cut(image, window, np.array([0, 4]))
+    patch = extract_patch(image, window, np.array([0, 4]))
     assert window.corner(np.array([0, 4])) == (-2, 3)
     assert np.isnan(patch[0, :2]).all()
     np.testing.assert_array_equal(patch[0, 2:], image[0, :3, 3:6])
-    patch = cut(image, window, np.array([4, 0]))
+    patch = extract_patch(image, window, np.array([4, 0]))
     assert window.corner(np.array([4, 0])) == (6, -1)
     np.testing.assert_array_equal(patch[0, :3, 1:], image[0, 6:, :2])
     assert np.isnan(patch[0, 3:]).all()
@@ -168,22 +168,22 @@ def test_a_window_larger_than_the_input_shows_all_of_it() -> None:
         "receptive_step": [2, 1],
         "receptive_field": [11, 2],
     }
-    window = Window.of(layer, (9, 6))
-    assert window.size == (9, 2)
-    patch = cut(np.ones((3, 9, 6), np.float32), window, np.array([0, 3]))
+    window = PatchGeometry.from_layer(layer, (9, 6))
+    assert window.patch_size == (9, 2)
+    patch = extract_patch(np.ones((3, 9, 6), np.float32), window, np.array([0, 3]))
     assert window.corner(np.array([0, 3])) == (0, 3)
     assert np.isnan(patch).sum() == 3 * 2 * 5  # rows 4 to 8, which the place does not see
-    assert Window.of(layer | {"receptive_start": None}, (9, 6)).size == (9, 6)
-    assert Window.of(layer | {"output_shape": [45]}, (9, 6)).whole
+    assert PatchGeometry.from_layer(layer | {"receptive_start": None}, (9, 6)).patch_size == (9, 6)
+    assert PatchGeometry.from_layer(layer | {"output_shape": [45]}, (9, 6)).is_global
 
 
 def test_no_crop_behind_adaptive_pooling_or_borders_that_are_not_zero() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveMaxPool2d(4), nn.ReLU())
-    layers = index(network, (1, 10, 10))
-    assert [croppable(network, layers, layer["name"]) for layer in layers] == [True, False, False]
+    layers = list_layers(network, (1, 10, 10))
+    assert [is_croppable(network, layers, layer["name"]) for layer in layers] == [True, False, False]
     network = nn.Sequential(nn.ReLU(), nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular"))
-    layers = index(network, (1, 10, 10))
-    assert [croppable(network, layers, layer["name"]) for layer in layers] == [True, False]
+    layers = list_layers(network, (1, 10, 10))
+    assert [is_croppable(network, layers, layer["name"]) for layer in layers] == [True, False]
 
 
 # The script, end to end
@@ -211,8 +211,10 @@ def test_the_file_holds_projections_of_the_strongest_and_their_patches(
         if name.endswith(("@values", "@images", "@positions")):
             np.testing.assert_array_equal(strongest[name], array)
 
-    network, preprocessing = build.load(folder)
-    pixels = formats.load(data, "test").pixels(preprocessing.mode, preprocessing.size, preprocessing.resize)
+    network, preprocessing = build.load_network(folder)
+    pixels = formats.load(data, "test").read_images(
+        preprocessing.mode, preprocessing.size, preprocessing.resize
+    )
     x = preprocessing(torch.from_numpy(pixels))
     layers = {layer["name"]: layer for layer in json.loads((folder / "layers.json").read_text())}
     assert {name.split("@")[0] for name in strongest if name.endswith("@projections")} >= set(some)
@@ -221,24 +223,26 @@ def test_the_file_holds_projections_of_the_strongest_and_their_patches(
         units = strongest[f"{name}@units"] if f"{name}@units" in strongest else np.arange(len(values))
         if kind == "resnet18":
             assert values[units, 0].tolist() == sorted(values[:, 0], reverse=True)[:3]
-        window = Window.of(layers[name], preprocessing.shape[1:])
+        window = PatchGeometry.from_layer(layers[name], preprocessing.shape[1:])
         projections, patches, corners = (
             strongest[f"{name}@{what}"] for what in ("projections", "patches", "corners")
         )
-        assert projections.shape == patches.shape == (len(units), 4, x.shape[1], *window.size)
+        assert projections.shape == patches.shape == (len(units), 4, x.shape[1], *window.patch_size)
         for at, unit in enumerate(units):
             for rank in range(4):
                 n, position = (
                     strongest[f"{name}@images"][unit, rank],
                     strongest[f"{name}@positions"][unit, rank],
                 )
-                np.testing.assert_array_equal(patches[at, rank], cut(x[n].numpy(), window, position))
+                np.testing.assert_array_equal(
+                    patches[at, rank], extract_patch(x[n].numpy(), window, position)
+                )
                 peak = project(network, x[n], name, [int(unit)], "peak")[0]
                 np.testing.assert_allclose(
-                    projections[at, rank], cut(peak.numpy(), window, position), rtol=1e-3, atol=1e-5
+                    projections[at, rank], extract_patch(peak.numpy(), window, position), rtol=1e-3, atol=1e-5
                 )
                 top, left = corners[at, rank]
-                row, column = (int(size) // 2 for size in window.size)
+                row, column = (int(size) // 2 for size in window.patch_size)
                 if not np.isnan(patches[at, rank, 0, row, column]):
                     assert patches[at, rank, 0, row, column] == x[n, 0, top + row, left + column]
 

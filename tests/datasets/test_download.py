@@ -165,7 +165,7 @@ def test_a_second_mirror_continues_what_the_first_began(server: Server, tmp_path
 def test_progress_is_told(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(download, "STEP", 0)
+    monkeypatch.setattr(download, "PROGRESS_BYTES", 0)
     monkeypatch.setattr(download, "CHUNK", 10_000)
     server.files["/good/big.bin"] = CONTENT
     with caplog.at_level(logging.INFO, "convatlas"):
@@ -184,7 +184,7 @@ def test_a_place_that_cannot_be_written_is_reported(
         fetched(server, tmp_path / "file")
     server.files["/good/big.bin"] = CONTENT
     with Path("/dev/full").open("wb", buffering=0) as full:
-        monkeypatch.setattr(download, "_opened", lambda target, mode: full)
+        monkeypatch.setattr(download, "_open", lambda target, mode: full)
         with pytest.raises(UserError, match=r"cannot write .*No space left"):
             fetched(server, tmp_path)
     assert len(server.asked) == 1

@@ -38,7 +38,7 @@ def make(folder: Path | str, source: str, mirrors: list[str] | None = None) -> N
 def read(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """The images (N, 1, H, W) and labels (N,) of a split."""
     examples = load(folder, split)
-    return examples.pixels("L", 28, 28), examples.labels
+    return examples.read_images("L", 28, 28), examples.labels
 
 
 def lay_out(folder: Path, files: dict[str, bytes]) -> Path:

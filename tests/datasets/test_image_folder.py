@@ -90,14 +90,14 @@ def test_a_folder_without_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (found["classes"], found["counts"], found["target"]) == ([], {"train": [0], "test": [4]}, None)
     assert found["image_sizes"] == {"smallest": [10, 10], "median": [8, 50], "largest": [40, 40]}
     assert len(load(tmp_path / "made", "train")) == 0
-    assert load(tmp_path / "made", "train").pixels("RGB", 8, 8).shape == (0, 3, 8, 8)
+    assert load(tmp_path / "made", "train").read_images("RGB", 8, 8).shape == (0, 3, 8, 8)
     test = load(tmp_path / "made", "test")
     assert test.names == sorted(sizes)
     assert test.labels.tolist() == [-1] * 4
     for n, name in enumerate(test.names):
         height, width = sizes[name]
         assert Path(str(test.paths[n])).samefile(tmp_path / "theirs" / name)
-        assert test.image(n, "L").size == (width, height)
+        assert test.read_image(n, "L").size == (width, height)
 
 
 def test_a_name_that_is_no_text_is_kept(tmp_path: Path) -> None:
@@ -219,11 +219,11 @@ def test_sources_that_will_not_do(
 def test_progress_is_told(
     tmp_path: Path, theirs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(base, "EVERY", 3)
+    monkeypatch.setattr(base, "PROGRESS_INTERVAL", 3)
     make(tmp_path / "made", theirs, test_share=0.4)
     caplog.clear()
     with caplog.at_level(logging.INFO, "convatlas"):
-        load(tmp_path / "made", "test").pixels("L", 8, 8)
+        load(tmp_path / "made", "test").read_images("L", 8, 8)
     assert [record.message for record in caplog.records] == ["read 3 of 8 images", "read 6 of 8 images"]
 
 

@@ -143,14 +143,14 @@ def test_torchvision_reads_embedded_digits(embedded: Path, digits: tuple[np.ndar
 
 def test_examples_of_mnist(embedded: Path) -> None:
     examples = load(embedded, "test")
-    stored = examples.pixels("L", 64, "stretch")
+    stored = examples.read_images("L", 64, "stretch")
     assert len(examples) == len(stored) == len(examples.labels) == len(set(examples.names)) == 360
     assert examples.paths == [None] * 360
     for mode, channels in {"L": 1, "RGB": 3}.items():
-        chosen = examples.pixels(mode, 224, 256, [7, 0, 7])
+        chosen = examples.read_images(mode, 224, 256, [7, 0, 7])
         assert (chosen.shape, chosen.dtype) == ((3, channels, 28, 28), np.uint8)
         np.testing.assert_array_equal(chosen, stored[[7, 0, 7]].repeat(channels, 1))
-        picture = examples.image(7, mode)
+        picture = examples.read_image(7, mode)
         assert (picture.mode, picture.size) == (mode, (28, 28))
         np.testing.assert_array_equal(np.atleast_3d(picture).transpose(2, 0, 1), chosen[0])
-    assert examples.pixels("RGB", 28, 28, []).shape == (0, 3, 28, 28)
+    assert examples.read_images("RGB", 28, 28, []).shape == (0, 3, 28, 28)

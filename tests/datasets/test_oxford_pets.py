@@ -74,8 +74,8 @@ def assert_as_torchvision(folder: Path, numbers: list[int]) -> None:
             with Image.open(path) as file:
                 plain = file.mode == "RGB" and file.getexif().get(ExifTags.Base.Orientation, 1) == 1
             if plain:  # torchvision neither turns images nor lays them on white
-                np.testing.assert_array_equal(examples.image(n, "RGB"), image)
-            np.testing.assert_array_equal(examples.trimap(n), trimap)
+                np.testing.assert_array_equal(examples.read_image(n, "RGB"), image)
+            np.testing.assert_array_equal(examples.read_trimap(n), trimap)
 
 
 @pytest.mark.parametrize("named", ["theirs", "theirs/oxford-iiit-pet"])
@@ -129,12 +129,12 @@ def test_pixels_are_those_of_the_files(tmp_path: Path, theirs: Path) -> None:
 
     make(tmp_path / "made", theirs)
     examples = load(tmp_path / "made", "train")
-    found = examples.pixels("RGB", 16, 18, [2, 0])
+    found = examples.read_images("RGB", 16, 18, [2, 0])
     for pixels, name in zip(found, ["Some_Cat_10", "Some_Cat_1"], strict=True):
         with Image.open(theirs / f"images/{name}.jpg") as image:
             expected = functional.center_crop(functional.resize(image, 18), 16)
         np.testing.assert_array_equal(pixels.transpose(1, 2, 0), expected)
-    every = examples.pixels("L", 12, "stretch")
+    every = examples.read_images("L", 12, "stretch")
     assert (every.shape, every.dtype) == ((4, 1, 12, 12), np.uint8)
     with Image.open(theirs / "images/old_hound_1.jpg") as image:
         np.testing.assert_array_equal(
@@ -149,15 +149,15 @@ def test_trimaps_and_heads(tmp_path: Path, theirs: Path) -> None:
     (theirs / "annotations/xmls/old_hound_1.xml").write_text(BOX.format("<xmin>3</xmin>"))
     make(tmp_path / "made", theirs)
     examples = load(tmp_path / "made", "train")
-    assert [examples.head_box(n) for n in range(3)] == [(3, 4, 15, 16), None, None]
+    assert [examples.read_head_box(n) for n in range(3)] == [(3, 4, 15, 16), None, None]
     with pytest.raises(UserError, match=r"old_hound_1\.xml"):
-        examples.head_box(3)
+        examples.read_head_box(3)
     for n, name in enumerate(examples.names):
-        assert examples.trimap(n).mode == "L"
-        np.testing.assert_array_equal(examples.trimap(n), noise(name)[:, :, 0] % 3 + 1)
+        assert examples.read_trimap(n).mode == "L"
+        np.testing.assert_array_equal(examples.read_trimap(n), noise(name)[:, :, 0] % 3 + 1)
     (theirs / "annotations/trimaps/Some_Cat_1.png").write_text("no image")
     with pytest.raises(UserError, match=r"trimap .*Some_Cat_1\.png"):
-        examples.trimap(0)
+        examples.read_trimap(0)
 
 
 def test_the_hash_is_of_the_contents(tmp_path: Path, theirs: Path) -> None:
@@ -372,7 +372,7 @@ def test_of_a_palette_the_indices_count(tmp_path: Path, theirs: Path) -> None:
     with Image.open(path) as image:
         assert image.mode == "P"
     make(tmp_path / "made", theirs)
-    np.testing.assert_array_equal(load(tmp_path / "made", "train").trimap(0), trimap)
+    np.testing.assert_array_equal(load(tmp_path / "made", "train").read_trimap(0), trimap)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -389,15 +389,15 @@ def test_the_head_s_box_is_turned_with_its_photograph(tmp_path: Path, theirs: Pa
     xml.write_text(BOX.format(corners))
     make(tmp_path / "made", theirs)
     examples = load(tmp_path / "made", "train")
-    rows, columns = np.nonzero(np.asarray(examples.image(0, "L")) > 100)
+    rows, columns = np.nonzero(np.asarray(examples.read_image(0, "L")) > 100)
     upright = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-    assert examples.head_box(0) == upright
+    assert examples.read_head_box(0) == upright
     size = "<annotation><size><width>{}</width><height>{}</height></size>"
     xml.write_text(BOX.format(corners).replace("<annotation>", size.format(30, 20)))
-    assert examples.head_box(0) == upright
+    assert examples.read_head_box(0) == upright
     if orientation >= 5:  # of the upright photograph's size alone: drawn on that
         xml.write_text(BOX.format(corners).replace("<annotation>", size.format(20, 30)))
-        assert examples.head_box(0) == (5, 2, 14, 7)
+        assert examples.read_head_box(0) == (5, 2, 14, 7)
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
@@ -412,8 +412,8 @@ def test_a_trimap_is_turned_with_its_photograph(tmp_path: Path, theirs: Path, or
     Image.fromarray(stored).save(trimap_of("Some_Cat_1", theirs)[0])
     make(tmp_path / "made", theirs)
     examples = load(tmp_path / "made", "train")
-    turned = np.asarray(examples.trimap(0))
-    brightness = np.asarray(examples.image(0, "L")).astype(int)
+    turned = np.asarray(examples.read_trimap(0))
+    brightness = np.asarray(examples.read_image(0, "L")).astype(int)
     assert turned.shape == brightness.shape
     assert np.abs(turned * 80 - brightness).max() < 40
     if orientation >= 5:
@@ -421,16 +421,16 @@ def test_a_trimap_is_turned_with_its_photograph(tmp_path: Path, theirs: Path, or
         upright[:4, :7] = 1
         Image.fromarray(upright).save(trimap_of("Some_Cat_1", theirs)[0])
         make(tmp_path / "made", theirs)
-        np.testing.assert_array_equal(load(tmp_path / "made", "train").trimap(0), upright)
+        np.testing.assert_array_equal(load(tmp_path / "made", "train").read_trimap(0), upright)
 
 
 def test_bad_official_files_never_stop_a_download(
     tmp_path: Path, theirs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     redraw("Some_Cat_10", theirs, fill=2)
-    archives = [tmp_path / "download" / f"{part}.tar.gz" for part in oxford_pets.PARTS]
+    archives = [tmp_path / "download" / f"{part}.tar.gz" for part in oxford_pets.SUBFOLDERS]
     archives[0].parent.mkdir()
-    for part, path in zip(oxford_pets.PARTS, archives, strict=True):
+    for part, path in zip(oxford_pets.SUBFOLDERS, archives, strict=True):
         with tarfile.open(path, "w:gz") as archive:
             archive.add(theirs / part, part)
     monkeypatch.setattr(oxford_pets, "_download", lambda *_: archives)
@@ -462,7 +462,7 @@ def test_the_real_photographs(tmp_path: Path) -> None:
     assert found["classes"][:2] == ["Abyssinian", "American Bulldog"]
     assert {split: sum(counts) for split, counts in found["counts"].items()} == {"train": 360, "test": 335}
     assert found["skipped"] == []  # Abyssinian_34, with its empty trimap, is in no list
-    for split, part in oxford_pets.LISTS.items():  # all that the official lists name is used
+    for split, part in oxford_pets.SPLIT_LISTS.items():  # all that the official lists name is used
         listed = (source / f"oxford-iiit-pet/annotations/{part}.txt").read_text().splitlines()
         breeds = [int(line.split()[1]) - 1 for line in listed]
         assert found["counts"][split] == [breeds.count(number) for number in numbers]
@@ -472,7 +472,7 @@ def test_the_real_photographs(tmp_path: Path) -> None:
     odd = examples.names.index("Abyssinian_5")  # an RGBA PNG
     with Image.open(str(examples.paths[odd])) as image:
         assert (image.format, image.mode) == ("PNG", "RGBA")
-    assert examples.image(odd, "RGB").mode == "RGB"
+    assert examples.read_image(odd, "RGB").mode == "RGB"
 
 
 def test_the_drawn_pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -485,8 +485,8 @@ def test_the_drawn_pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "not photographs" in found["description"]
     assert_as_torchvision(tmp_path, list(range(len(found["classes"]))))
     examples = load(tmp_path, "train")
-    left, top, right, bottom = examples.head_box(0)
-    width, height = examples.trimap(0).size
+    left, top, right, bottom = examples.read_head_box(0)
+    width, height = examples.read_trimap(0).size
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
     species = make(tmp_path, "embedded", target="species")

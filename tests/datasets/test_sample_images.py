@@ -12,8 +12,8 @@ from skimage import data
 from torch import Tensor, nn
 
 from convatlas import UserError
-from convatlas.datasets.formats import Examples
-from convatlas.datasets.sample_images import PHOTOGRAPHS, Image, choose, probabilities
+from convatlas.datasets.formats import ImageDataset
+from convatlas.datasets.sample_images import PHOTOGRAPHS, SampleImage, choose_images, compute_probabilities
 from convatlas.models.preprocessing import Preprocessing
 
 KEY = "networks.own.images"
@@ -29,14 +29,14 @@ class Reader(nn.Module):
         return nn.functional.one_hot(written, 256).float()
 
 
-class Held(Examples):
+class Held(ImageDataset):
     """A test split whose images are at hand, not in files."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
         super().__init__(labels, [str(n) for n in range(len(labels))], [None] * len(labels))
         self.__dict__["images"] = images
 
-    def image(self, n: int, mode: str) -> Picture.Image:
+    def read_image(self, n: int, mode: str) -> Picture.Image:
         return Picture.fromarray(self.images[n, 0]).convert(mode)
 
 
@@ -51,15 +51,15 @@ def split() -> Held:
     return Held(images, labels)
 
 
-def chosen(wanted: dict[str, Any], split: Held) -> list[Image]:
-    return choose(wanted, Reader(), PREPROCESSING, split, CPU, KEY)
+def chosen(wanted: dict[str, Any], split: Held) -> list[SampleImage]:
+    return choose_images(wanted, Reader(), PREPROCESSING, split, CPU, KEY)
 
 
 def expected_x(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy((pixels / 255 - 0.25) / 0.5).float()
 
 
-def assert_is(found: Image, name: str, pixels: np.ndarray, **rest: Any) -> None:
+def assert_is(found: SampleImage, name: str, pixels: np.ndarray, **rest: Any) -> None:
     empty = {"index": None, "path": None, "label": None}
     assert found.name == name
     torch.testing.assert_close(found.x, expected_x(pixels))
@@ -138,7 +138,7 @@ def test_an_image_without_a_label_has_none(split: Held) -> None:
 
 def test_photographs_are_scikit_images(split: Held) -> None:
     preprocessing = Preprocessing(4, (0.5,) * 3, (0.5,) * 3)
-    found = choose({"photographs": list(PHOTOGRAPHS)}, Reader(), preprocessing, None, CPU, KEY)
+    found = choose_images({"photographs": list(PHOTOGRAPHS)}, Reader(), preprocessing, None, CPU, KEY)
     assert [image.name for image in found] == ["cat", "astronaut", "coffee", "rocket"]
     assert found[0].path == "scikit-image: chelsea.png"
     middle = data.chelsea()[:, 75:375].reshape(4, 75, 4, 75, 3).mean((1, 3)).transpose(2, 0, 1)
@@ -148,7 +148,7 @@ def test_photographs_are_scikit_images(split: Held) -> None:
 @pytest.mark.parametrize("wanted", [{"digits": [0]}, {"first": 1}, {"indices": [3]}])
 def test_test_images_of_a_network_without_a_data_set_are_refused(wanted: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=f"{KEY}: the network has no data set"):
-        choose(wanted, Reader(), PREPROCESSING, None, CPU, KEY)
+        choose_images(wanted, Reader(), PREPROCESSING, None, CPU, KEY)
 
 
 def test_kinds_are_combined_digits_first_then_numbers_then_files(split: Held, files: list[Path]) -> None:
@@ -188,8 +188,8 @@ def test_a_bright_file_is_warned_of(
 
 def test_an_entry_of_images_json() -> None:
     probabilities = torch.tensor([0.1, 0.7, 0.2])
-    of_test = Image("test-00007", torch.zeros(1, 1, 4, 4), index=7, label=2)
-    assert of_test.described(probabilities) == {
+    of_test = SampleImage("test-00007", torch.zeros(1, 1, 4, 4), index=7, label=2)
+    assert of_test.to_dict(probabilities) == {
         "name": "test-00007",
         "split": "test",
         "index": 7,
@@ -198,7 +198,7 @@ def test_an_entry_of_images_json() -> None:
         "prediction": 1,
         "probability": pytest.approx(0.7),
     }
-    mine = Image("mine", torch.zeros(1, 1, 4, 4), path="a/mine.png").described(probabilities)
+    mine = SampleImage("mine", torch.zeros(1, 1, 4, 4), path="a/mine.png").to_dict(probabilities)
     assert [mine["split"], mine["index"], mine["path"], mine["label"]] == [None, None, "a/mine.png", None]
 
 
@@ -206,5 +206,5 @@ def test_what_an_output_says_of_the_classes() -> None:
     logits = torch.tensor([[1.0, 3.0, -2.0]])
     expected = logits[0].softmax(0)
     for output in (logits, logits.log_softmax(1), expected[None], {"out": logits, "aux": 0}, (logits, 0)):
-        torch.testing.assert_close(probabilities(output), expected)
-    assert probabilities(torch.zeros(1, 3, 8, 8)) is None
+        torch.testing.assert_close(compute_probabilities(output), expected)
+    assert compute_probabilities(torch.zeros(1, 3, 8, 8)) is None

@@ -16,28 +16,28 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from convatlas.analysis.classical import COLUMNS, FEATURES
-from convatlas.analysis.kernels import channel_correlations, colour_words, kernel_matches, random_baseline
+from convatlas.analysis.classical import COLUMN_CAPTIONS, FEATURES
+from convatlas.analysis.kernels import channel_correlations, classify_channels, match_kernels, random_baseline
 from convatlas.figures import build, context
 from convatlas.figures import projections as projections_module
-from convatlas.figures.context import Plate
-from convatlas.figures.layers import SHORT
+from convatlas.figures.context import CaptionedFigure
+from convatlas.figures.layers import SHORT_FEATURE_NAMES
 from convatlas.files import write_json, write_npz
 from convatlas.plotting import charts
-from convatlas.plotting.colormap import Scale, colour_table
+from convatlas.plotting.colormap import ColourScale, colour_table
 from convatlas.plotting.labelled_figure import (
     DPI,
-    HEAD,
-    LABEL,
-    Bar,
+    LABEL_PIXELS,
+    TOP_MARGIN,
+    ColourBar,
     caption_height,
-    chart_plate,
-    montage_plate,
-    save,
-    style,
+    figure_style,
+    make_chart_figure,
+    make_montage_figure,
+    save_figure,
 )
-from convatlas.plotting.montage import EDGE, GAP, Tile, assemble, text_width
-from convatlas.plotting.top_activation_tiles import STEP
+from convatlas.plotting.montage import GAP, TILE_SIZE, Tile, assemble_montage, text_width
+from convatlas.plotting.top_activation_tiles import RGB_STEP
 from tests.support.workspace import ROOT
 
 PLANE = (8, 6)  # not square, so that nothing can be turned unnoticed
@@ -104,16 +104,16 @@ def layer(name: str, kind: str, *shapes: tuple[int, ...], **given: Any) -> dict[
 
 def filters_like(weight: np.ndarray) -> dict[str, Any]:
     """What filters.json says of the filters of conv1, (units, 3, 3, 3)."""
-    r, names = kernel_matches(weight)
+    r, names = match_kernels(weight)
     channels = channel_correlations(weight)
-    words = [colour_words(row) for row in channels]
+    words = [classify_channels(row) for row in channels]
     found = {"layer": "conv1", "baseline": random_baseline(3), "r": r.tolist(), "kernels": names}
     return found | {"channels": channels.tolist(), "colour": words}
 
 
 def like(feature: str, r: float) -> dict[str, Any]:
     """What units.json says of a unit that resembles something."""
-    return {"feature": feature, "words": COLUMNS[feature], "r": r}
+    return {"feature": feature, "words": COLUMN_CAPTIONS[feature], "r": r}
 
 
 def made(channels: int = 3) -> Results:
@@ -224,10 +224,10 @@ def made(channels: int = 3) -> Results:
 class Drawn:
     """A plate, and what it was made of."""
 
-    plate: Plate
+    plate: CaptionedFigure
     lines: list[list[Tile | None]]
     labels: list[str]
-    bars: list[Bar]
+    bars: list[ColourBar]
     chart: tuple[Any, ...]
     layout: dict[str, Any]
 
@@ -238,12 +238,12 @@ class Drawn:
         for line, given in zip(self.lines, self.labels, strict=True):
             label = given or label
             for tile in line:
-                if tile is not None and tile.number not in NO_UNITS:
-                    yield label, int(tile.number), tile
+                if tile is not None and tile.title not in NO_UNITS:
+                    yield label, int(tile.title), tile
 
     @property
     def inputs(self) -> list[Tile]:
-        return [tile for line in self.lines for tile in line if tile and tile.number in NO_UNITS]
+        return [tile for line in self.lines for tile in line if tile and tile.title in NO_UNITS]
 
 
 Draw = Callable[..., dict[tuple[str, str], Drawn]]
@@ -257,7 +257,7 @@ def draw(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Draw:
     def laid(lines: list[list[Tile | None]], **layout: Any) -> None:
         last.update(lines=lines, layout=layout)
 
-    def plate(montage: None, labels: list[str], bars: list[Bar], caption: str) -> Figure:
+    def plate(montage: None, labels: list[str], bars: list[ColourBar], caption: str) -> Figure:
         last.update(labels=labels, bars=bars)
         return Figure()
 
@@ -265,15 +265,15 @@ def draw(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Draw:
         last["chart"] = given
         return Figure()
 
-    monkeypatch.setattr(context, "assemble", laid)
-    monkeypatch.setattr(context, "montage_plate", plate)
-    for name in ("bars", "strips", "curves", "confusion"):
+    monkeypatch.setattr(context, "assemble_montage", laid)
+    monkeypatch.setattr(context, "make_montage_figure", plate)
+    for name in ("plot_unit_bars", "plot_unit_heatmaps", "plot_training_curves", "plot_confusion_matrix"):
         monkeypatch.setattr(charts, name, chart)
 
     def draw(results: Results | None = None, **views: Any) -> dict[tuple[str, str], Drawn]:
         folder = (results or made()).write(tmp_path / "own")
         drawn = {}
-        for plate in build.draw(folder, "own", VIEWS | views):
+        for plate in build.draw_figures(folder, "own", VIEWS | views):
             parts = (last.pop(name, []) for name in ("lines", "labels", "bars", "chart", "layout"))
             drawn[plate.kind, plate.subject] = Drawn(plate, *parts)
             assert not last
@@ -289,7 +289,7 @@ def ends(values: np.ndarray, signed: bool = False) -> tuple[float, float]:
     return min(values.min(), 0), max(values.max(), 0)
 
 
-def spanned(bar: Bar) -> tuple[float, float]:
+def spanned(bar: ColourBar) -> tuple[float, float]:
     return bar.scale.low, bar.scale.high
 
 
@@ -333,13 +333,13 @@ def test_each_pair_is_a_filter_and_the_maps_it_makes(draw: Draw) -> None:
         assert pairs.labels == ["input", *(f"unit {unit}" for unit in range(len(results.filters[name])))]
         for unit, line in enumerate(pairs.lines[1:]):
             *kernels, first, second = line
-            assert {tile.number for tile in line if tile} == {str(unit)}
+            assert {tile.title for tile in line if tile} == {str(unit)}
             for tile in kernels:
-                channel = int(tile.mark.removeprefix("ch "))
+                channel = int(tile.right_title.removeprefix("ch "))
                 np.testing.assert_array_equal(tile.values, results.filters[name][unit, channel])
             for tile, image in ((first, "first"), (second, "second")):
                 np.testing.assert_array_equal(tile.values, results.outputs[image][name][unit])
-        assert pairs.layout["apart"] == (len(kernels),)
+        assert pairs.layout["group_starts"] == (len(kernels),)
         assert len(pairs.lines[0]) == len(line)
         assert [tile is not None for tile in pairs.lines[0]] == [False] * len(kernels) + [True] * 2
 
@@ -351,14 +351,14 @@ def test_filters_that_see_colours_are_drawn_in_them(draw: Draw) -> None:
     results.filters_like = filters_like(weight)
     plate = draw(results, scale="per_layer")["filters", "conv1"]
     assert [len(line) for line in plate.lines] == [16, 4]
-    assert plate.labels == ["units\n0–3", "units\n4"] and plate.layout["apart"] == (4, 8, 12)
+    assert plate.labels == ["units\n0–3", "units\n4"] and plate.layout["group_starts"] == (4, 8, 12)
     tiles = [tile for line in plate.lines for tile in line if tile]
     for unit, kernel in enumerate(weight):
         composite, *channels = tiles[4 * unit : 4 * unit + 4]
         expected = 0.5 + kernel.transpose(1, 2, 0) / (2 * abs(weight).max())
         np.testing.assert_allclose(composite.values, expected, atol=1e-6)
-        assert (composite.number, composite.note) == (str(unit), results.filters_like["colour"][unit])
-        assert [tile.number for tile in channels] == ["R", "G", "B"]
+        assert (composite.title, composite.note) == (str(unit), results.filters_like["colour"][unit])
+        assert [tile.title for tile in channels] == ["R", "G", "B"]
         red, green, blue = kernel.reshape(3, -1)
         pairs = {"RG": (red, green), "GB": (green, blue), "BR": (blue, red)}
         for tile, values, (name, pair) in zip(channels, kernel, pairs.items(), strict=True):
@@ -385,13 +385,13 @@ def test_pairs_of_filters_that_see_colours(draw: Draw) -> None:
     results = made()
     weight = results.filters["conv1"]
     plate = draw(results)["pairs", "conv1"]
-    assert plate.layout["apart"] == (4,)
+    assert plate.layout["group_starts"] == (4,)
     for unit, line in enumerate(plate.lines[1:]):
         composite, *channels, first, second = line
         np.testing.assert_allclose(
             composite.values, 0.5 + weight[unit].transpose(1, 2, 0) / (2 * abs(weight).max()), atol=1e-6
         )
-        assert composite.number == str(unit) and [tile.mark for tile in channels] == ["R", "G", "B"]
+        assert composite.title == str(unit) and [tile.right_title for tile in channels] == ["R", "G", "B"]
         for tile, values in zip(channels, weight[unit], strict=True):
             np.testing.assert_array_equal(tile.values, values)
         for tile, image in ((first, "first"), (second, "second")):
@@ -422,13 +422,15 @@ def test_each_projection_is_its_unit_of_its_selection(draw: Draw, channels: int)
         for label, unit, tile in drawn["deconv", image].tiles:
             projection = projections[words[label]][unit]
             seen.append((words[label], unit))
-            if tile.crossed or channels == 1:
+            if tile.crossed_out or channels == 1:
                 np.testing.assert_array_equal(tile.values, projection[0])
             else:
                 group = abs(projections[words[label]])
                 most = np.percentile(group[group > 0], 99)
                 found = (tile.values.transpose(2, 0, 1) - 0.5) * 2 * most
-                np.testing.assert_allclose(found, projection, atol=1.001 * most * STEP / 255)  # half a step
+                np.testing.assert_allclose(
+                    found, projection, atol=1.001 * most * RGB_STEP / 255
+                )  # half a step
                 assert "One value in a hundred" in drawn["deconv", image].plate.caption
         assert seen == [(key, unit) for key, array in projections.items() for unit in range(len(array))]
 
@@ -447,7 +449,7 @@ def test_the_input_comes_first_as_it_was_before_normalisation(draw: Draw, channe
         for tile, picture in zip(plate.inputs, expected, strict=True):
             values = tile.values.transpose(2, 0, 1) if channels == 3 else tile.values[None]
             np.testing.assert_allclose(values, picture, atol=1e-6)
-            assert tile.scale == (None if channels == 3 else Scale(0, 1, "gray"))
+            assert tile.scale == (None if channels == 3 else ColourScale(0, 1, "gray"))
         if kind in ("maps", "deconv"):
             assert [line[0] is None for line in plate.lines] == [
                 not (label and (kind == "maps" or n == 0)) for n, label in enumerate(plate.labels)
@@ -459,7 +461,7 @@ def test_the_cover_shows_what_caused_the_strongest_activation(draw: Draw) -> Non
     plate = draw(results)["cover", ""]
     for image, tile in zip(("first", "second"), plate.lines[1], strict=True):
         unit = int(np.unravel_index(results.outputs[image]["pool"].argmax(), (18, 4, 3))[0])
-        assert tile is not None and int(tile.number) == unit
+        assert tile is not None and int(tile.title) == unit
         np.testing.assert_array_equal(tile.values, results.projections[image]["pool"][unit, 0])
 
 
@@ -483,7 +485,7 @@ def test_many_maps_are_a_dense_plate_of_the_first_image(draw: Draw, scale: str) 
     results = wide(2048, 7)
     plate = draw(results, layers=["block.conv2"], show="maps", scale=scale)["maps", "block.conv2"]
     tiles = [tile for line in plate.lines for tile in line if tile]
-    assert {(tile.number, tile.mark, tile.note) for tile in tiles} == {("", "", "")}
+    assert {(tile.title, tile.right_title, tile.note) for tile in tiles} == {("", "", "")}
     assert "printed above" not in plate.plate.caption
     np.testing.assert_array_equal([t.values for t in tiles], results.outputs["first"]["block.conv2"])
     assert plate.labels == [f"{n}–{n + 31}" for n in range(0, 2048, 32)]
@@ -494,12 +496,14 @@ def test_many_maps_are_a_dense_plate_of_the_first_image(draw: Draw, scale: str) 
 def test_dense_plates_are_small(tmp_path: Path, show: str) -> None:
     """Also as files; their labels stand beside their lines, one above the other."""
     views = VIEWS | {"layers": ["block.conv2"], "show": show}
-    with style():
-        plate = next(p for p in build.draw(wide(2048, 7).write(tmp_path), "own", views) if p.kind == show)
-        save(plate.figure, tmp_path / plate.file, False)
+    with figure_style():
+        plate = next(
+            p for p in build.draw_figures(wide(2048, 7).write(tmp_path), "own", views) if p.kind == show
+        )
+        save_figure(plate.figure, tmp_path / plate.file, False)
         labels = [text for text in plate.figure.texts if text.get_ha() == "right"]
         boxes = [label.get_window_extent() for label in labels]
-    said = plate.described(False)
+    said = plate.to_dict(False)
     assert (tmp_path / plate.file).stat().st_size < 1_000_000
     assert max(said["width"], said["height"]) < 4096
     assert all(above.y0 > below.y1 for above, below in itertools.pairwise(boxes))
@@ -538,8 +542,8 @@ def test_notes_over_the_first_images_maps_name_what_they_resemble(draw: Draw) ->
 
 
 def test_notes_fit_over_their_tiles() -> None:
-    assert set(SHORT) == set(FEATURES)
-    assert max(text_width(f"{short} −0.88") for short in SHORT.values()) <= EDGE + GAP - 2
+    assert set(SHORT_FEATURE_NAMES) == set(FEATURES)
+    assert max(text_width(f"{short} −0.88") for short in SHORT_FEATURE_NAMES.values()) <= TILE_SIZE + GAP - 2
 
 
 def test_captions_name_the_features_that_maps_resemble(draw: Draw) -> None:
@@ -560,13 +564,13 @@ def test_the_classical_plate_has_a_feature_a_row_and_the_maps_that_resemble_it(d
     results.units_like["relu:2"]["units"][7] = like("sobel_x", 0.899)
     plate = draw(results)["classical", "second"]
     head, *rows = plate.lines
-    assert [tile.number for tile in head] == ["input"]
+    assert [tile.title for tile in head] == ["input"]
     for row, (name, feature), label in zip(rows, FEATURES.items(), plate.labels[1:], strict=True):
         np.testing.assert_array_equal(row[0].values, results.classical["second"][name])
-        assert label.replace("\n", " ") == feature.words
+        assert label.replace("\n", " ") == feature.caption
         if name not in ("sobel_x", "sobel_y"):
             assert len(row) == 1
-    vertical, horizontal = ([(t.note, t.number, t.mark) for t in rows[n][1:]] for n in (1, 2))
+    vertical, horizontal = ([(t.note, t.title, t.right_title) for t in rows[n][1:]] for n in (1, 2))
     assert vertical == [  # and not relu:2, which only repeats block.conv2
         ("block.conv2", "unit 7", "0.90"), ("conv1", "unit 0", "−0.83"), ("relu", "unit 0", "0.75"),
     ]  # fmt: skip
@@ -614,13 +618,13 @@ def test_bars_end_where_the_data_end(draw: Draw, scale: str) -> None:
             every = np.concatenate([a.ravel() for p in results.projections.values() for a in p.values()])
             whole = [every] * 4 if scale == "shared" else list(own.values())
             assert list(map(spanned, plate.bars)) == [ends(array, signed=True) for array in whole]
-            assert [bar.first for bar in plate.bars] == [0, 1, 2, 4]
-            assert [bar.last for bar in plate.bars] == [0, 1, 3, 5]
+            assert [bar.first_row for bar in plate.bars] == [0, 1, 2, 4]
+            assert [bar.last_row for bar in plate.bars] == [0, 1, 3, 5]
         if kind in ("maps", "filters", "deconv"):
             for bar in plate.bars:
-                rows = [tile for line in plate.lines[bar.first : bar.last + 1] for tile in line]
-                assert {t.scale for t in rows if t and t.number != "input"} == {bar.scale}
-                assert bar.ends is None
+                rows = [tile for line in plate.lines[bar.first_row : bar.last_row + 1] for tile in line]
+                assert {t.scale for t in rows if t and t.title != "input"} == {bar.scale}
+                assert bar.end_labels is None
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -629,16 +633,16 @@ def test_tiles_with_their_own_scale_print_where_it_ends(draw: Draw, channels: in
     for (kind, subject), plate in draw(results, scale="per_tile").items():
         if kind in ("cover", "classical") or (channels == 3 and subject == "conv1" and kind != "maps"):
             continue
-        assert all(bar.ends is not None for bar in plate.bars)
+        assert all(bar.end_labels is not None for bar in plate.bars)
         for label, unit, tile in plate.tiles:
-            if tile.crossed:
+            if tile.crossed_out:
                 continue
             values = tile.values
             if values.ndim == 3:  # in colours
                 key = label.replace("\nwhole map", "").replace("\nstrongest location", "@peak")
                 values = results.projections[subject][key][unit]
             most = abs(values).max()
-            assert tile.mark.split()[-1:] == [f"{most:.2g}"], (kind, subject)
+            assert tile.right_title.split()[-1:] == [f"{most:.2g}"], (kind, subject)
             if tile.scale and most:
                 assert tile.scale.high == most and tile.scale.low in (0, -most)
 
@@ -678,7 +682,7 @@ def test_the_legend_of_projections_in_colours_is_not_that_of_signed_tiles(draw: 
     drawn = draw(made(3))
     for plate in (drawn["deconv", "first"], drawn["cover", ""]):
         assert "white is zero" not in plate.plate.caption
-        assert all(bar.scale.colours != "RdBu_r" for bar in plate.bars)
+        assert all(bar.scale.cmap != "RdBu_r" for bar in plate.bars)
 
 
 # What is chosen
@@ -712,7 +716,7 @@ def test_a_shared_scale_is_shared_by_the_layers_drawn(draw: Draw) -> None:
 
 def test_fewer_are_drawn_where_fewer_are_asked(draw: Draw) -> None:
     drawn = draw(n_images=1, n_filters=3)
-    assert [[t.number for t in line if t] for line in drawn["maps", "pool"].lines] == [
+    assert [[t.title for t in line if t] for line in drawn["maps", "pool"].lines] == [
         ["input", "0", "1", "2"]
     ]
     assert "units 0–2 of 18" in drawn["maps", "pool"].plate.caption
@@ -765,7 +769,9 @@ def test_of_many_input_channels_those_with_the_largest_weights(draw: Draw) -> No
     largest = sorted(sorted(range(12), key=lambda c: squares[c])[-8:])
     labels = drawn["filters", "block.conv2"].labels
     assert labels == [f"channel {c}" for c in largest] * 2  # 18 units, 16 a line
-    assert [tile.mark for tile in drawn["pairs", "block.conv2"].lines[1][:8]] == [f"ch {c}" for c in largest]
+    assert [tile.right_title for tile in drawn["pairs", "block.conv2"].lines[1][:8]] == [
+        f"ch {c}" for c in largest
+    ]
     assert "all 3 input channels" in drawn["pairs", "conv1"].plate.caption
     for kind in ("filters", "pairs"):
         caption = drawn[kind, "block.conv2"].plate.caption
@@ -782,9 +788,9 @@ def test_dead_units_are_crossed_and_no_others(draw: Draw, channels: int, scale: 
     dead = {"first": {("conv1", 2), ("pool", 3)}, "second": {("conv1", 2)}}
     for image, expected in dead.items():
         plate = drawn["deconv", image]
-        crossed = [(label.split("\n")[0], unit) for label, unit, tile in plate.tiles if tile.crossed]
+        crossed = [(label.split("\n")[0], unit) for label, unit, tile in plate.tiles if tile.crossed_out]
         assert sorted(crossed) == sorted([*expected] * 2)  # for either selection
-        assert all((tile.mark == "dead") == tile.crossed for _, _, tile in plate.tiles)
+        assert all((tile.right_title == "dead") == tile.crossed_out for _, _, tile in plate.tiles)
         assert f"Units dead on this image ({len(expected)}) are crossed" in plate.plate.caption
 
 
@@ -804,20 +810,20 @@ def test_projections_of_some_units_carry_their_numbers(draw: Draw) -> None:
     drawn = draw(some_units())
     for image, dead in (("first", {("conv1", 2), ("pool", 3)}), ("second", {("conv1", 2)})):
         plate = drawn["deconv", image]
-        tiles = [(label.split("\n")[0], unit, tile.crossed) for label, unit, tile in plate.tiles]
+        tiles = [(label.split("\n")[0], unit, tile.crossed_out) for label, unit, tile in plate.tiles]
         expected = [("conv1", 4), ("conv1", 2)] * 2 + [("pool", 9), ("pool", 3), ("pool", 0)] * 2
         assert tiles == [(*each, each in dead) for each in expected]
         words = plate.plate.caption
         assert "Of conv1 and pool the units that answer the image most, the strongest first" in words
         assert f"Units dead on this image ({len(dead)})" in words
-    assert [tile.number for tile in drawn["cover", ""].lines[1] if tile] == ["0", "0"]
+    assert [tile.title for tile in drawn["cover", ""].lines[1] if tile] == ["0", "0"]
 
 
 def test_projections_that_are_too_large_for_one_plate_have_several(
     draw: Draw, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(projections_module, "LARGE", 1)
-    plates = [p for p in build.draw(made().write(tmp_path), "own", VIEWS) if p.kind == "deconv"]
+    monkeypatch.setattr(projections_module, "MAX_VALUES", 1)
+    plates = [p for p in build.draw_figures(made().write(tmp_path), "own", VIEWS) if p.kind == "deconv"]
     names = ["deconv-first.png", "deconv-first+2.png", "deconv-second.png", "deconv-second+2.png"]
     assert [plate.file for plate in plates] == names
     assert ["activation of conv1 on" in plate.caption for plate in plates] == [True, False] * 2
@@ -828,7 +834,7 @@ def test_of_projections_that_are_large_the_first_units_are_drawn(
     draw: Draw, monkeypatch: pytest.MonkeyPatch, large: int, units: tuple[int, int]
 ) -> None:
     """Twice 5 and 18 projections of 3 x 8 x 6 values; of conv1 the units are numbered otherwise."""
-    monkeypatch.setattr(projections_module, "LARGE", large)
+    monkeypatch.setattr(projections_module, "MAX_VALUES", large)
     results = made()
     for projections in results.projections.values():
         projections["conv1@units"] = np.array([4, 3, 0, 1, 2])
@@ -846,7 +852,9 @@ def test_the_cover_crosses_no_unit_that_is_alive(draw: Draw) -> None:
     results = made()
     for projections in results.projections.values():
         projections["pool"][:] = 0
-    assert not any(tile.crossed or tile.mark for tile in draw(results)["cover", ""].lines[1] if tile)
+    assert not any(
+        tile.crossed_out or tile.right_title for tile in draw(results)["cover", ""].lines[1] if tile
+    )
 
 
 def test_the_cover_crosses_a_dead_unit(draw: Draw) -> None:
@@ -854,7 +862,7 @@ def test_the_cover_crosses_a_dead_unit(draw: Draw) -> None:
     for image, projections in results.projections.items():
         results.outputs[image]["pool"][:] = 0
         projections["pool"][:] = 0
-    assert all(tile.crossed for tile in draw(results)["cover", ""].lines[1] if tile)
+    assert all(tile.crossed_out for tile in draw(results)["cover", ""].lines[1] if tile)
 
 
 # Values
@@ -884,7 +892,9 @@ def test_values_as_strips_where_they_are_many(draw: Draw) -> None:
 
 def test_strips_hold_each_value_once_and_in_order() -> None:
     values = np.random.default_rng(0).normal(size=(2, 216))
-    figure = charts.strips(values, ["a", "b"], Scale.of(values), [101, None], "A caption.")
+    figure = charts.plot_unit_heatmaps(
+        values, ["a", "b"], ColourScale.from_values(values), [101, None], "A caption."
+    )
     shown = [ax.images[0].get_array() for part in figure.subfigs for ax in part.axes if ax.get_title("left")]
     for row, image in zip(values, shown, strict=True):
         assert image.shape == (3, 100)
@@ -899,14 +909,14 @@ def test_strips_hold_each_value_once_and_in_order() -> None:
 )
 def test_strips_of_many_values_stay_within_a_page(count: int, width: int) -> None:
     """VGG flattens to 25,088."""
-    figure = charts.strips(np.zeros((1, count)), ["a"], Scale(0, 1, "gray"), [None], "")
-    assert charts.across(count) == width
+    figure = charts.plot_unit_heatmaps(np.zeros((1, count)), ["a"], ColourScale(0, 1, "gray"), [None], "")
+    assert charts.choose_row_length(count) == width
     assert figure.get_size_inches()[1] * figure.dpi < (1000 if count < 10**6 else 5000)
 
 
 def test_bars_are_as_high_as_the_values() -> None:
     values = np.array([[1.0, -2.0, 3.0], [0.5, 0.0, -1.0]])
-    figure = charts.bars(values, CLASSES[:3], ["a", "b"], [2, None], "A caption.")
+    figure = charts.plot_unit_bars(values, CLASSES[:3], ["a", "b"], [2, None], "A caption.")
     axes = [ax for part in figure.subfigs for ax in part.axes]
     np.testing.assert_array_equal([[bar.get_height() for bar in ax.patches] for ax in axes], values)
     assert [label.get_text() for label in axes[0].get_xticklabels()] == CLASSES[:3]
@@ -920,33 +930,37 @@ def test_bars_are_as_high_as_the_values() -> None:
 
 def test_the_montage_stands_in_the_picture_pixel_for_pixel(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    montage = assemble([[Tile(rng.random((9, 7, 3))) for _ in range(3)] for _ in range(2)])
-    bars = [Bar(0, 1, Scale(-2.5, 2.5, "RdBu_r"), "weight")]
-    with style():
-        save(montage_plate(montage, ["one", "two"], bars, "A caption."), tmp_path / "a.png", False)
+    montage = assemble_montage([[Tile(rng.random((9, 7, 3))) for _ in range(3)] for _ in range(2)])
+    bars = [ColourBar(0, 1, ColourScale(-2.5, 2.5, "RdBu_r"), "weight")]
+    with figure_style():
+        save_figure(
+            make_montage_figure(montage, ["one", "two"], bars, "A caption."), tmp_path / "a.png", False
+        )
     pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
     height, width = montage.pixels.shape[:2]
-    left = 48 + max(text_width(label, LABEL) for label in ("one", "two"))
-    np.testing.assert_array_equal(pixels[HEAD : HEAD + height, left : left + width], montage.pixels)
+    left = 48 + max(text_width(label, LABEL_PIXELS) for label in ("one", "two"))
+    np.testing.assert_array_equal(
+        pixels[TOP_MARGIN : TOP_MARGIN + height, left : left + width], montage.pixels
+    )
 
 
 @pytest.mark.parametrize(
     ("scale", "given", "texts"),
     [
-        (Scale(-2.5, 2.5, "RdBu_r"), None, ["−2.5", "0", "2.5"]),
-        (Scale(0, 0.125, "viridis"), None, ["0", "0.0625", "0.125"]),
-        (Scale(0, 3, "viridis"), ("0", "max"), ["0", "max"]),
+        (ColourScale(-2.5, 2.5, "RdBu_r"), None, ["−2.5", "0", "2.5"]),
+        (ColourScale(0, 0.125, "viridis"), None, ["0", "0.0625", "0.125"]),
+        (ColourScale(0, 3, "viridis"), ("0", "max"), ["0", "max"]),
     ],
 )
 def test_the_colour_bar_prints_its_ends(
-    scale: Scale, given: tuple[str, str] | None, texts: list[str]
+    scale: ColourScale, given: tuple[str, str] | None, texts: list[str]
 ) -> None:
-    montage = assemble([[Tile(np.zeros((9, 7, 3)))]])
-    figure = montage_plate(montage, ["one"], [Bar(0, 0, scale, "weight", given)], "A caption.")
+    montage = assemble_montage([[Tile(np.zeros((9, 7, 3)))]])
+    figure = make_montage_figure(montage, ["one"], [ColourBar(0, 0, scale, "weight", given)], "A caption.")
     words = {text.get_text(): text.get_position()[1] for text in figure.texts[1:-1]}
     assert list(words) == [*texts, "weight"]
     steps = figure.images[1].pixels
-    table = colour_table(scale.colours)
+    table = colour_table(scale.cmap)
     np.testing.assert_array_equal(steps[[0, -1]][:, 0], [table[255], table[0]])
     height = round(figure.get_size_inches()[1] * DPI)
     ends = np.array([words[texts[0]], words[texts[-1]]]) * height
@@ -956,9 +970,9 @@ def test_the_colour_bar_prints_its_ends(
 @pytest.mark.parametrize("height", range(720, 740))
 def test_a_plate_is_as_large_as_it_says(tmp_path: Path, height: int) -> None:
     """Whatever the size: pixels over dots an inch, times dots an inch, may fall just short of a pixel."""
-    figure, _ = chart_plate(300, height, "")
-    said = Plate("a.png", "maps", "", "", "", figure).described(False)
-    save(figure, tmp_path / "a.png", False)
+    figure, _ = make_chart_figure(300, height, "")
+    said = CaptionedFigure("a.png", "maps", "", "", "", figure).to_dict(False)
+    save_figure(figure, tmp_path / "a.png", False)
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.size == (said["width"], said["height"]) == (300, height + caption_height("", 300))
 
@@ -968,16 +982,16 @@ def test_text_is_printed_as_it_is(tmp_path: Path) -> None:
     results = made()
     results.network["classes"] = ["$\\frac$", "$a$", "$_$", "$^$"]
     views = VIEWS | {"layers": ["relu", "fc"], "n_filters": 2}
-    with style():
-        for plate in build.draw(results.write(tmp_path), "own", views):
+    with figure_style():
+        for plate in build.draw_figures(results.write(tmp_path), "own", views):
             if plate.kind in ("maps", "values"):
                 plate.figure.canvas.draw()
 
 
 def test_captions_and_labels_lie_within_their_room(tmp_path: Path) -> None:
-    with style():
-        for plate in build.draw(made().write(tmp_path), "own", VIEWS | {"scale": "per_tile"}):
-            said = plate.described(False)
+    with figure_style():
+        for plate in build.draw_figures(made().write(tmp_path), "own", VIEWS | {"scale": "per_tile"}):
+            said = plate.to_dict(False)
             *labels, caption = plate.figure.texts or plate.figure.subfigs[-1].texts or plate.figure.texts
             box = caption.get_window_extent()
             assert 0 <= box.x0 < box.x1 <= said["width"], plate.file

@@ -16,13 +16,20 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from convatlas.attribution import deconvnet
-from convatlas.attribution.deconvnet import Deconvnet, Select, Step, descend, project, seed
+from convatlas.attribution.deconvnet import (
+    Deconvnet,
+    ProjectionStep,
+    Select,
+    make_seed_signal,
+    project,
+    project_stepwise,
+)
 from convatlas.figures import deconv_steps
-from convatlas.figures.context import Desk
+from convatlas.figures.context import FigureContext
 from convatlas.files import Npz, read_json, write_json, write_npz
 from convatlas.models.architectures.lenet5 import lenet5
-from convatlas.pipeline.config import resolve
-from convatlas.plotting.labelled_figure import save, style
+from convatlas.pipeline.config import resolve_config
+from convatlas.plotting.labelled_figure import figure_style, save_figure
 from convatlas.tracing import layers, record
 from tests.figures.test_build import VIEWS, made
 from tests.support.workspace import ROOT
@@ -64,7 +71,7 @@ def test_the_last_step_is_the_projection_bit_for_bit(
     lenet: nn.Sequential, layer: str, select: Select
 ) -> None:
     for unit in (0, 3):
-        steps = descend(lenet, digit(), layer, unit, select)
+        steps = project_stepwise(lenet, digit(), layer, unit, select)
         assert torch.equal(steps[-1].signal, project(lenet, digit(), layer, [unit], select)[0])
 
 
@@ -73,26 +80,28 @@ def test_the_steps_of_a_chain_are_those_of_the_explicit_deconvnet(
     lenet: nn.Sequential, select: Select
 ) -> None:
     """Unpool, rectify, filter, each by the module that Deconvnet has for it."""
-    steps = descend(lenet, digit(), "pool2", 2, select)
+    steps = project_stepwise(lenet, digit(), "pool2", 2, select)
     assert [step.layer for step in steps] == ["pool2", "relu2", "conv2", "pool1", "relu1", "conv1", "input"]
-    assert [step.through for step in steps] == [[], *([step.layer] for step in steps[:-1])]
+    assert [step.passed_layers for step in steps] == [[], *([step.layer] for step in steps[:-1])]
     found = record.record(lenet, digit()[None])
     signal = torch.zeros_like(found.outputs["pool2"])
-    signal[:, 2] = seed(found.outputs["pool2"], select)[:, 2]
+    signal[:, 2] = make_seed_signal(found.outputs["pool2"], select)[:, 2]
     assert torch.equal(steps[0].signal, signal[0])
     below = [*(found.outputs[step.layer] for step in steps[1:-1]), found.input]
-    for step, (name, module), given in zip(steps[1:], Deconvnet(lenet, "pool2").down, below, strict=True):
-        signal = Deconvnet.step(name, module, signal, given.shape[1:], found.switches.get(name))
+    for step, (name, module), given in zip(
+        steps[1:], Deconvnet(lenet, "pool2").reversed_layers, below, strict=True
+    ):
+        signal = Deconvnet.backward_step(name, module, signal, given.shape[1:], found.switches.get(name))
         torch.testing.assert_close(step.signal, signal[0], rtol=1e-5, atol=1e-6)
 
 
 def test_where_ways_part_the_steps_are_what_all_of_them_meet() -> None:
     torch.manual_seed(1)
     net, x = Branching().eval(), torch.randn(3, 12, 12)
-    steps = descend(net, x, "relu:3", 1)
+    steps = project_stepwise(net, x, "relu:3", 1)
     assert [step.layer for step in steps] == ["relu:3", "last", "cat", "pool", "relu", "first", "input"]
     assert torch.equal(steps[-1].signal, project(net, x, "relu:3", [1])[0])
-    assert steps[3].through == ["cat", "relu:2", "add", "norm", "inner"]
+    assert steps[3].passed_layers == ["cat", "relu:2", "add", "norm", "inner"]
     # At the pooling's output two ways meet: past the block, and through it, by hand.
     at_cat = steps[2].signal[None]
     rectified = at_cat[:, 6:].relu()
@@ -105,14 +114,14 @@ def test_a_dead_unit_goes_down_as_zeros_and_an_unknown_one_is_refused(lenet: nn.
     torch.manual_seed(0)
     net = lenet5().eval()
     net.conv2.bias.data[4] = -1e6
-    assert not any(step.signal.any() for step in descend(net, digit(), "pool2", 4))
+    assert not any(step.signal.any() for step in project_stepwise(net, digit(), "pool2", 4))
     with pytest.raises(deconvnet.UserError, match="no units"):
-        descend(lenet, digit(), "pool2", 16)
+        project_stepwise(lenet, digit(), "pool2", 16)
 
 
 def test_the_network_is_left_as_it_was(lenet: nn.Sequential) -> None:
     before = {name: value.clone() for name, value in lenet.state_dict().items()}
-    first, again = (descend(lenet, digit(), "pool2", 1) for _ in range(2))
+    first, again = (project_stepwise(lenet, digit(), "pool2", 1) for _ in range(2))
     assert all(torch.equal(a.signal, b.signal) for a, b in zip(first, again, strict=True))
     assert all(torch.equal(value, before[name]) for name, value in lenet.state_dict().items())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in lenet.parameters())
@@ -135,7 +144,7 @@ def test_what_every_way_meets_is_on_every_path(case: int) -> None:
     nodes = [Fake([])]
     for _ in range(chance.randint(1, 8)):
         nodes.append(Fake(chance.choices(nodes[-4:], k=chance.randint(1, 3))))
-    order, met = deconvnet._order(nodes[-1])
+    order, met = deconvnet._topological_order(nodes[-1])
 
     def paths(node: Fake) -> list[list[Fake]]:
         lower = [below for below, _ in node.next_functions]
@@ -159,11 +168,11 @@ def results(tmp_path_factory: pytest.TempPathFactory, lenet: nn.Sequential) -> P
     preprocessing = {"size": 28, "mean": [0.1307], "std": [0.3081], "resize": 28, "interpolation": "bilinear"}
     network = {"architecture": "lenet5", "arguments": {"classes": 10}, "weights": {"name": None}}
     write_json(folder / "network.json", network | {"preprocessing": preprocessing})
-    write_json(folder / "layers.json", layers.index(lenet, (1, 28, 28)))
+    write_json(folder / "layers.json", layers.list_layers(lenet, (1, 28, 28)))
     names = ["digit-0", "steps"]  # an image may be called as a file of the stage
     write_json(folder / "images.json", [{"name": name} for name in names])
     for n, name in enumerate(names):
-        record.stream(lenet, digit(n)[None], folder / f"activations/{name}.npz")
+        record.record_to_file(lenet, digit(n)[None], folder / f"activations/{name}.npz")
     return folder
 
 
@@ -239,39 +248,39 @@ def test_of_many_steps_one_of_each_size_is_kept() -> None:
     sizes = [4, 4, 4, 8, 8, 8, 8, 8, 16, 16, 16, 16, 28]
     names = [*(f"l{n}" for n in range(len(sizes) - 1)), "input"]
     steps = [
-        Step(name, torch.full((2, size, size), float(n)), names[:n][-1:])
+        ProjectionStep(name, torch.full((2, size, size), float(n)), names[:n][-1:])
         for n, (name, size) in enumerate(zip(names, sizes, strict=True))
     ]
-    kept = script["_fewer"](steps)
+    kept = script["_thin_steps"](steps)
     assert [step.layer for step in kept] == ["l0", "l3", "l8", "input"]
-    assert [step.through for step in kept] == [[], names[:3], names[3:8], names[8:12]]
+    assert [step.passed_layers for step in kept] == [[], names[:3], names[3:8], names[8:12]]
     assert all(torch.equal(step.signal, steps[names.index(step.layer)].signal) for step in kept)
-    assert script["_fewer"](steps[:12]) == steps[:12]
+    assert script["_thin_steps"](steps[:12]) == steps[:12]
 
 
 def test_of_many_units_the_strongest_are_kept_and_of_vectors_all() -> None:
     script, written = runpy.run_path(str(ROOT / "scripts/deconv.py")), {}
     maps = torch.zeros(40, 3, 3)
     maps[torch.arange(10, 40), 0, 0] = -torch.arange(30.0)
-    told = script["_written"](Step("deep", maps, []), written.__setitem__)
+    told = script["_write_step"](ProjectionStep("deep", maps, []), written.__setitem__)
     assert written["deep@units"].tolist() == list(range(39, 23, -1))
     assert np.array_equal(written["deep"], maps.numpy()[written["deep@units"]])
     assert (told["shape"], told["nonzero"], told["low"], told["high"]) == ([40, 3, 3], 29, -29, 0)
-    script["_written"](Step("fc", torch.arange(40.0), []), written.__setitem__)
-    script["_written"](Step("input", maps, []), written.__setitem__)
+    script["_write_step"](ProjectionStep("fc", torch.arange(40.0), []), written.__setitem__)
+    script["_write_step"](ProjectionStep("input", maps, []), written.__setitem__)
     assert written["fc"].shape == (40,) and written["input"].shape == (40, 3, 3)
     assert "fc@units" not in written and "input@units" not in written
 
 
 def test_the_config_may_leave_the_steps_out() -> None:
     given = {"networks": {"steps": None, "own": {"architecture": "torchvision/resnet18"}}}
-    deconv = resolve(given)["networks"]["own"]["views"]["deconv"]
+    deconv = resolve_config(given)["networks"]["own"]["views"]["deconv"]
     assert deconv["steps"] == {}
     given["networks"]["own"] |= {"views": {"deconv": {"steps": None}}}
-    assert resolve(given)["networks"]["own"]["views"]["deconv"]["steps"] is None
+    assert resolve_config(given)["networks"]["own"]["views"]["deconv"]["steps"] is None
     given["networks"]["own"] |= {"views": {"deconv": {"steps": {"unit": -1}}}}
     with pytest.raises(deconvnet.UserError, match=r"networks\.own\.views\.deconv\.steps\.unit"):
-        resolve(given)
+        resolve_config(given)
 
 
 # The plate
@@ -289,7 +298,7 @@ def drawn(folder: Path, down: list[tuple[str, list[str], np.ndarray]], layer: st
     write_json(folder / "steps/steps.json", {"image": "first", "layer": layer, "unit": unit, "steps": steps})
     write_npz(folder / "steps/signals.npz", {name: signal for name, _, signal in down})
     views = VIEWS | {"deconv": VIEWS["deconv"] | {"steps": {}}}
-    return list(deconv_steps.draw(Desk(folder, "own", views)))
+    return list(deconv_steps.draw_deconv_steps(FigureContext(folder, "own", views)))
 
 
 def way(unit: int = 3) -> list[tuple[str, list[str], np.ndarray]]:
@@ -307,27 +316,27 @@ def way(unit: int = 3) -> list[tuple[str, list[str], np.ndarray]]:
 def parts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What a plate is made of, once it is drawn: its lines of tiles, labels, bars and text."""
     seen: dict[str, Any] = {}
-    montage = Desk.montage
+    montage = FigureContext.make_montage
 
-    def watched(desk: Desk, kind: str, subject: str, *given: Any, **layout: Any) -> Any:
+    def watched(desk: FigureContext, kind: str, subject: str, *given: Any, **layout: Any) -> Any:
         seen.update(zip(("lines", "labels", "bars", "text"), given, strict=True))
         return montage(desk, kind, subject, *given, **layout)
 
-    monkeypatch.setattr(Desk, "montage", watched)
+    monkeypatch.setattr(FigureContext, "make_montage", watched)
     return seen
 
 
 def test_the_plate_shows_each_step_with_its_numbers(tmp_path: Path, parts: dict[str, Any]) -> None:
     down = way()
-    with style():
+    with figure_style():
         (plate,) = drawn(tmp_path / "own", down, "relu", 3)
-        save(plate.figure, tmp_path / plate.file, pdf=False)
+        save_figure(plate.figure, tmp_path / plate.file, pdf=False)
     assert (plate.kind, plate.file) == ("steps", "steps.png")
     assert "unit 3 of relu down to the pixels of first" in plate.caption
     outputs = made().outputs["first"]["relu"]
     rows = [[tile for tile in line if tile] for line in parts["lines"]]
     assert len(rows) == len(parts["labels"]) == len(parts["bars"]) == 4
-    assert [tile.number for tile in rows[0]] == ["input", "0", "1", "2", "3", "4"]
+    assert [tile.title for tile in rows[0]] == ["input", "0", "1", "2", "3", "4"]
     for row, values in ((rows[0][1:], outputs), (rows[1], down[0][2]), (rows[2], down[1][2])):
         assert all(np.array_equal(tile.values, value) for tile, value in zip(row, values, strict=True))
     scale = parts["bars"][3].scale
@@ -345,22 +354,22 @@ def test_units_that_are_all_zero_leave_their_places_free_after_the_first_step(
 ) -> None:
     down = way()
     down[1][2][[0, 2]] = 0
-    with style():
+    with figure_style():
         drawn(tmp_path / "own", down, "relu", 3)
     assert [tile is None for tile in parts["lines"][2][1:]] == [True, False, True, False, False]
     assert None not in parts["lines"][1][1:]
 
 
 def test_no_plate_without_steps_and_a_dead_unit_is_said_to_be(tmp_path: Path) -> None:
-    with style():
+    with figure_style():
         (plate,) = drawn(tmp_path / "own", [(name, how, 0 * s) for name, how, s in way()], "relu", 2)
     assert plate.caption.endswith("nothing goes down from it.")
     write_json(tmp_path / "own/steps/steps.json", None)
-    assert list(deconv_steps.draw(Desk(tmp_path / "own", "own", VIEWS))) == []
+    assert list(deconv_steps.draw_deconv_steps(FigureContext(tmp_path / "own", "own", VIEWS))) == []
 
 
 @pytest.mark.parametrize("size", [1, 7, 84, 120, 400])
 def test_a_vector_is_one_tile_with_every_value_in_its_order(size: int) -> None:
-    plane = deconv_steps._plane(np.arange(size))
+    plane = deconv_steps._to_plane(np.arange(size))
     assert plane.ravel().tolist() == list(range(size))
     assert plane.shape[0] <= plane.shape[1]

@@ -9,14 +9,14 @@ import pytest
 from playwright.sync_api import Playwright
 
 from convatlas.figures import digits as digits_module
-from convatlas.figures.context import Desk
+from convatlas.figures.context import FigureContext
 from convatlas.files import read_json, write_json
 from convatlas.gallery.pages import digits
-from convatlas.gallery.pages.network import Page
-from convatlas.gallery.pages.site import Atlas
-from convatlas.names import called
-from convatlas.plotting.colormap import Scale
-from convatlas.plotting.labelled_figure import save, style
+from convatlas.gallery.pages.network import NetworkData
+from convatlas.gallery.pages.site import GalleryContext
+from convatlas.names import describe_classes
+from convatlas.plotting.colormap import ColourScale
+from convatlas.plotting.labelled_figure import figure_style, save_figure
 from convatlas.plotting.montage import HAIRLINE
 from tests.figures.test_build import CLASSES, PLANE, VIEWS, Results, made
 from tests.gallery.test_build import CONFIG, HOSTILE, TIMING, write
@@ -39,10 +39,10 @@ def drawn(folder: Path, results: Results, **views: Any) -> list[tuple[dict[str, 
     """Each plate of the digits, described, and its pixels."""
     results.write(folder / "own")
     found = []
-    with style():
-        for plate in digits_module.draw(Desk(folder / "own", "own", VIEWS | views)):
+    with figure_style():
+        for plate in digits_module.draw_digit_figures(FigureContext(folder / "own", "own", VIEWS | views)):
             plate.figure.canvas.draw()
-            found.append((plate.described(False), np.asarray(plate.figure.canvas.buffer_rgba())[..., :3]))
+            found.append((plate.to_dict(False), np.asarray(plate.figure.canvas.buffer_rgba())[..., :3]))
     return found
 
 
@@ -59,13 +59,13 @@ def test_each_digit_is_a_row_and_each_unit_a_column_pixel_for_pixel(tmp_path: Pa
         factor = cells["edge"] // max(PLANE)
         for group in cells["groups"]:
             arrays = [results.projections[name][group["layer"] + select] for name in cells["images"]]
-            scale = Scale.diverging(*arrays)  # one for all digits
+            scale = ColourScale.diverging(*arrays)  # one for all digits
             for array, name, top in zip(arrays, cells["images"], group["tops"], strict=True):
                 dead = results.outputs[name][group["layer"]].reshape(len(array), -1).max(1) <= 0
                 for n, unit in enumerate(group["units"]):
                     left = group["left"] + n * cells["pitch"]
                     shown = pixels[top : top + PLANE[0] * factor, left : left + PLANE[1] * factor]
-                    wanted = scale.rgb(array[unit, 0]).repeat(factor, 0).repeat(factor, 1)
+                    wanted = scale.to_rgb(array[unit, 0]).repeat(factor, 0).repeat(factor, 1)
                     assert np.array_equal(shown, wanted) != dead[unit]  # which is crossed
                     assert (pixels[top - 1, left - 1] == HAIRLINE).all()
 
@@ -156,30 +156,30 @@ def test_no_plate_without_digits_or_projections(tmp_path: Path) -> None:
     ],
 )
 def test_images_are_called_by_their_classes(classes: list[str], labels: list[int], words: str) -> None:
-    assert called([{"label": label} for label in labels], {"dataset_classes": classes}) == words
+    assert describe_classes([{"label": label} for label in labels], {"dataset_classes": classes}) == words
 
 
 # The page
 
 
-def atlas_of(folder: Path, results: Results) -> Atlas:
+def atlas_of(folder: Path, results: Results) -> GalleryContext:
     write(folder, "own", results)
     own = folder / "results/own"
     write_json(own / "timing.json", TIMING)
-    with style():
-        plates = list(digits_module.draw(Desk(own, "own", VIEWS)))
+    with figure_style():
+        plates = list(digits_module.draw_digit_figures(FigureContext(own, "own", VIEWS)))
         for plate in plates:
-            save(plate.figure, own / "figures" / plate.file, pdf=False)
-    described = [plate.described(False) for plate in plates]
+            save_figure(plate.figure, own / "figures" / plate.file, pdf=False)
+    described = [plate.to_dict(False) for plate in plates]
     write_json(own / "figures/plates.json", read_json(own / "figures/plates.json") + described)
-    page = Page.read(folder / "results", folder / "data", "own", False)
-    return Atlas(folder / "results", folder / "data", CONFIG, [page], {})
+    page = NetworkData.read(folder / "results", folder / "data", "own", False)
+    return GalleryContext(folder / "results", folder / "data", CONFIG, [page], {})
 
 
 def test_a_plate_is_taken_apart_into_the_tiles_of_each_digit(tmp_path: Path) -> None:
     atlas = atlas_of(tmp_path, of_digits())
-    (sheet,) = digits.sheets(atlas)
-    plate = sheet.values["networks"][0]["plates"][0]
+    (sheet,) = digits.make_pages(atlas)
+    plate = sheet.context["networks"][0]["plates"][0]
     pixels = drawn(tmp_path, of_digits())[0][1]
     assert [part["image"] for part in plate["parts"]] == ["digit-2", "digit-3"]
     for row, part in enumerate(plate["parts"]):
@@ -200,7 +200,7 @@ def test_the_page_says_which_units_answer_most(tmp_path: Path) -> None:
     for outputs in results.outputs.values():
         outputs["pool"][7] = 99
     atlas = atlas_of(tmp_path, results)
-    answers = digits.answers(atlas, atlas.pages[0])
+    answers = digits.find_most_active_units(atlas, atlas.networks[0])
     assert answers["layers"] == ["conv1", "pool"]
     for row in answers["rows"]:
         outputs = results.outputs[row["image"]["name"]]
@@ -225,10 +225,10 @@ class Tags(HTMLParser):
         self.text += data
 
 
-def rendered(atlas: Atlas) -> Tags:
+def rendered(atlas: GalleryContext) -> Tags:
     from tests.gallery.test_primer import page_of  # noqa: PLC0415  which renders a sheet alone
 
-    return Tags(page_of(atlas, next(digits.sheets(atlas))))
+    return Tags(page_of(atlas, next(digits.make_pages(atlas))))
 
 
 def test_the_page_shows_the_picture_whole_and_cut(tmp_path: Path) -> None:
@@ -272,5 +272,8 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
 
 def test_there_is_no_page_without_digits(tmp_path: Path) -> None:
     write(tmp_path, "own")
-    page = Page.read(tmp_path / "results", tmp_path / "data", "own", False)
-    assert list(digits.sheets(Atlas(tmp_path / "results", tmp_path / "data", CONFIG, [page], {}))) == []
+    page = NetworkData.read(tmp_path / "results", tmp_path / "data", "own", False)
+    assert (
+        list(digits.make_pages(GalleryContext(tmp_path / "results", tmp_path / "data", CONFIG, [page], {})))
+        == []
+    )

@@ -21,12 +21,12 @@ from torch.nn import functional
 
 from convatlas import UserError
 from convatlas.figures import build, context, segmentation
-from convatlas.figures.context import Plate
-from convatlas.figures.segmentation import BACKGROUND, BORDER, PET, cut_out, difference
+from convatlas.figures.context import CaptionedFigure
+from convatlas.figures.segmentation import BACKGROUND, BORDER, PET, classify_differences, fade_outside_mask
 from convatlas.files import read_npz, write_json, write_npz
-from convatlas.gallery.pages.findings import emergence, findings
+from convatlas.gallery.pages.findings import list_emergence_findings, list_findings
 from convatlas.plotting import charts
-from convatlas.plotting.labelled_figure import ACCENT, style
+from convatlas.plotting.labelled_figure import ACCENT_COLOUR, figure_style
 from convatlas.plotting.montage import Montage, Tile
 from tests.figures.test_build import ROOT, VIEWS, Results, layer, made
 from tests.gallery.test_build import CONFIG, DATASET, TIMING, Reader, built
@@ -172,7 +172,7 @@ def write(folder: Path, segments: bool = True, **changed: Any) -> Path:
 class Drawn:
     """A plate, and the tiles and labels that it was made of."""
 
-    plate: Plate
+    plate: CaptionedFigure
     lines: list[list[Tile | None]]
     labels: list[str]
 
@@ -184,7 +184,7 @@ Draw = Callable[..., list[Drawn]]
 def draw(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Draw:
     """Draw the plates of masks; montages are real, and what was laid out is kept beside them."""
     last: dict[str, Any] = {}
-    assemble, montage_plate = context.assemble, context.montage_plate
+    assemble, montage_plate = context.assemble_montage, context.make_montage_figure
 
     def laid(lines: list[list[Tile | None]], **layout: Any) -> Montage:
         last["lines"] = lines
@@ -194,14 +194,16 @@ def draw(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Draw:
         last["labels"] = labels
         return montage_plate(montage, labels, *given)
 
-    monkeypatch.setattr(context, "assemble", laid)
-    monkeypatch.setattr(context, "montage_plate", plate)
+    monkeypatch.setattr(context, "assemble_montage", laid)
+    monkeypatch.setattr(context, "make_montage_figure", plate)
 
     def draw(segments: bool = True, changed: dict[str, Any] | None = None, **views: Any) -> list[Drawn]:
         folder = write(tmp_path / "own", segments, **(changed or {}))
         drawn = []
-        with style():
-            for made in segmentation.draw(context.Desk(folder, "own", VIEWS | views)):
+        with figure_style():
+            for made in segmentation.draw_segmentation_figures(
+                context.FigureContext(folder, "own", VIEWS | views)
+            ):
                 drawn.append(Drawn(made, last.pop("lines", []), last.pop("labels", [])))
         return drawn
 
@@ -217,7 +219,7 @@ def arrays() -> dict[str, dict[str, np.ndarray]]:
 
 def test_a_network_without_masks_has_no_plates_of_them(tmp_path: Path) -> None:
     folder = made().write(tmp_path / "own")
-    assert list(segmentation.draw(context.Desk(folder, "own", VIEWS))) == []
+    assert list(segmentation.draw_segmentation_figures(context.FigureContext(folder, "own", VIEWS))) == []
 
 
 def test_the_plates_and_their_files(draw: Draw) -> None:
@@ -235,8 +237,8 @@ def test_masks_without_a_convolution_are_left_alone(draw: Draw) -> None:
 
 def test_all_plates_of_a_network_are_in_the_order_of_its_page(tmp_path: Path) -> None:
     folder = write(tmp_path / "own")
-    with style():
-        plates = list(build.draw(folder, "own", VIEWS | {"show": "maps", "road": [12, NAMES[4]]}))
+    with figure_style():
+        plates = list(build.draw_figures(folder, "own", VIEWS | {"show": "maps", "road": [12, NAMES[4]]}))
     kinds = [(plate.kind, plate.subject) for plate in plates]
     assert kinds[:3] == [("curves", ""), ("confusion", ""), ("segmentation", "")]
     assert kinds[3:6] == [("mask", ""), ("mask", "first"), ("mask", "first")]
@@ -250,7 +252,7 @@ def test_all_plates_of_a_network_are_in_the_order_of_its_page(tmp_path: Path) ->
 
 def test_the_difference_of_each_pair_of_classes() -> None:
     truth, predicted = np.mgrid[:3, :3].astype(np.uint8)  # rows pet, background, border
-    found = np.array(list(segmentation.DIFFERENCE))[difference(truth, predicted)]
+    found = np.array(list(segmentation.DIFFERENCE_COLOURS))[classify_differences(truth, predicted)]
     assert found.tolist() == [
         ["right, pet", "missed pet", "at the border"],
         ["false pet", "right", "at the border"],
@@ -261,10 +263,10 @@ def test_the_difference_of_each_pair_of_classes() -> None:
 def test_each_example_is_its_photograph_truth_prediction_and_difference(draw: Draw, tmp_path: Path) -> None:
     plate = draw()[0]
     examples = read_npz(tmp_path / "own/masks/examples.npz")
-    colours = np.array([to_rgb(colour) for colour in segmentation.CLASSES.values()])
+    colours = np.array([to_rgb(colour) for colour in segmentation.CLASS_COLOURS.values()])
     assert len(plate.lines) == 4
     for n, line in enumerate(plate.lines):
-        assert [tile.number for tile in line] == ["photograph", "truth", "prediction", "difference"]
+        assert [tile.title for tile in line] == ["photograph", "truth", "prediction", "difference"]
         np.testing.assert_array_equal(line[0].values, examples["photograph"][n] / 255)
         np.testing.assert_array_equal(line[1].values, colours[examples["truth"][n]])
         np.testing.assert_array_equal(line[2].values, colours[examples["prediction"][n]])
@@ -272,7 +274,7 @@ def test_each_example_is_its_photograph_truth_prediction_and_difference(draw: Dr
         "best", "Bombay_1", "", "IoU", "pet 0.81", "background 0.91", "border –", "mean 0.70"
     ]  # fmt: skip
     said = [text.get_text() for legend in plate.plate.figure.legends for text in legend.get_texts()]
-    assert said == [*segmentation.CLASSES, *segmentation.DIFFERENCE]
+    assert said == [*segmentation.CLASS_COLOURS, *segmentation.DIFFERENCE_COLOURS]
 
 
 # Where the mask appears
@@ -326,8 +328,8 @@ def test_the_best_maps_of_the_road(draw: Draw, road: list[Any] | None, expected:
     assert [int(tile.note.split()[0]) for tile in tiles] == expected
     for tile, cut, ordinal in zip(tiles, cuts, expected, strict=True):
         layer = layers[ordinal - 1]
-        assert tile.note == f"{ordinal} {layer['name']}" and tile.number == f"unit {layer['unit']}"
-        assert tile.mark == f"IoU {layer['iou']:.2f}"
+        assert tile.note == f"{ordinal} {layer['name']}" and tile.title == f"unit {layer['unit']}"
+        assert tile.right_title == f"IoU {layer['iou']:.2f}"
         np.testing.assert_array_equal(tile.values, outputs[layer["name"]][layer["unit"]])
         assert cut.values.shape == (4 * SIDE, 4 * SIDE, 3)
 
@@ -339,8 +341,8 @@ def test_what_a_threshold_keeps_is_what_was_measured(side: int, above: bool) -> 
     values, picture = rng.normal(size=(side, side)).astype(np.float32), rng.random((SIDE, SIDE, 3)) / 2
     large = functional.interpolate(torch.from_numpy(values)[None, None], (SIDE, SIDE), mode="bilinear")
     kept = ((large[0, 0] >= 0.1) == above).numpy()
-    found = cut_out(picture, values, {"level": 0.1, "above": above})
-    outlined = (found == to_rgb(ACCENT)).all(-1)
+    found = fade_outside_mask(picture, values, {"level": 0.1, "above": above})
+    outlined = (found == to_rgb(ACCENT_COLOUR)).all(-1)
     np.testing.assert_array_equal(found[kept & ~outlined], picture[kept & ~outlined])
     assert (found[~kept] > 0.75).all() and not (outlined & ~kept).any()
     inside = ndimage.binary_erosion(kept, border_value=1)
@@ -352,8 +354,8 @@ def test_the_separating_units_come_the_clearest_first(draw: Draw) -> None:
     layers[4]["separation"] = [{"unit": 6, "auc": 0.02}]
     drawn = draw(changed={"layers": layers})[3]
     first, second = drawn.lines
-    assert [tile.mark for tile in first[1:4]] == ["AUC 0.02", "AUC 0.85", "AUC 0.84"]
-    assert first[1].note == "5 part.5.down" and first[1].number == "unit 6"
+    assert [tile.right_title for tile in first[1:4]] == ["AUC 0.02", "AUC 0.85", "AUC 0.84"]
+    assert first[1].note == "5 part.5.down" and first[1].title == "unit 6"
     for line, image in ((first, "first"), (second, "second")):
         np.testing.assert_array_equal(line[1].values, arrays()[image]["part.5.down"][6])
         np.testing.assert_array_equal(line[2].values, arrays()[image]["head"][2])
@@ -370,22 +372,22 @@ def test_an_unknown_layer_of_the_road_is_refused(draw: Draw) -> None:
 
 def test_the_curves_have_the_mean_iou_where_the_history_has_it() -> None:
     rows = list(csv.DictReader(segmenting().history.splitlines()))
-    with style():
-        axes = charts.curves(rows, 3, "").subfigs[0].axes
+    with figure_style():
+        axes = charts.plot_training_curves(rows, 3, "").subfigs[0].axes
     assert [ax.get_title() for ax in axes] == ["cross-entropy", "pixels that are right", "mean IoU"]
     (line,) = [line for line in axes[2].get_lines() if line.get_label() == "validation"]
     np.testing.assert_array_equal(line.get_ydata(), [0.3, 0.6, 0.65])
     rows = list(csv.DictReader(made().history.splitlines()))
-    with style():
-        axes = charts.curves(rows, 2, "").subfigs[0].axes
+    with figure_style():
+        axes = charts.plot_training_curves(rows, 2, "").subfigs[0].axes
     assert [ax.get_title() for ax in axes] == ["cross-entropy", "accuracy"]
 
 
 def test_the_axis_of_the_loss_has_plain_numbers() -> None:
     """Where the loss spans less than a decade, matplotlib would write mathematics, which is not parsed."""
     rows = list(csv.DictReader(made().history.splitlines()))
-    with style():
-        figure = charts.curves(rows, 2, "")
+    with figure_style():
+        figure = charts.plot_training_curves(rows, 2, "")
         figure.canvas.draw()
     axis = figure.subfigs[0].axes[0].yaxis
     words = [label.get_text() for label in [*axis.get_majorticklabels(), *axis.get_minorticklabels()]]
@@ -394,8 +396,8 @@ def test_the_axis_of_the_loss_has_plain_numbers() -> None:
 
 def test_the_confusion_of_pixels_is_in_per_cent() -> None:
     counts = np.array(segmenting().metrics["confusion"])
-    with style():
-        ax = charts.confusion(counts, CLASSES, "", True).subfigs[0].axes[0]
+    with figure_style():
+        ax = charts.plot_confusion_matrix(counts, CLASSES, "", True).subfigs[0].axes[0]
     assert [text.get_text() for text in ax.texts[:3]] == ["70.0 %", "20.0 %", "10.0 %"]
 
 
@@ -407,8 +409,8 @@ def site(folder: Path, *names: str, **views: Any) -> Path:
     for name in names:
         own = folder / "results" / name
         chosen = {"show": "maps", "n_images": 1, "n_filters": 1} | views
-        with style():
-            plates = [plate.described(False) for plate in build.draw(own, name, VIEWS | chosen)]
+        with figure_style():
+            plates = [plate.to_dict(False) for plate in build.draw_figures(own, name, VIEWS | chosen)]
         write_json(own / "figures/plates.json", plates)
         for plate in plates:
             Image.new("RGB", (6, 4)).save(own / "figures" / plate["file"])
@@ -503,7 +505,7 @@ def test_skipped_images_are_listed(gallery: Path) -> None:
 def test_what_is_said_of_the_mask() -> None:
     masks = masks_of()
     first = next(one for one in masks["layers"] if one["ordinal"] == masks["reached"]["ordinal"])
-    said = emergence(masks)
+    said = list_emergence_findings(masks)
     assert len(said) == 3
     assert said[0].startswith(f"{first['name']} ({first['ordinal']}) is the first of 12 convolutions")
     assert said[1].startswith("Fine detail comes first: the share of energy above 8 cycles per image is")
@@ -518,18 +520,18 @@ def test_what_does_not_hold_is_not_said() -> None:
     masks = masks_of()
     for n, one in enumerate(masks["layers"]):
         one |= {"head": None, "separation": [{"unit": 0, "auc": 0.55}], "high_frequency": 0.01 * n}
-    (said,) = emergence(masks)
+    (said,) = list_emergence_findings(masks)
     assert "is the first of 12" in said
     for one in masks["layers"]:
         one["iou"] = one["chance"] + 0.01
-    assert emergence(masks) == []
-    assert emergence(masks | {"layers": []}) == []
+    assert list_emergence_findings(masks) == []
+    assert list_emergence_findings(masks | {"layers": []}) == []
 
 
 def test_a_network_that_loses_the_mask_is_said_to() -> None:
     masks = masks_of(False)
     masks["layers"][-1]["iou"] = 0.33
-    assert emergence(masks)[0] == (
+    assert list_emergence_findings(masks)[0] == (
         "The last convolution does not make the mask: head (12) agrees with it by an IoU of 0.33, where "
         "chance gives 0.31; the best is part.11.main (11), by 0.82 where chance gives 0.31."
     )
@@ -538,7 +540,7 @@ def test_a_network_that_loses_the_mask_is_said_to() -> None:
 def test_a_unit_that_is_lower_on_the_pet_is_said_to_be() -> None:
     masks = masks_of()
     masks["layers"][2]["separation"] = [{"unit": 7, "auc": 0.05}]
-    assert emergence(masks)[2].endswith(
+    assert list_emergence_findings(masks)[2].endswith(
         "Unit 7 of part.3.attention (3) separates pet from background best (AUC 0.05, lower on the pet)."
     )
 
@@ -546,7 +548,7 @@ def test_a_unit_that_is_lower_on_the_pet_is_said_to_be() -> None:
 def test_the_commonest_mistake_among_pixels(tmp_path: Path) -> None:
     folder = write(tmp_path / "own")
     results = segmenting()
-    said = findings(folder, results.layers, results.images, results.metrics, CLASSES)
+    said = list_findings(folder, results.layers, results.images, results.metrics, CLASSES)
     assert said == [
         "The commonest mistake is pet taken for background: 34 % of the pixels that are wrong on the 60 test "
         "images."

@@ -10,21 +10,21 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from convatlas.gallery.diagrams.blocks import BlockDrawing, draw_blocks
-from convatlas.gallery.diagrams.layered_layout import BESIDE, Box, arrange
+from convatlas.gallery.diagrams.blocks import BlockDiagram, draw_blocks
+from convatlas.gallery.diagrams.layered_layout import NODE_GAP, Box, layout_graph
 from convatlas.models.architectures.lenet5 import lenet5
 from convatlas.models.architectures.sd_unet import sd_unet
-from convatlas.tracing.layers import index
+from convatlas.tracing.layers import list_layers
 
 
 def drawn(
     network: nn.Module, side: int, blocks: tuple[str, ...] = (), channels: int = 3
-) -> list[BlockDrawing]:
-    layers = index(network.eval(), (channels, side, side), blocks=blocks)
+) -> list[BlockDiagram]:
+    layers = list_layers(network.eval(), (channels, side, side), blocks=blocks)
     return draw_blocks(json.loads(json.dumps(layers)))
 
 
-def said(drawing: BlockDrawing) -> list[list[str]]:
+def said(drawing: BlockDiagram) -> list[list[str]]:
     return [[text.text for text in node.texts] for node in drawing.nodes]
 
 
@@ -33,13 +33,13 @@ UNET = sd_unet(4)
 
 def test_sd_unet_has_three_blocks_and_a_whole() -> None:
     whole, attention, down, pyramid = drawn(UNET, 160)
-    assert (whole.title, whole.name, whole.alike) == ("The whole network", "", [])
-    assert (attention.name, attention.alike) == (
+    assert (whole.title, whole.name, whole.similar_blocks) == ("The whole network", "", [])
+    assert (attention.name, attention.similar_blocks) == (
         "encoder.0",
         [*(f"encoder.{n}" for n in range(1, 5)), *(f"decoder.{n}" for n in range(4))],
     )
-    assert (down.name, down.alike) == ("downs.0", ["downs.1", "downs.2", "downs.3"])
-    assert (pyramid.title, pyramid.name, pyramid.alike) == ("Pyramid", "pyramid", [])
+    assert (down.name, down.similar_blocks) == ("downs.0", ["downs.1", "downs.2", "downs.3"])
+    assert (pyramid.title, pyramid.name, pyramid.similar_blocks) == ("Pyramid", "pyramid", [])
     assert "encoder.1, encoder.2, encoder.3, encoder.4, decoder.0, decoder.1 and 2 more" in attention.caption
 
 
@@ -87,7 +87,7 @@ def test_the_pyramid_tells_dilations_and_what_they_cannot_show() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_blocks_of_a_kind_are_drawn_once(name: str, side: int, expected: list[tuple[str, str, int]]) -> None:
     network = torchvision.models.get_model(name, weights=None)
-    assert [(d.title, d.name, len(d.alike)) for d in drawn(network, side)] == expected
+    assert [(d.title, d.name, len(d.similar_blocks)) for d in drawn(network, side)] == expected
 
 
 def test_the_blocks_of_a_residual_network() -> None:
@@ -106,7 +106,7 @@ def test_blocks_asked_for_change_nothing() -> None:
 
 def test_a_chain_has_no_drawing_and_neither_have_layers_of_unknown_inputs() -> None:
     assert drawn(lenet5(), 28, channels=1) == []
-    layers = index(UNET, (3, 64, 64))
+    layers = list_layers(UNET, (3, 64, 64))
     assert draw_blocks([{k: v for k, v in layer.items() if k != "inputs"} for layer in layers]) == []
 
 
@@ -148,7 +148,7 @@ def test_nodes_do_not_overlap_and_lines_join_them(name: str) -> None:
             for other in drawing.nodes[:n]:
                 beside = node.x >= other.x + other.width or other.x >= node.x + node.width
                 assert beside or node.y >= other.y + other.height or other.y >= node.y + node.height
-        for line, head in zip(drawing.lines, drawing.heads, strict=True):
+        for line, head in zip(drawing.edge_paths, drawing.arrow_paths, strict=True):
             start, end = numbers(line)[:2], numbers(head)[:2]
             end = [end[0] + 3.5, end[1] + 6]
             assert any(touches(node, start, node.height) for node in drawing.nodes)
@@ -170,23 +170,23 @@ def touches(node: Any, point: list[float], at: float) -> bool:
 
 def test_rows_follow_the_longest_path_and_late_nodes_the_first_that_they_lead_to() -> None:
     boxes = [Box(10, 10, 20)] * 5
-    layout = arrange(boxes, [(0, 1), (1, 2), (0, 3), (2, 3), (4, 3)], late=[0, 4])
-    tops = [y for _, y in layout.places]
+    layout = layout_graph(boxes, [(0, 1), (1, 2), (0, 3), (2, 3), (4, 3)], floating_sources=[0, 4])
+    tops = [y for _, y in layout.positions]
     assert tops[0] < tops[1] < tops[2] < tops[3]
     assert tops[4] == tops[2]
 
 
 def test_a_line_that_passes_rows_is_straight_and_beside_what_it_passes() -> None:
     boxes = [Box(10, 10, 20), Box(40, 40, 20), Box(40, 40, 20), Box(10, 10, 20)]
-    layout = arrange(boxes, [(0, 1), (1, 2), (2, 3), (0, 3)])
-    passing = layout.ways[3][2:-2]
+    layout = layout_graph(boxes, [(0, 1), (1, 2), (2, 3), (0, 3)])
+    passing = layout.edge_routes[3][2:-2]
     assert len({round(x) for x, _ in passing}) == 1
-    assert all(abs(passing[0][0] - layout.places[n][0]) >= 40 + BESIDE for n in (1, 2))
-    assert all(a[1] <= b[1] + 1e-9 for way in layout.ways for a, b in pairwise(way))
+    assert all(abs(passing[0][0] - layout.positions[n][0]) >= 40 + NODE_GAP for n in (1, 2))
+    assert all(a[1] <= b[1] + 1e-9 for way in layout.edge_routes for a, b in pairwise(way))
 
 
 def test_branches_that_need_not_cross_do_not() -> None:
     """Two chains, the second of which is listed first in its second row."""
     edges = [(0, 1), (0, 2), (2, 3), (1, 4), (3, 5), (4, 5)]
-    places = arrange([Box(10, 10, 20)] * 6, edges).places
+    places = layout_graph([Box(10, 10, 20)] * 6, edges).positions
     assert (places[1][0] < places[2][0]) == (places[4][0] < places[3][0])

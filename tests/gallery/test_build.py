@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from convatlas.files import write_json
-from convatlas.gallery.build import build, run_id
-from convatlas.gallery.pages.findings import findings
-from convatlas.gallery.pages.network import Page, arithmetic, matched
+from convatlas.gallery.build import build_gallery, compute_run_id
+from convatlas.gallery.pages.findings import list_findings
+from convatlas.gallery.pages.network import NetworkData, format_output_size, read_matches
 from tests.figures.test_build import ROOT, VIEWS, Results, bare, layer, like, made
 
 DATASET = {
@@ -57,7 +57,7 @@ def write(folder: Path, name: str, results: Results | None = None, subject: str 
 
 
 def built(folder: Path, *names: str, config: dict[str, Any] = CONFIG) -> Path:
-    build(folder / "gallery", folder / "results", folder / "data", list(names), config, RUN)
+    build_gallery(folder / "gallery", folder / "results", folder / "data", list(names), config, RUN)
     return folder / "gallery"
 
 
@@ -105,16 +105,16 @@ def test_the_arithmetic_counts_the_windows_positions() -> None:
         if result:
             size, kernel, stride, padding, dilation = case
             expected = f"⌊({size} + 2·{padding} − {dilation}·({kernel} − 1) − 1) / {stride}⌋ + 1 = {result}"
-            assert arithmetic(window(*case, result)) == expected
-            assert arithmetic(window(*case, result + 1)) is None  # as where it is rounded up
+            assert format_output_size(window(*case, result)) == expected
+            assert format_output_size(window(*case, result + 1)) is None  # as where it is rounded up
 
 
 def test_no_arithmetic_where_there_is_no_window() -> None:
     given = window(8, 3, 1, 1, 1, 8)
-    assert arithmetic(given)
+    assert format_output_size(given)
     for change in ({"kernel": None}, {"called": False}, {"output_shape": [32]}):
-        assert arithmetic(given | change) is None
-    assert arithmetic(given | {"dilation": None})  # average pooling has none
+        assert format_output_size(given | change) is None
+    assert format_output_size(given | {"dilation": None})  # average pooling has none
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_no_arithmetic_where_there_is_no_window() -> None:
 def test_arithmetic_of_layers_that_say_it_otherwise(change: dict[str, Any]) -> None:
     """As a convolution with padding="same" does, or nn.LPPool2d; the page must not fail on them."""
     result = 6 if change == {"padding": "valid"} else 8
-    said = arithmetic(window(8, 3, 1, 1, 1, result) | change)
+    said = format_output_size(window(8, 3, 1, 1, 1, result) | change)
     assert said is None or said.endswith(f" = {result}")
 
 
@@ -141,7 +141,7 @@ def confusion(*mistakes: tuple[int, int, int]) -> dict[str, Any]:
 
 def found(folder: Path, results: Results, metrics: dict[str, Any]) -> list[str]:
     folder = results.write(folder / "own")
-    return findings(folder, results.layers, results.images, metrics, results.network["classes"])
+    return list_findings(folder, results.layers, results.images, metrics, results.network["classes"])
 
 
 def faultless() -> Results:
@@ -209,7 +209,9 @@ def test_the_run_id_follows_config_weights_and_versions_alone(tmp_path: Path) ->
         results = made()
         results.network |= network
         write(tmp_path, "own", results)
-        return run_id(config, [Page.read(tmp_path / "results", tmp_path / "data", "own", False)])
+        return compute_run_id(
+            config, [NetworkData.read(tmp_path / "results", tmp_path / "data", "own", False)]
+        )
 
     first = identified()
     assert re.fullmatch(r"[0-9a-f]{12}", first)
@@ -223,7 +225,10 @@ def test_the_run_id_follows_config_weights_and_versions_alone(tmp_path: Path) ->
     later = TIMING | {"finished": "2002-02-03T04", "training_seconds": 9}
     write(tmp_path, "own")
     write_json(tmp_path / "results/own/timing.json", later)
-    assert run_id(CONFIG, [Page.read(tmp_path / "results", tmp_path / "data", "own", False)]) == first
+    assert (
+        compute_run_id(CONFIG, [NetworkData.read(tmp_path / "results", tmp_path / "data", "own", False)])
+        == first
+    )
 
 
 # Pages
@@ -315,7 +320,7 @@ def test_units_that_resemble_a_classical_feature_are_counted_and_the_likest_name
     results = made()
     results.units_like["conv1"]["units"][1:3] = [like("harris", 0.9), like("lbp", -0.7)]
     write(tmp_path, "own", results)
-    found = matched(tmp_path / "results/own")
+    found = read_matches(tmp_path / "results/own")
     assert found["threshold"] == 0.5
     counts = [(row["layer"], row["units"], row["matched"]) for row in found["rows"]]
     assert counts == [("conv1", 5, 4), ("relu", 5, 1), ("block.conv2", 18, 0)]

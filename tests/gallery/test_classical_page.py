@@ -15,8 +15,13 @@ from scipy.ndimage import correlate
 
 from convatlas.analysis.sobel import SOBEL_X
 from convatlas.files import write_npz
-from convatlas.gallery.pages.classical import of_filter
-from convatlas.gallery.pages.window import NUMBERS, Axis, Window, written
+from convatlas.gallery.pages.classical import apply_filter
+from convatlas.gallery.pages.window import (
+    MAX_SOURCE_VALUES,
+    ConvolutionAxis,
+    ConvolutionExample,
+    format_number,
+)
 from tests.figures.test_build import PLANE, Results, layer, like, made
 from tests.gallery.test_build import CONFIG, HOSTILE, Reader, built, write
 
@@ -68,15 +73,15 @@ def test_every_sum_is_torchs_and_the_recorded_one(
         kernel=list(kernel), **{k: list(v) if isinstance(v, tuple) else v for k, v in how.items()}
     )
     for unit in (0, 5):
-        window = of_filter(tmp_path, PLAIN | {"std": [1.0] * 4, "mean": [0.0] * 4}, given, unit, "first")
+        window = apply_filter(tmp_path, PLAIN | {"std": [1.0] * 4, "mean": [0.0] * 4}, given, unit, "first")
         assert window is not None
-        np.testing.assert_allclose(window.map(), expected[unit], atol=1e-5)
+        np.testing.assert_allclose(window.compute_output(), expected[unit], atol=1e-5)
         for y, x in np.ndindex(*expected[unit].shape):
-            assert window.total(y, x) == pytest.approx(expected[unit, y, x], abs=1e-5)
-        worked = window.worked
+            assert window.compute_value(y, x) == pytest.approx(expected[unit, y, x], abs=1e-5)
+        worked = window.worked_example
         assert worked["total"] == worked["made"]
-        assert window.inside()[window.place]  # wholly on the image
-        assert not np.isnan(window.at(*window.place)).any()
+        assert window.compute_valid_mask()[window.position]  # wholly on the image
+        assert not np.isnan(window.get_patch(*window.position)).any()
 
 
 def test_a_map_that_is_not_the_sum_is_passed_over(tmp_path: Path) -> None:
@@ -84,41 +89,51 @@ def test_a_map_that_is_not_the_sum_is_passed_over(tmp_path: Path) -> None:
     padded = torch.nn.functional.pad(torch.from_numpy(source[None]), (1, 1, 1, 1), mode="reflect")[0].numpy()
     made = convolved(padded, weight, bias)
     written_out(tmp_path, source, weight, bias, made)
-    assert of_filter(tmp_path, PLAIN, described(padding=[1, 1]), 0, "first") is None
+    assert apply_filter(tmp_path, PLAIN, described(padding=[1, 1]), 0, "first") is None
     made = convolved(source, weight, bias)
     written_out(tmp_path, source, weight, bias, made)
-    assert of_filter(tmp_path, PLAIN, described(), 0, "first") is not None
+    assert apply_filter(tmp_path, PLAIN, described(), 0, "first") is not None
     for change in ({"type": "ConvTranspose2d"}, {"inputs": ["input", "own"]}, {"inputs": ["lost"]}):
-        assert of_filter(tmp_path, PLAIN, described(**change), 0, "first") is None
+        assert apply_filter(tmp_path, PLAIN, described(**change), 0, "first") is None
     half = made.astype(np.float16)  # as `record: {dtype: float16}` keeps it
     write_npz(tmp_path / "activations/first.npz", {"input": source.astype(np.float16), "own:2": half})
-    assert of_filter(tmp_path, PLAIN, described(), 0, "first") is not None
+    assert apply_filter(tmp_path, PLAIN, described(), 0, "first") is not None
 
 
 @pytest.mark.parametrize("place", [(0, 0), (60, 3), (111, 111)])
 def test_of_a_large_image_the_part_about_the_place_is_kept(place: tuple[int, int]) -> None:
     source, weight = noise(3, 224, 224), noise(1, 3, 7, 7)
     expected = convolved(source, weight, None, stride=2, padding=3)[0]
-    axes = [Axis(-3, 2, 1, 7, 112)] * 2
-    window = Window("learned", source, weight[0], 0.0, *axes, expected, place, [(1.0, 0.0)] * 3)
-    part = window.part()
-    assert part.source.size <= NUMBERS < window.source.size
-    assert (part.down.first + part.place[0], part.across.first + part.place[1]) == place
-    np.testing.assert_allclose(part.map(), part.made, atol=1e-4)
-    assert part.total(*part.place) == pytest.approx(float(expected[place]), abs=1e-4)
-    assert len(part.numbers) < 200_000
-    small = Window("s", source[:, :9, :9], weight[0], 0.0, *axes, expected, place, [(1.0, 0.0)] * 3)
-    assert small.part() is small
+    axes = [ConvolutionAxis(-3, 2, 1, 7, 112)] * 2
+    window = ConvolutionExample("learned", source, weight[0], 0.0, *axes, expected, place, [(1.0, 0.0)] * 3)
+    part = window.crop()
+    assert part.source.size <= MAX_SOURCE_VALUES < window.source.size
+    assert (
+        part.vertical.first_output + part.position[0],
+        part.horizontal.first_output + part.position[1],
+    ) == place
+    np.testing.assert_allclose(part.compute_output(), part.output, atol=1e-4)
+    assert part.compute_value(*part.position) == pytest.approx(float(expected[place]), abs=1e-4)
+    assert len(part.page_json) < 200_000
+    small = ConvolutionExample(
+        "s", source[:, :9, :9], weight[0], 0.0, *axes, expected, place, [(1.0, 0.0)] * 3
+    )
+    assert small.crop() is small
 
 
 def test_numbers_as_they_are_printed() -> None:
-    assert [written(value, 2) for value in (1.005, -1.5, -0.001, 0.0)] == ["1.00", "−1.50", "0.00", "0.00"]
-    axes = [Axis(0, 1, 1, 3, 1)] * 2
-    whole = Window(
+    assert [format_number(value, 2) for value in (1.005, -1.5, -0.001, 0.0)] == [
+        "1.00",
+        "−1.50",
+        "0.00",
+        "0.00",
+    ]
+    axes = [ConvolutionAxis(0, 1, 1, 3, 1)] * 2
+    whole = ConvolutionExample(
         "s", np.full((1, 3, 3), 7.0), SOBEL_X[None], 0.0, *axes, np.zeros((1, 1)), (0, 0), [(1.0, 0.0)]
     )
     assert set(whole.decimals.values()) == {0}
-    fine = Window(
+    fine = ConvolutionExample(
         "s", noise(1, 3, 3), 0.01 * SOBEL_X[None], 0.0, *axes, np.zeros((1, 1)), (0, 0), [(1.0, 0.0)]
     )
     assert fine.decimals["kernel"] == fine.decimals["product"] == 4 and fine.decimals["source"] == 2

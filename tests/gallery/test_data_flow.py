@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torchvision
 
-from convatlas.gallery.diagrams.data_flow import BETWEEN, draw
+from convatlas.gallery.diagrams.data_flow import STAGE_GAP, draw_network
 from convatlas.models.architectures.sd_unet import sd_unet
-from convatlas.tracing.layers import index
+from convatlas.tracing.layers import list_layers
 from tests.figures.test_build import layer, made
 
 
@@ -23,14 +23,14 @@ def test_blocks_do_not_overlap_and_are_as_high_as_their_maps(seed: int) -> None:
     rng = random.Random(seed)
     sides = [rng.choice((1, 2, 7, 28, 100, 224)) for _ in range(12)]
     layers = chain([[rng.randint(1, 2048), side, side] for side in sides] + [[1000], [10]])
-    drawing = draw([*layers, layer("aux", "conv", (), (), called=False)])
-    blocks = drawing.blocks
+    drawing = draw_network([*layers, layer("aux", "conv", (), (), called=False)])
+    blocks = drawing.stages
     for block, after in itertools.pairwise(blocks):
-        assert block.x + block.width + BETWEEN <= after.x + 1e-9
+        assert block.x + block.width + STAGE_GAP <= after.x + 1e-9
     for block in blocks:
         assert block.x >= 0 and block.x + block.width <= drawing.width
         assert block.y >= 0 and block.y + block.height <= drawing.height
-        assert block.y + block.height / 2 == pytest.approx(drawing.axis)
+        assert block.y + block.height / 2 == pytest.approx(drawing.center_y)
         side = int(block.shape.split(" × ")[-1]) if "×" in block.shape else 1
         assert block.height == pytest.approx(max(5, 150 * side / max(sides)))
     widths = {int(block.shape.split()[0]): block.width for block in blocks}
@@ -38,7 +38,7 @@ def test_blocks_do_not_overlap_and_are_as_high_as_their_maps(seed: int) -> None:
 
 
 def test_stages_are_in_order_of_execution() -> None:
-    blocks = draw(made().layers).blocks
+    blocks = draw_network(made().layers).stages
     assert [[name for name, _ in block.layers] for block in blocks] == [
         ["input"],
         ["conv1", "relu"],
@@ -72,8 +72,8 @@ def test_large_networks_are_drawn_in_few_stages(name: str) -> None:
     """Every layer stands under exactly one name, in order of execution."""
     network = torchvision.models.get_model(name, weights=None).eval()
     side = 299 if name == "inception_v3" else 96
-    layers = index(network, (3, side, side))
-    blocks = draw(layers).blocks
+    layers = list_layers(network, (3, side, side))
+    blocks = draw_network(layers).stages
     assert 8 <= len(blocks) <= 21
     assert max(len(block.layers) for block in blocks) <= 8
     called = [layer["name"] for layer in layers if layer["called"]]
@@ -84,19 +84,19 @@ def test_large_networks_are_drawn_in_few_stages(name: str) -> None:
 
 def test_a_network_of_many_modules_of_many_shapes_is_drawn_in_few_stages() -> None:
     layers = chain([[3 + n % 7, 40 - n % 2, 40] for n in range(120)])
-    assert len(draw(layers).blocks) == 21
+    assert len(draw_network(layers).stages) == 21
 
 
 def test_connections_past_other_stages_are_drawn_above_them() -> None:
     """SD-UNet's four, each within the one before; a ResNet's stay within their stages."""
-    layers = index(sd_unet(2), (3, 64, 64))
-    drawing = draw(layers)
+    layers = list_layers(sd_unet(2), (3, 64, 64))
+    drawing = draw_network(layers)
     ends = [[block.layers[0][0] for block in (skip.start, skip.end)] for skip in drawing.skips]
     assert [start.partition(":")[0] for start, _ in ends] == [f"encoder.{n}" for n in range(4)]
-    starts, stops = ([getattr(skip, end).middle for skip in drawing.skips] for end in ("start", "end"))
+    starts, stops = ([getattr(skip, end).center_x for skip in drawing.skips] for end in ("start", "end"))
     assert starts == sorted(starts) and stops == sorted(stops, reverse=True)
     levels = [skip.y for skip in drawing.skips]
     assert levels == sorted(levels) and len(set(levels)) == 4
-    assert levels[0] > 0 and levels[-1] < min(block.y for block in drawing.blocks)
-    resnet = index(torchvision.models.resnet18(), (3, 64, 64))
-    assert draw(resnet).skips == []
+    assert levels[0] > 0 and levels[-1] < min(block.y for block in drawing.stages)
+    resnet = list_layers(torchvision.models.resnet18(), (3, 64, 64))
+    assert draw_network(resnet).skips == []

@@ -11,7 +11,7 @@ from PIL import Image
 
 from convatlas.datasets import formats, previews
 from convatlas.files import read_json, write_json
-from convatlas.gallery.pages.datasets import LEFT_OUT, TABLE
+from convatlas.gallery.pages.datasets import MAX_SKIPPED_FILES, MAX_TABLE_CLASSES
 from tests.datasets.test_oxford_pets import BOX, lay_out, make
 from tests.gallery.test_build import CONFIG, DATASET, HOSTILE, Reader, built, write
 from tests.support.workspace import ROOT, files_of
@@ -21,7 +21,7 @@ PLAIN = {"format": "images", "test_share": 0.5, "on_bad_image": "stop"}
 
 def drawn(data: Path, folder: Path) -> dict[str, Any]:
     folder.mkdir()
-    return previews.draw(data, folder)
+    return previews.write_previews(data, folder)
 
 
 def of_classes(folder: Path, classes: int, each: int) -> Path:
@@ -40,11 +40,11 @@ def of_classes(folder: Path, classes: int, each: int) -> Path:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 50])
 def test_items_are_chosen_evenly(count: int) -> None:
-    chosen = previews.spread(range(50), count)
+    chosen = previews.choose_evenly(range(50), count)
     assert len(chosen) == len(set(chosen)) == count
     for n, item in enumerate(chosen):  # one of each of `count` equal parts
         assert n * 50 <= item * count < (n + 1) * 50
-    assert previews.spread([3, 1], 9) == [3, 1]
+    assert previews.choose_evenly([3, 1], 9) == [3, 1]
 
 
 def test_a_few_images_of_each_class_and_split(tmp_path: Path) -> None:
@@ -52,7 +52,9 @@ def test_a_few_images_of_each_class_and_split(tmp_path: Path) -> None:
     found = drawn(data, tmp_path / "out")
     assert found["classes"] == [0, 1, 2, 3, 4]
     for split in ("train", "test"):
-        assert [one["class"] for one in found[split]] == [n for n in range(5) for _ in range(previews.EACH)]
+        assert [one["class"] for one in found[split]] == [
+            n for n in range(5) for _ in range(previews.PREVIEWS_PER_CLASS)
+        ]
         for one in found[split]:
             picture = np.asarray(Image.open(tmp_path / "out" / one["file"]).convert("RGB"))
             assert picture.shape == (*one["size"], 3) == (7, 9, 3)
@@ -66,8 +68,8 @@ def test_a_few_images_of_each_class_and_split(tmp_path: Path) -> None:
 
 def test_many_classes_are_shown_in_part_and_images_without_labels_too(tmp_path: Path) -> None:
     found = drawn(of_classes(tmp_path / "many", 120, 2), tmp_path / "out")
-    assert len(found["classes"]) == previews.MOST // 2
-    assert len(found["train"]) == len(found["test"]) == previews.MOST // 2
+    assert len(found["classes"]) == previews.MAX_PREVIEWS // 2
+    assert len(found["train"]) == len(found["test"]) == previews.MAX_PREVIEWS // 2
     assert found["classes"][0] < 3 and found["classes"][-1] > 116
     folder = tmp_path / "plain/theirs"
     folder.mkdir(parents=True)
@@ -75,8 +77,12 @@ def test_many_classes_are_shown_in_part_and_images_without_labels_too(tmp_path: 
         Image.new("RGB", (500, 20), (n, 0, 0)).save(folder / f"{n:02d}.png")
     formats.prepare(tmp_path / "plain/data", PLAIN | {"source": str(folder)}, "datasets.plain")
     found = drawn(tmp_path / "plain/data", tmp_path / "plain/out")
-    assert (found["classes"], found["train"], len(found["test"])) == ([], [], previews.UNLABELLED)
-    assert all(one["class"] is None and one["size"] == [6, previews.EDGE] for one in found["test"])
+    assert (found["classes"], found["train"], len(found["test"])) == (
+        [],
+        [],
+        previews.PREVIEWS_WITHOUT_CLASSES,
+    )
+    assert all(one["class"] is None and one["size"] == [6, previews.MAX_SIDE] for one in found["test"])
 
 
 def test_trimaps_and_heads_lie_where_the_pet_is(tmp_path: Path) -> None:
@@ -101,9 +107,9 @@ def test_trimaps_and_heads_lie_where_the_pet_is(tmp_path: Path) -> None:
         picture = np.asarray(Image.open(tmp_path / "out" / one["file"]).convert("L"))
         overlay = np.asarray(Image.open(tmp_path / "out" / one["trimap"]).convert("RGBA"))
         assert picture.shape == overlay.shape[:2]
-        inside = (overlay[:, :, :3] == previews.TINTS[1][:3]).all(2) & (overlay[:, :, 3] > 0)
+        inside = (overlay[:, :, :3] == previews.TRIMAP_COLOURS[1][:3]).all(2) & (overlay[:, :, 3] > 0)
         assert (inside == (picture > 90)).mean() > 0.99
-        border = (overlay[:, :, :3] == previews.TINTS[3][:3]).all(2) & (overlay[:, :, 3] > 0)
+        border = (overlay[:, :, :3] == previews.TRIMAP_COLOURS[3][:3]).all(2) & (overlay[:, :, 3] > 0)
         np.testing.assert_array_equal(overlay[:, :, 3] > 0, inside | border)
         assert border.sum() == pytest.approx((trimap == 3).sum() * 0.45**2, rel=0.05)
 
@@ -178,18 +184,18 @@ def test_embedded_data_are_said_to_be_a_stand_in(tmp_path: Path) -> None:
 
 
 def test_what_was_left_out_is_named(tmp_path: Path) -> None:
-    skipped = [{"path": f"{n}{HOSTILE}", "reason": "image missing"} for n in range(LEFT_OUT + 3)]
+    skipped = [{"path": f"{n}{HOSTILE}", "reason": "image missing"} for n in range(MAX_SKIPPED_FILES + 3)]
     page = Reader(with_examples(tmp_path, skipped=skipped) / "datasets/animals.html")
     words = " ".join(page.text.split())
-    assert f"{LEFT_OUT + 3} images that the data set lists cannot be used" in words
-    assert f"{LEFT_OUT - 1}{HOSTILE}: image missing" in words and "and 3 more, named in" in words
-    assert f"{LEFT_OUT}{HOSTILE}" not in words
+    assert f"{MAX_SKIPPED_FILES + 3} images that the data set lists cannot be used" in words
+    assert f"{MAX_SKIPPED_FILES - 1}{HOSTILE}: image missing" in words and "and 3 more, named in" in words
+    assert f"{MAX_SKIPPED_FILES}{HOSTILE}" not in words
     assert not [image for image in page.images if "onerror" in image]
 
 
 @pytest.mark.parametrize("count", [0, 1000])
 def test_data_without_classes_or_with_a_thousand(tmp_path: Path, count: int) -> None:
-    assert count == 0 or count > TABLE
+    assert count == 0 or count > MAX_TABLE_CLASSES
     counts = {"train": [2] * count or [0], "test": [1] * count or [7]}
     write(tmp_path, "own")
     classes = [f"class {n}" for n in range(count)]
@@ -208,6 +214,6 @@ def test_the_entries_of_the_page_are_those_of_the_script(tmp_path: Path) -> None
     write_json(own, read_json(own) | {"dataset": "mine"})
     folder = tmp_path / "results/_datasets/mine"
     folder.mkdir(parents=True)
-    write_json(folder / "examples.json", previews.draw(tmp_path / "data/mine", folder))
+    write_json(folder / "examples.json", previews.write_previews(tmp_path / "data/mine", folder))
     page = Reader(built(tmp_path, "own") / "datasets/mine.html")
     assert len(page.images) == 4 * (2 + 2) and "Images of 4 classes" in page.text

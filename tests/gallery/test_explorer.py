@@ -19,7 +19,7 @@ from convatlas.files import read_json, write_json
 from convatlas.gallery import build
 from convatlas.gallery.pages import browser as browser_module
 from convatlas.gallery.pages import layers
-from convatlas.gallery.pages.site import Atlas, Sheet
+from convatlas.gallery.pages.site import GalleryContext, SitePage
 from convatlas.plotting.colormap import colour_table
 from tests.figures.test_build import ROOT, VIEWS, Results, made
 from tests.gallery import test_page
@@ -55,25 +55,28 @@ def sprites(folder: Path, name: str) -> None:
 def built(folder: Path, *names: str, scale: str = "per_layer", **more: Any) -> Path:
     """Build the pages of the networks under `folder`, and the comparison; `more` are further views."""
 
-    def sheets_of(atlas: Atlas, run: dict[str, Any]) -> Iterator[Sheet]:
-        yield Sheet(
-            "index.html", "compare.html", "Contents", {"given": browser_module.embedded({"networks": []})}
+    def sheets_of(atlas: GalleryContext, run: dict[str, Any]) -> Iterator[SitePage]:
+        yield SitePage(
+            "index.html",
+            "compare.html",
+            "Contents",
+            {"given": browser_module.dump_script_json({"networks": []})},
         )
-        yield Sheet(
+        yield SitePage(
             "provenance.html",
             "compare.html",
             "Contents",
-            {"given": browser_module.embedded({"networks": []})},
+            {"given": browser_module.dump_script_json({"networks": []})},
         )
-        for page in atlas.pages:
-            yield from layers.sheets(atlas, page)
-        yield from browser_module.sheets(atlas)
+        for page in atlas.networks:
+            yield from layers.make_pages(atlas, page)
+        yield from browser_module.make_pages(atlas)
 
     views = {"views": VIEWS | {"scale": scale} | more}
     config = CONFIG | {"networks": dict.fromkeys(names, views)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "sheets_of", sheets_of)
-        build.build(folder / "gallery", folder / "results", folder / "data", list(names), config, RUN)
+        patch.setattr(build, "make_all_pages", sheets_of)
+        build.build_gallery(folder / "gallery", folder / "results", folder / "data", list(names), config, RUN)
     return folder / "gallery"
 
 

@@ -9,8 +9,8 @@ from markupsafe import Markup
 
 from convatlas import UserError
 from convatlas.gallery.pages import layers
-from convatlas.gallery.pages.notes import Notes, rendered
-from convatlas.pipeline.config import resolve
+from convatlas.gallery.pages.notes import Notes, render_markdown
+from convatlas.pipeline.config import resolve_config
 from tests.figures.test_build import made
 from tests.gallery.test_build import CONFIG, HOSTILE, Reader, built, write
 from tests.pipeline.test_config import merged
@@ -40,7 +40,7 @@ KEY = "networks.own.notes"
     ],
 )
 def test_markdown(text: str, html: str) -> None:
-    assert rendered(text, "../") == Markup(html)
+    assert render_markdown(text, "../") == Markup(html)
 
 
 def test_notes_of_layers_and_units() -> None:
@@ -49,12 +49,12 @@ def test_notes_of_layers_and_units() -> None:
         "layers": {"conv1": "l"},
         "units": {"relu:2 17": "b", "relu:2 3": "a", "conv1 0": "c"},
     }
-    notes = Notes.of(given, LAYERS, KEY)
+    notes = Notes.from_config(given, LAYERS, KEY)
     assert (notes.text, notes.layers) == ("<p>t</p>\n", {"conv1": "<p>l</p>\n"})
     assert notes.units == {"relu:2": {3: "<p>a</p>\n", 17: "<p>b</p>\n"}, "conv1": {0: "<p>c</p>\n"}}
     assert list(notes.units["relu:2"]) == [3, 17]
-    assert Notes.of("t", LAYERS, KEY) == Notes(Markup("<p>t</p>\n"), {}, {})
-    assert Notes.of(None, LAYERS, KEY) == Notes(Markup(), {}, {})
+    assert Notes.from_config("t", LAYERS, KEY) == Notes(Markup("<p>t</p>\n"), {}, {})
+    assert Notes.from_config(None, LAYERS, KEY) == Notes(Markup(), {}, {})
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_notes_of_layers_and_units() -> None:
 def test_what_is_not_there_is_named(given: dict[str, Any], said: str) -> None:
     layers = [*LAYERS, next(one for one in LAYERS if not one["called"]) | {"name": "never"}]
     with pytest.raises(UserError) as error:
-        Notes.of(given, layers, KEY)
+        Notes.from_config(given, layers, KEY)
     assert str(error.value).startswith(said)
 
 
@@ -89,12 +89,12 @@ def test_what_is_not_there_is_named(given: dict[str, Any], said: str) -> None:
 )
 def test_a_wrong_config_is_refused_before_any_job(change: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError) as error:
-        resolve(merged(json.dumps(change)))
+        resolve_config(merged(json.dumps(change)))
     assert said in str(error.value)
 
 
 def test_nothing_is_published_unless_asked_for() -> None:
-    config = resolve(merged("{}"))
+    config = resolve_config(merged("{}"))
     assert not {"author", "notes", "site_url"} & config.keys()
     assert not any("notes" in network for network in config["networks"].values())
     assert config["publish"]["tensors"] is config["publish"]["weights"] is False
@@ -130,7 +130,7 @@ def test_notes_of_layers_whose_plates_are_on_a_page_of_their_own_stand_on_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The explorer, on the network's page, takes them from there."""
-    monkeypatch.setattr(layers, "PLATES", 0)
+    monkeypatch.setattr(layers, "MAX_INLINE_LAYERS", 0)
     site = noted(tmp_path)
     for name in ("networks/own.html", "networks/own-plates.html"):
         text = Reader(site / name).text

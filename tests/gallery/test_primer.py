@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from convatlas.files import write_json, write_npz
 from convatlas.gallery import build
 from convatlas.gallery.pages import primer
-from convatlas.gallery.pages.network import Page
-from convatlas.gallery.pages.site import Atlas, Sheet
+from convatlas.gallery.pages.network import NetworkData
+from convatlas.gallery.pages.site import GalleryContext, SitePage
 from convatlas.models.architectures.lenet5 import lenet5
 from convatlas.models.architectures.simple_cnn import simple_cnn
 from convatlas.tracing import layers as layers_module
@@ -26,16 +26,16 @@ from tests.gallery.test_build import CONFIG, HOSTILE, RUN, Reader, built, write
 SECTIONS = ["filter", "map", "receptive-field", "size", "pooling", "deconvnet", "scales"]
 
 
-def page_of(atlas: Atlas, sheet: Sheet) -> str:
+def page_of(atlas: GalleryContext, sheet: SitePage) -> str:
     """A sheet of a site that has no other, as HTML."""
-    keep = build.sheets_of
-    build.sheets_of = lambda atlas, run: iter([sheet])
+    keep = build.make_all_pages
+    build.make_all_pages = lambda atlas, run: iter([sheet])
     try:
         results = atlas.results
-        build.build(results.parent / "site", results, atlas.data, ["own"], atlas.config, RUN)
+        build.build_gallery(results.parent / "site", results, atlas.data, ["own"], atlas.config, RUN)
     finally:
-        build.sheets_of = keep
-    return (atlas.results.parent / "site" / sheet.address).read_text(encoding="utf-8")
+        build.make_all_pages = keep
+    return (atlas.results.parent / "site" / sheet.path).read_text(encoding="utf-8")
 
 
 # Pooling
@@ -47,13 +47,13 @@ def test_pooling_and_unpooling_are_torchs(case: int) -> None:
     values = rng.integers(0, 9, (2 * rng.integers(1, 5), 2 * rng.integers(1, 5))).astype(
         np.float32
     )  # ties too
-    small, switches = primer.pooled(values)
+    small, switches = primer.max_pool(values)
     expected, places = F.max_pool2d(torch.from_numpy(values)[None, None], 2, return_indices=True)
     assert np.array_equal(small, expected[0, 0].numpy())
     assert np.array_equal(switches, places[0, 0].numpy())
     signal = rng.normal(size=small.shape).astype(np.float32)
     back = F.max_unpool2d(torch.from_numpy(signal)[None, None], places, 2, output_size=values.shape)
-    assert np.array_equal(primer.unpooled(signal, switches), back[0, 0].numpy())
+    assert np.array_equal(primer.max_unpool(signal, switches), back[0, 0].numpy())
 
 
 def texts(grid: primer.Grid) -> list[str]:
@@ -82,45 +82,45 @@ def told_of(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[s
 def test_the_example_of_pooling_is_the_runs_own(tmp_path: Path) -> None:
     """What is pooled, unpooled and rectified here is what stands at that place in the run's arrays."""
     told, signals, outputs = told_of(tmp_path)
-    shown = primer.pooling(tmp_path, told)
+    shown = primer.make_pooling_example(tmp_path, told)
     source = shown["source"]
     assert (source["pool"], source["map"], source["image"]) == ("pool", "relu", "first")
     unit, row, column = source["unit"], source["row"], source["column"]
 
     def part(array: np.ndarray, step: int, side: int) -> list[str]:
         cut = array[unit][row // step : row // step + side, column // step : column // step + side]
-        return [primer.number(value) for value in cut.ravel().tolist()]
+        return [primer.format_value(value) for value in cut.ravel().tolist()]
 
     assert texts(shown["up"]) == part(outputs["relu"], 1, 4)
     assert texts(shown["above"]) == part(signals["pool"], 2, 2)
     assert texts(shown["down"]) == part(signals["relu"], 1, 4)
     assert texts(shown["rectified"]) == part(signals["conv"], 1, 4)
     assert any("−" in text for text in texts(shown["above"]))
-    framed = [n for n, cell in enumerate(shown["up"].cells) if cell.chosen]
+    framed = [n for n, cell in enumerate(shown["up"].cells) if cell.is_maximum]
     assert framed == sorted(shown["switches"]) and len(framed) == 4
 
 
 def test_without_steps_the_example_is_made_up_and_shows_both_signs(tmp_path: Path) -> None:
-    shown = primer.pooling(tmp_path, None)
+    shown = primer.make_pooling_example(tmp_path, None)
     assert shown["source"] is None
-    small, _ = primer.pooled(primer.MADE_UP)
-    assert texts(shown["small"]) == [primer.number(value) for value in small.ravel().tolist()]
-    assert len(np.unique(primer.MADE_UP[primer.MADE_UP > 0])) >= 8
-    assert (primer.SIGNAL < 0).any() and (primer.SIGNAL > 0).any()
+    small, _ = primer.max_pool(primer.EXAMPLE_MAP)
+    assert texts(shown["small"]) == [primer.format_value(value) for value in small.ravel().tolist()]
+    assert len(np.unique(primer.EXAMPLE_MAP[primer.EXAMPLE_MAP > 0])) >= 8
+    assert (primer.EXAMPLE_SIGNAL < 0).any() and (primer.EXAMPLE_SIGNAL > 0).any()
 
 
 # Filters, receptive fields, scales
 
 
 def layers_of(net: nn.Module, side: int) -> list[dict[str, Any]]:
-    return layers_module.index(net, (1, side, side))
+    return layers_module.list_layers(net, (1, side, side))
 
 
 @pytest.mark.parametrize(("net", "side"), [(lenet5(), 28), (simple_cnn(), 50)], ids=["lenet5", "simple_cnn"])
 def test_a_value_depends_on_just_the_pixels_drawn(net: nn.Module, side: int) -> None:
     """Against autograd: the pixels that the middle value of the uppermost window's map hears of."""
     layers = layers_of(net, side)
-    rows = primer.cone(layers)
+    rows = primer.trace_receptive_field(layers)
     assert rows[-1]["name"] == "input" and rows[-1]["size"] == side
     for net_part in net.modules():  # so that nothing is switched off
         if isinstance(net_part, nn.Conv2d):
@@ -136,19 +136,19 @@ def test_a_value_depends_on_just_the_pixels_drawn(net: nn.Module, side: int) -> 
     heard = np.flatnonzero(x.grad[0, 0].abs().sum(0).numpy())
     assert (heard.min(), heard.max()) == (rows[-1]["first"], rows[-1]["last"])
     for row in rows[:-1]:
-        above = primer.cone(layers[: [x["name"] for x in layers].index(row["name"]) + 1])
+        above = primer.trace_receptive_field(layers[: [x["name"] for x in layers].index(row["name"]) + 1])
         assert above[-1]["last"] - above[-1]["first"] + 1 == row["by"]["receptive_field"][-1]
 
 
 def test_parameters_are_counted_as_torch_counts_them() -> None:
     for conv in (nn.Conv2d(3, 8, (3, 5)), nn.Conv2d(4, 8, 3, groups=2, bias=False), nn.Conv2d(1, 2, 1)):
-        (told,) = layers_module.index(nn.Sequential(conv), (conv.in_channels, 9, 9))
-        written = str(primer.counts(told))
+        (told,) = layers_module.list_layers(nn.Sequential(conv), (conv.in_channels, 9, 9))
+        written = str(primer.format_parameter_count(told))
         product, total = written.split(" = ")
         assert int(total.replace(",", "")) == sum(p.numel() for p in conv.parameters())
         assert eval(product.replace("·", "*")) == int(total.replace(",", ""))
-    (told,) = layers_module.index(nn.Sequential(nn.ConvTranspose2d(2, 3, 2)), (2, 4, 4))
-    assert primer.counts(told) is None
+    (told,) = layers_module.list_layers(nn.Sequential(nn.ConvTranspose2d(2, 3, 2)), (2, 4, 4))
+    assert primer.format_parameter_count(told) is None
 
 
 def test_the_ramps_are_matplotlibs() -> None:
@@ -158,7 +158,7 @@ def test_the_ramps_are_matplotlibs() -> None:
             assert stop == "#{:02x}{:02x}{:02x}".format(*rgb)
         for place in np.linspace(0, 1, 201):
             wanted = 255 * np.array(matplotlib.colormaps[name](place)[:3])
-            given = [int(primer.colour(ramp, place)[i : i + 2], 16) for i in (1, 3, 5)]
+            given = [int(primer.interpolate_colour(ramp, place)[i : i + 2], 16) for i in (1, 3, 5)]
             assert np.abs(wanted - given).max() < 5
 
 
@@ -173,13 +173,13 @@ def test_numbers_stand_out_from_their_squares() -> None:
         return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
     for ramp, place in itertools.product((primer.RDBU, primer.VIRIDIS), np.linspace(0, 1, 101)):
-        fill = primer.colour(ramp, place)
-        light, dark = sorted([luminance(fill), luminance(primer.ink(fill))], reverse=True)
+        fill = primer.interpolate_colour(ramp, place)
+        light, dark = sorted([luminance(fill), luminance(primer.choose_text_colour(fill))], reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 4.5
 
 
 def test_squares_stand_in_rows_and_are_said_in_words() -> None:
-    grid = primer.grid(np.array([[1, -0.5, 0], [0.25, 0, 2]]), 2)
+    grid = primer.draw_grid(np.array([[1, -0.5, 0], [0.25, 0, 2]]), 2)
     assert [(cell.x / 46, cell.y / 46) for cell in grid.cells] == [(c, r) for r in (0, 1) for c in (0, 1, 2)]
     assert texts(grid) == ["1.00", "−0.50", "0", "0.25", "0", "2.00"]
     assert grid.alt == "1.00, −0.50, 0; 0.25, 0, 2.00"
@@ -193,20 +193,20 @@ def test_the_network_told_of_is_rather_a_chain_that_pools() -> None:
     chains = {"lenet5": layers_of(lenet5(), 28), "simple_cnn": layers_of(simple_cnn(), 50)}
     branching = [dict(chains["lenet5"][0]) | {"inputs": ["somewhere"]}]
     pages = [fake(layers) for layers in (branching, chains["simple_cnn"], chains["lenet5"])]
-    assert primer.subject(pages) is pages[2]
-    assert primer.subject(pages[:2]) is pages[1]
-    assert primer.subject(pages[:1]) is pages[0]
+    assert primer.choose_network(pages) is pages[2]
+    assert primer.choose_network(pages[:2]) is pages[1]
+    assert primer.choose_network(pages[:1]) is pages[0]
 
 
-def fake(layers: list[dict[str, Any]]) -> Page:
-    page = object.__new__(Page)
+def fake(layers: list[dict[str, Any]]) -> NetworkData:
+    page = object.__new__(NetworkData)
     object.__setattr__(page, "layers", layers)
     return page
 
 
 def test_the_pair_is_the_networks_own_where_it_is_a_chain() -> None:
     layers = layers_of(lenet5(), 28)
-    pair = primer.pair(layers, {"layer": "pool2"})
+    pair = primer.pair_layers(layers, {"layer": "pool2"})
     assert [(row["name"], row["up"], row["down"], row["shape"]) for row in pair] == [
         ("conv1", "filter", "filter, transposed", "6 × 28 × 28"),
         ("relu1", "rectify", "rectify", "6 × 28 × 28"),
@@ -216,7 +216,7 @@ def test_the_pair_is_the_networks_own_where_it_is_a_chain() -> None:
         ("pool2", "max-pool", "unpool", "16 × 5 × 5"),
     ]
     for told in (None, {"layer": "elsewhere"}):
-        stage = primer.pair(layers, told)
+        stage = primer.pair_layers(layers, told)
         assert [row["down"] for row in stage] == ["filter, transposed", "rectify", "unpool"]
         assert not any(row["shape"] for row in stage)
 
@@ -259,20 +259,20 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
     results.layers[0] |= {"name": HOSTILE, "module": HOSTILE, "parameters": 5 * 3 * 3 * 3 + 5}
     results.filters = {HOSTILE: results.filters["conv1"]}
     write(tmp_path, "own", results)
-    page = Page.read(tmp_path / "results", tmp_path / "data", "own", False)
-    atlas = Atlas(tmp_path / "results", tmp_path / "data", CONFIG, [page], {})
-    text = page_of(atlas, next(primer.sheets(atlas)))
+    page = NetworkData.read(tmp_path / "results", tmp_path / "data", "own", False)
+    atlas = GalleryContext(tmp_path / "results", tmp_path / "data", CONFIG, [page], {})
+    text = page_of(atlas, next(primer.make_pages(atlas)))
     assert "<img onerror" not in text
-    assert f"unit {primer.kernel(page, results.filters)['unit']} of &lt;img onerror" in text
+    assert f"unit {primer.choose_kernel(page, results.filters)['unit']} of &lt;img onerror" in text
 
 
 @pytest.mark.parametrize("network", ["lenet5"])
 def test_the_numbers_of_the_default_run(network: str) -> None:
     """LeNet-5's, as they are known."""
     layers = layers_of(lenet5(), 28)
-    told = [primer.counts(found) for found in layers if found["kind"] == "conv"]
+    told = [primer.format_parameter_count(found) for found in layers if found["kind"] == "conv"]
     assert told == ["6 · 1 · 5 · 5 + 6 = 156", "16 · 6 · 5 · 5 + 16 = 2,416"]
-    rows = primer.cone(layers)
+    rows = primer.trace_receptive_field(layers)
     assert [(row["name"], row["last"] - row["first"] + 1, row["size"]) for row in rows] == [
         ("pool2", 1, 5), ("conv2", 2, 10), ("pool1", 6, 14), ("conv1", 12, 28), ("input", 16, 28)
     ]  # fmt: skip

@@ -21,8 +21,14 @@ from convatlas import UserError
 from convatlas.files import write_json
 from convatlas.gallery import html_tree
 from convatlas.gallery.pages import network
-from convatlas.gallery.pages.share import linked
-from convatlas.gallery.single_file import MEGABYTE, Book, archive, single, wanted
+from convatlas.gallery.pages.share import link_files
+from convatlas.gallery.single_file import (
+    MEGABYTE,
+    SingleFileBuilder,
+    build_single_file,
+    select_figures,
+    write_zip,
+)
 from tests.figures.test_build import ROOT, made
 from tests.gallery.test_build import CONFIG, HOSTILE, Reader, built, write
 
@@ -60,8 +66,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def bound(site: Path, layers: Any = "all", megabytes: float = 15) -> tuple[str, int, int]:
-    found = single(site, wanted(site.parent / "results", NETWORKS, layers), megabytes)
-    return found.html, found.plates, found.of
+    found = build_single_file(site, select_figures(site.parent / "results", NETWORKS, layers), megabytes)
+    return found.html, found.n_figures, found.n_total
 
 
 def plates_in(html: str) -> list[str]:
@@ -83,7 +89,7 @@ def plates_in(html: str) -> list[str]:
     ],
 )
 def test_a_page_is_read_and_written_without_a_change(text: str) -> None:
-    written = html_tree.read(text).html().removeprefix("<page>").removesuffix("</page>")
+    written = html_tree.parse_html(text).to_html().removeprefix("<page>").removesuffix("</page>")
     assert written == text.removeprefix("<!doctype html>").replace("viewBox", "viewbox").replace(
         "linearG", "linearg"
     )
@@ -92,16 +98,16 @@ def test_a_page_is_read_and_written_without_a_change(text: str) -> None:
 def test_every_page_of_a_gallery_is_read_whole(site: Path) -> None:
     """Nothing is closed that was not opened: each page's main ends where the page says."""
     for path in site.rglob("*.html"):
-        page = html_tree.read(path.read_text())
-        body = page.first("body")
+        page = html_tree.parse_html(path.read_text())
+        body = page.find("body")
         assert body
         elements = [child.tag for child in body.children if isinstance(child, html_tree.Element)]
         assert elements[1:4] == [
             "header", "main", "footer",
         ], path  # fmt: skip
         text = Reader(path).text
-        main = page.first("main")
-        assert main and main.text().strip()[:40] in text.replace("&", "&amp;").replace("’", "’")
+        main = page.find("main")
+        assert main and main.get_text().strip()[:40] in text.replace("&", "&amp;").replace("’", "’")
 
 
 # The zip
@@ -109,7 +115,7 @@ def test_every_page_of_a_gallery_is_read_whole(site: Path) -> None:
 
 def test_the_zip_holds_the_gallery_and_has_the_same_bytes_twice(site: Path, tmp_path: Path) -> None:
     for name in ("a.zip", "b.zip"):
-        archive(site, tmp_path / name)
+        write_zip(site, tmp_path / name)
         for path in site.rglob("*.html"):  # another day
             path.touch()
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
@@ -127,7 +133,7 @@ def test_the_zip_holds_the_gallery_and_has_the_same_bytes_twice(site: Path, tmp_
 
 def test_which_plates_are_asked_for(site: Path) -> None:
     def places(layers: Any, networks: dict[str, list[str | int]] = NETWORKS) -> list[str]:
-        return [plate.place for plate in wanted(site.parent / "results", networks, layers)]
+        return [plate.path for plate in select_figures(site.parent / "results", networks, layers)]
 
     assert len(places("all")) == len(places("road")) == 2 * len(KINDS)
     others = [f"{kind}-{n}.png" for n, (kind, _) in enumerate(KINDS) if kind in ("cover", "curves", "deconv")]
@@ -146,7 +152,7 @@ def test_which_plates_are_asked_for(site: Path) -> None:
 def test_the_single_file_needs_nothing(site: Path) -> None:
     html, plates, of = bound(site)
     assert plates == of == 2 * len(KINDS)
-    page = html_tree.read(html)
+    page = html_tree.parse_html(html)
     ids = [one.attributes["id"] for one in page.walk() if "id" in one.attributes]
     assert len(ids) == len(set(ids))
     links = 0
@@ -154,7 +160,7 @@ def test_the_single_file_needs_nothing(site: Path) -> None:
         for name in ("src", "href"):
             value = one.attributes.get(name)
             if value and not value.startswith(("data:", "https://arxiv.org/")):
-                assert value.startswith("#") and value[1:] in ids, one.html()[:200]
+                assert value.startswith("#") and value[1:] in ids, one.to_html()[:200]
                 links += 1
         for name in ("aria-labelledby", "for", "data-numbers"):
             for value in (one.attributes.get(name) or "").split():
@@ -174,7 +180,7 @@ def test_a_heavy_frontispiece_is_shown_light_and_is_in_the_single_file(
 ) -> None:
     """The links beside it, and the one that the full-screen view follows, are the plate itself."""
     before = run(tmp_path / "before")
-    monkeypatch.setattr(network, "HEAVY", 1000)
+    monkeypatch.setattr(network, "MAX_COVER_BYTES", 1000)
     site = run(tmp_path / "after")
     assert (site / "plates/own/cover-0.png").read_bytes() == (before / "plates/own/cover-0.png").read_bytes()
     with Image.open(site / "plates/own/cover-0.webp") as picture:
@@ -189,16 +195,16 @@ def test_a_heavy_frontispiece_is_shown_light_and_is_in_the_single_file(
 
 
 def test_pictures_keep_every_pixel(site: Path) -> None:
-    book = Book(site)
+    book = SingleFileBuilder(site)
     place = "plates/own/maps-3.png"
-    kind, _, content = book.picture(place).partition(";base64,")
+    kind, _, content = book.encode_image(place).partition(";base64,")
     with Image.open(io.BytesIO(base64.b64decode(content))) as found, Image.open(site / place) as given:
         np.testing.assert_array_equal(np.asarray(found.convert("RGB")), np.asarray(given.convert("RGB")))
     smooth = site / "plates/own/smooth.png"
     Image.fromarray(np.tile(np.arange(256, dtype=np.uint8)[:, None, None], (4, 300, 3))).save(
         smooth, compress_level=0
     )
-    kind, _, content = book.picture("plates/own/smooth.png").partition(";base64,")
+    kind, _, content = book.encode_image("plates/own/smooth.png").partition(";base64,")
     assert kind == "data:image/webp" and len(content) < smooth.stat().st_size / 4
     with Image.open(io.BytesIO(base64.b64decode(content))) as found, Image.open(smooth) as given:
         np.testing.assert_array_equal(np.asarray(found.convert("RGB")), np.asarray(given))
@@ -234,7 +240,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     results.network["classes"] = ["ant", "bee", HOSTILE, "dog"]
     write(tmp_path, "own", results, subject=HOSTILE)
     site = built(tmp_path, "own", config=CONFIG | {"title": HOSTILE, "author": HOSTILE})
-    html = single(site, wanted(tmp_path / "results", {"own": []}, "all"), 15).html
+    html = build_single_file(site, select_figures(tmp_path / "results", {"own": []}, "all"), 15).html
     assert "<img onerror" not in html and "&lt;img onerror" in html
 
 
@@ -375,14 +381,14 @@ def test_without_being_asked_for_no_number_is_copied(site: Path) -> None:
 
 def test_where_the_numbers_are_is_linked() -> None:
     published = {"numbers/own/filters.npz", "numbers/own/deconv/first.npz"}
-    assert linked("results/own/filters.npz, a <b>", "../", published) == (
+    assert link_files("results/own/filters.npz, a <b>", "../", published) == (
         '<a href="../numbers/own/filters.npz">results/own/filters.npz</a>, a &lt;b&gt;'
     )
-    assert linked("results/own/deconv/<image>.npz", "", published) == (
+    assert link_files("results/own/deconv/<image>.npz", "", published) == (
         '<a href="networks/own.html#numbers">results/own/deconv/&lt;image&gt;.npz</a>'
     )
-    assert linked("results/own/metrics.json", "", published) == "results/own/metrics.json"
-    assert linked("both of these", "", published) == "both of these"
+    assert link_files("results/own/metrics.json", "", published) == "results/own/metrics.json"
+    assert link_files("both of these", "", published) == "both of these"
 
 
 def test_each_plate_downloads_as_png_and_as_pdf_where_there_is_one(site: Path) -> None:

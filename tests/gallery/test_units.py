@@ -15,9 +15,9 @@ from playwright.sync_api import Browser
 from convatlas.figures import build as figure_build
 from convatlas.files import read_json, write_json, write_npz
 from convatlas.gallery import build
-from convatlas.gallery.pages.units import meanings, ranges, selective
+from convatlas.gallery.pages.units import compute_class_responses, find_selective_units, format_ranges
 from convatlas.plotting import top_activation_tiles
-from convatlas.plotting.labelled_figure import style
+from convatlas.plotting.labelled_figure import figure_style
 from tests.figures.test_build import ROOT, VIEWS, Results, made
 from tests.gallery import test_explorer
 from tests.gallery.test_build import CONFIG, DATASET, RUN, Reader, write
@@ -116,16 +116,20 @@ def survey(folder: Path, results: Results) -> dict[str, dict[str, np.ndarray]]:
 
 def test_a_block_has_its_pictures_in_rows() -> None:
     pictures = np.random.default_rng(0).integers(0, 255, (7, 3, 2, 3), np.uint8)
-    found = top_activation_tiles.block(pictures, 4)
-    assert found.shape == (3 * 12 + 2 * top_activation_tiles.LINE, 3 * 8 + 2 * top_activation_tiles.LINE, 3)
+    found = top_activation_tiles.assemble_tile_block(pictures, 4)
+    assert found.shape == (
+        3 * 12 + 2 * top_activation_tiles.TILE_GAP,
+        3 * 8 + 2 * top_activation_tiles.TILE_GAP,
+        3,
+    )
     seen = np.zeros(found.shape[:2], bool)
     for n, picture in enumerate(pictures):
-        top, left = n // 3 * (12 + top_activation_tiles.LINE), n % 3 * (8 + top_activation_tiles.LINE)
+        top, left = n // 3 * (12 + top_activation_tiles.TILE_GAP), n % 3 * (8 + top_activation_tiles.TILE_GAP)
         for row in range(12):
             for column in range(8):
                 assert (found[top + row, left + column] == picture[row // 4, column // 4]).all()
                 seen[top + row, left + column] = True
-    assert (found[~seen] == top_activation_tiles.BEYOND).all()
+    assert (found[~seen] == top_activation_tiles.OUTSIDE_COLOUR).all()
 
 
 def test_patches_are_the_images_own_pixels_and_what_is_beyond_is_neutral() -> None:
@@ -134,11 +138,11 @@ def test_patches_are_the_images_own_pixels_and_what_is_beyond_is_neutral() -> No
     mean, std = (np.array(preprocessing[key], np.float32)[:, None, None] for key in ("mean", "std"))
     patches = ((pixels / 255 - mean) / std).astype(np.float32)
     patches[1, :, 0] = np.nan
-    found = top_activation_tiles.patches_in(preprocessing, patches)
+    found = top_activation_tiles.render_patches(preprocessing, patches)
     np.testing.assert_array_equal(found[0], pixels[0].transpose(1, 2, 0))
     np.testing.assert_array_equal(found[1, 1:], pixels[1, :, 1:].transpose(1, 2, 0))
-    assert (found[1, 0] == top_activation_tiles.BEYOND).all()
-    grey = top_activation_tiles.patches_in(
+    assert (found[1, 0] == top_activation_tiles.OUTSIDE_COLOUR).all()
+    grey = top_activation_tiles.render_patches(
         {"mean": [0.0], "std": [1.0]}, np.full((1, 1, 1, 1), 0.5, np.float32)
     )
     assert grey.tolist() == [[[[128, 128, 128]]]]
@@ -148,10 +152,10 @@ def test_patches_are_the_images_own_pixels_and_what_is_beyond_is_neutral() -> No
 def test_projections_are_signed_about_zero(channels: int) -> None:
     values = np.zeros((1, channels, 1, 4), np.float32)
     values[..., 0], values[..., 1], values[..., 2] = 2, -2, np.nan
-    scale = top_activation_tiles.scale_of(values)
+    scale = top_activation_tiles.fit_projection_scale(values)
     assert (scale.low, scale.high) == (-2, 2)
-    plus, minus, beyond, zero = top_activation_tiles.projections_in(scale, values)[0, 0].astype(int)
-    assert tuple(beyond) == top_activation_tiles.BEYOND
+    plus, minus, beyond, zero = top_activation_tiles.render_projections(scale, values)[0, 0].astype(int)
+    assert tuple(beyond) == top_activation_tiles.OUTSIDE_COLOUR
     if channels == 3:
         assert plus.tolist() == [255] * 3
         assert minus.tolist() == [0] * 3
@@ -165,9 +169,9 @@ def test_projections_are_signed_about_zero(channels: int) -> None:
 def test_a_few_values_do_not_grey_all_others() -> None:
     values = np.full((1, 3, 100, 100), 0.1, np.float32)
     values[0, 0, 0, 0] = 50
-    assert top_activation_tiles.scale_of(values).high == pytest.approx(0.1)
-    assert top_activation_tiles.scale_of(np.zeros((2, 3, 4, 4))).high == 1
-    assert top_activation_tiles.scale_of(np.full((2, 1, 4, 4), np.nan)).high == 1
+    assert top_activation_tiles.fit_projection_scale(values).high == pytest.approx(0.1)
+    assert top_activation_tiles.fit_projection_scale(np.zeros((2, 3, 4, 4))).high == 1
+    assert top_activation_tiles.fit_projection_scale(np.full((2, 1, 4, 4), np.nan)).high == 1
 
 
 # Plates
@@ -192,8 +196,10 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def plates_of(folder: Path, **views: Any) -> dict[str, Any]:
-    with style():
-        drawn = figure_build.draw(folder / "results/own", "own", VIEWS | {"strongest": {"k": K}} | views)
+    with figure_style():
+        drawn = figure_build.draw_figures(
+            folder / "results/own", "own", VIEWS | {"strongest": {"k": K}} | views
+        )
         return {plate.subject: plate for plate in drawn if plate.kind == "strongest"}
 
 
@@ -215,15 +221,15 @@ def test_a_plate_has_each_unit_its_projections_beside_its_patches(network: Any) 
     for layer, plate in plates.items():
         canvas = plate.figure.images[0].pixels
         projections, patches = found[layer]["projections"], found[layer]["patches"]
-        scale = top_activation_tiles.scale_of(projections)
+        scale = top_activation_tiles.fit_projection_scale(projections)
         factor = round(72 / 5)
         before = (0, -1)
         for n, _ in enumerate(found[layer]["units"]):
-            caused = top_activation_tiles.block(
-                top_activation_tiles.projections_in(scale, projections[n]), factor
+            caused = top_activation_tiles.assemble_tile_block(
+                top_activation_tiles.render_projections(scale, projections[n]), factor
             )
-            seen = top_activation_tiles.block(
-                top_activation_tiles.patches_in(results.network["preprocessing"], patches[n]), factor
+            seen = top_activation_tiles.assemble_tile_block(
+                top_activation_tiles.render_patches(results.network["preprocessing"], patches[n]), factor
             )
             if n in DEAD.get(layer, []):
                 continue  # crossed
@@ -248,15 +254,15 @@ def test_units_are_named_with_their_strongest_value(network: Any, monkeypatch: p
         given[subject] = lines
         return plain(self, kind, subject, lines, *rest, **layout)
 
-    plain = figure_build.Desk.montage
-    monkeypatch.setattr(figure_build.Desk, "montage", montage)
+    plain = figure_build.FigureContext.make_montage
+    monkeypatch.setattr(figure_build.FigureContext, "make_montage", montage)
     plates_of(folder)
     for layer in ("conv1", "pool"):
         heads = [tile for line in given[layer] for tile in line[::2]]
         units, dead = found[layer]["units"], DEAD.get(layer, [])
-        assert [tile.number for tile in heads] == [f"unit {unit}" for unit in units]
+        assert [tile.title for tile in heads] == [f"unit {unit}" for unit in units]
         marks = ["dead" if u in dead else f"{found[layer]['values'][u, 0]:.3g}" for u in units]
-        assert [tile.mark for tile in heads] == marks
+        assert [tile.right_title for tile in heads] == marks
         assert [tile.crossed for tile in heads] == [unit in dead for unit in units]
 
 
@@ -264,7 +270,10 @@ def test_scales_are_a_units_own_or_all_layers(own: Any) -> None:
     folder, _, found = own
     alone = plates_of(folder, scale="per_tile")["conv1"]
     assert "each unit has a scale of its own" in alone.caption
-    most = max(top_activation_tiles.scale_of(found[layer]["projections"]).high for layer in ("conv1", "pool"))
+    most = max(
+        top_activation_tiles.fit_projection_scale(found[layer]["projections"]).high
+        for layer in ("conv1", "pool")
+    )
     for plate in plates_of(folder, scale="shared").values():
         texts = [text.get_text() for text in plate.figure.texts]
         assert f"{most:.3g}" in texts
@@ -301,15 +310,15 @@ def test_each_tile_has_its_units_projections_and_patches(atlas: Any) -> None:
         height, width = told["tile"]
         for n in range(len(told["units"])):
             projections, patches = (found[name][what][n] for what in ("projections", "patches"))
-            scale = top_activation_tiles.scale_of(projections)
+            scale = top_activation_tiles.fit_projection_scale(projections)
             assert told["ends"][n] == pytest.approx(scale.high, rel=1e-5)
             row, column = divmod(n, told["columns"])
             tile = sheet[row * height : (row + 1) * height, column * width : (column + 1) * width]
-            caused = top_activation_tiles.block(
-                top_activation_tiles.projections_in(scale, projections)
+            caused = top_activation_tiles.assemble_tile_block(
+                top_activation_tiles.render_projections(scale, projections)
             ).astype(int)
-            seen = top_activation_tiles.block(
-                top_activation_tiles.patches_in(results.network["preprocessing"], patches)
+            seen = top_activation_tiles.assemble_tile_block(
+                top_activation_tiles.render_patches(results.network["preprocessing"], patches)
             ).astype(int)
             assert np.abs(tile[:, : caused.shape[1]] - caused).mean() <= 1.2
             assert np.abs(tile[:, -seen.shape[1] :] - seen).mean() <= 1.2
@@ -341,14 +350,14 @@ def test_numbers_of_units_are_those_of_the_set(atlas: Any) -> None:
 
 
 def test_ranges_name_every_number_once() -> None:
-    assert ranges([]) == ""
-    assert ranges([0, 2, 3, 7, 8, 9, 12]) == "0, 2, 3, 7–9, 12"
+    assert format_ranges([]) == ""
+    assert format_ranges([0, 2, 3, 7, 8, 9, 12]) == "0, 2, 3, 7–9, 12"
 
 
 def test_the_most_selective_units_are_those_of_all_activations(own: Any) -> None:
     _, _, found = own
     flat = {f"{layer}@{key}": array for layer, of in found.items() for key, array in of.items()}
-    rows = selective(flat, ["relu", "relu:2", "relu_2"], CLASSES)
+    rows = find_selective_units(flat, ["relu", "relu:2", "relu_2"], CLASSES)
     expected = []
     for layer in ("relu", "relu:2", "relu_2"):
         for unit, worth in enumerate(found[layer]["selectivity"].tolist()):
@@ -367,7 +376,7 @@ def test_the_most_selective_units_are_those_of_all_activations(own: Any) -> None
 def test_a_last_unit_is_told_by_its_classes(own: Any) -> None:
     *_, found = own
     flat = {f"fc@{key}": array for key, array in found["fc"].items()}
-    rows = meanings(flat, "fc", CLASSES, CLASSES)
+    rows = compute_class_responses(flat, "fc", CLASSES, CLASSES)
     assert [row["name"] for row in rows] == CLASSES
     for unit, row in enumerate(rows):
         own = found["fc"]["classes"][unit]
@@ -376,7 +385,11 @@ def test_a_last_unit_is_told_by_its_classes(own: Any) -> None:
         assert row["responses"][3][1] is None  # no image of it
     many = [str(n) for n in range(20)]
     flat["fc@classes"] = np.arange(80.0).reshape(4, 20)[:, ::-1]
-    assert [name for name, _ in meanings(flat, "fc", many, [])[0]["responses"]] == ["0", "1", "2"]
+    assert [name for name, _ in compute_class_responses(flat, "fc", many, [])[0]["responses"]] == [
+        "0",
+        "1",
+        "2",
+    ]
 
 
 def views(strongest: Any) -> dict[str, Any]:
@@ -384,7 +397,7 @@ def views(strongest: Any) -> dict[str, Any]:
 
 
 def page_of(folder: Path, results: Path | None = None) -> Reader:
-    build.build(folder / "site", folder / "results", folder / "data", ["own"], views({"k": K}), RUN)
+    build.build_gallery(folder / "site", folder / "results", folder / "data", ["own"], views({"k": K}), RUN)
     return Reader(folder / "site/networks/own-units.html")
 
 
@@ -410,7 +423,7 @@ def test_the_page_lists_the_dead_by_layer_and_calls_classes_what_they_are(own: A
 
 def test_no_page_where_it_is_left_out(own: Any) -> None:
     folder, *_ = own
-    build.build(folder / "site", folder / "results", folder / "data", ["own"], views(None), RUN)
+    build.build_gallery(folder / "site", folder / "results", folder / "data", ["own"], views(None), RUN)
     assert not (folder / "site/networks/own-units.html").exists()
     assert "own-units" not in (folder / "site/networks/own.html").read_text()
 

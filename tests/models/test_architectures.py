@@ -14,7 +14,7 @@ from torchvision import models
 from convatlas import UserError
 from convatlas.files import write_json
 from convatlas.models import torchvision_models
-from convatlas.models.build import build, class_count, load
+from convatlas.models.build import build_network, count_classes, load_network
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.pipeline import architecture_names
 
@@ -56,7 +56,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def fault(architecture: str, classes: list[str] | None = None, **settings: object) -> str:
     with pytest.raises(UserError) as error:
-        build({"architecture": architecture, **settings}, classes, 0, "networks.own")
+        build_network({"architecture": architecture, **settings}, classes, 0, "networks.own")
     return str(error.value)
 
 
@@ -65,16 +65,16 @@ def fault(architecture: str, classes: list[str] | None = None, **settings: objec
 
 def test_a_file_gives_a_network_with_what_lies_beside_it(folder: Path) -> None:
     settings = {"architecture": "nets/one.py:build", "arguments": {"width": 3}}
-    network, preprocessing = build(settings, ["a", "b", "c"], seed=0)
-    assert class_count(network, preprocessing) == 3
+    network, preprocessing = build_network(settings, ["a", "b", "c"], seed=0)
+    assert count_classes(network, preprocessing) == 3
     assert preprocessing == Preprocessing(16, (0.5,), (0.25,))
     assert network[0][0].out_channels == 3
 
 
 def test_arguments_win_over_the_number_of_classes(folder: Path) -> None:
     settings = {"architecture": f"{folder}/nets/one.py:build", "arguments": {"num_classes": 5}}
-    network, preprocessing = build(settings, ["a", "b"], seed=0)
-    assert class_count(network, preprocessing) == 5
+    network, preprocessing = build_network(settings, ["a", "b"], seed=0)
+    assert count_classes(network, preprocessing) == 5
 
 
 def test_a_module_of_the_working_directory_and_a_file_within_a_package(folder: Path) -> None:
@@ -87,17 +87,19 @@ def test_a_module_of_the_working_directory_and_a_file_within_a_package(folder: P
         "from ..blocks import block\n\ndef build(classes=2):\n    return block(3, 1)\n"
     )
     for architecture in ("pack.inner.net:build", "pack/inner/net.py:build"):
-        network, preprocessing = build({"architecture": architecture, "input": {"size": 9}}, None, seed=0)
+        network, preprocessing = build_network(
+            {"architecture": architecture, "input": {"size": 9}}, None, seed=0
+        )
         assert preprocessing.shape == (3, 9, 9)
-        assert class_count(network, preprocessing) == 4
+        assert count_classes(network, preprocessing) == 4
         names = ["__init__.py", "blocks.py", "inner/__init__.py", "inner/net.py"]
-        assert architecture_names.files(architecture) == [f"pack/{name}" for name in names]
+        assert architecture_names.list_code_files(architecture) == [f"pack/{name}" for name in names]
 
 
 def test_a_home_directory_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder / "nets"))
-    assert architecture_names.fault("~/one.py:build") is None
-    assert build({"architecture": "~/one.py:build"}, ["a"], seed=0)[1].size == 16
+    assert architecture_names.find_architecture_error("~/one.py:build") is None
+    assert build_network({"architecture": "~/one.py:build"}, ["a"], seed=0)[1].size == 16
 
 
 @pytest.mark.parametrize(
@@ -180,26 +182,26 @@ def test_a_wrong_architecture_is_told_without_running_it(
 ) -> None:
     (folder / "nets/wrong.py").write_text("import helper_wrong\nraise SystemExit")
     (folder / "nets/helper_wrong.py").write_text("\nclass:")
-    told = str(architecture_names.fault(architecture))
+    told = str(architecture_names.find_architecture_error(architecture))
     for word in words:
         assert word in told
 
 
 def test_right_ones_have_no_fault_and_list_their_code(folder: Path) -> None:
     (folder / "nets/one.py").write_text("def build():\n    import one_blocks, torch\n\nraise SystemExit")
-    assert architecture_names.fault("nets/one.py:build") is None
-    assert architecture_names.files("nets/one.py:build") == ["nets/one.py", "nets/one_blocks.py"]
-    assert architecture_names.files("lenet5") == ["convatlas/models/architectures/lenet5.py"]
-    assert architecture_names.files("torchvision/resnet18") == []
-    assert architecture_names.files("torch.nn:Linear") == [nn.__file__]
+    assert architecture_names.find_architecture_error("nets/one.py:build") is None
+    assert architecture_names.list_code_files("nets/one.py:build") == ["nets/one.py", "nets/one_blocks.py"]
+    assert architecture_names.list_code_files("lenet5") == ["convatlas/models/architectures/lenet5.py"]
+    assert architecture_names.list_code_files("torchvision/resnet18") == []
+    assert architecture_names.list_code_files("torch.nn:Linear") == [nn.__file__]
     for architecture in ("lenet5", "torchvision/resnet18", "torch.nn:Linear"):
-        assert architecture_names.fault(architecture) is None
+        assert architecture_names.find_architecture_error(architecture) is None
 
 
 def test_looking_at_names_imports_no_torch() -> None:
     program = (
-        "import sys; from convatlas.pipeline.architecture_names import fault; fault('torchvision/resnet5');"
-        "fault('torch.nn:Linear'); print('torch' in sys.modules, 'torchvision' in sys.modules)"
+        "import sys; from convatlas.pipeline.architecture_names import find_architecture_error; find_architecture_error('torchvision/resnet5');"
+        "find_architecture_error('torch.nn:Linear'); print('torch' in sys.modules, 'torchvision' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
@@ -209,7 +211,7 @@ def test_looking_at_names_imports_no_torch() -> None:
 
 
 def test_the_names_read_from_its_source_are_those_it_has() -> None:
-    found = architecture_names.zoo()
+    found = architecture_names.list_torchvision_models()
     assert list(found) == models.list_models()
     for name, weights in found.items():
         entries = models.get_model_weights(name).__members__
@@ -218,8 +220,8 @@ def test_the_names_read_from_its_source_are_those_it_has() -> None:
 
 def test_its_networks_take_the_number_of_classes_and_arguments() -> None:
     settings = {"architecture": "torchvision/mobilenet_v3_small", "arguments": {"dropout": 0.4}}
-    network, preprocessing = build(settings, ["a", "b", "c"], seed=0)
-    assert class_count(network, preprocessing) == 3
+    network, preprocessing = build_network(settings, ["a", "b", "c"], seed=0)
+    assert count_classes(network, preprocessing) == 3
     assert preprocessing == Preprocessing(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert network.classifier[2].p == 0.4
 
@@ -227,8 +229,8 @@ def test_its_networks_take_the_number_of_classes_and_arguments() -> None:
 def test_without_weights_nothing_is_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "download_url_to_file", None)
     settings = {"architecture": "torchvision/lraspp_mobilenet_v3_large", "input": {"size": 64}}
-    network, preprocessing = build(settings, ["a", "b", "c"], seed=0)
-    assert class_count(network, preprocessing) is None
+    network, preprocessing = build_network(settings, ["a", "b", "c"], seed=0)
+    assert count_classes(network, preprocessing) is None
     with torch.no_grad():
         assert network(torch.rand(1, *preprocessing.shape))["out"].shape == (1, 3, 64, 64)
 
@@ -264,10 +266,10 @@ def test_preprocessing_is_that_of_the_weights_bit_for_bit(name: str, weights: st
     data = pytest.importorskip("skimage.data")
     entry = models.get_model_weights(name)[weights]
     path = Path(data.__file__).parent / photograph
-    preprocessing = Preprocessing.of(torchvision_models.preset(entry))
+    preprocessing = Preprocessing.from_config(torchvision_models.get_input_settings(entry))
     with Image.open(path) as image:
         expected = entry.transforms()(image.convert("RGB"))
-    assert torch.equal(preprocessing(preprocessing.read(path))[0], expected)
+    assert torch.equal(preprocessing(preprocessing.read_pixels(path))[0], expected)
 
 
 def googlenet() -> dict[str, Tensor]:
@@ -278,7 +280,7 @@ def googlenet() -> dict[str, Tensor]:
 def test_weights_bring_the_networks_form_along_and_it_is_built_again_without_them(tmp_path: Path) -> None:
     settings = {"architecture": "torchvision/googlenet", "weights": "IMAGENET1K_V1"}
     state = googlenet()
-    network, preprocessing = build(settings, ["ignored"], 0, "networks.own", state)
+    network, preprocessing = build_network(settings, ["ignored"], 0, "networks.own", state)
     assert network.transform_input
     assert network.aux1 is None
     assert torch.equal(network.conv1.conv.weight, state["conv1.conv.weight"])
@@ -289,10 +291,10 @@ def test_weights_bring_the_networks_form_along_and_it_is_built_again_without_the
             "architecture": settings["architecture"],
             "arguments": {},
             "weights": {"name": settings["weights"]},
-            "preprocessing": preprocessing.described(),
+            "preprocessing": preprocessing.to_dict(),
         },
     )
-    again, prepared = load(tmp_path)
+    again, prepared = load_network(tmp_path)
     assert prepared == preprocessing
     assert again.transform_input
     x = torch.rand(1, 3, 224, 224)
@@ -302,5 +304,5 @@ def test_weights_bring_the_networks_form_along_and_it_is_built_again_without_the
 
 def test_torchvision_is_left_as_it_was() -> None:
     before = models.WeightsEnum.get_state_dict, nn.Module.load_state_dict
-    build({"architecture": "torchvision/squeezenet1_1", "weights": "DEFAULT"}, None, 0)
+    build_network({"architecture": "torchvision/squeezenet1_1", "weights": "DEFAULT"}, None, 0)
     assert (models.WeightsEnum.get_state_dict, nn.Module.load_state_dict) == before

@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from convatlas import UserError
 from convatlas.files import write_json
 from convatlas.models import class_names
-from convatlas.models.build import build, build_like, choose_device, class_count, load, main_output
+from convatlas.models.build import (
+    build_from_description,
+    build_network,
+    choose_device,
+    count_classes,
+    load_network,
+    select_main_output,
+)
 from convatlas.models.preprocessing import Preprocessing
 
 CLASSES = [str(digit) for digit in range(10)]
@@ -32,7 +39,7 @@ def pixels(height: int, width: int, channels: int = 1, n: int = 1) -> np.ndarray
 
 @pytest.mark.parametrize(("name", "count", "side"), [("simple_cnn", 44_834, 50), ("lenet5", 61_706, 28)])
 def test_parameters_and_shapes(name: str, count: int, side: int) -> None:
-    network, preprocessing = build({"architecture": name}, CLASSES, seed=0)
+    network, preprocessing = build_network({"architecture": name}, CLASSES, seed=0)
     assert sum(parameter.numel() for parameter in network.parameters()) == count
     assert preprocessing.shape == (1, side, side)
     assert network(torch.rand(3, *preprocessing.shape)).shape == (3, 10)
@@ -41,20 +48,20 @@ def test_parameters_and_shapes(name: str, count: int, side: int) -> None:
 
 @pytest.mark.parametrize("name", ["simple_cnn", "lenet5"])
 def test_there_is_one_output_a_class(name: str) -> None:
-    network, preprocessing = build({"architecture": name}, ["cat", "dog", "emu"], seed=0)
+    network, preprocessing = build_network({"architecture": name}, ["cat", "dog", "emu"], seed=0)
     assert network(torch.rand(2, *preprocessing.shape)).shape == (2, 3)
 
 
 def test_lenet5_gives_log_probabilities_and_simple_cnn_logits() -> None:
-    lenet, _ = build({"architecture": "lenet5"}, CLASSES, seed=0)
+    lenet, _ = build_network({"architecture": "lenet5"}, CLASSES, seed=0)
     sums = lenet(torch.randn(4, 1, 28, 28)).exp().sum(1)
     torch.testing.assert_close(sums, torch.ones(4))
-    simple, _ = build({"architecture": "simple_cnn"}, CLASSES, seed=0)
+    simple, _ = build_network({"architecture": "simple_cnn"}, CLASSES, seed=0)
     assert isinstance(simple[-1], nn.Linear)
 
 
 def weights(name: str, seed: int) -> dict[str, Tensor]:
-    return build({"architecture": name}, CLASSES, seed)[0].state_dict()
+    return build_network({"architecture": name}, CLASSES, seed)[0].state_dict()
 
 
 @pytest.mark.parametrize("name", ["simple_cnn", "lenet5"])
@@ -68,7 +75,7 @@ def test_weights_are_drawn_from_the_seed(name: str) -> None:
 
 def test_the_configs_input_overrides_the_architectures() -> None:
     settings = {"architecture": "lenet5", "input": {"mean": [0.25]}}
-    _, preprocessing = build(settings, CLASSES, seed=0)
+    _, preprocessing = build_network(settings, CLASSES, seed=0)
     assert preprocessing == Preprocessing(28, (0.25,), (0.3081,))
 
 
@@ -84,7 +91,7 @@ def test_the_configs_input_overrides_the_architectures() -> None:
 )
 def test_an_input_that_does_not_fit_is_reported(given: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        build({"architecture": "lenet5", "input": given}, CLASSES, seed=0)
+        build_network({"architecture": "lenet5", "input": given}, CLASSES, seed=0)
 
 
 def described(name: str, outputs: int, preprocessing: Preprocessing) -> dict[str, Any]:
@@ -93,17 +100,17 @@ def described(name: str, outputs: int, preprocessing: Preprocessing) -> dict[str
         "architecture": name,
         "arguments": {"classes": outputs},
         "weights": {"origin": "trained here", "name": None},
-        "preprocessing": preprocessing.described(),
+        "preprocessing": preprocessing.to_dict(),
     }
 
 
 def test_its_like_has_weights_of_its_own(tmp_path: Path) -> None:
-    network, preprocessing = build({"architecture": "lenet5"}, CLASSES, seed=5)
+    network, preprocessing = build_network({"architecture": "lenet5"}, CLASSES, seed=5)
     description = described("lenet5", 10, preprocessing)
-    like, prepared = build_like(description, seed=6)
+    like, prepared = build_from_description(description, seed=6)
     assert prepared == preprocessing
     assert not torch.equal(like.conv1.weight, network.conv1.weight)
-    assert torch.equal(build_like(description, seed=5)[0].conv1.weight, network.conv1.weight)
+    assert torch.equal(build_from_description(description, seed=5)[0].conv1.weight, network.conv1.weight)
 
 
 class Outputs(nn.Module):
@@ -134,18 +141,18 @@ SCORES, MAPS = torch.rand(1, 7), torch.rand(1, 21, 4, 4)
     ids=["tensor", "named", "tuple", "dict", "detections", "text"],
 )
 def test_the_output_that_counts(made: Any, main: Any, count: int | None) -> None:
-    assert class_count(Outputs(made), GREY) == count
+    assert count_classes(Outputs(made), GREY) == count
     if main is not None:
-        assert main_output(made) is main
+        assert select_main_output(made) is main
 
 
 @pytest.mark.parametrize("name", ["simple_cnn", "lenet5"])
 def test_a_saved_network_is_loaded_bit_for_bit(name: str, tmp_path: Path) -> None:
     settings = {"architecture": name, "input": {"mean": [0.3]}}
-    network, preprocessing = build(settings, CLASSES[:7], seed=5)
+    network, preprocessing = build_network(settings, CLASSES[:7], seed=5)
     save_file(network.state_dict(), tmp_path / "weights.safetensors")
     write_json(tmp_path / "network.json", described(name, 7, preprocessing))
-    again, prepared = load(tmp_path)
+    again, prepared = load_network(tmp_path)
     x = torch.randn(2, *preprocessing.shape)
     assert torch.equal(again(x), network(x))
     assert prepared == preprocessing
@@ -155,7 +162,7 @@ def test_a_saved_network_is_loaded_bit_for_bit(name: str, tmp_path: Path) -> Non
 
 def test_a_network_that_was_not_made_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"network\.json is missing"):
-        load(tmp_path)
+        load_network(tmp_path)
 
 
 # Devices.
@@ -218,11 +225,11 @@ def test_a_job_that_was_given_a_gpu_needs_cuda(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("content", [b"", b"no weights", bytes(8) + b"{}"])
 def test_damaged_weights_are_reported(tmp_path: Path, content: bytes) -> None:
-    _, preprocessing = build({"architecture": "lenet5"}, list("0123456789"), seed=0)
+    _, preprocessing = build_network({"architecture": "lenet5"}, list("0123456789"), seed=0)
     write_json(tmp_path / "network.json", described("lenet5", 10, preprocessing))
     (tmp_path / "weights.safetensors").write_bytes(content)
     with pytest.raises(UserError, match=r"weights\.safetensors is damaged"):
-        load(tmp_path)
+        load_network(tmp_path)
 
 
 # Names of classes.
@@ -230,19 +237,19 @@ def test_damaged_weights_are_reported(tmp_path: Path, content: bytes) -> None:
 
 def test_names_come_from_a_list_or_a_file_or_are_numbers(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("\ufefftench\n great white shark \r\n\n")
-    named = class_names.named(str(tmp_path / "names.txt"), "k")
+    named = class_names.read_class_names(str(tmp_path / "names.txt"), "k")
     assert named == ["tench", "great white shark"]
-    assert class_names.named(["a"], "k") == ["a"]
-    assert class_names.checked(named, 2, "k") == named
-    assert class_names.checked(None, 3, "k") == ["0", "1", "2"]
-    assert class_names.checked(named, None, "k") == named
+    assert class_names.read_class_names(["a"], "k") == ["a"]
+    assert class_names.check_class_names(named, 2, "k") == named
+    assert class_names.check_class_names(None, 3, "k") == ["0", "1", "2"]
+    assert class_names.check_class_names(named, None, "k") == named
 
 
 def test_names_that_do_not_fit_are_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"networks.n.classes: 2 names of classes for a network of 3 outputs"):
-        class_names.checked(["a", "b"], 3, "networks.n.classes")
+        class_names.check_class_names(["a", "b"], 3, "networks.n.classes")
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "odd.txt").write_bytes(b"\xff\xfe\x00")
     for name, words in (("empty", "names no class"), ("odd", "no text in UTF-8"), ("gone", "cannot read")):
         with pytest.raises(UserError, match=f"k: .*{name}.txt.*{words}|k: {words}.*{name}.txt"):
-            class_names.named(str(tmp_path / f"{name}.txt"), "k")
+            class_names.read_class_names(str(tmp_path / f"{name}.txt"), "k")

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from convatlas import UserError
-from convatlas.models.preprocessing import Preprocessing, completed
+from convatlas.models.preprocessing import Preprocessing, merge_input_settings
 
 GREY = Preprocessing(28, (0.5,), (0.5,))
 COLOUR = Preprocessing(28, (0.5,) * 3, (0.5,) * 3)
@@ -52,23 +52,23 @@ def test_preprocessing_is_described_and_made_again() -> None:
     preprocessing = Preprocessing(20, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "stretch", "bicubic")
     description = {"size": 20, "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
     description |= {"resize": "stretch", "interpolation": "bicubic"}
-    assert preprocessing.described() == description
-    assert Preprocessing.of(description) == preprocessing
+    assert preprocessing.to_dict() == description
+    assert Preprocessing.from_config(description) == preprocessing
 
 
 def test_the_shorter_side_is_brought_to_the_size_unless_said_otherwise() -> None:
     assert GREY.resize == 28
     known = {"size": 224, "resize": 256}
-    assert completed(known, {"size": 64}) == {"size": 64}
-    assert completed(known, {"size": 64, "resize": 70}) == {"size": 64, "resize": 70}
-    assert completed(known, {"mean": [0.1]}) == {"size": 224, "resize": 256, "mean": [0.1]}
+    assert merge_input_settings(known, {"size": 64}) == {"size": 64}
+    assert merge_input_settings(known, {"size": 64, "resize": 70}) == {"size": 64, "resize": 70}
+    assert merge_input_settings(known, {"mean": [0.1]}) == {"size": 224, "resize": 256, "mean": [0.1]}
 
 
 @pytest.mark.parametrize("resize", [28, 40, "stretch"])
 def test_an_oblong_image_is_read_at_the_networks_size(tmp_path: Path, resize: int | str) -> None:
     path = tmp_path / "wide.png"
     Image.fromarray(pixels(60, 90, 3)[0].transpose(1, 2, 0)).save(path)
-    found = Preprocessing(28, (0.5,) * 3, (0.5,) * 3, resize).read(path)
+    found = Preprocessing(28, (0.5,) * 3, (0.5,) * 3, resize).read_pixels(path)
     with Image.open(path) as image:
         sides = (28, 28) if resize == "stretch" else (resize * 90 // 60, resize)
         resized = np.asarray(image.resize(sides, Image.Resampling.BILINEAR))
@@ -78,7 +78,7 @@ def test_an_oblong_image_is_read_at_the_networks_size(tmp_path: Path, resize: in
 
 def test_an_unknown_key_of_an_input_is_named() -> None:
     with pytest.raises(UserError, match=r"networks\.own\.input: unknown 'siz'; did you mean 'size'"):
-        Preprocessing.of({"siz": 3, "mean": [0.0], "std": [1.0]}, "networks.own.input")
+        Preprocessing.from_config({"siz": 3, "mean": [0.0], "std": [1.0]}, "networks.own.input")
 
 
 # Image files.
@@ -96,22 +96,22 @@ def saved(folder: Path, array: np.ndarray, mode: str | None = None, name: str = 
 def test_a_grey_file_is_read_as_it_is(tmp_path: Path) -> None:
     plane = pixels(28, 28)[0, 0]
     path = saved(tmp_path, plane)
-    assert np.array_equal(GREY.read(path), plane[None, None])
-    assert np.array_equal(COLOUR.read(path), np.stack([plane] * 3)[None])
-    assert GREY.read(path).dtype == torch.uint8
+    assert np.array_equal(GREY.read_pixels(path), plane[None, None])
+    assert np.array_equal(COLOUR.read_pixels(path), np.stack([plane] * 3)[None])
+    assert GREY.read_pixels(path).dtype == torch.uint8
 
 
 def test_a_colour_file_is_read_in_the_order_red_green_blue_or_as_luma(tmp_path: Path) -> None:
     path = saved(tmp_path, RGB)
-    assert np.array_equal(COLOUR.read(path)[0], RGB.transpose(2, 0, 1))
-    np.testing.assert_allclose(GREY.read(path)[0, 0], LUMA, atol=1)
+    assert np.array_equal(COLOUR.read_pixels(path)[0], RGB.transpose(2, 0, 1))
+    np.testing.assert_allclose(GREY.read_pixels(path)[0, 0], LUMA, atol=1)
 
 
 def test_an_opaque_rgba_file_is_read_as_its_colours(tmp_path: Path) -> None:
     path = saved(tmp_path, np.dstack([RGB, np.full((28, 28), 255, np.uint8)]))
     assert Image.open(path).mode == "RGBA"
-    assert np.array_equal(COLOUR.read(path)[0], RGB.transpose(2, 0, 1))
-    np.testing.assert_allclose(GREY.read(path)[0, 0], LUMA, atol=1)
+    assert np.array_equal(COLOUR.read_pixels(path)[0], RGB.transpose(2, 0, 1))
+    np.testing.assert_allclose(GREY.read_pixels(path)[0, 0], LUMA, atol=1)
 
 
 def test_a_palette_file_is_read_as_its_colours_not_its_indices(tmp_path: Path) -> None:
@@ -119,8 +119,10 @@ def test_a_palette_file_is_read_as_its_colours_not_its_indices(tmp_path: Path) -
     path = saved(tmp_path, few, "P")
     colours = np.asarray(Image.open(path).convert("RGB"))
     assert Image.open(path).mode == "P"
-    assert np.array_equal(COLOUR.read(path)[0], colours.transpose(2, 0, 1))
-    np.testing.assert_allclose(GREY.read(path)[0, 0], colours @ np.array([0.299, 0.587, 0.114]), atol=1)
+    assert np.array_equal(COLOUR.read_pixels(path)[0], colours.transpose(2, 0, 1))
+    np.testing.assert_allclose(
+        GREY.read_pixels(path)[0, 0], colours @ np.array([0.299, 0.587, 0.114]), atol=1
+    )
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tiff"])
@@ -129,7 +131,7 @@ def test_a_16_bit_grey_file_is_scaled_not_clipped(
     tmp_path: Path, name: str, preprocessing: Preprocessing
 ) -> None:
     plane = (np.arange(28 * 28).reshape(28, 28) * 83).astype(np.uint16)
-    found = preprocessing.read(saved(tmp_path, plane, name=name))
+    found = preprocessing.read_pixels(saved(tmp_path, plane, name=name))
     assert found.shape == (1, preprocessing.shape[0], 28, 28)
     for channel in found[0]:
         np.testing.assert_allclose(channel, plane / 257, atol=1)
@@ -137,7 +139,7 @@ def test_a_16_bit_grey_file_is_scaled_not_clipped(
 
 def test_a_black_and_white_file_is_black_and_white(tmp_path: Path) -> None:
     plane = pixels(28, 28)[0, 0] > 127
-    assert np.array_equal(GREY.read(saved(tmp_path, plane))[0, 0], 255 * plane)
+    assert np.array_equal(GREY.read_pixels(saved(tmp_path, plane))[0, 0], 255 * plane)
 
 
 @pytest.mark.parametrize("preprocessing", [GREY, COLOUR], ids=["grey", "colour"])
@@ -149,7 +151,7 @@ def test_a_file_of_any_mode_and_size_becomes_an_input(
     if mode == "I;16":
         path = saved(tmp_path, RGB[:20, :17, 0].astype(np.uint16) * 257)
     assert Image.open(path).mode == mode
-    x = preprocessing(preprocessing.read(path))
+    x = preprocessing(preprocessing.read_pixels(path))
     assert x.shape == (1, *preprocessing.shape)
     assert x.min() >= -1 - 1e-6
     assert x.max() <= 1 + 1e-6
@@ -172,20 +174,20 @@ def test_a_file_that_is_no_image_is_reported(tmp_path: Path, png: bytes, damage:
     path = tmp_path / "odd.png"
     path.write_bytes(contents[damage])
     with pytest.raises(UserError, match=r"odd\.png"):
-        GREY.read(path)
+        GREY.read_pixels(path)
 
 
 @pytest.mark.parametrize("name", ["nowhere.png", "."])
 def test_a_file_that_is_not_there_is_reported(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="cannot read the image"):
-        GREY.read(tmp_path / name)
+        GREY.read_pixels(tmp_path / name)
 
 
 def test_what_is_transparent_lies_on_white(tmp_path: Path) -> None:
     drawn = np.zeros((8, 8, 4), np.uint8)
     drawn[2:4, :, 3] = 255  # a black stroke, nothing else
     path = saved(tmp_path, drawn)
-    read = Preprocessing(8, (0.5,), (0.5,)).read(path)[0, 0].numpy()
+    read = Preprocessing(8, (0.5,), (0.5,)).read_pixels(path)[0, 0].numpy()
     assert (read[2:4] == 0).all()
     assert (np.delete(read, [2, 3], axis=0) == 255).all()
 
@@ -193,4 +195,4 @@ def test_what_is_transparent_lies_on_white(tmp_path: Path) -> None:
 def test_values_above_16_bits_do_not_wrap(tmp_path: Path) -> None:
     path = tmp_path / "deep.tiff"
     Image.fromarray(np.repeat(np.array([[0, 65535, 70000]], np.int32), 3, axis=0)).save(path)
-    assert Preprocessing(3, (0.5,), (0.5,)).read(path)[0, 0, 0].tolist() == [0, 255, 255]
+    assert Preprocessing(3, (0.5,), (0.5,)).read_pixels(path)[0, 0, 0].tolist() == [0, 255, 255]

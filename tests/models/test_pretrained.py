@@ -22,7 +22,7 @@ from torchvision.models._api import BUILTIN_MODELS
 from torchvision.transforms._presets import ImageClassification
 
 from convatlas.files import sha256
-from convatlas.models.build import build, load
+from convatlas.models.build import build_network, load_network
 from convatlas.models.preprocessing import Preprocessing
 from tests.support.workspace import ROOT
 
@@ -156,7 +156,7 @@ def test_a_network_with_them_is_not_trained_and_is_built_again(run: Callable, tm
     assert len((tmp_path / "own/history.csv").read_text().splitlines()) == 1
     assert json.loads((tmp_path / "own/timing.json").read_text())["training_seconds"] is None
     fetched.unlink()
-    network, preprocessing = load(tmp_path / "own")
+    network, preprocessing = load_network(tmp_path / "own")
     x = torch.rand(2, *preprocessing.shape)
     assert torch.equal(network(x), TRAINED(x))
     assert not torch.equal(network(x), network(x.flip(3)))
@@ -176,16 +176,16 @@ def test_without_weights_and_data_it_keeps_those_of_its_seed(run: Callable, tmp_
     description = made(run, tmp_path / "own", settings, "--seed", "7")
     assert description["weights"]["origin"] == "random, seed 7"
     assert description["classes"] == ["0", "1", "2", "3"]
-    network, _ = build(settings, None, seed=7)
+    network, _ = build_network(settings, None, seed=7)
     assert torch.equal(load_file(tmp_path / "own/weights.safetensors")["fc.weight"], network.fc.weight)
-    again, _ = load(tmp_path / "own")
+    again, _ = load_network(tmp_path / "own")
     assert torch.equal(again.fc.weight, network.fc.weight)
 
 
 def test_weights_of_a_file_are_tested_on_a_data_set_of_its_classes(run: Callable, tmp_path: Path) -> None:
     digits = {"format": "mnist", "source": "embedded", "mirrors": []}
     run("data", digits, "--output", str(tmp_path / "digits"))
-    network, _ = build({"architecture": "lenet5"}, [str(n) for n in range(10)], seed=3)
+    network, _ = build_network({"architecture": "lenet5"}, [str(n) for n in range(10)], seed=3)
     settings = {"architecture": "lenet5", "dataset": "digits"}
     torch.save({"net": network.state_dict()}, tmp_path / "c.pth")
     settings["weights"] = {"path": str(tmp_path / "c.pth"), "key": "net"}
@@ -196,7 +196,7 @@ def test_weights_of_a_file_are_tested_on_a_data_set_of_its_classes(run: Callable
     assert description["training"] is None
     metrics = json.loads((tmp_path / "own/metrics.json").read_text())
     assert metrics["images"] == 360
-    again, preprocessing = load(tmp_path / "own")
+    again, preprocessing = load_network(tmp_path / "own")
     x = torch.rand(2, 1, 28, 28)
     assert torch.equal(again(x), network(x))
     assert preprocessing == Preprocessing(28, (0.1307,), (0.3081,))

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from convatlas import UserError
 from convatlas.attribution.deconvnet import project
 from convatlas.models.architectures.sd_unet import ConvBlock, Down, Pyramid, SqueezeAttention, sd_unet
-from convatlas.models.build import build
-from convatlas.tracing.layers import index
+from convatlas.models.build import build_network
+from convatlas.tracing.layers import list_layers
 
 # Channels in and out and the side of the output of the 51 convolutions, at 160 pixels and a width of 32.
 PUBLISHED = """
@@ -26,7 +26,7 @@ PUBLISHED = """
 def test_the_51_convolutions_are_numbered_as_published() -> None:
     network = sd_unet().eval()
     assert sum(parameter.numel() for parameter in network.parameters()) == 21_507_171
-    convs = [layer for layer in index(network, (3, 160, 160)) if layer["ordinal"]]
+    convs = [layer for layer in list_layers(network, (3, 160, 160)) if layer["ordinal"]]
     assert [layer["ordinal"] for layer in convs] == list(range(1, 52))
     found = [f"{c['input_shape'][0]}-{c['output_shape'][0]}@{c['output_shape'][1]}" for c in convs]
     assert found == PUBLISHED
@@ -89,7 +89,7 @@ def test_a_block_is_convolution_normalisation_and_leaky_relu() -> None:
 def test_a_size_that_cannot_be_halved_five_times_is_refused() -> None:
     settings = {"architecture": "sd_unet", "arguments": {"width": 2}, "input": {"size": 80}}
     with pytest.raises(UserError, match=r"networks.own.input: .*multiples of 32.*input.size"):
-        build(settings, None, 0, "networks.own")
+        build_network(settings, None, 0, "networks.own")
 
 
 def test_projections_need_rectify_for_its_leaky_relus() -> None:

@@ -15,8 +15,8 @@ from torchvision.models.regnet import BlockParams
 
 from convatlas import UserError
 from convatlas.attribution.deconvnet import project
-from convatlas.tracing.calls import FUNCTIONS, SYNONYMS, call_name
-from convatlas.tracing.layers import Extractor, blocks, index
+from convatlas.tracing.calls import FUNCTION_ALIASES, FUNCTION_KINDS, next_call_name
+from convatlas.tracing.layers import Extractor, composite_modules, list_layers
 from convatlas.tracing.record import record
 
 # networks.md of the field's older extractor: convolutions of the main path, Sequential containers,
@@ -125,7 +125,7 @@ def test_containers_subclasses_and_other_convolutions() -> None:
 
 
 def test_resnet152_is_indexed_whole() -> None:
-    layers = index(get_model("resnet152").eval(), (3, 32, 32))
+    layers = list_layers(get_model("resnet152").eval(), (3, 32, 32))
     assert sum(layer["kind"] == "conv" for layer in layers) == 155
     assert [layer["ordinal"] for layer in layers if layer["kind"] == "conv"] == [*range(1, 156)]
     assert sum(layer["name"].endswith("/add") for layer in layers) == 50
@@ -201,7 +201,7 @@ def ours(name: str, node: torch.fx.Node) -> tuple[str, str]:
     if node.op == "call_module":
         return str(node.target), str(node.target)
     path, function = name.rpartition(".")[0], getattr(node.target, "__name__", str(node.target)).strip("_")
-    function = SYNONYMS.get(function, function)
+    function = FUNCTION_ALIASES.get(function, function)
     return path, f"{path}/{function}" if path else function
 
 
@@ -209,7 +209,7 @@ def ours(name: str, node: torch.fx.Node) -> tuple[str, str]:
 def test_records_equal_torchvisions_feature_extractor(family: tuple[str, nn.Module, Tensor]) -> None:
     """Bit for bit, wherever it has the node; what it has besides are parts of leaves, slices, and sizes."""
     _, network, image = family
-    composite = set(blocks(network))
+    composite = set(composite_modules(network))
     graph = create_feature_extractor(network, get_graph_node_names(network)[1])
     run = Copying(graph)
     with torch.no_grad():
@@ -218,9 +218,9 @@ def test_records_equal_torchvisions_feature_extractor(family: tuple[str, nn.Modu
     (output,) = graph.graph.find_nodes(op="output")
     for name, node in output.args[0].items():
         path, layer = ours(name, node)
-        function = layer.rpartition("/")[2] in FUNCTIONS and (not path or path in composite)
+        function = layer.rpartition("/")[2] in FUNCTION_KINDS and (not path or path in composite)
         if node in run.copies and (function or node.op == "call_module"):
-            expected[call_name(layer, calls)] = run.copies[node]
+            expected[next_call_name(layer, calls)] = run.copies[node]
     found = record(network, image[None], [layer for layer in expected if layer in composite]).outputs
     assert len(expected) >= 20
     for layer, made in expected.items():

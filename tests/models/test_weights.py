@@ -36,7 +36,7 @@ def given(path: Path, content: Any, **settings: str) -> dict[str, str]:
 
 def fault(network: nn.Module, settings: dict[str, str]) -> str:
     with pytest.raises(UserError) as error:
-        weights.load(network, settings, KEY)
+        weights.load_weights(network, settings, KEY)
     return str(error.value)
 
 
@@ -71,7 +71,7 @@ def test_a_checkpoint_is_loaded(tmp_path: Path, wrap: Callable, settings: dict[s
     content = wrap(small(2).state_dict())
     if settings.get("key") == "a.b.c":
         content = {"a": {"b": {"c": small(2).state_dict()}}}
-    weights.load(network, given(tmp_path / "c.pth", content, **settings), KEY)
+    weights.load_weights(network, given(tmp_path / "c.pth", content, **settings), KEY)
     assert same(network, small(2))
 
 
@@ -79,7 +79,7 @@ def test_safetensors_are_loaded_whatever_the_file_is_called(tmp_path: Path) -> N
     for name in ("w.safetensors", "w.bin"):
         save_file(small(2).state_dict(), tmp_path / name)
         network = small(1)
-        weights.load(network, {"path": str(tmp_path / name)}, KEY)
+        weights.load_weights(network, {"path": str(tmp_path / name)}, KEY)
         assert same(network, small(2))
 
 
@@ -89,7 +89,7 @@ def test_counters_of_batches_may_be_missing_and_halves_are_made_whole(
     caplog.set_level("INFO")
     state = {k: v.half() for k, v in small(2).state_dict().items() if not k.endswith("num_batches_tracked")}
     network = small(1)
-    weights.load(network, given(tmp_path / "old.pth", state), KEY)
+    weights.load_weights(network, given(tmp_path / "old.pth", state), KEY)
     assert network[0].weight.dtype == torch.float32
     assert torch.equal(network[0].weight, small(2)[0].weight.half().float())
     assert "torch.float16 are brought to the network's precision" in caplog.text
@@ -165,7 +165,7 @@ def test_code_in_a_checkpoint_is_not_run_and_the_way_out_is_shown(tmp_path: Path
     command = told[told.index("python -c") :].strip()
     assert os.system(f"cd {tmp_path} && {command.replace('python', sys.executable, 1)}") == 0
     network = small(1)
-    weights.load(network, {"path": str(tmp_path / "c.safetensors")}, KEY)
+    weights.load_weights(network, {"path": str(tmp_path / "c.safetensors")}, KEY)
     assert same(network, small(2))
 
 
@@ -265,7 +265,7 @@ def resnet20() -> Path:
 def test_the_weights_of_another_project(resnet20: Path) -> None:
     network = ResNet20()
     settings = {"path": str(resnet20), "key": "state_dict", "strip_prefix": "module."}
-    weights.load(network, settings, KEY)
+    weights.load_weights(network, settings, KEY)
     expected = nn.DataParallel(ResNet20())
     expected.load_state_dict(torch.load(resnet20, map_location="cpu", weights_only=True)["state_dict"])
     x = torch.rand(4, 3, 32, 32)

@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 from snakemake.utils import update_config
 
 from convatlas import UserError
-from convatlas.pipeline.config import resolve
+from convatlas.pipeline.config import resolve_config
 from tests.support.workspace import ROOT
 
 SCHEMA = yaml.safe_load((ROOT / "convatlas/pipeline/config.schema.yaml").read_text())
@@ -53,7 +53,7 @@ def merged(overlay: str, base: str = BASE) -> dict[str, Any]:
 
 def fault(overlay: str) -> str:
     with pytest.raises(UserError) as error:
-        resolve(merged(overlay))
+        resolve_config(merged(overlay))
     return str(error.value)
 
 
@@ -62,7 +62,7 @@ def fault(overlay: str) -> str:
 
 @pytest.mark.parametrize("overlay", ["", (ROOT / "config.full.yaml").read_text()])
 def test_the_shipped_configs_resolve(overlay: str) -> None:
-    config = resolve(merged(overlay, SHIPPED))
+    config = resolve_config(merged(overlay, SHIPPED))
     used = {network["dataset"] for network in config["networks"].values() if "dataset" in network}
     assert {"simple_cnn", "lenet5"} <= set(config["networks"])
     assert set(config["datasets"]) == used
@@ -71,34 +71,34 @@ def test_the_shipped_configs_resolve(overlay: str) -> None:
 def test_the_given_config_is_not_changed() -> None:
     config = merged("networks: {lenet5: {images: {digits: null}}}")
     before = deepcopy(config)
-    resolve(config)["networks"]["lenet5"]["views"]["deconv"]["layers"].append("x")
+    resolve_config(config)["networks"]["lenet5"]["views"]["deconv"]["layers"].append("x")
     assert config == before
 
 
 def test_null_removes_a_network() -> None:
-    assert list(resolve(merged("networks: {lenet5: null}"))["networks"]) == ["simple_cnn"]
+    assert list(resolve_config(merged("networks: {lenet5: null}"))["networks"]) == ["simple_cnn"]
 
 
 def test_null_removes_a_data_set() -> None:
     config = merged("datasets: {digits: null, d: {format: mnist}}\nnetworks: {lenet5: null}")
     config["networks"]["simple_cnn"]["dataset"] = "d"
-    assert list(resolve(config)["datasets"]) == ["d"]
+    assert list(resolve_config(config)["datasets"]) == ["d"]
 
 
 def test_null_removes_a_kind_of_images() -> None:
-    config = resolve(merged("networks: {lenet5: {images: {digits: null, indices: [3]}}}"))
+    config = resolve_config(merged("networks: {lenet5: {images: {digits: null, indices: [3]}}}"))
     assert config["networks"]["lenet5"]["images"] == {"indices": [3]}
 
 
 def test_null_gives_a_setting_its_default_back() -> None:
     overlay = "networks: {simple_cnn: {training: {epochs: null, lr: 1}}}\nviews: {n_filters: null}"
-    network = resolve(merged(overlay))["networks"]["simple_cnn"]
+    network = resolve_config(merged(overlay))["networks"]["simple_cnn"]
     assert network["training"]["epochs"] == SCHEMA["$defs"]["training"]["properties"]["epochs"]["default"]
     assert network["views"]["n_filters"] == SCHEMA["$defs"]["views"]["properties"]["n_filters"]["default"]
 
 
 def test_max_steps_null_sets_no_limit() -> None:
-    config = resolve(merged("networks: {simple_cnn: {training: {max_steps: null}}}"))
+    config = resolve_config(merged("networks: {simple_cnn: {training: {max_steps: null}}}"))
     assert config["networks"]["simple_cnn"]["training"]["max_steps"] is None
     assert config["networks"]["lenet5"]["training"]["max_steps"] == 2200
 
@@ -117,7 +117,7 @@ def test_max_steps_null_sets_no_limit() -> None:
     ],
 )
 def test_defaults_are_filled_at_every_level(place: list[str], properties: dict[str, Any]) -> None:
-    section = resolve(MINIMAL)
+    section = resolve_config(MINIMAL)
     for key in place:
         section = section[key]
     for key, schema in properties.items():
@@ -126,7 +126,7 @@ def test_defaults_are_filled_at_every_level(place: list[str], properties: dict[s
 
 
 def test_what_is_given_wins_over_the_default() -> None:
-    config = resolve(merged("seed: 3\nnetworks: {lenet5: {training: {shift: 0}}}"))
+    config = resolve_config(merged("seed: 3\nnetworks: {lenet5: {training: {shift: 0}}}"))
     assert config["seed"] == 3
     assert config["networks"]["lenet5"]["training"]["shift"] == 0
     assert config["networks"]["simple_cnn"]["training"]["epochs"] == 20
@@ -141,7 +141,7 @@ def test_a_networks_images_win_whole_and_its_views_key_by_key() -> None:
         simple_cnn: {images: null}
         lenet5: {images: {digits: [4]}, views: {n_images: 1, deconv: {select: [map]}}}
     """
-    networks = resolve(merged(overlay))["networks"]
+    networks = resolve_config(merged(overlay))["networks"]
     assert networks["simple_cnn"]["images"] == {"first": 2, "indices": [9]}
     assert networks["lenet5"]["images"] == {"digits": [4]}
     simple_cnn, lenet5 = networks["simple_cnn"]["views"], networks["lenet5"]["views"]
@@ -164,7 +164,7 @@ def test_a_networks_images_win_whole_and_its_views_key_by_key() -> None:
 
 
 def test_without_any_images_the_first_five_are_taken() -> None:
-    assert resolve(MINIMAL)["networks"]["n"]["images"] == {"first": 5}
+    assert resolve_config(MINIMAL)["networks"]["n"]["images"] == {"first": 5}
 
 
 def alone(**network: Any) -> dict[str, Any]:
@@ -185,15 +185,17 @@ PHOTOGRAPHS = {"photographs": ["cat", "astronaut", "coffee", "rocket"]}
     ],
 )
 def test_without_a_data_set_there_are_no_test_images(shared: dict[str, Any], found: dict[str, Any]) -> None:
-    config = resolve(alone(architecture="torchvision/resnet18") | {"images": shared})
+    config = resolve_config(alone(architecture="torchvision/resnet18") | {"images": shared})
     assert config["networks"]["n"]["images"] == found
     assert config["datasets"] == {}
-    assert resolve(config) == config
+    assert resolve_config(config) == config
 
 
 def test_arguments_are_free_in_form_and_weights_get_their_full_name() -> None:
     arguments = {"width_per_group": 3, "deep": {"a": [1, {"b": None}], "records": {}}}
-    network = resolve(alone(architecture="torchvision/resnet50", weights="DEFAULT", arguments=arguments))
+    network = resolve_config(
+        alone(architecture="torchvision/resnet50", weights="DEFAULT", arguments=arguments)
+    )
     network = network["networks"]["n"]
     assert network["arguments"] == {"width_per_group": 3, "deep": {"a": [1, {"b": None}], "records": {}}}
     assert network["weights"] == "IMAGENET1K_V2"
@@ -207,12 +209,12 @@ def test_what_lies_beside_the_working_directory_is_found(
     for name in ("net.py", "names.txt", "w.pth"):
         (tmp_path / name).touch()
     settings: dict[str, Any] = {"weights": {"path": "w.pth", "key": "a"}, "classes": "names.txt"}
-    found = resolve(alone(architecture="net.py:build", **settings))["networks"]["n"]
+    found = resolve_config(alone(architecture="net.py:build", **settings))["networks"]["n"]
     assert {key: found[key] for key in settings} == settings
     for name in ("net.py", "names.txt", "w.pth"):
         (tmp_path / name).unlink()
     with pytest.raises(UserError) as error:
-        resolve(alone(architecture="net.py:build", **settings))
+        resolve_config(alone(architecture="net.py:build", **settings))
     told = str(error.value)
     assert "networks.n.architecture: there is no file 'net.py'" in told
     assert "networks.n.weights.path: there is no file 'w.pth'" in told
@@ -223,15 +225,15 @@ def test_only_chooses_and_unused_data_sets_are_dropped() -> None:
     config = merged(
         "only: [simple_cnn]\ndatasets: {other: {format: mnist}}\nnetworks: {lenet5: {dataset: other}}"
     )
-    found = resolve(config)
+    found = resolve_config(config)
     assert list(found["networks"]) == ["simple_cnn"]
     assert list(found["datasets"]) == ["digits"]
-    assert set(resolve(config | {"only": []})["datasets"]) == {"digits", "other"}
+    assert set(resolve_config(config | {"only": []})["datasets"]) == {"digits", "other"}
 
 
 def test_resolving_twice_changes_nothing() -> None:
-    once = resolve(merged("networks: {lenet5: {training: {max_steps: null}}}"))
-    assert json.dumps(resolve(once)) == json.dumps(once)
+    once = resolve_config(merged("networks: {lenet5: {training: {max_steps: null}}}"))
+    assert json.dumps(resolve_config(once)) == json.dumps(once)
 
 
 def test_the_result_is_the_same_text_under_any_hash_seed(tmp_path: Path) -> None:
@@ -240,8 +242,8 @@ def test_the_result_is_the_same_text_under_any_hash_seed(tmp_path: Path) -> None
         config["datasets"][name] = {"format": "mnist"}
         config["networks"][name] = {"architecture": "simple_cnn", "dataset": name}
     code = (
-        "import json, sys; from convatlas.config import resolve; "
-        "print(json.dumps(resolve(json.loads(sys.argv[1]))))"
+        "import json, sys; from convatlas.pipeline.config import resolve_config; "
+        "print(json.dumps(resolve_config(json.loads(sys.argv[1]))))"
     )
     command = [sys.executable, "-c", code, json.dumps(config)]
     texts = {
@@ -250,7 +252,7 @@ def test_the_result_is_the_same_text_under_any_hash_seed(tmp_path: Path) -> None
         ).stdout
         for seed in ("0", "1", "2")
     }
-    assert texts == {(json.dumps(resolve(config)) + "\n").encode()}
+    assert texts == {(json.dumps(resolve_config(config)) + "\n").encode()}
 
 
 # What stops it
@@ -415,7 +417,7 @@ def test_a_name_that_yaml_reads_as_no_text_is_a_fault(name: str) -> None:
 
 def test_a_whole_number_written_with_a_point_comes_out_whole_or_is_a_fault() -> None:
     try:
-        config = resolve(merged("networks: {lenet5: {training: {batch_size: 64.0}}}"))
+        config = resolve_config(merged("networks: {lenet5: {training: {batch_size: 64.0}}}"))
     except UserError as error:
         assert "batch_size" in str(error)
     else:
@@ -457,5 +459,5 @@ def test_every_default_is_valid() -> None:
 
 def test_every_leaf_of_the_default_config_and_of_the_result_is_valid() -> None:
     shipped = merged("", SHIPPED)
-    for config in (shipped, resolve(shipped), resolve(MINIMAL)):
+    for config in (shipped, resolve_config(shipped), resolve_config(MINIMAL)):
         assert [error.message for error in Draft202012Validator(SCHEMA).iter_errors(config)] == []

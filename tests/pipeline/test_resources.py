@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from convatlas.pipeline import resources
-from convatlas.pipeline.config import resolve
+from convatlas.pipeline.config import resolve_config
 from tests.support.workspace import ROOT, Workspace
 
 CONFIGS = [ROOT / "config.yaml", ROOT / "config.full.yaml"]
@@ -34,14 +34,16 @@ def no_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def config_of(**network: Any) -> dict[str, Any]:
     network = {"architecture": "torchvision/resnet50", "dataset": "birds"} | network
     datasets = {"birds": {"format": "images", "source": "birds"}}
-    return resolve({"datasets": datasets, "networks": {"own": network}})
+    return resolve_config({"datasets": datasets, "networks": {"own": network}})
 
 
-def asked(stage: str, attempt: int = 1, **network: Any) -> resources.Request:
-    return resources.request(stage, resources.sizes(config_of(**network), "own"), attempt)
+def asked(stage: str, attempt: int = 1, **network: Any) -> resources.ResourceRequest:
+    return resources.estimate_resources(
+        stage, resources.measure_workload(config_of(**network), "own"), attempt
+    )
 
 
-@pytest.mark.parametrize("stage", resources.STAGES)
+@pytest.mark.parametrize("stage", resources.STAGE_ESTIMATORS)
 def test_each_further_attempt_asks_for_twice_as_much(stage: str) -> None:
     first, second, third = (asked(stage, attempt, training={"epochs": 1}) for attempt in (1, 2, 3))
     assert second.mem_mb == pytest.approx(2 * first.mem_mb, abs=100)
@@ -56,7 +58,7 @@ def test_training_asks_by_batch_input_images_and_epochs() -> None:
     assert asked("train", training=plain, input={"size": 224}).mem_mb > 2 * small.mem_mb
     assert asked("train", training=plain | {"batch_size": 512}, input={"size": 64}).mem_mb > small.mem_mb
     longer = asked("train", training=plain | {"epochs": 20}, input={"size": 64})
-    above = [request.runtime - resources.LEAST for request in (longer, small)]
+    above = [request.runtime - resources.MIN_RUNTIME for request in (longer, small)]
     assert above[0] == pytest.approx(10 * above[1], rel=0.25)  # in whole minutes
     limited = asked("train", training=plain | {"epochs": 20, "max_steps": 3200}, input={"size": 64})
     assert limited.runtime == pytest.approx(small.runtime, abs=5)
@@ -64,7 +66,9 @@ def test_training_asks_by_batch_input_images_and_epochs() -> None:
 
 def test_a_shard_asks_for_the_time_of_its_part() -> None:
     whole, tenth = asked("strongest"), asked("strongest", shards=10)
-    assert tenth.runtime - resources.LEAST == pytest.approx((whole.runtime - resources.LEAST) / 10, abs=1)
+    assert tenth.runtime - resources.MIN_RUNTIME == pytest.approx(
+        (whole.runtime - resources.MIN_RUNTIME) / 10, abs=1
+    )
 
 
 def test_projections_of_all_units_ask_for_the_memory_they_hold() -> None:
@@ -77,11 +81,11 @@ def test_projections_of_all_units_ask_for_the_memory_they_hold() -> None:
 
 
 def test_images_are_counted_once_the_data_set_is_made(tmp_path: Path) -> None:
-    unknown = resources.sizes(config_of(), "own").images
+    unknown = resources.measure_workload(config_of(), "own").dataset_images
     description = tmp_path / "data/birds/dataset.json"
     description.parent.mkdir(parents=True)
     description.write_text(json.dumps({"counts": {"train": [500_000, 500_000], "test": [7]}}))
-    assert resources.sizes(config_of(), "own").images == 1_000_007 != unknown
+    assert resources.measure_workload(config_of(), "own").dataset_images == 1_000_007 != unknown
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
@@ -89,17 +93,17 @@ def test_the_shipped_configs_ask_for_what_a_common_node_has(path: Path) -> None:
     config: dict[str, Any] = yaml.safe_load(CONFIGS[0].read_text())
     for name, network in (yaml.safe_load(path.read_text())["networks"]).items():
         config["networks"][name] = config["networks"].get(name, {}) | network
-    config = resolve(config)
+    config = resolve_config(config)
     for name in config["networks"]:
-        for stage in resources.STAGES:
-            request = resources.request(stage, resources.sizes(config, name))
+        for stage in resources.STAGE_ESTIMATORS:
+            request = resources.estimate_resources(stage, resources.measure_workload(config, name))
             assert 2000 <= request.mem_mb <= 64_000, (name, stage, request)
             assert 30 <= request.runtime <= 240, (name, stage, request)
 
 
 def test_each_rule_is_local_or_asks() -> None:
     asking = {name for name, body in RULES.items() if f'asks("{name}")' in body}
-    assert asking == set(resources.STAGES)
+    assert asking == set(resources.STAGE_ESTIMATORS)
     assert asking | set(LOCAL) == RULES.keys() | {"all", "download"}
     assert not asking & set(LOCAL)
 

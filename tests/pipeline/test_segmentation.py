@@ -67,7 +67,7 @@ def described(workspace: Workspace) -> Any:
 
 def test_the_metrics_are_scikit_learns_of_what_the_network_predicts(made: Workspace) -> None:
     images, classes = truth(made)
-    network, preprocessing = build.load(made.folder / "results/sd_unet")
+    network, preprocessing = build.load_network(made.folder / "results/sd_unet")
     size = (SIZE, SIZE)
     pixels = np.stack([np.asarray(image.resize(size, Image.Resampling.BILINEAR)) for image in images])
     x = torch.from_numpy(pixels).permute(0, 3, 1, 2)

@@ -42,21 +42,24 @@ def test_what_is_expected_is_what_comes_to_within_a_half(
     made = sum(
         path.stat().st_size for part in ("maps", "filters", "units") for path in (folder / part).rglob("*.*")
     )
-    told = size_estimate.sheets(results.layers, names, len(results.outputs), levels)
+    told = size_estimate.estimate_sprite_sheets(results.layers, names, len(results.outputs), levels)
     assert 0.67 < told / made < 1.5
 
 
 def test_the_layers_explored_are_those_of_the_atlas_or_of_the_views() -> None:
     layers = records().layers
     views = VIEWS | {"layers": ["conv1"]}
-    assert size_estimate.explored(layers, views | ATLAS) == ["conv1"]
-    assert size_estimate.explored(layers, views | {"atlas": {"layers": ["f*"]}}) == ["flatten", "fc"]
+    assert size_estimate.choose_explored_layers(layers, views | ATLAS) == ["conv1"]
+    assert size_estimate.choose_explored_layers(layers, views | {"atlas": {"layers": ["f*"]}}) == [
+        "flatten",
+        "fc",
+    ]
 
 
 def parts(**changes: Any) -> dict[str, float]:
     views = VIEWS | ATLAS | {"layers": ["conv1", "pool"]}
     views["deconv"] = views["deconv"] | {"layers": ["pool"], "units": 4} | changes.pop("deconv", {})
-    return size_estimate.parts(records().layers, views | changes, changes.pop("images", 2))
+    return size_estimate.estimate_part_sizes(records().layers, views | changes, changes.pop("images", 2))
 
 
 def test_each_setting_bounds_what_it_is_said_to() -> None:
@@ -86,7 +89,10 @@ def test_single_weights_beyond_number_and_kernels_of_many_channels_cost_nothing(
     few = layer("a", "linear", (10,), (10,), parameters=100)
     many = layer("a", "linear", (10_000,), (1000,), parameters=10_000_000)
     wide = layer("a", "conv", (512, 8, 8), (10, 8, 8), parameters=10 * 512 * 9, kernel=[3, 3])
-    told = [size_estimate.sheets([each], ["a"], 0, 64) / size_estimate.WEIGHT for each in (few, many, wide)]
+    told = [
+        size_estimate.estimate_sprite_sheets([each], ["a"], 0, 64) / size_estimate.WEIGHT_BYTES
+        for each in (few, many, wide)
+    ]
     assert told == [100, 0, 10 * 9 * 9]
 
 
@@ -101,19 +107,19 @@ def test_before_a_run_what_is_known_is_told_with_what_bounds_it(tmp_path: Path) 
         "new": {"images": {"photographs": ["cat"], "files": ["folder"]}, "views": views},
     }
     files = {"known": [], "changed": [], "new": [f"{n}.png" for n in range(49)]}
-    known, unknown = size_estimate.before(networks, files, tmp_path)
+    known, unknown = size_estimate.describe_expected_sizes(networks, files, tmp_path)
     assert known.startswith("known takes about ")
     assert "5 images, 10 layers explored; less with" in known
     assert unknown.startswith("changed (1 image), new (50 images): ")
     assert "views.atlas.layers" in unknown
-    assert size_estimate.before({}, {}, tmp_path) == []
+    assert size_estimate.describe_expected_sizes({}, {}, tmp_path) == []
 
 
 def test_most_of_it_is_named_with_its_setting() -> None:
     views = VIEWS | ATLAS
     large = [layer("a", "conv", (3, 224, 224), (64, 224, 224), kernel=[3, 3], parameters=1728)]
     views["deconv"] = views["deconv"] | {"layers": ["a"], "units": 1}
-    text = size_estimate.told("own", large, views, 50)
+    text = size_estimate.describe_size("own", large, views, 50)
     assert (
         "most of it maps and filters: 50 images, 1 layers explored; less with fewer images, views.atlas"
         in text

@@ -9,8 +9,17 @@ import numpy as np
 import pytest
 from matplotlib.colors import Normalize
 
-from convatlas.plotting.colormap import Scale, Scales
-from convatlas.plotting.montage import GAP, HAIRLINE, NOTE, PAPER, STRIP, Tile, assemble, text_width
+from convatlas.plotting.colormap import ColourScale, LayerScales
+from convatlas.plotting.montage import (
+    BACKGROUND_COLOUR,
+    GAP,
+    HAIRLINE,
+    HEADER_HEIGHT,
+    NOTE_HEIGHT,
+    Tile,
+    assemble_montage,
+    text_width,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -23,8 +32,8 @@ def picture(height: int, width: int) -> np.ndarray:
 def brute_force(lines: list[list[Tile | None]], edge: int) -> np.ndarray:
     """Lay tiles on paper one pixel at a time: whole factors, a hairline around, paper elsewhere."""
     columns = max(len(line) for line in lines)
-    shape = len(lines) * (STRIP + edge + GAP), columns * (edge + GAP) + GAP
-    canvas = [[PAPER] * shape[1] for _ in range(shape[0])]
+    shape = len(lines) * (HEADER_HEIGHT + edge + GAP), columns * (edge + GAP) + GAP
+    canvas = [[BACKGROUND_COLOUR] * shape[1] for _ in range(shape[0])]
     for row, line in enumerate(lines):
         for column, tile in enumerate(line):
             if tile is None:
@@ -33,7 +42,7 @@ def brute_force(lines: list[list[Tile | None]], edge: int) -> np.ndarray:
             factor = 1
             while (factor + 1) * max(height, width) <= edge:
                 factor += 1
-            top = row * (STRIP + edge + GAP) + STRIP
+            top = row * (HEADER_HEIGHT + edge + GAP) + HEADER_HEIGHT
             left = column * (edge + GAP) + GAP
             for y in range(-1, factor * height + 1):
                 for x in range(-1, factor * width + 1):
@@ -59,27 +68,27 @@ def tiles(*shapes: tuple[int, int] | None) -> list[Tile | None]:
     ids=["one", "square", "oblong", "free places", "barely fitting"],
 )
 def test_every_pixel_is_where_it_belongs(lines: list[list[Tile | None]]) -> None:
-    np.testing.assert_array_equal(assemble(lines, edge=40).pixels, brute_force(lines, 40))
+    np.testing.assert_array_equal(assemble_montage(lines, tile_size=40).pixels, brute_force(lines, 40))
 
 
 def test_a_tile_larger_than_the_edge_widens_all_cells() -> None:
     lines = [tiles((10, 10), (30, 50)), tiles((25, 25))]
-    np.testing.assert_array_equal(assemble(lines, edge=20).pixels, brute_force(lines, 50))
+    np.testing.assert_array_equal(assemble_montage(lines, tile_size=20).pixels, brute_force(lines, 50))
 
 
 def test_lines_tell_where_the_tiles_lie() -> None:
     lines = [tiles((10, 10), (5, 20)), tiles(None), tiles((3, 20))]
-    montage = assemble(lines, edge=20)
-    assert len(montage.lines) == 3
-    for (top, bottom), pixels in zip(montage.lines, (20, 0, 3), strict=True):
+    montage = assemble_montage(lines, tile_size=20)
+    assert len(montage.row_spans) == 3
+    for (top, bottom), pixels in zip(montage.row_spans, (20, 0, 3), strict=True):
         assert bottom - top == pixels
-    top, bottom = montage.lines[0]
+    top, bottom = montage.row_spans[0]
     np.testing.assert_array_equal(montage.pixels[top:bottom:2, GAP : GAP + 20 : 2] / 255, lines[0][0].values)
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (3, 7), (7, 3), (1, 112), (112, 1), (113, 5), (1, 1)])
 def test_a_tile_is_never_stretched(shape: tuple[int, int]) -> None:
-    pixels = Tile(np.zeros(shape), Scale(0, 1, "gray")).pixels(112)
+    pixels = Tile(np.zeros(shape), ColourScale(0, 1, "gray")).render(112)
     factors = pixels.shape[0] / shape[0], pixels.shape[1] / shape[1]
     assert factors[0] == factors[1] == int(factors[0])
     assert max(pixels.shape) <= max(112, *shape)
@@ -87,11 +96,11 @@ def test_a_tile_is_never_stretched(shape: tuple[int, int]) -> None:
 
 def test_numbers_and_marks_are_printed_in_the_strip_above_only() -> None:
     values = picture(28, 28)
-    plain = assemble([[Tile(values)], [Tile(values)]]).pixels
-    noted = assemble([[Tile(values, number="0123")], [Tile(values, mark="789")]])
+    plain = assemble_montage([[Tile(values)], [Tile(values)]]).pixels
+    noted = assemble_montage([[Tile(values, title="0123")], [Tile(values, right_title="789")]])
     rows, columns = np.nonzero((plain != noted.pixels).any(2))
-    for n, (top, _) in enumerate(noted.lines):
-        here = (rows >= top - STRIP) & (rows < top - 1)
+    for n, (top, _) in enumerate(noted.row_spans):
+        here = (rows >= top - HEADER_HEIGHT) & (rows < top - 1)
         assert here.any()
         middle = GAP + 56
         assert (columns[here] < middle).all() if n == 0 else (columns[here] > middle).all()
@@ -101,23 +110,26 @@ def test_numbers_and_marks_are_printed_in_the_strip_above_only() -> None:
 
 def printed(line: list[Tile | None], **layout: Any) -> np.ndarray:
     """The columns of pixels that have words in a montage of one line."""
-    bare = [tile and replace(tile, number="", mark="", note="") for tile in line]
-    noted, plain = (assemble([tiles], **layout) for tiles in (line, bare))
-    strips = [montage.pixels[: montage.lines[0][0] - 1] for montage in (noted, plain)]
+    bare = [tile and replace(tile, title="", right_title="", note="") for tile in line]
+    noted, plain = (assemble_montage([tiles], **layout) for tiles in (line, bare))
+    strips = [montage.pixels[: montage.row_spans[0][0] - 1] for montage in (noted, plain)]
     return np.flatnonzero((strips[0][-len(strips[1]) :] != strips[1]).any((0, 2)))
 
 
 def test_notes_have_a_line_of_their_own_above_the_numbers() -> None:
     values = picture(28, 28)
-    lines = [[Tile(values, number="1")], [Tile(values, number="1", note="2"), Tile(values)], [Tile(values)]]
-    montage = assemble(lines)
-    gaps = [b[0] - a[1] for a, b in itertools.pairwise(montage.lines)]
-    assert gaps == [STRIP + GAP + NOTE, STRIP + GAP]
-    top = montage.lines[1][0]
-    above = (montage.pixels != PAPER).any(2)
-    assert above[top - STRIP - NOTE : top - NOTE].any() and above[top - NOTE : top - 1].any()
-    bare = assemble([[replace(tile, note="") for tile in line] for line in lines])
-    for (top, bottom), (other, _) in zip(montage.lines, bare.lines, strict=True):
+    lines = [[Tile(values, title="1")], [Tile(values, title="1", note="2"), Tile(values)], [Tile(values)]]
+    montage = assemble_montage(lines)
+    gaps = [b[0] - a[1] for a, b in itertools.pairwise(montage.row_spans)]
+    assert gaps == [HEADER_HEIGHT + GAP + NOTE_HEIGHT, HEADER_HEIGHT + GAP]
+    top = montage.row_spans[1][0]
+    above = (montage.pixels != BACKGROUND_COLOUR).any(2)
+    assert (
+        above[top - HEADER_HEIGHT - NOTE_HEIGHT : top - NOTE_HEIGHT].any()
+        and above[top - NOTE_HEIGHT : top - 1].any()
+    )
+    bare = assemble_montage([[replace(tile, note="") for tile in line] for line in lines])
+    for (top, bottom), (other, _) in zip(montage.row_spans, bare.row_spans, strict=True):
         tall = bottom - top + 1
         np.testing.assert_array_equal(
             montage.pixels[top - 1 : top + tall], bare.pixels[other - 1 : other + tall]
@@ -126,22 +138,22 @@ def test_notes_have_a_line_of_their_own_above_the_numbers() -> None:
 
 def test_a_mark_that_does_not_fit_goes_on_past_the_tile_and_not_over_the_number() -> None:
     small, number = picture(57, 57), "123"
-    last = printed([Tile(small, number=number)]).max()
-    both = printed([Tile(small, number=number, mark="dead")])
+    last = printed([Tile(small, title=number)]).max()
+    both = printed([Tile(small, title=number, right_title="dead")])
     assert last < both[both > last].min() and both.max() > GAP + 57
-    wide = printed([Tile(picture(28, 28), number=number, mark="dead")])
+    wide = printed([Tile(picture(28, 28), title=number, right_title="dead")])
     assert wide.max() <= GAP + 112
 
 
 def test_a_long_name_loses_its_middle_before_it_reaches_the_next_tile() -> None:
     name = "a-long-name-of-a-photograph"
     assert text_width(name) > 122
-    assert GAP + 90 < printed([Tile(picture(28, 28), number=name), None]).max() < GAP + 112 + GAP
+    assert GAP + 90 < printed([Tile(picture(28, 28), title=name), None]).max() < GAP + 112 + GAP
 
 
 def test_columns_apart_have_a_wider_gap_before_them() -> None:
     line = tiles((28, 28), (28, 28), (28, 28))
-    plain, apart = assemble([line]).pixels, assemble([line], apart=(1,)).pixels
+    plain, apart = assemble_montage([line]).pixels, assemble_montage([line], group_starts=(1,)).pixels
     assert apart.shape[1] == plain.shape[1] + 2 * GAP
     cut = GAP + 112 + GAP // 2
     np.testing.assert_array_equal(np.delete(apart, slice(cut, cut + 2 * GAP), 1), plain)
@@ -149,11 +161,11 @@ def test_columns_apart_have_a_wider_gap_before_them() -> None:
 
 def test_a_crossed_tile_is_struck_out_from_corner_to_corner_and_nothing_else_changes() -> None:
     values = np.ones((28, 28, 3))
-    plain = assemble([[Tile(values), Tile(values)]])
-    crossed = assemble([[Tile(values, crossed=True), Tile(values)]])
+    plain = assemble_montage([[Tile(values), Tile(values)]])
+    crossed = assemble_montage([[Tile(values, crossed_out=True), Tile(values)]])
     changed = (plain.pixels != crossed.pixels).any(2)
     assert (crossed.pixels[changed] == HAIRLINE).all()
-    top, bottom = crossed.lines[0]
+    top, bottom = crossed.row_spans[0]
     tile = changed[top:bottom, GAP : GAP + 112]
     assert tile.sum() == changed.sum()
     assert tile.any(0).all()
@@ -164,7 +176,7 @@ def test_a_crossed_tile_is_struck_out_from_corner_to_corner_and_nothing_else_cha
 
 def test_values_outside_0_to_1_are_clipped_in_a_colour_tile() -> None:
     values = np.array([[[-0.5, 0.0, 1.5]]])
-    np.testing.assert_array_equal(Tile(values).pixels(1), [[[0, 0, 255]]])
+    np.testing.assert_array_equal(Tile(values).render(1), [[[0, 0, 255]]])
 
 
 # Scales
@@ -191,23 +203,23 @@ def test_values_outside_0_to_1_are_clipped_in_a_colour_tile() -> None:
 def test_a_scale_spans_from_zero_or_is_centred_on_it(
     values: list[list[float]], low: float, high: float, diverging: bool
 ) -> None:
-    scale = Scale.of(*[np.array(array, np.float32) for array in values])
+    scale = ColourScale.from_values(*[np.array(array, np.float32) for array in values])
     assert (scale.low, scale.high) == (low, high)
-    assert (scale.colours != Scale.of(np.ones(1)).colours) == diverging
+    assert (scale.cmap != ColourScale.from_values(np.ones(1)).cmap) == diverging
 
 
 def test_zero_is_the_middle_colour_of_signed_values() -> None:
-    scale = Scale.of(np.array([-0.1, 7.3]))
-    middle = 255 * np.array(matplotlib.colormaps[scale.colours](0.5)[:3])
-    assert np.abs(scale.rgb(np.zeros((1, 1)))[0, 0] - middle).max() <= 1
+    scale = ColourScale.from_values(np.array([-0.1, 7.3]))
+    middle = 255 * np.array(matplotlib.colormaps[scale.cmap](0.5)[:3])
+    assert np.abs(scale.to_rgb(np.zeros((1, 1)))[0, 0] - middle).max() <= 1
 
 
 def test_opposite_values_are_equally_far_from_the_middle_colour() -> None:
-    scale = Scale.of(np.array([-0.1, 7.3]))
-    table = np.round(255 * matplotlib.colormaps[scale.colours](np.arange(256))[:, :3])
+    scale = ColourScale.from_values(np.array([-0.1, 7.3]))
+    table = np.round(255 * matplotlib.colormaps[scale.cmap](np.arange(256))[:, :3])
     places = []
     for value in (-5.0, 5.0):
-        colour = scale.rgb(np.full((1, 1), value))[0, 0]
+        colour = scale.to_rgb(np.full((1, 1), value))[0, 0]
         places.append(int(np.abs(table - colour).sum(1).argmin()))
     assert abs(sum(places) - 255) <= 1
     assert places[0] < 128 < places[1]
@@ -217,17 +229,17 @@ def test_opposite_values_are_equally_far_from_the_middle_colour() -> None:
 @pytest.mark.parametrize(("shift", "spread"), [(0, 1), (5, 1), (-5, 1), (0, 1e-12), (0, 1e20)])
 def test_colours_are_matplotlibs_within_one_level(seed: int, shift: float, spread: float) -> None:
     values = spread * (np.random.default_rng(seed).normal(size=(20, 30)) + shift).astype(np.float32)
-    for scale in (Scale.of(values), Scale.diverging(values)):
-        colormap = matplotlib.colormaps[scale.colours]
+    for scale in (ColourScale.from_values(values), ColourScale.diverging(values)):
+        colormap = matplotlib.colormaps[scale.cmap]
         level = np.floor(256 * Normalize(scale.low, scale.high)(values.astype(np.float64))).astype(int)
-        found = scale.rgb(values).astype(float)
+        found = scale.to_rgb(values).astype(float)
         nearby = [255 * colormap(np.clip(level + step, 0, 255))[..., :3] for step in (-1, 0, 1)]
         assert found.shape == (20, 30, 3)
         assert np.min([np.abs(found - colours).max(2) for colours in nearby], axis=0).max() <= 1
 
 
 def test_values_beyond_the_scale_take_the_end_colours() -> None:
-    ends = Scale(0, 1, "viridis").rgb(np.array([[-9.0, 0.0, 1.0, 9.0]]))[0]
+    ends = ColourScale(0, 1, "viridis").to_rgb(np.array([[-9.0, 0.0, 1.0, 9.0]]))[0]
     np.testing.assert_array_equal(ends[[0, 3]], ends[[1, 2]])
 
 
@@ -235,9 +247,9 @@ def test_values_beyond_the_scale_take_the_end_colours() -> None:
     ("values", "most"), [([1, 2], 2), ([-3, -1], 3), ([-1, 4], 4), ([0, 0], 1), ([], 1)], ids=str
 )
 def test_a_diverging_scale_is_centred_on_zero_whatever_the_signs(values: list[float], most: float) -> None:
-    scale = Scale.diverging(np.array(values, np.float32))
+    scale = ColourScale.diverging(np.array(values, np.float32))
     assert (scale.low, scale.high) == (-most, most)
-    assert scale.colours == Scale.of(np.array([-1, 1])).colours
+    assert scale.cmap == ColourScale.from_values(np.array([-1, 1])).cmap
 
 
 LAYERS = {
@@ -247,21 +259,21 @@ LAYERS = {
 
 
 def test_layers_have_a_scale_each_or_share_one_over_all_their_arrays() -> None:
-    each, shared = Scales("per_layer", LAYERS), Scales("shared", LAYERS)
-    assert [each.of(layer).high for layer in LAYERS] == [4, 8]
-    assert [shared.of(layer).high for layer in LAYERS] == [8, 8]
+    each, shared = LayerScales("per_layer", LAYERS), LayerScales("shared", LAYERS)
+    assert [each.for_layer(layer).high for layer in LAYERS] == [4, 8]
+    assert [shared.for_layer(layer).high for layer in LAYERS] == [8, 8]
     for scales in (each, shared):
         for layer, arrays in LAYERS.items():
-            assert {scales.of_tile(layer, array) for array in arrays} == {scales.of(layer)}
+            assert {scales.for_tile(layer, array) for array in arrays} == {scales.for_layer(layer)}
 
 
 @pytest.mark.parametrize("choice", ["per_tile", "per_layer", "shared"])
 def test_what_is_signed_by_nature_is_centred_on_zero(choice: str) -> None:
-    scales = Scales(choice, LAYERS, signed=True)
+    scales = LayerScales(choice, LAYERS, signed=True)
     for layer, arrays in LAYERS.items():
-        for scale in (scales.of(layer), *(scales.of_tile(layer, array) for array in arrays)):
+        for scale in (scales.for_layer(layer), *(scales.for_tile(layer, array) for array in arrays)):
             assert scale.low == -scale.high
-            assert scale.colours == Scale.diverging(np.ones(1)).colours
+            assert scale.cmap == ColourScale.diverging(np.ones(1)).cmap
 
 
 @pytest.mark.parametrize(
@@ -280,20 +292,20 @@ def test_what_is_signed_by_nature_is_centred_on_zero(choice: str) -> None:
 def test_a_tile_of_its_own_scale_keeps_zeros_colour(
     layer: list[float], tile: list[float], low: float, high: float
 ) -> None:
-    scales = Scales("per_tile", {"a": [np.array(layer, float)]})
-    scale = scales.of_tile("a", np.array(tile, float))
-    assert (scale.low, scale.high, scale.colours) == (low, high, scales.of("a").colours)
+    scales = LayerScales("per_tile", {"a": [np.array(layer, float)]})
+    scale = scales.for_tile("a", np.array(tile, float))
+    assert (scale.low, scale.high, scale.cmap) == (low, high, scales.for_layer("a").cmap)
 
 
 def test_zero_has_the_layers_colour_on_a_tile_that_is_zero_throughout() -> None:
     """Where a layer's values are negative, bright is zero."""
-    scales = Scales("per_tile", {"a": [np.array([[-9.0, 0.0]])]})
+    scales = LayerScales("per_tile", {"a": [np.array([[-9.0, 0.0]])]})
     zero = np.zeros((1, 1))
-    np.testing.assert_array_equal(scales.of_tile("a", zero).rgb(zero), scales.of("a").rgb(zero))
+    np.testing.assert_array_equal(scales.for_tile("a", zero).to_rgb(zero), scales.for_layer("a").to_rgb(zero))
 
 
 def test_colouring_does_not_change_the_values() -> None:
     values = RNG.normal(size=(4, 4)).astype(np.float32)
     before = values.copy()
-    assemble([[Tile(values, Scale.of(values))]])
+    assemble_montage([[Tile(values, ColourScale.from_values(values))]])
     np.testing.assert_array_equal(values, before)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from convatlas.plotting.colormap import colour_table
-from convatlas.plotting.quantize import ERROR, reduced
+from convatlas.plotting.quantize import MAX_MEAN_ERROR, quantize_image
 
 VIRIDIS, DIVERGING = colour_table("viridis"), colour_table("RdBu_r")
 PAPER = (255, 253, 248)
@@ -20,7 +20,7 @@ def opaque(rgb: np.ndarray) -> np.ndarray:
 def drawn(rgb: np.ndarray, *scales: np.ndarray) -> tuple[str, np.ndarray]:
     """The mode of the picture that is saved, and its pixels as they are read again."""
     file = io.BytesIO()
-    picture = reduced(opaque(rgb), list(scales))
+    picture = quantize_image(opaque(rgb), list(scales))
     picture.save(file, "png")
     return picture.mode, np.asarray(Image.open(file).convert("RGB"))
 
@@ -62,7 +62,7 @@ def test_maps_and_bars_change_by_less_than_a_step_that_is_seen(scales: tuple[np.
     mode, found = drawn(rgb, *scales)
     assert mode == "P"
     assert change(rgb, found)[:, :290].max() <= 3 * len(scales)
-    assert change(rgb, found).mean() <= ERROR
+    assert change(rgb, found).mean() <= MAX_MEAN_ERROR
 
 
 def test_a_bar_does_not_fall_into_steps() -> None:
@@ -97,6 +97,6 @@ def test_more_colours_than_can_be_counted_one_by_one() -> None:
 
 def test_the_same_bytes_twice() -> None:
     rgb = opaque(plate(VIRIDIS, photographs=3))
-    first, second = (reduced(rgb, [VIRIDIS]) for _ in range(2))
+    first, second = (quantize_image(rgb, [VIRIDIS]) for _ in range(2))
     assert first.tobytes() == second.tobytes()
     assert first.getpalette() == second.getpalette()

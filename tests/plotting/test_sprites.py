@@ -14,7 +14,7 @@ from PIL import Image
 from convatlas import UserError
 from convatlas.files import Npz, read_json
 from convatlas.gallery import explorer_sprites
-from convatlas.gallery.pages.explorer import script
+from convatlas.gallery.pages.explorer import format_units_script
 from convatlas.plotting import sprites
 from tests.figures.test_build import FLAT, SPATIAL, VIEWS, Results, layer, made
 from tests.support.workspace import ROOT, files_of
@@ -50,7 +50,7 @@ def tiles_of(path: Path, placed: dict[str, Any], count: int) -> np.ndarray:
 def test_no_sheet_is_larger_than_allowed_and_every_tile_has_a_place(
     count: int, tile: tuple[int, int]
 ) -> None:
-    places = sprites.layout(count, *tile)
+    places = sprites.compute_sheet_layout(count, *tile)
     assert places.columns * tile[1] <= 4096
     assert places.rows * tile[0] <= 4096
     each = places.columns * places.rows
@@ -59,28 +59,31 @@ def test_no_sheet_is_larger_than_allowed_and_every_tile_has_a_place(
 
 @pytest.mark.parametrize(("count", "tile"), [(2048, (7, 7)), (64, (112, 112)), (3872, (1, 1))])
 def test_a_layer_of_many_units_is_one_sheet_near_square(count: int, tile: tuple[int, int]) -> None:
-    places = sprites.layout(count, *tile)
+    places = sprites.compute_sheet_layout(count, *tile)
     assert places.sheets == 1
     assert 0.8 < (places.columns * tile[1]) / (places.rows * tile[0]) < 1.25
 
 
 def test_a_tile_larger_than_a_sheet_is_refused() -> None:
     with pytest.raises(ValueError, match="4097"):
-        sprites.layout(1, 4097, 10)
+        sprites.compute_sheet_layout(1, 4097, 10)
 
 
 @pytest.mark.parametrize("colours", [(), (3,)])
 @pytest.mark.parametrize("count", [1, 5, 23])
 def test_tiles_are_found_again_by_their_number(tmp_path: Path, count: int, colours: tuple[int, ...]) -> None:
     tiles = np.random.default_rng(count).integers(0, 256, (count, *ODD, *colours)).astype(np.uint8)
-    for places in (sprites.layout(count, *ODD), sprites.Layout(2, 3, math.ceil(count / 6))):
-        suffix = sprites.write(tmp_path / "a", tiles, places)
+    for places in (
+        sprites.compute_sheet_layout(count, *ODD),
+        sprites.SheetLayout(2, 3, math.ceil(count / 6)),
+    ):
+        suffix = sprites.write_sheets(tmp_path / "a", tiles, places)
         placed = {"tile": ODD, "suffix": suffix} | vars(places)
         np.testing.assert_array_equal(tiles_of(tmp_path / "a", placed, count), tiles)
 
 
 def test_further_sheets_are_as_large_as_the_first_and_black_where_free(tmp_path: Path) -> None:
-    sprites.write(tmp_path / "a", np.full((5, 3, 2), 9, np.uint8), sprites.Layout(2, 2, 2))
+    sprites.write_sheets(tmp_path / "a", np.full((5, 3, 2), 9, np.uint8), sprites.SheetLayout(2, 2, 2))
     first, second = (pixels_of(tmp_path / name) for name in ("a.png", "a.2.png"))
     assert first.shape == second.shape == (6, 4)
     assert (first == 9).all()
@@ -99,7 +102,7 @@ def test_a_sheet_reads_as_what_was_written(tmp_path: Path, shape: tuple[int, ...
     slopes = (np.add.outer(np.arange(shape[0]), np.arange(shape[1])) * 3 % 251).astype(np.uint8)
     slopes = slopes if len(shape) == 2 else slopes[..., None].repeat(3, -1)
     pixels = {"noise": noise, "slopes": slopes, "few": noise // 64 * 85, "one": 0 * noise + 7}[made_of]
-    (tmp_path / "a").write_bytes((sprites.webp if pixels.ndim == 3 else sprites.png)(pixels))
+    (tmp_path / "a").write_bytes((sprites.encode_webp if pixels.ndim == 3 else sprites.encode_png)(pixels))
     with Image.open(tmp_path / "a") as picture:
         picture.verify()
     np.testing.assert_array_equal(pixels_of(tmp_path / "a"), pixels)
@@ -111,9 +114,9 @@ def test_what_is_predicted_is_smaller_than_pillow_makes_it(tmp_path: Path) -> No
     y, x = np.mgrid[:300, :300]
     smooth = np.sin(x / 20) + np.cos(y / 13) + rng.normal(0, 0.05, (300, 300))
     for values in (smooth, rng.normal(size=(300, 300))):
-        pixels = sprites.quantised(values[None], 64).tiles[0]
+        pixels = sprites.quantize_maps(values[None], 64).tiles[0]
         Image.fromarray(pixels).save(tmp_path / "a.png")
-        assert len(sprites.png(pixels)) < 0.95 * (tmp_path / "a.png").stat().st_size
+        assert len(sprites.encode_png(pixels)) < 0.95 * (tmp_path / "a.png").stat().st_size
 
 
 # Names
@@ -122,7 +125,7 @@ def test_what_is_predicted_is_smaller_than_pillow_makes_it(tmp_path: Path) -> No
 def test_slugs_are_safe_and_each_there_once() -> None:
     names = ["layer1.0/add", "layer1.0.add", "relu:2", "relu-2", "Relu-2", "../x", "<img onerror=1>", "écran",
              "层", "a" * 300, "a" * 299 + "b", "", "con v\n", "layer1-0-add-2"]  # fmt: skip
-    found = sprites.slugs(names)
+    found = sprites.make_unique_slugs(names)
     assert len({slug.lower() for slug in found}) == len(names)
     for slug in found:
         assert slug.replace("-", "").replace("_", "").isalnum()
@@ -137,7 +140,7 @@ def test_slugs_are_safe_and_each_there_once() -> None:
 @pytest.mark.parametrize("scale", [1, 1e-30, 1e30, 3e38])
 def test_a_grey_tells_its_value_to_half_a_step(levels: int, scale: float) -> None:
     values = (scale * np.random.default_rng(0).uniform(-1, 1, (20, *ODD))).astype(np.float32)
-    maps = sprites.quantised(values, levels)
+    maps = sprites.quantize_maps(values, levels)
     low, high = (end[:, None, None].astype(np.float64) for end in (maps.low, maps.high))
     np.testing.assert_array_equal(maps.low, values.min((1, 2)))
     np.testing.assert_array_equal(maps.high, values.max((1, 2)))
@@ -152,29 +155,29 @@ def test_a_grey_tells_its_value_to_half_a_step(levels: int, scale: float) -> Non
 
 def test_each_unit_has_its_own_scale_and_a_constant_one_is_black() -> None:
     values = np.stack([np.full(ODD, 5), np.zeros(ODD), np.arange(91).reshape(ODD), -np.ones(ODD)])
-    maps = sprites.quantised(values.astype(np.float32), 64)
+    maps = sprites.quantize_maps(values.astype(np.float32), 64)
     assert (maps.tiles[[0, 1, 3]] == 0).all()
     assert maps.tiles[2].max() == 255
     assert maps.low.tolist() == [5, 0, 0, -1]
     assert maps.high.tolist() == [5, 0, 90, -1]
     assert maps.mean.tolist() == [5, 0, 45, -1]
-    assert maps.zeros.tolist() == [0, 1, 1 / 91, 0]
+    assert maps.zero_fraction.tolist() == [0, 1, 1 / 91, 0]
 
 
 def test_what_is_not_finite_counts_for_nothing_and_is_drawn_at_an_end() -> None:
     values = np.array([[1, 3, np.nan], [2, np.inf, -np.inf], [np.nan, np.nan, np.inf]], np.float32)[:, None]
-    maps = sprites.quantised(values, 3)
+    maps = sprites.quantize_maps(values, 3)
     assert maps.low.tolist() == [1, 2, 0]
     assert maps.high.tolist() == [3, 2, 0]
     assert maps.mean.tolist() == [2, 2, 0]
     assert maps.tiles[0].tolist() == [[0, 255, 0]]
-    assert np.isfinite([maps.low, maps.high, maps.mean, maps.zeros]).all()
+    assert np.isfinite([maps.low, maps.high, maps.mean, maps.zero_fraction]).all()
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64, bool])
 def test_values_of_any_kind_of_number(dtype: type) -> None:
     values = np.array([[[0, 1]], [[1, 0]]]).astype(dtype)
-    assert sprites.quantised(values, 64).tiles.tolist() == [[[0, 255]], [[255, 0]]]
+    assert sprites.quantize_maps(values, 64).tiles.tolist() == [[[0, 255]], [[255, 0]]]
 
 
 @pytest.mark.parametrize(
@@ -184,7 +187,7 @@ def test_values_of_any_kind_of_number(dtype: type) -> None:
 def test_values_without_a_place_are_tiles_of_one_pixel(
     shape: tuple[int, ...], expected: tuple[int, ...]
 ) -> None:
-    assert sprites.planes(np.zeros(shape)).shape == expected
+    assert sprites.to_planes(np.zeros(shape)).shape == expected
 
 
 @pytest.mark.parametrize("levels", [2, 3, 16, 64, 256])
@@ -192,31 +195,31 @@ def test_signed_values_lie_about_a_grey_that_is_zero(levels: int) -> None:
     values = np.random.default_rng(0).normal(size=(6, *ODD)).astype(np.float32)
     values[0] = 0
     values[1] = abs(values[1])
-    tiles, ends = sprites.signed(values, levels)
+    tiles, ends = sprites.quantize_signed(values, levels)
     np.testing.assert_allclose(ends, abs(values).max((1, 2)))
-    assert (tiles[0] == sprites.ZERO).all()
-    assert tiles[1].min() >= sprites.ZERO
+    assert (tiles[0] == sprites.ZERO_GREY).all()
+    assert tiles[1].min() >= sprites.ZERO_GREY
     side = max(1, levels // 4)
-    told = (tiles.astype(float) - sprites.ZERO) / 127 * ends[:, None, None]
+    told = (tiles.astype(float) - sprites.ZERO_GREY) / 127 * ends[:, None, None]
     allowed = ends * (0.5 / side + 0.5 / 127)
     assert (abs(told - values) <= 1.0001 * allowed[:, None, None]).all()
     assert len(np.unique(tiles)) <= 2 * side + 1
-    np.testing.assert_array_equal(sprites.signed(-values, levels)[0], 256 - tiles.astype(int))
+    np.testing.assert_array_equal(sprites.quantize_signed(-values, levels)[0], 256 - tiles.astype(int))
 
 
 def test_a_few_values_beyond_the_ends_do_not_grey_all_others() -> None:
     values = np.zeros((1, 1, 1000))
     values[0, 0, :100] = 1
     values[0, 0, 0] = 100
-    tiles, ends = sprites.signed(values, 64, within=0.98)
+    tiles, ends = sprites.quantize_signed(values, 64, quantile=0.98)
     assert ends.tolist() == [1]
     assert set(tiles[0, 0, :100].tolist()) == {255}
 
 
 def test_numbers_are_kept_to_six_digits_and_short() -> None:
-    kept = sprites.rounded(np.array([1 / 3, 123456789.0, 0, -1e-9]))
+    kept = sprites.round_significant(np.array([1 / 3, 123456789.0, 0, -1e-9]))
     assert json.dumps(kept) == "[0.333333, 123457000, 0, -1e-09]"
-    assert sprites.rounded(np.array([1 / 3]), 2) == [0.33]
+    assert sprites.round_significant(np.array([1 / 3]), 2) == [0.33]
 
 
 # Filters
@@ -224,23 +227,23 @@ def test_numbers_are_kept_to_six_digits_and_short() -> None:
 
 def test_filters_of_colours_are_pictures_about_grey() -> None:
     weight = np.random.default_rng(0).normal(size=(4, 3, 5, 7)).astype(np.float32)
-    found = sprites.filters(weight, 508, colour=True)
+    found = sprites.make_filter_tiles(weight, 508, as_rgb=True)
     assert found.tiles.shape == (4, 5, 7, 3)
     assert found.channels is None
-    told = (found.tiles.astype(float) - 128) / 127 * found.most[:, None, None, None]
-    np.testing.assert_allclose(told.transpose(0, 3, 1, 2), weight, atol=found.most.max() / 127)
+    told = (found.tiles.astype(float) - 128) / 127 * found.max_abs[:, None, None, None]
+    np.testing.assert_allclose(told.transpose(0, 3, 1, 2), weight, atol=found.max_abs.max() / 127)
 
 
 def test_a_filter_of_one_channel_is_its_kernel() -> None:
     weight = np.array([[[[-2.0, 0, 1]]]])
-    assert sprites.filters(weight, 8).tiles.tolist() == [[[1, 128, 192]]]
+    assert sprites.make_filter_tiles(weight, 8).tiles.tolist() == [[[1, 128, 192]]]
 
 
 def test_of_many_channels_those_of_greatest_norm_stand_side_by_side() -> None:
     """Each unit's own nine, in the order of channels, a pixel of zero between."""
     rng = np.random.default_rng(0)
     weight = rng.normal(size=(5, 20, 3, 2)).astype(np.float32)
-    found = sprites.filters(weight, 508)
+    found = sprites.make_filter_tiles(weight, 508)
     assert found.tiles.shape == (5, 3 * 3 + 2, 3 * 2 + 2)
     for unit in range(5):
         norms = [np.linalg.norm(kernel) for kernel in weight[unit]]
@@ -249,14 +252,14 @@ def test_of_many_channels_those_of_greatest_norm_stand_side_by_side() -> None:
         for n, channel in enumerate(largest):
             row, column = divmod(n, 3)
             part = found.tiles[unit, 4 * row : 4 * row + 3, 3 * column : 3 * column + 2].astype(float)
-            told = (part - 128) / 127 * found.most[unit]
-            np.testing.assert_allclose(told, weight[unit, channel], atol=found.most[unit] / 127)
+            told = (part - 128) / 127 * found.max_abs[unit]
+            np.testing.assert_allclose(told, weight[unit, channel], atol=found.max_abs[unit] / 127)
         assert (found.tiles[unit, 3::4] == 128).all()
         assert (found.tiles[unit, :, 2::3] == 128).all()
 
 
 def test_few_channels_are_all_shown() -> None:
-    found = sprites.filters(np.ones((2, 5, 3, 3)), 64)
+    found = sprites.make_filter_tiles(np.ones((2, 5, 3, 3)), 64)
     assert found.channels is None
     assert found.tiles.shape == (2, 2 * 3 + 1, 3 * 3 + 2)
     assert (found.tiles[:, 4:, 8:] == 128).all()  # the free place
@@ -265,10 +268,10 @@ def test_few_channels_are_all_shown() -> None:
 @pytest.mark.parametrize("shape", [(6, 30), (6, 30, 1, 1)])
 def test_single_weights_are_a_block_near_square(shape: tuple[int, ...]) -> None:
     weight = np.random.default_rng(0).normal(size=shape)
-    found = sprites.filters(weight, 508)
+    found = sprites.make_filter_tiles(weight, 508)
     assert found.tiles.shape == (6, 5, 6)
-    told = (found.tiles.reshape(6, 30).astype(float) - 128) / 127 * found.most[:, None]
-    np.testing.assert_allclose(told, weight.reshape(6, 30), atol=found.most.max() / 127)
+    told = (found.tiles.reshape(6, 30).astype(float) - 128) / 127 * found.max_abs[:, None]
+    np.testing.assert_allclose(told, weight.reshape(6, 30), atol=found.max_abs.max() / 127)
 
 
 @pytest.mark.parametrize(
@@ -276,7 +279,7 @@ def test_single_weights_are_a_block_near_square(shape: tuple[int, ...]) -> None:
 )
 def test_filters_without_a_plain_picture(shape: tuple[int, ...]) -> None:
     """Too many weights, filters of one or three axes, none."""
-    assert sprites.filters(np.broadcast_to(np.float32(1), shape), 64) is None
+    assert sprites.make_filter_tiles(np.broadcast_to(np.float32(1), shape), 64) is None
 
 
 # The stage
@@ -297,8 +300,8 @@ def drawn(
     source = (results or records()).write(folder / "own")
     views = VIEWS | {"layers": layers, "atlas": {"levels": levels, "layers": asked}}
     (folder / "atlas").mkdir()
-    index = explorer_sprites.draw(source, folder / "atlas", "own", views)
-    explorer_sprites.write_compact(folder / "atlas/atlas.json", index)
+    index = explorer_sprites.write_layer_sprites(source, folder / "atlas", "own", views)
+    explorer_sprites.write_compact_json(folder / "atlas/atlas.json", index)
     assert read_json(folder / "atlas/atlas.json") == index
     return folder / "atlas", index
 
@@ -311,7 +314,7 @@ def test_every_map_of_every_layer_is_told_to_half_a_step(tmp_path: Path) -> None
     for described in index["layers"]:
         units = read_json(folder / f"units/{described['slug']}.json")
         for image, outputs in results.outputs.items():
-            values = sprites.planes(outputs[described["name"]]).astype(np.float64)
+            values = sprites.to_planes(outputs[described["name"]]).astype(np.float64)
             numbers = units["maps"][image]
             tiles = tiles_of(folder / f"maps/{described['slug']}/{image}", described, described["units"])
             assert tiles.shape == values.shape
@@ -517,7 +520,7 @@ def test_one_layer_of_one_image_is_in_memory_at_a_time(
 
 
 def test_numbers_are_a_script_that_hides_nothing_in_it() -> None:
-    text = script("a</script><!--\u2028", "x", {"maps": {"<b>": [1, None]}})
+    text = format_units_script("a</script><!--\u2028", "x", {"maps": {"<b>": [1, None]}})
     assert text.startswith("convatlas.units(")
     assert text.endswith(");\n")
     assert "<" not in text

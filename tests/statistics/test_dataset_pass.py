@@ -16,17 +16,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from convatlas import UserError
-from convatlas.datasets import formats, sample_images
-from convatlas.datasets.loader import Batches
+from convatlas.datasets import cache, formats, sample_images
+from convatlas.datasets.loader import BatchLoader
 from convatlas.datasets.mnist import write_idx
 from convatlas.files import Npz, read_npz, write_json
 from convatlas.models import build
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.statistics import reduction, shards
-from convatlas.statistics.dataset_pass import Survey, batch_size, follow
-from convatlas.statistics.reduction import Measured
-from convatlas.statistics.units import positions, spans
-from convatlas.tracing.layers import index
+from convatlas.statistics.dataset_pass import DatasetPass, choose_batch_size, find_tracked_layers
+from convatlas.statistics.reduction import MapReduction
+from convatlas.statistics.units import iter_unit_slices, unravel_positions
+from convatlas.tracing.layers import list_layers
 from convatlas.tracing.record import record
 from tests.support.workspace import ROOT
 
@@ -58,24 +58,24 @@ def test_maps_are_measured_whatever_their_layout(
     maps[0, 0] = 2.5
     flat = maps.reshape(*shape[:2], -1)
     if gpu:
-        monkeypatch.setattr(reduction, "_by_numba", by_torch)
+        monkeypatch.setattr(reduction, "_reduce_with_numba", by_torch)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        found = Measured(50, shape[1] + 3, torch.device("cpu"))
+        found = MapReduction(50, shape[1] + 3, torch.device("cpu"))
     finally:
         torch.set_num_threads(before)
-    found.measure(torch.full_like(maps, 7), slice(1, 1 + shape[1]))  # must leave nothing behind
+    found.update(torch.full_like(maps, 7), slice(1, 1 + shape[1]))  # must leave nothing behind
     laid = maps.to(memory_format=layout) if maps.ndim == 4 else maps
-    found.measure(laid, slice(1, 1 + shape[1]))
+    found.update(laid, slice(1, 1 + shape[1]))
     n, units = shape[0], slice(1, 1 + shape[1])
-    assert torch.equal(found.most[:n, units], flat.amax(2))
-    assert torch.equal(found.places[:n, units].long(), flat.argmax(2))
-    torch.testing.assert_close(found.means[:n, units], flat.double().mean(2), rtol=1e-6, atol=1e-6)
+    assert torch.equal(found.max[:n, units], flat.amax(2))
+    assert torch.equal(found.argmax[:n, units].long(), flat.argmax(2))
+    torch.testing.assert_close(found.mean[:n, units], flat.double().mean(2), rtol=1e-6, atol=1e-6)
     about = (flat.double() - flat.double().mean(2, keepdim=True)).square().sum((0, 2))
-    torch.testing.assert_close(found.about[:, units].sum(0), about, rtol=1e-5, atol=1e-9)
-    assert torch.equal(found.zeros[:, units].sum(0), (flat == 0).sum((0, 2)))
-    for each in (found.most, found.about, found.zeros):
+    torch.testing.assert_close(found.sum_squared_deviation[:, units].sum(0), about, rtol=1e-5, atol=1e-9)
+    assert torch.equal(found.zero_count[:, units].sum(0), (flat == 0).sum((0, 2)))
+    for each in (found.max, found.sum_squared_deviation, found.zero_count):
         assert not each[:, 0].any() and not each[:, units.stop :].any()
 
 
@@ -83,7 +83,7 @@ def by_torch(images: np.ndarray, beside: int, *into: np.ndarray) -> None:
     """What a GPU does, given as a CPU is."""
     n, units = len(images), into[0].shape[1]
     maps = torch.from_numpy(images).reshape(n, units // beside, -1, beside).transpose(2, 3)
-    reduction._by_torch(maps.reshape(n, units, -1), *(torch.from_numpy(each) for each in into))
+    reduction._reduce_with_torch(maps.reshape(n, units, -1), *(torch.from_numpy(each) for each in into))
 
 
 @pytest.mark.parametrize("shape", [(30, 30), ()])
@@ -93,16 +93,16 @@ def test_a_map_that_holds_nan_has_no_maximum(
 ) -> None:
     """Infinities are values."""
     if gpu:
-        monkeypatch.setattr(reduction, "_by_numba", by_torch)
+        monkeypatch.setattr(reduction, "_reduce_with_numba", by_torch)
     maps = torch.ones(1, 3, *shape)
     maps[0, 1].view(-1)[-1] = torch.nan
     maps[0, 2].view(-1)[0] = -torch.inf
     maps[0, 2].view(-1)[-1] = torch.inf
-    found = Measured(1, 3, torch.device("cpu"))
-    found.measure(maps, slice(0, 3))
-    assert found.most.tolist() == [[1, -torch.inf, torch.inf]]
-    assert found.means[0, 0] == 1
-    assert found.means[0, 1].isnan()
+    found = MapReduction(1, 3, torch.device("cpu"))
+    found.update(maps, slice(0, 3))
+    assert found.max.tolist() == [[1, -torch.inf, torch.inf]]
+    assert found.mean[0, 0] == 1
+    assert found.mean[0, 1].isnan()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
@@ -113,12 +113,12 @@ def test_maps_of_other_precision_or_strides_are_measured(dtype: torch.dtype) -> 
         torch.randn(3, 1, 9, 9, generator=generator).expand(3, 4, 9, 9),
     ):
         given = maps.to(dtype)
-        found = Measured(3, 4, torch.device("cpu"))
-        found.measure(given, slice(0, 4))
+        found = MapReduction(3, 4, torch.device("cpu"))
+        found.update(given, slice(0, 4))
         flat = given.flatten(2).float()
-        assert torch.equal(found.most, flat.amax(2))
-        assert torch.equal(found.places.long(), flat.argmax(2))
-        torch.testing.assert_close(found.means, flat.double().mean(2), rtol=1e-5, atol=1e-6)
+        assert torch.equal(found.max, flat.amax(2))
+        assert torch.equal(found.argmax.long(), flat.argmax(2))
+        torch.testing.assert_close(found.mean, flat.double().mean(2), rtol=1e-5, atol=1e-6)
 
 
 # A pass, against all values stored and sorted
@@ -167,8 +167,8 @@ def test_the_strongest_are_those_of_all_values_sorted(channels: int, parts: int,
     x = torch.randint(0, 2, (61, 1, 12, 12), generator=torch.Generator().manual_seed(2)).float()
     x[50:] = x[:11]  # the same images again: ties between images
     labels = np.arange(61) % 3
-    names = [layer["name"] for layer in index(network, (1, 12, 12)) if layer["called"]]
-    layers, layout = follow(network, (1, 12, 12), names)
+    names = [layer["name"] for layer in list_layers(network, (1, 12, 12)) if layer["called"]]
+    layers, layout = find_tracked_layers(network, (1, 12, 12), names)
     assert (
         [layer.name for layer in layers]
         == names
@@ -177,50 +177,50 @@ def test_the_strongest_are_those_of_all_values_sorted(channels: int, parts: int,
 
     paths = []
     for shard in range(parts):
-        survey = Survey(network, layers, layout, 9, 8, 3)
+        survey = DatasetPass(network, layers, layout, 9, 8, 3)
         with survey:
-            for at in (own := shards.batches_of(shard, parts, 8)):
+            for at in (own := shards.shard_batches(shard, parts, 8)):
                 numbers = np.arange(8 * at, min(8 * at + 8, 61))
-                survey.take(at, x[numbers], numbers, labels)
+                survey.update(at, x[numbers], numbers, labels)
         described = {"images": 61, "batch": 8, "batches": [own.start, own.stop], "skipped": []}
         described |= {"layers": [{"name": one.name, "shape": list(one.shape)} for one in layers]}
         described |= {"by": "label", "classes": list("abc"), "device": "cpu"}
         paths.append(tmp_path / f"{shard}.npz")
-        shards.write(paths[-1], described | dict.fromkeys(shards.OF), survey.found())
-    described, found = shards.merge(paths, dict.fromkeys(shards.OF))
+        shards.write_shard(paths[-1], described | dict.fromkeys(shards.MISMATCH_REASONS), survey.result())
+    described, found = shards.merge_shards(paths, dict.fromkeys(shards.MISMATCH_REASONS))
 
     outputs = record(network, x).outputs
-    for layer, units in spans(described["layers"]):
+    for layer, units in iter_unit_slices(described["layers"]):
         out = outputs[layer["name"]]
         values, images, places = brute(out, 9)
         np.testing.assert_array_equal(found.top.values[units], values)
         np.testing.assert_array_equal(found.top.images[units], images)
-        np.testing.assert_array_equal(found.top.places[units], places)
+        np.testing.assert_array_equal(found.top.flat_positions[units], places)
         flat = out.flatten(2) if out.ndim > 2 else out[..., None]
-        np.testing.assert_array_equal(found.counts.zeros[units], (flat == 0).sum((0, 2)))
-        np.testing.assert_array_equal(found.counts.maximum[units], flat.amax((0, 2)))
+        np.testing.assert_array_equal(found.counts.zero_count[units], (flat == 0).sum((0, 2)))
+        np.testing.assert_array_equal(found.counts.max[units], flat.amax((0, 2)))
         of_image = flat.double().mean(2)
         sums = found.sums.total()
-        np.testing.assert_allclose(sums.means[units], of_image.sum(0), rtol=1e-6, atol=1e-5)
+        np.testing.assert_allclose(sums.mean_sum[units], of_image.sum(0), rtol=1e-6, atol=1e-5)
         np.testing.assert_allclose(
-            sums.squares[units], flat.double().square().mean(2).sum(0), rtol=1e-6, atol=1e-5
+            sums.square_sum[units], flat.double().square().mean(2).sum(0), rtol=1e-6, atol=1e-5
         )
         for label in range(3):
             of_class = of_image[labels == label].sum(0)
-            np.testing.assert_allclose(sums.classes[label][units], of_class, rtol=1e-6, atol=1e-5)
-    assert found.counts.classes.tolist() == [21, 20, 20]
+            np.testing.assert_allclose(sums.class_sums[label][units], of_class, rtol=1e-6, atol=1e-5)
+    assert found.counts.class_counts.tolist() == [21, 20, 20]
 
 
 def test_a_constant_unit_does_not_deviate() -> None:
     network = whole(nn.Sequential(nn.Conv2d(1, 33, 1)))
     network[0].weight.zero_()
     network[0].bias[:] = torch.linspace(0.1, 3e4, 33)
-    survey = Survey(network, *follow(network, (1, 30, 30), ["0"]), 2, 4, 0)
+    survey = DatasetPass(network, *find_tracked_layers(network, (1, 30, 30), ["0"]), 2, 4, 0)
     with survey:
         for at in range(5):
-            survey.take(at, torch.randn(4, 1, 30, 30), np.arange(4 * at, 4 * at + 4), None)
-    sums = survey.found().sums.total()
-    mean, square = sums.means / 20, sums.squares / 20
+            survey.update(at, torch.randn(4, 1, 30, 30), np.arange(4 * at, 4 * at + 4), None)
+    sums = survey.result().sums.total()
+    mean, square = sums.mean_sum / 20, sums.square_sum / 20
     assert (np.abs(square - mean**2) <= 1e-12 * square).all()  # the ulps of its mean
 
 
@@ -229,16 +229,17 @@ def test_nan_is_no_strongest_and_shows_in_the_mean() -> None:
     x = torch.ones(3, 2, 2, 2)
     x[1, 0, 1, 1] = torch.nan
     x[2, 1] = 5
-    survey = Survey(network, *follow(network, (2, 2, 2), ["0", "1"]), 3, 3, 0)
+    survey = DatasetPass(network, *find_tracked_layers(network, (2, 2, 2), ["0", "1"]), 3, 3, 0)
     with survey:
-        survey.take(0, x, np.arange(3), None)
-    found = survey.found()
+        survey.update(0, x, np.arange(3), None)
+    found = survey.result()
     assert found.top.values[:2].tolist() == [[1, 1, -np.inf], [5, 1, 1]]
     assert found.top.images[:2].tolist() == [[0, 2, -1], [2, 0, 1]]
     assert (
-        np.isnan(found.sums.total().means).tolist() == [True, False, False, False, False, True] + [False] * 4
+        np.isnan(found.sums.total().mean_sum).tolist()
+        == [True, False, False, False, False, True] + [False] * 4
     )
-    assert found.counts.maximum[:2].tolist() == [1, 5]
+    assert found.counts.max[:2].tolist() == [1, 5]
 
 
 def test_what_has_no_units_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
@@ -246,7 +247,7 @@ def test_what_has_no_units_is_left_out(caplog: pytest.LogCaptureFixture) -> None
         def forward(self, x: Tensor) -> Tensor:
             return torch.mean(x, (0, 2, 3)) + torch.flatten(x).sum()
 
-    assert follow(Odd(), (1, 4, 4), ["mean", "flatten", "add"])[0] == []
+    assert find_tracked_layers(Odd(), (1, 4, 4), ["mean", "flatten", "add"])[0] == []
 
 
 def test_a_network_that_wants_its_maps_one_behind_the_other_runs_so() -> None:
@@ -259,16 +260,16 @@ def test_a_network_that_wants_its_maps_one_behind_the_other_runs_so() -> None:
             return self.conv(x).view(len(x), -1)
 
     network = Viewing().eval()
-    layers, layout = follow(network, (3, 8, 8), ["conv", "view"])
+    layers, layout = find_tracked_layers(network, (3, 8, 8), ["conv", "view"])
     assert ([layer.name for layer in layers], layout) == (["conv", "view"], torch.contiguous_format)
-    survey = Survey(network, *follow(network, (3, 8, 8), ["conv"]), 1, 2, 0)
+    survey = DatasetPass(network, *find_tracked_layers(network, (3, 8, 8), ["conv"]), 1, 2, 0)
     with survey:
-        survey.take(0, torch.randn(2, 3, 8, 8), np.arange(2), None)
-    assert survey.images == 2
+        survey.update(0, torch.randn(2, 3, 8, 8), np.arange(2), None)
+    assert survey.image_count == 2
 
 
 def test_batches_are_smaller_for_larger_images() -> None:
-    sizes = [batch_size((3, side, side), torch.device("cpu")) for side in (28, 64, 224, 2000)]
+    sizes = [choose_batch_size((3, side, side), torch.device("cpu")) for side in (28, 64, 224, 2000)]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] == 1
 
@@ -281,21 +282,21 @@ def made(folder: Path, network: nn.Module, description: dict[str, Any], shape: t
     folder.mkdir(parents=True)
     save_file(network.state_dict(), folder / "weights.safetensors")
     write_json(folder / "network.json", description)
-    write_json(folder / "layers.json", index(network, shape))
+    write_json(folder / "layers.json", list_layers(network, shape))
     return folder
 
 
 def lenet5(folder: Path) -> Path:
     settings = {"architecture": "lenet5", "arguments": {"classes": 10}}
-    network, preprocessing = build.build({"architecture": "lenet5"}, [str(n) for n in range(10)], seed=3)
+    network, preprocessing = build.build_network(
+        {"architecture": "lenet5"}, [str(n) for n in range(10)], seed=3
+    )
     described = settings | {
         "arguments": {},
         "weights": {"name": None},
         "classes": [str(n) for n in range(10)],
     }
-    return made(
-        folder, network, described | {"preprocessing": preprocessing.described()}, preprocessing.shape
-    )
+    return made(folder, network, described | {"preprocessing": preprocessing.to_dict()}, preprocessing.shape)
 
 
 def resnet18(folder: Path) -> Path:
@@ -304,9 +305,9 @@ def resnet18(folder: Path) -> Path:
         "input": {"size": 40},
         "arguments": {"num_classes": 4},
     }
-    network, preprocessing = build.build(settings, None, seed=3)
+    network, preprocessing = build.build_network(settings, None, seed=3)
     described = {key: settings[key] for key in ("architecture", "arguments")} | {"weights": {"name": None}}
-    described |= {"classes": ["a", "b", "c", "d"], "preprocessing": preprocessing.described()}
+    described |= {"classes": ["a", "b", "c", "d"], "preprocessing": preprocessing.to_dict()}
     return made(folder, network, described, preprocessing.shape)
 
 
@@ -385,9 +386,9 @@ def test_merged_files_are_the_same_however_many_shards_and_true(
     found = [passed(script, folder, data, parts, SETTINGS | {"batch": 4}) for parts in (1, 3, 7)]
     assert found[0] == found[1] == found[2]
 
-    network, preprocessing = build.load(folder)
+    network, preprocessing = build.load_network(folder)
     examples = formats.load(data, "test")
-    pixels = examples.pixels(preprocessing.mode, preprocessing.size, preprocessing.resize)
+    pixels = examples.read_images(preprocessing.mode, preprocessing.size, preprocessing.resize)
     outputs = record(network, preprocessing(torch.from_numpy(pixels))).outputs
     statistics, about = read_npz(folder / "statistics.npz"), json.loads(found[0]["statistics.json"])
     assert about["images"] == sum(about["class_images"]) == len(examples)
@@ -400,7 +401,7 @@ def test_merged_files_are_the_same_however_many_shards_and_true(
         distinct = np.diff(values, prepend=np.inf, append=-np.inf).__abs__() > 1e-4
         sure = distinct[:, :-1] & distinct[:, 1:]  # but for rounding in batches of another size
         same = statistics[f"{name}@images"] == images
-        same &= (statistics[f"{name}@positions"] == positions(places, shape)).all(2)
+        same &= (statistics[f"{name}@positions"] == unravel_positions(places, shape)).all(2)
         assert same[sure].all()
         flat = (output.flatten(2) if output.ndim > 2 else output[..., None]).double()
         np.testing.assert_allclose(statistics[f"{name}@mean"], flat.mean((0, 2)), rtol=1e-3, atol=1e-5)
@@ -442,8 +443,8 @@ def test_images_without_labels_are_told_apart_by_prediction(
     passed(script, folder, data)
     about = json.loads((folder / "statistics.json").read_text())
     assert (about["by"], about["classes"], about["images"]) == ("predicted class", ["a", "b", "c", "d"], 12)
-    network, preprocessing = build.load(folder)
-    pixels = formats.load(data, "test").pixels("RGB", 40, 40)
+    network, preprocessing = build.load_network(folder)
+    pixels = formats.load(data, "test").read_images("RGB", 40, 40)
     predicted = network(preprocessing(torch.from_numpy(pixels))).argmax(1)
     assert about["class_images"] == predicted.bincount(minlength=4).tolist()
 
@@ -497,12 +498,12 @@ class Million:
     """A data set of a million image files, of which one more, the last, cannot be read."""
 
     paths, names = [Path("somewhere")], {1_000_000: "ant/1000000.png"}
-    pixels = formats.Examples.pixels
+    read_images = formats.ImageDataset.read_images
 
     def __len__(self) -> int:
         return 1_000_001
 
-    def image(self, n: int, mode: str) -> Image.Image:
+    def read_image(self, n: int, mode: str) -> Image.Image:
         if n == 1_000_000:
             raise UserError("ant/1000000.png: not an image")
         return Image.new(mode, (40, 40))
@@ -513,17 +514,19 @@ def test_an_unreadable_image_in_the_millionth_place(
     on_bad_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(formats, "load", lambda folder, split: Million())
-    monkeypatch.setattr(formats.cache, "kept", lambda *asked: None)
-    _, preprocessing = build.build({"architecture": "torchvision/resnet18", "input": {"size": 40}}, None, 0)
-    batches = Batches(tmp_path / "ants", "test", preprocessing, 8, on_bad_image)
-    (own,) = shards.batches_of(len(batches) - 1, len(batches), len(batches))
+    monkeypatch.setattr(cache, "find_cached_images", lambda *asked: None)
+    _, preprocessing = build.build_network(
+        {"architecture": "torchvision/resnet18", "input": {"size": 40}}, None, 0
+    )
+    batches = BatchLoader(tmp_path / "ants", "test", preprocessing, 8, on_bad_image)
+    (own,) = shards.shard_batches(len(batches) - 1, len(batches), len(batches))
     if on_bad_image == "stop":
         with pytest.raises(UserError, match=r"1000000\.png: not an image; mend it, or set datasets\.ants\."):
-            list(batches.read([own]))
+            list(batches.read_batches([own]))
         return
-    before, last = batches.read([own - 1, own])
-    assert before.numbers.tolist() == list(range(999_992, 1_000_000))
-    assert (len(last.numbers), len(last.pixels), last.index) == (0, 0, 125_000)
+    before, last = batches.read_batches([own - 1, own])
+    assert before.indices.tolist() == list(range(999_992, 1_000_000))
+    assert (len(last.indices), len(last.pixels), last.index) == (0, 0, 125_000)
     assert batches.skipped == [
         {"image": 1_000_000, "name": "ant/1000000.png", "reason": "ant/1000000.png: not an image"}
     ]
@@ -580,8 +583,8 @@ def test_shards_of_different_batches_do_not_merge(
 ) -> None:
     folder, data = on_digits
     passed(script, folder, data, 2)
-    described, found = shards.read(folder / "shards/1.npz")
-    shards.write(folder / "shards/1.npz", described | {"device": "cuda"}, found)
+    described, found = shards.read_shard(folder / "shards/1.npz")
+    shards.write_shard(folder / "shards/1.npz", described | {"device": "cuda"}, found)
     ended = script("merge", folder, data, SETTINGS, "--shards", 2)
     assert "1.npz does not go with the shards before it (device: cuda, not cpu)" in ended
 
@@ -602,14 +605,14 @@ def test_a_shard_that_there_is_no_space_for_is_told_and_not_made(
 
 def test_a_shard_holds_no_more_classes_than_its_images_have() -> None:
     network = whole(Plain(3))
-    survey = Survey(network, *follow(network, (1, 12, 12), ["conv1"]), 2, 4, 1000)
+    survey = DatasetPass(network, *find_tracked_layers(network, (1, 12, 12), ["conv1"]), 2, 4, 1000)
     with survey:
         for at in range(3):
             numbers = np.arange(4 * at, 4 * at + 4)
-            survey.take(at, torch.randn(4, 1, 12, 12), numbers, np.arange(12) // 3 + 990)
-    found = survey.found()
-    assert [sorted(sums.classes) for _, _, sums in found.sums.nodes] == [[990, 991, 992], [992, 993]]
-    assert sorted(found.sums.total().classes) == [990, 991, 992, 993]
+            survey.update(at, torch.randn(4, 1, 12, 12), numbers, np.arange(12) // 3 + 990)
+    found = survey.result()
+    assert [sorted(sums.class_sums) for _, _, sums in found.sums.nodes] == [[990, 991, 992], [992, 993]]
+    assert sorted(found.sums.total().class_sums) == [990, 991, 992, 993]
 
 
 @pytest.mark.parametrize("left", [0, 100, -1, -20_000])
@@ -658,18 +661,22 @@ def test_mistakes_are_told(
 
 def test_batches_come_in_order_and_are_what_the_files_hold(tmp_path: Path) -> None:
     data = photographs(tmp_path)
-    _, preprocessing = build.build({"architecture": "torchvision/resnet18", "input": {"size": 40}}, None, 0)
-    batches = Batches(data, "test", preprocessing, 5)
+    _, preprocessing = build.build_network(
+        {"architecture": "torchvision/resnet18", "input": {"size": 40}}, None, 0
+    )
+    batches = BatchLoader(data, "test", preprocessing, 5)
     assert len(batches) == 3
-    found = list(batches.read([0, 1, 2]))
+    found = list(batches.read_batches([0, 1, 2]))
     assert [batch.index for batch in found] == [0, 1, 2]
-    np.testing.assert_array_equal(np.concatenate([batch.numbers for batch in found]), np.arange(12))
-    expected = formats.load(data, "test").pixels("RGB", 40, 40)
+    np.testing.assert_array_equal(np.concatenate([batch.indices for batch in found]), np.arange(12))
+    expected = formats.load(data, "test").read_images("RGB", 40, 40)
     np.testing.assert_array_equal(np.concatenate([batch.pixels for batch in found]), expected)
-    formats.cache.pixels(data, "test", "RGB", 40, 40)
+    cache.load_images(data, "test", "RGB", 40, 40)
     for path in (tmp_path / "source").rglob("*.png"):
         path.unlink()
-    again = list(Batches(data, "test", preprocessing, 5).read([2]))  # from what was decoded and kept
+    again = list(
+        BatchLoader(data, "test", preprocessing, 5).read_batches([2])
+    )  # from what was decoded and kept
     np.testing.assert_array_equal(again[0].pixels, expected[10:])
 
 
@@ -678,30 +685,32 @@ def test_images_are_read_as_they_are_for_records(tmp_path: Path) -> None:
     data = photographs(tmp_path)
     how = Preprocessing(32, (0.5,) * 3, (0.5,) * 3, 40, "bicubic")
     test = formats.load(data, "test")
-    expected = np.concatenate([how.read(path).numpy() for path in test.paths])
+    expected = np.concatenate([how.read_pixels(path).numpy() for path in test.paths])
     for kept in (False, True):
-        (batch,) = Batches(data, "test", how, len(test)).read([0])
+        (batch,) = BatchLoader(data, "test", how, len(test)).read_batches([0])
         np.testing.assert_array_equal(batch.pixels, expected)
         if not kept:
-            formats.cache.pixels(data, "test", "RGB", 32, 40)  # another's
+            cache.load_images(data, "test", "RGB", 32, 40)  # another's
             np.testing.assert_array_equal(
-                formats.cache.pixels(data, "test", "RGB", 32, 40, "bicubic"), expected
+                cache.load_images(data, "test", "RGB", 32, 40, "bicubic"), expected
             )
     cpu, reader = torch.device("cpu"), nn.Identity()
-    (image,) = sample_images.choose({"indices": [3]}, reader, how, test, cpu, "networks.own.images")
+    (image,) = sample_images.choose_images({"indices": [3]}, reader, how, test, cpu, "networks.own.images")
     assert torch.equal(image.x, how(torch.from_numpy(expected[3:4])))
 
 
 def test_what_is_not_asked_for_is_not_read(tmp_path: Path) -> None:
     data = photographs(tmp_path)
-    _, preprocessing = build.build({"architecture": "torchvision/resnet18", "input": {"size": 40}}, None, 0)
+    _, preprocessing = build.build_network(
+        {"architecture": "torchvision/resnet18", "input": {"size": 40}}, None, 0
+    )
     paths = formats.load(data, "test").paths
     for path in paths[4:]:
         Path(str(path)).resolve().unlink()
-    batches = Batches(data, "test", preprocessing, 4)
-    assert len(list(batches.read(range(1)))) == 1
+    batches = BatchLoader(data, "test", preprocessing, 4)
+    assert len(list(batches.read_batches(range(1)))) == 1
     with pytest.raises(UserError, match="on_bad_image"):
-        list(batches.read(range(2)))
+        list(batches.read_batches(range(2)))
 
 
 @pytest.fixture(autouse=True)

@@ -3,16 +3,25 @@
 import numpy as np
 import pytest
 
-from convatlas.statistics.shards import batches_of
-from convatlas.statistics.units import Counts, Pairwise, Sums, Top, dead, described, positions, selectivity
+from convatlas.statistics.shards import shard_batches
+from convatlas.statistics.units import (
+    PairwiseSum,
+    TopActivations,
+    UnitCounts,
+    UnitSums,
+    class_selectivity,
+    compute_statistics,
+    find_dead_units,
+    unravel_positions,
+)
 
 
-def leaves(count: int) -> list[Sums]:
+def leaves(count: int) -> list[UnitSums]:
     """Sums of batches whose addition rounds differently in every order."""
     random = np.random.default_rng(count)
     scale = 10.0 ** random.integers(-8, 8, (count, 4))
     return [
-        Sums(
+        UnitSums(
             s * random.normal(size=4),
             s * random.random(4),
             {n: row for n, row in enumerate(random.normal(size=(2, 4)) * s) if random.random() < 0.7},
@@ -25,13 +34,13 @@ def leaves(count: int) -> list[Sums]:
 @pytest.mark.parametrize("shards", [1, 2, 3, 7, 10, 200])
 def test_sums_are_the_same_however_they_are_divided(count: int, shards: int) -> None:
     given = leaves(count)
-    at_once, merged = Pairwise(), Pairwise()
+    at_once, merged = PairwiseSum(), PairwiseSum()
     for index, sums in enumerate(given):
         at_once.push(0, index, sums)
     seen: list[int] = []
     for shard in range(shards):
-        own = Pairwise()
-        for index in batches_of(shard, shards, count):
+        own = PairwiseSum()
+        for index in shard_batches(shard, shards, count):
             own.push(0, index, given[index])
             seen.append(index)
         assert len(own.nodes) <= 2 * np.log2(count + 1) + 1
@@ -39,8 +48,8 @@ def test_sums_are_the_same_however_they_are_divided(count: int, shards: int) -> 
             merged.push(*node)
     assert seen == list(range(count))
 
-    def parts(sums: Sums) -> dict[object, np.ndarray]:
-        return {"means": sums.means, "squares": sums.squares} | sums.classes
+    def parts(sums: UnitSums) -> dict[object, np.ndarray]:
+        return {"means": sums.mean_sum, "squares": sums.square_sum} | sums.class_sums
 
     assert parts(at_once.total()).keys() == parts(merged.total()).keys()
     for name, one in parts(at_once.total()).items():
@@ -63,9 +72,9 @@ def test_statistics_follow_the_plain_formulas(values: np.ndarray) -> None:
     labels = np.arange(40) % 4
     of_image = values.astype(float).mean((2, 3))
     classes = {label: of_image[labels == label].sum(0) for label in range(4)}
-    sums = Sums(of_image.sum(0), (values.astype(float) ** 2).mean((2, 3)).sum(0), classes)
+    sums = UnitSums(of_image.sum(0), (values.astype(float) ** 2).mean((2, 3)).sum(0), classes)
     zeros, most = (values == 0).sum((0, 2, 3)), values.max((0, 2, 3))
-    found = described(sums, Counts(40, np.bincount(labels, minlength=5), zeros, most), 30)
+    found = compute_statistics(sums, UnitCounts(40, np.bincount(labels, minlength=5), zeros, most), 30)
 
     flat = values.swapaxes(0, 1).reshape(3, -1).astype(float)
     np.testing.assert_allclose(found["mean"], flat.mean(1), rtol=1e-6)
@@ -82,30 +91,30 @@ def test_selectivity_is_that_of_the_paper() -> None:
     classes = np.array([[3, 1, 0.5, 0], [0, 0, 2, 0], [1, 1, 1, 1], [0, 0, 0, 0], [-1, 2, 0, 0]], float)
     others = (1 + 0.5 + 0) / 3
     expected = [(3 - others) / (3 + others), 1, 0, 0, np.nan]
-    np.testing.assert_allclose(selectivity(classes), expected)
+    np.testing.assert_allclose(class_selectivity(classes), expected)
     without = np.insert(classes, 2, np.nan, 1)  # a class without images does not count
-    np.testing.assert_allclose(selectivity(without), expected)
-    assert np.isnan(selectivity(classes[:, :1])).all()
-    assert np.isnan(selectivity(np.empty((5, 0)))).all()
+    np.testing.assert_allclose(class_selectivity(without), expected)
+    assert np.isnan(class_selectivity(classes[:, :1])).all()
+    assert np.isnan(class_selectivity(np.empty((5, 0)))).all()
 
 
 def test_a_unit_is_dead_that_is_nowhere_positive() -> None:
     maximum = np.array([-1, 0, 1e-9, np.inf, np.nan], np.float32)
-    assert dead(maximum, "ReLU").tolist() == [True, True, False, False, True]
-    assert not dead(maximum, "log_softmax").any()
-    assert not dead(maximum, "LogSoftmax").any()
+    assert find_dead_units(maximum, "ReLU").tolist() == [True, True, False, False, True]
+    assert not find_dead_units(maximum, "log_softmax").any()
+    assert not find_dead_units(maximum, "LogSoftmax").any()
 
 
 def test_positions_count_rows_and_columns() -> None:
     places = np.array([[0, 5], [11, 4]])
-    assert positions(places, [2, 3, 4]).tolist() == [[[0, 0], [1, 1]], [[2, 3], [1, 0]]]
-    assert positions(places * 0, [2]).tolist() == [[[0, 0]] * 2] * 2
-    assert positions(places, [2, 12]).tolist() == [[[0, 0], [0, 5]], [[0, 11], [0, 4]]]
+    assert unravel_positions(places, [2, 3, 4]).tolist() == [[[0, 0], [1, 1]], [[2, 3], [1, 0]]]
+    assert unravel_positions(places * 0, [2]).tolist() == [[[0, 0]] * 2] * 2
+    assert unravel_positions(places, [2, 12]).tolist() == [[[0, 0], [0, 5]], [[0, 11], [0, 4]]]
 
 
 def test_the_strongest_of_two_parts_are_those_of_both() -> None:
-    one = Top(np.array([[3.0, 1.0]]), np.array([[2, 0]]), np.array([[7, 8]]))
-    two = Top(np.array([[3.0, 2.0]]), np.array([[5, 4]]), np.array([[1, 1]]))
-    joined = one.joined(two)
+    one = TopActivations(np.array([[3.0, 1.0]]), np.array([[2, 0]]), np.array([[7, 8]]))
+    two = TopActivations(np.array([[3.0, 2.0]]), np.array([[5, 4]]), np.array([[1, 1]]))
+    joined = one.merge(two)
     assert (joined.values.tolist(), joined.images.tolist()) == ([[3, 3]], [[2, 5]])
-    assert joined.places.tolist() == [[7, 1]]
+    assert joined.flat_positions.tolist() == [[7, 1]]

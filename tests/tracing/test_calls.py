@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from convatlas.files import read_npz
-from convatlas.tracing.calls import Call, kind, watch
-from convatlas.tracing.layers import Extractor, blocks, index
-from convatlas.tracing.record import record, stream
+from convatlas.tracing.calls import Call, module_kind, trace
+from convatlas.tracing.layers import Extractor, composite_modules, list_layers
+from convatlas.tracing.record import record, record_to_file
 
 X = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
@@ -38,7 +38,7 @@ def calls(network: nn.Module, x: Tensor = X, blocks: tuple[str, ...] = ()) -> di
         assert call.layer not in found, "a name came twice"
         found[call.layer] = call
 
-    with torch.no_grad(), watch(network, see, blocks):
+    with torch.no_grad(), trace(network, see, blocks):
         network(x.clone())
     return found
 
@@ -122,7 +122,7 @@ def test_plus_equals_is_an_addition_and_its_inputs_are_given() -> None:
     [lambda x: F.max_pool2d(x, 3, 2, 1), lambda x: F.max_pool2d(x, kernel_size=3, stride=2, padding=1)],
 )
 def test_a_pooling_function_is_described_as_its_module(pool: Callable[[Tensor], Tensor]) -> None:
-    (layer,) = index(Net(lambda _, x: pool(x)), (3, 8, 8))
+    (layer,) = list_layers(Net(lambda _, x: pool(x)), (3, 8, 8))
     assert [layer["kernel"], layer["stride"], layer["padding"]] == [[3, 3], [2, 2], [1, 1]]
     expected = F.max_pool2d(X, 3, 2, 1, return_indices=True)[1]
     assert torch.equal(record(Net(lambda _, x: pool(x)), X).switches["max_pool2d"], expected)
@@ -143,7 +143,7 @@ def test_what_the_watcher_does_is_no_layer() -> None:
         seen.append(call.layer)
         F.relu(call.output + 1)
 
-    with watch(network := nn.Sequential(nn.Sequential(nn.Softmax(1)), nn.Flatten()), see, blocks=["0"]):
+    with trace(network := nn.Sequential(nn.Sequential(nn.Softmax(1)), nn.Flatten()), see, blocks=["0"]):
         network(X)
     assert seen == ["0.0", "0", "1"]
 
@@ -215,18 +215,18 @@ def test_names_are_unique_and_safe_whatever_the_modules_are_called(tmp_path: Pat
     found = record(network, X)
     assert len(found.outputs) == 3 * len(names)
     assert "input" not in found.outputs
-    stream(network, X, tmp_path / "a.npz")
+    record_to_file(network, X, tmp_path / "a.npz")
     read = read_npz(tmp_path / "a.npz")
     assert list(read) == ["input", *found.outputs]
     assert all((read[layer] == output[0].numpy()).all() for layer, output in found.outputs.items())
-    assert [layer["name"] for layer in index(network, (3, 8, 8))] == [*found.outputs, "block.0"]
+    assert [layer["name"] for layer in list_layers(network, (3, 8, 8))] == [*found.outputs, "block.0"]
 
 
 def test_a_child_called_npy_is_told_from_its_parent(tmp_path: Path) -> None:
     network = Net(lambda net, x: net.a(x), a=nn.Sequential())
     network.a.add_module("npy", nn.Conv2d(3, 2, 1))
     network.a.add_module("last", nn.Conv2d(2, 1, 1))
-    stream(network, X, tmp_path / "a.npz", blocks=["a"])
+    record_to_file(network, X, tmp_path / "a.npz", blocks=["a"])
     assert {name: len(array) for name, array in read_npz(tmp_path / "a.npz").items()} == {
         "input": 3,
         "a.npy": 2,
@@ -245,8 +245,8 @@ def test_the_outputs_of_blocks_are_layers_where_asked_for() -> None:
     assert list(found) == ["0.0", "0.1", "0", "1"]
     assert found["0"].output is found["0.1"].output
     assert found["0"].type == "Sequential"
-    assert blocks(network) == ["0"]
-    _, _, block, _ = index(network, (3, 8, 8), blocks=["0"])
+    assert composite_modules(network) == ["0"]
+    _, _, block, _ = list_layers(network, (3, 8, 8), blocks=["0"])
     assert [block[key] for key in ("output_shape", "receptive_field", "parameters")] == [[3, 6, 6], [3, 3], 0]
 
 
@@ -273,7 +273,7 @@ def test_parametrised_layers_are_leaves() -> None:
     assert list(found.outputs) == ["0", "1", "2"]
     assert torch.equal(found.outputs["2"], expected)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
-    layers = index(network, (3, 8, 8))
+    layers = list_layers(network, (3, 8, 8))
     assert [(layer["name"], layer["kind"]) for layer in layers] == [
         ("0", "conv"),
         ("1", "activation"),
@@ -310,7 +310,7 @@ def test_attention_is_a_leaf_and_takes_the_way_that_it_takes_when_nobody_looks()
     assert found["attention"].kind == "other"
     with torch.no_grad():
         assert torch.equal(found["add"].output, network(X))
-    layers = index(network, (3, 8, 8))
+    layers = list_layers(network, (3, 8, 8))
     assert sum(layer["parameters"] for layer in layers) == sum(p.numel() for p in network.parameters())
 
 
@@ -325,9 +325,9 @@ def test_a_leaf_that_fails_leaves_functions_as_they_were() -> None:
 
 
 def test_kinds_of_subclasses() -> None:
-    assert kind(type("Mine", (nn.ReLU,), {})()) == "activation"
-    assert kind(type("Mine", (nn.Linear,), {})(1, 1)) == "linear"
-    assert kind(Net(lambda _, x: x)) == "other"
+    assert module_kind(type("Mine", (nn.ReLU,), {})()) == "activation"
+    assert module_kind(type("Mine", (nn.Linear,), {})(1, 1)) == "linear"
+    assert module_kind(Net(lambda _, x: x)) == "other"
 
 
 # The network is left as it was.

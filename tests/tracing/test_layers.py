@@ -15,8 +15,8 @@ from convatlas.models.architectures.lenet5 import lenet5
 from convatlas.models.architectures.sd_unet import sd_unet
 from convatlas.models.architectures.simple_cnn import simple_cnn
 from convatlas.tracing import kernel_taps
-from convatlas.tracing.calls import kind
-from convatlas.tracing.layers import index
+from convatlas.tracing.calls import module_kind
+from convatlas.tracing.layers import list_layers
 
 # name, kind, output shape, parameters, receptive field
 LENET5 = [
@@ -55,7 +55,7 @@ KEYS = [
 
 @pytest.mark.parametrize(("architecture", "shape", "table"), BUNDLED, ids=["lenet5", "simple_cnn"])
 def test_the_bundled_networks(architecture: Any, shape: tuple[int, ...], table: list[tuple]) -> None:
-    layers = index(architecture().eval(), shape)
+    layers = list_layers(architecture().eval(), shape)
     assert [
         (layer["name"], layer["kind"], layer["output_shape"], layer["parameters"], layer["receptive_field"])
         for layer in layers
@@ -67,7 +67,7 @@ def test_the_bundled_networks(architecture: Any, shape: tuple[int, ...], table: 
 
 def test_parameters_add_up() -> None:
     sums = [
-        sum(layer["parameters"] for layer in index(architecture(), shape))
+        sum(layer["parameters"] for layer in list_layers(architecture(), shape))
         for architecture, shape, _ in BUNDLED
     ]
     assert sums == [61706, 44834]
@@ -75,7 +75,7 @@ def test_parameters_add_up() -> None:
 
 def test_convolutions_are_numbered_from_1() -> None:
     for architecture, shape, _ in BUNDLED:
-        layers = index(architecture(), shape)
+        layers = list_layers(architecture(), shape)
         numbers = [layer["ordinal"] for layer in layers if layer["kind"] == "conv"]
         assert numbers == list(range(1, len(numbers) + 1))
         assert {layer["ordinal"] for layer in layers if layer["kind"] != "conv"} == {None}
@@ -83,7 +83,7 @@ def test_convolutions_are_numbered_from_1() -> None:
 
 def test_every_layer_has_every_key_of_the_contract() -> None:
     network = Chosen(nn.Conv2d(1, 2, 3), nn.Conv2d(1, 2, 3))
-    for layer in index(network, (1, 8, 8)):
+    for layer in list_layers(network, (1, 8, 8)):
         assert set(layer) == set(KEYS)
 
 
@@ -93,7 +93,7 @@ def test_what_a_layer_is_made_of() -> None:
         nn.MaxPool2d(3, 2, padding=1),
         nn.ReLU(),
     )
-    conv, pool, relu = index(network, (4, 24, 24))
+    conv, pool, relu = list_layers(network, (4, 24, 24))
     keys = ("type", "kernel", "stride", "padding", "dilation", "groups")
     assert [conv[key] for key in keys] == ["Conv2d", [3, 5], [2, 2], [1, 2], [1, 2], 4]
     assert [pool[key] for key in keys] == ["MaxPool2d", [3, 3], [2, 2], [1, 1], [1, 1], None]
@@ -121,7 +121,7 @@ def test_what_a_layer_is_made_of() -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_kinds(module: nn.Module, expected: str) -> None:
-    assert kind(module) == expected
+    assert module_kind(module) == expected
 
 
 # What is called, and how often.
@@ -139,7 +139,7 @@ class Chosen(nn.Module):
 
 
 def test_a_module_called_twice_is_listed_twice_and_its_parameters_once() -> None:
-    first, second, _ = index(Chosen(nn.Conv2d(1, 2, 3), nn.ReLU()), (1, 8, 8))
+    first, second, _ = list_layers(Chosen(nn.Conv2d(1, 2, 3), nn.ReLU()), (1, 8, 8))
     assert [first["name"], first["module"], first["parameters"], first["ordinal"]] == ["used", "used", 20, 1]
     assert [second["name"], second["module"], second["parameters"], second["ordinal"]] == [
         "used:2",
@@ -151,7 +151,7 @@ def test_a_module_called_twice_is_listed_twice_and_its_parameters_once() -> None
 
 
 def test_a_module_that_is_never_called_comes_last_and_says_so() -> None:
-    *called, spare = index(Chosen(nn.Conv2d(1, 2, 3), nn.Linear(4, 5)), (1, 8, 8))
+    *called, spare = list_layers(Chosen(nn.Conv2d(1, 2, 3), nn.Linear(4, 5)), (1, 8, 8))
     assert all(layer["called"] for layer in called)
     assert [spare["name"], spare["called"], spare["parameters"]] == ["spare", False, 25]
     assert spare["input_shape"] is None
@@ -169,7 +169,7 @@ def test_layers_are_in_the_order_of_execution_not_of_registration() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.block(self.stem(x))
 
-    layers = index(Backwards(), (1, 4, 4))
+    layers = list_layers(Backwards(), (1, 4, 4))
     assert [(layer["name"], layer["ordinal"]) for layer in layers] == [
         ("stem", 1),
         ("block.0", None),
@@ -180,19 +180,21 @@ def test_layers_are_in_the_order_of_execution_not_of_registration() -> None:
 def test_the_index_leaves_the_network_as_it_was() -> None:
     network = lenet5().eval()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    index(network, (1, 28, 28))
+    list_layers(network, (1, 28, 28))
     assert not any(module._forward_hooks for module in network.modules())
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
 @pytest.mark.parametrize("network", [nn.Sequential(nn.ReLU()), nn.Sequential(nn.Conv2d(1, 1, 1)).double()])
 def test_networks_without_parameters_or_in_double_precision_are_indexed(network: nn.Module) -> None:
-    assert [layer["output_shape"] for layer in index(network, (1, 4, 4))] == [[1, 4, 4]]
+    assert [layer["output_shape"] for layer in list_layers(network, (1, 4, 4))] == [[1, 4, 4]]
 
 
 def test_the_convolutions_of_shortcuts_are_told_by_the_name_given() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Sequential(OrderedDict(shortcut=nn.Conv2d(2, 2, 1))))
-    roles = [[layer["role"] for layer in index(network, (1, 4, 4), name)] for name in ("shortcut", "down")]
+    roles = [
+        [layer["role"] for layer in list_layers(network, (1, 4, 4), name)] for name in ("shortcut", "down")
+    ]
     assert roles == [["main", "downsample"], ["main", "main"]]
 
 
@@ -210,7 +212,7 @@ class Calls(nn.Module):
 
 
 def inputs_of(network: nn.Module, blocks: tuple[str, ...] = (), side: int = 8) -> dict[str, list[str]]:
-    layers = index(network.eval(), (4, side, side), blocks=blocks)
+    layers = list_layers(network.eval(), (4, side, side), blocks=blocks)
     return {layer["name"]: layer["inputs"] for layer in layers}
 
 
@@ -266,7 +268,7 @@ def test_a_shortcut_is_told_from_a_layer_that_gives_back_its_input(same: nn.Modu
 
 
 def test_what_gives_back_its_input_keeps_its_receptive_field() -> None:
-    layers = index(nn.Sequential(conv(), nn.Dropout(), nn.Identity(), conv()).eval(), (4, 9, 9))
+    layers = list_layers(nn.Sequential(conv(), nn.Dropout(), nn.Identity(), conv()).eval(), (4, 9, 9))
     assert [layer["receptive_field"] for layer in layers] == [[3, 3], [3, 3], [3, 3], [5, 5]]
 
 
@@ -301,8 +303,8 @@ def test_composite_modules_have_inputs_and_are_nobodys() -> None:
 
 def test_functions_that_a_block_asked_for_calls_are_layers_as_ever() -> None:
     network = torchvision.models.resnet18().eval()
-    plain = index(network, (3, 32, 32))
-    asked = index(network, (3, 32, 32), blocks=("layer2.0", "layer3"))
+    plain = list_layers(network, (3, 32, 32))
+    asked = list_layers(network, (3, 32, 32), blocks=("layer2.0", "layer3"))
     assert [layer for layer in asked if layer["name"] not in ("layer2.0", "layer3")] == plain
     added = next(layer for layer in plain if layer["name"] == "layer2.0/add")
     assert added["inputs"] == ["layer2.0.bn2", "layer2.0.downsample.1"]
@@ -315,7 +317,7 @@ def test_functions_that_a_block_asked_for_calls_are_layers_as_ever() -> None:
 def test_every_layer_comes_from_earlier_ones_and_all_but_the_last_is_used(name: str) -> None:
     network = torchvision.models.get_model(name, weights=None).eval()
     side = 224 if name == "vit_b_16" else 64
-    layers = [layer for layer in index(network, (3, side, side)) if layer["called"]]
+    layers = [layer for layer in list_layers(network, (3, side, side)) if layer["called"]]
     known = {"input"}
     for layer in layers:
         assert layer["inputs"] and known.issuperset(layer["inputs"]), layer["name"]
@@ -329,13 +331,13 @@ def test_every_layer_comes_from_earlier_ones_and_all_but_the_last_is_used(name: 
 def test_a_network_tells_its_roles_and_the_first_pattern_counts() -> None:
     network = nn.Sequential(OrderedDict(stem=conv(), down=nn.Sequential(conv(), conv()), last=conv()))
     network.roles = {"down.1": "second", "down": "down", "la*": "end", "*": "rest"}
-    convs = index(network, (4, 8, 8))
+    convs = list_layers(network, (4, 8, 8))
     assert [layer["role"] for layer in convs] == ["rest", "down", "second", "end"]
     network.roles = {"l*": "end"}
-    found = [layer["role"] for layer in index(network, (4, 8, 8), "down")]
+    found = [layer["role"] for layer in list_layers(network, (4, 8, 8), "down")]
     assert found == ["main", "downsample", "downsample", "end"]
     network.roles = ["no", "mapping"]
-    assert {layer["role"] for layer in index(network, (4, 8, 8))} == {"main"}
+    assert {layer["role"] for layer in list_layers(network, (4, 8, 8))} == {"main"}
 
 
 # Taps that never meet the image.
@@ -344,12 +346,12 @@ def test_a_network_tells_its_roles_and_the_first_pattern_counts() -> None:
 def test_sd_unets_wide_dilations_say_which_input_they_need() -> None:
     """The published sizes: 208 pixels for a dilation of 12, 304 for one of 18."""
     network = sd_unet(2).eval()
-    assert kernel_taps.lines(index(network, (3, 160, 160))) == [
+    assert kernel_taps.format_notes(list_layers(network, (3, 160, 160))) == [
         f"pyramid.atrous{d}.conv: dilation {d} on a 10 × 10 input: only the centre tap ever meets the image; "
         f"it needs an input of at least {d + 1} × {d + 1} to show all ({n} × {n} at the network's input)"
         for d, n in ((12, 208), (18, 304))
     ]
-    assert kernel_taps.lines(index(network, (3, 320, 320))) == []
+    assert kernel_taps.format_notes(list_layers(network, (3, 320, 320))) == []
 
 
 def test_taps_are_those_that_weigh_in_a_convolution() -> None:
@@ -360,10 +362,10 @@ def test_taps_are_those_that_weigh_in_a_convolution() -> None:
         module = nn.Conv1d(1, 1, k, s, p, d)
         module(torch.ones(1, 1, n)).sum().backward()
         met = module.weight.grad[0, 0].nonzero()[:, 0].tolist()
-        assert kernel_taps.seen(k, s, (p, p), d, n) == met
-        least = kernel_taps.needed(k, s, (p, p), d, n)
-        assert len(kernel_taps.seen(k, s, (p, p), d, least)) == k
-        assert least == n or len(kernel_taps.seen(k, s, (p, p), d, least - 1)) < k
+        assert kernel_taps.find_active_taps(k, s, (p, p), d, n) == met
+        least = kernel_taps.minimum_input_size(k, s, (p, p), d, n)
+        assert len(kernel_taps.find_active_taps(k, s, (p, p), d, least)) == k
+        assert least == n or len(kernel_taps.find_active_taps(k, s, (p, p), d, least - 1)) < k
 
 
 @pytest.mark.parametrize(
@@ -379,7 +381,7 @@ def test_taps_are_those_that_weigh_in_a_convolution() -> None:
     ],
 )
 def test_notes(module: nn.Module, side: int, expected: str | None) -> None:
-    (layer,) = index(nn.Sequential(module), (1, side, side))
+    (layer,) = list_layers(nn.Sequential(module), (1, side, side))
     if expected is None:
         assert layer["notes"] == []
     else:
@@ -389,5 +391,5 @@ def test_notes(module: nn.Module, side: int, expected: str | None) -> None:
 
 def test_a_size_that_does_not_grow_with_the_image_promises_nothing_of_it() -> None:
     network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Conv2d(1, 1, 3, padding=2, dilation=2))
-    (note,) = index(network, (1, 64, 64))[1]["notes"]
+    (note,) = list_layers(network, (1, 64, 64))[1]["notes"]
     assert note.endswith("at least 3 × 3 to show all")

@@ -8,7 +8,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convatlas.tracing.layers import index
+from convatlas.tracing.layers import list_layers
 
 CHAINS = {
     "strides": [nn.Conv2d(1, 1, 3, stride=2), nn.Conv2d(1, 1, 5, stride=3), nn.Conv2d(1, 1, 2)],
@@ -103,7 +103,7 @@ def assert_reached(network: nn.Module, side: int) -> None:
     """Each module's field has the extent that is measured, and stands where it is measured."""
     out = impulses(positive(network), side)
     known = 0
-    for layer in index(network, (1, side, side)):
+    for layer in list_layers(network, (1, side, side)):
         if layer["name"] != layer["module"] or layer["receptive_field"] is None:
             continue
         known += 1
@@ -125,15 +125,15 @@ def test_chains(name: str) -> None:
 def test_branches_that_reach_differently_far(meet: str) -> None:
     network = nn.Sequential(*ways(meet))
     if meet == "multiplied":  # impulses never meet in a product: the sum sees what it sees
-        layers = index(network, (1, 40, 36))
-        expected = index(nn.Sequential(*ways("added")), (1, 40, 36))
+        layers = list_layers(network, (1, 40, 36))
+        expected = list_layers(nn.Sequential(*ways("added")), (1, 40, 36))
         assert [x["receptive_field"] for x in layers] == [x["receptive_field"] for x in expected]
     else:
         assert_reached(network, 36)
 
 
 def fields(network: nn.Module, side: int) -> dict[str, Any]:
-    return {layer["name"]: layer["receptive_field"] for layer in index(network, (3, side, side))}
+    return {layer["name"]: layer["receptive_field"] for layer in list_layers(network, (3, side, side))}
 
 
 def test_resnet50() -> None:
@@ -173,7 +173,7 @@ def test_after_a_layer_of_another_kind_it_is_right_or_null(module: nn.Module) ->
     network = nn.Sequential(nn.Conv2d(1, 1, 3), module, conv)
     network(torch.zeros(1, 1, 20, 20))
     out = impulses(positive(network), 20)
-    *_, last = index(network, (1, 20, 20))
+    *_, last = list_layers(network, (1, 20, 20))
     assert last["receptive_field"] in (None, measured(out["2"])[0])
 
 
@@ -234,7 +234,7 @@ def test_no_value_depends_on_a_pixel_beyond_its_field(first: nn.Module, known: b
         first.conv = nn.Conv2d(1, 3, 3)
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), first, nn.Conv2d(1, 1, 1)).eval()
-    *_, last = index(network, (1, 16, 16))
+    *_, last = list_layers(network, (1, 16, 16))
     assert (last["receptive_field"] is not None) == known
     if not known:
         return
@@ -251,4 +251,4 @@ def test_no_value_depends_on_a_pixel_beyond_its_field(first: nn.Module, known: b
 
 def test_a_normalisation_by_the_batch_itself_sees_all_of_an_image() -> None:
     network = nn.Sequential(nn.Conv2d(1, 1, 3), nn.BatchNorm2d(1, track_running_stats=False)).eval()
-    assert index(network, (1, 16, 16))[-1]["receptive_field"] == [16, 16]
+    assert list_layers(network, (1, 16, 16))[-1]["receptive_field"] == [16, 16]

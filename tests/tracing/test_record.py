@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from convatlas import UserError
 from convatlas.models.architectures.lenet5 import lenet5
 from convatlas.models.architectures.simple_cnn import simple_cnn
-from convatlas.tracing.record import each, filters, record, stream, switches
+from convatlas.tracing.record import collect_filters, compute_switches, for_each_layer, record, record_to_file
 
 LENET5 = [
     *["input", "conv1", "relu1", "pool1", "pool1@switches", "conv2", "relu2", "pool2", "pool2@switches"],
@@ -177,7 +177,7 @@ def test_switches_point_at_the_first_maximum_of_each_window(
 ) -> None:
     x = images(2, 7, channels=9)[..., :6]
     x = x.round() if ties else x
-    found = switches(pool, x.contiguous(memory_format=layout))
+    found = compute_switches(pool, x.contiguous(memory_format=layout))
     assert found.shape == pool(x).shape
     (kh, kw), (sh, sw), (ph, pw), (dh, dw) = map(
         pair, (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
@@ -194,7 +194,7 @@ def test_switches_point_at_the_first_maximum_of_each_window(
 
 
 def test_unpooling_with_the_files_switches_puts_the_maxima_back(lenet: nn.Sequential, tmp_path: Path) -> None:
-    stream(lenet, images(1, 28), tmp_path / "a.npz")
+    record_to_file(lenet, images(1, 28), tmp_path / "a.npz")
     with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
         for pool, below in (("pool1", "relu1"), ("pool2", "relu2")):
             places = file[f"{pool}@switches"]
@@ -219,7 +219,7 @@ def test_a_file_holds_what_is_recorded_in_execution_order(
     network = request.getfixturevalue(name)
     x = images(1, 28 if name == "lenet" else 50)
     found = record(network, x)
-    output = stream(network, x, tmp_path / "a.npz")
+    output = record_to_file(network, x, tmp_path / "a.npz")
     assert torch.equal(output, network(x))
     with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
         assert file.files == keys
@@ -254,7 +254,7 @@ def test_what_changes_in_place_is_written_as_it_was(tmp_path: Path) -> None:
     for layer, step in zip(names, (lambda y: y, F.relu, lambda y: y + x, F.relu), strict=False):
         expected = step(expected)
         assert torch.equal(found.outputs[layer], expected), layer
-    stream(network, x, tmp_path / "a.npz", blocks=["0"])
+    record_to_file(network, x, tmp_path / "a.npz", blocks=["0"])
     with np.load(tmp_path / "a.npz") as file:
         assert [name for name in file.files if name != "0/max_pool2d@switches"] == [
             "input",
@@ -273,7 +273,7 @@ def test_files_are_the_same_bytes_twice(
 ) -> None:
     x = images(1, 28)
     for name in "ab":
-        stream(lenet, x, tmp_path / name, dtype=dtype, compress=compress)
+        record_to_file(lenet, x, tmp_path / name, dtype=dtype, compress=compress)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     with zipfile.ZipFile(tmp_path / "a") as archive:
         assert {member.compress_type == zipfile.ZIP_DEFLATED for member in archive.infolist()} == {compress}
@@ -282,7 +282,7 @@ def test_files_are_the_same_bytes_twice(
 def test_half_precision_rounds_activations_alone(lenet: nn.Sequential, tmp_path: Path) -> None:
     x = images(1, 28)
     found = record(lenet, x)
-    stream(lenet, x, tmp_path / "a.npz", dtype="float16")
+    record_to_file(lenet, x, tmp_path / "a.npz", dtype="float16")
     with np.load(tmp_path / "a.npz") as file:
         assert file["input"].dtype == np.float32
         assert np.array_equal(file["input"], x[0].numpy())
@@ -296,15 +296,15 @@ def test_what_half_precision_cannot_hold_is_an_error_that_names_the_layer(tmp_pa
     network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1))
     nn.init.constant_(network[1].weight, 1e6)
     with pytest.raises(UserError, match=r"record\.dtype: 1 reaches .*float16 ends at 65,504; take float32"):
-        stream(network, images(1, 4), tmp_path / "a.npz", dtype="float16")
+        record_to_file(network, images(1, 4), tmp_path / "a.npz", dtype="float16")
     assert list(tmp_path.iterdir()) == []
-    stream(network, images(1, 4), tmp_path / "a.npz")
+    record_to_file(network, images(1, 4), tmp_path / "a.npz")
 
 
 def test_an_infinite_activation_is_no_fault_of_half_precision(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Conv2d(1, 1, 1))
     nn.init.constant_(network[0].weight, torch.inf)
-    stream(network, images(1, 4), tmp_path / "a.npz", dtype="float16")
+    record_to_file(network, images(1, 4), tmp_path / "a.npz", dtype="float16")
     with np.load(tmp_path / "a.npz") as file:
         assert np.isinf(file["0"]).all()
 
@@ -319,13 +319,13 @@ def test_an_interrupted_recording_leaves_no_file(
 
     lenet.fc1.register_forward_hook(fails)
     with pytest.raises(fault):
-        stream(lenet, images(1, 28), tmp_path / "a.npz")
+        record_to_file(lenet, images(1, 28), tmp_path / "a.npz")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_each_shows_what_is_recorded(lenet: nn.Sequential) -> None:
     x, shown = images(1, 28), {}
-    each(lenet, x, ["relu2", "conv1"], lambda layer, array: shown.update({layer: array.copy()}))
+    for_each_layer(lenet, x, ["relu2", "conv1"], lambda layer, array: shown.update({layer: array.copy()}))
     found = record(lenet, x).outputs
     assert list(shown) == ["conv1", "relu2"]
     assert all(np.array_equal(array, found[layer][0].numpy()) for layer, array in shown.items())
@@ -338,7 +338,7 @@ def test_each_shows_what_is_recorded(lenet: nn.Sequential) -> None:
 def test_filters_are_copies_of_the_state_dict(name: str, request: pytest.FixtureRequest) -> None:
     network = request.getfixturevalue(name)
     state = network.state_dict()
-    found = filters(network)
+    found = collect_filters(network)
     assert list(found) == [parameter.removesuffix(".weight") for parameter in state]
     for layer, array in found.items():
         parameter = layer if layer.endswith(".bias") else f"{layer}.weight"
@@ -355,7 +355,7 @@ def test_filters_are_those_of_convolutions_and_linear_layers_only() -> None:
         nn.Flatten(),
         nn.Linear(8, 2),
     )
-    assert list(filters(network)) == ["0", "2.1", "2.1.bias", "4", "4.bias"]
+    assert list(collect_filters(network)) == ["0", "2.1", "2.1.bias", "4", "4.bias"]
 
 
 def test_a_network_in_training_mode_is_recorded_in_evaluation_and_left_as_it_was() -> None:

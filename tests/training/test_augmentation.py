@@ -8,8 +8,15 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from convatlas.datasets.formats import UNKNOWN
-from convatlas.training.augmentation import augmented, flipped, framed, recoloured, resized, shifted
+from convatlas.datasets.formats import IGNORE_INDEX
+from convatlas.training.augmentation import (
+    augment,
+    colour_jitter,
+    random_affine,
+    random_horizontal_flip,
+    random_shift,
+    resize_masks,
+)
 
 SIDE = 14  # so that no pixel's number is UNKNOWN
 WHOLE: dict[str, Any] = {"crop": 1.0, "widen": 1.0, "stretch": 0.0, "turn": 0.0}
@@ -33,7 +40,7 @@ def ramps(n: int, side: int = SIDE) -> tuple[Tensor, Tensor]:
 def test_a_resized_mask_holds_the_nearest_pixels(size: int) -> None:
     """Pixels' middles are compared, one after another."""
     _, masks = ramps(2)
-    found = resized(masks, size)
+    found = resize_masks(masks, size)
     nearest = [int((place + 0.5) * SIDE / size) for place in range(size)]
     assert found.tolist() == [[[row * SIDE + column for column in nearest] for row in nearest]] * 2
     assert found.dtype == torch.uint8
@@ -42,7 +49,7 @@ def test_a_resized_mask_holds_the_nearest_pixels(size: int) -> None:
 def test_nothing_asked_for_changes_nothing_and_draws_nothing() -> None:
     images, masks = ramps(4)
     drawn = generator()
-    found = augmented(images, masks, NOTHING, SIDE, drawn)
+    found = augment(images, masks, NOTHING, SIDE, drawn)
     assert torch.equal(found[0], images)
     assert torch.equal(found[1], masks)
     assert torch.equal(drawn.get_state(), generator().get_state())
@@ -50,8 +57,8 @@ def test_nothing_asked_for_changes_nothing_and_draws_nothing() -> None:
 
 def test_a_mask_moves_with_its_image() -> None:
     images, masks = ramps(50)
-    moved, with_it = shifted(images, 3, generator(), masks)
-    known = with_it != UNKNOWN
+    moved, with_it = random_shift(images, 3, generator(), masks)
+    known = with_it != IGNORE_INDEX
     row, column = with_it // SIDE, with_it % SIDE
     assert torch.equal(moved[:, 0][known], row[known])
     assert torch.equal(moved[:, 1][known], column[known])
@@ -61,7 +68,7 @@ def test_a_mask_moves_with_its_image() -> None:
 
 def test_a_mask_is_mirrored_with_its_image() -> None:
     images, masks = ramps(50)
-    mirrored, with_it = flipped(images, generator(), masks)
+    mirrored, with_it = random_horizontal_flip(images, generator(), masks)
     assert torch.equal(mirrored[:, 1], with_it % SIDE)
     assert {int(mask[0, 0]) for mask in with_it} == {0, 13}
 
@@ -69,7 +76,7 @@ def test_a_mask_is_mirrored_with_its_image() -> None:
 def test_a_part_of_a_larger_image_is_as_sharp_as_a_whole_one() -> None:
     """Half of either side of an image of twice the size, brought to the size: its very pixels."""
     images, masks = ramps(20, 2 * SIDE)
-    parts, with_it = framed(images, WHOLE | {"crop": 0.5}, SIDE, generator(), masks)
+    parts, with_it = random_affine(images, WHOLE | {"crop": 0.5}, SIDE, generator(), masks)
     assert parts.shape == (20, 3, SIDE, SIDE) and with_it.shape == (20, SIDE, SIDE)
     steps = (parts[:, 0, 1:] - parts[:, 0, :-1])[:, 1:-1]  # of the image's rows in each of the part's
     assert float(steps.min()) >= 1 - 1e-3 and float(steps.max()) <= 2 + 1e-3
@@ -79,7 +86,7 @@ def test_a_part_of_a_larger_image_is_as_sharp_as_a_whole_one() -> None:
 def test_a_crop_is_an_enlarged_part_of_the_image(least: float) -> None:
     """The ramps' values tell where each part lies: it is as large as was drawn, and inside."""
     images, masks = ramps(200)
-    parts, with_it = framed(images, WHOLE | {"crop": least}, SIDE, generator(), masks)
+    parts, with_it = random_affine(images, WHOLE | {"crop": least}, SIDE, generator(), masks)
     steps = (parts[:, 0, 7] - parts[:, 0, 6]).mean(1)  # of the image's rows, in each of the part's
     assert float(steps.min()) >= least - 1e-3
     assert float(steps.max()) <= 1 + 1e-3
@@ -96,7 +103,7 @@ def test_a_crop_is_an_enlarged_part_of_the_image(least: float) -> None:
 
 def test_a_frame_of_the_whole_image_shows_the_image() -> None:
     images, masks = ramps(3)
-    parts, with_it = framed(images, WHOLE, SIDE, generator(), masks)
+    parts, with_it = random_affine(images, WHOLE, SIDE, generator(), masks)
     torch.testing.assert_close(parts, images.float(), atol=1e-4, rtol=0)
     assert torch.equal(with_it, masks)
 
@@ -104,7 +111,7 @@ def test_a_frame_of_the_whole_image_shows_the_image() -> None:
 def test_a_wider_frame_mirrors_the_image_beyond_its_edges() -> None:
     """Twice the side shows the image at half its size, somewhere, and mirrored copies around it."""
     images, masks = ramps(30)
-    shown, with_it = framed(images, WHOLE | {"crop": 2.0, "widen": 2.0}, SIDE, generator(), masks)
+    shown, with_it = random_affine(images, WHOLE | {"crop": 2.0, "widen": 2.0}, SIDE, generator(), masks)
     steps = shown[:, 0].mean(2).diff(dim=1)  # of the image's rows, which rise in it and fall beside it
     assert float(steps.abs().max()) <= 2 + 1e-3
     assert int((steps.abs() > 2 - 1e-2).sum(1).min()) >= SIDE - 5  # a fold takes two
@@ -121,7 +128,7 @@ def test_a_frame_is_turned_and_stretched_as_torchvision_does_it() -> None:
     images = torch.nn.functional.interpolate(smooth, (40, 40), mode="bicubic", align_corners=True).clamp(
         0, 255
     )
-    shown, _ = framed(images, WHOLE | {"turn": 30.0}, 40, generator())
+    shown, _ = random_affine(images, WHOLE | {"turn": 30.0}, 40, generator())
     angles = 30 * (2 * torch.rand(5, 6, generator=generator())[4] - 1)
     assert float(angles.abs().max()) > 10
     inside = slice(12, 28)
@@ -130,7 +137,7 @@ def test_a_frame_is_turned_and_stretched_as_torchvision_does_it() -> None:
         difference = (turned - expected)[:, inside, inside].abs()
         assert float(difference.max()) < 1.0, angle
     ramp, _ = ramps(100)
-    shown, _ = framed(ramp, WHOLE | {"crop": 0.5, "widen": 0.5, "stretch": 0.5}, SIDE, generator())
+    shown, _ = random_affine(ramp, WHOLE | {"crop": 0.5, "widen": 0.5, "stretch": 0.5}, SIDE, generator())
     down, across = shown[:, 0].diff(dim=1).mean((1, 2)), shown[:, 1].diff(dim=2).mean((1, 2))
     ratio = across / down
     assert 1.4 < float(ratio.max()) <= 1.51 and 1.4 < float(1 / ratio.min()) <= 1.51
@@ -141,7 +148,7 @@ def test_colours_change_as_torchvision_changes_them() -> None:
     """Brightness, contrast about the mean and saturation about grey, by the factors that are drawn."""
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.integers(100, 150, (40, 3, 8, 8), dtype=np.uint8))
-    found = recoloured(images, 0.3, generator())
+    found = colour_jitter(images, 0.3, generator())
     factors = 0.7 + 0.6 * torch.rand(3, 40, 1, 1, 1, generator=generator())
     for image, result, (b, c, s) in zip(images, found, factors[..., 0, 0, 0].T.tolist(), strict=True):
         x = image.float() * b
@@ -153,11 +160,11 @@ def test_colours_change_as_torchvision_changes_them() -> None:
 
 def test_colours_stay_in_range_and_grey_stays_grey() -> None:
     extremes = torch.tensor([0, 255], dtype=torch.uint8).repeat(2, 1, 32, 1)
-    found = recoloured(extremes, 0.9, generator())
+    found = colour_jitter(extremes, 0.9, generator())
     assert float(found.min()) >= 0
     assert float(found.max()) <= 255
     grey = torch.arange(64, dtype=torch.uint8).reshape(1, 1, 8, 8).expand(5, 3, 8, 8)
-    found = recoloured(grey, 0.5, generator())
+    found = colour_jitter(grey, 0.5, generator())
     torch.testing.assert_close(found[:, 0], found[:, 2], atol=1e-3, rtol=0)
 
 
@@ -165,6 +172,6 @@ def test_the_same_seed_changes_alike() -> None:
     images, masks = ramps(8)
     settings = {"shift": 2, "flip": True, "colour": 0.2}
     settings |= {"crop": 0.6, "widen": 1.4, "stretch": 0.3, "turn": 20.0}
-    one, other = (augmented(images, masks, settings, SIDE, generator()) for _ in range(2))
+    one, other = (augment(images, masks, settings, SIDE, generator()) for _ in range(2))
     assert torch.equal(one[0], other[0])
     assert torch.equal(one[1], other[1])

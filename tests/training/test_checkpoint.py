@@ -20,8 +20,8 @@ from convatlas.datasets import formats
 from convatlas.datasets.synthetic_pets.generate import draw_pets
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.training import trainer
-from convatlas.training.checkpoint import ABOUT, STATE, Checkpoint, into_optimizer
-from convatlas.training.trainer import Fit, Split, fit, hold_out
+from convatlas.training.checkpoint import TENSORS_FILE, VALUES_FILE, Checkpoint, set_optimizer_state
+from convatlas.training.trainer import LabelledImages, TrainingResult, fit, hold_out
 from tests.support.workspace import ROOT
 
 TRAIN = ROOT / "scripts/train.py"
@@ -48,12 +48,12 @@ SETTINGS: dict[str, Any] = {
 PLAIN = Preprocessing(8, (0.5,), (0.5,))
 
 
-def data() -> tuple[Split, Split]:
+def data() -> tuple[LabelledImages, LabelledImages]:
     """Images whose bright pixels are of class 0."""
     images = torch.randint(
         0, 256, (60, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
-    return hold_out(Split(images, (images[:, 0] < 128).to(torch.uint8)), 0.2, 0)
+    return hold_out(LabelledImages(images, (images[:, 0] < 128).to(torch.uint8)), 0.2, 0)
 
 
 def network() -> nn.Module:
@@ -67,9 +67,11 @@ class _StoppedError(Exception):
     pass
 
 
-def fitted(settings: dict[str, Any], kept_in: Checkpoint | None = None) -> tuple[dict[str, Tensor], Fit]:
+def fitted(
+    settings: dict[str, Any], kept_in: Checkpoint | None = None
+) -> tuple[dict[str, Tensor], TrainingResult]:
     made = network()
-    found = fit(made, PLAIN, *data(), settings, seed=0, kept_in=kept_in)
+    found = fit(made, PLAIN, *data(), settings, seed=0, checkpoint=kept_in)
     return made.state_dict(), found
 
 
@@ -116,7 +118,7 @@ def test_resumed_training_gives_the_same_bits(
     torch.manual_seed(99)
     found, again = fitted(settings, kept_in)
     assert again.history == told.history
-    assert (again.kept_epoch, again.resumed) == (told.kept_epoch, after)
+    assert (again.best_epoch, again.resumed_epochs) == (told.best_epoch, after)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
 
 
@@ -124,7 +126,7 @@ def test_a_finished_training_is_not_done_again(tmp_path: Path) -> None:
     kept_in = Checkpoint(tmp_path / "checkpoint", {})
     expected, told = fitted(SETTINGS, kept_in)
     found, again = fitted(SETTINGS, kept_in)
-    assert again.resumed == len(told.history) == 5
+    assert again.resumed_epochs == len(told.history) == 5
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
 
 
@@ -132,7 +134,7 @@ def test_what_an_optimizer_has_gathered_is_put_where_its_parameters_are() -> Non
     """The count of steps too: a fused optimiser on a GPU reads it there."""
     parameter = nn.Parameter(torch.zeros(2, 3, 4, 4, device="meta").to(memory_format=torch.channels_last))
     optimizer = torch.optim.AdamW([parameter])
-    into_optimizer(optimizer, {"0.step": torch.tensor(3.0), "0.exp_avg": torch.zeros(2, 3, 4, 4)})
+    set_optimizer_state(optimizer, {"0.step": torch.tensor(3.0), "0.exp_avg": torch.zeros(2, 3, 4, 4)})
     state = optimizer.state[parameter]
     assert {name: value.device.type for name, value in state.items()} == {"step": "meta", "exp_avg": "meta"}
     assert state["exp_avg"].is_contiguous(memory_format=torch.channels_last)
@@ -161,9 +163,9 @@ def test_what_is_of_another_training_or_damaged_is_not_taken_up(tmp_path: Path) 
     assert Checkpoint(folder, {"seed": 1}).load() is None
     tensors, values = Checkpoint(folder, {"seed": 0}).load()
     assert (tensors["x"].tolist(), values) == ([1, 1], {"n": 1})
-    (folder / STATE).write_bytes((folder / STATE).read_bytes()[:-3])
+    (folder / TENSORS_FILE).write_bytes((folder / TENSORS_FILE).read_bytes()[:-3])
     assert Checkpoint(folder, {"seed": 0}).load() is None
-    (folder / ABOUT).write_text("{")
+    (folder / VALUES_FILE).write_text("{")
     assert Checkpoint(folder, {"seed": 0}).load() is None
     Checkpoint(folder, {}).remove()
     assert not folder.exists()
@@ -207,14 +209,14 @@ def test_a_stopped_process_is_taken_up_where_it_was(
 ) -> None:
     """SD-UNet on drawn pets: the files of a run that was stopped are those of one that was not."""
     process = started(few, tmp_path / "stopped")
-    kept = tmp_path / "stopped/checkpoint" / ABOUT
+    kept = tmp_path / "stopped/checkpoint" / VALUES_FILE
     while process.poll() is None and not kept.exists():
         time.sleep(0.005)
     process.send_signal(sent)
     assert process.wait() != 0
     assert kept.exists()
     assert not (tmp_path / "stopped/weights.safetensors").exists()
-    done = len(load_file(kept.parent / STATE)["history"])
+    done = len(load_file(kept.parent / TENSORS_FILE)["history"])
     assert 1 <= done < 12
     assert started(few, tmp_path / "stopped").wait() == 0
     for name in ("weights.safetensors", "history.csv", "metrics.json", "network.json"):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix, f1_score, jaccard_score
 
-from convatlas.training.metrics import mean_iou, of_pixels, overlaps
+from convatlas.training.metrics import iou_and_dice, mean_iou, segmentation_metrics
 
 CLASSES = ["pet", "background", "border"]
 
@@ -14,7 +14,7 @@ def test_overlaps_are_scikit_learns() -> None:
     rng = np.random.default_rng(0)
     truth, predicted = rng.integers(0, 3, (2, 500))
     confusion = torch.from_numpy(confusion_matrix(truth, predicted))
-    found = of_pixels(confusion, CLASSES, images=5)
+    found = segmentation_metrics(confusion, CLASSES, images=5)
     iou, dice = jaccard_score(truth, predicted, average=None), f1_score(truth, predicted, average=None)
     assert found["iou"] == pytest.approx(dict(zip(CLASSES, iou, strict=True)))
     assert found["dice"] == pytest.approx(dict(zip(CLASSES, dice, strict=True)))
@@ -26,5 +26,5 @@ def test_overlaps_are_scikit_learns() -> None:
 
 def test_a_class_that_is_nowhere_has_no_overlap() -> None:
     confusion = torch.tensor([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
-    assert overlaps(confusion) == ([3 / 4, 4 / 5, None], [6 / 7, 8 / 9, None])
+    assert iou_and_dice(confusion) == ([3 / 4, 4 / 5, None], [6 / 7, 8 / 9, None])
     assert mean_iou(confusion) == pytest.approx((3 / 4 + 4 / 5) / 2)

@@ -15,13 +15,13 @@ from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, recall_s
 from torch import Tensor, nn
 
 from convatlas.datasets import formats
-from convatlas.models.build import build
+from convatlas.models.build import build_network
 from convatlas.models.preprocessing import Preprocessing
-from convatlas.pipeline.config import resolve
+from convatlas.pipeline.config import resolve_config
 from convatlas.training import trainer
-from convatlas.training.augmentation import flipped, shifted
-from convatlas.training.metrics import of_images
-from convatlas.training.trainer import Split, epochs_within, evaluate, fit, hold_out
+from convatlas.training.augmentation import random_horizontal_flip, random_shift
+from convatlas.training.metrics import classification_metrics
+from convatlas.training.trainer import LabelledImages, evaluate, fit, hold_out, limit_epochs
 from tests.support.workspace import ROOT
 
 SETTINGS: dict[str, Any] = {
@@ -56,7 +56,7 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def blobs(n: int, classes: int = 4, seed: int = 0) -> Split:
+def blobs(n: int, classes: int = 4, seed: int = 0) -> LabelledImages:
     """Noise of 8 x 8 pixels, one bright quarter for each class: soon learnt."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, n)
@@ -64,7 +64,7 @@ def blobs(n: int, classes: int = 4, seed: int = 0) -> Split:
     for image, label in zip(images, labels, strict=True):
         row, column = divmod(int(label), 2)
         image[0, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += 120
-    return Split(torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels))
+    return LabelledImages(torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels))
 
 
 def small(*, dropout: bool = False) -> nn.Sequential:
@@ -80,7 +80,7 @@ def small(*, dropout: bool = False) -> nn.Sequential:
     )
 
 
-def fitted(seed: int = 0, **settings: Any) -> tuple[nn.Sequential, trainer.Fit]:
+def fitted(seed: int = 0, **settings: Any) -> tuple[nn.Sequential, trainer.TrainingResult]:
     network = small()
     train, validation = hold_out(blobs(150), 0.2, seed)
     return network, fit(network, PLAIN, train, validation, SETTINGS | settings, seed)
@@ -99,10 +99,10 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(name: str) -> None:
     torch.set_num_threads(2)  # as the scripts have it
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.integers(0, 256, (60, 1, 28, 28), dtype=np.uint8))
-    data = Split(images, torch.from_numpy(rng.integers(0, 10, 60)))
+    data = LabelledImages(images, torch.from_numpy(rng.integers(0, 10, 60)))
     runs = []
     for _ in range(2):
-        network, preprocessing = build({"architecture": name}, [str(c) for c in range(10)], seed=1)
+        network, preprocessing = build_network({"architecture": name}, [str(c) for c in range(10)], seed=1)
         settings = SETTINGS | {"precision": "auto"}
         found = fit(network, preprocessing, *hold_out(data, 0.2, 1), settings, seed=1)
         runs.append((network, found))
@@ -132,7 +132,7 @@ def test_the_same_seed_drops_the_same_values() -> None:
 
 @pytest.mark.parametrize(("n", "share", "held"), [(100, 0.1, 10), (10, 0.5, 5), (7, 0.3, 2), (5, 0.01, 1)])
 def test_the_parts_are_disjoint_and_cover_the_whole(n: int, share: float, held: int) -> None:
-    whole = Split(torch.arange(n).reshape(n, 1, 1, 1), torch.arange(n) + 1000)
+    whole = LabelledImages(torch.arange(n).reshape(n, 1, 1, 1), torch.arange(n) + 1000)
     train, validation = hold_out(whole, share, seed=0)
     assert len(validation) == held
     assert sorted([*train.labels.tolist(), *validation.labels.tolist()]) == whole.labels.tolist()
@@ -156,7 +156,7 @@ def test_the_parts_are_drawn_from_the_seed() -> None:
     ],
 )
 def test_epochs_within(epochs: int, max_steps: int | None, steps: int, expected: int) -> None:
-    assert epochs_within({"epochs": epochs, "max_steps": max_steps}, steps) == expected
+    assert limit_epochs({"epochs": epochs, "max_steps": max_steps}, steps) == expected
 
 
 def test_max_steps_ends_training_after_whole_epochs() -> None:
@@ -174,7 +174,7 @@ def test_every_image_is_shown_once_an_epoch() -> None:
                 seen.extend((255 * x.flatten()).round().tolist())
             return super().forward(x.flatten(1))
 
-    train = Split(torch.arange(50, dtype=torch.uint8).reshape(50, 1, 1, 1), torch.arange(50) % 2)
+    train = LabelledImages(torch.arange(50, dtype=torch.uint8).reshape(50, 1, 1, 1), torch.arange(50) % 2)
     settings = SETTINGS | {"shift": 0}
     fit(Watched(1, 2), Preprocessing(1, (0.0,), (1.0,)), train, train, settings, seed=0)
     first, second = seen[:50], seen[50:]
@@ -203,7 +203,7 @@ def shifts(image: np.ndarray, most: int) -> dict[tuple[int, int], np.ndarray]:
 def test_each_image_is_shifted_as_a_whole_by_its_own_random_step(most: int) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(1, 256, (300, 2, 5, 6), dtype=np.uint8)
-    moved = shifted(torch.from_numpy(images), most, torch.Generator().manual_seed(0))[0].numpy()
+    moved = random_shift(torch.from_numpy(images), most, torch.Generator().manual_seed(0))[0].numpy()
     assert moved.dtype == np.uint8
     steps = []
     for image, result in zip(images, moved, strict=True):
@@ -214,7 +214,7 @@ def test_each_image_is_shifted_as_a_whole_by_its_own_random_step(most: int) -> N
 
 def test_about_half_of_the_images_are_mirrored() -> None:
     images = np.random.default_rng(0).integers(0, 256, (300, 2, 5, 6), dtype=np.uint8)
-    found = flipped(torch.from_numpy(images), torch.Generator().manual_seed(0))[0].numpy()
+    found = random_horizontal_flip(torch.from_numpy(images), torch.Generator().manual_seed(0))[0].numpy()
     mirrored = [np.array_equal(image, given[..., ::-1]) for image, given in zip(found, images, strict=True)]
     same = [np.array_equal(image, given) for image, given in zip(found, images, strict=True)]
     assert sum(same) + sum(mirrored) == 300
@@ -243,7 +243,7 @@ def test_what_more_a_network_gives_is_left_out_of_training() -> None:
 
 def test_no_shift_leaves_the_images_alone() -> None:
     images = blobs(3).images
-    assert torch.equal(shifted(images, 0, torch.Generator())[0], images)
+    assert torch.equal(random_shift(images, 0, torch.Generator())[0], images)
 
 
 # The epoch that is kept.
@@ -277,7 +277,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list]]:
 def test_the_weights_of_the_best_epoch_are_kept(scripted: dict[str, list], rows: list, best: int) -> None:
     scripted["rows"] = rows
     network, found = fitted(epochs=len(rows))
-    assert found.kept_epoch == best
+    assert found.best_epoch == best
     assert [row["validation_accuracy"] for row in found.history] == [hits / 10 for hits, _ in rows]
     ends_of_epochs = scripted["weights"]
     for epoch, weights in enumerate(ends_of_epochs, 1):
@@ -340,7 +340,7 @@ def test_a_trained_network_is_ready_to_be_used_and_saved() -> None:
     assert not network.training
     assert all(parameter.is_contiguous() for parameter in network.parameters())
     loss, confusion = evaluate(network, PLAIN, validation)
-    row = found.history[found.kept_epoch - 1]
+    row = found.history[found.best_epoch - 1]
     assert loss == pytest.approx(row["validation_loss"], rel=1e-5)
     assert trainer.accuracy(confusion) == row["validation_accuracy"]
 
@@ -356,7 +356,7 @@ def test_evaluation_is_scikit_learns(n: int) -> None:
     labels = rng.choice([0, 1, 2, 4], n)
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
     loss, confusion = evaluate(
-        network.train(), PLAIN, Split(torch.from_numpy(images), torch.from_numpy(labels))
+        network.train(), PLAIN, LabelledImages(torch.from_numpy(images), torch.from_numpy(labels))
     )
     logits = (
         images.reshape(n, 64) / 255 @ network[1].weight.detach().numpy().T + network[1].bias.detach().numpy()
@@ -365,7 +365,7 @@ def test_evaluation_is_scikit_learns(n: int) -> None:
     assert np.array_equal(confusion, confusion_matrix(labels, predicted, labels=classes))
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     assert loss == pytest.approx(log_loss(labels, probabilities, labels=classes), rel=1e-5)
-    found = of_images(confusion, list("abcde"))
+    found = classification_metrics(confusion, list("abcde"))
     assert found["images"] == n
     assert found["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
     recall = recall_score(labels, predicted, labels=classes, average=None, zero_division=np.nan)
@@ -435,18 +435,18 @@ def test_each_precision_learns_float32_weights(precision: str) -> None:
     assert found.history[-1]["validation_accuracy"] > 0.9
 
 
-def mnist_split(mnist: Path, folder: Path, name: str) -> Split:
+def mnist_split(mnist: Path, folder: Path, name: str) -> LabelledImages:
     if not (folder / "dataset.json").exists():
         formats.prepare(folder, {"format": "mnist", "source": str(mnist), "mirrors": []}, "datasets.digits")
     examples = formats.load(folder, name)
-    return Split(torch.tensor(examples.pixels("L", 28, 28)), torch.tensor(examples.labels))
+    return LabelledImages(torch.tensor(examples.read_images("L", 28, 28)), torch.tensor(examples.labels))
 
 
 def test_lenet5_reaches_99_percent_on_mnist(mnist: Path, tmp_path: Path) -> None:
     """As shipped; half a minute on two cores."""
     train, test = (mnist_split(mnist, tmp_path, name) for name in ("train", "test"))
-    shipped = resolve(yaml.safe_load((ROOT / "config.yaml").read_text()))["networks"]["lenet5"]
-    network, preprocessing = build(shipped, [str(digit) for digit in range(10)], seed=0)
+    shipped = resolve_config(yaml.safe_load((ROOT / "config.yaml").read_text()))["networks"]["lenet5"]
+    network, preprocessing = build_network(shipped, [str(digit) for digit in range(10)], seed=0)
     torch.set_num_threads(2)
     fit(network, preprocessing, *hold_out(train, 0.1, 0), shipped["training"], seed=0)
     assert trainer.accuracy(evaluate(network, preprocessing, test)[1]) >= 0.99
@@ -457,7 +457,7 @@ def test_lenet5_learns_mnist(mnist: Path, tmp_path: Path) -> None:
     train = mnist_split(mnist, tmp_path, "train")[:2000]
     test = mnist_split(mnist, tmp_path, "test")[:1000]
     assert sum(formats.describe(tmp_path)["counts"]["train"]) == 60_000
-    network, preprocessing = build({"architecture": "lenet5"}, [str(c) for c in range(10)], seed=0)
+    network, preprocessing = build_network({"architecture": "lenet5"}, [str(c) for c in range(10)], seed=0)
     _, before = evaluate(network, preprocessing, test)
     settings = SETTINGS | {"epochs": 1, "batch_size": 32, "lr": 0.003}
     fit(network, preprocessing, *hold_out(train, 0.1, 0), settings, seed=0)

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 BODY, LEG, TAIL, HEAD, EAR, NOSE, TONGUE = range(7)  # the zones of an animal
-FAR = -1e4  # the depth of what is not there
+MISS_DEPTH = -1e4  # the depth of what is not there
 Vector = tuple[float, float, float]
-Random = np.random.Generator
+Generator = np.random.Generator
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,12 @@ class Breed:
     """How one kind of animal looks; lengths count in radii of its head."""
 
     species: str
-    coat: str  # a key of COATS
+    pattern: str  # a key of COATS
     colours: tuple[str, str, str]  # the coat's ground, its pattern, its light parts
     eyes: str
     nose: str
     ears: str  # a key of EARS
-    fur: float  # length of the hair: 0.03 is smooth, 0.15 fluffy
+    fur_length: float  # length of the hair: 0.03 is smooth, 0.15 fluffy
     build: Vector  # factors on breadth, height and length
     tail: tuple[float, float]  # length, radius
     muzzle: float = 0.0  # how far a dog's stands out
@@ -38,7 +38,7 @@ class Pose:
     fore: tuple[Vector, ...]
     hind: tuple[Vector, ...]
     yaw: tuple[float, float]  # degrees turned away from the viewer, least and most
-    share: float  # of the images
+    probability: float  # of the images
 
 
 class Eye(NamedTuple):
@@ -130,7 +130,7 @@ EYES = {"cat": Eye(0.45, 0.08, 0.25, 0.19, 0.3), "dog": Eye(0.42, 0.36, 0.17, 0.
 # fmt: on
 
 
-class Part(NamedTuple):
+class RoundCone(NamedTuple):
     """A round cone from `a` to `b`, and what the coat has to know of it."""
 
     zone: int
@@ -138,22 +138,22 @@ class Part(NamedTuple):
     b: np.ndarray
     radii: tuple[float, float]
     blend: float  # how widely it melts into its neighbours
-    along: tuple[float, float]  # way along its chain, at either end
-    tip: tuple[float, float]  # the same as a share of the chain
+    chain_distance: tuple[float, float]  # way along its chain, at either end
+    chain_fraction: tuple[float, float]  # the same as a share of the chain
 
 
 class Animal(NamedTuple):
     """Parts in the view's frame (right, down, nearer), and the frames that the coat is painted in."""
 
-    parts: list[Part]
-    body: np.ndarray  # (3, 3): from the body's frame into the view's
-    head: np.ndarray  # (3, 3): from the head's
-    skull: np.ndarray  # (3,): the head's centre
+    cones: list[RoundCone]
+    body_rotation: np.ndarray  # (3, 3): from the body's frame into the view's
+    head_rotation: np.ndarray  # (3, 3): from the head's
+    head_centre: np.ndarray  # (3,): the head's centre
     dorsal: np.ndarray  # (3,): from belly to back, in the view
     scale: float = 1.0  # pixels along a radius of the head
     origin: np.ndarray | float = 0.0
 
-    def placed(self, scale: float, origin: np.ndarray) -> "Animal":
+    def to_pixels(self, scale: float, origin: np.ndarray) -> "Animal":
         """Move it from radii of its head to pixels."""
         parts = [
             part._replace(
@@ -162,12 +162,14 @@ class Animal(NamedTuple):
                 radii=(part.radii[0] * scale, part.radii[1] * scale),
                 blend=part.blend * scale,
             )
-            for part in self.parts
+            for part in self.cones
         ]
-        return self._replace(parts=parts, skull=self.skull * scale + origin, scale=scale, origin=origin)
+        return self._replace(
+            cones=parts, head_centre=self.head_centre * scale + origin, scale=scale, origin=origin
+        )
 
 
-def _turned(yaw: float, pitch: float, roll: float = 0.0) -> np.ndarray:
+def _rotation_matrix(yaw: float, pitch: float, roll: float = 0.0) -> np.ndarray:
     """Turn side, up, forward into the view's right, down, nearer; angles in radians."""
     (cy, cp, cr), (sy, sp, sr) = np.cos([yaw, pitch, roll]), np.sin([yaw, pitch, roll])
     around = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
@@ -176,7 +178,7 @@ def _turned(yaw: float, pitch: float, roll: float = 0.0) -> np.ndarray:
     return np.diag([1, -1, 1]) @ nod @ around @ tilt
 
 
-def _chain(zone: int, joints: np.ndarray, blend: float) -> list[Part]:
+def _build_chain(zone: int, joints: np.ndarray, blend: float) -> list[RoundCone]:
     """Join the rows (x, y, z, radius) of `joints` by round cones; the first blends with what is there."""
     joints = np.asarray(joints, float)
     if len(joints) == 1:
@@ -187,13 +189,13 @@ def _chain(zone: int, joints: np.ndarray, blend: float) -> list[Part]:
         way = (ways[i], ways[i + 1])
         share = (way[0] / ways[-1], way[1] / ways[-1])
         radii = (float(a[3]), float(b[3]))
-        parts.append(Part(zone, a[:3], b[:3], radii, 0.05 if i else blend, way, share))
+        parts.append(RoundCone(zone, a[:3], b[:3], radii, 0.05 if i else blend, way, share))
     return parts
 
 
-def posed(breed: Breed, rng: Random) -> Animal:
+def pose_animal(breed: Breed, rng: Generator) -> Animal:
     """Pose one animal, in radii of its head, above the origin."""
-    name = rng.choice(list(POSES), p=[pose.share for pose in POSES.values()])
+    name = rng.choice(list(POSES), p=[pose.probability for pose in POSES.values()])
     pose, upright = POSES[name], name in ("stand", "sit")
     side = rng.choice([-1, 1])
     yaw = side * np.radians(rng.uniform(*pose.yaw))
@@ -201,29 +203,35 @@ def posed(breed: Breed, rng: Random) -> Animal:
     gaze = np.clip(yaw * rng.uniform(0, 0.7) + rng.normal(0, 0.25), -1.05, 1.05)
     if rng.random() < 0.12:
         gaze = 1.25 * side  # in profile
-    body = _turned(yaw, camera)
-    head = _turned(gaze, camera * 0.4 + rng.normal(-0.03, 0.1), rng.normal(0, 0.12))
+    body = _rotation_matrix(yaw, camera)
+    head = _rotation_matrix(gaze, camera * 0.4 + rng.normal(-0.03, 0.1), rng.normal(0, 0.12))
     broad, tall, long = np.array(breed.build) * rng.uniform(0.93, 1.07, 3)
     stretch = np.array([broad, tall if upright else broad, long])
     hip, chest, skull = (np.array(joint) * stretch for joint in (pose.hip, pose.chest, pose.head))
     skull = chest + (skull - chest) * rng.uniform(0.85, 1.05)
     stride = rng.normal(0, 0.3, 4) if name == "stand" else np.zeros(4)
-    parts = _trunk(hip, chest, skull, broad, breed.fur) + _legs(pose, stretch, stride, breed.fur)
-    parts += _tail(hip, broad, breed, name == "stand", rng)
+    parts = _build_trunk(hip, chest, skull, broad, breed.fur_length) + _build_legs(
+        pose, stretch, stride, breed.fur_length
+    )
+    parts += _build_tail(hip, broad, breed, name == "stand", rng)
     parts = [part._replace(a=body @ part.a, b=body @ part.b) for part in parts]
     skull = body @ skull
-    parts += [part._replace(a=skull + head @ part.a, b=skull + head @ part.b) for part in _skull(breed, rng)]
+    parts += [
+        part._replace(a=skull + head @ part.a, b=skull + head @ part.b) for part in _build_head(breed, rng)
+    ]
     spine = (chest - hip) / np.linalg.norm(chest - hip)
     return Animal(parts, body, head, skull, body @ np.array([0, spine[2], -spine[1]]))
 
 
-def _trunk(hip: np.ndarray, chest: np.ndarray, skull: np.ndarray, broad: float, fur: float) -> list[Part]:
+def _build_trunk(
+    hip: np.ndarray, chest: np.ndarray, skull: np.ndarray, broad: float, fur: float
+) -> list[RoundCone]:
     nape = skull + (chest - skull) * 0.3 + (0, 0, -0.25)
     radii = np.array([0.62 * broad**0.5, 0.95 * broad, 0.9 * broad, 0.88 * broad]) + fur
-    return _chain(BODY, np.column_stack([[nape, chest, (chest + hip) / 2, hip], radii]), 0.35)
+    return _build_chain(BODY, np.column_stack([[nape, chest, (chest + hip) / 2, hip], radii]), 0.35)
 
 
-def _legs(pose: Pose, stretch: np.ndarray, stride: np.ndarray, fur: float) -> list[Part]:
+def _build_legs(pose: Pose, stretch: np.ndarray, stride: np.ndarray, fur: float) -> list[RoundCone]:
     """Four legs; `stride` (4,) moves their feet forward."""
     parts = []
     for number, step in enumerate(stride):
@@ -232,11 +240,11 @@ def _legs(pose: Pose, stretch: np.ndarray, stride: np.ndarray, fur: float) -> li
         joints[:, 1] = np.maximum(joints[:, 1], 0.2)
         joints[:, 2] += step * np.clip(1.6 - joints[:, 1], 0, 1.2)
         radii = np.array(LIMB_RADII[limb]) * stretch[0] ** 0.7 + 0.4 * fur
-        parts += _chain(LEG, np.column_stack([joints, radii]), 0.22)
+        parts += _build_chain(LEG, np.column_stack([joints, radii]), 0.22)
     return parts
 
 
-def _tail(hip: np.ndarray, broad: float, breed: Breed, raised: bool, rng: Random) -> list[Part]:
+def _build_tail(hip: np.ndarray, broad: float, breed: Breed, raised: bool, rng: Generator) -> list[RoundCone]:
     length, radius = breed.tail
     curl = rng.uniform(-0.3, 0.5, 5).cumsum()
     if raised:
@@ -250,47 +258,47 @@ def _tail(hip: np.ndarray, broad: float, breed: Breed, raised: bool, rng: Random
     joints = np.concatenate([[start], start + (steps * length / 5).cumsum(axis=0)])
     joints[:, 1] = np.maximum(joints[:, 1], radius)
     radii = radius * (
-        np.array([1, 1.1, 1.15, 1.1, 0.95, 0.55]) if breed.fur > 0.08 else np.linspace(1.15, 0.6, 6)
+        np.array([1, 1.1, 1.15, 1.1, 0.95, 0.55]) if breed.fur_length > 0.08 else np.linspace(1.15, 0.6, 6)
     )
-    return _chain(TAIL, np.column_stack([joints, radii]), 0.15)
+    return _build_chain(TAIL, np.column_stack([joints, radii]), 0.15)
 
 
-def _skull(breed: Breed, rng: Random) -> list[Part]:
+def _build_head(breed: Breed, rng: Generator) -> list[RoundCone]:
     """Give the head's parts in its own frame."""
     reach = breed.muzzle * rng.uniform(0.9, 1.1)
-    parts: list[Part] = []
+    parts: list[RoundCone] = []
     for zone, blend, rows in (*SKULLS[breed.species], (EAR, 0.06, EARS[breed.ears])):
         joints = np.array(rows, float)
         if breed.species == "dog":
             joints[:, 2] += np.maximum(joints[:, 2] - 0.45, 0) * (reach / 0.55 - 1)
         if zone == HEAD:
-            joints[:, 3] += 0.5 * breed.fur * (joints[:, 2] < 0.5)
-        parts += _chain(zone, joints, blend)
+            joints[:, 3] += 0.5 * breed.fur_length * (joints[:, 2] < 0.5)
+        parts += _build_chain(zone, joints, blend)
         if joints[:, 0].any():
-            parts += _chain(zone, joints * (-1, 1, 1, 1), blend)
-    return parts + (_jaw(reach, rng) if breed.species == "dog" else [])
+            parts += _build_chain(zone, joints * (-1, 1, 1, 1), blend)
+    return parts + (_build_jaw(reach, rng) if breed.species == "dog" else [])
 
 
-def _jaw(reach: float, rng: Random) -> list[Part]:
+def _build_jaw(reach: float, rng: Generator) -> list[RoundCone]:
     """A dog's lower jaw, and its tongue where it pants."""
     pants = rng.random() < 0.45
     drop = rng.uniform(0.15, 0.3) if pants else 0.02
-    jaw = _chain(HEAD, [(0, -0.5, 0.3, 0.26), (0, -0.56 - drop, 0.3 + 0.8 * reach, 0.19)], 0.06)
+    jaw = _build_chain(HEAD, [(0, -0.5, 0.3, 0.26), (0, -0.56 - drop, 0.3 + 0.8 * reach, 0.19)], 0.06)
     if not pants:
         return jaw
     y, z = -0.5 - drop, 0.42 + 0.85 * reach
-    return jaw + _chain(TONGUE, [(0, y, z - 0.35, 0.17), (0, y, z, 0.17), (0, y - 0.45, z, 0.15)], 0.05)
+    return jaw + _build_chain(TONGUE, [(0, y, z - 0.35, 0.17), (0, y, z, 0.17), (0, y - 0.45, z, 0.15)], 0.05)
 
 
-def framed(animal: Animal, size: np.ndarray, rng: Random) -> tuple[float, np.ndarray]:
+def choose_framing(animal: Animal, size: np.ndarray, rng: Generator) -> tuple[float, np.ndarray]:
     """Choose the pixels a radius of the head takes, and where the animal's origin lies (3,)."""
-    ends = np.array([(part.a - radius, part.a + radius) for part in animal.parts for radius in part.radii])
+    ends = np.array([(part.a - radius, part.a + radius) for part in animal.cones for radius in part.radii])
     low, high = ends[:, 0].min(axis=0)[:2], ends[:, 1].max(axis=0)[:2]
     if rng.random() < 0.27:  # a portrait
         scale = rng.uniform(0.2, 0.28) * size.min()
     else:
         scale = max(rng.uniform(0.55, 0.95) * (size / (high - low)).min(), 0.155 * size.min())
     origin = rng.uniform(-0.2, 1.2, 2) * (size - (high - low) * scale) - low * scale
-    skull = animal.skull[:2] * scale
+    skull = animal.head_centre[:2] * scale
     room = np.minimum(1.2 * scale, 0.45 * size)
     return float(scale), np.append(np.clip(origin + skull, room, size - room) - skull, 0)

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from convatlas.datasets.synthetic_pets.animal import BREEDS, Breed, Random, framed, posed
-from convatlas.datasets.synthetic_pets.scenery import composed, photographed, scenery_of
-from convatlas.datasets.synthetic_pets.shading import drawing_of, with_whiskers
+from convatlas.datasets.synthetic_pets.animal import BREEDS, Breed, Generator, choose_framing, pose_animal
+from convatlas.datasets.synthetic_pets.scenery import compose, draw_scenery, simulate_camera
+from convatlas.datasets.synthetic_pets.shading import draw_whiskers, render_animal
 
 PET, BACKGROUND, BORDER = 1, 2, 3  # the official trimap's values
 PROCESSES = 2  # that draw side by side: the threads of the rule
@@ -52,20 +52,20 @@ def draw_pets(folder: Path, count: int = 702, seed: int = 0) -> None:
         for part in ("list", "test" if nth % 5 == 1 else "trainval"):
             lines[part].append(line)
     with Pool(PROCESSES) as pool:
-        pool.starmap(_draw, pets)
+        pool.starmap(_write_pet, pets)
     for part, content in lines.items():
         (folder / f"annotations/{part}.txt").write_text("\n".join(content) + "\n")
 
 
-def _draw(folder: Path, name: str, breed: Breed, seed: list[int]) -> None:
+def _write_pet(folder: Path, name: str, breed: Breed, seed: list[int]) -> None:
     """Draw one animal and write its three files."""
     image, trimap, box = draw_pet(breed, np.random.default_rng(seed))
     image.save(folder / f"images/{name}.jpg", quality=90)
     trimap.save(folder / f"annotations/trimaps/{name}.png")
-    (folder / f"annotations/xmls/{name}.xml").write_text(_voc(name, breed.species, image.size, box))
+    (folder / f"annotations/xmls/{name}.xml").write_text(_format_voc(name, breed.species, image.size, box))
 
 
-def _voc(name: str, species: str, size: tuple[int, int], box: tuple[int, ...]) -> str:
+def _format_voc(name: str, species: str, size: tuple[int, int], box: tuple[int, ...]) -> str:
     """Describe the head's box (left, top, right, bottom) in Pascal VOC's manner."""
     corners = "".join(f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
     return (
@@ -76,23 +76,23 @@ def _voc(name: str, species: str, size: tuple[int, int], box: tuple[int, ...]) -
     )
 
 
-def draw_pet(breed: Breed, rng: Random) -> tuple[Image.Image, Image.Image, tuple[int, ...]]:
+def draw_pet(breed: Breed, rng: Generator) -> tuple[Image.Image, Image.Image, tuple[int, ...]]:
     """Draw one animal: the photograph, its trimap, and the box of its head (left, top, right, bottom)."""
     size = rng.integers(160, 225, 2)
-    animal = posed(breed, rng)
-    scale, origin = framed(animal, size, rng)
+    animal = pose_animal(breed, rng)
+    scale, origin = choose_framing(animal, size, rng)
     fine = float(np.clip(56 / scale, 1.15, 1.4))  # supersampling; what is large needs less of it
-    animal = animal.placed(fine * scale, fine * origin)
-    drawing, on_head = drawing_of(animal, breed, (size[::-1] * fine).astype(int), rng)
+    animal = animal.to_pixels(fine * scale, fine * origin)
+    drawing, on_head = render_animal(animal, breed, (size[::-1] * fine).astype(int), rng)
     pet = Image.fromarray(drawing, "RGBa").resize(size.tolist(), Image.Resampling.BOX)
-    photograph = composed(pet, scenery_of(size, pet.getbbox()[3], rng), rng)
+    photograph = compose(pet, draw_scenery(size, pet.getbbox()[3], rng), rng)
     if breed.species == "cat":
-        photograph = with_whiskers(photograph, animal, fine, rng)
+        photograph = draw_whiskers(photograph, animal, fine, rng)
     box = tuple(int(edge / fine) + 1 for edge in (*on_head.min(axis=0), *on_head.max(axis=0)))
-    return photographed(photograph, rng), _trimap(np.asarray(pet)[..., 3] > 127), box
+    return simulate_camera(photograph, rng), _compute_trimap(np.asarray(pet)[..., 3] > 127), box
 
 
-def _trimap(pet: np.ndarray) -> Image.Image:
+def _compute_trimap(pet: np.ndarray) -> Image.Image:
     """Make the official trimap of a mask (H, W): the border is a band on either side of the outline."""
     band = ndimage.distance_transform_edt(pet) + ndimage.distance_transform_edt(~pet) <= 0.01 * sum(pet.shape)
     return Image.fromarray(np.where(band, BORDER, np.where(pet, PET, BACKGROUND)).astype(np.uint8))

@@ -6,12 +6,12 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 from skimage import data
 
-from convatlas.datasets.synthetic_pets.animal import BREEDS, Random
-from convatlas.datasets.synthetic_pets.coat import cloud_noise, rgb_of, stroke_noise
+from convatlas.datasets.synthetic_pets.animal import BREEDS, Generator
+from convatlas.datasets.synthetic_pets.coat import cloud_noise, parse_colour, stroke_noise
 
 
 @cache
-def _shelves() -> tuple[list[Image.Image], list[Image.Image]]:
+def _load_backgrounds() -> tuple[list[Image.Image], list[Image.Image]]:
     """Colour photographs and grey textures that scikit-image ships (its cat is left out), and hair."""
     colour = (data.astronaut, data.coffee, data.rocket, data.retina, data.immunohistochemistry)
     grey = (data.brick, data.grass, data.gravel, data.camera, data.moon, data.coins, data.page, data.cell)
@@ -22,49 +22,51 @@ def _shelves() -> tuple[list[Image.Image], list[Image.Image]]:
     return [Image.fromarray(a) for a in photographs], [Image.fromarray(a) for a in textures]
 
 
-def _tint(rng: Random) -> np.ndarray:
+def _choose_tint(rng: Generator) -> np.ndarray:
     """The colour of some coat, lest colour give the animal away, or a muted other."""
     breeds = list(BREEDS.values())
-    colour = rgb_of(breeds[rng.integers(len(breeds))].colours[rng.integers(3)]) * rng.normal(1, 0.05, 3)
+    colour = parse_colour(breeds[rng.integers(len(breeds))].colours[rng.integers(3)]) * rng.normal(1, 0.05, 3)
     return colour if rng.random() < 0.65 else colour.mean() + rng.uniform(-35, 35, 3)
 
 
-def _layer(size: np.ndarray, rng: Random) -> Image.Image:
+def _draw_background(size: np.ndarray, rng: Generator) -> Image.Image:
     """A cut-out of a photograph or a tinted texture, perhaps out of focus."""
     tinted = rng.random() < 0.7
-    shelf = _shelves()[tinted]
+    shelf = _load_backgrounds()[tinted]
     source = shelf[rng.integers(len(shelf))]
     cut = size * min(rng.uniform(0.3, 1.6), *(np.array(source.size) / size * 0.999))
     corner = rng.random(2) * (np.array(source.size) - cut)
     image = source.resize(size.tolist(), Image.Resampling.BILINEAR, (*corner, *(corner + cut)))
     if tinted:
-        dark, bright = _tint(rng) * rng.uniform(0.3, 0.95), _tint(rng) * rng.uniform(0.7, 1.2)
+        dark, bright = _choose_tint(rng) * rng.uniform(0.3, 0.95), _choose_tint(rng) * rng.uniform(0.7, 1.2)
         grey = np.asarray(image, np.float32)[..., None] / 255
-        image = _image(np.float32(dark) + np.float32(bright - dark) * grey)
+        image = _to_image(np.float32(dark) + np.float32(bright - dark) * grey)
     else:
         image = ImageEnhance.Color(image).enhance(rng.uniform(0.2, 0.8))
     return image.filter(ImageFilter.BoxBlur(float(rng.choice([0, 0, 1, 2, 4]))))
 
 
-def _image(pixels: np.ndarray) -> Image.Image:
+def _to_image(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def scenery_of(size: np.ndarray, feet: int, rng: Random) -> Image.Image:
+def draw_scenery(size: np.ndarray, feet: int, rng: Generator) -> Image.Image:
     """A wall, perhaps a floor that starts above the feet's row, and things that stand around."""
-    scene = _layer(size, rng)
+    scene = _draw_background(size, rng)
     if rng.random() < 0.7:
         w, h = size.tolist()
         horizon = int(np.clip(feet - rng.uniform(0.05, 0.5) * h, 20, h - 20))
         inset = rng.uniform(0.1, 0.35) * w
         near = (0, 0, inset, h, w - inset, h, w, 0)  # the nearer, the larger
-        scene.paste(_layer(size, rng).transform((w, h - horizon), Image.Transform.QUAD, near), (0, horizon))
+        scene.paste(
+            _draw_background(size, rng).transform((w, h - horizon), Image.Transform.QUAD, near), (0, horizon)
+        )
     for _ in range(rng.integers(0, 2)):
-        _put_thing(scene, size, rng)
+        _draw_object(scene, size, rng)
     return scene
 
 
-def _put_thing(scene: Image.Image, size: np.ndarray, rng: Random) -> None:
+def _draw_object(scene: Image.Image, size: np.ndarray, rng: Generator) -> None:
     """A cushion, box or bush, shaded like a bulge."""
     half, centre, power = rng.uniform(0.1, 0.35, 2) * size, rng.random(2) * size, int(rng.choice([2, 3, 6]))
     x = (np.arange(size[0], dtype=np.float32) - centre[0]) / half[0]
@@ -72,11 +74,11 @@ def _put_thing(scene: Image.Image, size: np.ndarray, rng: Random) -> None:
     bulge = np.abs(x) ** power + np.abs(y) ** power
     bulge = bulge + rng.choice([0, 0.1, 0.2]) * cloud_noise(40)[: size[1], : size[0]]
     shade = np.clip(1.1 - 0.25 * bulge - 0.2 * y + rng.uniform(-0.3, 0.3) * x, 0.2, 1.4)
-    filling = _image(np.asarray(_layer(size, rng)) * shade[..., None])
-    scene.paste(filling, (0, 0), _image(255 * (1 - bulge) * half.min() / power))
+    filling = _to_image(np.asarray(_draw_background(size, rng)) * shade[..., None])
+    scene.paste(filling, (0, 0), _to_image(255 * (1 - bulge) * half.min() / power))
 
 
-def composed(pet: Image.Image, scene: Image.Image, rng: Random) -> Image.Image:
+def compose(pet: Image.Image, scene: Image.Image, rng: Generator) -> Image.Image:
     """Lay a premultiplied RGBA animal over a scene, with the shadows that it casts."""
     alpha = pet.getchannel(3)
     left, top, right, bottom = alpha.getbbox()
@@ -88,13 +90,13 @@ def composed(pet: Image.Image, scene: Image.Image, rng: Random) -> Image.Image:
     shadow = 1 - 0.55 * np.maximum(below, 0.4 * behind) / 255
     rgba = np.asarray(pet, np.float32)
     bare = (shadow * (1 - rgba[..., 3] / 255))[..., None]
-    return _image(np.asarray(scene) * bare + rgba[..., :3])
+    return _to_image(np.asarray(scene) * bare + rgba[..., :3])
 
 
-def photographed(image: Image.Image, rng: Random) -> Image.Image:
+def simulate_camera(image: Image.Image, rng: Generator) -> Image.Image:
     """Add what a camera adds: softness, white balance, exposure, grain."""
     image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.8)))
     warmth = rng.normal(0, 0.05)
     pixels = np.asarray(image) * np.float32([1 + warmth, 1, 1 - warmth]) * np.float32(rng.uniform(0.85, 1.25))
     grain = np.float32(rng.uniform(1.5, 7.5))
-    return _image(pixels + grain * rng.standard_normal(pixels.shape, np.float32))
+    return _to_image(pixels + grain * rng.standard_normal(pixels.shape, np.float32))

@@ -4,20 +4,22 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from convatlas.datasets.synthetic_pets.animal import EAR, HEAD, NOSE, Animal, Breed, Random
-from convatlas.datasets.synthetic_pets.coat import coat_of, paint_face, stroke_noise
-from convatlas.datasets.synthetic_pets.surface import Skin, skin_of, surface_of
+from convatlas.datasets.synthetic_pets.animal import EAR, HEAD, NOSE, Animal, Breed, Generator
+from convatlas.datasets.synthetic_pets.coat import paint_face, paint_fur, stroke_noise
+from convatlas.datasets.synthetic_pets.surface import SurfacePixels, find_surface_pixels, render_surface
 
 
-def drawing_of(animal: Animal, breed: Breed, shape: np.ndarray, rng: Random) -> tuple[np.ndarray, np.ndarray]:
+def render_animal(
+    animal: Animal, breed: Breed, shape: np.ndarray, rng: Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Draw the animal alone: premultiplied RGBA (H, W, 4), and the pixels (x, y) of its head (M, 2)."""
-    outside, depth, owner = surface_of(animal, tuple(shape.tolist()))
-    fur = breed.fur * animal.scale
-    skin = skin_of(animal, outside, depth, owner, fur)
-    colour = coat_of(skin, breed, rng)
+    outside, depth, owner = render_surface(animal, tuple(shape.tolist()))
+    fur = breed.fur_length * animal.scale
+    skin = find_surface_pixels(animal, outside, depth, owner, fur)
+    colour = paint_fur(skin, breed, rng)
     paint_face(colour, skin, breed, rng)
-    colour *= _light(skin, depth, animal.scale, breed.fur, rng)[:, None]
-    cover = _cover(skin, outside, fur)
+    colour *= _compute_brightness(skin, depth, animal.scale, breed.fur_length, rng)[:, None]
+    cover = _compute_coverage(skin, outside, fur)
     drawing = np.zeros((*outside.shape, 4), np.uint8)
     drawing[skin.rows, skin.columns, :3] = colour.clip(0, 255) * cover[:, None]
     drawing[skin.rows, skin.columns, 3] = 255 * cover
@@ -25,21 +27,23 @@ def drawing_of(animal: Animal, breed: Breed, shape: np.ndarray, rng: Random) -> 
     return drawing, np.column_stack([skin.columns[on_head], skin.rows[on_head]])
 
 
-def _hair(skin: Skin, flow: np.ndarray) -> np.ndarray:
+def _sample_hair(skin: SurfacePixels, flow: np.ndarray) -> np.ndarray:
     """Strokes (N,) along `flow` (N, 2); there are none on nose and tongue."""
     turn = np.round(np.arctan2(flow[:, 1], flow[:, 0]) * (16 / np.pi)).astype(np.int32) % 16
     return stroke_noise()[turn, skin.rows & 255, skin.columns & 255] * (skin.zone < NOSE)
 
 
-def _slopes(skin: Skin, field: np.ndarray) -> np.ndarray:
+def _compute_gradient(skin: SurfacePixels, field: np.ndarray) -> np.ndarray:
     """How a field (H, W) rises to the right and down: (N, 2)."""
     down, right = np.gradient(field)
     return np.column_stack([right[skin.rows, skin.columns], down[skin.rows, skin.columns]])
 
 
-def _light(skin: Skin, depth: np.ndarray, scale: float, fur: float, rng: Random) -> np.ndarray:
+def _compute_brightness(
+    skin: SurfacePixels, depth: np.ndarray, scale: float, fur: float, rng: Generator
+) -> np.ndarray:
     """Brightness (N,): one lamp, the sky, the shade in corners, and the hair's own relief."""
-    normal = np.pad(-_slopes(skin, depth).clip(-2, 2), ((0, 0), (0, 1)), constant_values=1)
+    normal = np.pad(-_compute_gradient(skin, depth).clip(-2, 2), ((0, 0), (0, 1)), constant_values=1)
     normal /= np.sqrt(np.einsum("ij,ij->i", normal, normal))[:, None]
     lamp = np.float32([rng.uniform(-0.9, 0.9), rng.uniform(-1, -0.3), rng.uniform(0.5, 1)])
     direct = np.clip(0.25 + 0.75 * normal @ (lamp / np.linalg.norm(lamp)), 0, 1)
@@ -49,28 +53,28 @@ def _light(skin: Skin, depth: np.ndarray, scale: float, fur: float, rng: Random)
     hidden = np.clip((around - depth)[skin.rows, skin.columns] / scale, 0, 0.8)  # what surrounds it is nearer
     contrast = rng.uniform(0.6, 0.9)
     brightness = 1.12 - 0.62 * contrast + contrast * (direct - 0.3) - 0.12 * normal[:, 1] - 0.6 * hidden
-    return np.clip(brightness, 0.2, 1.6) * (1 + (0.03 + 0.6 * fur) * _hair(skin, skin.flow))
+    return np.clip(brightness, 0.2, 1.6) * (1 + (0.03 + 0.6 * fur) * _sample_hair(skin, skin.hair_direction))
 
 
-def _cover(skin: Skin, outside: np.ndarray, fur: float) -> np.ndarray:
+def _compute_coverage(skin: SurfacePixels, outside: np.ndarray, fur: float) -> np.ndarray:
     """How much of each pixel is covered (N,): tips of hair fray the outline."""
-    lying = skin.flow / (np.linalg.norm(skin.flow, axis=1, keepdims=True) + 1e-3)
-    hair = _hair(skin, _slopes(skin, outside) + 0.6 * lying)
+    lying = skin.hair_direction / (np.linalg.norm(skin.hair_direction, axis=1, keepdims=True) + 1e-3)
+    hair = _sample_hair(skin, _compute_gradient(skin, outside) + 0.6 * lying)
     fringe = outside[skin.rows, skin.columns] + 0.4 * fur * np.clip(hair, -1.5, 1.5)
     return np.clip(0.5 - fringe / 1.5, 0, 1)
 
 
-def with_whiskers(image: Image.Image, animal: Animal, fine: float, rng: Random) -> Image.Image:
+def draw_whiskers(image: Image.Image, animal: Animal, fine: float, rng: Generator) -> Image.Image:
     """Draw whiskers over the image, on the sides of the face that are seen."""
     layer = Image.new("L", (image.width * 4, image.height * 4))
     t = np.linspace(0, 1, 7)[:, None]
     for mirror in (-1, 1):
-        if (animal.head @ np.array([mirror * 0.6, 0, 0.8]))[2] < 0.05:
+        if (animal.head_rotation @ np.array([mirror * 0.6, 0, 0.8]))[2] < 0.05:
             continue
         for rise in (-0.28, -0.12, 0.05, 0.2):
             start = np.array([mirror * 0.25, -0.36 + 0.15 * rise, 0.92])
             end = np.array([mirror * rng.uniform(1.2, 1.6), -0.45 + 1.3 * rise, 0.7])
             curve = start + t * (end - start) + 2 * t * (1 - t) * (0, 0.18, 0.1)
-            path = (curve @ animal.head.T * animal.scale + animal.skull)[:, :2] * 4 / fine
+            path = (curve @ animal.head_rotation.T * animal.scale + animal.head_centre)[:, :2] * 4 / fine
             ImageDraw.Draw(layer).line(path.ravel().tolist(), fill=190, width=2)
     return Image.composite(Image.new("RGB", image.size, "#f4f0ea"), image, layer.reduce(4))

@@ -4,19 +4,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convatlas.datasets.synthetic_pets.animal import EAR, FAR, HEAD, Animal, Part
+from convatlas.datasets.synthetic_pets.animal import EAR, HEAD, MISS_DEPTH, Animal, RoundCone
 
 
-def surface_of(animal: Animal, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def render_surface(animal: Animal, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Join all parts: distance outside of the outline, depth, and the number of the part seen, each `shape`.
 
     Beyond its outline a part falls away steeply, a skirt by which the smooth unions fill the corners.
     """
     margin = 0.15 * animal.scale
     outside = np.full(shape, 3 * margin, np.float32)
-    depth, front = np.full(shape, FAR, np.float32), np.full(shape, 2 * FAR, np.float32)
+    depth, front = np.full(shape, MISS_DEPTH, np.float32), np.full(shape, 2 * MISS_DEPTH, np.float32)
     owner = np.zeros(shape, np.int16)
-    for number, part in enumerate(animal.parts):
+    for number, part in enumerate(animal.cones):
         reach = np.array(part.radii)[:, None] + margin
         ends = np.stack([part.a, part.b])[:, :2]
         left, top = np.clip((ends - reach).min(axis=0), 0, shape[::-1]).astype(int)
@@ -28,9 +28,9 @@ def surface_of(animal: Animal, shape: tuple[int, int]) -> tuple[np.ndarray, np.n
         x, y = (
             (axis + 0.5 - start).astype(np.float32) for axis, start in zip((x, y), part.a[:2], strict=True)
         )
-        distance, height, skirt = _round_cone(x, y, part)
-        hit = height > FAR
-        key = np.where(hit, height, skirt + FAR)
+        distance, height, skirt = _intersect_round_cone(x, y, part)
+        hit = height > MISS_DEPTH
+        key = np.where(hit, height, skirt + MISS_DEPTH)
         owner[window][key > front[window] + 0.01 * animal.scale] = (
             number  # of equals the first, lest they mix
         )
@@ -46,7 +46,9 @@ def _smooth_maximum(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
     return np.maximum(a, b) + near * near * (0.25 / width)
 
 
-def _round_cone(x: np.ndarray, y: np.ndarray, part: Part) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _intersect_round_cone(
+    x: np.ndarray, y: np.ndarray, part: RoundCone
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distance outside, depth (FAR where missed) and skirt, at x (1, W) and y (H, 1) from its start.
 
     The depth is where a ray along the view meets it (Quilez, "Rounded cone - intersection").
@@ -66,8 +68,8 @@ def _round_cone(x: np.ndarray, y: np.ndarray, part: Part) -> tuple[np.ndarray, n
         distance = np.minimum(distance, off - ra + share * slope)
         skirt = start + share * bz
     depth = np.maximum(
-        np.where(square < ra * ra, np.sqrt(np.maximum(ra * ra - square, 0)) + start, FAR),
-        np.where(other < rb * rb, np.sqrt(np.maximum(rb * rb - other, 0)) + end, FAR),
+        np.where(square < ra * ra, np.sqrt(np.maximum(ra * ra - square, 0)) + start, MISS_DEPTH),
+        np.where(other < rb * rb, np.sqrt(np.maximum(rb * rb - other, 0)) + end, MISS_DEPTH),
     )
     full = seen + bz * bz
     inner = full - slope * slope
@@ -86,21 +88,23 @@ def _round_cone(x: np.ndarray, y: np.ndarray, part: Part) -> tuple[np.ndarray, n
     return distance, depth, skirt - 6 * np.maximum(distance, 0)
 
 
-class Skin(NamedTuple):
+class SurfacePixels(NamedTuple):
     """What is visible, one row a pixel: places, zones and the coordinates the coat is painted in."""
 
     rows: np.ndarray
     columns: np.ndarray
     zone: np.ndarray
-    along: np.ndarray  # way along its chain
-    tip: np.ndarray  # the same as a share
+    chain_distance: np.ndarray  # way along its chain
+    chain_fraction: np.ndarray  # the same as a share
     dorsal: np.ndarray  # 1 at the back, -1 at the belly; on ears 1 in front
-    body: np.ndarray  # (N, 3) in the body's frame
-    head: np.ndarray  # (N, 3) in the head's frame
-    flow: np.ndarray  # (N, 2) the way the hair lies, in the image
+    body_coordinates: np.ndarray  # (N, 3) in the body's frame
+    head_coordinates: np.ndarray  # (N, 3) in the head's frame
+    hair_direction: np.ndarray  # (N, 2) the way the hair lies, in the image
 
 
-def skin_of(animal: Animal, outside: np.ndarray, depth: np.ndarray, owner: np.ndarray, fur: float) -> Skin:
+def find_surface_pixels(
+    animal: Animal, outside: np.ndarray, depth: np.ndarray, owner: np.ndarray, fur: float
+) -> SurfacePixels:
     """List the pixels that the animal or its hair may cover, and where on it they lie."""
     rows, columns = np.nonzero(outside < fur + 1)
     own = owner[rows, columns]
@@ -109,7 +113,7 @@ def skin_of(animal: Animal, outside: np.ndarray, depth: np.ndarray, owner: np.nd
     def each(values: list) -> np.ndarray:
         return np.array(values, np.float32)[own]
 
-    parts, zone = animal.parts, np.array([part.zone for part in animal.parts])[own]
+    parts, zone = animal.cones, np.array([part.zone for part in animal.cones])[own]
     start, axis = each([part.a for part in parts]), each([part.b - part.a for part in parts])
     off = points - start
     share = np.clip(np.einsum("ij,ij->i", off, axis) / np.einsum("ij,ij->i", axis, axis), 0, 1)
@@ -119,10 +123,12 @@ def skin_of(animal: Animal, outside: np.ndarray, depth: np.ndarray, owner: np.nd
         ends = each([getattr(part, name) for part in parts])
         return ends[:, 0] + share * (ends[:, 1] - ends[:, 0])
 
-    up = each([animal.head[:, 2] if part.zone == EAR else animal.dorsal for part in parts])
+    up = each([animal.head_rotation[:, 2] if part.zone == EAR else animal.dorsal for part in parts])
     dorsal = np.einsum("ij,ij->i", off, up) / between("radii")
-    body = (points - np.float32(animal.origin)) @ np.float32(animal.body / animal.scale)
-    head = (points - np.float32(animal.skull)) @ np.float32(animal.head / animal.scale)
-    nose = animal.skull + animal.head @ np.array([0, -0.2, 0.9]) * animal.scale
+    body = (points - np.float32(animal.origin)) @ np.float32(animal.body_rotation / animal.scale)
+    head = (points - np.float32(animal.head_centre)) @ np.float32(animal.head_rotation / animal.scale)
+    nose = animal.head_centre + animal.head_rotation @ np.array([0, -0.2, 0.9]) * animal.scale
     flow = np.where((zone == HEAD)[:, None], points[:, :2] - np.float32(nose[:2]), axis[:, :2])
-    return Skin(rows, columns, zone, between("along"), between("tip"), dorsal, body, head, flow)
+    return SurfacePixels(
+        rows, columns, zone, between("chain_distance"), between("chain_fraction"), dorsal, body, head, flow
+    )

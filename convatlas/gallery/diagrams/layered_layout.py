@@ -8,12 +8,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-GAP = 28.0  # between rows, where the lines bend
-BESIDE = 22.0  # between neighbours in a row
-PASSING = 5.0  # half the width of the way of a line that passes a row
-SWEEPS = 12  # to order the rows
-SETTLING = 90  # sweeps to place the columns
-ALONE, PASSES = 4.0, 8.0  # what links weigh, against 1 for those that branch or meet
+ROW_GAP = 28.0  # between rows, where the lines bend
+NODE_GAP = 22.0  # between neighbours in a row
+DUMMY_HALF_WIDTH = 5.0  # half the width of the way of a line that passes a row
+ORDERING_SWEEPS = 12  # to order the rows
+PLACEMENT_SWEEPS = 90  # sweeps to place the columns
+SINGLE_EDGE_WEIGHT, DUMMY_EDGE_WEIGHT = 4.0, 8.0  # what links weigh, against 1 for those that branch or meet
 MARGIN = 8.0
 
 Edge = tuple[int, int]
@@ -30,7 +30,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Layout:
+class GraphLayout:
     """Where nodes stand (the line through each, and its top) and which way each edge takes.
 
     A way's points come in pairs: straight down from the one to the other, then on to the next pair.
@@ -38,32 +38,34 @@ class Layout:
 
     width: float
     height: float
-    places: list[Point]
-    ways: list[list[Point]]
+    positions: list[Point]
+    edge_routes: list[list[Point]]
 
 
-def arrange(boxes: Sequence[Box], edges: Sequence[Edge], late: Collection[int] = ()) -> Layout:
+def layout_graph(
+    boxes: Sequence[Box], edges: Sequence[Edge], floating_sources: Collection[int] = ()
+) -> GraphLayout:
     """Place nodes so that every edge (from, to) leads down; nodes are in such an order already.
 
     Nodes in `late` have no edges into them, and stand in the row above the first that they lead to.
     """
-    count, row_of = len(boxes), _rows(len(boxes), edges, late)
+    count, row_of = len(boxes), _assign_rows(len(boxes), edges, floating_sources)
     boxes, paths = list(boxes), []
     for start, end in edges:  # a line that passes rows has a narrow box of its own in each
         path = [start]
         for row in range(row_of[start] + 1, row_of[end]):
             path.append(len(boxes))
-            boxes.append(Box(PASSING, PASSING, 0))
+            boxes.append(Box(DUMMY_HALF_WIDTH, DUMMY_HALF_WIDTH, 0))
             row_of.append(row)
         paths.append([*path, end])
     links = [link for path in paths for link in pairwise(path)]
-    rows = _ordered(row_of, links)
-    xs = _columns(rows, boxes, links)
-    laid = _laid(rows, row_of, boxes, xs, paths)
-    return replace(laid, places=laid.places[:count])
+    rows = _order_rows(row_of, links)
+    xs = _place_columns(rows, boxes, links)
+    laid = _build_layout(rows, row_of, boxes, xs, paths)
+    return replace(laid, positions=laid.positions[:count])
 
 
-def _rows(count: int, edges: Sequence[Edge], late: Collection[int]) -> list[int]:
+def _assign_rows(count: int, edges: Sequence[Edge], late: Collection[int]) -> list[int]:
     """The row of each node: one below the lowest that leads to it."""
     rows = [0] * count
     for end in range(count):
@@ -73,25 +75,25 @@ def _rows(count: int, edges: Sequence[Edge], late: Collection[int]) -> list[int]
     return [row - min(rows, default=0) for row in rows]
 
 
-def _ordered(row_of: Sequence[int], links: Sequence[Edge]) -> list[list[int]]:
+def _order_rows(row_of: Sequence[int], links: Sequence[Edge]) -> list[list[int]]:
     """The nodes of each row from left to right, in the order with the fewest crossings that was met."""
     rows = [[node for node, row in enumerate(row_of) if row == number] for number in range(max(row_of) + 1)]
-    before, after = _neighbours(len(row_of), links)
-    best, fewest = rows, _crossings(rows, links)
-    for sweep in range(SWEEPS):
+    before, after = _find_neighbours(len(row_of), links)
+    best, fewest = rows, _count_crossings(rows, links)
+    for sweep in range(ORDERING_SWEEPS):
         down = sweep % 2 == 0
         rows = [list(row) for row in rows]
         for number in range(len(rows)) if down else reversed(range(len(rows))):
             place = {node: at for row in rows for at, node in enumerate(row)}
             near = before if down else after
             rows[number].sort(key=lambda n, p=place, near=near: _mean([p[m] for m in near[n]], p[n]))
-        _swap(rows, before, after)
-        if (crossings := _crossings(rows, links)) < fewest:
+        _swap_neighbours(rows, before, after)
+        if (crossings := _count_crossings(rows, links)) < fewest:
             best, fewest = rows, crossings
     return best
 
 
-def _swap(rows: Sequence[list[int]], before: list[list[int]], after: list[list[int]]) -> None:
+def _swap_neighbours(rows: Sequence[list[int]], before: list[list[int]], after: list[list[int]]) -> None:
     """Swap neighbours in a row as long as that takes crossings away."""
     place = {node: at for row in rows for at, node in enumerate(row)}
 
@@ -111,7 +113,7 @@ def _swap(rows: Sequence[list[int]], before: list[list[int]], after: list[list[i
                     swapped = True
 
 
-def _crossings(rows: Sequence[Sequence[int]], links: Sequence[Edge]) -> int:
+def _count_crossings(rows: Sequence[Sequence[int]], links: Sequence[Edge]) -> int:
     place = {node: (number, at) for number, row in enumerate(rows) for at, node in enumerate(row)}
     spans = [(place[start][0], place[start][1], place[end][1]) for start, end in links]
     return sum(
@@ -119,26 +121,26 @@ def _crossings(rows: Sequence[Sequence[int]], links: Sequence[Edge]) -> int:
     )
 
 
-def _columns(rows: Sequence[Sequence[int]], boxes: Sequence[Box], links: Sequence[Edge]) -> list[float]:
+def _place_columns(rows: Sequence[Sequence[int]], boxes: Sequence[Box], links: Sequence[Edge]) -> list[float]:
     """The line through each node, so that links are short, and straight rather than a little bent each.
 
     Least squares, row after row; then each link weighs the more the straighter it is, which approaches
     the least sum of lengths. What leads to one node alone, which nothing else leads to, stands over it
     rather; and lines that pass rows are the straightest.
     """
-    before, after = _neighbours(len(boxes), links)
+    before, after = _find_neighbours(len(boxes), links)
     near: list[list[tuple[int, float]]] = [[] for _ in boxes]
     for start, end in links:
         alone = len(after[start]) == len(before[end]) == 1
         passes = boxes[start].height == boxes[end].height == 0
-        weight = PASSES if passes else ALONE if alone else 1.0
+        weight = DUMMY_EDGE_WEIGHT if passes else SINGLE_EDGE_WEIGHT if alone else 1.0
         near[start].append((end, weight))
         near[end].append((start, weight))
     xs = [0.0] * len(boxes)
     for row in rows:
-        _spread(row, boxes, xs, [0.0] * len(row), [1.0] * len(row))
-    for sweep in range(SETTLING):
-        squares = sweep < SETTLING // 3
+        _place_row(row, boxes, xs, [0.0] * len(row), [1.0] * len(row))
+    for sweep in range(PLACEMENT_SWEEPS):
+        squares = sweep < PLACEMENT_SWEEPS // 3
         for row in rows if sweep % 2 else reversed(rows):
             wanted, weights = [], []
             for node in row:
@@ -148,11 +150,11 @@ def _columns(rows: Sequence[Sequence[int]], boxes: Sequence[Box], links: Sequenc
                 ]
                 weights.append(sum(pull for _, pull in pulls) or 1.0)
                 wanted.append(sum(x * pull for x, pull in pulls) / weights[-1] if pulls else xs[node])
-            _spread(row, boxes, xs, wanted, weights)
+            _place_row(row, boxes, xs, wanted, weights)
     return xs
 
 
-def _spread(
+def _place_row(
     row: Sequence[int], boxes: Sequence[Box], xs: list[float], wanted: Sequence[float], by: Sequence[float]
 ) -> None:
     """Set a row's `xs` nearest to those wanted, in squares weighted `by`, without overlaps.
@@ -161,7 +163,7 @@ def _spread(
     """
     shift, shifts = 0.0, [0.0]
     for left, right in pairwise(row):
-        shift += boxes[left].right + BESIDE + boxes[right].left
+        shift += boxes[left].right + NODE_GAP + boxes[right].left
         shifts.append(shift)
     pools: list[tuple[float, float, int]] = []  # mean, weight and number of those that press each other
     for want, offset, weight in zip(wanted, shifts, by, strict=True):
@@ -176,13 +178,13 @@ def _spread(
         xs[node] = mean + offset
 
 
-def _laid(
+def _build_layout(
     rows: Sequence[Sequence[int]],
     row_of: Sequence[int],
     boxes: Sequence[Box],
     xs: Sequence[float],
     paths: Sequence[Sequence[int]],
-) -> Layout:
+) -> GraphLayout:
     """Give the rows their heights, and the edges their ways."""
     left = min(x - box.left for x, box in zip(xs, boxes, strict=True)) - MARGIN
     right = max(x + box.right for x, box in zip(xs, boxes, strict=True)) + MARGIN
@@ -191,7 +193,9 @@ def _laid(
     for number, height in enumerate(heights):
         tops.append(y)
         bends = [abs(xs[a] - xs[b]) for path in paths for a, b in pairwise(path) if row_of[a] == number]
-        y += height + GAP + min(30.0, 0.06 * max(bends, default=0))  # wide bends need room to be told apart
+        y += (
+            height + ROW_GAP + min(30.0, 0.06 * max(bends, default=0))
+        )  # wide bends need room to be told apart
     middles = [top + height / 2 for top, height in zip(tops, heights, strict=True)]
     places = [(x, middles[row] - box.height / 2) for x, row, box in zip(xs, row_of, boxes, strict=True)]
     ways = []
@@ -203,10 +207,10 @@ def _laid(
             top = tops[row_of[node]]
             way += [(xs[node], top), (xs[node], top + heights[row_of[node]])]
         ways.append([*way, (xs[end], tops[row_of[end]]), (xs[end], places[end][1])])
-    return Layout(right - left, tops[-1] + heights[-1] + MARGIN, places, ways)
+    return GraphLayout(right - left, tops[-1] + heights[-1] + MARGIN, places, ways)
 
 
-def _neighbours(count: int, links: Sequence[Edge]) -> tuple[list[list[int]], list[list[int]]]:
+def _find_neighbours(count: int, links: Sequence[Edge]) -> tuple[list[list[int]], list[list[int]]]:
     """Those above and those below each node that it is linked with."""
     before: list[list[int]] = [[] for _ in range(count)]
     after: list[list[int]] = [[] for _ in range(count)]

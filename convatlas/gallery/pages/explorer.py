@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from convatlas.files import read_json
-from convatlas.gallery.pages.network import Page
+from convatlas.gallery.pages.network import NetworkData
 
 
-def atlas_files(page: Page, results: Path) -> tuple[dict[str, Path], dict[str, str], dict[str, Any]]:
+def read_explorer_files(
+    page: NetworkData, results: Path
+) -> tuple[dict[str, Path], dict[str, str], dict[str, Any]]:
     """What the explorer of a network needs in the site.
 
     Gives the files to copy and the texts to write, each by its place in the site, and the index that the
@@ -20,12 +22,12 @@ def atlas_files(page: Page, results: Path) -> tuple[dict[str, Path], dict[str, s
     written = {}
     for layer in index["layers"]:
         slug = layer["slug"]
-        text = script(page.name, slug, read_json(folder / f"units/{slug}.json"))
+        text = format_units_script(page.name, slug, read_json(folder / f"units/{slug}.json"))
         written[f"atlas/{page.name}/units/{slug}.js"] = text
     return {f"atlas/{page.name}": folder}, written, index
 
 
-def script(network: str, slug: str, units: dict[str, Any]) -> str:
+def format_units_script(network: str, slug: str, units: dict[str, Any]) -> str:
     """A call that hands a layer's numbers to the page: JSON that is a script too, wherever it stands."""
     given = ", ".join(json.dumps(part, separators=(",", ":")) for part in (network, slug, units))
     return "convatlas.units({});\n".format(given.replace("<", r"\u003c"))

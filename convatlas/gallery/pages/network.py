@@ -6,17 +6,17 @@ from typing import Any
 
 from convatlas.datasets import formats
 from convatlas.files import read_json
-from convatlas.gallery.diagrams.blocks import BlockDrawing, draw_blocks
-from convatlas.gallery.diagrams.data_flow import Drawing, draw
-from convatlas.gallery.pages.findings import emergence, findings
+from convatlas.gallery.diagrams.blocks import BlockDiagram, draw_blocks
+from convatlas.gallery.diagrams.data_flow import NetworkDiagram, draw_network
+from convatlas.gallery.pages.findings import list_emergence_findings, list_findings
 from convatlas.gallery.pages.notes import Notes
 from convatlas.names import choose_layers
 
-HEAVY = 200_000  # bytes of a picture; a page may take half a megabyte before anything is seen
+MAX_COVER_BYTES = 200_000  # bytes of a picture; a page may take half a megabyte before anything is seen
 
 
 @dataclass(frozen=True)
-class Page:
+class NetworkData:
     """What the pages show of one network: results/<name>/, read."""
 
     name: str
@@ -24,17 +24,17 @@ class Page:
     metrics: dict[str, Any]
     layers: list[dict[str, Any]]
     images: list[dict[str, Any]]
-    plates: list[dict[str, Any]]
+    figures: list[dict[str, Any]]
     timing: dict[str, Any]
     dataset: dict[str, Any] | None
-    matched: dict[str, Any]
+    matches: dict[str, Any]
     rectified: bool
-    drawing: Drawing
-    blocks: list[BlockDrawing]
+    diagram: NetworkDiagram
+    block_diagrams: list[BlockDiagram]
     findings: list[str]
     masks: dict[str, Any] | None
-    emergence: list[str]
-    road: list[str]
+    emergence_findings: list[str]
+    highlighted_layers: list[str]
     notes: Notes
 
     @classmethod
@@ -44,16 +44,16 @@ class Page:
         data: Path,
         name: str,
         rectified: bool,
-        road: list[str | int] | None = None,
+        highlight: list[str | int] | None = None,
         notes: str | dict[str, Any] | None = None,
-    ) -> "Page":
+    ) -> "NetworkData":
         folder = results / name
         network = read_json(folder / "network.json")
         layers = read_json(folder / "layers.json")
         images = read_json(folder / "images.json")
         metrics = read_json(folder / "metrics.json")
         plates = [
-            plate | {"number": n, "shown": _shown(plate, folder / "figures")}
+            plate | {"number": n, "shown": _choose_image_file(plate, folder / "figures")}
             for n, plate in enumerate(read_json(folder / "figures/plates.json"), 1)
         ]
         dataset = read_json(data / network["dataset"] / "dataset.json") if network["dataset"] else None
@@ -63,43 +63,49 @@ class Page:
             name,
             network,
             metrics,
-            [layer | {"arithmetic": arithmetic(layer)} for layer in layers],
+            [layer | {"arithmetic": format_output_size(layer)} for layer in layers],
             images,
             plates,
             read_json(folder / "timing.json"),
             dataset,
-            matched(folder),
+            read_matches(folder),
             rectified,
-            draw(layers),
+            draw_network(layers),
             draw_blocks(layers),
-            findings(folder, layers, images, metrics, network["classes"]),
+            list_findings(folder, layers, images, metrics, network["classes"]),
             masks,
-            emergence(masks) if masks else [],
-            choose_layers(layers, road, f"networks.{name}.views.road") if road else [],
-            Notes.of(notes, layers, f"networks.{name}.notes"),
+            list_emergence_findings(masks) if masks else [],
+            choose_layers(layers, highlight, f"networks.{name}.views.road") if highlight else [],
+            Notes.from_config(notes, layers, f"networks.{name}.notes"),
         )
 
-    def of(self, kind: str, subject: str | None = None) -> list[dict[str, Any]]:
+    def get_figures(self, kind: str, subject: str | None = None) -> list[dict[str, Any]]:
         """The plates of a kind, and of one layer or image where `subject` names it."""
-        return [p for p in self.plates if p["kind"] == kind and subject in (None, p["subject"])]
+        return [p for p in self.figures if p["kind"] == kind and subject in (None, p["subject"])]
 
     @property
-    def shown(self) -> list[dict[str, Any]]:
+    def layers_with_figures(self) -> list[dict[str, Any]]:
         """The layers that have plates."""
-        subjects = {plate["subject"] for plate in self.plates if plate["kind"] != "strongest"}
+        subjects = {plate["subject"] for plate in self.figures if plate["kind"] != "strongest"}
         return [layer for layer in self.layers if layer["name"] in subjects]
 
     @property
-    def aside(self) -> list[tuple[str, list[dict[str, Any]]]]:
+    def other_layers_by_stage(self) -> list[tuple[str, list[dict[str, Any]]]]:
         """The layers that have plates and are not of the main road, by the stages of the drawing."""
-        there = {layer["name"]: layer for layer in self.shown if layer["name"] not in self.road}
-        stages = [[name for _, names in block.layers for name in names] for block in self.drawing.blocks]
+        there = {
+            layer["name"]: layer
+            for layer in self.layers_with_figures
+            if layer["name"] not in self.highlighted_layers
+        }
+        stages = [[name for _, names in block.layers for name in names] for block in self.diagram.stages]
         grouped = [[there.pop(name) for name in names if name in there] for names in stages]
         grouped.append(list(there.values()))
-        return [(_span([layer["name"] for layer in layers]), layers) for layers in grouped if layers]
+        return [
+            (_format_layer_range([layer["name"] for layer in layers]), layers) for layers in grouped if layers
+        ]
 
 
-def arithmetic(layer: dict[str, Any]) -> str | None:
+def format_output_size(layer: dict[str, Any]) -> str | None:
     """Write out O = floor((I + 2P - D(K-1) - 1) / S) + 1 with a layer's numbers.
 
     The output size of a convolution or pooling layer (Dumoulin & Visin, arXiv 1603.07285,
@@ -116,7 +122,7 @@ def arithmetic(layer: dict[str, Any]) -> str | None:
     return f"⌊({size} + 2·{padding} − {dilation}·({kernel} − 1) − 1) / {stride}⌋ + 1 = {result}"
 
 
-def matched(folder: Path) -> dict[str, Any]:
+def read_matches(folder: Path) -> dict[str, Any]:
     """How many units of each layer resemble a classical feature, and the three likest."""
     given = read_json(folder / "classical/units.json")
     rows = []
@@ -130,13 +136,13 @@ def matched(folder: Path) -> dict[str, Any]:
     return {"threshold": given["threshold"], "rows": rows}
 
 
-def _shown(plate: dict[str, Any], folder: Path) -> str:
+def _choose_image_file(plate: dict[str, Any], folder: Path) -> str:
     """The file that a page shows of a plate: a light one of a frontispiece, with which pages open."""
     path = folder / plate["file"]
-    heavy = plate["kind"] == "cover" and path.stat().st_size > HEAVY
+    heavy = plate["kind"] == "cover" and path.stat().st_size > MAX_COVER_BYTES
     return path.with_suffix(".webp").name if heavy else path.name
 
 
-def _span(names: list[str]) -> str:
+def _format_layer_range(names: list[str]) -> str:
     """Name layers that follow one another by the first and the last."""
     return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from convatlas.files import Npz, read_json
-from convatlas.gallery.pages.network import Page
-from convatlas.gallery.pages.site import Atlas, Sheet
+from convatlas.gallery.pages.network import NetworkData
+from convatlas.gallery.pages.site import GalleryContext, SitePage
 
 Array = np.ndarray
-PATCH = 4  # values on a side of the example of pooling
-DEEPEST = 6  # windows that the drawing of a receptive field goes up
-PAIR = 12  # layers at most of a convnet that is drawn beside its deconvnet
-LARGEST = 7  # places on a side of a kernel whose weights are printed
+POOLING_PATCH_SIZE = 4  # values on a side of the example of pooling
+MAX_CONE_LAYERS = 6  # windows that the drawing of a receptive field goes up
+MAX_PAIRED_LAYERS = 12  # layers at most of a convnet that is drawn beside its deconvnet
+MAX_PRINTED_KERNEL = 7  # places on a side of a kernel whose weights are printed
 
 # matplotlib's RdBu_r and viridis, at 21 even places, between which colours are within 4 of 255; the gallery
 # is made without matplotlib.
@@ -30,13 +30,13 @@ VIRIDIS = (
     "#42be71", "#5cc863", "#7ad151", "#9bd93c", "#bddf26", "#dde318", "#fde725",
 )  # fmt: skip
 # An example of pooling for a run that has none of its own: a map, and a signal that comes from above.
-MADE_UP = np.array([[1, 6, 2, 0], [3, 5, 9, 4], [8, 0, 1, 7], [2, 3, 0, 5]], np.float32)
-SIGNAL = np.array([[2, -3], [1, 4]], np.float32)
+EXAMPLE_MAP = np.array([[1, 6, 2, 0], [3, 5, 9, 4], [8, 0, 1, 7], [2, 3, 0, 5]], np.float32)
+EXAMPLE_SIGNAL = np.array([[2, -3], [1, 4]], np.float32)
 
 # What a convnet does at a layer of a kind, and its deconvnet on the way down
-UP = {"conv": "filter", "activation": "rectify", "pool": "max-pool", "linear": "weigh", "norm": "normalise",
+FORWARD_STEPS = {"conv": "filter", "activation": "rectify", "pool": "max-pool", "linear": "weigh", "norm": "normalise",
       "reshape": "flatten", "dropout": "pass on"}  # fmt: skip
-DOWN = {"conv": "filter, transposed", "activation": "rectify", "pool": "unpool", "norm": "scale",
+DECONVNET_STEPS = {"conv": "filter, transposed", "activation": "rectify", "pool": "unpool", "norm": "scale",
         "linear": "weigh, transposed", "reshape": "put back", "dropout": "pass on"}  # fmt: skip
 
 
@@ -48,8 +48,8 @@ class Cell:
     y: float
     text: str
     fill: str
-    ink: str
-    chosen: bool = False
+    text_colour: str
+    is_maximum: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class Grid:
     alt: str
 
 
-def sheets(atlas: Atlas) -> Iterator[Sheet]:
+def make_pages(atlas: GalleryContext) -> Iterator[SitePage]:
     """Yield the primer, worked on the network of the run that shows most of it."""
-    page = subject(atlas.pages)
+    page = choose_network(atlas.networks)
     folder = atlas.results / page.name
     first = page.images[0]["name"]
     steps = folder / "steps/steps.json"
@@ -72,28 +72,32 @@ def sheets(atlas: Atlas) -> Iterator[Sheet]:
     values = {
         "page": page,
         "image": first,
-        "kernel": kernel(page, Npz(folder / "filters.npz")),
-        "convs": [layer | {"counts": counts(layer)} for layer in page.layers if counts(layer)],
-        "zeros": zeros(page, Npz(folder / f"activations/{first}.npz")),
-        "cone": cone(page.layers),
-        "sizes": [layer for layer in page.layers if layer["arithmetic"]][:DEEPEST],
-        "pooling": pooling(folder, told),
-        "pair": pair(page.layers, told),
-        "ends": ends(folder, page),
+        "kernel": choose_kernel(page, Npz(folder / "filters.npz")),
+        "convs": [
+            layer | {"counts": format_parameter_count(layer)}
+            for layer in page.layers
+            if format_parameter_count(layer)
+        ],
+        "zeros": count_zeros(page, Npz(folder / f"activations/{first}.npz")),
+        "cone": trace_receptive_field(page.layers),
+        "sizes": [layer for layer in page.layers if layer["arithmetic"]][:MAX_CONE_LAYERS],
+        "pooling": make_pooling_example(folder, told),
+        "pair": pair_layers(page.layers, told),
+        "ends": make_colour_bars(folder, page),
         "ramps": {"RdBu_r": RDBU, "viridis": VIRIDIS},
     }
-    yield Sheet("primer.html", "primer.html", "Primer", values, "About")
+    yield SitePage("primer.html", "primer.html", "Primer", values, "About")
 
 
-def subject(pages: Sequence[Page]) -> Page:
+def choose_network(pages: Sequence[NetworkData]) -> NetworkData:
     """The network whose numbers are told: rather a plain chain, and of these the one that pools most often.
 
     Then the smallest, for it can be told whole.
     """
 
-    def worth(page: Page) -> tuple[bool, int, int]:
+    def worth(page: NetworkData) -> tuple[bool, int, int]:
         called = [layer for layer in page.layers if layer["called"]]
-        is_chain = len(chain(page.layers)) == len(called)
+        is_chain = len(find_leading_chain(page.layers)) == len(called)
         return is_chain, sum(is_max_pool(layer) for layer in called), -len(called)
 
     return max(pages, key=worth)
@@ -103,7 +107,7 @@ def is_max_pool(layer: dict[str, Any]) -> bool:
     return layer["kind"] == "pool" and "max" in layer["type"].lower()
 
 
-def chain(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def find_leading_chain(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The layers from the input on of which each has but the one before it as its input."""
     found: list[dict[str, Any]] = []
     for layer in layers:
@@ -116,7 +120,7 @@ def chain(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 # Filters
 
 
-def counts(layer: dict[str, Any]) -> str | None:
+def format_parameter_count(layer: dict[str, Any]) -> str | None:
     """Write out how many parameters a convolution has: units · channels · places + biases."""
     if layer["kind"] != "conv" or not layer["called"] or not layer["parameters"]:
         return None
@@ -129,22 +133,22 @@ def counts(layer: dict[str, Any]) -> str | None:
     return f"{product}{f' + {units}' if biases else ''} = {layer['parameters']:,}"
 
 
-def kernel(page: Page, filters: Mapping[str, Array]) -> dict[str, Any] | None:
+def choose_kernel(page: NetworkData, filters: Mapping[str, Array]) -> dict[str, Any] | None:
     """The filter of the first convolution whose weights are strongest, one channel of it, as a grid."""
-    planar = (layer for layer in page.layers if counts(layer) and len(layer["kernel"]) == 2)
+    planar = (layer for layer in page.layers if format_parameter_count(layer) and len(layer["kernel"]) == 2)
     layer = next((layer for layer in planar if layer["module"] in filters), None)
-    if layer is None or max(layer["kernel"]) > LARGEST:
+    if layer is None or max(layer["kernel"]) > MAX_PRINTED_KERNEL:
         return None
     weight = filters[layer["module"]]
     unit, channel = np.unravel_index(np.square(weight).sum((2, 3)).argmax(), weight.shape[:2])
-    shown = grid(weight[unit, channel], float(np.abs(weight[unit, channel]).max()))
+    shown = draw_grid(weight[unit, channel], float(np.abs(weight[unit, channel]).max()))
     return {"layer": layer, "unit": int(unit), "channel": int(channel), "grid": shown}
 
 
 # Feature maps
 
 
-def zeros(page: Page, outputs: Mapping[str, Array]) -> dict[str, Any] | None:
+def count_zeros(page: NetworkData, outputs: Mapping[str, Array]) -> dict[str, Any] | None:
     """The first ReLU's output on an image: its layer, and how many of its values are zero."""
     for layer in page.layers:
         if layer["kind"] == "activation" and layer["called"] and layer["type"].lower() == "relu":
@@ -156,32 +160,32 @@ def zeros(page: Page, outputs: Mapping[str, Array]) -> dict[str, Any] | None:
 # Receptive fields
 
 
-def cone(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def trace_receptive_field(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Follow one value down to the pixels, along one axis: the rows of a drawing, the uppermost first.
 
     A row has the `name` of the layer, its `size`, the `first` and the `last` of its values on which the
     value depends (those beyond the border left out), and the layer `by` which it is made; the last row is
     the input's. Empty where the network has no window to begin with.
     """
-    windows = [layer for layer in chain(layers) if _is_window(layer)][:DEEPEST]
+    windows = [layer for layer in find_leading_chain(layers) if _is_sliding_window(layer)][:MAX_CONE_LAYERS]
     if not windows:
         return []
     rows = []
     first = last = windows[-1]["output_shape"][-1] // 2
     for layer in reversed(windows):
-        rows.append(_row(layer["name"], layer["output_shape"][-1], first, last) | {"by": layer})
+        rows.append(_make_row(layer["name"], layer["output_shape"][-1], first, last) | {"by": layer})
         kernel, stride, padding = (layer[key][-1] for key in ("kernel", "stride", "padding"))
         dilation = (layer["dilation"] or [1])[-1]
         first = first * stride - padding
         last = last * stride - padding + dilation * (kernel - 1)
-    return [*rows, _row("input", windows[0]["input_shape"][-1], first, last)]
+    return [*rows, _make_row("input", windows[0]["input_shape"][-1], first, last)]
 
 
-def _row(name: str, size: int, first: int, last: int) -> dict[str, Any]:
+def _make_row(name: str, size: int, first: int, last: int) -> dict[str, Any]:
     return {"name": name, "size": size, "first": max(first, 0), "last": min(last, size - 1)}
 
 
-def _is_window(layer: dict[str, Any]) -> bool:
+def _is_sliding_window(layer: dict[str, Any]) -> bool:
     known = all(isinstance(layer[key], list) for key in ("kernel", "stride", "padding"))
     slides = layer["kind"] in ("conv", "pool") and len(layer["output_shape"]) == 3
     return known and slides and "Transpose" not in layer["type"]
@@ -190,28 +194,32 @@ def _is_window(layer: dict[str, Any]) -> bool:
 # Pooling
 
 
-def pooling(folder: Path, told: dict[str, Any] | None) -> dict[str, Any]:
+def make_pooling_example(folder: Path, told: dict[str, Any] | None) -> dict[str, Any]:
     """A worked example of pooling by 2 × 2, its switches and unpooling, from the run where it has one.
 
     A part of a map as it came to a max-pooling layer, and what the deconvnet's signal of steps/ did there:
     what came to the pooling from above, unpooled, and rectified.
     """
-    up, above, source = (_pooled(folder, told) if told else None) or (MADE_UP, SIGNAL, None)
-    small, places = pooled(up)
-    down = unpooled(above, places)
+    up, above, source = (_find_pooling_example(folder, told) if told else None) or (
+        EXAMPLE_MAP,
+        EXAMPLE_SIGNAL,
+        None,
+    )
+    small, places = max_pool(up)
+    down = max_unpool(above, places)
     most = float(max(np.abs(above).max(), 1e-9))
     return {
         "source": source,
-        "up": grid(up, float(up.max()), VIRIDIS, places),
-        "small": grid(small, float(up.max()), VIRIDIS),
+        "up": draw_grid(up, float(up.max()), VIRIDIS, places),
+        "small": draw_grid(small, float(up.max()), VIRIDIS),
         "switches": [int(place) for place in places.ravel()],
-        "above": grid(above, most),
-        "down": grid(down, most, chosen=places),
-        "rectified": grid(down.clip(0), most),
+        "above": draw_grid(above, most),
+        "down": draw_grid(down, most, maxima=places),
+        "rectified": draw_grid(down.clip(0), most),
     }
 
 
-def pooled(values: Array) -> tuple[Array, Array]:
+def max_pool(values: Array) -> tuple[Array, Array]:
     """Max-pool (H, W) by 2 × 2: the maxima, and the switches, their flat places; of equals the first."""
     height, width = values.shape
     windows = values.reshape(height // 2, 2, width // 2, 2).swapaxes(1, 2).reshape(height // 2, width // 2, 4)
@@ -220,14 +228,14 @@ def pooled(values: Array) -> tuple[Array, Array]:
     return windows.max(-1), (2 * rows + inside // 2) * width + 2 * columns + inside % 2
 
 
-def unpooled(values: Array, switches: Array) -> Array:
+def max_unpool(values: Array, switches: Array) -> Array:
     """Put each value in the place of its switch, zero elsewhere: (h, w) to (2 h, 2 w)."""
     down = np.zeros((2 * values.shape[0], 2 * values.shape[1]), values.dtype)
     down.flat[switches.ravel()] = values.ravel()
     return down
 
 
-def _pooled(folder: Path, told: dict[str, Any]) -> tuple[Array, Array, dict[str, Any]] | None:
+def _find_pooling_example(folder: Path, told: dict[str, Any]) -> tuple[Array, Array, dict[str, Any]] | None:
     """The most telling part of a map at a 2 × 2 max pooling that the signal of steps/ was unpooled by."""
     layers = {layer["name"]: layer for layer in read_json(folder / "layers.json")}
     signals = Npz(folder / "steps/signals.npz")
@@ -235,35 +243,37 @@ def _pooled(folder: Path, told: dict[str, Any]) -> tuple[Array, Array, dict[str,
     examples = []
     for above, below in zip(told["steps"], told["steps"][1:], strict=False):
         pool = layers.get(above["layer"])
-        if pool is None or below["through"] != [pool["name"]] or not _halves(pool):
+        if pool is None or below["through"] != [pool["name"]] or not _is_2x2_max_pool(pool):
             continue
         maps, signal = outputs[pool["inputs"][0]], signals[above["layer"]]
         units = signals.get(f"{above['layer']}@units", np.arange(len(signal)))
         for n, unit in enumerate(units):
-            row, column, worth = _telling(maps[unit], signal[n])
-            up = maps[unit][2 * row : 2 * row + PATCH, 2 * column : 2 * column + PATCH]
-            part = signal[n][row : row + PATCH // 2, column : column + PATCH // 2]
+            row, column, worth = _find_informative_part(maps[unit], signal[n])
+            up = maps[unit][
+                2 * row : 2 * row + POOLING_PATCH_SIZE, 2 * column : 2 * column + POOLING_PATCH_SIZE
+            ]
+            part = signal[n][row : row + POOLING_PATCH_SIZE // 2, column : column + POOLING_PATCH_SIZE // 2]
             source = {"pool": pool["name"], "map": pool["inputs"][0], "unit": int(unit)}
             source |= {"image": told["image"], "row": 2 * row, "column": 2 * column}
             examples.append((worth, (up, part, source)))
     return max(examples, key=lambda example: example[0])[1] if examples else None
 
 
-def _halves(layer: dict[str, Any]) -> bool:
+def _is_2x2_max_pool(layer: dict[str, Any]) -> bool:
     """Whether a layer pools by 2 × 2 windows, side by side."""
     plain = layer["kernel"] == [2, 2] == layer["stride"] and layer["padding"] == [0, 0]
     return is_max_pool(layer) and plain
 
 
-def _telling(values: Array, signal: Array) -> tuple[int, int, tuple[int, float]]:
+def _find_informative_part(values: Array, signal: Array) -> tuple[int, int, tuple[int, float]]:
     """Where a part of a map shows most: signals of both signs, in windows that hold different values."""
-    side = PATCH // 2
+    side = POOLING_PATCH_SIZE // 2
     best = (0, 0, (-1, 0.0))
     for row in range(signal.shape[0] - side + 1):
         for column in range(signal.shape[1] - side + 1):
             part = signal[row : row + side, column : column + side]
-            up = values[2 * row : 2 * row + PATCH, 2 * column : 2 * column + PATCH]
-            if up.shape != (PATCH, PATCH):
+            up = values[2 * row : 2 * row + POOLING_PATCH_SIZE, 2 * column : 2 * column + POOLING_PATCH_SIZE]
+            if up.shape != (POOLING_PATCH_SIZE, POOLING_PATCH_SIZE):
                 continue
             shown = len(np.unique(up.round(1))) + 8 * min((part > 0).sum(), (part < 0).sum(), 1)
             worth = (int(shown), float(np.abs(part).sum()))
@@ -275,24 +285,24 @@ def _telling(values: Array, signal: Array) -> tuple[int, int, tuple[int, float]]
 # The deconvnet
 
 
-def pair(layers: Sequence[dict[str, Any]], told: dict[str, Any] | None) -> list[dict[str, Any]]:
+def pair_layers(layers: Sequence[dict[str, Any]], told: dict[str, Any] | None) -> list[dict[str, Any]]:
     """The layers of a convnet from the pixels up, each with what the deconvnet does there on the way down.
 
     Of the network's own where it is a chain up to the layer followed in steps/, and no longer than PAIR;
     else of one stage as any has.
     """
     stage = [("convolution", "conv", None), ("ReLU", "activation", None), ("max pooling", "pool", None)]
-    road = chain(layers)
+    road = find_leading_chain(layers)
     names = [layer["name"] for layer in road]
-    if told and told["layer"] in names[:PAIR]:
+    if told and told["layer"] in names[:MAX_PAIRED_LAYERS]:
         top = names.index(told["layer"]) + 1
         stage = [(layer["name"], layer["kind"], layer["output_shape"]) for layer in road[:top]]
     return [
         {
             "name": name,
             "kind": kind,
-            "up": UP.get(kind, kind),
-            "down": DOWN.get(kind, kind),
+            "up": FORWARD_STEPS.get(kind, kind),
+            "down": DECONVNET_STEPS.get(kind, kind),
             "shape": " × ".join(map(str, shape)) if shape else "",
         }
         for name, kind, shape in stage
@@ -302,7 +312,7 @@ def pair(layers: Sequence[dict[str, Any]], told: dict[str, Any] | None) -> list[
 # Scales
 
 
-def ends(folder: Path, page: Page) -> list[dict[str, Any]]:
+def make_colour_bars(folder: Path, page: NetworkData) -> list[dict[str, Any]]:
     """Colour bars with numbers of the run: of weights, of a map, of projections, as far as it has them."""
     bars = []
     filters = Npz(folder / "filters.npz")
@@ -313,7 +323,7 @@ def ends(folder: Path, page: Page) -> list[dict[str, Any]]:
         most = float(np.abs(filters[conv["module"]]).max())
         bars.append({"what": f"weights of {conv['name']}", "low": -most, "high": most})
     name = page.images[0]["name"]
-    found = zeros(page, outputs := Npz(folder / f"activations/{name}.npz"))
+    found = count_zeros(page, outputs := Npz(folder / f"activations/{name}.npz"))
     if found:
         layer = found["layer"]["name"]
         bars.append({"what": f"values of {layer} on {name}", "low": 0.0, "high": float(outputs[layer].max())})
@@ -328,27 +338,29 @@ def ends(folder: Path, page: Page) -> list[dict[str, Any]]:
 # Squares
 
 
-def grid(
-    values: Array, most: float, ramp: Sequence[str] = RDBU, chosen: Array | None = None, side: float = 46
+def draw_grid(
+    values: Array, most: float, ramp: Sequence[str] = RDBU, maxima: Array | None = None, side: float = 46
 ) -> Grid:
     """Draw values (H, W) as squares: signed ones over -most..most, those under viridis over 0..most."""
     low = 0.0 if ramp is VIRIDIS else -most
     cells = []
     for n, value in enumerate(values.ravel().tolist()):
         row, column = divmod(n, values.shape[1])
-        fill = colour(ramp, (value - low) / (most - low) if most > low else 0.5)
-        marked = chosen is not None and n in chosen
-        cells.append(Cell(column * side, row * side, number(value), fill, ink(fill), marked))
-    rows = "; ".join(", ".join(number(value) for value in row) for row in values.tolist())
+        fill = interpolate_colour(ramp, (value - low) / (most - low) if most > low else 0.5)
+        marked = maxima is not None and n in maxima
+        cells.append(
+            Cell(column * side, row * side, format_value(value), fill, choose_text_colour(fill), marked)
+        )
+    rows = "; ".join(", ".join(format_value(value) for value in row) for row in values.tolist())
     return Grid(values.shape[1] * side, values.shape[0] * side, cells, rows)
 
 
-def number(value: float) -> str:
+def format_value(value: float) -> str:
     """Two digits after the point, as many as fit a square; zero is 0."""
     return "0" if value == 0 else f"{value:.2f}".replace("-", "−")
 
 
-def colour(ramp: Sequence[str], place: float) -> str:
+def interpolate_colour(ramp: Sequence[str], place: float) -> str:
     """The colour at a place, 0..1, between the steps of a ramp."""
     at = min(max(place, 0.0), 1.0) * (len(ramp) - 1)
     n = min(int(at), len(ramp) - 2)
@@ -356,7 +368,7 @@ def colour(ramp: Sequence[str], place: float) -> str:
     return "#{:02x}{:02x}{:02x}".format(*np.round(below + (at - n) * (above - below)).astype(int).tolist())
 
 
-def ink(fill: str) -> str:
+def choose_text_colour(fill: str) -> str:
     """Black or white, whichever stands out more (WCAG 2.2, relative luminance)."""
     parts = np.array([int(fill[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)

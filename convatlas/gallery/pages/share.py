@@ -9,58 +9,60 @@ from pathlib import Path
 from markupsafe import Markup, escape
 from PIL import Image
 
-from convatlas.gallery.pages.site import Atlas
+from convatlas.gallery.pages.site import GalleryContext
 
-SIZE = (1200, 630)  # pixels of a preview, the proportions that those who show it cut it to
-MARGIN = 36
-QUALITY = 85
-LIGHT = 1120  # pixels that a light picture is wide at most
-PAPER = "#fffdf8"  # as the plates are
-TENSORS = ("filters.npz", "activations", "deconv", "classical", "masks", "steps", "statistics.npz",
+PREVIEW_SIZE = (1200, 630)  # pixels of a preview, the proportions that those who show it cut it to
+PREVIEW_MARGIN = 36
+IMAGE_QUALITY = 85
+MAX_COVER_WIDTH = 1120  # pixels that a light picture is wide at most
+BACKGROUND_COLOUR = "#fffdf8"  # as the plates are
+RESULT_FILES = ("filters.npz", "activations", "deconv", "classical", "masks", "steps", "statistics.npz",
            "strongest.npz", "statistics.json", "history.csv", "metrics.json", "layers.json", "images.json",
            "network.json")  # fmt: skip
-WEIGHTS = "weights.safetensors"
+WEIGHTS_FILE = "weights.safetensors"
 
 
 @dataclass(frozen=True)
 class Preview:
     """A picture of a plate, as JPEG, and what it shows."""
 
-    picture: bytes
+    jpeg: bytes
     alt: str
-    size: tuple[int, int] = SIZE
+    size: tuple[int, int] = PREVIEW_SIZE
 
 
-def preview(atlas: Atlas) -> Preview | None:
+def make_preview(atlas: GalleryContext) -> Preview | None:
     """Make the picture that a shared link shows, of a frontispiece; None without a plate or `site_url`."""
-    plates = [(page, plate) for page in atlas.pages for plate in page.plates]
+    plates = [(page, plate) for page in atlas.networks for plate in page.figures]
     if not plates or not atlas.config.get("site_url"):
         return None
     page, plate = next((pair for pair in plates if pair[1]["kind"] == "cover"), plates[0])
     with Image.open(atlas.results / page.name / "figures" / plate["file"]) as image:
         shown = image.convert("RGB").crop((0, 0, plate["width"], plate["height"] - plate["caption_height"]))
-    shown.thumbnail((SIZE[0] - 2 * MARGIN, SIZE[1] - 2 * MARGIN), Image.Resampling.LANCZOS)
-    sheet = Image.new("RGB", SIZE, PAPER)
-    sheet.paste(shown, ((SIZE[0] - shown.width) // 2, (SIZE[1] - shown.height) // 2))
+    shown.thumbnail(
+        (PREVIEW_SIZE[0] - 2 * PREVIEW_MARGIN, PREVIEW_SIZE[1] - 2 * PREVIEW_MARGIN), Image.Resampling.LANCZOS
+    )
+    sheet = Image.new("RGB", PREVIEW_SIZE, BACKGROUND_COLOUR)
+    sheet.paste(shown, ((PREVIEW_SIZE[0] - shown.width) // 2, (PREVIEW_SIZE[1] - shown.height) // 2))
     written = io.BytesIO()
-    sheet.save(written, "jpeg", quality=QUALITY, optimize=True)
+    sheet.save(written, "jpeg", quality=IMAGE_QUALITY, optimize=True)
     return Preview(written.getvalue(), plate["alt"])
 
 
-def light(path: Path) -> bytes:
+def compress_cover(path: Path) -> bytes:
     """A picture for where it must be there at once, a tenth of its size: smaller, WebP, with slight loss."""
     written = io.BytesIO()
     with Image.open(path) as image:
         shown = image.convert("RGB")
-    shown.thumbnail((LIGHT, image.height), Image.Resampling.LANCZOS)
-    shown.save(written, "webp", quality=QUALITY, method=4)
+    shown.thumbnail((MAX_COVER_WIDTH, image.height), Image.Resampling.LANCZOS)
+    shown.save(written, "webp", quality=IMAGE_QUALITY, method=4)
     return written.getvalue()
 
 
-def numbers(atlas: Atlas, network: str) -> dict[str, Path]:
+def list_published_files(atlas: GalleryContext, network: str) -> dict[str, Path]:
     """The files of results/<network>/ that the config's `publish` copies: their places in the site."""
     asked = atlas.config.get("publish", {})
-    names = [*TENSORS] * bool(asked.get("tensors")) + [WEIGHTS] * bool(asked.get("weights"))
+    names = [*RESULT_FILES] * bool(asked.get("tensors")) + [WEIGHTS_FILE] * bool(asked.get("weights"))
     folder = atlas.results / network
     found = [path for name in names for path in (folder / name, *sorted((folder / name).rglob("[!.]*")))]
     return {
@@ -68,7 +70,7 @@ def numbers(atlas: Atlas, network: str) -> dict[str, Path]:
     }
 
 
-def linked(where: str, root: str, published: Collection[str]) -> Markup:
+def link_files(where: str, root: str, published: Collection[str]) -> Markup:
     """Link the files that `where` names, "results/<network>/<file>, <key>", if they are in the site.
 
     One file for each image, `<image>.npz`, leads to the list of all on the network's page.

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convatlas.gallery.pages.network import Page
+from convatlas.gallery.pages.network import NetworkData
 
-KINDS = {
+FIGURE_KINDS = {
     "cover": "Frontispiece",
     "filters": "Filters",
     "maps": "Feature maps",
@@ -26,18 +26,18 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Atlas:
+class GalleryContext:
     """A run as its pages show it: the config, every network, every data set."""
 
     results: Path
     data: Path
     config: dict[str, Any]
-    pages: Sequence[Page]
+    networks: Sequence[NetworkData]
     datasets: dict[str, dict[str, Any]]  # name -> dataset.json
 
 
 @dataclass(frozen=True)
-class Sheet:
+class SitePage:
     """One page of the site: where it lies there, the template that makes it, and what of.
 
     `group` is the heading under which the navigation names it, by its `title`; None leaves it out.
@@ -45,15 +45,15 @@ class Sheet:
     are texts and the bytes of pictures, by their places, written after them.
     """
 
-    address: str
+    path: str
     template: str
     title: str
-    values: dict[str, Any] = field(default_factory=dict)
+    context: dict[str, Any] = field(default_factory=dict)
     group: str | None = None
     files: dict[str, Path] = field(default_factory=dict)
-    written: dict[str, str | bytes] = field(default_factory=dict)
+    generated_files: dict[str, str | bytes] = field(default_factory=dict)
 
     @property
-    def root(self) -> str:
+    def relative_root(self) -> str:
         """The way from the page to the site's top, so that every link is relative."""
-        return "../" * self.address.count("/")
+        return "../" * self.path.count("/")

@@ -8,19 +8,21 @@ from typing import Any
 import numpy as np
 
 from convatlas.files import Npz, read_json
-from convatlas.gallery.pages.network import Page
-from convatlas.gallery.pages.site import Atlas, Sheet
+from convatlas.gallery.pages.network import NetworkData
+from convatlas.gallery.pages.site import GalleryContext, SitePage
 
-SELECTIVE = 20  # units of a network that are named as its most selective
-FEW = 12  # classes up to which the mean response to each is told of a last unit; of more the greatest three
-ROWS = 200  # units of the last layer that are told of
-AGAIN = ("reshape", "dropout")  # kinds of layers that lay out or pass on what another has made
+MAX_SELECTIVE_UNITS = 20  # units of a network that are named as its most selective
+MAX_CLASS_COLUMNS = (
+    12  # classes up to which the mean response to each is told of a last unit; of more the greatest three
+)
+MAX_LAST_LAYER_UNITS = 200  # units of the last layer that are told of
+PASS_THROUGH_KINDS = ("reshape", "dropout")  # kinds of layers that lay out or pass on what another has made
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Units:
+class UnitPageData:
     """What the page tells; `about` is statistics.json.
 
     `dead` has a row for each layer with dead units, `followed` how many layers there are; `selective` a row
@@ -28,62 +30,66 @@ class Units:
     weights, of `last_units` in all.
     """
 
-    about: dict[str, Any]
-    followed: int
-    dead: list[Row]
-    selective: list[Row]
+    summary: dict[str, Any]
+    n_layers: int
+    dead_units: list[Row]
+    selective_units: list[Row]
     last_layer: str
-    last: list[Row]
-    last_units: int
+    class_responses: list[Row]
+    n_last_layer_units: int
 
     @property
-    def labelled(self) -> bool:
+    def has_labels(self) -> bool:
         """Whether classes are the images' own, and not those that the network predicts."""
-        return self.about["by"] == "label"
+        return self.summary["by"] == "label"
 
 
-def sheets(atlas: Atlas, page: Page, explored: Sequence[str]) -> Iterator[Sheet]:
+def make_pages(atlas: GalleryContext, page: NetworkData, explored: Sequence[str]) -> Iterator[SitePage]:
     """The page of a network's units, of one that was followed over its data set.
 
     `explored` are the layers that its explorer shows.
     """
-    if is_followed(atlas, page):
-        values = {"page": page, "units": read(atlas.results / page.name, page), "explored": explored}
-        yield Sheet(f"networks/{page.name}-units.html", "units.html", f"{page.name}: its units", values)
+    if has_statistics(atlas, page):
+        values = {
+            "page": page,
+            "units": read_unit_data(atlas.results / page.name, page),
+            "explored": explored,
+        }
+        yield SitePage(f"networks/{page.name}-units.html", "units.html", f"{page.name}: its units", values)
 
 
-def is_followed(atlas: Atlas, page: Page) -> bool:
+def has_statistics(atlas: GalleryContext, page: NetworkData) -> bool:
     """Whether there are statistics of a network's units over its data set."""
     views = atlas.config["networks"][page.name]["views"]
     return bool(page.network["dataset"]) and views.get("strongest") is not None
 
 
-def read(folder: Path, page: Page) -> Units:
+def read_unit_data(folder: Path, page: NetworkData) -> UnitPageData:
     """Read what the data set said of the units of results/<network>/."""
     about, found = read_json(folder / "statistics.json"), Npz(folder / "statistics.npz")
     kinds = {layer["name"]: layer["kind"] for layer in page.layers}
     dead = [
         {"layer": layer["name"], "units": layer["units"], "count": len(layer["dead"]),
-         "listed": ranges(layer["dead"])}
+         "listed": format_ranges(layer["dead"])}
         for layer in about["layers"]
-        if layer["dead"] and kinds.get(layer["name"]) not in AGAIN
+        if layer["dead"] and kinds.get(layer["name"]) not in PASS_THROUGH_KINDS
     ]  # fmt: skip
     activations = [layer["name"] for layer in about["layers"] if kinds.get(layer["name"]) == "activation"]
     weighted = [layer["name"] for layer in about["layers"] if kinds.get(layer["name"]) in ("conv", "linear")]
     last = weighted[-1] if weighted else ""
-    rows = meanings(found, last, about["classes"], page.network["classes"]) if last else []
-    return Units(
+    rows = compute_class_responses(found, last, about["classes"], page.network["classes"]) if last else []
+    return UnitPageData(
         about,
         len(about["layers"]),
         dead,
-        selective(found, activations, about["classes"]),
+        find_selective_units(found, activations, about["classes"]),
         last,
-        rows[:ROWS],
+        rows[:MAX_LAST_LAYER_UNITS],
         len(rows),
     )
 
 
-def selective(found: Npz, layers: Sequence[str], classes: Sequence[str]) -> list[Row]:
+def find_selective_units(found: Npz, layers: Sequence[str], classes: Sequence[str]) -> list[Row]:
     """The most class-selective units of the layers, the most selective first, ties in the layers' order.
 
     Of those alone that answer as many images as strongest activations are kept: a unit that answers one image
@@ -105,10 +111,12 @@ def selective(found: Npz, layers: Sequence[str], classes: Sequence[str]) -> list
                 }
                 | {"response": float(responses[unit, best]), "others": float(np.nanmean(others))}
             )
-    return sorted(rows, key=lambda row: -row["selectivity"])[:SELECTIVE]
+    return sorted(rows, key=lambda row: -row["selectivity"])[:MAX_SELECTIVE_UNITS]
 
 
-def meanings(found: Npz, layer: str, classes: Sequence[str], names: Sequence[str]) -> list[Row]:
+def compute_class_responses(
+    found: Npz, layer: str, classes: Sequence[str], names: Sequence[str]
+) -> list[Row]:
     """What each unit of a layer responds to: its name where it has one, and its mean response by class.
 
     `responses` are those to each class, or where they are many to the three of greatest, (class, response).
@@ -119,7 +127,7 @@ def meanings(found: Npz, layer: str, classes: Sequence[str], names: Sequence[str
     rows = []
     for unit, own in enumerate(responses):
         order = np.argsort(-np.nan_to_num(own, nan=-np.inf), kind="stable")
-        shown = range(len(own)) if len(classes) <= FEW else order[:3].tolist()
+        shown = range(len(own)) if len(classes) <= MAX_CLASS_COLUMNS else order[:3].tolist()
         rows.append(
             {
                 "unit": unit,
@@ -132,7 +140,7 @@ def meanings(found: Npz, layer: str, classes: Sequence[str], names: Sequence[str
     return rows
 
 
-def ranges(numbers: Sequence[int]) -> str:
+def format_ranges(numbers: Sequence[int]) -> str:
     """List whole numbers, ascending, those that follow one another by the first and the last: 3, 7–9."""
     runs: list[list[int]] = []
     for number in numbers:

@@ -18,7 +18,7 @@ INPUT = {
     "resize": "stretch",  # a mask covers the whole image: nothing is cut off
 }
 SOURCE = "SD-UNet, Electronics 2022, 11(1), 130"
-GROUPS = 32  # of a normalisation, as published for a width of 32
+NORM_GROUPS = 32  # of a normalisation, as published for a width of 32
 
 
 def sd_unet(width: int = 32, classes: int = 3) -> nn.Module:
@@ -41,7 +41,7 @@ class SDUNet(nn.Module):
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
         w = [width, 2 * width, 4 * width, 8 * width, 16 * width]
-        groups = min(GROUPS, width)  # at every width as many channels a group as at 32
+        groups = min(NORM_GROUPS, width)  # at every width as many channels a group as at 32
         sizes = zip([3, *w], w, strict=False)
         self.encoder = nn.ModuleList(SqueezeAttention(given, made, groups) for given, made in sizes)
         self.downs = nn.ModuleList(Down(2 * made, made, groups) for made in w[:4])
@@ -54,7 +54,7 @@ class SDUNet(nn.Module):
         self.head = nn.Conv2d(width, classes, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        _check(x)
+        _check_size(x)
         levels = []
         for encoder, down in zip(self.encoder, self.downs, strict=False):
             levels.append(encoder(x))
@@ -144,6 +144,6 @@ class Pyramid(nn.Module):
         return self.fuse(torch.cat([scene, point, near, middle, far], 1))
 
 
-def _check(x: Tensor) -> None:
+def _check_size(x: Tensor) -> None:
     if any(side % 32 for side in x.shape[2:]):  # four times down, and once more within the last block
         raise ValueError(f"{tuple(x.shape[2:])} pixels cannot be halved five times; take multiples of 32")

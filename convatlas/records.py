@@ -1,0 +1,308 @@
+"""The JSON files between the stages, as types: what each stage writes and what `Results` reads.
+
+Shapes are lists without the batch axis, (channels, height, width) for maps. A key that may be absent is
+`NotRequired`; one whose value is not known or does not apply holds null.
+"""
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+Split = Literal["train", "test"]
+Kind = Literal["conv", "linear", "pool", "norm", "activation", "dropout", "reshape", "merge", "other"]
+
+
+class Preprocessing(TypedDict):
+    """How an image becomes the network's input."""
+
+    size: int  # pixels a side
+    mean: list[float]  # of each channel, of values in 0..1
+    std: list[float]
+    resize: int | str  # pixels of the shorter side before the crop, or "stretch"
+    interpolation: str
+
+
+class WeightsOrigin(TypedDict):
+    """Where a network's weights come from."""
+
+    origin: str
+    name: str | None  # of torchvision's weights
+    url: str | None
+    source_sha256: str | None  # of the file that was loaded
+    metrics: dict[str, Any] | None  # as published
+    sha256: str  # of weights.safetensors
+
+
+class NetworkDescription(TypedDict):
+    """network.json."""
+
+    architecture: str
+    arguments: dict[str, Any]
+    source: str | None  # where the architecture was published
+    parameters: int
+    weights: WeightsOrigin
+    dataset: str | None
+    dataset_sha256: str | None
+    dataset_classes: list[str] | None
+    classes: list[str]
+    preprocessing: Preprocessing
+    training: dict[str, Any] | None  # `training` of the config, with best_epoch, precision and images
+    seed: int
+    device: str
+    versions: dict[str, str]
+
+
+class Timing(TypedDict):
+    """timing.json."""
+
+    started: str  # ISO 8601
+    finished: str
+    training_seconds: float | None
+    images_per_second: int | None
+    resumed_after_epoch: int | None
+    threads: int
+
+
+class ClassificationMetrics(TypedDict):
+    """metrics.json of a classifier: measured once on the test split."""
+
+    accuracy: float
+    class_accuracy: dict[str, float | None]
+    confusion: list[list[int]]  # rows: true class; columns: predicted class
+    images: int
+
+
+class SegmentationMetrics(TypedDict):
+    """metrics.json of a segmentation network: measured once on the pixels of the test split."""
+
+    mean_iou: float
+    iou: dict[str, float | None]
+    dice: dict[str, float | None]
+    pixel_accuracy: float
+    confusion: list[list[int]]  # pixels; rows: true class; columns: predicted class
+    images: int
+
+
+class Layer(TypedDict):
+    """An entry of layers.json: one call of a leaf module, a function or a chosen composite module."""
+
+    name: str
+    module: str
+    type: str
+    kind: Kind
+    input_shape: list[int]
+    output_shape: list[int]
+    inputs: list[str]  # the layers that it is computed from, or "input"
+    within: list[str]  # the types of the modules around it, the outermost first
+    kernel: list[int] | None
+    stride: list[int] | None
+    padding: list[int] | str | None
+    dilation: list[int] | None
+    groups: int | None
+    parameters: int  # 0 on repeated calls of one module
+    receptive_field: list[int] | None  # pixels
+    receptive_start: list[int] | None  # first row and column of the field of the output's first pixel
+    receptive_step: list[int] | None  # pixels between the fields of neighbouring outputs
+    ordinal: int | None  # of convolutions, from 1
+    role: str | None
+    called: bool
+    notes: list[str]
+
+
+class SampleImage(TypedDict):
+    """An entry of images.json."""
+
+    name: str
+    split: Split | None
+    index: int | None  # in the split
+    path: str | None
+    label: int | None
+    prediction: int | None
+    probability: float | None
+
+
+class HistoryRow(TypedDict):
+    """A row of history.csv: one epoch."""
+
+    epoch: int
+    lr: float
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+    validation_mean_iou: NotRequired[float | None]
+
+
+class SkippedFile(TypedDict):
+    """A file of a data set that was skipped."""
+
+    path: str
+    reason: str
+
+
+class DatasetDescription(TypedDict):
+    """dataset.json."""
+
+    format: str
+    source: str
+    title: str
+    description: str
+    licence: str
+    classes: list[str]
+    counts: dict[str, list[int]]  # images of each class, by split; one number without classes
+    image_shape: list[int] | None
+    image_sizes: dict[str, list[int]] | None  # smallest, median and largest: (height, width)
+    target: str | None
+    sha256: str
+    skipped: NotRequired[list[SkippedFile]]
+
+
+class SkippedImage(TypedDict):
+    """An image of a split that a pass over the data set skipped."""
+
+    image: int
+    name: str
+    reason: str
+
+
+class TrackedLayer(TypedDict):
+    """A layer whose units are tracked over a data set."""
+
+    name: str
+    units: int
+    dead: list[int]  # units that are never above zero on any image
+
+
+class DatasetStatistics(TypedDict):
+    """statistics.json: what statistics.npz was computed on."""
+
+    dataset: str
+    dataset_sha256: str
+    split: Split
+    images: int
+    skipped: list[SkippedImage]
+    k: int  # top activations of each unit
+    class_source: Literal["label", "predicted class"]
+    classes: list[str]
+    class_images: list[int]
+    layers: list[TrackedLayer]
+
+
+class FeatureMatch(TypedDict):
+    """The classical feature that a unit's maps correlate with most."""
+
+    feature: str
+    description: str
+    r: float  # Pearson's correlation
+
+
+class LayerMatches(TypedDict):
+    """The classical features that the units of a layer match."""
+
+    baseline: float  # 95th percentile of the untrained network
+    units: list[FeatureMatch | None]
+
+
+class UnitMatches(TypedDict):
+    """classical/units.json."""
+
+    threshold: float
+    layers: dict[str, LayerMatches]
+
+
+class FilterMatches(TypedDict):
+    """classical/filters.json: the filters of the first convolution against classical kernels."""
+
+    layer: str
+    baseline: float
+    r: list[list[float]] | None
+    kernels: list[list[str]] | None
+    channel_correlations: list[list[float]] | None
+    colour_classes: list[str] | None
+
+
+class SegmentationLayer(TypedDict):
+    """How well the units of a layer segment the pet, in masks/masks.json."""
+
+    name: str
+    ordinal: int
+    role: str
+    shape: list[int]
+    iou: float  # on test images, of the unit and threshold chosen on training images
+    train_iou: float
+    chance_iou: float  # against the masks of other images
+    unit: int
+    threshold: float
+    at_least: bool  # whether the pet is where values are at least the threshold, or below it
+    high_frequency_share: float
+    edge_correlation: float
+    edge_unit: int
+    edge_magnitude: bool  # whether the magnitude of the unit is correlated, not its value
+    selective_units: NotRequired[list[dict[str, Any]]]  # unit, auc
+    head: NotRequired[dict[str, Any] | None]  # unit, share, area
+
+
+class EmergenceLayer(TypedDict):
+    """The layer at which segmentation emerges, or the last."""
+
+    layer: str
+    ordinal: int
+    iou: float
+
+
+class SegmentationExample(TypedDict):
+    """An image of masks/examples.npz, with its truth and prediction."""
+
+    rank: str  # first, best, median, worst
+    index: int
+    name: str
+    iou: dict[str, float | None]
+    mean_iou: float
+
+
+class SegmentationAnalysis(TypedDict):
+    """masks/masks.json."""
+
+    size: list[int]
+    images: dict[str, int]
+    pet_share: float
+    cutoff_frequency: float
+    final: EmergenceLayer | None
+    emergence: EmergenceLayer | None
+    layers: list[SegmentationLayer]
+    examples: list[SegmentationExample]
+    is_segmentation: bool
+
+
+class DeconvStep(TypedDict):
+    """One step of a projection on its way to the pixels, in steps/steps.json."""
+
+    layer: str
+    passed_layers: list[str]  # between this step and the one before
+    shape: list[int]
+    min: float
+    max: float
+    nonzero_count: int
+    value_count: int
+
+
+class DeconvSteps(TypedDict):
+    """steps/steps.json."""
+
+    image: str
+    layer: str
+    unit: int
+    steps: list[DeconvStep]
+
+
+class Figure(TypedDict):
+    """An entry of figures/figures.json."""
+
+    file: str
+    pdf: str | None
+    kind: str
+    subject: str  # the layer or the image that it shows; "" for the network
+    caption: str
+    alt: str
+    width: int  # pixels
+    height: int
+    caption_height: int
+    tile_layout: NotRequired[dict[str, Any]]

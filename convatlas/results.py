@@ -1,0 +1,242 @@
+"""The one reader of a network's results, results/<network>/: typed, and lazy. No torch here."""
+
+import csv
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+from convatlas import UserError
+from convatlas.files import Npz, read_json
+from convatlas.names import suggest_nearest
+from convatlas.records import (
+    ClassificationMetrics,
+    DatasetStatistics,
+    DeconvSteps,
+    Figure,
+    FilterMatches,
+    HistoryRow,
+    Layer,
+    NetworkDescription,
+    SampleImage,
+    SegmentationAnalysis,
+    SegmentationMetrics,
+    Timing,
+    UnitMatches,
+)
+
+UNITS_SUFFIX = "@units"  # of the array that says which units an array of projections holds
+
+
+class Results:
+    """What the pipeline computed of one network: results/<network>/.
+
+    Files are opened when they are asked for, and an array of an npz is read when it is indexed.
+
+    Args:
+        folder: The network's folder, such as results/lenet5.
+
+    Raises:
+        UserError: The folder is not there, or, on access, a file is missing or damaged.
+
+    Examples:
+        >>> results = Results("results/lenet5")
+        >>> results.activations("digit-8")["conv1"].shape
+        (6, 28, 28)
+
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.name = self.folder.name
+        if not self.folder.is_dir():
+            networks = sorted(path.parent.name for path in self.folder.parent.glob("*/network.json"))
+            raise UserError(f"there is no folder {self.folder}; {suggest_nearest(self.name, networks)}")
+
+    def __repr__(self) -> str:
+        return f"Results({str(self.folder)!r})"
+
+    # The network
+
+    @cached_property
+    def network(self) -> NetworkDescription:
+        """network.json: architecture, weights, preprocessing, classes, versions."""
+        return cast(NetworkDescription, read_json(self.folder / "network.json"))
+
+    @cached_property
+    def metrics(self) -> ClassificationMetrics | SegmentationMetrics | None:
+        """metrics.json: measured once on the test split; None where there is nothing to measure."""
+        return cast(
+            ClassificationMetrics | SegmentationMetrics | None,
+            read_json(self.folder / "metrics.json") or None,
+        )
+
+    @cached_property
+    def history(self) -> list[HistoryRow]:
+        """history.csv: one row per epoch; empty where the network was not trained here."""
+        with self._open("history.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        numbers = [{key: float(value) if value else None for key, value in row.items()} for row in rows]
+        return [cast(HistoryRow, row | {"epoch": int(cast(float, row["epoch"]))}) for row in numbers]
+
+    @cached_property
+    def timing(self) -> Timing:
+        """timing.json: when the network was trained, and how long it took."""
+        return cast(Timing, read_json(self.folder / "timing.json"))
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """layers.json: every layer call, in execution order."""
+        return cast(list[Layer], read_json(self.folder / "layers.json"))
+
+    def layer(self, name: str) -> Layer:
+        """Return the entry of one layer.
+
+        Raises:
+            UserError: There is no such layer; the message names the nearest.
+
+        """
+        for layer in self.layers:
+            if layer["name"] == name:
+                return layer
+        names = [layer["name"] for layer in self.layers]
+        raise UserError(f"{self.folder}: no layer {name!r}; {suggest_nearest(name, names)}")
+
+    @cached_property
+    def filters(self) -> Npz:
+        """filters.npz: <module> -> weight (units, channels, ...), <module>.bias -> (units,), float32."""
+        return Npz(self.folder / "filters.npz")
+
+    # The sample images
+
+    @cached_property
+    def images(self) -> list[SampleImage]:
+        """images.json: the sample images, with label, prediction and probability."""
+        return cast(list[SampleImage], read_json(self.folder / "images.json"))
+
+    def image(self, name: str) -> SampleImage:
+        """Return the entry of one sample image.
+
+        Raises:
+            UserError: There is no such image; the message names the nearest.
+
+        """
+        for image in self.images:
+            if image["name"] == name:
+                return image
+        names = [image["name"] for image in self.images]
+        raise UserError(f"{self.folder}: no sample image {name!r}; {suggest_nearest(name, names)}")
+
+    def activations(self, image: str) -> Npz:
+        """Open the recorded outputs of every layer on a sample image.
+
+        Args:
+            image: Its name, as in `images`.
+
+        Returns:
+            "input" -> (C, H, W) as the network saw it; <layer> -> its output without the batch axis;
+            <pooling layer>@switches -> int32, flat index into the pool's input plane.
+
+        """
+        return self._of_image("activations", image)
+
+    def projections(self, image: str) -> Npz:
+        """Open the deconvnet projections of a sample image.
+
+        Args:
+            image: Its name, as in `images`.
+
+        Returns:
+            <layer> -> (units, C, H, W) float32, signed, of the whole feature map; <layer>@peak -> of its
+            single strongest location; <layer>@units -> unit numbers, where not all units are present.
+
+        """
+        return self._of_image("deconv", image)
+
+    def classical(self, image: str) -> Npz:
+        """Open the classical features of a sample image, and their correlations with the feature maps."""
+        return self._of_image("classical", image)
+
+    # Over the data set
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether there are statistics over a data set."""
+        return (self.folder / "statistics.json").is_file()
+
+    @cached_property
+    def statistics(self) -> Npz:
+        """statistics.npz: <layer>@mean, @std, @max, @zero_fraction, @classes, @selectivity, @dead by unit,
+        and of its top activations @values, @images and @positions.
+        """
+        return Npz(self.folder / "statistics.npz")
+
+    @cached_property
+    def dataset_statistics(self) -> DatasetStatistics:
+        """statistics.json: the data set, split and layers of `statistics`."""
+        return cast(DatasetStatistics, read_json(self.folder / "statistics.json"))
+
+    @cached_property
+    def top_activations(self) -> Npz:
+        """strongest.npz: <layer>@projections, @patches (units, k, C, h, w) and @corners (units, k, 2)."""
+        return Npz(self.folder / "strongest.npz")
+
+    # Analyses
+
+    @cached_property
+    def unit_matches(self) -> UnitMatches:
+        """classical/units.json: the classical feature that each unit matches."""
+        return cast(UnitMatches, read_json(self.folder / "classical/units.json"))
+
+    @cached_property
+    def filter_matches(self) -> FilterMatches | None:
+        """classical/filters.json: the classical kernels that the first filters match."""
+        return cast(FilterMatches | None, read_json(self.folder / "classical/filters.json"))
+
+    @cached_property
+    def segmentation(self) -> SegmentationAnalysis | None:
+        """masks/masks.json: where segmentation emerges; None without a data set that has masks."""
+        path = self.folder / "masks/masks.json"
+        return cast(SegmentationAnalysis, read_json(path)) if path.is_file() else None
+
+    @cached_property
+    def segmentation_examples(self) -> Npz:
+        """masks/examples.npz: photographs with their truth and prediction."""
+        return Npz(self.folder / "masks/examples.npz")
+
+    @cached_property
+    def steps(self) -> DeconvSteps | None:
+        """steps/steps.json: one projection step by step; None where no layer is projected."""
+        return cast(DeconvSteps | None, read_json(self.folder / "steps/steps.json"))
+
+    @cached_property
+    def step_signals(self) -> Npz:
+        """steps/signals.npz: <layer> -> the signal of that step."""
+        return Npz(self.folder / "steps/signals.npz")
+
+    @cached_property
+    def figures(self) -> list[Figure]:
+        """figures/figures.json: every figure, in the order of the network's page."""
+        return cast(list[Figure], read_json(self.folder / "figures/figures.json"))
+
+    def _of_image(self, folder: str, name: str) -> Npz:
+        return Npz(self.folder / folder / f"{self.image(name)['name']}.npz")
+
+    def _open(self, name: str) -> Path:
+        path = self.folder / name
+        if not path.is_file():
+            raise UserError(f"{path} is missing; run the stage that writes it")
+        return path
+
+
+def projected_units(arrays: Npz, layer: str) -> list[int]:
+    """Return the numbers of the units whose projections are present, in the order of the array.
+
+    Args:
+        arrays: `Results.projections(image)` or `Results.top_activations`.
+        layer: Name of a layer in it.
+
+    """
+    if f"{layer}{UNITS_SUFFIX}" in arrays:
+        return [int(unit) for unit in arrays[f"{layer}{UNITS_SUFFIX}"]]
+    key = next(key for key in arrays if key.partition("@")[0] == layer)
+    return list(range(len(arrays[key])))
