@@ -263,7 +263,7 @@ def test_units_are_named_with_their_strongest_value(network: Any, monkeypatch: p
         assert [tile.title for tile in heads] == [f"unit {unit}" for unit in units]
         marks = ["dead" if u in dead else f"{found[layer]['values'][u, 0]:.3g}" for u in units]
         assert [tile.right_title for tile in heads] == marks
-        assert [tile.crossed for tile in heads] == [unit in dead for unit in units]
+        assert [tile.crossed_out for tile in heads] == [unit in dead for unit in units]
 
 
 def test_scales_are_a_units_own_or_all_layers(own: Any) -> None:
