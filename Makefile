@@ -58,7 +58,7 @@ lint: $(READY) ## check the code's style
 	@snakefmt --check --line-length 110 Snakefile workflow
 
 lock: $(READY) ## renew requirements.lock from pyproject.toml's ranges
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --extra test --extra cluster pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --extra test --extra cluster --extra docs pyproject.toml -o requirements.lock
 
 clean: ## remove what runs made, but not data/ and .venv
 	rm -rf results reports/gallery reports/gallery.zip reports/gallery.html logs
