@@ -1,0 +1,214 @@
+"""The checked and completed config as types, after config.schema.yaml, which describes each key.
+
+A key with a default is always there; one without is `NotRequired`.
+"""
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+from convatlas.records import Split
+
+LayerSelection = str | list[str | int]  # "all", or names, globs and ordinals of convolutions
+CountOrAll = int | str  # a number, or "all"
+OnBadImage = Literal["error", "skip"]
+
+
+class SingleFileConfig(TypedDict):
+    """`publish.single_file`: what the gallery in one file holds."""
+
+    layers: LayerSelection  # or "highlight"
+    megabytes: float
+
+
+class PublishConfig(TypedDict):
+    """`publish`: what is published with the gallery."""
+
+    tensors: bool
+    weights: bool
+    single_file: SingleFileConfig
+
+
+class DatasetConfig(TypedDict):
+    """A data set, `datasets.<name>`."""
+
+    format: Literal["mnist", "oxford-iiit-pet", "images"]
+    source: str  # "embedded", "download" or a directory
+    mirrors: list[str]
+    target: Literal["breed", "species"]
+    test_share: float
+    on_bad_image: OnBadImage
+
+
+class WeightsConfig(TypedDict):
+    """A checkpoint of the user's, `weights` as a mapping."""
+
+    path: str
+    key: NotRequired[str]
+    strip_prefix: NotRequired[str]
+
+
+class InputConfig(TypedDict, total=False):
+    """`input`: what overrides the preprocessing of the architecture or the weights."""
+
+    size: int  # pixels a side
+    resize: int | str  # pixels of the shorter side before the crop, or "stretch"
+    mean: list[float]
+    std: list[float]
+
+
+class NotesConfig(TypedDict, total=False):
+    """`notes` of a network as a mapping: Markdown."""
+
+    text: str
+    layers: dict[str, str]
+    units: dict[str, str]  # by "<layer> <unit>"
+
+
+class RecordConfig(TypedDict):
+    """`record`: how activations are stored."""
+
+    dtype: Literal["float32", "float16"]
+    compress: bool
+
+
+class ProgressiveResize(TypedDict):
+    """`training.progressive_resize`: smaller images in the first epochs."""
+
+    size: int  # pixels a side
+    share: float  # of the epochs
+
+
+class TrainingConfig(TypedDict):
+    """`training` of a network."""
+
+    epochs: int
+    max_steps: int | None
+    batch_size: int
+    lr: float
+    optimizer: Literal["adamw", "adam", "sgd"]
+    schedule: Literal["one_cycle", "cosine", "constant"]
+    weight_decay: float
+    progressive_resize: ProgressiveResize | None
+    ema_decay: float
+    validation: float  # share of the training images
+    shift: int  # pixels
+    flip: bool
+    crop: float  # smallest share of a side
+    scale: float  # largest share of a side
+    stretch: float
+    rotate: float  # degrees
+    colour: float
+    precision: Literal["auto", "float32", "bfloat16"]
+
+
+class ImagesConfig(TypedDict, total=False):
+    """`images`: the sample images of a network."""
+
+    digits: list[int]
+    first: int
+    indices: list[int]
+    photographs: list[str]
+    files: list[str]
+    on_bad_image: OnBadImage
+
+
+class RemarkConfig(TypedDict):
+    """`views.remark`: a remark at a convolution on the curve of segmentation by layer."""
+
+    ordinal: int
+    text: str
+
+
+class MaskViews(TypedDict):
+    """`views.masks`: images on which segmentation by layer is measured."""
+
+    train: int
+    test: int
+
+
+class AtlasViews(TypedDict):
+    """`views.atlas`: what the explorer shows."""
+
+    levels: int
+    layers: LayerSelection | None
+
+
+class StrongestViews(TypedDict):
+    """`views.strongest`: the top activations over the data set."""
+
+    layers: LayerSelection
+    k: int
+    split: Split
+    batch: int | None
+    project: LayerSelection | None
+    units: CountOrAll
+
+
+class StepsViews(TypedDict, total=False):
+    """`views.deconv.steps`: the unit whose projection is drawn step by step."""
+
+    layer: str | int
+    unit: int
+    image: str
+
+
+class DeconvViews(TypedDict):
+    """`views.deconv`: the deconvnet projections."""
+
+    layers: LayerSelection
+    units: CountOrAll
+    select: list[Literal["map", "peak"]]
+    rectify: bool
+    steps: StepsViews | None
+
+
+class ViewsConfig(TypedDict):
+    """`views` of a network."""
+
+    n_images: CountOrAll
+    n_filters: CountOrAll
+    layers: LayerSelection
+    show: Literal["filters", "maps", "both"]
+    scale: Literal["per_tile", "per_layer", "shared"]
+    match: float
+    highlight: list[str | int]
+    remark: NotRequired[RemarkConfig]
+    masks: MaskViews
+    atlas: AtlasViews
+    pdf: bool
+    strongest: StrongestViews | None
+    deconv: DeconvViews
+
+
+class NetworkConfig(TypedDict):
+    """A network, `networks.<name>`."""
+
+    architecture: str
+    arguments: dict[str, Any]
+    weights: NotRequired[str | WeightsConfig]
+    mirrors: list[str]
+    dataset: NotRequired[str]
+    classes: NotRequired[str | list[str]]
+    downsample_name: str
+    input: InputConfig
+    notes: NotRequired[str | NotesConfig]
+    shards: NotRequired[int]
+    record: RecordConfig
+    training: TrainingConfig
+    images: ImagesConfig
+    views: ViewsConfig
+
+
+class Config(TypedDict):
+    """The whole config, after `resolve_config`."""
+
+    seed: int
+    shards: int
+    device: Literal["auto", "cpu", "cuda"]
+    title: str
+    author: NotRequired[str]
+    notes: NotRequired[str]
+    site_url: NotRequired[str]
+    publish: PublishConfig
+    datasets: dict[str, DatasetConfig]
+    networks: dict[str, NetworkConfig]
+    only: list[str]
