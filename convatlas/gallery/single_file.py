@@ -36,7 +36,7 @@ MEGABYTE = 1_000_000
 
 EXCLUDED_PAGES = {"compare.html"}  # pages that need the explorer's sprites
 EXCLUDED_CLASSES = {"explorer", "downloads"}  # classes of what a file alone has no use for
-STANDALONE_SCRIPTS = ["classical.js"]  # those that need no other file
+STANDALONE_SCRIPTS = ["convolution_example.js"]  # those that need no other file
 LAYER_FIGURE_KINDS = (
     "filters",
     "maps",

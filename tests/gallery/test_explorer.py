@@ -268,7 +268,7 @@ def test_projections_of_peaks_have_a_scale_of_their_own(
 
 
 def test_the_tables_of_colours_are_matplotlibs() -> None:
-    text = (STATIC / "colours.js").read_text()
+    text = (STATIC / "colormaps.js").read_text()
     for name in ("viridis", "diverging"):
         digits = "".join(re.findall(r'"([0-9a-f]+)"', text.split(f"  {name}:")[1].split(",\n")[0]))
         assert digits == colour_table(TABLES[name]).tobytes().hex()
