@@ -16,13 +16,12 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from convatlas.analysis.classical import COLUMN_CAPTIONS, FEATURES
-from convatlas.analysis.kernels import channel_correlations, classify_channels, match_kernels, random_baseline
+from convatlas.analysis.classical import FEATURES
+from convatlas.analysis.kernels import random_baseline
 from convatlas.figures import build, context
 from convatlas.figures import projections as projections_module
 from convatlas.figures.context import CaptionedFigure
 from convatlas.figures.layers import SHORT_FEATURE_NAMES
-from convatlas.files import write_json, write_npz
 from convatlas.plotting import charts
 from convatlas.plotting.colormap import ColourScale, colour_table
 from convatlas.plotting.labelled_figure import (
@@ -38,186 +37,19 @@ from convatlas.plotting.labelled_figure import (
 )
 from convatlas.plotting.montage import GAP, TILE_SIZE, Tile, assemble_montage, text_width
 from convatlas.plotting.top_activation_tiles import RGB_STEP
+from tests.support.fake_results import (
+    CLASSES,
+    FLAT,
+    INPUT_TITLES,
+    SPATIAL,
+    VIEWS,
+    FakeResults,
+    make_match,
+    make_minimal_results,
+    make_results,
+    match_first_filters,
+)
 from tests.support.workspace import ROOT
-
-PLANE = (8, 6)  # not square, so that nothing can be turned unnoticed
-CLASSES = ["ant", "bee", "cat", "dog"]
-MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
-VIEWS = {
-    "n_images": "all",
-    "n_filters": "all",
-    "layers": "all",
-    "show": "both",
-    "scale": "per_layer",
-    "match": 0.5,
-    "pdf": False,
-    "deconv": {"layers": "all", "units": 16, "select": ["map", "peak"], "rectify": False},
-}
-SPATIAL = ["conv1", "relu", "block/cat", "block.conv2", "relu:2", "relu_2", "pool"]
-FLAT = ["flatten", "neck", "fc"]
-NO_UNITS = ("input", "first", "second")  # what stands over the inputs
-
-
-@dataclass
-class Results:
-    """results/<network>/ of a made-up network; its arrays are random, so that no two tiles are alike."""
-
-    layers: list[dict[str, Any]]
-    images: list[dict[str, Any]]
-    network: dict[str, Any]
-    metrics: dict[str, Any]
-    history: str
-    pictures: dict[str, np.ndarray]
-    filters: dict[str, np.ndarray]
-    outputs: dict[str, dict[str, np.ndarray]]
-    projections: dict[str, dict[str, np.ndarray]]
-    units_like: dict[str, Any]
-    filters_like: dict[str, Any] | None
-    classical: dict[str, dict[str, np.ndarray]]
-
-    def write(self, folder: Path) -> Path:
-        for name in ("network", "metrics", "layers", "images"):
-            write_json(folder / f"{name}.json", getattr(self, name))
-        (folder / "history.csv").write_text(self.history)
-        write_npz(folder / "filters.npz", self.filters)
-        for name in self.outputs:
-            write_npz(folder / f"activations/{name}.npz", self.outputs[name])
-            write_npz(folder / f"deconv/{name}.npz", self.projections[name])
-            write_npz(folder / f"classical/{name}.npz", self.classical[name])
-        write_json(folder / "classical/units.json", {"threshold": 0.5, "layers": self.units_like})
-        write_json(folder / "classical/filters.json", self.filters_like)
-        return folder
-
-
-def layer(name: str, kind: str, *shapes: tuple[int, ...], **given: Any) -> dict[str, Any]:
-    blank = dict.fromkeys(("kernel", "stride", "padding", "dilation", "groups", "receptive_field"))
-    more = {
-        "module": name.split(":")[0],
-        "type": kind.title(),
-        "parameters": 0,
-        "ordinal": None,
-        "role": None,
-    }
-    shape = {"input_shape": list(shapes[0]), "output_shape": list(shapes[1])}
-    return {"name": name, "kind": kind} | blank | more | shape | {"called": True, "notes": []} | given
-
-
-def filters_like(weight: np.ndarray) -> dict[str, Any]:
-    """What filters.json says of the filters of conv1, (units, 3, 3, 3)."""
-    r, names = match_kernels(weight)
-    channels = channel_correlations(weight)
-    words = [classify_channels(row) for row in channels]
-    found = {"layer": "conv1", "baseline": random_baseline(3), "r": r.tolist(), "kernels": names}
-    return found | {"channels": channels.tolist(), "colour": words}
-
-
-def like(feature: str, r: float) -> dict[str, Any]:
-    """What units.json says of a unit that resembles something."""
-    return {"feature": feature, "words": COLUMN_CAPTIONS[feature], "r": r}
-
-
-def made(channels: int = 3) -> Results:
-    """Unit 2 of conv1 is dead on both images, unit 3 of block.conv2 on the first; on the second image
-    unit 1 of conv1 is alive, but its projections are zero. Units 0 and 4 of conv1 and unit 0 of relu
-    resemble an edge.
-    """
-    rng = np.random.default_rng(channels)
-
-    def noise(*shape: int) -> np.ndarray:
-        return rng.normal(size=shape).astype(np.float32)
-
-    window = {"kernel": [3, 3], "stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1}
-    halved = window | {"kernel": [2, 2], "stride": [2, 2], "padding": [0, 0], "groups": None}
-    small, wide, deep = (5, *PLANE), (12, *PLANE), (18, *PLANE)
-    never = {"input_shape": None, "output_shape": None, "called": False, "ordinal": 3}
-    layers = [
-        layer("conv1", "conv", (channels, *PLANE), small, ordinal=1, role="main", **window),
-        layer("relu", "activation", small, small),
-        layer("block/cat", "merge", small, wide),
-        layer("block.conv2", "conv", wide, deep, ordinal=2, role="main", **window),
-        layer("relu:2", "activation", deep, deep),
-        layer("relu_2", "activation", deep, deep),
-        layer("pool", "pool", deep, (18, 4, 3), **halved),
-        layer("flatten", "reshape", (18, 4, 3), (216,)),
-        layer("neck", "linear", (216,), (7,)),
-        layer("fc", "linear", (7,), (4,)),
-        layer("aux", "conv", (), (), **window | never),
-    ]
-    pictures, outputs, projections = {}, {}, {}
-    for n, name in enumerate(("first", "second")):
-        pictures[name] = rng.random((channels, *PLANE)).astype(np.float32)
-        mean, std = (np.array(given[:channels], np.float32)[:, None, None] for given in (MEAN, STD))
-        found = {"input": (pictures[name] - mean) / std, "conv1": noise(*small)}
-        found["conv1"][2] = -abs(found["conv1"][2])
-        found |= {"relu": found["conv1"].clip(0), "block/cat": noise(*wide), "block.conv2": noise(*deep)}
-        if n == 0:
-            found["block.conv2"][3] = -abs(found["block.conv2"][3])
-        found["relu:2"] = found["block.conv2"].clip(0)
-        found["relu_2"] = 2 * found["relu:2"]
-        found["pool"] = found["relu_2"].reshape(18, 4, 2, 3, 2).max((2, 4))
-        found |= {"flatten": found["pool"].ravel(), "neck": noise(7), "fc": noise(4)}
-        outputs[name] = found
-        projected = {}
-        for key, units in (("conv1", 5), ("conv1@peak", 5), ("pool", 18), ("pool@peak", 18)):
-            projected[key] = noise(units, channels, *PLANE)
-            dead = found[key.split("@")[0]].reshape(units, -1).max(1) <= 0
-            projected[key][dead] = 0
-            if n == 1 and key.startswith("conv1"):
-                projected[key][1] = 0
-        projections[name] = projected
-    image = {"split": "test", "path": None, "label": 2, "prediction": 2, "probability": 0.75}
-    return Results(
-        layers,
-        [image | {"name": "first", "index": 0}, image | {"name": "second", "index": 1, "prediction": 3}],
-        {
-            "architecture": "own",
-            "parameters": 1234,
-            "weights": {"origin": "trained here", "sha256": "ab" * 32},
-            "dataset": "animals",
-            "dataset_sha256": "cd" * 32,
-            "classes": CLASSES,
-            "dataset_classes": CLASSES,
-            "preprocessing": {"size": 8, "mean": MEAN[:channels], "std": STD[:channels]},
-            "training": {
-                "epochs": 2,
-                "batch_size": 8,
-                "lr": 0.01,
-                "optimizer": "adamw",
-                "validation": 0.1,
-                "schedule": "one_cycle",
-                "shift": 1,
-                "flip": False,
-                "precision": "float32",
-                "kept_epoch": 2,
-                "images": 40,
-            },
-            "seed": 0,
-            "device": "cpu",
-            "versions": {"convatlas": "0.1.0", "numpy": "2.0"},
-        },
-        {"accuracy": 1.0, "images": 8, "confusion": np.diag([2, 2, 2, 2]).tolist()},
-        "epoch,lr,train_loss,train_accuracy,validation_loss,validation_accuracy\n"
-        "1,0.1,2.0,0.5,2.1,0.4\n2,0.1,1.0,0.75,1.1,0.7\n",
-        pictures,
-        {
-            "conv1": noise(5, channels, 3, 3),
-            "block.conv2": noise(18, 12, 3, 3),
-            "fc": noise(4, 7),
-            "aux": noise(2, 18, 3, 3),
-        },
-        outputs,
-        projections,
-        {
-            "conv1": {"baseline": 0.41, "units": [like("sobel_x", -0.83), *[None] * 3, like("sobel_y", 0.6)]},
-            "relu": {"baseline": 0.37, "units": [like("sobel_x-", 0.75), *[None] * 4]},
-            "block.conv2": {"baseline": 0.52, "units": [None] * 18},
-        },
-        None,
-        {
-            name: {feature: rng.random(PLANE).astype(np.float32) - 0.5 for feature in FEATURES}
-            for name in outputs
-        },
-    )
 
 
 @dataclass
@@ -238,12 +70,12 @@ class Drawn:
         for line, given in zip(self.lines, self.labels, strict=True):
             label = given or label
             for tile in line:
-                if tile is not None and tile.title not in NO_UNITS:
+                if tile is not None and tile.title not in INPUT_TITLES:
                     yield label, int(tile.title), tile
 
     @property
     def inputs(self) -> list[Tile]:
-        return [tile for line in self.lines for tile in line if tile and tile.title in NO_UNITS]
+        return [tile for line in self.lines for tile in line if tile and tile.title in INPUT_TITLES]
 
 
 Draw = Callable[..., dict[tuple[str, str], Drawn]]
@@ -251,7 +83,7 @@ Draw = Callable[..., dict[tuple[str, str], Drawn]]
 
 @pytest.fixture
 def draw(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Draw:
-    """Draw the plates of Results, by kind and subject, without making pictures of them."""
+    """Draw the plates of FakeResults, by kind and subject, without making pictures of them."""
     last: dict[str, Any] = {}
 
     def laid(lines: list[list[Tile | None]], **layout: Any) -> None:
@@ -270,8 +102,8 @@ def draw(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Draw:
     for name in ("plot_unit_bars", "plot_unit_heatmaps", "plot_training_curves", "plot_confusion_matrix"):
         monkeypatch.setattr(charts, name, chart)
 
-    def draw(results: Results | None = None, **views: Any) -> dict[tuple[str, str], Drawn]:
-        folder = (results or made()).write(tmp_path / "own")
+    def draw(results: FakeResults | None = None, **views: Any) -> dict[tuple[str, str], Drawn]:
+        folder = (results or make_results()).write(tmp_path / "own")
         drawn = {}
         for plate in build.draw_figures(folder, "own", VIEWS | views):
             parts = (last.pop(name, []) for name in ("lines", "labels", "bars", "chart", "layout"))
@@ -293,9 +125,9 @@ def spanned(bar: ColourBar) -> tuple[float, float]:
     return bar.scale.low, bar.scale.high
 
 
-def pooled(results: Results, *names: str) -> np.ndarray:
+def pooled(results: FakeResults, *names: str) -> np.ndarray:
     return np.concatenate(
-        [results.outputs[image][name].ravel() for image in results.outputs for name in names]
+        [results.activations[image][name].ravel() for image in results.activations for name in names]
     )
 
 
@@ -303,20 +135,20 @@ def pooled(results: Results, *names: str) -> np.ndarray:
 
 
 def test_each_map_is_its_unit_of_its_image(draw: Draw) -> None:
-    results = made()
+    results = make_results()
     drawn = draw(results)
     for name in SPATIAL:
         seen = []
         for label, unit, tile in drawn["maps", name].tiles:
             image = label.split("\n")[0]
-            np.testing.assert_array_equal(tile.values, results.outputs[image][name][unit])
+            np.testing.assert_array_equal(tile.values, results.activations[image][name][unit])
             seen.append((image, unit))
-        units = len(results.outputs["first"][name])
+        units = len(results.activations["first"][name])
         assert seen == [(image, unit) for image in ("first", "second") for unit in range(units)]
 
 
 def test_each_filter_is_its_unit_and_channel(draw: Draw) -> None:
-    results = made()
+    results = make_results()
     drawn = draw(results)
     seen = []
     for label, unit, tile in drawn["filters", "block.conv2"].tiles:
@@ -327,7 +159,7 @@ def test_each_filter_is_its_unit_and_channel(draw: Draw) -> None:
 
 
 def test_each_pair_is_a_filter_and_the_maps_it_makes(draw: Draw) -> None:
-    results = made(1)
+    results = make_results(1)
     for name in ("conv1", "block.conv2"):
         pairs = draw(results)["pairs", name]
         assert pairs.labels == ["input", *(f"unit {unit}" for unit in range(len(results.filters[name])))]
@@ -338,7 +170,7 @@ def test_each_pair_is_a_filter_and_the_maps_it_makes(draw: Draw) -> None:
                 channel = int(tile.right_title.removeprefix("ch "))
                 np.testing.assert_array_equal(tile.values, results.filters[name][unit, channel])
             for tile, image in ((first, "first"), (second, "second")):
-                np.testing.assert_array_equal(tile.values, results.outputs[image][name][unit])
+                np.testing.assert_array_equal(tile.values, results.activations[image][name][unit])
         assert pairs.layout["group_starts"] == (len(kernels),)
         assert len(pairs.lines[0]) == len(line)
         assert [tile is not None for tile in pairs.lines[0]] == [False] * len(kernels) + [True] * 2
@@ -346,9 +178,9 @@ def test_each_pair_is_a_filter_and_the_maps_it_makes(draw: Draw) -> None:
 
 def test_filters_that_see_colours_are_drawn_in_them(draw: Draw) -> None:
     """Grey is zero, and the end of the scale is the largest weight of any unit."""
-    results = made()
+    results = make_results()
     weight = results.filters["conv1"]
-    results.filters_like = filters_like(weight)
+    results.filter_matches = match_first_filters(weight)
     plate = draw(results, scale="per_layer")["filters", "conv1"]
     assert [len(line) for line in plate.lines] == [16, 4]
     assert plate.labels == ["units\n0–3", "units\n4"] and plate.layout["group_starts"] == (4, 8, 12)
@@ -357,7 +189,10 @@ def test_filters_that_see_colours_are_drawn_in_them(draw: Draw) -> None:
         composite, *channels = tiles[4 * unit : 4 * unit + 4]
         expected = 0.5 + kernel.transpose(1, 2, 0) / (2 * abs(weight).max())
         np.testing.assert_allclose(composite.values, expected, atol=1e-6)
-        assert (composite.title, composite.note) == (str(unit), results.filters_like["colour"][unit])
+        assert (composite.title, composite.note) == (
+            str(unit),
+            results.filter_matches["colour_classes"][unit],
+        )
         assert [tile.title for tile in channels] == ["R", "G", "B"]
         red, green, blue = kernel.reshape(3, -1)
         pairs = {"RG": (red, green), "GB": (green, blue), "BR": (blue, red)}
@@ -369,20 +204,20 @@ def test_filters_that_see_colours_are_drawn_in_them(draw: Draw) -> None:
 
 
 def test_captions_name_the_kernels_that_filters_resemble(draw: Draw) -> None:
-    results = made()
+    results = make_results()
     results.filters["conv1"] *= 1e-3
     results.filters["conv1"][3, 1] -= [[1, 0, -1], [2, 0, -2], [1, 0, -1]]
-    results.filters_like = filters_like(results.filters["conv1"])
+    results.filter_matches = match_first_filters(results.filters["conv1"])
     words = draw(results)["filters", "conv1"].plate.caption
     assert "by correlation: 3 Sobel x in G (1.00)" in words
     assert f"95 % of random filters stay below {random_baseline(3):.2f}" in words
-    results.filters_like |= {"baseline": 1.0}
+    results.filter_matches |= {"baseline": 1.0}
     words = draw(results)["filters", "conv1"].plate.caption
     assert "None is nearer to a classical kernel than random filters are" in words and "Sobel" not in words
 
 
 def test_pairs_of_filters_that_see_colours(draw: Draw) -> None:
-    results = made()
+    results = make_results()
     weight = results.filters["conv1"]
     plate = draw(results)["pairs", "conv1"]
     assert plate.layout["group_starts"] == (4,)
@@ -395,12 +230,12 @@ def test_pairs_of_filters_that_see_colours(draw: Draw) -> None:
         for tile, values in zip(channels, weight[unit], strict=True):
             np.testing.assert_array_equal(tile.values, values)
         for tile, image in ((first, "first"), (second, "second")):
-            np.testing.assert_array_equal(tile.values, results.outputs[image]["conv1"][unit])
+            np.testing.assert_array_equal(tile.values, results.activations[image]["conv1"][unit])
 
 
 def test_each_filter_of_a_transposed_convolution_is_its_unit(draw: Draw) -> None:
     """Their weight is (inputs, units, ...), as in state_dict()."""
-    results = made()
+    results = make_results()
     results.layers[3]["type"] = "ConvTranspose2d"
     weight = results.filters["block.conv2"] = results.filters["block.conv2"].swapaxes(0, 1).copy()
     seen = set()
@@ -413,7 +248,7 @@ def test_each_filter_of_a_transposed_convolution_is_its_unit(draw: Draw) -> None
 @pytest.mark.parametrize("channels", [1, 3])
 def test_each_projection_is_its_unit_of_its_selection(draw: Draw, channels: int) -> None:
     """Colours stand about grey, channel by channel, at the ends where 1 % of what is not zero lies beyond."""
-    results = made(channels)
+    results = make_results(channels)
     drawn = draw(results)
     words = {"conv1\nwhole map": "conv1", "conv1\nstrongest location": "conv1@peak",
              "pool\nwhole map": "pool", "pool\nstrongest location": "pool@peak"}  # fmt: skip
@@ -437,14 +272,14 @@ def test_each_projection_is_its_unit_of_its_selection(draw: Draw, channels: int)
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_input_comes_first_as_it_was_before_normalisation(draw: Draw, channels: int) -> None:
-    results = made(channels)
+    results = make_results(channels)
     drawn = draw(results)
-    pictures = [results.pictures[name] for name in ("first", "second")]
+    pictures = [results.inputs[name] for name in ("first", "second")]
     for (kind, subject), plate in drawn.items():
         if kind in ("filters", "values", "curves", "confusion"):
             assert not plate.inputs
             continue
-        expected = [results.pictures[subject]] if kind in ("deconv", "classical") else pictures
+        expected = [results.inputs[subject]] if kind in ("deconv", "classical") else pictures
         assert len(plate.inputs) == len(expected)
         for tile, picture in zip(plate.inputs, expected, strict=True):
             values = tile.values.transpose(2, 0, 1) if channels == 3 else tile.values[None]
@@ -457,10 +292,10 @@ def test_the_input_comes_first_as_it_was_before_normalisation(draw: Draw, channe
 
 
 def test_the_cover_shows_what_caused_the_strongest_activation(draw: Draw) -> None:
-    results = made(1)
+    results = make_results(1)
     plate = draw(results)["cover", ""]
     for image, tile in zip(("first", "second"), plate.lines[1], strict=True):
-        unit = int(np.unravel_index(results.outputs[image]["pool"].argmax(), (18, 4, 3))[0])
+        unit = int(np.unravel_index(results.activations[image]["pool"].argmax(), (18, 4, 3))[0])
         assert tile is not None and int(tile.title) == unit
         np.testing.assert_array_equal(tile.values, results.projections[image]["pool"][unit, 0])
 
@@ -468,14 +303,14 @@ def test_the_cover_shows_what_caused_the_strongest_activation(draw: Draw) -> Non
 # Many units
 
 
-def wide(units: int, side: int) -> Results:
+def wide(units: int, side: int) -> FakeResults:
     """The network, with a block.conv2 of many units of 3 × 3 filters and maps of `side`."""
     rng = np.random.default_rng(0)
-    results = made()
+    results = make_results()
     results.layers[3]["output_shape"] = [units, side, side]
-    results.units_like.pop("block.conv2")
+    results.unit_matches.pop("block.conv2")
     results.filters["block.conv2"] = rng.normal(size=(units, 12, 3, 3)).astype(np.float32)
-    for outputs in results.outputs.values():
+    for outputs in results.activations.values():
         outputs["block.conv2"] = rng.normal(size=(units, side, side)).astype(np.float32)
     return results
 
@@ -487,7 +322,7 @@ def test_many_maps_are_a_dense_plate_of_the_first_image(draw: Draw, scale: str) 
     tiles = [tile for line in plate.lines for tile in line if tile]
     assert {(tile.title, tile.right_title, tile.note) for tile in tiles} == {("", "", "")}
     assert "printed above" not in plate.plate.caption
-    np.testing.assert_array_equal([t.values for t in tiles], results.outputs["first"]["block.conv2"])
+    np.testing.assert_array_equal([t.values for t in tiles], results.activations["first"]["block.conv2"])
     assert plate.labels == [f"{n}–{n + 31}" for n in range(0, 2048, 32)]
     assert "on first, true cat, predicted cat (75.0 %): units 0–2047 of 2048" in plate.plate.caption
 
@@ -558,10 +393,10 @@ def test_captions_name_the_features_that_maps_resemble(draw: Draw) -> None:
 
 
 def test_the_classical_plate_has_a_feature_a_row_and_the_maps_that_resemble_it(draw: Draw) -> None:
-    results = made()
-    results.units_like["block.conv2"]["units"][7] = like("sobel_x+", 0.9)
-    results.units_like["relu:2"] = {"baseline": 0.3, "units": [None] * 18}
-    results.units_like["relu:2"]["units"][7] = like("sobel_x", 0.899)
+    results = make_results()
+    results.unit_matches["block.conv2"]["units"][7] = make_match("sobel_x+", 0.9)
+    results.unit_matches["relu:2"] = {"baseline": 0.3, "units": [None] * 18}
+    results.unit_matches["relu:2"]["units"][7] = make_match("sobel_x", 0.899)
     plate = draw(results)["classical", "second"]
     head, *rows = plate.lines
     assert [tile.title for tile in head] == ["input"]
@@ -575,7 +410,7 @@ def test_the_classical_plate_has_a_feature_a_row_and_the_maps_that_resemble_it(d
         ("block.conv2", "unit 7", "0.90"), ("conv1", "unit 0", "−0.83"), ("relu", "unit 0", "0.75"),
     ]  # fmt: skip
     assert horizontal == [("conv1", "unit 4", "0.60")]
-    outputs = results.outputs["second"]
+    outputs = results.activations["second"]
     for tile, values in zip(rows[1][1:], (outputs["block.conv2"][7], outputs["conv1"][0]), strict=False):
         np.testing.assert_array_equal(tile.values, values)
 
@@ -590,7 +425,7 @@ def test_rows_name_the_image_its_class_and_the_prediction(draw: Draw) -> None:
 
 
 def test_an_image_without_a_class_has_none_named(draw: Draw) -> None:
-    results = made()
+    results = make_results()
     results.images[0]["label"] = None
     labels = draw(results)["maps", "conv1"].labels
     assert labels[0].split("\n") == ["first", "predicted cat (75.0 %)"]
@@ -598,7 +433,7 @@ def test_an_image_without_a_class_has_none_named(draw: Draw) -> None:
 
 @pytest.mark.parametrize("scale", ["per_layer", "shared"])
 def test_bars_end_where_the_data_end(draw: Draw, scale: str) -> None:
-    results = made(1)
+    results = make_results(1)
     drawn = draw(results, scale=scale, n_filters=2)  # not of the units drawn alone
     weights = [results.filters[name].ravel() for name in ("conv1", "block.conv2")]
     for (kind, subject), plate in drawn.items():
@@ -629,7 +464,7 @@ def test_bars_end_where_the_data_end(draw: Draw, scale: str) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_tiles_with_their_own_scale_print_where_it_ends(draw: Draw, channels: int) -> None:
-    results = made(channels)
+    results = make_results(channels)
     for (kind, subject), plate in draw(results, scale="per_tile").items():
         if kind in ("cover", "classical") or (channels == 3 and subject == "conv1" and kind != "maps"):
             continue
@@ -653,7 +488,7 @@ def test_tiles_with_their_own_scale_print_where_it_ends(draw: Draw, channels: in
      ("per_tile", "has a scale of its own, its end printed above it")],
 )  # fmt: skip
 def test_captions_name_what_is_shown(draw: Draw, scale: str, words: str) -> None:
-    results = made(1)
+    results = make_results(1)
     drawn = draw(results, scale=scale)
     for n, ((kind, subject), plate) in enumerate(drawn.items(), 1):
         caption = plate.plate.caption
@@ -679,7 +514,7 @@ def test_captions_name_what_is_shown(draw: Draw, scale: str, words: str) -> None
 
 def test_the_legend_of_projections_in_colours_is_not_that_of_signed_tiles(draw: Draw) -> None:
     """An RGB projection stands about grey; nothing there is white where it is zero."""
-    drawn = draw(made(3))
+    drawn = draw(make_results(3))
     for plate in (drawn["deconv", "first"], drawn["cover", ""]):
         assert "white is zero" not in plate.plate.caption
         assert all(bar.scale.cmap != "RdBu_r" for bar in plate.bars)
@@ -709,7 +544,7 @@ def test_layers(draw: Draw, layers: str | list[str | int], expected: list[str]) 
 
 
 def test_a_shared_scale_is_shared_by_the_layers_drawn(draw: Draw) -> None:
-    results = made()
+    results = make_results()
     drawn = draw(results, layers=["relu", "pool"], scale="shared")
     assert spanned(drawn["maps", "relu"].bars[0]) == ends(pooled(results, "relu", "pool"))
 
@@ -754,7 +589,7 @@ def test_filters_of_layers_without_them(draw: Draw, caplog: pytest.LogCaptureFix
 
 
 def test_filters_of_a_network_that_has_none(draw: Draw, caplog: pytest.LogCaptureFixture) -> None:
-    results = made()
+    results = make_results()
     results.layers = [item for item in results.layers if item["kind"] != "conv"]
     with caplog.at_level(logging.INFO, "convatlas"):
         drawn = draw(results, show="filters", layers=["relu"])
@@ -763,7 +598,7 @@ def test_filters_of_a_network_that_has_none(draw: Draw, caplog: pytest.LogCaptur
 
 
 def test_of_many_input_channels_those_with_the_largest_weights(draw: Draw) -> None:
-    results = made()
+    results = make_results()
     drawn = draw(results)
     squares = [sum(float(w) ** 2 for w in results.filters["block.conv2"][:, c].flat) for c in range(12)]
     largest = sorted(sorted(range(12), key=lambda c: squares[c])[-8:])
@@ -784,7 +619,7 @@ def test_of_many_input_channels_those_with_the_largest_weights(draw: Draw) -> No
 @pytest.mark.parametrize("scale", ["per_layer", "per_tile", "shared"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_dead_units_are_crossed_and_no_others(draw: Draw, channels: int, scale: str) -> None:
-    drawn = draw(made(channels), scale=scale)
+    drawn = draw(make_results(channels), scale=scale)
     dead = {"first": {("conv1", 2), ("pool", 3)}, "second": {("conv1", 2)}}
     for image, expected in dead.items():
         plate = drawn["deconv", image]
@@ -794,15 +629,15 @@ def test_dead_units_are_crossed_and_no_others(draw: Draw, channels: int, scale: 
         assert f"Units dead on this image ({len(expected)}) are crossed" in plate.plate.caption
 
 
-def some_units() -> Results:
+def some_units() -> FakeResults:
     """Of conv1 and pool the strongest units alone are projected, in the order of @units."""
-    results = made()
+    results = make_results()
     for image, projections in results.projections.items():
         for name, units in (("conv1", [4, 2]), ("pool", [9, 3, 0])):
             for key in (name, f"{name}@peak"):
                 projections[key] = projections[key][units]
             projections[f"{name}@units"] = np.array(units, np.int32)
-        results.outputs[image]["pool"][0, 0, 0] = 99
+        results.activations[image]["pool"][0, 0, 0] = 99
     return results
 
 
@@ -823,7 +658,9 @@ def test_projections_that_are_too_large_for_one_plate_have_several(
     draw: Draw, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(projections_module, "MAX_VALUES", 1)
-    plates = [p for p in build.draw_figures(made().write(tmp_path), "own", VIEWS) if p.kind == "deconv"]
+    plates = [
+        p for p in build.draw_figures(make_results().write(tmp_path), "own", VIEWS) if p.kind == "deconv"
+    ]
     names = ["deconv-first.png", "deconv-first+2.png", "deconv-second.png", "deconv-second+2.png"]
     assert [plate.file for plate in plates] == names
     assert ["activation of conv1 on" in plate.caption for plate in plates] == [True, False] * 2
@@ -835,7 +672,7 @@ def test_of_projections_that_are_large_the_first_units_are_drawn(
 ) -> None:
     """Twice 5 and 18 projections of 3 x 8 x 6 values; of conv1 the units are numbered otherwise."""
     monkeypatch.setattr(projections_module, "MAX_VALUES", large)
-    results = made()
+    results = make_results()
     for projections in results.projections.values():
         projections["conv1@units"] = np.array([4, 3, 0, 1, 2])
     if large == 1:
@@ -849,7 +686,7 @@ def test_of_projections_that_are_large_the_first_units_are_drawn(
 
 def test_the_cover_crosses_no_unit_that_is_alive(draw: Draw) -> None:
     """Its projection may be zero all the same."""
-    results = made()
+    results = make_results()
     for projections in results.projections.values():
         projections["pool"][:] = 0
     assert not any(
@@ -858,9 +695,9 @@ def test_the_cover_crosses_no_unit_that_is_alive(draw: Draw) -> None:
 
 
 def test_the_cover_crosses_a_dead_unit(draw: Draw) -> None:
-    results = made()
+    results = make_results()
     for image, projections in results.projections.items():
-        results.outputs[image]["pool"][:] = 0
+        results.activations[image]["pool"][:] = 0
         projections["pool"][:] = 0
     assert all(tile.crossed_out for tile in draw(results)["cover", ""].lines[1] if tile)
 
@@ -869,11 +706,11 @@ def test_the_cover_crosses_a_dead_unit(draw: Draw) -> None:
 
 
 def test_values_as_bars_where_they_are_few(draw: Draw) -> None:
-    results = made()
+    results = make_results()
     drawn = draw(results)
     for name, names, marked in (("fc", CLASSES, [2, 3]), ("neck", list("0123456"), [None, None])):
         values, given, titles, coloured, _ = drawn["values", name].chart
-        np.testing.assert_array_equal(values, [found[name] for found in results.outputs.values()])
+        np.testing.assert_array_equal(values, [found[name] for found in results.activations.values()])
         assert (given, coloured) == (names, marked)
         assert titles[1].split("   ") == ["second", "true cat", "predicted dog (75.0 %)"]
     assert "the prediction is coloured" in drawn["values", "fc"].plate.caption
@@ -881,11 +718,11 @@ def test_values_as_bars_where_they_are_few(draw: Draw) -> None:
 
 
 def test_values_as_strips_where_they_are_many(draw: Draw) -> None:
-    results = made()
+    results = make_results()
     plate = draw(results)["values", "flatten"]
     values, _, scale, marked, caption = plate.chart
     assert marked == [None, None]
-    np.testing.assert_array_equal(values, [found["flatten"] for found in results.outputs.values()])
+    np.testing.assert_array_equal(values, [found["flatten"] for found in results.activations.values()])
     assert (scale.low, scale.high) == ends(values)
     assert "The 216 values of flatten" in caption and "100 units" in caption
 
@@ -979,7 +816,7 @@ def test_a_plate_is_as_large_as_it_says(tmp_path: Path, height: int) -> None:
 
 def test_text_is_printed_as_it_is(tmp_path: Path) -> None:
     """Dollars in a name are no formula."""
-    results = made()
+    results = make_results()
     results.network["classes"] = ["$\\frac$", "$a$", "$_$", "$^$"]
     views = VIEWS | {"layers": ["relu", "fc"], "n_filters": 2}
     with figure_style():
@@ -990,7 +827,7 @@ def test_text_is_printed_as_it_is(tmp_path: Path) -> None:
 
 def test_captions_and_labels_lie_within_their_room(tmp_path: Path) -> None:
     with figure_style():
-        for plate in build.draw_figures(made().write(tmp_path), "own", VIEWS | {"scale": "per_tile"}):
+        for plate in build.draw_figures(make_results().write(tmp_path), "own", VIEWS | {"scale": "per_tile"}):
             said = plate.to_dict(False)
             *labels, caption = plate.figure.texts or plate.figure.subfigs[-1].texts or plate.figure.texts
             box = caption.get_window_extent()
@@ -1011,7 +848,7 @@ def draw_files(folder: Path, **views: Any) -> Path:
 
 def test_files(tmp_path: Path) -> None:
     """PNG, and PDF where asked, the same bytes twice; plates.json tells their sizes."""
-    one, two = (made().write(tmp_path / name) for name in ("one", "two"))
+    one, two = (make_results().write(tmp_path / name) for name in ("one", "two"))
     found, again = (
         {path.name: path.read_bytes() for path in draw_files(folder, pdf=True).iterdir()}
         for folder in (one, two)
@@ -1031,7 +868,7 @@ def test_files(tmp_path: Path) -> None:
 
 
 def test_no_pdf_where_none_is_asked_and_old_plates_go(tmp_path: Path) -> None:
-    folder = made().write(tmp_path / "own")
+    folder = make_results().write(tmp_path / "own")
     (folder / "figures").mkdir()
     (folder / "figures/old.pdf").touch()
     drawn = draw_files(folder, layers=["fc"])
@@ -1052,53 +889,42 @@ def test_file_names_are_safe_and_each_its_own(draw: Draw) -> None:
 
 
 def test_a_network_that_was_not_trained_or_tested(draw: Draw) -> None:
-    results = made()
+    results = make_results()
     results.metrics, results.history = {}, results.history.splitlines(keepends=True)[0]
     kinds = {kind for kind, _ in draw(results)}
     assert not kinds & {"curves", "confusion"} and "maps" in kinds
 
 
 def test_a_network_without_projections(draw: Draw) -> None:
-    results = made()
-    results.projections = {name: {} for name in results.outputs}
+    results = make_results()
+    results.projections = {name: {} for name in results.activations}
     kinds = {kind for kind, _ in draw(results)}
     assert not kinds & {"cover", "deconv"} and "maps" in kinds
 
 
 def test_an_image_without_a_prediction(draw: Draw) -> None:
     """images.json has null where it does not apply, as for a network that segments."""
-    results = made()
+    results = make_results()
     results.images = [
         image | dict.fromkeys(("label", "prediction", "probability")) for image in results.images
     ]
     assert [label for label in draw(results)["maps", "conv1"].labels if label] == ["first", "second"]
 
 
-def bare() -> Results:
-    """A network without a data set, a training, classes that are told, or a compared filter."""
-    results = made()
-    results.metrics, results.history = {}, results.history.splitlines(keepends=True)[0]
-    nothing = dict.fromkeys(("split", "index", "label", "prediction", "probability"))
-    results.images = [image | nothing | {"path": "a/cat.png"} for image in results.images]
-    results.network |= dict.fromkeys(("dataset", "dataset_sha256", "training"))
-    results.network |= {"classes": [], "weights": {"origin": "IMAGENET1K_V1", "sha256": "ab" * 32}}
-    return results
-
-
 @pytest.mark.parametrize("scale", ["per_tile", "per_layer", "shared"])
 def test_a_network_of_which_little_is_known(draw: Draw, scale: str) -> None:
-    drawn = draw(bare(), scale=scale)
+    drawn = draw(make_minimal_results(), scale=scale)
     assert {kind for kind, _ in drawn} == {
         "cover", "filters", "maps", "pairs", "values", "classical", "deconv"
     }  # fmt: skip
     assert not any("predicted" in plate.plate.caption for plate in drawn.values())
 
 
-def shaped(*shape: int) -> Results:
+def shaped(*shape: int) -> FakeResults:
     """The network, with a relu_2 of this shape."""
-    results = made()
+    results = make_results()
     results.layers[5]["output_shape"] = list(shape)
-    for n, outputs in enumerate(results.outputs.values()):
+    for n, outputs in enumerate(results.activations.values()):
         outputs["relu_2"] = np.arange(n, n + np.prod(shape), dtype=np.float32).reshape(shape)
     return results
 
@@ -1109,7 +935,7 @@ def test_vectors_without_a_place_are_one_tile_an_image(draw: Draw) -> None:
     plate = draw(results)["values", "relu_2"]
     assert "The 9 vectors of 20 values of relu_2" in plate.plate.caption
     assert plate.labels == ["first", "second"]
-    for (_, tile), outputs in zip(plate.lines, results.outputs.values(), strict=True):
+    for (_, tile), outputs in zip(plate.lines, results.activations.values(), strict=True):
         np.testing.assert_array_equal(tile.values, outputs["relu_2"])
     assert spanned(plate.bars[0]) == (0, 180)
 

@@ -31,7 +31,7 @@ from convatlas.models.architectures.lenet5 import lenet5
 from convatlas.pipeline.config import resolve_config
 from convatlas.plotting.labelled_figure import figure_style, save_figure
 from convatlas.tracing import layers, record
-from tests.figures.test_build import VIEWS, made
+from tests.support.fake_results import VIEWS, make_results
 from tests.support.workspace import ROOT
 
 DECONV = {"layers": ["pool1", "pool2"], "units": 16, "select": ["map"], "rectify": False, "steps": {}}
@@ -84,10 +84,10 @@ def test_the_steps_of_a_chain_are_those_of_the_explicit_deconvnet(
     assert [step.layer for step in steps] == ["pool2", "relu2", "conv2", "pool1", "relu1", "conv1", "input"]
     assert [step.passed_layers for step in steps] == [[], *([step.layer] for step in steps[:-1])]
     found = record.record(lenet, digit()[None])
-    signal = torch.zeros_like(found.outputs["pool2"])
-    signal[:, 2] = make_seed_signal(found.outputs["pool2"], select)[:, 2]
+    signal = torch.zeros_like(found.activations["pool2"])
+    signal[:, 2] = make_seed_signal(found.activations["pool2"], select)[:, 2]
     assert torch.equal(steps[0].signal, signal[0])
-    below = [*(found.outputs[step.layer] for step in steps[1:-1]), found.input]
+    below = [*(found.activations[step.layer] for step in steps[1:-1]), found.input]
     for step, (name, module), given in zip(
         steps[1:], Deconvnet(lenet, "pool2").reversed_layers, below, strict=True
     ):
@@ -288,7 +288,7 @@ def test_the_config_may_leave_the_steps_out() -> None:
 
 def drawn(folder: Path, down: list[tuple[str, list[str], np.ndarray]], layer: str, unit: int) -> list[Any]:
     """The plate of made-up results, and what it is made of."""
-    made().write(folder)
+    make_results().write(folder)
     steps = [
         {"layer": name, "through": through, "shape": list(signal.shape), "size": signal.size}
         | {"low": float(signal.min()), "high": float(signal.max())}
@@ -333,7 +333,7 @@ def test_the_plate_shows_each_step_with_its_numbers(tmp_path: Path, parts: dict[
         save_figure(plate.figure, tmp_path / plate.file, pdf=False)
     assert (plate.kind, plate.file) == ("steps", "steps.png")
     assert "unit 3 of relu down to the pixels of first" in plate.caption
-    outputs = made().outputs["first"]["relu"]
+    outputs = make_results().activations["first"]["relu"]
     rows = [[tile for tile in line if tile] for line in parts["lines"]]
     assert len(rows) == len(parts["labels"]) == len(parts["bars"]) == 4
     assert [tile.title for tile in rows[0]] == ["input", "0", "1", "2", "3", "4"]

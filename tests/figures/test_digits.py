@@ -12,22 +12,22 @@ from convatlas.figures import digits as digits_module
 from convatlas.figures.context import FigureContext
 from convatlas.files import read_json, write_json
 from convatlas.gallery.pages import digits
-from convatlas.gallery.pages.network import NetworkData
-from convatlas.gallery.pages.site import GalleryContext
+from convatlas.gallery.network_data import NetworkData
+from convatlas.gallery.context import GalleryContext
 from convatlas.names import describe_classes
 from convatlas.plotting.colormap import ColourScale
 from convatlas.plotting.labelled_figure import figure_style, save_figure
 from convatlas.plotting.montage import HAIRLINE
-from tests.figures.test_build import CLASSES, PLANE, VIEWS, Results, made
 from tests.gallery.test_build import CONFIG, HOSTILE, TIMING, write
+from tests.support.fake_results import CLASSES, PLANE, VIEWS, FakeResults, make_results
 
 CHROMIUM = Path("/usr/bin/chromium")
 NAMES = {"first": "digit-2", "second": "digit-3"}
 
 
-def of_digits(channels: int = 1) -> Results:
+def of_digits(channels: int = 1) -> FakeResults:
     """The made-up results with their images chosen by class, as digits are."""
-    results = made(channels)
+    results = make_results(channels)
     for part in ("pictures", "outputs", "projections", "classical"):
         setattr(results, part, {NAMES[name]: value for name, value in getattr(results, part).items()})
     for n, image in enumerate(results.images):
@@ -35,7 +35,7 @@ def of_digits(channels: int = 1) -> Results:
     return results
 
 
-def drawn(folder: Path, results: Results, **views: Any) -> list[tuple[dict[str, Any], np.ndarray]]:
+def drawn(folder: Path, results: FakeResults, **views: Any) -> list[tuple[dict[str, Any], np.ndarray]]:
     """Each plate of the digits, described, and its pixels."""
     results.write(folder / "own")
     found = []
@@ -61,7 +61,7 @@ def test_each_digit_is_a_row_and_each_unit_a_column_pixel_for_pixel(tmp_path: Pa
             arrays = [results.projections[name][group["layer"] + select] for name in cells["images"]]
             scale = ColourScale.diverging(*arrays)  # one for all digits
             for array, name, top in zip(arrays, cells["images"], group["tops"], strict=True):
-                dead = results.outputs[name][group["layer"]].reshape(len(array), -1).max(1) <= 0
+                dead = results.activations[name][group["layer"]].reshape(len(array), -1).max(1) <= 0
                 for n, unit in enumerate(group["units"]):
                     left = group["left"] + n * cells["pitch"]
                     shown = pixels[top : top + PLANE[0] * factor, left : left + PLANE[1] * factor]
@@ -77,7 +77,7 @@ def test_the_input_stands_first_in_each_row(tmp_path: Path) -> None:
     factor = cells["edge"] // max(PLANE)
     for name, top in zip(cells["images"], cells["groups"][0]["tops"], strict=True):
         shown = pixels[top:, cells["input"] :][::factor, ::factor][: PLANE[0], : PLANE[1]]
-        assert np.abs(shown[..., 0] - 255 * results.pictures[name][0]).max() <= 1
+        assert np.abs(shown[..., 0] - 255 * results.inputs[name][0]).max() <= 1
 
 
 def test_the_caption_names_units_digits_selection_and_scale(tmp_path: Path) -> None:
@@ -128,9 +128,9 @@ def test_units_stand_under_one_another_where_others_are_projected_of_each_image(
 def test_many_units_are_laid_in_bands_and_on_further_plates(tmp_path: Path) -> None:
     results = of_digits()
     rng = np.random.default_rng(0)
-    for name in results.outputs:
+    for name in results.activations:
         results.projections[name] = {"pool": rng.normal(size=(130, 1, *PLANE)).astype(np.float32)}
-        results.outputs[name]["pool"] = rng.random((130, 4, 3)).astype(np.float32)
+        results.activations[name]["pool"] = rng.random((130, 4, 3)).astype(np.float32)
     plates = drawn(tmp_path, results)
     assert [plate["file"] for plate, _ in plates] == ["digits.png", "digits+2.png"]
     groups = [group for plate, _ in plates for group in plate["cells"]["groups"]]
@@ -141,7 +141,7 @@ def test_many_units_are_laid_in_bands_and_on_further_plates(tmp_path: Path) -> N
 
 
 def test_no_plate_without_digits_or_projections(tmp_path: Path) -> None:
-    assert drawn(tmp_path, made(1)) == []
+    assert drawn(tmp_path, make_results(1)) == []
     results = of_digits()
     results.projections = {name: {} for name in results.projections}
     assert drawn(tmp_path, results) == []
@@ -162,7 +162,7 @@ def test_images_are_called_by_their_classes(classes: list[str], labels: list[int
 # The page
 
 
-def atlas_of(folder: Path, results: Results) -> GalleryContext:
+def atlas_of(folder: Path, results: FakeResults) -> GalleryContext:
     write(folder, "own", results)
     own = folder / "results/own"
     write_json(own / "timing.json", TIMING)
@@ -197,13 +197,13 @@ def test_a_plate_is_taken_apart_into_the_tiles_of_each_digit(tmp_path: Path) -> 
 
 def test_the_page_says_which_units_answer_most(tmp_path: Path) -> None:
     results = of_digits()
-    for outputs in results.outputs.values():
+    for outputs in results.activations.values():
         outputs["pool"][7] = 99
     atlas = atlas_of(tmp_path, results)
     answers = digits.find_most_active_units(atlas, atlas.networks[0])
     assert answers["layers"] == ["conv1", "pool"]
     for row in answers["rows"]:
-        outputs = results.outputs[row["image"]["name"]]
+        outputs = results.activations[row["image"]["name"]]
         for layer, (unit, value) in zip(answers["layers"], row["strongest"], strict=True):
             flat = outputs[layer].reshape(len(outputs[layer]), -1)
             assert value == flat.max() == flat[unit].max()

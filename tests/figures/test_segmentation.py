@@ -24,12 +24,13 @@ from convatlas.figures import build, context, segmentation
 from convatlas.figures.context import CaptionedFigure
 from convatlas.figures.segmentation import BACKGROUND, BORDER, PET, classify_differences, fade_outside_mask
 from convatlas.files import read_npz, write_json, write_npz
-from convatlas.gallery.pages.findings import list_emergence_findings, list_findings
+from convatlas.gallery.findings import list_emergence_findings, list_findings
 from convatlas.plotting import charts
 from convatlas.plotting.labelled_figure import ACCENT_COLOUR, figure_style
 from convatlas.plotting.montage import Montage, Tile
-from tests.figures.test_build import ROOT, VIEWS, Results, layer, made
 from tests.gallery.test_build import CONFIG, DATASET, TIMING, Reader, built
+from tests.support.fake_results import VIEWS, FakeResults, make_layer, make_results
+from tests.support.workspace import ROOT
 
 SIDE = 48
 ROLES = ("attention", "main", "attention", "main", "down", "pyramid", "pyramid", "up", "attention", "main",
@@ -59,14 +60,14 @@ def measured(rng: np.random.Generator, n: int) -> dict[str, Any]:
         "shape": [units, SIDES[n], SIDES[n]],
         "iou": iou,
         "train_iou": iou + 0.02,
-        "chance": 0.31,
+        "chance_iou": 0.31,
         "unit": n % units,
-        "level": 0.1,
-        "above": n % 2 == 0,
-        "high_frequency": 0.0 if SIDES[n] <= 16 else max(0.02, 0.5 - 0.04 * abs(n - 1)),
-        "edges": 0.6 - 0.03 * n,
+        "threshold": 0.1,
+        "at_least": n % 2 == 0,
+        "high_frequency_share": 0.0 if SIDES[n] <= 16 else max(0.02, 0.5 - 0.04 * abs(n - 1)),
+        "edge_correlation": 0.6 - 0.03 * n,
         "edge_unit": 1,
-        "separation": [{"unit": u, "auc": 0.5 + 0.03 * n + 0.01 * u} for u in (2, 1, 0)],
+        "selective_units": [{"unit": u, "auc": 0.5 + 0.03 * n + 0.01 * u} for u in (2, 1, 0)],
         "head": None if n < 3 else {"unit": 2, "share": 0.1 + 0.03 * n, "area": 0.11},
     }
 
@@ -77,30 +78,30 @@ def masks_of(segments: bool = True) -> dict[str, Any]:
     reached = next(one for one in layers if one["iou"] >= 0.9 * layers[-1]["iou"])
     iou = {"pet": 0.8123, "background": 0.91, "border": None}
     examples = [
-        {"which": which, "index": n, "name": f"Bombay_{n}", "iou": iou, "mean_iou": 0.7}
+        {"rank": which, "index": n, "name": f"Bombay_{n}", "iou": iou, "mean_iou": 0.7}
         for n, which in enumerate(EXAMPLES)
     ]
     return {
         "size": [SIDE, SIDE],
         "images": {"train": 200, "test": 60},
         "pet_share": 0.29,
-        "frequency": 8,
+        "cutoff_frequency": 8,
         "final": {key: layers[-1][key] for key in ("ordinal", "iou")} | {"layer": layers[-1]["name"]},
-        "reached": {key: reached[key] for key in ("ordinal", "iou")} | {"layer": reached["name"]},
+        "emergence": {key: reached[key] for key in ("ordinal", "iou")} | {"layer": reached["name"]},
         "layers": layers,
         "examples": examples if segments else [],
-        "attributes": {"segments": segments},
+        "is_segmentation": segments,
     }
 
 
-def segmenting(segments: bool = True) -> Results:
+def segmenting(segments: bool = True) -> FakeResults:
     """results/<network>/ of the network, without its masks; without `segments` it tells ant from bee."""
     rng = np.random.default_rng(7)
     window = {"kernel": [3, 3], "stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1}
     layers, given = [], (3, SIDE, SIDE)
     for n, name in enumerate(NAMES):
         shape = (3 if n == 11 else 8, SIDES[n], SIDES[n])
-        layers.append(layer(name, "conv", given, shape, ordinal=n + 1, role=ROLES[n], **window))
+        layers.append(make_layer(name, "conv", given, shape, ordinal=n + 1, role=ROLES[n], **window))
         given = shape
     outputs = {}
     for image in ("first", "second"):
@@ -112,7 +113,7 @@ def segmenting(segments: bool = True) -> Results:
             outputs[image][one["name"]] = (small + 0.3 * rng.normal(size=(units, side, side))).astype(
                 np.float32
             )
-    results = made()
+    results = make_results()
     nothing = dict.fromkeys(("label", "prediction", "probability"))
     metrics = {
         "mean_iou": 0.6712,
@@ -211,14 +212,14 @@ def draw(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Draw:
 
 
 def arrays() -> dict[str, dict[str, np.ndarray]]:
-    return segmenting().outputs
+    return segmenting().activations
 
 
 # Which plates
 
 
 def test_a_network_without_masks_has_no_plates_of_them(tmp_path: Path) -> None:
-    folder = made().write(tmp_path / "own")
+    folder = make_results().write(tmp_path / "own")
     assert list(segmentation.draw_segmentation_figures(context.FigureContext(folder, "own", VIEWS))) == []
 
 
@@ -231,14 +232,16 @@ def test_the_plates_and_their_files(draw: Draw) -> None:
 
 
 def test_masks_without_a_convolution_are_left_alone(draw: Draw) -> None:
-    none = {"layers": [], "final": None, "reached": None}
+    none = {"layers": [], "final": None, "emergence": None}
     assert [one.plate.kind for one in draw(changed=none)] == ["segmentation"]
 
 
 def test_all_plates_of_a_network_are_in_the_order_of_its_page(tmp_path: Path) -> None:
     folder = write(tmp_path / "own")
     with figure_style():
-        plates = list(build.draw_figures(folder, "own", VIEWS | {"show": "maps", "road": [12, NAMES[4]]}))
+        plates = list(
+            build.draw_figures(folder, "own", VIEWS | {"show": "maps", "highlight": [12, NAMES[4]]})
+        )
     kinds = [(plate.kind, plate.subject) for plate in plates]
     assert kinds[:3] == [("curves", ""), ("confusion", ""), ("segmentation", "")]
     assert kinds[3:6] == [("mask", ""), ("mask", "first"), ("mask", "first")]
@@ -285,8 +288,8 @@ def test_the_curves_are_the_measurements(draw: Draw) -> None:
     figure = draw()[1].plate.figure
     above, below, roles = figure.subfigs[0].axes
     lines = {line.get_label(): line for ax in (above, below) for line in ax.get_lines()}
-    drawn = {"best map": "iou", "chance": "chance", "energy above\n8 cycles": "high_frequency",
-             "|r| with\nthe edges": "edges"}  # fmt: skip
+    drawn = {"best map": "iou", "chance": "chance_iou", "energy above\n8 cycles": "high_frequency_share",
+             "|r| with\nthe edges": "edge_correlation"}  # fmt: skip
     for label, key in drawn.items():
         np.testing.assert_array_equal(lines[label].get_xdata(), range(1, 13))
         np.testing.assert_array_equal(lines[label].get_ydata(), [layer[key] for layer in masks["layers"]])
@@ -303,25 +306,25 @@ def marks(drawn: Drawn) -> list[str]:
 
 
 def test_what_is_marked(draw: Draw) -> None:
-    reached = masks_of()["reached"]["ordinal"]
+    reached = masks_of()["emergence"]["ordinal"]
     assert marks(draw()[1]) == [f"{reached}: the first at 90 % of the last one's IoU ▾"]
-    drawn = draw(remark={"ordinal": 3, "words": "maps look like the mask"})[1]
+    drawn = draw(remark={"ordinal": 3, "text": "maps look like the mask"})[1]
     assert marks(drawn)[1] == "▾ 3: maps look like the mask"
     assert drawn.plate.caption.endswith("Layer 3: maps look like the mask.")
-    assert marks(draw(changed={"reached": None})[1]) == []
+    assert marks(draw(changed={"emergence": None})[1]) == []
 
 
 def test_a_remark_on_a_layer_that_is_not_there_is_not_made(draw: Draw) -> None:
-    drawn = draw(remark={"ordinal": 43, "words": "maps look like the mask"})[1]
+    drawn = draw(remark={"ordinal": 43, "text": "maps look like the mask"})[1]
     assert len(marks(drawn)) == 1 and "Layer 43" not in drawn.plate.caption
 
 
 @pytest.mark.parametrize(
-    ("road", "expected"),
+    ("highlight", "expected"),
     [(None, [1, 3, 4, 6, 7, 9, 10, 12]), ([12, "part.5*", 2], [2, 5, 12])],
 )
-def test_the_best_maps_of_the_road(draw: Draw, road: list[Any] | None, expected: list[int]) -> None:
-    drawn = draw(**({"road": road} if road else {}))[2]
+def test_the_best_maps_of_the_road(draw: Draw, highlight: list[Any] | None, expected: list[int]) -> None:
+    drawn = draw(**({"highlight": highlight} if highlight else {}))[2]
     layers, outputs = masks_of()["layers"], arrays()["first"]
     tiles = [tile for line in drawn.lines[::2] for tile in line[1:] if tile]
     cuts = [tile for line in drawn.lines[1::2] for tile in line[1:] if tile]
@@ -341,7 +344,7 @@ def test_what_a_threshold_keeps_is_what_was_measured(side: int, above: bool) -> 
     values, picture = rng.normal(size=(side, side)).astype(np.float32), rng.random((SIDE, SIDE, 3)) / 2
     large = functional.interpolate(torch.from_numpy(values)[None, None], (SIDE, SIDE), mode="bilinear")
     kept = ((large[0, 0] >= 0.1) == above).numpy()
-    found = fade_outside_mask(picture, values, {"level": 0.1, "above": above})
+    found = fade_outside_mask(picture, values, {"threshold": 0.1, "at_least": above})
     outlined = (found == to_rgb(ACCENT_COLOUR)).all(-1)
     np.testing.assert_array_equal(found[kept & ~outlined], picture[kept & ~outlined])
     assert (found[~kept] > 0.75).all() and not (outlined & ~kept).any()
@@ -351,7 +354,7 @@ def test_what_a_threshold_keeps_is_what_was_measured(side: int, above: bool) -> 
 
 def test_the_separating_units_come_the_clearest_first(draw: Draw) -> None:
     layers = masks_of()["layers"]
-    layers[4]["separation"] = [{"unit": 6, "auc": 0.02}]
+    layers[4]["selective_units"] = [{"unit": 6, "auc": 0.02}]
     drawn = draw(changed={"layers": layers})[3]
     first, second = drawn.lines
     assert [tile.right_title for tile in first[1:4]] == ["AUC 0.02", "AUC 0.85", "AUC 0.84"]
@@ -363,8 +366,8 @@ def test_the_separating_units_come_the_clearest_first(draw: Draw) -> None:
 
 
 def test_an_unknown_layer_of_the_road_is_refused(draw: Draw) -> None:
-    with pytest.raises(UserError, match=r"networks\.own\.views\.road: no layer 'hat'"):
-        draw(road=["hat"])
+    with pytest.raises(UserError, match=r"networks\.own\.views\.highlight: no layer 'hat'"):
+        draw(highlight=["hat"])
 
 
 # Training
@@ -377,7 +380,7 @@ def test_the_curves_have_the_mean_iou_where_the_history_has_it() -> None:
     assert [ax.get_title() for ax in axes] == ["cross-entropy", "pixels that are right", "mean IoU"]
     (line,) = [line for line in axes[2].get_lines() if line.get_label() == "validation"]
     np.testing.assert_array_equal(line.get_ydata(), [0.3, 0.6, 0.65])
-    rows = list(csv.DictReader(made().history.splitlines()))
+    rows = list(csv.DictReader(make_results().history.splitlines()))
     with figure_style():
         axes = charts.plot_training_curves(rows, 2, "").subfigs[0].axes
     assert [ax.get_title() for ax in axes] == ["cross-entropy", "accuracy"]
@@ -385,7 +388,7 @@ def test_the_curves_have_the_mean_iou_where_the_history_has_it() -> None:
 
 def test_the_axis_of_the_loss_has_plain_numbers() -> None:
     """Where the loss spans less than a decade, matplotlib would write mathematics, which is not parsed."""
-    rows = list(csv.DictReader(made().history.splitlines()))
+    rows = list(csv.DictReader(make_results().history.splitlines()))
     with figure_style():
         figure = charts.plot_training_curves(rows, 2, "")
         figure.canvas.draw()
@@ -471,7 +474,7 @@ def test_without_masks_there_is_no_such_page(tmp_path: Path) -> None:
 
 
 def test_the_main_road_comes_first_and_the_rest_is_folded(tmp_path: Path) -> None:
-    gallery = site(ready(tmp_path), "own", road=[1, 12])
+    gallery = site(ready(tmp_path), "own", highlight=[1, 12])
     text = (gallery / "networks/own.html").read_text()
     section = text.partition('<h2 id="layers">')[2]
     found = re.findall(r'<h3 id="layer-([^"]+)"|(<details)', section)
@@ -504,7 +507,7 @@ def test_skipped_images_are_listed(gallery: Path) -> None:
 
 def test_what_is_said_of_the_mask() -> None:
     masks = masks_of()
-    first = next(one for one in masks["layers"] if one["ordinal"] == masks["reached"]["ordinal"])
+    first = next(one for one in masks["layers"] if one["ordinal"] == masks["emergence"]["ordinal"])
     said = list_emergence_findings(masks)
     assert len(said) == 3
     assert said[0].startswith(f"{first['name']} ({first['ordinal']}) is the first of 12 convolutions")
@@ -519,11 +522,11 @@ def test_what_is_said_of_the_mask() -> None:
 def test_what_does_not_hold_is_not_said() -> None:
     masks = masks_of()
     for n, one in enumerate(masks["layers"]):
-        one |= {"head": None, "separation": [{"unit": 0, "auc": 0.55}], "high_frequency": 0.01 * n}
+        one |= {"head": None, "selective_units": [{"unit": 0, "auc": 0.55}], "high_frequency_share": 0.01 * n}
     (said,) = list_emergence_findings(masks)
     assert "is the first of 12" in said
     for one in masks["layers"]:
-        one["iou"] = one["chance"] + 0.01
+        one["iou"] = one["chance_iou"] + 0.01
     assert list_emergence_findings(masks) == []
     assert list_emergence_findings(masks | {"layers": []}) == []
 
@@ -539,7 +542,7 @@ def test_a_network_that_loses_the_mask_is_said_to() -> None:
 
 def test_a_unit_that_is_lower_on_the_pet_is_said_to_be() -> None:
     masks = masks_of()
-    masks["layers"][2]["separation"] = [{"unit": 7, "auc": 0.05}]
+    masks["layers"][2]["selective_units"] = [{"unit": 7, "auc": 0.05}]
     assert list_emergence_findings(masks)[2].endswith(
         "Unit 7 of part.3.attention (3) separates pet from background best (AUC 0.05, lower on the pet)."
     )

@@ -15,9 +15,17 @@ from PIL import Image
 
 from convatlas.files import write_json
 from convatlas.gallery.build import build_gallery, compute_run_id
-from convatlas.gallery.pages.findings import list_findings
-from convatlas.gallery.pages.network import NetworkData, format_output_size, read_matches
-from tests.figures.test_build import ROOT, VIEWS, Results, bare, layer, like, made
+from convatlas.gallery.findings import list_findings
+from convatlas.gallery.network_data import NetworkData, format_output_size, read_matches
+from tests.support.fake_results import (
+    VIEWS,
+    FakeResults,
+    make_layer,
+    make_match,
+    make_minimal_results,
+    make_results,
+)
+from tests.support.workspace import ROOT
 
 DATASET = {
     "format": "images",
@@ -41,9 +49,9 @@ TIMING = {"started": "2001", "finished": "2001-02-03T04", "training_seconds": 1.
 HOSTILE = '<img onerror=1 src="x">&amp;'
 
 
-def write(folder: Path, name: str, results: Results | None = None, subject: str = "conv1") -> None:
+def write(folder: Path, name: str, results: FakeResults | None = None, subject: str = "conv1") -> None:
     """Write a network with three plates, and its data set, under `folder`."""
-    own = (results or made()).write(folder / "results" / name)
+    own = (results or make_results()).write(folder / "results" / name)
     write_json(own / "timing.json", TIMING)
     plates = []
     for n, (kind, of) in enumerate((("cover", ""), ("maps", subject), ("deconv", "first")), 1):
@@ -86,7 +94,7 @@ class Reader(HTMLParser):
 
 def window(size: int, kernel: int, stride: int, padding: int, dilation: int, result: int) -> dict[str, Any]:
     given = {"kernel": [9, kernel], "stride": [9, stride], "padding": [9, padding], "dilation": [9, dilation]}
-    return layer("conv", "conv", (3, 9, size), (4, 9, result), **given)
+    return make_layer("conv", "conv", (3, 9, size), (4, 9, result), **given)
 
 
 def positions(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
@@ -139,15 +147,15 @@ def confusion(*mistakes: tuple[int, int, int]) -> dict[str, Any]:
     return {"confusion": counts.tolist()}
 
 
-def found(folder: Path, results: Results, metrics: dict[str, Any]) -> list[str]:
+def found(folder: Path, results: FakeResults, metrics: dict[str, Any]) -> list[str]:
     folder = results.write(folder / "own")
     return list_findings(folder, results.layers, results.images, metrics, results.network["classes"])
 
 
-def faultless() -> Results:
+def faultless() -> FakeResults:
     """Activations that are zero in two places of eleven, and of no unit everywhere."""
-    results = made()
-    for outputs in results.outputs.values():
+    results = make_results()
+    for outputs in results.activations.values():
         for name in ("relu", "relu:2", "relu_2"):
             outputs[name] = np.abs(outputs[name]) + 1
             outputs[name].flat[::6] = 0
@@ -170,10 +178,10 @@ def test_nothing_is_said_of_a_network_without_faults(tmp_path: Path, metrics: di
 
 def test_silent_units(tmp_path: Path) -> None:
     results = faultless()
-    for outputs in results.outputs.values():
+    for outputs in results.activations.values():
         outputs["relu:2"][[4, 11]] = 0
         outputs["relu_2"][7, :, :3] = 0  # in part
-    results.outputs["first"]["relu"][1] = 0  # on one image only
+    results.activations["first"]["relu"][1] = 0  # on one image only
     assert found(tmp_path, results, {}) == [
         "2 of the 18 units of relu:2 are silent on all 2 images looked at: 4, 11."
     ]
@@ -181,10 +189,10 @@ def test_silent_units(tmp_path: Path) -> None:
 
 def test_one_silent_unit_and_the_sparsest_layer(tmp_path: Path) -> None:
     results = faultless()
-    for outputs in results.outputs.values():
+    for outputs in results.activations.values():
         outputs["relu"][[2]] = 0
         outputs["relu_2"][:, :, :5] = 0
-    share = np.mean([outputs["relu_2"] == 0 for outputs in results.outputs.values()])
+    share = np.mean([outputs["relu_2"] == 0 for outputs in results.activations.values()])
     assert found(tmp_path, results, {}) == [
         "1 of the 5 units of relu is silent on all 2 images looked at: 2.",
         f"relu_2 is the sparsest layer: {100 * share:.0f} % of its values are zero here.",
@@ -193,7 +201,7 @@ def test_one_silent_unit_and_the_sparsest_layer(tmp_path: Path) -> None:
 
 def test_many_silent_units_are_not_all_listed_and_three_findings_are_enough(tmp_path: Path) -> None:
     results = faultless()
-    for outputs in results.outputs.values():
+    for outputs in results.activations.values():
         outputs["relu"][2] = outputs["relu:2"][1:15] = outputs["relu_2"][1:15] = 0
     said = found(tmp_path, results, confusion((0, 1, 9)))
     assert len(said) == 3
@@ -206,7 +214,7 @@ def test_many_silent_units_are_not_all_listed_and_three_findings_are_enough(tmp_
 
 def test_the_run_id_follows_config_weights_and_versions_alone(tmp_path: Path) -> None:
     def identified(config: dict[str, Any] = CONFIG, **network: Any) -> str:
-        results = made()
+        results = make_results()
         results.network |= network
         write(tmp_path, "own", results)
         return compute_run_id(
@@ -272,7 +280,7 @@ def test_building_twice_gives_the_same_bytes_and_drops_a_network_that_is_gone(tm
 
 
 def test_names_are_text_and_never_markup(tmp_path: Path) -> None:
-    results = made()
+    results = make_results()
     results.network["classes"] = ["ant", "bee", HOSTILE, "dog"]
     results.network["architecture"] = HOSTILE
     results.metrics["class_accuracy"] = {HOSTILE: 0.5}
@@ -290,7 +298,7 @@ def test_names_are_text_and_never_markup(tmp_path: Path) -> None:
 
 
 def test_a_network_that_was_not_trained_or_tested(tmp_path: Path) -> None:
-    results = made()
+    results = make_results()
     results.metrics, results.history = {}, results.history.splitlines(keepends=True)[0]
     write(tmp_path, "own", results)
     site = built(tmp_path, "own")
@@ -300,7 +308,7 @@ def test_a_network_that_was_not_trained_or_tested(tmp_path: Path) -> None:
 
 def test_a_network_with_weights_but_no_data_set(tmp_path: Path) -> None:
     """As torchvision's: nothing was trained, and nothing is known of what it was trained on."""
-    write(tmp_path, "own", bare())
+    write(tmp_path, "own", make_minimal_results())
     site = built(tmp_path, "own")
     page = Reader(site / "networks/own.html").text
     assert "with the weights IMAGENET1K_V1" in page and "Nothing was trained here." in page
@@ -317,8 +325,8 @@ def test_a_page_says_where_the_deconvnet_is_a_heuristic(tmp_path: Path, rectify:
 
 
 def test_units_that_resemble_a_classical_feature_are_counted_and_the_likest_named(tmp_path: Path) -> None:
-    results = made()
-    results.units_like["conv1"]["units"][1:3] = [like("harris", 0.9), like("lbp", -0.7)]
+    results = make_results()
+    results.unit_matches["conv1"]["units"][1:3] = [make_match("harris", 0.9), make_match("lbp", -0.7)]
     write(tmp_path, "own", results)
     found = read_matches(tmp_path / "results/own")
     assert found["threshold"] == 0.5
@@ -340,7 +348,7 @@ def test_several_plates_of_one_image_have_one_heading(tmp_path: Path) -> None:
 
 def test_images_without_a_label_or_a_prediction(tmp_path: Path) -> None:
     """images.json has null where it does not apply, as for a network that segments."""
-    results = made()
+    results = make_results()
     nothing = dict.fromkeys(("index", "label", "prediction", "probability"))
     results.images = [image | nothing | {"path": "some/where/cat.png"} for image in results.images]
     write(tmp_path, "own", results)

@@ -16,14 +16,14 @@ from scipy.ndimage import correlate
 from convatlas.analysis.sobel import SOBEL_X
 from convatlas.files import write_npz
 from convatlas.gallery.pages.classical import apply_filter
-from convatlas.gallery.pages.window import (
+from convatlas.gallery.convolution_example import (
     MAX_SOURCE_VALUES,
     ConvolutionAxis,
     ConvolutionExample,
     format_number,
 )
-from tests.figures.test_build import PLANE, Results, layer, like, made
 from tests.gallery.test_build import CONFIG, HOSTILE, Reader, built, write
+from tests.support.fake_results import PLANE, FakeResults, make_layer, make_match, make_results
 
 FRAMES = "all => all.map(e => [e.offsetLeft, e.offsetTop, e.offsetWidth, e.offsetHeight])"
 CHROMIUM = Path("/usr/bin/chromium")
@@ -50,7 +50,7 @@ def written_out(
 def described(**given: Any) -> dict[str, Any]:
     plain = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1, "kernel": [3, 3]}
     own = {"module": "own", "inputs": ["input"], "type": "Conv2d"}
-    return layer("own:2", "conv", (3, 9, 9), (4, 7, 7), ordinal=1, **plain | own | given)
+    return make_layer("own:2", "conv", (3, 9, 9), (4, 7, 7), ordinal=1, **plain | own | given)
 
 
 # Sums
@@ -142,26 +142,26 @@ def test_numbers_as_they_are_printed() -> None:
 # The page
 
 
-def true(channels: int = 1) -> Results:
+def true(channels: int = 1) -> FakeResults:
     """A made-up network whose first convolution is one; its unit 3 is a Sobel kernel, turned."""
-    results = made(channels)
+    results = make_results(channels)
     weight = results.filters["conv1"]
     weight[3] = -0.3 * SOBEL_X + 0.001 * noise(channels, 3, 3)
     results.filters["conv1.bias"] = np.arange(5, dtype=np.float32) - 1.5
     results.layers[0] |= {"inputs": ["input"], "groups": 1}
-    for outputs in results.outputs.values():
+    for outputs in results.activations.values():
         bias = results.filters["conv1.bias"]
         outputs["conv1"] = convolved(outputs["input"], weight, bias, padding=1)
-    from tests.figures.test_build import filters_like  # noqa: PLC0415
+    from tests.support.fake_results import match_first_filters  # noqa: PLC0415
 
-    results.filters_like = filters_like(weight) if channels == 3 else filters_like(weight.repeat(3, 1))
+    results.filter_matches = match_first_filters(weight) if channels == 3 else match_first_filters(weight.repeat(3, 1))
     if channels == 1:
-        keep = results.filters_like
+        keep = results.filter_matches
         keep |= {"r": [row[:1] for row in keep["r"]], "kernels": [row[:1] for row in keep["kernels"]]}
     return results
 
 
-def page_of(folder: Path, results: Results, **more: Any) -> Path:
+def page_of(folder: Path, results: FakeResults, **more: Any) -> Path:
     write(folder, "own", results)
     return built(folder, "own", config=CONFIG | {"networks": {"own": CONFIG["networks"]["own"]}} | more)
 
@@ -179,13 +179,13 @@ def test_the_page_works_both_sums(tmp_path: Path, channels: int) -> None:
     given = [json.loads(found) for found in re.findall(r'-numbers">(\{.*?\})</script>', page)]
     assert len(given) == 2
     sobel, learned = given
-    seen = results.pictures["first"]
+    seen = results.inputs["first"]
     grey = np.round(255 * (np.tensordot([0.2125, 0.7154, 0.0721], seen, 1) if channels == 3 else seen[0]))
     np.testing.assert_array_equal(sobel["source"][0], grey)
     np.testing.assert_array_equal(sobel["made"], correlate(grey, SOBEL_X)[1:-1, 1:-1])
-    np.testing.assert_allclose(learned["made"], results.outputs["first"]["conv1"][3], rtol=1e-5)
+    np.testing.assert_allclose(learned["made"], results.activations["first"]["conv1"][3], rtol=1e-5)
     y, x = learned["place"]
-    recorded = results.outputs["first"]["conv1"][3, y, x]
+    recorded = results.activations["first"]["conv1"][3, y, x]
     printed = f"{recorded:.{learned['decimals']['total']}f}".replace("-", "−")
     assert f"(bias) = {printed} At row {y}, column {x}." in text
     assert f"Recorded at this place: {printed}." in text
@@ -195,7 +195,7 @@ def test_the_page_works_both_sums(tmp_path: Path, channels: int) -> None:
 
 def test_units_that_resemble_a_feature_are_set_beside_it(tmp_path: Path) -> None:
     results = true()
-    results.units_like["conv1"]["units"][1] = like("harris", 0.91)
+    results.unit_matches["conv1"]["units"][1] = make_match("harris", 0.91)
     site = page_of(tmp_path, results)
     page = Reader(site / "classical.html")
     text = " ".join(page.text.split())
@@ -212,9 +212,9 @@ def test_units_that_resemble_a_feature_are_set_beside_it(tmp_path: Path) -> None
 
 
 def test_without_a_filter_to_work_or_a_unit_to_compare_there_is_sobels_sum(tmp_path: Path) -> None:
-    results = made()
-    results.units_like = {
-        name: one | {"units": [None] * len(one["units"])} for name, one in results.units_like.items()
+    results = make_results()
+    results.unit_matches = {
+        name: one | {"units": [None] * len(one["units"])} for name, one in results.unit_matches.items()
     }
     text = (page_of(tmp_path, results) / "classical.html").read_text()  # its conv1 is no convolution
     assert 'id="sobel"' in text and 'id="learned"' not in text and 'id="features"' not in text
@@ -222,12 +222,12 @@ def test_without_a_filter_to_work_or_a_unit_to_compare_there_is_sobels_sum(tmp_p
 
 def test_hostile_names_are_text(tmp_path: Path) -> None:
     results = true()
-    for outputs in results.outputs.values():
+    for outputs in results.activations.values():
         outputs[HOSTILE] = outputs.pop("conv1")
     results.filters = {key.replace("conv1", HOSTILE): value for key, value in results.filters.items()}
     results.layers[0] |= {"name": HOSTILE, "module": HOSTILE}
-    results.units_like[HOSTILE] = results.units_like.pop("conv1")
-    results.filters_like |= {"layer": HOSTILE}
+    results.unit_matches[HOSTILE] = results.unit_matches.pop("conv1")
+    results.filter_matches |= {"layer": HOSTILE}
     write(tmp_path, "own", results, subject=HOSTILE)
     site = built(tmp_path, "own")
     page = Reader(site / "classical.html")
@@ -261,7 +261,7 @@ def test_the_window_is_moved_by_keys_clicks_and_buttons(
     tmp_path: Path, chromium: Browser, channels: int
 ) -> None:
     results = true(channels)
-    recorded = results.outputs["first"]["conv1"][3]
+    recorded = results.activations["first"]["conv1"][3]
     page, faults = opened(chromium, page_of(tmp_path, results))
     box = page.locator(".worked").nth(1)
     given = json.loads(page.locator("#learned-numbers").inner_text())

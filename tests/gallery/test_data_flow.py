@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 import torchvision
 
-from convatlas.gallery.diagrams.data_flow import STAGE_GAP, draw_network
+from convatlas.gallery.diagrams.network_diagram import STAGE_GAP, draw_network
 from convatlas.models.architectures.sd_unet import sd_unet
 from convatlas.tracing.layers import list_layers
-from tests.figures.test_build import layer, made
+from tests.support.fake_results import make_layer, make_results
 
 
 def chain(shapes: list[list[int]]) -> list[dict[str, Any]]:
     pairs = itertools.pairwise(shapes)
-    return [layer(f"layer{n}", "conv", tuple(a), tuple(b)) for n, (a, b) in enumerate(pairs)]
+    return [make_layer(f"layer{n}", "conv", tuple(a), tuple(b)) for n, (a, b) in enumerate(pairs)]
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -23,7 +23,7 @@ def test_blocks_do_not_overlap_and_are_as_high_as_their_maps(seed: int) -> None:
     rng = random.Random(seed)
     sides = [rng.choice((1, 2, 7, 28, 100, 224)) for _ in range(12)]
     layers = chain([[rng.randint(1, 2048), side, side] for side in sides] + [[1000], [10]])
-    drawing = draw_network([*layers, layer("aux", "conv", (), (), called=False)])
+    drawing = draw_network([*layers, make_layer("aux", "conv", (), (), called=False)])
     blocks = drawing.stages
     for block, after in itertools.pairwise(blocks):
         assert block.x + block.width + STAGE_GAP <= after.x + 1e-9
@@ -38,7 +38,7 @@ def test_blocks_do_not_overlap_and_are_as_high_as_their_maps(seed: int) -> None:
 
 
 def test_stages_are_in_order_of_execution() -> None:
-    blocks = draw_network(made().layers).stages
+    blocks = draw_network(make_results().layers).stages
     assert [[name for name, _ in block.layers] for block in blocks] == [
         ["input"],
         ["conv1", "relu"],

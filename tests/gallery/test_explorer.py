@@ -19,12 +19,13 @@ from convatlas.files import read_json, write_json
 from convatlas.gallery import build
 from convatlas.gallery.pages import browser as browser_module
 from convatlas.gallery.pages import layers
-from convatlas.gallery.pages.site import GalleryContext, SitePage
+from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.plotting.colormap import colour_table
-from tests.figures.test_build import ROOT, VIEWS, Results, made
 from tests.gallery import test_page
 from tests.gallery.test_build import CONFIG, HOSTILE, RUN, write
 from tests.gallery.test_page import CHROMIUM, opened
+from tests.support.fake_results import VIEWS, FakeResults, make_results
+from tests.support.workspace import ROOT
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="Debian's chromium is not installed")
 
@@ -36,9 +37,9 @@ OWN = "networks/own.html"
 STATIC = ROOT / "convatlas/gallery/static"
 
 
-def fitted(results: Results | None = None) -> Results:
+def fitted(results: FakeResults | None = None) -> FakeResults:
     """A made-up network that says of each layer what a run's layers.json says."""
-    results = results or made()
+    results = results or make_results()
     for layer in results.layers:
         layer |= {"within": [], "inputs": []}
     return results
@@ -83,17 +84,17 @@ def built(folder: Path, *names: str, scale: str = "per_layer", **more: Any) -> P
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("explored")
-    for name, results in (("own", made()), ("grey", made(channels=1))):
+    for name, results in (("own", make_results()), ("grey", make_results(channels=1))):
         write(folder, name, fitted(results))
         sprites(folder, name)
     return folder
 
 
 @pytest.fixture(scope="module")
-def faint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Path]:
+def faint(tmp_path_factory: pytest.TempPathFactory) -> tuple[FakeResults, Path]:
     """A network whose projections of peaks are a tenth of those of whole maps, and its site."""
     folder = tmp_path_factory.mktemp("faint")
-    results = fitted(made(channels=1))
+    results = fitted(make_results(channels=1))
     for projected in results.projections.values():
         projected |= {key: array / 10 for key, array in projected.items() if key.endswith("@peak")}
     write(folder, "own", results)
@@ -187,7 +188,7 @@ def test_a_pixel_has_the_colour_of_its_value(
     scale: str,
 ) -> None:
     """On the sheet and enlarged, in every choice of colours, against the very values and matplotlib."""
-    outputs = made().outputs
+    outputs = make_results().activations
     every = np.concatenate([np.ravel(a) for o in outputs.values() for n, a in o.items() if n != "input"])
     page, faults = at(browser, site, f"{OWN}#layer={layer}&unit=1&image=second&scale={scale}")
     for colours in ("auto", "viridis", "diverging", "grey"):
@@ -218,7 +219,7 @@ def test_a_pixel_has_the_colour_of_its_value(
 
 
 def test_filters_and_projections_have_zero_in_the_middle(browser: Browser, site: Path) -> None:
-    results = made(channels=1)
+    results = make_results(channels=1)
     page, _ = at(browser, site, "networks/grey.html#layer=conv1&unit=1&image=first&show=filters")
     weight = results.filters["conv1"][:, 0]
     step = float(np.abs(weight[1]).max()) / 16
@@ -238,7 +239,7 @@ def test_filters_and_projections_have_zero_in_the_middle(browser: Browser, site:
 
 @pytest.mark.parametrize("scale", ["unit", "layer", "network"])
 def test_projections_of_peaks_have_a_scale_of_their_own(
-    browser: Browser, faint: tuple[Results, Path], scale: str
+    browser: Browser, faint: tuple[FakeResults, Path], scale: str
 ) -> None:
     """On the sheet, of the unit, and where two are linked: the bars say what the arrays hold."""
     results, site = faint
@@ -292,7 +293,7 @@ def test_a_browser_that_cannot_colour_shows_grey_and_the_plate(browser: Browser,
 def test_it_opens_on_a_telling_unit(browser: Browser, site: Path) -> None:
     """Of the first convolution two units resemble an edge: that of widest range, on the image where it is."""
     page, faults = at(browser, site, OWN)
-    outputs = made().outputs
+    outputs = make_results().activations
     ranges = {(unit, name): np.ptp(o["conv1"][unit]) for unit in (0, 4) for name, o in outputs.items()}
     unit, image = max(ranges, key=lambda key: ranges[key])
     assert part(page, "said").inner_text().startswith(f"Unit {unit} of conv1 on {image}: ")
@@ -304,7 +305,7 @@ def test_it_opens_on_a_telling_unit(browser: Browser, site: Path) -> None:
 
 def test_the_numbers_of_a_unit(browser: Browser, site: Path) -> None:
     page, _ = at(browser, site, f"{OWN}#layer=relu&unit=2&image=first")
-    values = made().outputs["first"]["relu"]
+    values = make_results().activations["first"]["relu"]
     assert not values[2].any()
     assert "Dead: zero everywhere on both images." in page.locator(".words").inner_text()
     assert (
@@ -326,7 +327,7 @@ def test_a_unit_is_not_dead_where_none_is_ever_positive(browser: Browser, tmp_pa
     results = fitted()
     last = next(layer for layer in results.layers if layer["name"] == "fc")
     results.layers.append(last | {"name": "last", "module": "last", "kind": "activation", "type": kind})
-    for outputs in results.outputs.values():
+    for outputs in results.activations.values():
         outputs["last"] = -np.abs(outputs["fc"])
     write(tmp_path, "own", results)
     sprites(tmp_path, "own")
@@ -401,7 +402,7 @@ def test_single_keys_can_be_switched_off(browser: Browser, site: Path) -> None:
 def test_search_and_filter(browser: Browser, site: Path) -> None:
     page, _ = at(browser, site, OWN)
     shown = page.locator(".option:visible .name")
-    assert shown.all_inner_texts() == [one["name"] for one in made().layers if one["called"]]
+    assert shown.all_inner_texts() == [one["name"] for one in make_results().layers if one["called"]]
     part(page, "search").fill("relu 2")
     assert shown.all_inner_texts() == ["relu:2", "relu_2"]
     assert part(page, "found").inner_text() == "2 of 10 layers"
@@ -624,8 +625,8 @@ def test_two_units_side_by_side_on_one_scale(browser: Browser, site: Path) -> No
     right.get_by_label("Unit", exact=True).fill("1")
     right.get_by_label("Unit", exact=True).press("Enter")
     still(page)
-    maps = made().outputs["first"]["conv1"][3], made(channels=1).outputs["first"]["relu"][1]
-    outputs, others = made().outputs, made(channels=1).outputs
+    maps = make_results().activations["first"]["conv1"][3], make_results(channels=1).activations["first"]["relu"][1]
+    outputs, others = make_results().activations, make_results(channels=1).activations
     both = np.stack([*(o["conv1"][3] for o in outputs.values()), *(o["relu"][1] for o in others.values())])
     right.get_by_role("combobox", name="Image", exact=True).select_option("first")
     still(page)
@@ -716,14 +717,14 @@ def test_names_are_text_and_never_markup(browser: Browser, tmp_path: Path) -> No
     names = {"conv1": HOSTILE, "relu": "../x y", "pool": "é " + "long" * 30, "block/cat": "constructor"}
     for one in results.layers:
         one["name"] = one["module"] = names.get(one["name"], one["name"])
-    for arrays in (*results.outputs.values(), *results.projections.values(), results.filters):
+    for arrays in (*results.activations.values(), *results.projections.values(), results.filters):
         for old, new in names.items():
             for suffix in ("", "@peak", ".bias"):
                 if old + suffix in arrays:
                     arrays[new + suffix] = arrays.pop(old + suffix)
-    results.units_like = {names.get(name, name): told for name, told in results.units_like.items()}
+    results.unit_matches = {names.get(name, name): told for name, told in results.unit_matches.items()}
     results.network["classes"] = ["ant", HOSTILE, "</script><script>alert(1)</script>", "dog"]
-    results.filters_like = None
+    results.filter_matches = None
     write(tmp_path, "own", results, subject=HOSTILE)
     sprites(tmp_path, "own")
     site = built(tmp_path, "own")
@@ -816,19 +817,19 @@ def test_nothing_wide_is_cut_off_in_print(browser: Browser, site: Path, name: st
 def test_the_opening_where_nothing_resembles_anything(tmp_path: Path) -> None:
     """The unit of widest range of the first convolution."""
     results = fitted()
-    for told in results.units_like.values():
+    for told in results.unit_matches.values():
         told["units"] = [None] * len(told["units"])
     write(tmp_path, "own", results)
     sprites(tmp_path, "own")
     given = read_json(tmp_path / "results/own/atlas/atlas.json")
     site = built(tmp_path, "own", scale="shared")
     told = json.loads((site / OWN).read_text().split('id="explorer-data">')[1].split("</script>")[0])
-    ranges = np.stack([np.ptp(o["conv1"], axis=(1, 2)) for o in results.outputs.values()])
+    ranges = np.stack([np.ptp(o["conv1"], axis=(1, 2)) for o in results.activations.values()])
     image, unit = np.unravel_index(ranges.argmax(), ranges.shape)
     expected = {"layer": "conv1", "unit": unit, "image": given["images"][image]["name"]}
     assert told["network"]["opening"] == expected
     assert told["scale"] == "network"
-    every = [a for o in results.outputs.values() for name, a in o.items() if name != "input"]
+    every = [a for o in results.activations.values() for name, a in o.items() if name != "input"]
     span = [min(a.min() for a in every), max(a.max() for a in every)]
     np.testing.assert_allclose(told["network"]["range"]["maps"], span, rtol=1e-5)
 
@@ -838,7 +839,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network of 520 layers, all with plates and sprites."""
     folder = tmp_path_factory.mktemp("large")
     results = fitted()
-    for outputs in results.outputs.values():
+    for outputs in results.activations.values():
         outputs |= {f"stage{n // 100}.{n}.conv": outputs["relu"] for n in range(510)}
     one = next(layer for layer in results.layers if layer["name"] == "conv1")
     many = [
@@ -847,8 +848,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     results.layers[3:3] = [layer | {"module": layer["name"], "kernel": [3, 3]} for layer in many]
     write(folder, "own", results)
-    like = results.units_like["conv1"]
-    units = {"threshold": 0.5, "layers": results.units_like | {layer["name"]: like for layer in many}}
+    like = results.unit_matches["conv1"]
+    units = {"threshold": 0.5, "layers": results.unit_matches | {layer["name"]: like for layer in many}}
     write_json(folder / "results/own/classical/units.json", units)
     plates = read_json(folder / "results/own/figures/plates.json")
     drawn = [plates[1] | {"subject": layer["name"], "number": 0} for layer in many]

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.figures.test_build import made
 from tests.gallery.test_build import write
 from tests.gallery.test_explorer import LEVELS, OWN, assert_shows, built, ends, fitted, sprites
+from tests.support.fake_results import make_results
 from tests.support.firefox import FIREFOX, Firefox
 
 pytestmark = pytest.mark.skipif(not FIREFOX.exists(), reason="Debian's firefox-esr is not installed")
@@ -19,7 +19,7 @@ STILL = "!document.querySelector('[aria-busy]') && document.querySelector('.map[
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("explored")
-    write(folder, "own", fitted(made()))
+    write(folder, "own", fitted(make_results()))
     sprites(folder, "own")
     return built(folder, "own")
 
@@ -43,7 +43,7 @@ def test_a_page_is_whole_and_fits(firefox: Firefox, site: Path, name: str, width
 
 @pytest.mark.parametrize("layer", ["conv1", "relu"])
 def test_a_pixel_has_the_colour_of_its_value(firefox: Firefox, site: Path, layer: str) -> None:
-    outputs = made().outputs
+    outputs = make_results().activations
     address = f"{(site / OWN).as_uri()}#layer={layer}&unit=1&image=second&scale=layer"
     firefox.open("about:blank")
     firefox.open(address)

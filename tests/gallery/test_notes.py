@@ -9,13 +9,13 @@ from markupsafe import Markup
 
 from convatlas import UserError
 from convatlas.gallery.pages import layers
-from convatlas.gallery.pages.notes import Notes, render_markdown
+from convatlas.gallery.notes import Notes, render_markdown
 from convatlas.pipeline.config import resolve_config
-from tests.figures.test_build import made
 from tests.gallery.test_build import CONFIG, HOSTILE, Reader, built, write
 from tests.pipeline.test_config import merged
+from tests.support.fake_results import make_results
 
-LAYERS = made().layers
+LAYERS = make_results().layers
 KEY = "networks.own.notes"
 
 

@@ -15,13 +15,13 @@ from torch.nn import functional as F
 from convatlas.files import write_json, write_npz
 from convatlas.gallery import build
 from convatlas.gallery.pages import primer
-from convatlas.gallery.pages.network import NetworkData
-from convatlas.gallery.pages.site import GalleryContext, SitePage
+from convatlas.gallery.network_data import NetworkData
+from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.models.architectures.lenet5 import lenet5
 from convatlas.models.architectures.simple_cnn import simple_cnn
 from convatlas.tracing import layers as layers_module
-from tests.figures.test_build import layer, made
 from tests.gallery.test_build import CONFIG, HOSTILE, RUN, Reader, built, write
+from tests.support.fake_results import make_layer, make_results
 
 SECTIONS = ["filter", "map", "receptive-field", "size", "pooling", "deconvnet", "scales"]
 
@@ -72,7 +72,7 @@ def told_of(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[s
     write_npz(folder / "steps/signals.npz", signals)
     write_npz(folder / "activations/first.npz", outputs)
     window = {"kernel": [2, 2], "stride": [2, 2], "padding": [0, 0]}
-    pool = layer("pool", "pool", (2, 6, 6), (2, 3, 3), **window) | {"type": "MaxPool2d", "inputs": ["relu"]}
+    pool = make_layer("pool", "pool", (2, 6, 6), (2, 3, 3), **window) | {"type": "MaxPool2d", "inputs": ["relu"]}
     write_json(folder / "layers.json", [pool])
     steps = [{"layer": "pool", "through": []}, {"layer": "relu", "through": ["pool"]}]
     steps.append({"layer": "conv", "through": ["relu"]})
@@ -255,7 +255,7 @@ def test_nothing_is_told_twice(tmp_path: Path) -> None:
 
 
 def test_hostile_names_are_text(tmp_path: Path) -> None:
-    results = made()
+    results = make_results()
     results.layers[0] |= {"name": HOSTILE, "module": HOSTILE, "parameters": 5 * 3 * 3 * 3 + 5}
     results.filters = {HOSTILE: results.filters["conv1"]}
     write(tmp_path, "own", results)

@@ -29,8 +29,9 @@ from convatlas.gallery.single_file import (
     select_figures,
     write_zip,
 )
-from tests.figures.test_build import ROOT, made
 from tests.gallery.test_build import CONFIG, HOSTILE, Reader, built, write
+from tests.support.fake_results import make_results
+from tests.support.workspace import ROOT
 
 CHROMIUM = Path("/usr/bin/chromium")
 NETWORKS: dict[str, list[str | int]] = {"own": [], "other": []}
@@ -42,7 +43,7 @@ def run(folder: Path, **config: Any) -> Path:
     """A made-up gallery of two networks whose plates are all different."""
     rng = np.random.default_rng(3)
     for name in NETWORKS:
-        write(folder, name, made())
+        write(folder, name, make_results())
         figures = folder / "results" / name / "figures"
         plates = []
         for n, (kind, subject) in enumerate(KINDS):
@@ -135,13 +136,13 @@ def test_which_plates_are_asked_for(site: Path) -> None:
     def places(layers: Any, networks: dict[str, list[str | int]] = NETWORKS) -> list[str]:
         return [plate.path for plate in select_figures(site.parent / "results", networks, layers)]
 
-    assert len(places("all")) == len(places("road")) == 2 * len(KINDS)
+    assert len(places("all")) == len(places("highlight")) == 2 * len(KINDS)
     others = [f"{kind}-{n}.png" for n, (kind, _) in enumerate(KINDS) if kind in ("cover", "curves", "deconv")]
     chosen = {path.split("/")[2] for path in places(["conv*"])}
     assert chosen == {*others, "filters-2.png", "maps-3.png"}
     assert {path.split("/")[2] for path in places([1])} == chosen  # the first convolution
-    road = {path for path in places("road", {"own": ["relu"], "other": []}) if "/own/" in path}
-    assert {path.split("/")[2] for path in road} == {*others, "maps-4.png"}
+    highlighted = {path for path in places("highlight", {"own": ["relu"], "other": []}) if "/own/" in path}
+    assert {path.split("/")[2] for path in highlighted} == {*others, "maps-4.png"}
     order = [path.split("/")[1:] for path in places("all")]
     assert order[:2] == [["own", "cover-0.png"], ["other", "cover-0.png"]]
     assert [file for _, file in order[-2:]] == ["deconv-7.png"] * 2  # the first to be left out
@@ -235,7 +236,7 @@ def test_it_is_no_larger_than_asked_and_the_last_plates_go_first(site: Path) -> 
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
-    results = made()
+    results = make_results()
     results.layers[0] |= {"name": HOSTILE, "module": HOSTILE}
     results.network["classes"] = ["ant", "bee", HOSTILE, "dog"]
     write(tmp_path, "own", results, subject=HOSTILE)
@@ -245,7 +246,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 
 
 def test_the_script_writes_both_and_tells_their_sizes(site: Path, tmp_path: Path) -> None:
-    settings = {"layers": "road", "megabytes": 15, "networks": NETWORKS}
+    settings = {"layers": "highlight", "megabytes": 15, "networks": NETWORKS}
     command = [sys.executable, "scripts/publish.py", "--settings", json.dumps(settings)]
     command += ["--gallery", str(site), "--results", str(site.parent / "results")]
     command += ["--zip", str(tmp_path / "g.zip"), "--single", str(tmp_path / "g.html")]

@@ -14,15 +14,16 @@ from playwright.sync_api import Browser
 
 from convatlas.figures import build as figure_build
 from convatlas.files import read_json, write_json, write_npz
-from convatlas.gallery import build
+from convatlas.gallery import build, explorer_statistics
 from convatlas.gallery.pages.units import compute_class_responses, find_selective_units, format_ranges
 from convatlas.plotting import top_activation_tiles
 from convatlas.plotting.labelled_figure import figure_style
-from tests.figures.test_build import ROOT, VIEWS, Results, made
 from tests.gallery import test_explorer
 from tests.gallery.test_build import CONFIG, DATASET, RUN, Reader, write
 from tests.gallery.test_explorer import at, built, fitted, part, state
 from tests.gallery.test_page import CHROMIUM, opened
+from tests.support.fake_results import VIEWS, FakeResults, make_results
+from tests.support.workspace import ROOT
 
 browser = test_explorer.browser  # the fixture
 K, IMAGES, CLASSES = 4, 30, ["ant", "bee", "cat", "dog"]
@@ -32,7 +33,7 @@ DEAD = {"conv1": [2], "relu": [2], "fc": [0, 3]}
 SETTINGS = VIEWS | {"strongest": {"k": K}, "atlas": {"layers": None, "levels": 64}}
 
 
-def outputs(results: Results) -> dict[str, np.ndarray]:
+def outputs(results: FakeResults) -> dict[str, np.ndarray]:
     """What each layer makes of every image of the set, (N, units, ...)."""
     rng = np.random.default_rng(5)
     found = {}
@@ -49,7 +50,7 @@ def outputs(results: Results) -> dict[str, np.ndarray]:
     return found
 
 
-def survey(folder: Path, results: Results) -> dict[str, dict[str, np.ndarray]]:
+def survey(folder: Path, results: FakeResults) -> dict[str, dict[str, np.ndarray]]:
     """Write what merge.py and project.py write, worked out the plain way; gives it by layers."""
     rng, found = np.random.default_rng(6), {}
     for name, values in outputs(results).items():
@@ -69,9 +70,9 @@ def survey(folder: Path, results: Results) -> dict[str, dict[str, np.ndarray]]:
         place = np.take_along_axis(flat.argmax(2).T, order, 1)
         found[name] = {
             "mean": flat.mean((0, 2)),
-            "deviation": flat.std((0, 2)),
-            "maximum": flat.max((0, 2)),
-            "zeros": (flat == 0).mean((0, 2)),
+            "std": flat.std((0, 2)),
+            "max": flat.max((0, 2)),
+            "zero_fraction": (flat == 0).mean((0, 2)),
             "classes": classes,
             "selectivity": selectivity,
             "dead": flat.max((0, 2)) <= 0,
@@ -79,7 +80,7 @@ def survey(folder: Path, results: Results) -> dict[str, dict[str, np.ndarray]]:
             "images": order.astype(np.int32),
             "positions": np.stack(np.divmod(place, width), -1).astype(np.int32),
         }
-        for what in ("mean", "deviation", "maximum", "zeros", "classes", "selectivity", "values"):
+        for what in ("mean", "std", "max", "zero_fraction", "classes", "selectivity", "values"):
             found[name][what] = found[name][what].astype(np.float32)
     channels = results.layers[0]["input_shape"][0]
     strongest = {}
@@ -105,7 +106,14 @@ def survey(folder: Path, results: Results) -> dict[str, dict[str, np.ndarray]]:
         {"name": name, "units": len(of["mean"]), "dead": np.flatnonzero(of["dead"]).tolist()}
         for name, of in found.items()
     ]
-    about = {"dataset": "animals", "split": "test", "images": IMAGES, "skipped": [], "k": K, "by": "label"}
+    about = {
+        "dataset": "animals",
+        "split": "test",
+        "images": IMAGES,
+        "skipped": [],
+        "k": K,
+        "class_source": "label",
+    }
     counts = {"classes": CLASSES, "class_images": [10, 10, 10, 0], "dataset_sha256": DATASET["sha256"]}
     write_json(folder / "statistics.json", about | counts | {"layers": layers})
     return found
@@ -179,7 +187,7 @@ def test_a_few_values_do_not_grey_all_others() -> None:
 
 def prepared(folder: Path, channels: int) -> Any:
     """results/own/ under a folder with a survey, the made-up network, and what the survey has."""
-    results = fitted(made(channels))
+    results = fitted(make_results(channels))
     results.layers[0]["receptive_field"] = list(FIELD)
     write(folder, "own", results)
     return folder, results, survey(folder / "results/own", results)
@@ -331,8 +339,8 @@ def test_numbers_of_units_are_those_of_the_set(atlas: Any) -> None:
     assert index["set"]["images"] == IMAGES
     for layer in index["layers"]:
         told, of = read_json(folder / f"units/{layer['slug']}.json")["set"], found[layer["name"]]
-        for key in ("mean", "deviation", "maximum", "zeros", "selectivity"):
-            expected = [None if np.isnan(value) else value for value in of[key].tolist()]
+        for key, what in explorer_statistics.STATISTICS.items():
+            expected = [None if np.isnan(value) else value for value in of[what].tolist()]
             assert len(told[key]) == len(expected)
             for value, wanted in zip(told[key], expected, strict=True):
                 assert (value is None) == (wanted is None)
@@ -410,7 +418,9 @@ def test_the_page_lists_the_dead_by_layer_and_calls_classes_what_they_are(own: A
     path = folder / "results/own/statistics.json"
     kept = read_json(path)
     write_json(
-        path, kept | {"by": "predicted class", "skipped": [{"image": 3, "name": "a.png", "reason": "cut"}]}
+        path,
+        kept
+        | {"class_source": "predicted class", "skipped": [{"image": 3, "name": "a.png", "reason": "cut"}]},
     )
     try:
         text = " ".join(page_of(folder).text.split())

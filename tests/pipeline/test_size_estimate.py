@@ -9,26 +9,26 @@ import pytest
 
 from convatlas.files import write_json
 from convatlas.pipeline import size_estimate
-from tests.figures.test_build import VIEWS, Results, layer
 from tests.plotting.test_sprites import drawn, records
+from tests.support.fake_results import VIEWS, FakeResults, make_layer
 
 ATLAS = {"atlas": {"levels": 64, "layers": None}}
 
 
-def large() -> Results:
+def large() -> FakeResults:
     """Maps as networks make them: smooth, with noise; large enough that what a file costs does not count."""
     results = records()
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:40, :30] / 12
     for described, units in zip(results.layers[:3], (40, 30, 20), strict=True):
         described["output_shape"] = [units, 40, 30]
-        for outputs in results.outputs.values():
+        for outputs in results.activations.values():
             phases = rng.uniform(0, 6, (units, 1, 1))
             smooth = np.sin(x + phases) * np.cos(2 * y + phases)
             outputs[described["name"]] = (smooth + rng.normal(0, 0.1, (units, 40, 30))).astype(np.float32)
     results.filters["conv1"] = rng.normal(size=(40, 3, 3, 3)).astype(np.float32)
     results.layers[0]["parameters"] = 40 * 27
-    results.units_like.clear()
+    results.unit_matches.clear()
     return results
 
 
@@ -42,7 +42,7 @@ def test_what_is_expected_is_what_comes_to_within_a_half(
     made = sum(
         path.stat().st_size for part in ("maps", "filters", "units") for path in (folder / part).rglob("*.*")
     )
-    told = size_estimate.estimate_sprite_sheets(results.layers, names, len(results.outputs), levels)
+    told = size_estimate.estimate_sprite_sheets(results.layers, names, len(results.activations), levels)
     assert 0.67 < told / made < 1.5
 
 
@@ -86,9 +86,9 @@ def test_what_excites_units_counts_where_it_is_sought_for() -> None:
 
 
 def test_single_weights_beyond_number_and_kernels_of_many_channels_cost_nothing() -> None:
-    few = layer("a", "linear", (10,), (10,), parameters=100)
-    many = layer("a", "linear", (10_000,), (1000,), parameters=10_000_000)
-    wide = layer("a", "conv", (512, 8, 8), (10, 8, 8), parameters=10 * 512 * 9, kernel=[3, 3])
+    few = make_layer("a", "linear", (10,), (10,), parameters=100)
+    many = make_layer("a", "linear", (10_000,), (1000,), parameters=10_000_000)
+    wide = make_layer("a", "conv", (512, 8, 8), (10, 8, 8), parameters=10 * 512 * 9, kernel=[3, 3])
     told = [
         size_estimate.estimate_sprite_sheets([each], ["a"], 0, 64) / size_estimate.WEIGHT_BYTES
         for each in (few, many, wide)
@@ -117,7 +117,7 @@ def test_before_a_run_what_is_known_is_told_with_what_bounds_it(tmp_path: Path) 
 
 def test_most_of_it_is_named_with_its_setting() -> None:
     views = VIEWS | ATLAS
-    large = [layer("a", "conv", (3, 224, 224), (64, 224, 224), kernel=[3, 3], parameters=1728)]
+    large = [make_layer("a", "conv", (3, 224, 224), (64, 224, 224), kernel=[3, 3], parameters=1728)]
     views["deconv"] = views["deconv"] | {"layers": ["a"], "units": 1}
     text = size_estimate.describe_size("own", large, views, 50)
     assert (

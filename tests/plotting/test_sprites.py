@@ -14,9 +14,9 @@ from PIL import Image
 from convatlas import UserError
 from convatlas.files import Npz, read_json
 from convatlas.gallery import explorer_sprites
-from convatlas.gallery.pages.explorer import format_units_script
+from convatlas.gallery.explorer_data import format_units_script
 from convatlas.plotting import sprites
-from tests.figures.test_build import FLAT, SPATIAL, VIEWS, Results, layer, made
+from tests.support.fake_results import FLAT, SPATIAL, VIEWS, FakeResults, make_layer, make_results
 from tests.support.workspace import ROOT, files_of
 
 ODD = (13, 7)  # a tile that is not square, so that nothing can be turned unnoticed
@@ -285,16 +285,16 @@ def test_filters_without_a_plain_picture(shape: tuple[int, ...]) -> None:
 # The stage
 
 
-def records(channels: int = 3) -> Results:
+def records(channels: int = 3) -> FakeResults:
     """The made-up network of the plates, told as completely as record.py does."""
-    results = made(channels)
+    results = make_results(channels)
     for described in results.layers:
         described.update(within=[], inputs=["input"])
     return results
 
 
 def drawn(
-    folder: Path, results: Results | None = None, layers: Any = "all", asked: Any = None, levels: int = 64
+    folder: Path, results: FakeResults | None = None, layers: Any = "all", asked: Any = None, levels: int = 64
 ) -> tuple[Path, dict[str, Any]]:
     """Run the stage here: the folder of the sprites, and atlas.json. `asked` is views.atlas.layers."""
     source = (results or records()).write(folder / "own")
@@ -313,7 +313,7 @@ def test_every_map_of_every_layer_is_told_to_half_a_step(tmp_path: Path) -> None
     assert [described["name"] for described in index["layers"]] == called
     for described in index["layers"]:
         units = read_json(folder / f"units/{described['slug']}.json")
-        for image, outputs in results.outputs.items():
+        for image, outputs in results.activations.items():
             values = sprites.to_planes(outputs[described["name"]]).astype(np.float64)
             numbers = units["maps"][image]
             tiles = tiles_of(folder / f"maps/{described['slug']}/{image}", described, described["units"])
@@ -323,14 +323,16 @@ def test_every_map_of_every_layer_is_told_to_half_a_step(tmp_path: Path) -> None
             assert (abs(told - values) <= (high - low) * (0.5 / 63 + 0.5 / 255) + 1e-5 * abs(values)).all()
             np.testing.assert_allclose(numbers["mean"], values.mean((1, 2)), rtol=5.1e-4, atol=1e-6)
             np.testing.assert_allclose(numbers["zeros"], (values == 0).mean((1, 2)), rtol=5.1e-4)
-        assert described["signed"] == any((o[described["name"]] < 0).any() for o in results.outputs.values())
+        assert described["signed"] == any(
+            (o[described["name"]] < 0).any() for o in results.activations.values()
+        )
         assert described["shape"] == list(outputs[described["name"]].shape)
 
 
 def test_inputs_are_as_the_network_saw_them(tmp_path: Path) -> None:
     results = records()
     folder, index = drawn(tmp_path, results)
-    for image, picture in results.pictures.items():
+    for image, picture in results.inputs.items():
         told = index["inputs"][image]
         found = np.asarray(Image.open(folder / told["file"]))
         assert told["size"] == list(picture.shape[1:])
@@ -426,8 +428,8 @@ def test_a_layer_that_was_not_recorded_or_has_no_maps_is_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     results = records()
-    del results.outputs["second"]["relu"]
-    for outputs in results.outputs.values():
+    del results.activations["second"]["relu"]
+    for outputs in results.activations.values():
         outputs["neck"] = np.zeros((2, 3, 4, 5), np.float32)
         outputs["fc"] = np.zeros((4, 0), np.float32)
     caplog.set_level("INFO", "convatlas")
@@ -439,13 +441,15 @@ def test_a_layer_that_was_not_recorded_or_has_no_maps_is_left_out(
 
 def test_2048_units_are_a_file_an_image(tmp_path: Path) -> None:
     results = records()
-    results.layers.append(layer("wide", "activation", (5, 8, 6), (2048, 7, 7), within=[], inputs=["input"]))
-    for n, outputs in enumerate(results.outputs.values()):
+    results.layers.append(
+        make_layer("wide", "activation", (5, 8, 6), (2048, 7, 7), within=[], inputs=["input"])
+    )
+    for n, outputs in enumerate(results.activations.values()):
         outputs["wide"] = np.random.default_rng(n).normal(size=(2048, 7, 7)).astype(np.float32)
     folder, index = drawn(tmp_path, results, layers=["wide"])
     (wide,) = index["layers"]
     assert wide["sheets"] == 1
-    assert len(list((folder / "maps/wide").iterdir())) == len(results.outputs)
+    assert len(list((folder / "maps/wide").iterdir())) == len(results.activations)
     tiles = tiles_of(folder / "maps/wide/first", wide, 2048)
     assert (tiles.reshape(2048, -1).min(1) == 0).all()
     assert (tiles.reshape(2048, -1).max(1) == 255).all()
@@ -455,7 +459,7 @@ def test_hostile_names_come_out_as_safe_files(tmp_path: Path) -> None:
     results = records()
     names = ["<img onerror=1 src=x>", "../../x", "a" * 300]
     for described, name in zip(results.layers, names, strict=False):
-        for outputs in results.outputs.values():
+        for outputs in results.activations.values():
             outputs[name] = outputs.pop(described["name"])
         described["name"] = name
     folder, index = drawn(tmp_path, results)
