@@ -95,7 +95,7 @@ def _match_layer(learned: list[np.ndarray], chance: list[np.ndarray], threshold:
         "baseline": baseline,
         "units": [
             match
-            and {"feature": match.feature, "words": COLUMN_CAPTIONS[match.feature], "r": match.correlation}
+            and {"feature": match.feature, "description": COLUMN_CAPTIONS[match.feature], "r": match.correlation}
             for match in found
         ],
     }
@@ -115,8 +115,8 @@ def match_first_filters(output: Path) -> dict[str, Any] | None:
         "baseline": kernels.random_baseline(weight.shape[-1]),
         "r": None if found is None else found[0].tolist(),
         "kernels": None if found is None else found[1],
-        "channels": channels,  # of red with green, red with blue, green with blue
-        "colour": channels and [kernels.classify_channels(np.array(row)) for row in channels],
+        "channel_correlations": channels,  # of red with green, red with blue, green with blue
+        "colour_classes": channels and [kernels.classify_channels(np.array(row)) for row in channels],
     }
 
 

@@ -50,10 +50,10 @@ def main(given: argparse.Namespace) -> None:
         "size": list(preprocessing.shape[1:]),
         "images": {name: len(sample.indices) for name, sample in samples.items()},
         "pet_share": samples["test"].pet_share(),
-        "frequency": accumulators.CUTOFF_FREQUENCY,
+        "cutoff_frequency": accumulators.CUTOFF_FREQUENCY,
         **measure_layers(network, layers, samples["train"], samples["test"]),
         "examples": images,
-        "attributes": {"segments": segments},
+        "is_segmentation": segments,
     }
     with atomic_write(output / "masks") as folder:
         folder.mkdir()
@@ -144,7 +144,7 @@ class MaskSample:
 def measure_layers(
     network: nn.Module, layers: list[dict[str, Any]], train: MaskSample, test: MaskSample
 ) -> dict[str, Any]:
-    """The three passes: the entries "final", "reached" and "layers" of masks.json."""
+    """The three passes: the entries "final", "emergence" and "layers" of masks.json."""
     names = [layer["name"] for layer in layers]
     spans = segmentation.measure_ranges(network, names, train)
     cli.log.info("ranges of %d layers' units on %d training images", len(names), len(train.indices))
@@ -159,7 +159,7 @@ def measure_layers(
     ]
     reached = segmentation.find_emergence(rows)
     if rows:
-        final, first = reached["final"], reached["reached"]["layer"]
+        final, first = reached["final"], reached["emergence"]["layer"]
         told = "tested on %d images: %s agrees by IoU %.3f, and %s is the first to reach nine tenths of it"
         cli.log.info(told, len(test.indices), final["layer"], final["iou"], first)
     return reached | {"layers": rows}
@@ -211,7 +211,7 @@ def predict_examples(
     indices = [score.index for score in chosen.values()]
     truth = test.classes[indices]
     told = [
-        {"which": which, "index": s.index, "name": test.examples.names[s.index], "iou": s.iou}
+        {"rank": which, "index": s.index, "name": test.examples.names[s.index], "iou": s.iou}
         | {"mean_iou": s.mean_iou}
         for which, s in chosen.items()
     ]

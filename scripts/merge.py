@@ -36,7 +36,7 @@ def main(given: argparse.Namespace) -> None:
             "images": found.counts.image_count,
             "skipped": described["skipped"],
             "k": k,
-            "by": described["by"],
+            "class_source": described["class_source"],
             "classes": described["classes"],
             "class_images": found.counts.class_counts.tolist(),
             "layers": [

@@ -59,7 +59,7 @@ def main(given: argparse.Namespace) -> None:
         "layers": [{"name": layer.name, "shape": list(layer.shape)} for layer in layers],
         "batch": images.batch_size,
         "images": len(images.dataset),
-        "by": "label" if labelled else "predicted class",
+        "class_source": "label" if labelled else "predicted class",
         "classes": classes,
         "device": device.type,
         "skipped": images.skipped,
@@ -91,7 +91,7 @@ if __name__ == "__main__":
     cli.add_section_arguments(
         parser,
         "network",
-        '{"layers": "all", "k": 9, "split": "test", "batch": null, "on_bad_image": "stop"}; the last of the '
+        '{"layers": "all", "k": 9, "split": "test", "batch": null, "on_bad_image": "error"}; the last of the '
         "data set, the others of views.strongest",
         "its folder, results/<network>, where its weights and layers.json are",
     )

@@ -203,17 +203,17 @@ class SelectionEvaluator:
         return {
             "iou": self.mask_overlap.result(),
             "train_iou": chosen.mask_threshold.iou,
-            "chance": self.chance_overlap.result(),
+            "chance_iou": self.chance_overlap.result(),
             "unit": chosen.mask_threshold.unit,
-            "level": chosen.value_range.bin_edge_value(
+            "threshold": chosen.value_range.bin_edge_value(
                 chosen.mask_threshold.unit, chosen.mask_threshold.bin_edge
             ),
-            "above": chosen.mask_threshold.at_least,
-            "high_frequency": float(self.high_frequency_sum) / self.image_count,
-            "edges": abs(float(self.edge_correlation.result()[0])),
+            "at_least": chosen.mask_threshold.at_least,
+            "high_frequency_share": float(self.high_frequency_sum) / self.image_count,
+            "edge_correlation": abs(float(self.edge_correlation.result()[0])),
             "edge_unit": chosen.edge_unit,
             "edge_magnitude": chosen.use_magnitude,
-            "separation": [
+            "selective_units": [
                 {"unit": unit, "auc": auc}
                 for unit, auc in zip(chosen.selective_units, found, strict=True)
                 if auc == auc  # not NaN, as it is where no test image has a pet
@@ -258,10 +258,10 @@ def select_convolutions(layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def find_emergence(layers: list[dict[str, Any]]) -> dict[str, Any]:
     """The last layer's agreement, and the first layer that reaches REACHED of it; null without layers."""
     if not layers:
-        return {"final": None, "reached": None}
+        return {"final": None, "emergence": None}
     final = layers[-1]
     first = next(layer for layer in layers if layer["iou"] >= EMERGENCE_FRACTION * final["iou"])
     return {
         name: {"layer": layer["name"], "ordinal": layer["ordinal"], "iou": layer["iou"]}
-        for name, layer in (("final", final), ("reached", first))
+        for name, layer in (("final", final), ("emergence", first))
     }

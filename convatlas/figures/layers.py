@@ -90,7 +90,7 @@ def _draw_rgb_filters(desk: FigureContext, layer: str) -> CaptionedFigure:
 
 def _describe_colour(desk: FigureContext, layer: str, unit: int) -> str:
     found = desk.filter_matches
-    return found["colour"][unit] if found and found["layer"] == layer else ""
+    return found["colour_classes"][unit] if found and found["layer"] == layer else ""
 
 
 def _format_channel_correlation(desk: FigureContext, layer: str, unit: int, channel: int) -> str:
@@ -99,7 +99,7 @@ def _format_channel_correlation(desk: FigureContext, layer: str, unit: int, chan
     if not found or found["layer"] != layer:
         return ""
     pair = {0: 0, 1: 2, 2: 1}[channel]  # kept as red-green, red-blue, green-blue
-    value = f"{found['channels'][unit][pair]:.2f}".replace("-", "−")
+    value = f"{found['channel_correlations'][unit][pair]:.2f}".replace("-", "−")
     return f"{RGB_LETTERS[channel]}{RGB_LETTERS[(channel + 1) % 3]} {value}"
 
 
@@ -196,7 +196,7 @@ def _describe_feature_matches(desk: FigureContext, layer: str, units: Sequence[i
             f"{untrained}."
         )
     found.sort(key=lambda pair: -abs(pair[1]["r"]))
-    named = [f"{u} {match['words']} ({match['r']:.2f})".replace("(-", "(−") for u, match in found[:4]]
+    named = [f"{u} {match['description']} ({match['r']:.2f})".replace("(-", "(−") for u, match in found[:4]]
     more = f", and {len(found) - 4} more" if len(found) > 4 else ""
     return f" Likest to a classical feature, by correlation: {', '.join(named)}{more}; {untrained}."
 

@@ -102,7 +102,7 @@ def classify_differences(truth: Array, predicted: Array) -> Array:
 def _format_example_label(example: dict[str, Any]) -> str:
     """What stands beside an example: which it is, and its IoUs; a class absent from both has none."""
     rows = [f"{name} {'–' if iou is None else f'{iou:.2f}'}" for name, iou in example["iou"].items()]
-    return "\n".join([example["which"], example["name"], "", "IoU", *rows, f"mean {example['mean_iou']:.2f}"])
+    return "\n".join([example["rank"], example["name"], "", "IoU", *rows, f"mean {example['mean_iou']:.2f}"])
 
 
 def _draw_legends(figure: Figure) -> None:
@@ -125,7 +125,7 @@ def _draw_legends(figure: Figure) -> None:
 
 def draw_mask_emergence(desk: FigureContext, masks: dict[str, Any]) -> CaptionedFigure:
     """Over the convolutions in the order in which they run: agreement with the mask, and fine detail."""
-    images, layers, reached = masks["images"], masks["layers"], masks["reached"]
+    images, layers, reached = masks["images"], masks["layers"], masks["emergence"]
     remark = desk.views.get("remark")
     if remark and remark["ordinal"] > layers[-1]["ordinal"]:
         remark = None
@@ -141,12 +141,12 @@ def draw_mask_emergence(desk: FigureContext, masks: dict[str, Any]) -> Captioned
             f"{masks['final']['iou']:.2f}."
         )
     text += (
-        f" Below, fine detail: the share of each layer's spectral energy above {masks['frequency']:g} cycles "
-        f"per image, which maps of at most {2 * masks['frequency']:g} pixels cannot hold, and the "
+        f" Below, fine detail: the share of each layer's spectral energy above {masks['cutoff_frequency']:g} cycles "
+        f"per image, which maps of at most {2 * masks['cutoff_frequency']:g} pixels cannot hold, and the "
         "correlation |r| with the image's edges (Sobel) of the map that follows them best."
     )
     if remark:
-        text += f" Layer {remark['ordinal']}: {remark['words']}."
+        text += f" Layer {remark['ordinal']}: {remark['text']}."
     caption = desk.make_caption(text)
     return desk.make_figure("mask", "", caption, charts.plot_mask_emergence(masks, remark, caption))
 
@@ -185,12 +185,12 @@ def fade_outside_mask(picture: Array, values: Array, layer: dict[str, Any], fact
     """Fade a picture (H, W, 3) in 0..1 to paper where a map's threshold leaves it out, and outline the rest.
 
     The map (h, w) is brought to the picture's size bilinearly, as where its IoU was measured; `layer` is an
-    entry of masks.json: where it is "above", values of at least its "level" are kept, else those below it.
+    entry of masks.json: where it is "at_least", values of at least its "threshold" are kept, else those below it.
     What is given is `factor` times as large, so that the outline can be fine.
     """
     size = picture.shape[1], picture.shape[0]
     large = np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
-    kept = (large >= layer["level"]) == layer["above"]
+    kept = (large >= layer["threshold"]) == layer["at_least"]
     paper = np.divide(BACKGROUND_COLOUR, 255)
     result = np.where(kept[..., None], picture, FADE_FRACTION * paper + (1 - FADE_FRACTION) * picture)
     kept, result = (array.repeat(factor, 0).repeat(factor, 1) for array in (kept, result))
@@ -240,7 +240,7 @@ def _select_separating_units(
     found = [
         (layer, one["unit"], one["auc"])
         for layer in layers
-        for one in layer["separation"]
+        for one in layer["selective_units"]
         if layer["name"] in recorded
     ]
     found.sort(key=lambda entry: -abs(entry[2] - 0.5))

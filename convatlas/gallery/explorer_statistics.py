@@ -32,7 +32,14 @@ MAX_LOSSLESS_PATCH_SIZE = 24  # pixels of a patch up to which sheets are kept wi
 JPEG_QUALITY = 75  # of JPEG, where patches are larger
 GAP = 6  # pixels between a unit's projections and its patches
 VALUE_DIGITS = 3  # significant digits of the strongest activations
-SUMMARY_KEYS = ("dataset", "split", "images", "by", "classes", "class_images", "k")
+SUMMARY_KEYS = ("dataset", "split", "images", "classes", "class_images", "k")
+STATISTICS = {  # the explorer's name of each statistic -> that in statistics.npz
+    "mean": "mean",
+    "deviation": "std",
+    "maximum": "max",
+    "zeros": "zero_fraction",
+    "selectivity": "selectivity",
+}
 
 
 class DatasetStatistics:
@@ -49,7 +56,7 @@ class DatasetStatistics:
     @property
     def description(self) -> dict[str, Any]:
         """What atlas.json says of the set."""
-        return {key: self.summary[key] for key in SUMMARY_KEYS}
+        return {key: self.summary[key] for key in SUMMARY_KEYS} | {"by": self.summary["class_source"]}
 
     def unit_statistics(self, layer: dict[str, Any]) -> dict[str, Any]:
         """A layer's entry in units/<slug>.json, lists by units; None where a number is not defined.
@@ -58,10 +65,9 @@ class DatasetStatistics:
         (`values`, `images`, and `positions` as [row, column]) are left out of layers that only lay values
         out anew.
         """
-        of = {what: self.statistics[f"{layer['name']}@{what}"] for what in
-              ("mean", "deviation", "maximum", "zeros", "selectivity", "classes", "dead")}  # fmt: skip
-        keys = ("mean", "deviation", "maximum", "zeros", "selectivity")
-        found: dict[str, Any] = {key: _round_or_none(of[key]) for key in keys}
+        names = (*STATISTICS.values(), "classes", "dead")
+        of = {what: self.statistics[f"{layer['name']}@{what}"] for what in names}
+        found: dict[str, Any] = {key: _round_or_none(of[what]) for key, what in STATISTICS.items()}
         found["dead"] = np.flatnonzero(of["dead"]).tolist()
         if of["classes"].shape[1]:
             responses = np.where(np.isnan(of["classes"]), -np.inf, of["classes"])

@@ -108,7 +108,7 @@ def plot_mask_emergence(masks: dict[str, Any], remark: dict[str, Any] | None, ca
     figure, chart = make_chart_figure(1900, 1110, caption)
     agreement, detail, roles = chart.subplots(3, 1, sharex=True, height_ratios=[11, 8, 0.7])
     _plot_over_layers(
-        agreement, layers, {"iou": ("best map", ACCENT_COLOUR, "o"), "chance": ("chance", MUTED_COLOUR, "")}
+        agreement, layers, {"iou": ("best map", ACCENT_COLOUR, "o"), "chance_iou": ("chance", MUTED_COLOUR, "")}
     )
     share = masks["pet_share"]
     agreement.axhline(share, color=MUTED_COLOUR, linewidth=0.8, linestyle=(0, (4, 3)), label="all called pet")
@@ -116,16 +116,16 @@ def plot_mask_emergence(masks: dict[str, Any], remark: dict[str, Any] | None, ca
         detail,
         layers,
         {
-            "high_frequency": (f"energy above\n{masks['frequency']:g} cycles", BLUE, "s"),
-            "edges": ("|r| with\nthe edges", OCHRE, "D"),
+            "high_frequency_share": (f"energy above\n{masks['cutoff_frequency']:g} cycles", BLUE, "s"),
+            "edge_correlation": ("|r| with\nthe edges", OCHRE, "D"),
         },
     )
     detail.set_title("fine detail", loc="left")
     marks = []
-    if masks["reached"]:
-        marks.append((masks["reached"]["ordinal"], "the first at 90 % of the last one's IoU", "-"))
+    if masks["emergence"]:
+        marks.append((masks["emergence"]["ordinal"], "the first at 90 % of the last one's IoU", "-"))
     if remark:
-        marks.append((remark["ordinal"], remark["words"], ":"))
+        marks.append((remark["ordinal"], remark["text"], ":"))
     for n, (ordinal, words, dashes) in enumerate(marks):
         _mark_layer(agreement, detail, ordinal, f"{ordinal}: {words}", 1.02 + 0.065 * n, dashes)
     agreement.set_title("agreement with the mask (IoU)", loc="left", pad=8 + 11 * len(marks))

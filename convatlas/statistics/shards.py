@@ -21,7 +21,7 @@ from convatlas.datasets import formats
 from convatlas.files import Npz, read_json, sha256, write_npz
 from convatlas.statistics.units import PairwiseSum, TopActivations, UnitCounts, UnitSums
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 MISMATCH_REASONS = {  # what a shard must share with the run, and what one is of that does not
     "format": "another version of convatlas",
     "versions": "other versions",
@@ -35,7 +35,7 @@ SHARED_KEYS = (
     "layers",
     "batch",
     "images",
-    "by",
+    "class_source",
     "classes",
     "device",
 )  # what shards must share with each other
@@ -88,19 +88,19 @@ def write_shard(path: str | Path, described: dict[str, Any], found: PassResult) 
     write_npz(
         path,
         {
-            "about": np.frombuffer(json.dumps(described).encode(), np.uint8),
+            "description": np.frombuffer(json.dumps(described).encode(), np.uint8),
             "nodes": np.array([node[:2] for node in nodes], np.int64).reshape(-1, 2),
-            "means": rows([sums.mean_sum for _, _, sums in nodes]),
-            "squares": rows([sums.square_sum for _, _, sums in nodes]),
+            "mean_sums": rows([sums.mean_sum for _, _, sums in nodes]),
+            "square_sums": rows([sums.square_sum for _, _, sums in nodes]),
             "class_nodes": np.array([row[:2] for row in by_class], np.int64).reshape(-1, 2),
-            "classes": rows([row for _, _, row in by_class]),
+            "class_sums": rows([row for _, _, row in by_class]),
             "images": np.array(found.counts.image_count, np.int64),
-            "class_images": found.counts.class_counts,
-            "zeros": found.counts.zero_count,
-            "maximum": found.counts.max,
+            "class_counts": found.counts.class_counts,
+            "zero_count": found.counts.zero_count,
+            "max": found.counts.max,
             "top_values": found.top.values,
             "top_images": found.top.images,
-            "top_places": found.top.flat_positions,
+            "top_positions": found.top.flat_positions,
         },
     )
 
@@ -116,19 +116,19 @@ def read_shard(path: str | Path) -> tuple[dict[str, Any], PassResult]:
     described = _parse_description(file)
     try:
         classes: list[dict[int, np.ndarray]] = [{} for _ in file["nodes"]]
-        for (node, label), row in zip(file["class_nodes"].tolist(), file["classes"], strict=True):
+        for (node, label), row in zip(file["class_nodes"].tolist(), file["class_sums"], strict=True):
             classes[node][label] = row
         nodes = [
             (level, index, UnitSums(*sums))
             for (level, index), *sums in zip(
-                file["nodes"].tolist(), file["means"], file["squares"], classes, strict=True
+                file["nodes"].tolist(), file["mean_sums"], file["square_sums"], classes, strict=True
             )
         ]
-        counts = UnitCounts(int(file["images"]), file["class_images"], file["zeros"], file["maximum"])
+        counts = UnitCounts(int(file["images"]), file["class_counts"], file["zero_count"], file["max"])
         return described, PassResult(
             PairwiseSum(nodes),
             counts,
-            TopActivations(file["top_values"], file["top_images"], file["top_places"]),
+            TopActivations(file["top_values"], file["top_images"], file["top_positions"]),
         )
     except (IndexError, KeyError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}); delete it and run again") from error
@@ -136,7 +136,7 @@ def read_shard(path: str | Path) -> tuple[dict[str, Any], PassResult]:
 
 def _parse_description(file: Npz) -> dict[str, Any]:
     try:
-        return json.loads(bytes(file["about"]))
+        return json.loads(bytes(file["description"]))
     except (KeyError, ValueError) as error:
         raise UserError(f"{file.path} is no shard of a pass ({error}); delete it and run again") from error
 

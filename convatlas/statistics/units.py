@@ -89,8 +89,8 @@ class UnitCounts:
 def compute_statistics(sums: UnitSums, counts: UnitCounts, area: int) -> dict[str, np.ndarray]:
     """The statistics of units over the set, by name: (U,) or (U, classes), float32.
 
-    `area` is the values of each unit's map. `mean`, `deviation` (of the population), `maximum` and
-    `zeros`, the share of values that are 0, are over all values of all images; `classes` is the mean
+    `area` is the values of each unit's map. `mean`, `std` (of the population), `max` and
+    `zero_fraction`, the share of values that are 0, are over all values of all images; `classes` is the mean
     over the images of each class, NaN for a class without images, and `selectivity` follows from it.
     A unit that gave NaN has NaN for its mean and deviation.
     """
@@ -100,12 +100,12 @@ def compute_statistics(sums: UnitSums, counts: UnitCounts, area: int) -> dict[st
         classes = np.full((len(sums.mean_sum), len(counts.class_counts)), np.nan)
         for label, of_class in sums.class_sums.items():
             classes[:, label] = of_class / counts.class_counts[label]
-        deviation = np.sqrt(np.where(variance > 0, variance, variance * 0))
+        std = np.sqrt(np.where(variance > 0, variance, variance * 0))
     found = {
         "mean": mean,
-        "deviation": deviation,
-        "maximum": counts.max,
-        "zeros": counts.zero_count / (counts.image_count * area),
+        "std": std,
+        "max": counts.max,
+        "zero_fraction": counts.zero_count / (counts.image_count * area),
         "classes": classes,
         "selectivity": class_selectivity(classes),
     }

@@ -115,7 +115,7 @@ def test_the_best_threshold_of_all_is_found_and_tested(layer: str) -> None:
     ends = raw.min((1, 2, 3)), raw.max((1, 2, 3))
     for name, pick, tested in (
         ("mask", chosen[layer].mask_threshold, told["iou"]),
-        ("other_mask", chosen[layer].chance_threshold, told["chance"]),
+        ("other_mask", chosen[layer].chance_threshold, told["chance_iou"]),
     ):
         known = stacked(train, name)
         every = {
@@ -128,8 +128,8 @@ def test_the_best_threshold_of_all_is_found_and_tested(layer: str) -> None:
         found = found if pick.at_least else ~found
         assert tested == pytest.approx(iou(found, stacked(test, name)), abs=1e-12)
     best = chosen[layer].mask_threshold
-    assert (told["unit"], told["above"], told["train_iou"]) == (best.unit, best.at_least, best.iou)
-    assert told["level"] == pytest.approx(ends[0][best.unit] + np.ptp(raw[best.unit]) * best.bin_edge / BINS)
+    assert (told["unit"], told["at_least"], told["train_iou"]) == (best.unit, best.at_least, best.iou)
+    assert told["threshold"] == pytest.approx(ends[0][best.unit] + np.ptp(raw[best.unit]) * best.bin_edge / BINS)
 
 
 def test_every_threshold_s_iou_is_that_of_a_loop() -> None:
@@ -158,11 +158,11 @@ def test_a_planted_unit_is_found_with_its_direction(sign: int) -> None:
     told = evaluate_selection(
         net, select_layer_units(net, ["0"], train, measure_ranges(net, ["0"], train)), test
     )["0"]
-    assert (told["unit"], told["above"]) == (1, sign > 0)
+    assert (told["unit"], told["at_least"]) == (1, sign > 0)
     assert told["train_iou"] == told["iou"] == 1
-    assert 0.1 < sign * told["level"] < 3.1
-    assert told["separation"][0] == {"unit": 1, "auc": float(sign > 0)}
-    assert told["chance"] < 0.6
+    assert 0.1 < sign * told["threshold"] < 3.1
+    assert told["selective_units"][0] == {"unit": 1, "auc": float(sign > 0)}
+    assert told["chance_iou"] < 0.6
 
 
 def test_shuffled_masks_and_noise_reach_what_the_whole_image_reaches() -> None:
@@ -171,7 +171,7 @@ def test_shuffled_masks_and_noise_reach_what_the_whole_image_reaches() -> None:
     for told in evaluate_selection(
         net, select_layer_units(net, LAYERS, train, measure_ranges(net, LAYERS, train)), test
     ).values():
-        assert told["chance"] == pytest.approx(share, abs=0.03)
+        assert told["chance_iou"] == pytest.approx(share, abs=0.03)
         assert told["iou"] == pytest.approx(share, abs=0.03)
 
 
@@ -218,7 +218,7 @@ def test_a_layer_of_few_units_names_no_more() -> None:
         len(
             evaluate_selection(
                 net, select_layer_units(net, ["0"], seen, measure_ranges(net, ["0"], seen)), seen
-            )["0"]["separation"]
+            )["0"]["selective_units"]
         )
         == 1
     )
@@ -293,7 +293,7 @@ def test_edges_are_scikit_image_s_and_units_follow_them_by_magnitude_too() -> No
         net, select_layer_units(net, ["0"], seen, measure_ranges(net, ["0"], seen)), seen
     )["0"]
     assert (told["edge_unit"], told["edge_magnitude"]) == (1, True)
-    assert told["edges"] == pytest.approx(1)
+    assert told["edge_correlation"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize("size", [(5, 7), (6, 4), (1, 1), (24, 24)])
@@ -355,9 +355,9 @@ def test_the_first_layer_that_reaches_nine_tenths() -> None:
     rows = [{"name": f"c{n}", "ordinal": n, "iou": v} for n, v in enumerate([0.3, 0.73, 0.7, 0.8], 1)]
     assert find_emergence(rows) == {
         "final": {"layer": "c4", "ordinal": 4, "iou": 0.8},
-        "reached": {"layer": "c2", "ordinal": 2, "iou": 0.73},
+        "emergence": {"layer": "c2", "ordinal": 2, "iou": 0.73},
     }
-    assert find_emergence([]) == {"final": None, "reached": None}
+    assert find_emergence([]) == {"final": None, "emergence": None}
 
 
 def test_convolutions_that_are_called_and_make_maps_are_measured() -> None:
@@ -417,7 +417,7 @@ def pets(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "mirrors": [],
         "target": "species",
     }
-    formats.prepare(folder / "pets", settings | {"on_bad_image": "stop"}, "datasets.pets")
+    formats.prepare(folder / "pets", settings | {"on_bad_image": "error"}, "datasets.pets")
     return folder / "pets"
 
 
@@ -458,18 +458,19 @@ def test_a_segmentation_network_end_to_end(start: Callable[..., Path], pets: Pat
     written = {path.name: path.read_bytes() for path in folder.iterdir()}
     found = json.loads(written["masks.json"])
     assert list(found) == [
-        "size", "images", "pet_share", "frequency", "final", "reached", "layers", "examples", "attributes",
+        "size", "images", "pet_share", "cutoff_frequency", "final", "emergence", "layers", "examples",
+        "is_segmentation",
     ]  # fmt: skip
-    assert (found["size"], found["images"], found["frequency"]) == ([32, 32], {"train": 6, "test": 5}, 8)
-    assert found["attributes"] == {"segments": True} and 0.1 < found["pet_share"] < 0.6
+    assert (found["size"], found["images"], found["cutoff_frequency"]) == ([32, 32], {"train": 6, "test": 5}, 8)
+    assert found["is_segmentation"] and 0.1 < found["pet_share"] < 0.6
     assert [(row["name"], row["ordinal"], row["shape"]) for row in found["layers"]] == [
         ("down", 1, [6, 16, 16]),
         ("up.2", 2, [3, 32, 32]),
     ]
     for row in found["layers"]:
-        assert all(0 <= row[key] <= 1 for key in ("iou", "train_iou", "chance", "high_frequency", "edges"))
+        assert all(0 <= row[key] <= 1 for key in ("iou", "train_iou", "chance_iou", "high_frequency_share", "edge_correlation"))
         assert row["head"]["unit"] < row["shape"][0] and 0 < row["head"]["area"] < 1
-        assert len(row["separation"]) == 3
+        assert len(row["selective_units"]) == 3
     assert found["final"]["layer"] == "up.2"
 
     with np.load(folder / "examples.npz", allow_pickle=False) as arrays:
@@ -484,7 +485,7 @@ def test_a_segmentation_network_end_to_end(start: Callable[..., Path], pets: Pat
         assert row["mean_iou"] == pytest.approx(np.mean(expected))
     test = formats.load(pets, "test")
     first, best, median, worst = found["examples"]
-    assert (first["which"], first["index"], first["name"]) == ("first", 0, test.names[0])
+    assert (first["rank"], first["index"], first["name"]) == ("first", 0, test.names[0])
     assert best["iou"]["pet"] >= median["iou"]["pet"] >= worst["iou"]["pet"]
     np.testing.assert_array_equal(photograph[0], test.read_images("RGB", 32, 32, [0])[0].transpose(1, 2, 0))
 
@@ -496,10 +497,10 @@ def test_a_classifier_end_to_end(start: Callable[..., Path]) -> None:
     folder = start("classifies", train=100)
     found = json.loads((folder / "masks.json").read_text())
     assert [path.name for path in folder.iterdir()] == ["masks.json"]
-    assert (found["examples"], found["attributes"]) == ([], {"segments": False})
+    assert (found["examples"], found["is_segmentation"]) == ([], False)
     assert found["images"] == {"train": 24, "test": 5}
     assert [row["shape"] for row in found["layers"]] == [[6, 30, 30]]
-    assert found["final"] == found["reached"]
+    assert found["final"] == found["emergence"]
 
 
 def test_one_image_is_too_few(start: Callable[..., Path], tmp_path: Path) -> None:
@@ -530,7 +531,7 @@ def test_a_data_set_without_masks_is_refused(start: Callable[..., Path], tmp_pat
     for n in range(3):
         Image.new("RGB", (9, 9), (n, 0, 0)).save(tmp_path / f"files/{n}.png")
     settings = {"format": "images", "source": str(tmp_path / "files"), "test_share": 0.2}
-    formats.prepare(tmp_path / "plain", settings | {"on_bad_image": "stop"}, "datasets.plain")
+    formats.prepare(tmp_path / "plain", settings | {"on_bad_image": "error"}, "datasets.plain")
     with pytest.raises(UserError, match="plain has no masks"):
         start("classifies", data=tmp_path / "plain")
 

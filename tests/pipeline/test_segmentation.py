@@ -34,7 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         "training": {"epochs": 2, "lr": 0.01},  # float32, as shipped
         "views": {
             "layers": [1, 26, 43, 51],
-            "road": [1, 51],
+            "highlight": [1, 51],
             "deconv": {"layers": [43], "units": 2},
             "masks": {"train": 4, "test": 4},
         },
@@ -93,7 +93,7 @@ def test_the_examples_are_the_test_images(made: Workspace) -> None:
             pet = (arrays["truth"][row] == 0, arrays["prediction"][row] == 0)
             iou = (pet[0] & pet[1]).sum() / (pet[0] | pet[1]).sum()
             assert example["iou"]["pet"] == pytest.approx(iou)
-    assert [example["which"] for example in found["examples"]] == ["first", "best", "median", "worst"]
+    assert [example["rank"] for example in found["examples"]] == ["first", "best", "median", "worst"]
     assert found["examples"][0]["index"] == 0
 
 
@@ -106,7 +106,7 @@ def test_the_network_says_what_it_is(made: Workspace) -> None:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     best = max(rows, key=lambda row: float(row["validation_mean_iou"]))
-    assert int(best["epoch"]) == network["training"]["kept_epoch"]
+    assert int(best["epoch"]) == network["training"]["best_epoch"]
     assert not (made.folder / "results/sd_unet/checkpoint").exists()
 
 

@@ -66,7 +66,7 @@ def test_the_gallery_has_the_statistics_of_the_set(shards: Workspace) -> None:
     assert (site / "atlas/lenet5/strongest/pool1.png").is_file()
     assert not (site / "atlas/lenet5/strongest/pool2.png").exists()  # not among the layers explored
     about = read_json(shards.folder / "results/lenet5/statistics.json")
-    assert (about["images"], about["by"], about["k"]) == (360, "label", 4)
+    assert (about["images"], about["class_source"], about["k"]) == (360, "label", 4)
 
 
 def test_one_shard_gives_the_bytes_of_three(shards: Workspace) -> None:

@@ -31,9 +31,9 @@ from convatlas.tracing.record import record
 from tests.support.workspace import ROOT
 
 SCRIPTS = ROOT / "scripts"
-SETTINGS = {"layers": "all", "k": 9, "split": "test", "batch": 8, "on_bad_image": "stop"}
+SETTINGS = {"layers": "all", "k": 9, "split": "test", "batch": 8, "on_bad_image": "error"}
 MNIST = {"format": "mnist", "mirrors": []}
-FOLDER = {"format": "images", "test_share": 0.5, "on_bad_image": "stop"}
+FOLDER = {"format": "images", "test_share": 0.5, "on_bad_image": "error"}
 
 
 # What a batch's maps come to
@@ -184,7 +184,7 @@ def test_the_strongest_are_those_of_all_values_sorted(channels: int, parts: int,
                 survey.update(at, x[numbers], numbers, labels)
         described = {"images": 61, "batch": 8, "batches": [own.start, own.stop], "skipped": []}
         described |= {"layers": [{"name": one.name, "shape": list(one.shape)} for one in layers]}
-        described |= {"by": "label", "classes": list("abc"), "device": "cpu"}
+        described |= {"class_source": "label", "classes": list("abc"), "device": "cpu"}
         paths.append(tmp_path / f"{shard}.npz")
         shards.write_shard(paths[-1], described | dict.fromkeys(shards.MISMATCH_REASONS), survey.result())
     described, found = shards.merge_shards(paths, dict.fromkeys(shards.MISMATCH_REASONS))
@@ -324,7 +324,7 @@ def digits(folder: Path, count: int = 45) -> Path:
     return folder / "digits"
 
 
-def photographs(folder: Path, classes: tuple[str, ...] = ("ant", "bee"), on_bad_image: str = "stop") -> Path:
+def photographs(folder: Path, classes: tuple[str, ...] = ("ant", "bee"), on_bad_image: str = "error") -> Path:
     """Folders of small image files, 12 a class, in root/class/*, or right in the folder for no classes."""
     random = np.random.default_rng(1)
     for name in classes or ("",):
@@ -336,7 +336,7 @@ def photographs(folder: Path, classes: tuple[str, ...] = ("ant", "bee"), on_bad_
     return folder / "pictures"
 
 
-def prepared(folder: Path, on_bad_image: str = "stop") -> None:
+def prepared(folder: Path, on_bad_image: str = "error") -> None:
     settings = FOLDER | {"source": str(folder / "source"), "on_bad_image": on_bad_image}
     formats.prepare(folder / "pictures", settings, "datasets.pictures")
 
@@ -392,7 +392,7 @@ def test_merged_files_are_the_same_however_many_shards_and_true(
     outputs = record(network, preprocessing(torch.from_numpy(pixels))).outputs
     statistics, about = read_npz(folder / "statistics.npz"), json.loads(found[0]["statistics.json"])
     assert about["images"] == sum(about["class_images"]) == len(examples)
-    assert about["by"] == "label"
+    assert about["class_source"] == "label"
     assert [layer["name"] for layer in about["layers"]] == list(outputs)
     for name, output in outputs.items():
         values, images, places = brute(output, min(9, len(examples)))
@@ -406,7 +406,7 @@ def test_merged_files_are_the_same_however_many_shards_and_true(
         flat = (output.flatten(2) if output.ndim > 2 else output[..., None]).double()
         np.testing.assert_allclose(statistics[f"{name}@mean"], flat.mean((0, 2)), rtol=1e-3, atol=1e-5)
         deviation = flat.std((0, 2), correction=0)
-        np.testing.assert_allclose(statistics[f"{name}@deviation"], deviation, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(statistics[f"{name}@std"], deviation, rtol=1e-3, atol=1e-5)
         dead = np.zeros(len(values), bool) if "softmax" in name else values[:, 0] <= 0
         np.testing.assert_array_equal(statistics[f"{name}@dead"], dead)
         by_class = [flat[examples.labels == label].mean((0, 2)) for label in range(len(about["classes"]))]
@@ -442,7 +442,8 @@ def test_images_without_labels_are_told_apart_by_prediction(
     folder, data = resnet18(tmp_path / "results/resnet18"), photographs(tmp_path, classes=())
     passed(script, folder, data)
     about = json.loads((folder / "statistics.json").read_text())
-    assert (about["by"], about["classes"], about["images"]) == ("predicted class", ["a", "b", "c", "d"], 12)
+    assert (about["class_source"], about["images"]) == ("predicted class", 12)
+    assert about["classes"] == ["a", "b", "c", "d"]
     network, preprocessing = build.load_network(folder)
     pixels = formats.load(data, "test").read_images("RGB", 40, 40)
     predicted = network(preprocessing(torch.from_numpy(pixels))).argmax(1)
@@ -509,7 +510,7 @@ class Million:
         return Image.new(mode, (40, 40))
 
 
-@pytest.mark.parametrize("on_bad_image", ["stop", "skip"])
+@pytest.mark.parametrize("on_bad_image", ["error", "skip"])
 def test_an_unreadable_image_in_the_millionth_place(
     on_bad_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -520,7 +521,7 @@ def test_an_unreadable_image_in_the_millionth_place(
     )
     batches = BatchLoader(tmp_path / "ants", "test", preprocessing, 8, on_bad_image)
     (own,) = shards.shard_batches(len(batches) - 1, len(batches), len(batches))
-    if on_bad_image == "stop":
+    if on_bad_image == "error":
         with pytest.raises(UserError, match=r"1000000\.png: not an image; mend it, or set datasets\.ants\."):
             list(batches.read_batches([own]))
         return

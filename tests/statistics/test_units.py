@@ -78,9 +78,9 @@ def test_statistics_follow_the_plain_formulas(values: np.ndarray) -> None:
 
     flat = values.swapaxes(0, 1).reshape(3, -1).astype(float)
     np.testing.assert_allclose(found["mean"], flat.mean(1), rtol=1e-6)
-    np.testing.assert_allclose(found["deviation"], flat.std(1), rtol=1e-6, atol=1e-6)
-    np.testing.assert_array_equal(found["maximum"], flat.max(1).astype(np.float32))
-    np.testing.assert_allclose(found["zeros"], (flat == 0).mean(1), rtol=1e-6)
+    np.testing.assert_allclose(found["std"], flat.std(1), rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(found["max"], flat.max(1).astype(np.float32))
+    np.testing.assert_allclose(found["zero_fraction"], (flat == 0).mean(1), rtol=1e-6)
     means = np.stack([flat.reshape(3, 40, 30)[:, labels == label].mean((1, 2)) for label in range(4)], 1)
     np.testing.assert_allclose(found["classes"][:, :4], means, rtol=1e-6)
     assert np.isnan(found["classes"][:, 4]).all()  # a class without images
