@@ -102,14 +102,24 @@ def write_json(path: str | Path, value: Any) -> None:
     write_bytes(path, (text + "\n").encode())
 
 
+def missing_file_error(path: str | Path) -> UserError:
+    """Return the error to raise for a file of an earlier stage that is missing."""
+    return UserError(f"{path} is missing; run the stage that writes it")
+
+
+def damaged_file_error(path: str | Path, error: Exception) -> UserError:
+    """Return the error to raise for a file of an earlier stage that cannot be parsed."""
+    return UserError(f"{path} is damaged ({error}); delete it and run again")
+
+
 def read_json(path: str | Path) -> Any:
     """Read JSON. Raises UserError where the file is missing or damaged."""
     try:
         return json.loads(Path(path).read_bytes())
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; run the stage that writes it") from error
+        raise missing_file_error(path) from error
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); delete it and run again") from error
+        raise damaged_file_error(path, error) from error
 
 
 @contextmanager
@@ -158,9 +168,9 @@ class Npz(Mapping[str, np.ndarray]):
         try:
             yield
         except FileNotFoundError as error:
-            raise UserError(f"{self.path} is missing; run the stage that writes it") from error
+            raise missing_file_error(self.path) from error
         except Exception as error:  # numpy and zipfile raise many kinds for one fault
-            raise UserError(f"{self.path} is damaged ({error}); delete it and run again") from error
+            raise damaged_file_error(self.path, error) from error
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._names:
@@ -191,3 +201,9 @@ def sha256(*paths: str | Path) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def md5(path: str | Path) -> str:
+    """Hash the contents of a file; for comparison with published checksums only."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -29,6 +29,11 @@ def slugify(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", ascii_text).strip("-_") or "image"
 
 
+def make_printable(text: str) -> str:
+    """Replace what is no text in a file's name (surrogate escapes), so that it can be written as UTF-8."""
+    return text.encode(errors="surrogateescape").decode(errors="replace")
+
+
 def name_images(images: dict[str, Any]) -> list[str]:
     """Name the images looked at, in order: `digit-<d>`, `test-<index>`, a photograph's, a slug of a stem.
 
