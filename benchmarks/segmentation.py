@@ -34,10 +34,10 @@ PLAIN = {
     "schedule": "one_cycle",
     "weight_decay": 0.01,
 }
-PLAIN |= {"shift": 0, "flip": False, "crop": 1.0, "widen": 1.0, "stretch": 0.0, "turn": 0.0, "colour": 0.0}
-PLAIN |= {"average": 0.0, "coarse": None}
+PLAIN |= {"shift": 0, "flip": False, "crop": 1.0, "scale": 1.0, "stretch": 0.0, "rotate": 0.0, "colour": 0.0}
+PLAIN |= {"ema_decay": 0.0, "progressive_resize": None}
 PLAIN |= {"precision": "float32"}
-FULL = PLAIN | {"flip": True, "crop": 0.6, "widen": 1.3, "stretch": 0.2, "turn": 10.0, "colour": 0.3}
+FULL = PLAIN | {"flip": True, "crop": 0.6, "scale": 1.3, "stretch": 0.2, "rotate": 10.0, "colour": 0.3}
 
 
 def main() -> None:

@@ -34,8 +34,8 @@ if __name__ == "__main__":
         "--settings",
         type=cli.parse_settings,
         required=True,
-        help='what goes into the single file, as JSON: {"layers": "road", "megabytes": 15, "networks": '
-        '{"name": []}}, the last with the main road of each network',
+        help='what goes into the single file, as JSON: {"layers": "highlight", "megabytes": 15, "networks": '
+        '{"name": []}}, the last with the highlighted layers of each network',
     )
     parser.add_argument("--gallery", default="reports/gallery", help="the folder of the gallery")
     parser.add_argument("--results", default="results", help="the folder of the networks' folders")

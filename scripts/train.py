@@ -63,8 +63,8 @@ def main(given: argparse.Namespace) -> None:
     if trained:
         kept_in = Checkpoint(output / "checkpoint", describe_training(given, made, data, device))
         settings = given.settings["training"]
-        if settings["coarse"]:
-            check_input_size(made, settings["coarse"]["size"], f"networks.{given.name}.training.coarse.size")
+        if settings["progressive_resize"]:
+            check_input_size(made, settings["progressive_resize"]["size"], f"networks.{given.name}.training.progressive_resize.size")
         train, validation = load_training_splits(given, made, device)
         clock = time.perf_counter()
         found = trainer.fit(
@@ -72,7 +72,7 @@ def main(given: argparse.Namespace) -> None:
         )
         seconds = time.perf_counter() - clock
         cli.log.info("trained in %.1f s", seconds)
-        found_in = {"kept_epoch": found.best_epoch, "precision": found.precision, "images": len(train)}
+        found_in = {"best_epoch": found.best_epoch, "precision": found.precision, "images": len(train)}
     tested = evaluate_test_split(made, data, given.data, device)
 
     state = {name: tensor.cpu().contiguous().clone() for name, tensor in made.network.state_dict().items()}

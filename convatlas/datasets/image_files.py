@@ -53,7 +53,7 @@ def validate_images(
 
     `files` are image files with their paths under data/<name>/; `check` looks for more faults of an
     image, such as those of its trimap. Faulty images are left out and logged if `on_bad_image` is
-    "skip". If it is "stop" there is one UserError for them all, which says how to `mend` them and
+    "skip". If it is "error" there is one UserError for them all, which says how to `mend` them and
     names `key`, the data set's place in the config; so there is where no image is left.
     """
     found: dict[Path, Size] = {}
@@ -67,7 +67,7 @@ def validate_images(
             found[path] = size
         if n % PROGRESS_INTERVAL == 0:
             log.info("looked at %d of %d images", n, len(files))
-    if faulty and on_bad_image == "stop":
+    if faulty and on_bad_image == "error":
         raise UserError(
             f"{key}: {len(faulty)} of {len(files)} images cannot be used:\n{_format_faults(faulty.values())}\n"
             f"{mend}, or set {key}.on_bad_image: skip, which leaves these images out"

@@ -34,14 +34,14 @@ class BatchLoader:
 
     Image files are decoded by `workers` threads, for Pillow decodes without Python's lock; what training
     has decoded and kept is read from there. An image that cannot be read is left out of its batch, logged
-    and noted in `skipped` where `on_bad_image` is "skip"; where it is "stop" there is a UserError.
+    and noted in `skipped` where `on_bad_image` is "skip"; where it is "error" there is a UserError.
     """
 
     folder: str | Path
     split: str
     preprocessing: Preprocessing
     batch_size: int
-    on_bad_image: str = "stop"
+    on_bad_image: str = "error"
     workers: int = 2
     skipped: list[dict[str, Any]] = field(default_factory=list)
 

@@ -91,11 +91,11 @@ def choose_images(
         try:
             pixels = preprocessing.read_pixels(path)
         except UserError as error:
-            if wanted.get("skip_unreadable"):
+            if wanted.get("on_bad_image") == "skip":
                 log.warning("left out: %s", error)
                 continue
             raise UserError(
-                f"{key}.files: {error}; mend or remove it, or set {key}.skip_unreadable: true"
+                f"{key}.files: {error}; mend or remove it, or set {key}.on_bad_image: skip"
             ) from error
         if pixels.shape[1] == 1 and pixels.float().median() > 127:
             log.warning(

@@ -66,9 +66,9 @@ def _draw_training_curves(desk: FigureContext) -> CaptionedFigure:
     training = desk.network["training"]
     caption = desk.make_caption(
         f"Training over {len(desk.history)} epochs of {training['images']:,} images, and the images held "
-        f"out to validate on. The weights of epoch {training['kept_epoch']} are kept."
+        f"out to validate on. The weights of epoch {training['best_epoch']} are kept."
     )
-    figure = charts.plot_training_curves(desk.history, training["kept_epoch"], caption)
+    figure = charts.plot_training_curves(desk.history, training["best_epoch"], caption)
     return desk.make_figure("curves", "", caption, figure)
 
 

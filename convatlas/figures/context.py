@@ -88,7 +88,7 @@ class FigureContext:
         self.classical = {name: Npz(folder / f"classical/{name}.npz") for name in names}
         key = f"networks.{name}.views.layers"
         self.layer_names = choose_layers(list(self.layers.values()), views["layers"], key)
-        self.highlighted_layers = self._choose_layers("road")
+        self.highlighted_layers = self._choose_layers("highlight")
         self.conv_names = [layer for layer in self.layer_names if self.layers[layer]["module"] in self.filters
                       and self.layers[layer]["kind"] == "conv"]  # fmt: skip
 

@@ -97,15 +97,15 @@ def select_figures(
 ) -> list[RankedFigure]:
     """The plates that are asked for, those first that are left out last.
 
-    `networks` holds each network's main road; `layers` is `publish.single_file.layers` of the config.
+    `networks` holds each network's highlighted layers (`views.highlight`); `layers` is `publish.single_file.layers` of the config.
     Raises UserError where that names a layer that no network has.
     """
     described = {name: read_json(results / name / "layers.json") for name in networks}
     if not isinstance(layers, str):
         _check_layer_names(described, layers)
     found = []
-    for n, (name, road) in enumerate(networks.items()):
-        asked = (road or "all") if layers == "road" else layers
+    for n, (name, highlight) in enumerate(networks.items()):
+        asked = (highlight or "all") if layers == "highlight" else layers
         chosen = set(_select_layers(described[name], asked))
         for number, plate in enumerate(read_json(results / name / "figures/plates.json")):
             kind, place = plate["kind"], f"plates/{name}/{plate['file']}"

@@ -19,7 +19,7 @@ def augment(
 
     What is framed comes to size × size; for its parts to be as sharp as whole images, it is given larger.
     """
-    if (settings["crop"], settings["widen"], settings["stretch"], settings["turn"]) != (1, 1, 0, 0):
+    if (settings["crop"], settings["scale"], settings["stretch"], settings["rotate"]) != (1, 1, 0, 0):
         images, masks = random_affine(images, settings, size, generator, masks)
     images, masks = random_shift(images, settings["shift"], generator, masks)
     if settings["flip"]:
@@ -69,18 +69,18 @@ def random_affine(
 ) -> tuple[Tensor, Tensor | None]:
     """Show each image in a frame of its own, size × size, mirrored where that reaches beyond its edges.
 
-    A frame's side is between `crop` and `widen` of the image's; as far as `stretch` allows it is wider than
-    high or higher than wide, and turned by up to `turn` degrees either way. A frame that is smaller than the
+    A frame's side is between `crop` and `scale` of the image's; as far as `stretch` allows it is wider than
+    high or higher than wide, and turned by up to `rotate` degrees either way. A frame that is smaller than the
     image lies within it, a larger one around it, but for its turn. Images are interpolated, to float; a
     mask's pixels are their nearest.
     """
     n = len(images)
     side, x, y, wide, angle = torch.rand(5, n, generator=generator)
-    side = settings["crop"] + (settings["widen"] - settings["crop"]) * side
+    side = settings["crop"] + (settings["scale"] - settings["crop"]) * side
     ratio = (1 + settings["stretch"]) ** (wide - 0.5)
     width, height = side * ratio, side / ratio
     # In affine_grid's terms, in which the image reaches from -1 to 1: the frame's sides and its middle.
-    angle = math.radians(settings["turn"]) * (2 * angle - 1)
+    angle = math.radians(settings["rotate"]) * (2 * angle - 1)
     across, down = (1 - width).abs() * (2 * x - 1), (1 - height).abs() * (2 * y - 1)
     theta = torch.stack(
         [

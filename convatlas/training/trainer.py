@@ -142,10 +142,10 @@ class Trainer:
         self.result = TrainingResult(precision=choose_precision(settings["precision"], self.device))
         self.optimizer = _build_optimizer(network, settings)
         self.scheduler = _build_scheduler(self.optimizer, settings, epochs * steps)
-        self.low_resolution_epochs = round(epochs * settings["coarse"]["share"]) if settings["coarse"] else 0
+        self.low_resolution_epochs = round(epochs * settings["progressive_resize"]["share"]) if settings["progressive_resize"] else 0
         self.shuffle_generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)  # what dropout draws from
-        self.ema_model = _build_ema(network, settings["average"])
+        self.ema_model = _build_ema(network, settings["ema_decay"])
         self.best_score = (-1.0, -math.inf)
         self.best_weights: dict[str, Tensor] = {}
 
@@ -162,7 +162,7 @@ class Trainer:
         self.network.train()
         how = self.preprocessing
         if len(self.result.history) < self.low_resolution_epochs:
-            how = replace(how, size=self.settings["coarse"]["size"])
+            how = replace(how, size=self.settings["progressive_resize"]["size"])
         loss_sum, hits, known = torch.zeros(3, device=self.device)
         order = torch.randperm(len(train), generator=self.shuffle_generator)
         for images, labels in _iterate_batches(train, self.settings["batch_size"], order, self.device):
@@ -204,13 +204,13 @@ class Trainer:
         }
         if self.ema_model:
             tensors |= checkpoint.add_prefix("averaged", self.ema_model.state_dict())
-        return tensors, {"columns": list(self.result.history[0]), "kept_epoch": self.result.best_epoch}
+        return tensors, {"columns": list(self.result.history[0]), "best_epoch": self.result.best_epoch}
 
     def restore_state(self, tensors: dict[str, Tensor], values: dict[str, Any], steps: int) -> None:
         """Take up what `kept` gave, after epochs of `steps` steps."""
         rows = [dict(zip(values["columns"], row, strict=True)) for row in tensors["history"].tolist()]
         self.result.history = [row | {"epoch": int(row["epoch"])} for row in rows]
-        self.result.best_epoch, self.result.resumed_epochs = values["kept_epoch"], len(rows)
+        self.result.best_epoch, self.result.resumed_epochs = values["best_epoch"], len(rows)
         self.best_score = tuple(tensors["score"].tolist())
         self.best_weights = checkpoint.select_prefix("best", tensors)
         self.network.load_state_dict(checkpoint.select_prefix("network", tensors))

@@ -12,7 +12,7 @@ from convatlas.datasets import cache, formats
 from convatlas.datasets.formats import IGNORE_INDEX
 from convatlas.datasets.synthetic_pets.generate import draw_pets
 
-SETTINGS: dict[str, Any] = {"target": "species", "on_bad_image": "stop", "mirrors": []}
+SETTINGS: dict[str, Any] = {"target": "species", "on_bad_image": "error", "mirrors": []}
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from convatlas.datasets import base
 from convatlas.datasets.formats import describe, load, prepare
 
 KEY = "datasets.d"
-SETTINGS = {"format": "images", "test_share": 0.2, "on_bad_image": "stop"}
+SETTINGS = {"format": "images", "test_share": 0.2, "on_bad_image": "error"}
 
 
 def draw(path: Path, height: int = 12, width: int = 10) -> Path:

@@ -17,7 +17,7 @@ from convatlas.datasets import oxford_pets
 from convatlas.datasets.formats import describe, load, prepare
 
 KEY = "datasets.d"
-SETTINGS = {"format": "oxford-iiit-pet", "mirrors": [], "target": "breed", "on_bad_image": "stop"}
+SETTINGS = {"format": "oxford-iiit-pet", "mirrors": [], "target": "breed", "on_bad_image": "error"}
 TRAINVAL = [("Some_Cat_1", 5, 1), ("shaggy_dog_2", 9, 2), ("Some_Cat_10", 5, 1), ("old_hound_1", 12, 2)]
 TEST = [("shaggy_dog_1", 9, 2), ("Some_Cat_2", 5, 1)]
 BOX = "<annotation><object><name>cat</name><bndbox>{}</bndbox></object></annotation>"

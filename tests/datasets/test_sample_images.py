@@ -170,7 +170,7 @@ def test_a_file_that_cannot_be_read_is_left_out_where_asked(
 ) -> None:
     """It keeps its name to itself, so that those after it are called what they would be."""
     (tmp_path / "a-seven.png").write_text("no image")
-    wanted = {"files": [str(tmp_path / "a-seven.png"), str(files[0])], "skip_unreadable": True}
+    wanted = {"files": [str(tmp_path / "a-seven.png"), str(files[0])], "on_bad_image": "skip"}
     assert [image.name for image in chosen(wanted, split)] == ["a-seven-2"]
     assert "left out" in caplog.text and "a-seven.png" in caplog.text
 

@@ -16,7 +16,7 @@ from tests.datasets.test_oxford_pets import BOX, lay_out, make
 from tests.gallery.test_build import CONFIG, DATASET, HOSTILE, Reader, built, write
 from tests.support.workspace import ROOT, files_of
 
-PLAIN = {"format": "images", "test_share": 0.5, "on_bad_image": "stop"}
+PLAIN = {"format": "images", "test_share": 0.5, "on_bad_image": "error"}
 
 
 def drawn(data: Path, folder: Path) -> dict[str, Any]:

@@ -179,7 +179,7 @@ PHOTOGRAPHS = {"photographs": ["cat", "astronaut", "coffee", "rocket"]}
     ("shared", "found"),
     [
         ({"first": 2}, PHOTOGRAPHS),
-        ({"first": 2, "skip_unreadable": True}, PHOTOGRAPHS | {"skip_unreadable": True}),
+        ({"first": 2, "on_bad_image": "skip"}, PHOTOGRAPHS | {"on_bad_image": "skip"}),
         ({"digits": [1], "files": ["a.png"]}, {"files": ["a.png"]}),
         ({"photographs": ["cat"]}, {"photographs": ["cat"]}),
     ],
@@ -308,13 +308,13 @@ def test_the_result_is_the_same_text_under_any_hash_seed(tmp_path: Path) -> None
             "datasets: {digits: {on_bad_image: leave}}",
             "datasets.digits.on_bad_image",
             "'leave'",
-            "stop, skip",
+            "error, skip",
         ),
         (
-            "datasets: {digits: {skip_unreadable: true}}",
+            "datasets: {digits: {on_bad_images: skip}}",
             "datasets.digits",
-            "'skip_unreadable'",
-            "on_bad_image",
+            "'on_bad_images'",
+            "did you mean 'on_bad_image'",
         ),
         ("datasets: {digits: {mirrors: [ftp://x]}}", "datasets.digits.mirrors.0", "'ftp://x'", "https?"),
         (
@@ -373,6 +373,51 @@ def test_a_fault_names_the_key_what_was_given_and_what_is_allowed(
     assert len(told) == 1
     assert given in told[0].removeprefix(key)
     assert allowed in told[0]
+
+
+@pytest.mark.parametrize(
+    ("overlay", "message"),
+    [
+        (
+            "networks: {lenet5: {training: {average: 0.9}}}",
+            "networks.lenet5.training.average is called training.ema_decay now",
+        ),
+        (
+            "networks: {lenet5: {training: {coarse: null}}}",
+            "networks.lenet5.training.coarse is called training.progressive_resize now",
+        ),
+        (
+            "networks: {lenet5: {training: {widen: 1.2}}}",
+            "networks.lenet5.training.widen is called training.scale now",
+        ),
+        (
+            "networks: {lenet5: {training: {turn: 8}}}",
+            "networks.lenet5.training.turn is called training.rotate now",
+        ),
+        ("views: {road: [1]}", "views.road is called views.highlight now"),
+        (
+            "networks: {lenet5: {views: {remark: {ordinal: 1, words: here}}}}",
+            "networks.lenet5.views.remark.words is called remark.text now",
+        ),
+        ("images: {skip_unreadable: true}", "images.skip_unreadable is called images.on_bad_image now"),
+        (
+            "datasets: {digits: {on_bad_image: stop}}",
+            "datasets.digits.on_bad_image: 'stop' is called 'error' now",
+        ),
+        (
+            "publish: {single_file: {layers: road}}",
+            "publish.single_file.layers: 'road' is called 'highlight' now",
+        ),
+    ],
+)
+def test_an_old_name_gives_one_line_with_the_new_name(overlay: str, message: str) -> None:
+    assert fault(overlay).splitlines()[1:] == [f"  - {message}"]
+
+
+def test_old_names_are_free_elsewhere() -> None:
+    config = merged("networks: {lenet5: {arguments: {training: {average: 1}, views: {road: null}}}}")
+    arguments = resolve_config(config)["networks"]["lenet5"]["arguments"]
+    assert arguments["training"] == {"average": 1}
 
 
 def test_a_null_in_a_list_is_not_called_a_mapping() -> None:

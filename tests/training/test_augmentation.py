@@ -19,7 +19,7 @@ from convatlas.training.augmentation import (
 )
 
 SIDE = 14  # so that no pixel's number is UNKNOWN
-WHOLE: dict[str, Any] = {"crop": 1.0, "widen": 1.0, "stretch": 0.0, "turn": 0.0}
+WHOLE: dict[str, Any] = {"crop": 1.0, "scale": 1.0, "stretch": 0.0, "rotate": 0.0}
 NOTHING: dict[str, Any] = WHOLE | {"shift": 0, "flip": False, "colour": 0.0}
 
 
@@ -111,7 +111,7 @@ def test_a_frame_of_the_whole_image_shows_the_image() -> None:
 def test_a_wider_frame_mirrors_the_image_beyond_its_edges() -> None:
     """Twice the side shows the image at half its size, somewhere, and mirrored copies around it."""
     images, masks = ramps(30)
-    shown, with_it = random_affine(images, WHOLE | {"crop": 2.0, "widen": 2.0}, SIDE, generator(), masks)
+    shown, with_it = random_affine(images, WHOLE | {"crop": 2.0, "scale": 2.0}, SIDE, generator(), masks)
     steps = shown[:, 0].mean(2).diff(dim=1)  # of the image's rows, which rise in it and fall beside it
     assert float(steps.abs().max()) <= 2 + 1e-3
     assert int((steps.abs() > 2 - 1e-2).sum(1).min()) >= SIDE - 5  # a fold takes two
@@ -128,7 +128,7 @@ def test_a_frame_is_turned_and_stretched_as_torchvision_does_it() -> None:
     images = torch.nn.functional.interpolate(smooth, (40, 40), mode="bicubic", align_corners=True).clamp(
         0, 255
     )
-    shown, _ = random_affine(images, WHOLE | {"turn": 30.0}, 40, generator())
+    shown, _ = random_affine(images, WHOLE | {"rotate": 30.0}, 40, generator())
     angles = 30 * (2 * torch.rand(5, 6, generator=generator())[4] - 1)
     assert float(angles.abs().max()) > 10
     inside = slice(12, 28)
@@ -137,7 +137,7 @@ def test_a_frame_is_turned_and_stretched_as_torchvision_does_it() -> None:
         difference = (turned - expected)[:, inside, inside].abs()
         assert float(difference.max()) < 1.0, angle
     ramp, _ = ramps(100)
-    shown, _ = random_affine(ramp, WHOLE | {"crop": 0.5, "widen": 0.5, "stretch": 0.5}, SIDE, generator())
+    shown, _ = random_affine(ramp, WHOLE | {"crop": 0.5, "scale": 0.5, "stretch": 0.5}, SIDE, generator())
     down, across = shown[:, 0].diff(dim=1).mean((1, 2)), shown[:, 1].diff(dim=2).mean((1, 2))
     ratio = across / down
     assert 1.4 < float(ratio.max()) <= 1.51 and 1.4 < float(1 / ratio.min()) <= 1.51
@@ -171,7 +171,7 @@ def test_colours_stay_in_range_and_grey_stays_grey() -> None:
 def test_the_same_seed_changes_alike() -> None:
     images, masks = ramps(8)
     settings = {"shift": 2, "flip": True, "colour": 0.2}
-    settings |= {"crop": 0.6, "widen": 1.4, "stretch": 0.3, "turn": 20.0}
+    settings |= {"crop": 0.6, "scale": 1.4, "stretch": 0.3, "rotate": 20.0}
     one, other = (augment(images, masks, settings, SIDE, generator()) for _ in range(2))
     assert torch.equal(one[0], other[0])
     assert torch.equal(one[1], other[1])

@@ -37,12 +37,12 @@ SETTINGS: dict[str, Any] = {
     "shift": 1,
     "flip": True,
     "crop": 0.7,
-    "widen": 1.2,
+    "scale": 1.2,
     "stretch": 0.2,
-    "turn": 10.0,
+    "rotate": 10.0,
     "colour": 0.1,
-    "average": 0.0,
-    "coarse": None,
+    "ema_decay": 0.0,
+    "progressive_resize": None,
     "precision": "float32",
 }
 PLAIN = Preprocessing(8, (0.5,), (0.5,))
@@ -100,11 +100,11 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     "changed",
     [
         {"optimizer": "adamw", "schedule": "one_cycle", "precision": "float32"},
-        {"optimizer": "sgd", "schedule": "cosine", "precision": "bfloat16", "average": 0.9},
-        {"optimizer": "adam", "schedule": "constant", "precision": "float32", "average": 0.5},
-        {"optimizer": "adamw", "coarse": {"size": 4, "share": 0.6}},
+        {"optimizer": "sgd", "schedule": "cosine", "precision": "bfloat16", "ema_decay": 0.9},
+        {"optimizer": "adam", "schedule": "constant", "precision": "float32", "ema_decay": 0.5},
+        {"optimizer": "adamw", "progressive_resize": {"size": 4, "share": 0.6}},
     ],
-    ids=["adamw", "sgd", "adam", "coarse"],
+    ids=["adamw", "sgd", "adam", "progressive_resize"],
 )
 def test_resumed_training_gives_the_same_bits(
     stop: Any, tmp_path: Path, changed: dict[str, Any], after: int
@@ -176,7 +176,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("few")
     (folder / "drawn").mkdir()
     draw_pets(folder / "drawn", count=36)
-    settings = {"source": str(folder / "drawn"), "target": "species", "on_bad_image": "stop", "mirrors": []}
+    settings = {"source": str(folder / "drawn"), "target": "species", "on_bad_image": "error", "mirrors": []}
     formats.prepare(folder / "pets", {"format": "oxford-iiit-pet"} | settings, "datasets.pets")
     return folder / "pets"
 

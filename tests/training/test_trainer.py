@@ -35,12 +35,12 @@ SETTINGS: dict[str, Any] = {
     "shift": 1,
     "flip": False,
     "crop": 1.0,
-    "widen": 1.0,
+    "scale": 1.0,
     "stretch": 0.0,
-    "turn": 0.0,
+    "rotate": 0.0,
     "colour": 0.0,
-    "average": 0.0,
-    "coarse": None,
+    "ema_decay": 0.0,
+    "progressive_resize": None,
     "precision": "float32",
 }
 Outputs = namedtuple("Outputs", ["auxiliary", "logits"])
@@ -295,7 +295,7 @@ def test_the_first_epochs_show_smaller_images() -> None:
             return super().forward(x)
 
     network = Watching(nn.Conv2d(1, 4, 3, padding=1), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 4))
-    settings = SETTINGS | {"epochs": 5, "coarse": {"size": 5, "share": 0.6}}
+    settings = SETTINGS | {"epochs": 5, "progressive_resize": {"size": 5, "share": 0.6}}
     fit(network, PLAIN, *hold_out(blobs(150), 0.2, 0), settings, 0)
     assert shown == [5] * 24 + [8] * 16  # three of the five epochs, eight steps each
 
@@ -323,7 +323,7 @@ def test_what_is_kept_of_an_average_is_the_formulas() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.optim.AdamW, "step", watched)
         fit(plain, PLAIN, train, validation, settings, 0)
-    fit(averaged, PLAIN, train, validation, settings | {"average": share}, 0)
+    fit(averaged, PLAIN, train, validation, settings | {"ema_decay": share}, 0)
     assert len(steps) == 8
     for name, found in averaged.state_dict().items():
         expected = steps[0][name].double()
