@@ -55,7 +55,7 @@ def test_help(last_words: Callable[..., object], name: str, capsys: pytest.Captu
     assert "--output" in told or "--zip" in told
 
 
-@pytest.mark.parametrize("name", ["data", "examples", "figures", "atlas", "gallery", "publish"])
+@pytest.mark.parametrize("name", ["data", "previews", "figures", "explorer", "gallery", "publish"])
 def test_no_torch_is_imported(name: str) -> None:
     """Importing it costs seconds; a process of its own says what it imports until it has answered --help."""
     answer = start(name, "--help", python=("-X", "importtime"))
@@ -74,7 +74,7 @@ def test_bad_json_ends_with_status_2(text: str, fault: str) -> None:
     assert "Traceback" not in ended.stderr
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "examples"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "previews"])
 def test_every_script_checks_its_settings(
     last_words: Callable[..., object], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -205,7 +205,7 @@ def test_the_file_holds_projections_of_the_strongest_and_their_patches(
         some = ["maxpool", "layer1.0.conv2", "layer3.0.conv1"]
         settings = PROJECTED | {"project": some, "units": 3}
     passed(script, folder, data, settings=SETTINGS | {"k": 4})
-    assert not script("project", folder, data, settings)
+    assert not script("project_top_activations", folder, data, settings)
     strongest, statistics = Npz(folder / "strongest.npz"), read_npz(folder / "statistics.npz")
     for name, array in statistics.items():
         if name.endswith(("@values", "@images", "@positions")):
@@ -250,15 +250,15 @@ def test_the_file_holds_projections_of_the_strongest_and_their_patches(
 def test_a_layer_that_was_not_followed_is_refused(tmp_path: Path, script: Callable[..., str]) -> None:  # noqa: F811
     folder, data = lenet5(tmp_path / "results/lenet5"), digits(tmp_path, 9)
     passed(script, folder, data, settings=SETTINGS | {"layers": ["conv*"]})
-    assert not script("project", folder, data, PROJECTED)  # all of those that were
+    assert not script("project_top_activations", folder, data, PROJECTED)  # all of those that were
     assert "conv1@patches" in Npz(folder / "strongest.npz")
     assert "pool1@values" not in Npz(folder / "strongest.npz")
-    ended = script("project", folder, data, PROJECTED | {"project": ["pool1"]})
+    ended = script("project_top_activations", folder, data, PROJECTED | {"project": ["pool1"]})
     assert (
         "networks.lenet5.views.strongest.project: 'pool1' is not among those of views.strongest.layers"
         in ended
     )
-    assert "no layer 'conv9'" in script("project", folder, data, PROJECTED | {"project": ["conv9"]})
+    assert "no layer 'conv9'" in script("project_top_activations", folder, data, PROJECTED | {"project": ["conv9"]})
 
 
 def test_nothing_is_projected_of_units_without_images(tmp_path: Path, script: Callable[..., str]) -> None:  # noqa: F811
@@ -268,7 +268,7 @@ def test_nothing_is_projected_of_units_without_images(tmp_path: Path, script: Ca
     statistics["conv1@images"][2, 1:] = -1
     with (folder / "statistics.npz").open("wb") as file:
         np.savez(file, **statistics)
-    assert not script("project", folder, data, PROJECTED | {"project": ["conv1"]})
+    assert not script("project_top_activations", folder, data, PROJECTED | {"project": ["conv1"]})
     found = Npz(folder / "strongest.npz")
     assert np.isnan(found["conv1@projections"][2, 1:]).all()
     assert not np.isnan(found["conv1@projections"][2, 0]).all()

@@ -116,7 +116,7 @@ def test_trimaps_and_heads_lie_where_the_pet_is(tmp_path: Path) -> None:
 
 def test_the_script_makes_the_same_bytes_twice_well_under_a_megabyte(tmp_path: Path) -> None:
     data = of_classes(tmp_path, 3, 6)
-    script = [sys.executable, "scripts/examples.py", "--name", "mine", "--data", str(data)]
+    script = [sys.executable, "scripts/previews.py", "--name", "mine", "--data", str(data)]
     for name in ("a", "b"):
         subprocess.run([*script, "--output", str(tmp_path / name)], cwd=ROOT, check=True, capture_output=True)
     first, second = files_of(tmp_path / "a"), files_of(tmp_path / "b")

@@ -47,7 +47,7 @@ def fitted(results: FakeResults | None = None) -> FakeResults:
 
 def sprites(folder: Path, name: str) -> None:
     """Draw the sprites of a network under `folder`."""
-    script = [str(ROOT / "scripts/atlas.py"), "--name", name, "--settings", json.dumps(SETTINGS)]
+    script = [str(ROOT / "scripts/explorer.py"), "--name", name, "--settings", json.dumps(SETTINGS)]
     command = [sys.executable, *script, "--output", str(folder / "results" / name)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

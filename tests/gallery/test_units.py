@@ -299,7 +299,7 @@ def test_no_plates_where_it_is_left_out(own: Any) -> None:
 def atlas(own: Any) -> Any:
     """Its sprites, results/own/atlas/."""
     folder, results, found = own
-    script = [str(ROOT / "scripts/atlas.py"), "--name", "own", "--settings"]
+    script = [str(ROOT / "scripts/explorer.py"), "--name", "own", "--settings"]
     command = [sys.executable, *script, json.dumps(SETTINGS | {"strongest": True}), "--output"]
     output = str(folder / "results/own")
     done = subprocess.run([*command, output], cwd=ROOT, capture_output=True, text=True)

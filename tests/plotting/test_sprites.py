@@ -472,7 +472,7 @@ def test_hostile_names_come_out_as_safe_files(tmp_path: Path) -> None:
 
 def command(folder: Path, settings: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "scripts/atlas.py", "--name", "own", "--settings", json.dumps(settings),
+        [sys.executable, "scripts/explorer.py", "--name", "own", "--settings", json.dumps(settings),
          "--output", str(folder)],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip

@@ -365,8 +365,8 @@ def passed(
 ) -> dict[str, bytes]:
     """Run all shards and merge them; gives the merged files' bytes."""
     for shard in range(parts):
-        assert not script("strongest", folder, data, settings, "--shard", shard, "--shards", parts)
-    assert not script("merge", folder, data, settings, "--shards", parts)
+        assert not script("dataset_pass", folder, data, settings, "--shard", shard, "--shards", parts)
+    assert not script("merge_shards", folder, data, settings, "--shards", parts)
     return {name: (folder / name).read_bytes() for name in ("statistics.npz", "statistics.json")}
 
 
@@ -473,7 +473,7 @@ def test_an_unreadable_image_stops_the_pass(
     damaged: tuple[Path, Path, str], script: Callable[..., str]
 ) -> None:
     folder, data, name = damaged
-    ended = script("strongest", folder, data, SETTINGS)
+    ended = script("dataset_pass", folder, data, SETTINGS)
     assert ended.startswith("error: ")
     assert name in ended
     assert "datasets.pictures.on_bad_image: skip" in ended
@@ -538,8 +538,8 @@ def test_nothing_is_left_where_no_image_can_be_read(tmp_path: Path, script: Call
     for path in (tmp_path / "source").rglob("*.png"):
         path.write_bytes(b"")
     settings = SETTINGS | {"on_bad_image": "skip"}
-    assert not script("strongest", folder, data, settings)
-    assert "none of the 12 images" in script("merge", folder, data, settings)
+    assert not script("dataset_pass", folder, data, settings)
+    assert "none of the 12 images" in script("merge_shards", folder, data, settings)
 
 
 # Shards that do not belong
@@ -550,7 +550,7 @@ def test_a_shard_of_another_run_is_refused(
 ) -> None:
     folder, data = on_digits
     passed(script, folder, data, 3)
-    merge = lambda settings=SETTINGS, parts=3: script("merge", folder, data, settings, "--shards", parts)  # noqa: E731
+    merge = lambda settings=SETTINGS, parts=3: script("merge_shards", folder, data, settings, "--shards", parts)  # noqa: E731
     first = folder / "shards/0.npz"
     assert not merge()
 
@@ -586,7 +586,7 @@ def test_shards_of_different_batches_do_not_merge(
     passed(script, folder, data, 2)
     described, found = shards.read_shard(folder / "shards/1.npz")
     shards.write_shard(folder / "shards/1.npz", described | {"device": "cuda"}, found)
-    ended = script("merge", folder, data, SETTINGS, "--shards", 2)
+    ended = script("merge_shards", folder, data, SETTINGS, "--shards", 2)
     assert "1.npz does not go with the shards before it (device: cuda, not cpu)" in ended
 
 
@@ -597,7 +597,7 @@ def test_a_shard_that_there_is_no_space_for_is_told_and_not_made(
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
-        ended = script("strongest", folder, data, SETTINGS)
+        ended = script("dataset_pass", folder, data, SETTINGS)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert ended == f"error: cannot write {folder / 'shards/0.npz'}: File too large"
@@ -625,7 +625,7 @@ def test_a_truncated_shard_is_named(
     before = (folder / "statistics.npz").read_bytes()
     path = folder / "shards/1.npz"
     path.write_bytes(path.read_bytes()[:left])
-    ended = script("merge", folder, data, SETTINGS, "--shards", 3)
+    ended = script("merge_shards", folder, data, SETTINGS, "--shards", 3)
     assert ended.startswith(f"error: {path} is damaged")
     assert ended.endswith("delete it and run again")
     assert (folder / "statistics.npz").read_bytes() == before
@@ -636,7 +636,7 @@ def test_a_file_that_is_no_shard_is_named(on_digits: tuple[Path, Path], script: 
     passed(script, folder, data)
     path = folder / "shards/0.npz"
     path.write_bytes((folder / "statistics.npz").read_bytes())
-    assert f"{path} is no shard of a pass" in script("merge", folder, data, SETTINGS)
+    assert f"{path} is no shard of a pass" in script("merge_shards", folder, data, SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -653,7 +653,7 @@ def test_mistakes_are_told(
     more: tuple[object, ...],
     words: list[str],
 ) -> None:
-    ended = script("strongest", *on_digits, SETTINGS | settings, *more)
+    ended = script("dataset_pass", *on_digits, SETTINGS | settings, *more)
     assert all(word in ended for word in ["error: ", *words])
 
 

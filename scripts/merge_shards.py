@@ -83,7 +83,7 @@ if __name__ == "__main__":
     cli.add_section_arguments(
         parser,
         "network",
-        "what its shards were made with, as scripts/strongest.py takes it",
+        "what its shards were made with, as scripts/dataset_pass.py takes it",
         "its folder, results/<network>, where its shards are",
     )
     parser.add_argument("--data", required=True, help="the data set's folder, data/<dataset>")
