@@ -107,3 +107,19 @@ def choose_layers(
             raise UserError(f"{key}: no layer {item!r}; {allowed}")
         chosen.update(found)
     return [name for name in names if name in chosen]
+
+
+def format_shape(shape: Sequence[int]) -> str:
+    """Return a shape as text, such as "28 × 28"."""
+    return " × ".join(map(str, shape))
+
+
+def format_number(value: float, spec: str = ".3g") -> str:
+    """Return a number as text, with a minus sign instead of a hyphen.
+
+    Args:
+        value: The number.
+        spec: Its format, after Python's format specification.
+
+    """
+    return f"{value:{spec}}".replace("-", "−")
