@@ -20,6 +20,8 @@ import yaml
 from PIL import Image
 from snakemake.utils import update_config
 
+import convatlas as ca
+from convatlas.models.build import build_network
 from convatlas.names import choose_layers
 from convatlas.pipeline.config import resolve_config
 from tests.support.workspace import ROOT, Workspace
@@ -82,9 +84,7 @@ def workspace(run: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Works
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     (folder / "models").mkdir()
     (folder / "models/net.py").write_text(NET)
-    program = "import torch, sys; sys.path.insert(0, 'models'); from net import build; network = build(20);"
-    program += "torch.save({'state_dict': {f'module.{k}': v for k, v in network.state_dict().items()}}, 'checkpoint.pth')"
-    subprocess.run([sys.executable, "-c", program], cwd=folder, check=True)
+    subprocess.run([sys.executable, "-c", SAVE_CHECKPOINT], cwd=folder, check=True)
     (folder / "names.txt").write_text("ant\nbee\ncat\n")
     rng = np.random.default_rng(0)
     for name in ("photographs/one.png", "my-seven.png", "scans/three.jpg"):
