@@ -15,7 +15,7 @@ UNLOCK = python workflow/unlock.py $(if $(CONFIG),--configfile $(CONFIG))
 SNAKEMAKE = $(UNLOCK) && snakemake --cores $(CORES) --workflow-profile workflow/profiles/local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report publish full download cluster test lint lock clean
+.PHONY: help setup report publish full download cluster test lint docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ lint: $(READY) ## check the code's style
 	@ruff check .
 	@ruff format --check .
 	@snakefmt --check --line-length 110 Snakefile workflow
+
+docs: $(READY) ## build the documentation, docs/_build/html/index.html
+	@python -m sphinx --quiet --fail-on-warning --keep-going -b html docs docs/_build/html
 
 lock: $(READY) ## renew requirements.lock from pyproject.toml's ranges
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --extra test --extra cluster --extra docs pyproject.toml -o requirements.lock

@@ -97,7 +97,7 @@ def workspace(run: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Works
 
 def test_every_block_names_its_language() -> None:
     for page in PAGES:
-        fences = re.findall(r"^```(\w*)$", page.read_text(), re.M)
+        fences = re.findall(r"^```(\S*)$", page.read_text(), re.M)
         assert all(fences[::2]), page
     assert {block.language for block in BLOCKS} <= {"sh", "python", "yaml"}
 
