@@ -1,4 +1,4 @@
-# convatlas: data -> networks -> activations -> deconvnet -> plates -> gallery.
+# convatlas: data -> networks -> activations -> attribution, statistics, analysis -> figures -> gallery.
 #
 #   snakemake -c2                              the default run, config.yaml
 #   snakemake -c2 --configfile mine.yaml       the same with mine.yaml merged over it
@@ -12,14 +12,13 @@ configfile: "config.yaml"
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/resources.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/record.smk"
-include: "workflow/rules/masks.smk"
-include: "workflow/rules/strongest.smk"
+include: "workflow/rules/statistics.smk"
+include: "workflow/rules/attribution.smk"
+include: "workflow/rules/analysis.smk"
 include: "workflow/rules/figures.smk"
-include: "workflow/rules/atlas.smk"
 include: "workflow/rules/gallery.smk"
 
 
@@ -27,9 +26,9 @@ localrules:
     all,
     download,
     mnist,
-    pets,
-    folder,
-    examples,
+    oxford_pets,
+    image_folder,
+    previews,
     weights,
     gallery,
     publish,
@@ -39,11 +38,11 @@ rule all:
     default_target: True
     input:
         rules.gallery.output,
-        of_networks(*RESULTS),  # named here, so that a lost file is made again
-        data_of(*config["datasets"]),
+        get_result_files(*NETWORK_FILES),  # named here, so that a lost file is made again
+        get_dataset_files(*config["datasets"]),
 
 
 rule download:
     input:
-        data_of(*config["datasets"]),
-        [path for path in map(zoo_weights, config["networks"]) if path],
+        get_dataset_files(*config["datasets"]),
+        [path for path in map(get_torchvision_weights_path, config["networks"]) if path],

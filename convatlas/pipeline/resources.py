@@ -168,11 +168,11 @@ STAGE_ESTIMATORS: dict[str, Callable[[Workload], ResourceRequest]] = {
     "classical": estimate_record,
     "masks": estimate_masks,
     "deconv": estimate_deconv,
-    "strongest": estimate_dataset_pass,
-    "merge": estimate_merge,
-    "project": estimate_top_projections,
+    "dataset_pass": estimate_dataset_pass,
+    "merge_shards": estimate_merge,
+    "project_top_activations": estimate_top_projections,
     "figures": estimate_figures,
-    "atlas": estimate_figures,
+    "explorer": estimate_figures,
 }
 
 

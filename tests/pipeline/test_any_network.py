@@ -174,7 +174,7 @@ def test_an_edit_beside_the_own_file_reruns_its_network_only(made: Workspace) ->
     before = parts.read_text()
     parts.write_text(before + "# edited\n")
     try:
-        stages = ("train", "record", "classical", "deconv", "figures", "atlas")
+        stages = ("train", "record", "classical", "deconv", "figures", "explorer")
         assert made.planned() == {f"{stage} own" for stage in stages} | {"gallery"}
     finally:
         parts.write_text(before)

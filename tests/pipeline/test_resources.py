@@ -65,7 +65,7 @@ def test_training_asks_by_batch_input_images_and_epochs() -> None:
 
 
 def test_a_shard_asks_for_the_time_of_its_part() -> None:
-    whole, tenth = asked("strongest"), asked("strongest", shards=10)
+    whole, tenth = asked("dataset_pass"), asked("dataset_pass", shards=10)
     assert tenth.runtime - resources.MIN_RUNTIME == pytest.approx(
         (whole.runtime - resources.MIN_RUNTIME) / 10, abs=1
     )
@@ -74,10 +74,10 @@ def test_a_shard_asks_for_the_time_of_its_part() -> None:
 def test_projections_of_all_units_ask_for_the_memory_they_hold() -> None:
     """Both pictures of nine activations of 512 units, where a field is the whole input."""
     views = {"layers": "all", "k": 9, "units": "all", "batch": None}
-    some, every = (asked("project", views={"strongest": views | {"units": n}}) for n in (16, "all"))
+    some, every = (asked("project_top_activations", views={"strongest": views | {"units": n}}) for n in (16, "all"))
     assert every.mem_mb - some.mem_mb == pytest.approx(2 * 496 * 9 * 3 * 224**2 * 4 / 1e6, rel=0.05)
-    larger = asked("strongest", views={"strongest": views | {"batch": 1024}})
-    assert larger.mem_mb > asked("strongest", views={"strongest": views}).mem_mb
+    larger = asked("dataset_pass", views={"strongest": views | {"batch": 1024}})
+    assert larger.mem_mb > asked("dataset_pass", views={"strongest": views}).mem_mb
 
 
 def test_images_are_counted_once_the_data_set_is_made(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_the_shipped_configs_ask_for_what_a_common_node_has(path: Path) -> None:
 
 
 def test_each_rule_is_local_or_asks() -> None:
-    asking = {name for name, body in RULES.items() if f'asks("{name}")' in body}
+    asking = {name for name, body in RULES.items() if f'get_resource_functions("{name}")' in body}
     assert asking == set(resources.STAGE_ESTIMATORS)
     assert asking | set(LOCAL) == RULES.keys() | {"all", "download"}
     assert not asking & set(LOCAL)

@@ -120,7 +120,7 @@ def cancelled(cluster: Cluster, interrupted: str) -> str:
     training = cluster.wait_for("train", "RUNNING")
     until(lambda: list((cluster.folder / "results/lenet5/checkpoint").glob("*.safetensors")))
     cluster.slurm.requeue(training)
-    cluster.slurm.ask("scancel", cluster.wait_for("strongest", "RUNNING"))
+    cluster.slurm.ask("scancel", cluster.wait_for("dataset_pass", "RUNNING"))
     return ended(driver)
 
 
@@ -163,13 +163,13 @@ def test_an_interrupted_driver_takes_its_jobs_along(cluster: Cluster, interrupte
 
 def test_a_killed_shard_is_named_with_its_state(cancelled: str) -> None:
     assert "SLURM status is: 'CANCELLED'" in cancelled
-    assert cancelled.count("Error in rule strongest") == 1
+    assert cancelled.count("Error in rule dataset_pass") == 1
 
 
 def test_a_rerun_makes_only_what_is_left(finished: set[str]) -> None:
     assert len(finished) == 3
-    assert {"merge lenet5", "project lenet5"} < finished
-    assert any(job.startswith("strongest lenet5") for job in finished)
+    assert {"merge_shards lenet5", "project_top_activations lenet5"} < finished
+    assert any(job.startswith("dataset_pass lenet5") for job in finished)
 
 
 @pytest.mark.usefixtures("finished")

@@ -1,4 +1,4 @@
-# What the rules share: the checked config, and the files that a stage runs.
+# What all rules use: the checked config, the files that a stage depends on, and what its jobs request.
 import json
 import os
 import sys
@@ -8,59 +8,60 @@ from pathlib import Path
 try:
     from convatlas import UserError
     from convatlas.pipeline import architecture_names, dependencies
-    from convatlas.pipeline.config import resolve
+    from convatlas.pipeline.config import resolve_config
+    from convatlas.pipeline.resources import estimate_resources, measure_workload
 except ModuleNotFoundError as error:
     raise WorkflowError(f"{error}; run `make setup`, then `. .venv/bin/activate`")
 
 try:
-    config = resolve(config)
+    config = resolve_config(config)
 except UserError as error:
     raise WorkflowError(str(error))
 
 
-def check_places():
-    """Stop where a folder cannot be written, or an image of the user's is missing."""
-    made = [f"data/{name}" for name in config["datasets"]] + [
-        f"results/{name}" for name in config["networks"]
-    ]
-    for folder in [".", "data", "results", "logs", "reports", "reports/gallery", *made]:
+def check_paths():
+    """Stop where a folder cannot be written, or an image file of the user is missing."""
+    outputs = [f"data/{name}" for name in config["datasets"]]
+    outputs += [f"results/{name}" for name in config["networks"]]
+    for folder in [".", "data", "results", "logs", "reports", "reports/gallery", *outputs]:
         if os.path.lexists(folder) and not (os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)):
             raise WorkflowError(
-                f"cannot write in {folder}: it is no folder, or its permissions forbid it; mend or move it"
+                f"cannot write in {folder}: it is not a folder, or its permissions forbid it; fix or move it"
             )
     for name in config["networks"]:
         try:
-            image_files(name)
+            list_image_files(name)
         except UserError as error:
             raise WorkflowError(f"networks.{name}.images.files: {error}")
 
 
-def image_files(network):
-    """A network's own images looked at, folders among them expanded."""
-    given = config["networks"][network]["images"].get("files", [])
-    if not given:
+def list_image_files(network):
+    """List the image files of the user for a network, with the files of folders."""
+    paths = config["networks"][network]["images"].get("files", [])
+    if not paths:
         return []
-    from convatlas.image_io import files_in  # Pillow and numpy, where they are needed
+    from convatlas.image_io import expand_image_paths  # imports Pillow and numpy, only where needed
 
-    return [str(path) for path in files_in(given)]
+    return [str(path) for path in expand_image_paths(paths)]
 
 
-check_places()
-STARTED = time.time()
-# A job that a cluster gave a GPU stops where it sees none, rather than keep it idle: networks.choose_device.
+check_paths()
+START_TIME = time.time()
+# On a cluster, a job that requested a GPU stops if it finds none, so that it does not hold the GPU idle:
+# see convatlas.models.build.choose_device.
 if workflow.remote_exec:
     os.environ.setdefault("CONVATLAS_GPU", "required")
 
 
-def what_went_wrong():
-    """The scripts' own messages of this run, which Snakemake's report would bury."""
-    logs = [path for path in Path("logs").rglob("*.log") if path.stat().st_mtime >= STARTED]
+def collect_errors():
+    """Return the error messages of this run's scripts, which Snakemake's own report would bury."""
+    logs = [path for path in Path("logs").rglob("*.log") if path.stat().st_mtime >= START_TIME]
     texts = [path.read_text(errors="replace") for path in logs]
     return [text[text.index("error: ") :] for text in texts if "error: " in text]
 
 
 onerror:
-    print("", *what_went_wrong(), sep="\n", file=sys.stderr)
+    print("", *collect_errors(), sep="\n", file=sys.stderr)
 
 
 wildcard_constraints:
@@ -68,47 +69,53 @@ wildcard_constraints:
     dataset="|".join(config["datasets"]),
 
 
-def code(stage):
-    """Input function: the code of a stage, with that of the network it runs, the user's own too."""
+def get_code_files(stage):
+    """Return an input function: the code of a stage, and that of the network which it runs."""
     script = f"scripts/{stage}.py"
 
-    def files(wildcards):
+    def list_files(wildcards):
         paths = list(dependencies.stage_files(script))
         if "convatlas/models/factory.py" in paths:
-            architecture = config["networks"][wildcards.network]["architecture"]
-            is_torchvision = architecture.startswith(architecture_names.ZOO)
-            paths += ["convatlas/models/torchvision_models.py"] if is_torchvision else []
-            paths += architecture_names.files(architecture)
+            paths += architecture_names.list_code_files(get_network(wildcards)["architecture"])
+            if get_network(wildcards)["architecture"].startswith(architecture_names.TORCHVISION_PREFIX):
+                paths.append("convatlas/models/torchvision_models.py")
         if stage == "data" and config["datasets"][wildcards.dataset]["format"] == "oxford-iiit-pet":
             paths += map(str, Path("convatlas/datasets/synthetic_pets").glob("*.py"))
         return paths
 
-    return files
+    return list_files
 
 
-def settings(*keys):
-    """Params function: parts of a network's section of the config, as JSON; one key gives its value alone."""
+def get_resource_functions(stage):
+    """Return resource functions: memory in MB and run time in minutes of a stage's jobs, for clusters.
 
-    def text(wildcards):
-        network = config["networks"][wildcards.network]
-        given = network.get(keys[0]) if len(keys) == 1 else {key: network.get(key) for key in keys}
-        return json.dumps(given, default=str)
+    They set no limit on one machine, and a change of them is no reason to run a job again.
+    """
 
-    return text
+    def estimate(wildcards, attempt):
+        return estimate_resources(stage, measure_workload(config, wildcards.network), attempt)
 
-
-def dataset_settings(wildcards):
-    """Params function: a data set's section of the config, as JSON."""
-    return json.dumps(config["datasets"][wildcards.dataset])
-
-
-def dataset_of(wildcards):
-    """Input function: the files of a network's data set, its description first; none without one."""
-    name = config["networks"][wildcards.network].get("dataset")
-    return data_of(name) if name else []
+    return {
+        "mem_mb": lambda wildcards, attempt: estimate(wildcards, attempt).mem_mb,
+        "runtime": lambda wildcards, attempt: estimate(wildcards, attempt).runtime,
+    }
 
 
-def data_option(wildcards):
-    """Params function: where a network's data set is; nothing without one."""
-    name = config["networks"][wildcards.network].get("dataset")
-    return f"--data data/{name}" if name else ""
+def get_network(wildcards):
+    """Return a network's section of the config."""
+    return config["networks"][wildcards.network]
+
+
+def get_network_settings(*keys):
+    """Return a params function: these keys of a network's section of the config, as JSON."""
+    return lambda wildcards: json.dumps({key: get_network(wildcards).get(key) for key in keys}, default=str)
+
+
+def get_views_settings(section=None):
+    """Return a params function: a network's views, or one section of them, as JSON."""
+
+    def format_settings(wildcards):
+        views = get_network(wildcards)["views"]
+        return json.dumps(views[section] if section else views, default=str)
+
+    return format_settings

@@ -1,32 +1,55 @@
-# Each data set in its official on-disk layout, whatever its source; a rule a format.
+# Each data set in its official on-disk layout, whatever its source: one rule per format.
 
 
-def of_format(name):
-    """Constraint: the data sets of a format; of none, nothing matches."""
+def get_format_constraint(name):
+    """Return a wildcard constraint: the data sets of a format; a pattern that never matches if there is none."""
     return "|".join(n for n, dataset in config["datasets"].items() if dataset["format"] == name) or "(?!)"
 
 
-def in_source(*patterns):
-    """Input function: what of a directory source tells of an edit there, so that it remakes the data."""
+def get_source_files(*patterns):
+    """Return an input function: files of a source directory whose change makes the data set out of date."""
 
-    def paths(wildcards):
+    def list_files(wildcards):
         source = Path(config["datasets"][wildcards.dataset]["source"]).expanduser()
-        found = [path for pattern in patterns for path in source.glob(pattern)]
-        return sorted(map(str, found + [source] * (source.is_dir() and not found)))
+        paths = [path for pattern in patterns for path in source.glob(pattern)]
+        if not paths and source.is_dir():
+            paths = [source]
+        return sorted(map(str, paths))
 
-    return paths
+    return list_files
 
 
-def data_of(*names):
-    """What data sets consist of, as far as their names are known."""
+def get_dataset_settings(wildcards):
+    """Params function: a data set's section of the config, as JSON."""
+    return json.dumps(config["datasets"][wildcards.dataset])
+
+
+def get_dataset_files(*names):
+    """Return the files of data sets, as far as their names are known in advance."""
+    format_rules = {
+        "mnist": rules.mnist,
+        "oxford-iiit-pet": rules.oxford_pets,
+        "images": rules.image_folder,
+    }
     files = []
     for name in names:
-        makers = {"mnist": rules.mnist, "oxford-iiit-pet": rules.pets, "images": rules.folder}
-        files += expand(makers[config["datasets"][name]["format"]].output, dataset=name)
+        files += expand(format_rules[config["datasets"][name]["format"]].output, dataset=name)
     return files
 
 
-MAKE_DATA = (
+def get_network_dataset_files(wildcards):
+    """Input function: the files of a network's data set, its description first; none without one."""
+    name = get_network(wildcards).get("dataset")
+    return get_dataset_files(name) if name else []
+
+
+def get_data_option(wildcards):
+    """Params function: the option with the folder of a network's data set; empty without one."""
+    name = get_network(wildcards).get("dataset")
+    return f"--data data/{name}" if name else ""
+
+
+PREPARE_DATA_COMMAND = (
     "python scripts/data.py --name {wildcards.dataset} --settings {params.settings:q}"
     " --output data/{wildcards.dataset} 2>&1 | tee {log:q}"
 )
@@ -34,8 +57,8 @@ MAKE_DATA = (
 
 rule mnist:
     input:
-        code=code("data"),
-        source=in_source("MNIST/raw/*-ubyte*"),
+        code=get_code_files("data"),
+        source=get_source_files("MNIST/raw/*-ubyte*"),
     output:
         description="data/{dataset}/dataset.json",
         raw=expand(
@@ -48,17 +71,17 @@ rule mnist:
     benchmark:
         "logs/{dataset}/data.tsv"
     wildcard_constraints:
-        dataset=of_format("mnist"),
+        dataset=get_format_constraint("mnist"),
     params:
-        settings=dataset_settings,
+        settings=get_dataset_settings,
     shell:
-        MAKE_DATA
+        PREPARE_DATA_COMMAND
 
 
-rule pets:
+rule oxford_pets:
     input:
-        code=code("data"),
-        source=in_source("annotations/*.txt", "oxford-iiit-pet/annotations/*.txt"),
+        code=get_code_files("data"),
+        source=get_source_files("annotations/*.txt", "oxford-iiit-pet/annotations/*.txt"),
     output:
         description="data/{dataset}/dataset.json",
         splits="data/{dataset}/splits.csv",
@@ -68,18 +91,18 @@ rule pets:
     benchmark:
         "logs/{dataset}/data.tsv"
     wildcard_constraints:
-        dataset=of_format("oxford-iiit-pet"),
-    threads: 2  # where they are drawn, which all that is trained on them waits for
+        dataset=get_format_constraint("oxford-iiit-pet"),
+    threads: 2  # for the synthetic images, which every network trained on them waits for
     params:
-        settings=dataset_settings,
+        settings=get_dataset_settings,
     shell:
-        MAKE_DATA
+        PREPARE_DATA_COMMAND
 
 
-rule folder:
+rule image_folder:
     input:
-        code=code("data"),
-        source=in_source("*/"),  # the folders: there may be a million files
+        code=get_code_files("data"),
+        source=get_source_files("*/"),  # only the folders: there may be a million files
     output:
         description="data/{dataset}/dataset.json",
         splits="data/{dataset}/splits.csv",
@@ -88,24 +111,24 @@ rule folder:
     benchmark:
         "logs/{dataset}/data.tsv"
     wildcard_constraints:
-        dataset=of_format("images"),
+        dataset=get_format_constraint("images"),
     params:
-        settings=dataset_settings,
+        settings=get_dataset_settings,
     shell:
-        MAKE_DATA
+        PREPARE_DATA_COMMAND
 
 
-# A few images of each class, small, for the data set's page. No network is called _datasets.
-rule examples:
+# A few small images of each class, for the data set's page. No network can be named _datasets.
+rule previews:
     input:
-        code=code("examples"),
-        data=lambda wildcards: data_of(wildcards.dataset),
+        code=get_code_files("previews"),
+        data=lambda wildcards: get_dataset_files(wildcards.dataset),
     output:
-        examples=directory("results/_datasets/{dataset}"),
+        previews=directory("results/_datasets/{dataset}"),
     log:
-        "logs/{dataset}/examples.log",
+        "logs/{dataset}/previews.log",
     benchmark:
-        "logs/{dataset}/examples.tsv"
+        "logs/{dataset}/previews.tsv"
     shell:
-        "python scripts/examples.py --name {wildcards.dataset} --data data/{wildcards.dataset}"
+        "python scripts/previews.py --name {wildcards.dataset} --data data/{wildcards.dataset}"
         " --output results/_datasets/{wildcards.dataset} 2>&1 | tee {log:q}"

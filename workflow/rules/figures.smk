@@ -1,20 +1,20 @@
-# The plates of a network. No torch here.
+# The figures of a network. The job imports no torch.
 
 
-def described(wildcards):
-    """A plate's kind, in words, and what it is called in Snakemake's report, by its entry in plates.json."""
+def describe_figure(wildcards):
+    """Return a figure's kind and its label in Snakemake's report, from its entry in figures.json."""
     from convatlas.files import read_json
-    from convatlas.gallery.pages.site import KINDS
+    from convatlas.gallery.figure_kinds import FIGURE_KINDS
 
-    plates = read_json(f"results/{wildcards.network}/figures/plates.json")
-    number = next(n for n, plate in enumerate(plates) if plate["file"] == f"{wildcards.plate}.png")
-    subject = plates[number]["subject"] or wildcards.network
-    return KINDS[plates[number]["kind"]], f"{number + 1:03d}, {subject}"
+    figures = read_json(f"results/{wildcards.network}/figures/figures.json")
+    number = next(n for n, figure in enumerate(figures) if figure["file"] == f"{wildcards.figure}.png")
+    subject = figures[number]["subject"] or wildcards.network
+    return FIGURE_KINDS[figures[number]["kind"]], f"{number + 1:03d}, {subject}"
 
 
 rule figures:
     input:
-        code=code("figures"),
+        code=get_code_files("figures"),
         description="results/{network}/network.json",
         metrics="results/{network}/metrics.json",
         history="results/{network}/history.csv",
@@ -25,26 +25,26 @@ rule figures:
         classical="results/{network}/classical",
         deconv="results/{network}/deconv",
         steps="results/{network}/steps",
-        masks=lambda wildcards: masks_of(wildcards.network),
-        strongest=lambda wildcards: strongest_of(wildcards.network),
+        masks=lambda wildcards: get_masks_folder(wildcards.network),
+        strongest=lambda wildcards: get_dataset_pass_files(wildcards.network),
     output:
         figures=report(
             directory("results/{network}/figures"),
-            patterns=["{plate}.png"],
-            caption="../report/plate.rst",
+            patterns=["{figure}.png"],
+            caption="../report/figure.rst",
             category="{network}",
-            subcategory=lambda wildcards: described(wildcards)[0],
-            # One label alone: of several with two values each the report expects every combination.
-            labels=lambda wildcards: {"plate": described(wildcards)[1]},
+            subcategory=lambda wildcards: describe_figure(wildcards)[0],
+            # One label only: with two labels the report expects every combination of their values.
+            labels=lambda wildcards: {"figure": describe_figure(wildcards)[1]},
         ),
     log:
         "logs/{network}/figures.log",
     benchmark:
         "logs/{network}/figures.tsv"
     resources:
-        **asks("figures"),
+        **get_resource_functions("figures"),
     params:
-        settings=settings("views"),
+        settings=get_views_settings(),
     shell:
         "python scripts/figures.py --name {wildcards.network} --settings {params.settings:q}"
         " --output results/{wildcards.network} 2>&1 | tee {log:q}"

@@ -1,5 +1,5 @@
-# The site, from results/ alone. No torch here.
-RESULTS = [
+# The site: what the explorer shows, the pages, and the gallery as one file. No job imports torch.
+NETWORK_FILES = [
     "weights.safetensors",
     "network.json",
     "timing.json",
@@ -15,27 +15,74 @@ RESULTS = [
     "figures",
     "atlas",
 ]
+GALLERY_PAGES = ["index", "classical", "compare", "primer", "provenance"]
+if any(map(has_trimaps, config["networks"])):
+    GALLERY_PAGES.append("masks")
 
 
-def of_networks(*files):
-    """Files of every network's folder."""
-    some = [path for network in config["networks"] for path in masks_of(network) + strongest_of(network)]
-    return expand("results/{network}/{file}", network=config["networks"], file=files) + some
+def get_result_files(*files):
+    """Return these files of every network's folder, with its segmentation analysis and its statistics."""
+    paths = expand("results/{network}/{file}", network=config["networks"], file=files)
+    for network in config["networks"]:
+        paths += get_masks_folder(network) + get_dataset_pass_files(network)
+    return paths
 
 
-PAGES = ["index", "classical", "compare", "primer", "provenance"]
-PAGES += ["masks"] * any(map(has_masks, config["networks"]))
+def get_site_files():
+    """Return the templates and static files of the gallery."""
+    return sorted(str(p) for d in ("templates", "static") for p in Path("convatlas/gallery", d).iterdir())
+
+
+def get_explorer_settings(wildcards):
+    """Params function: which layers the explorer shows, in how many levels of grey, as JSON."""
+    views = get_network(wildcards)["views"]
+    settings = {key: views[key] for key in ("layers", "atlas")}
+    return json.dumps(settings | {"has_top_activations": has_dataset_pass(wildcards.network)})
+
+
+onstart:
+    from convatlas.pipeline import size_estimate  # imports numpy, only where needed
+
+    image_files = {name: list_image_files(name) for name in config["networks"]}
+    lines = size_estimate.describe_expected_sizes(config["networks"], image_files, Path("results"))
+    print("The size of the gallery:", *lines, "", sep="\n", file=sys.stderr)
+
+
+rule explorer:
+    input:
+        code=get_code_files("explorer"),
+        description="results/{network}/network.json",
+        layers="results/{network}/layers.json",
+        filters="results/{network}/filters.npz",
+        images="results/{network}/images.json",
+        activations="results/{network}/activations",
+        classical="results/{network}/classical",
+        deconv="results/{network}/deconv",
+        strongest=lambda wildcards: get_dataset_pass_files(wildcards.network),
+    output:
+        atlas=directory("results/{network}/atlas"),
+    log:
+        "logs/{network}/explorer.log",
+    benchmark:
+        "logs/{network}/explorer.tsv"
+    resources:
+        **get_resource_functions("explorer"),
+    params:
+        settings=get_explorer_settings,
+    shell:
+        "python scripts/explorer.py --name {wildcards.network} --settings {params.settings:q}"
+        " --output results/{wildcards.network} 2>&1 | tee {log:q}"
 
 
 rule gallery:
     input:
-        code=code("gallery"),
-        site=sorted(str(p) for d in ("templates", "static") for p in Path("convatlas/gallery", d).iterdir()),
-        data=data_of(*config["datasets"]),
-        results=of_networks(*RESULTS),
-        examples=expand("results/_datasets/{dataset}", dataset=config["datasets"]),
+        code=get_code_files("gallery"),
+        site=get_site_files(),
+        data=get_dataset_files(*config["datasets"]),
+        results=get_result_files(*NETWORK_FILES),
+        previews=expand("results/_datasets/{dataset}", dataset=config["datasets"]),
     output:
-        pages=expand("reports/gallery/{page}.html", page=PAGES),
+        pages=expand("reports/gallery/{page}.html", page=GALLERY_PAGES),
         networks=expand("reports/gallery/networks/{network}.html", network=config["networks"]),
         datasets=expand("reports/gallery/datasets/{dataset}.html", dataset=config["datasets"]),
     log:
@@ -48,12 +95,18 @@ rule gallery:
         "python scripts/gallery.py --settings {params.settings:q} 2>&1 | tee {log:q}"
 
 
-# The gallery to send, as a zip and as one HTML file. Only made when asked for.
+def get_single_file_settings():
+    """Return what goes into the single file, with the highlighted layers of each network, as JSON."""
+    networks = {name: network["views"]["highlight"] for name, network in config["networks"].items()}
+    return json.dumps(config["publish"]["single_file"] | {"networks": networks})
+
+
+# The gallery as a zip and as one HTML file. Only made on request: `make publish`.
 rule publish:
     input:
-        code=code("publish"),
+        code=get_code_files("publish"),
         site=rules.gallery.output,
-        results=of_networks("layers.json", "figures"),
+        results=get_result_files("layers.json", "figures"),
     output:
         zip="reports/gallery.zip",
         single="reports/gallery.html",
@@ -62,9 +115,6 @@ rule publish:
     benchmark:
         "logs/publish.tsv"
     params:
-        settings=json.dumps(
-            config["publish"]["single_file"]
-            | {"networks": {name: network["views"]["road"] for name, network in config["networks"].items()}}
-        ),
+        settings=get_single_file_settings(),
     shell:
         "python scripts/publish.py --settings {params.settings:q} 2>&1 | tee {log:q}"

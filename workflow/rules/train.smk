@@ -1,69 +1,69 @@
-# A network, with its trained weights or trained here, and tested once.
+# A network's weights, loaded or trained, and its test metrics.
 
 
-def zoo_weights(network):
-    """The file of a network's weights, if they are torchvision's."""
+def get_torchvision_weights_path(network):
+    """Return the path of a network's weights if they are torchvision's, else None."""
     architecture, weights = (config["networks"][network].get(key) for key in ("architecture", "weights"))
     if isinstance(weights, str):
-        return f"data/weights/{architecture.removeprefix(architecture_names.ZOO)}-{weights}.pth"
+        model = architecture.removeprefix(architecture_names.TORCHVISION_PREFIX)
+        return f"data/weights/{model}-{weights}.pth"
 
 
-def weights_of(wildcards):
-    """Input function: the file of a network's trained weights, with what is told of them; none without."""
-    weights = config["networks"][wildcards.network].get("weights")
+def get_weights_files(wildcards):
+    """Input function: the file of a network's trained weights, and its description; none without weights."""
+    weights = get_network(wildcards).get("weights")
     if isinstance(weights, dict):
         return os.path.expanduser(weights["path"])
-    path = zoo_weights(wildcards.network)
+    path = get_torchvision_weights_path(wildcards.network)
     return [path, path.removesuffix("pth") + "json"] if path else []
 
 
-def classes_of(wildcards):
-    """Input function: the file that names a network's classes, if one does."""
-    classes = config["networks"][wildcards.network].get("classes")
+def get_classes_file(wildcards):
+    """Input function: the file with the names of a network's classes, if there is one."""
+    classes = get_network(wildcards).get("classes")
     return os.path.expanduser(classes) if isinstance(classes, str) else []
 
 
-def weights_option(wildcards):
-    """Params function: where a network's weights of torchvision's are, if it has them."""
-    path = zoo_weights(wildcards.network)
+def get_weights_option(wildcards):
+    """Params function: the option with the path of a network's torchvision weights; empty without them."""
+    path = get_torchvision_weights_path(wildcards.network)
     return f"--weights {path}" if path else ""
 
 
-def fetched(wildcards):
-    """Params function: what is downloaded, with the mirrors of every network that uses it, as JSON."""
-    users = [
-        n
-        for n in config["networks"].values()
-        if n["architecture"] == architecture_names.ZOO + wildcards.model
-    ]
-    mirrors = [mirror for network in users for mirror in network["mirrors"]]
-    return json.dumps(
-        {
-            "architecture": architecture_names.ZOO + wildcards.model,
-            "weights": wildcards.entry,
-            "mirrors": list(dict.fromkeys(mirrors)),
-        }
-    )
+def get_download_settings(wildcards):
+    """Params function: the weights to download and the mirrors of all networks that use them, as JSON."""
+    architecture = architecture_names.TORCHVISION_PREFIX + wildcards.model
+    mirrors = []
+    for network in config["networks"].values():
+        if network["architecture"] == architecture:
+            mirrors += network["mirrors"]
+    settings = {
+        "architecture": architecture,
+        "weights": wildcards.entry,
+        "mirrors": list(dict.fromkeys(mirrors)),
+    }
+    return json.dumps(settings)
 
 
-def named(wildcards):
-    """Params function: the first network that uses what is downloaded."""
+def get_first_network(wildcards):
+    """Params function: the first network that uses the downloaded weights."""
     path = f"data/weights/{wildcards.model}-{wildcards.entry}.pth"
-    return next(name for name in config["networks"] if zoo_weights(name) == path)
+    return next(name for name in config["networks"] if get_torchvision_weights_path(name) == path)
 
 
-def train_threads(wildcards):
-    """Two networks side by side, a thread each, are sooner trained than one after the other on two."""
-    trained = [n for n in config["networks"].values() if n.get("dataset") and not n.get("weights")]
+def get_train_threads(wildcards):
+    """Return the threads of a training job: two networks side by side are faster with one thread each."""
+    networks = config["networks"].values()
+    trained = [network for network in networks if network.get("dataset") and not network.get("weights")]
     return 1 if len(trained) > 1 else 2
 
 
+# No code is an input, since none of it decides what is in the file; `update` leaves the file in place while
+# the job runs, which does nothing where the hash is right.
 rule weights:
     output:
-        # Kept while the job runs, which leaves alone what has the right hash: no code is
-        # listed as input either, for none of it decides what is in the file.
         weights=update("data/weights/{model}-{entry}.pth"),
-        told="data/weights/{model}-{entry}.json",
+        description="data/weights/{model}-{entry}.json",
     log:
         "logs/weights/{model}-{entry}.log",
     benchmark:
@@ -72,8 +72,8 @@ rule weights:
         model="[A-Za-z0-9_]+",
         entry="[A-Za-z0-9_]+",
     params:
-        name=named,
-        settings=fetched,
+        name=get_first_network,
+        settings=get_download_settings,
     shell:
         "python scripts/weights.py --name {params.name} --settings {params.settings:q}"
         " --output {output.weights} 2>&1 | tee {log:q}"
@@ -81,10 +81,10 @@ rule weights:
 
 rule train:
     input:
-        code=code("train"),
-        data=dataset_of,
-        weights=weights_of,
-        classes=classes_of,
+        code=get_code_files("train"),
+        data=get_network_dataset_files,
+        weights=get_weights_files,
+        classes=get_classes_file,
     output:
         weights="results/{network}/weights.safetensors",
         description="results/{network}/network.json",
@@ -95,13 +95,13 @@ rule train:
         "logs/{network}/train.log",
     benchmark:
         "logs/{network}/train.tsv"
-    priority: 1  # the longest jobs first; what follows fills the gaps
-    threads: train_threads
+    priority: 1  # the longest jobs first; the others fill the gaps
+    threads: get_train_threads
     resources:
-        **asks("train"),
+        **get_resource_functions("train"),
         gpu=1,
     params:
-        settings=settings(
+        settings=get_network_settings(
             "architecture",
             "arguments",
             "weights",
@@ -110,8 +110,8 @@ rule train:
             "input",
             "training",
         ),
-        data=data_option,
-        weights=weights_option,
+        data=get_data_option,
+        weights=get_weights_option,
         seed=config["seed"],
         device=config["device"],
     shell:

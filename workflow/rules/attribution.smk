@@ -1,0 +1,69 @@
+# Projections back to the pixels: of the sample images' activations, and of the top activations of a data set.
+
+
+rule deconv:
+    input:
+        code=get_code_files("deconv"),
+        weights="results/{network}/weights.safetensors",
+        description="results/{network}/network.json",
+        layers="results/{network}/layers.json",
+        images="results/{network}/images.json",
+        activations="results/{network}/activations",
+    output:
+        deconv=directory("results/{network}/deconv"),
+        steps=directory("results/{network}/steps"),
+    log:
+        "logs/{network}/deconv.log",
+    benchmark:
+        "logs/{network}/deconv.tsv"
+    threads: 1
+    resources:
+        **get_resource_functions("deconv"),
+        gpu=1,
+    params:
+        settings=get_views_settings("deconv"),
+        device=config["device"],
+    shell:
+        "python scripts/deconv.py --name {wildcards.network} --settings {params.settings:q}"
+        " --device {params.device} --threads {threads}"
+        " --output results/{wildcards.network} 2>&1 | tee {log:q}"
+
+
+def get_top_projection_settings(wildcards):
+    """Params function: which top activations are projected, by default in the layers of views.deconv, as JSON."""
+    views = get_network(wildcards)["views"]
+    settings = {"project": views["strongest"]["project"], "units": views["strongest"]["units"]}
+    if settings["project"] is None:
+        settings["project"] = views["deconv"]["layers"]
+    return json.dumps(settings | {"rectify": views["deconv"]["rectify"]})
+
+
+rule project_top_activations:
+    input:
+        code=get_code_files("project_top_activations"),
+        data=get_network_dataset_files,
+        weights="results/{network}/weights.safetensors",
+        description="results/{network}/network.json",
+        layers=ancient("results/{network}/layers.json"),
+        statistics="results/{network}/statistics.npz",
+        statistics_description="results/{network}/statistics.json",
+    output:
+        strongest="results/{network}/strongest.npz",
+    log:
+        "logs/{network}/project_top_activations.log",
+    benchmark:
+        "logs/{network}/project_top_activations.tsv"
+    wildcard_constraints:
+        network=DATASET_PASS_NETWORKS,
+    threads: 1
+    resources:
+        **get_resource_functions("project_top_activations"),
+        gpu=1,
+    params:
+        settings=get_top_projection_settings,
+        data=get_data_option,
+        device=config["device"],
+    shell:
+        "python scripts/project_top_activations.py --name {wildcards.network}"
+        " --settings {params.settings:q} {params.data} --device {params.device} --threads {threads}"
+        " --output results/{wildcards.network} 2>&1 | tee {log:q}"
