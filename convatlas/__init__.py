@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from convatlas.attribution.deconvnet import project
     from convatlas.models.build import load_network as load
     from convatlas.results import Results
-    from convatlas.tracing.layers import Extractor
+    from convatlas.tracing.extractor import Extractor
     from convatlas.tracing.layers import list_layers as layers
     from convatlas.tracing.record import record
 
@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 __all__ = ["Extractor", "Results", "UserError", "__version__", "layers", "load", "project", "record"]
 
 _PUBLIC = {
-    "Extractor": "convatlas.tracing.layers:Extractor",
+    "Extractor": "convatlas.tracing.extractor:Extractor",
     "Results": "convatlas.results:Results",
     "layers": "convatlas.tracing.layers:list_layers",
     "load": "convatlas.models.build:load_network",

@@ -40,8 +40,8 @@ def main(given: argparse.Namespace) -> None:
         for layer in layers:
             learned[layer].append(compared.correlate(layer, records[name][layer]))
 
-        def see(layer: str, maps: np.ndarray, compared: ImageComparison = compared) -> None:
-            chance[layer].append(compared.correlate(layer, maps))
+        def see(layer: str, output: torch.Tensor, compared: ImageComparison = compared) -> None:
+            chance[layer].append(compared.correlate(layer, output[0].cpu().numpy()))
 
         x = torch.from_numpy(records[name]["input"])[None].to(device)
         record.for_each_layer(untrained, x, layers, see)

@@ -14,6 +14,7 @@ from convatlas.names import choose_layers
 from convatlas.pipeline import size_estimate
 from convatlas.tracing import kernel_taps, record
 from convatlas.tracing import layers as layers_module
+from convatlas.tracing.calls import composite_modules
 
 DEFAULT_LEVELS = 64  # by default; what is recorded is the same for any
 
@@ -24,7 +25,7 @@ def main(given: argparse.Namespace) -> None:
     output, settings = Path(given.output), given.settings
     network, preprocessing = build.load_network(output)
     network.to(device)
-    composite = layers_module.composite_modules(network)
+    composite = composite_modules(network)
     blocks = [name for name in settings["layers"] if name in composite]
     layers = layers_module.list_layers(network, preprocessing.shape, settings["downsample_name"], blocks)
     choose_layers(layers, settings["layers"], f"networks.{given.name}.views.layers", extra_names=composite)
@@ -48,7 +49,7 @@ def main(given: argparse.Namespace) -> None:
             cli.log.info("recorded %s: %.1f MB", image.name, path.stat().st_size / 1e6)
     write_json(output / "images.json", described)
     key = f"networks.{given.name}.views.atlas.layers"
-    explored = choose_layers(layers, settings.get("explored", "all"), key)
+    explored = choose_layers(layers, settings.get("explored_layers", "all"), key)
     size = size_estimate.format_megabytes(
         size_estimate.estimate_sprite_sheets(layers, explored, len(described), DEFAULT_LEVELS)
     )
@@ -65,8 +66,8 @@ if __name__ == "__main__":
         parser,
         "network",
         '{"images": {"first": 5}, "record": {"dtype": "float32", "compress": false}, "downsample_name": '
-        '"downsample", "layers": [], "explored": "all"}; `layers` names those that will be asked for, '
-        "composite modules too, `explored` those of which the page will have every unit",
+        '"downsample", "layers": [], "explored_layers": "all"}; `layers` names those that will be asked for, '
+        "composite modules too, `explored_layers` those of which the page will have every unit",
         "its folder, results/<network>, where its weights are",
     )
     parser.add_argument("--data", help="the data set's folder, data/<dataset>, if it has one")

@@ -1,4 +1,4 @@
-"""Where tensors come from: which layers' outputs each one was computed from, by its identity."""
+"""Follow tensors through a network: from which layers' outputs each one was computed."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
 from convatlas.tracing.calls import collect_tensors, named_leaf_modules
 
@@ -13,61 +14,78 @@ INPUT = "input"  # the name of the network's own input
 
 
 class DataflowTracker:
-    """The layers that tensors were computed from, told of the layers' calls as they happen.
+    """Maps each tensor of a forward pass, by its identity, to the layers that it was computed from.
 
-    Functions that are no layers (indexing, `chunk`, `expand`, ...) hand on what they were given. A layer
-    that gives back its own input, as dropout does in evaluation, has its output replaced by an alias, so
-    that a shortcut around it is told from the way through it.
+    Functions that are no layers (indexing, `chunk`, `expand`, ...) pass the sources of their arguments on.
+    The output of a layer that returns its input unchanged, as dropout does in evaluation mode, is replaced
+    by an alias, so that the path through the layer differs from a shortcut around it.
+
+    Args:
+        x: The network's input.
+
     """
 
     def __init__(self, x: Tensor) -> None:
         self.sources: dict[int, tuple[str, ...]] = {id(x): (INPUT,)}
-        self.keep_alive: list[Tensor] = [x]  # so that no identity is given out twice
-        self.last_outputs: tuple[Tensor, ...] = ()  # all that the last call gave
-        self.passthrough_input: Tensor | None = None  # the input that the last call gave back, where it did
-        self.block_inputs: dict[str, tuple[str, ...]] = {}  # what composite modules were given, as they began
+        self.keep_alive: list[Tensor] = [x]  # so that no identity is used twice
+        self.last_outputs: tuple[Tensor, ...] = ()  # every tensor that the last call returned
+        self.passthrough_input: Tensor | None = None  # the input that the last call returned unchanged
+        self.block_inputs: dict[str, tuple[str, ...]] = {}  # sources of the inputs of composite modules
 
     def source_layers(self, tensors: Iterable[Tensor]) -> tuple[str, ...]:
-        """The layers that these tensors come from, each once, in order."""
+        """Return the layers that tensors were computed from, each once, in order."""
         return tuple(dict.fromkeys(name for tensor in tensors for name in self.sources.get(id(tensor), ())))
 
     def assign_layer(self, layer: str, output: Tensor) -> None:
-        """Note that the call that has just ended was `layer`'s, and gave `output` and what else it gave."""
-        self.set_sources(
-            self.last_outputs if any(made is output for made in self.last_outputs) else (output,), (layer,)
-        )
+        """Record that the call that has just ended is a call of `layer` and returned `output`."""
+        is_last = any(tensor is output for tensor in self.last_outputs)
+        self.set_sources(self.last_outputs if is_last else (output,), (layer,))
 
     def resolve_alias(self, output: Tensor) -> Tensor:
-        """The input that the last call gave back, where `output` is its alias; else `output`."""
-        return (
-            output
-            if self.passthrough_input is None or all(t is not output for t in self.last_outputs)
-            else self.passthrough_input
-        )
+        """Return the input that the last call returned unchanged if `output` is its alias, else `output`."""
+        if self.passthrough_input is None or all(tensor is not output for tensor in self.last_outputs):
+            return output
+        return self.passthrough_input
 
-    def set_sources(self, tensors: Iterable[Tensor], names: tuple[str, ...]) -> None:
+    def set_sources(self, tensors: Iterable[Tensor], layers: tuple[str, ...]) -> None:
+        """Record that tensors were computed from layers."""
         for tensor in tensors:
-            self.sources[id(tensor)] = names
+            self.sources[id(tensor)] = layers
             self.keep_alive.append(tensor)
 
-    def alias_passthrough(self, output: Any, given: tuple[Tensor, ...], versions: list[int]) -> Any:
-        """`output`, or an alias of it where it is one of `given`, not changed in place."""
-        before = {id(tensor): version for tensor, version in zip(given, versions, strict=True)}
+    def alias_passthrough(self, output: Any, inputs: tuple[Tensor, ...], versions: list[int]) -> Any:
+        """Return an alias of `output` if it is one of the inputs, unchanged; else `output` itself.
+
+        Args:
+            output: What a call returned.
+            inputs: The tensors passed to it.
+            versions: The version of each input before the call; it grows with a change in place.
+
+        """
+        version_before = {id(tensor): version for tensor, version in zip(inputs, versions, strict=True)}
         self.passthrough_input = None
-        if isinstance(output, Tensor) and before.get(id(output)) == _tensor_version(output):
+        if isinstance(output, Tensor) and version_before.get(id(output)) == _tensor_version(output):
             self.passthrough_input, output = output, output.view_as(output)
         self.last_outputs = collect_tensors(output)
         return output
 
     @contextmanager
     def track(self, network: nn.Module, blocks: Collection[str]) -> Iterator[None]:
-        """Follow tensors through the calls of `network`; to be entered before `calls.watch` is."""
+        """Follow tensors through the calls of a network while the block runs.
+
+        Enter this before `calls.trace`, so that its hooks run first.
+
+        Args:
+            network: Any network.
+            blocks: Paths of composite modules whose inputs are recorded in `block_inputs`.
+
+        """
         handles = []
         for _, module in named_leaf_modules(network):
             handles += self._hook_leaf(module)
         for path in blocks:
-            enter = self._make_block_pre_hook(path)
-            handles.append(network.get_submodule(path).register_forward_pre_hook(enter, with_kwargs=True))
+            pre_hook = self._make_block_pre_hook(path)
+            handles.append(network.get_submodule(path).register_forward_pre_hook(pre_hook, with_kwargs=True))
         try:
             with _FunctionTracker(self):
                 yield
@@ -75,15 +93,15 @@ class DataflowTracker:
             for handle in handles:
                 handle.remove()
 
-    def _hook_leaf(self, module: nn.Module) -> list[Any]:
-        """Hook a module that holds no others."""
+    def _hook_leaf(self, module: nn.Module) -> list[RemovableHandle]:
+        """Hook a leaf module so that an input that it returns unchanged is aliased."""
         versions: list[list[int]] = []  # a stack, for modules that call themselves
 
-        def enter(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-            versions.append([_tensor_version(tensor) for tensor in collect_tensors([inputs, named])])
+        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            versions.append([_tensor_version(tensor) for tensor in collect_tensors([args, kwargs])])
 
-        def leave(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
-            return self.alias_passthrough(output, collect_tensors([inputs, named]), versions.pop())
+        def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            return self.alias_passthrough(output, collect_tensors([args, kwargs]), versions.pop())
 
         return [
             module.register_forward_pre_hook(enter, with_kwargs=True),
@@ -91,36 +109,36 @@ class DataflowTracker:
         ]
 
     def _make_block_pre_hook(self, path: str) -> Callable[..., None]:
-        """Note what a composite module is given, before a layer in it changes that in place."""
+        """Return a hook that records the inputs of a composite module before they change in place."""
 
-        def enter(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-            self.block_inputs[path] = self.source_layers(collect_tensors([inputs, named]))
+        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self.block_inputs[path] = self.source_layers(collect_tensors([args, kwargs]))
 
         return enter
 
 
 class _FunctionTracker(TorchFunctionMode):
-    """Hands names on through functions; those that are layers are named afterwards."""
+    """Passes sources on through functions; the tracer assigns those that are layers afterwards."""
 
-    def __init__(self, flow: DataflowTracker) -> None:
+    def __init__(self, tracker: DataflowTracker) -> None:
         super().__init__()
-        self.tracker = flow
+        self.tracker = tracker
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        given = collect_tensors([args, kwargs])
-        names, versions = self.tracker.source_layers(given), [_tensor_version(tensor) for tensor in given]
+        inputs = collect_tensors([args, kwargs])
+        layers, versions = self.tracker.source_layers(inputs), [_tensor_version(tensor) for tensor in inputs]
         output = func(*args, **kwargs)
         if getattr(func, "__name__", "") == "__setitem__":
-            self.tracker.set_sources(given[:1], names)
+            self.tracker.set_sources(inputs[:1], layers)
         elif collect_tensors(output):
-            output = self.tracker.alias_passthrough(output, given, versions)
-            self.tracker.set_sources(self.tracker.last_outputs, names)
+            output = self.tracker.alias_passthrough(output, inputs, versions)
+            self.tracker.set_sources(self.tracker.last_outputs, layers)
         return output
 
 
 def _tensor_version(tensor: Tensor) -> int:
-    """A number that grows with each change in place."""
+    """Return a number that grows with each change of a tensor in place."""
     return 0 if tensor.is_inference() else tensor._version

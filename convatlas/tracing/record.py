@@ -1,8 +1,9 @@
-"""Records what every layer makes of an image, without changing the network."""
+"""Record the output of every layer of a network on given images, without changing the network."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,17 +12,25 @@ from torch.nn import functional as F
 
 from convatlas import UserError
 from convatlas.files import npz_writer
-from convatlas.tracing.calls import Call, module_kind, trace
+from convatlas.names import suggest_nearest
+from convatlas.tracing.calls import Call, composite_modules, module_kind, raise_on_wrong_input, trace
 
 SWITCHES_SUFFIX = "@switches"
+
+Dtype = Literal["float32", "float16"]
 
 
 @dataclass
 class ActivationRecord:
-    """A forward pass: the input (N, C, H, W), each layer's output (N, ...), in execution order.
+    """What a network computed in one forward pass, on the device of the network.
 
-    `switches` holds, for each max-pooling layer, the place of every maximum: (N, C, H, W) flat
-    indices into the pool's input plane.
+    Attributes:
+        input: The input, (N, C, H, W) of a batch or (C, H, W) of one image.
+        outputs: The output of each layer call by its name, in execution order: (N, ...) of a batch,
+            without the batch axis of one image.
+        switches: Of each max-pooling layer, the position of each maximum as a flat index into the
+            plane of the pool's input, int64, in the shape of the layer's output.
+
     """
 
     input: Tensor
@@ -30,21 +39,58 @@ class ActivationRecord:
 
 
 @torch.no_grad()
-def record(network: nn.Module, images: Tensor, blocks: Collection[str] = ()) -> ActivationRecord:
-    """Run preprocessed `images` (N, C, H, W) through the network and copy what every layer makes.
+def record(network: nn.Module, x: Tensor, layers: Collection[str] | None = None) -> ActivationRecord:
+    """Run a network and return a copy of what each of its layers computes.
 
-    Composite modules named in `blocks` are layers too.
+    The network runs in evaluation mode and is left as it was.
+
+    Args:
+        network: Any network.
+        x: A preprocessed batch (N, C, H, W), or one image (C, H, W).
+        layers: Names of the layers to record, as in layers.json or of composite modules; by default
+            every layer that is called.
+
+    Returns:
+        The input, the outputs by layer, and the switches of max-pooling layers.
+
+    Raises:
+        UserError: The network does not take an input of this shape, or it calls no layer of a name in
+            `layers`.
+
+    Examples:
+        >>> import convatlas as ca
+        >>> import torch
+        >>> network = torch.nn.Sequential(torch.nn.Conv2d(1, 6, 5, padding=2), torch.nn.MaxPool2d(2))
+        >>> activations = ca.record(network, torch.zeros(1, 28, 28))
+        >>> {name: tuple(output.shape) for name, output in activations.outputs.items()}
+        {'0': (6, 28, 28), '1': (6, 14, 14)}
+        >>> tuple(ca.record(network, torch.zeros(8, 1, 28, 28), layers=["1"]).switches["1"].shape)
+        (8, 6, 14, 14)
+
     """
-    found = ActivationRecord(images.clone())
+    is_image = x.ndim == 3
+    batch = x[None] if is_image else x
+    activations = ActivationRecord(x.clone())
+    layer_names: list[str] = []
 
-    def see(call: Call) -> None:
-        found.outputs[call.layer] = call.output.clone()
+    def copy_output(call: Call) -> None:
+        layer_names.append(call.layer)
+        if layers is not None and call.layer not in layers:
+            return
+        activations.outputs[call.layer] = call.output.clone()
         if isinstance(call.module, nn.MaxPool2d):
-            found.switches[call.layer] = compute_switches(call.module, call.input)
+            activations.switches[call.layer] = compute_switches(call.module, call.input)
 
-    with trace(network, see, blocks):
-        network(images.clone())  # which a layer may work on in place
-    return found
+    blocks = [name for name in composite_modules(network) if name in (layers or ())]
+    with raise_on_wrong_input(batch), trace(network, copy_output, blocks):
+        network(batch.clone())  # a layer may change its input in place
+    for layer in layers or ():
+        if layer not in activations.outputs:
+            raise UserError(f"the network calls no layer {layer!r}; {suggest_nearest(layer, layer_names)}")
+    if is_image:
+        activations.outputs = {name: _drop_batch_axis(t) for name, t in activations.outputs.items()}
+        activations.switches = {name: _drop_batch_axis(t) for name, t in activations.switches.items()}
+    return activations
 
 
 @torch.no_grad()
@@ -53,77 +99,124 @@ def record_to_file(
     image: Tensor,
     path: str | Path,
     blocks: Collection[str] = (),
-    dtype: str = "float32",
+    dtype: Dtype = "float32",
     compress: bool = False,
-) -> Tensor:
-    """Run one image (1, C, H, W) and write activations/<image>.npz while it runs: the same as `record`.
+) -> Any:
+    """Run a network on one image and write activations/<image>.npz, the same numbers as `record`.
 
-    Each layer is written when it is called and not kept, so that memory is the forward pass's and the
-    largest layer's. The input stays float32. Gives the network's output.
-    Raises UserError where a value is too large for `dtype` float16.
+    Each output is written when its layer is called, and is not kept: the memory needed is that of the
+    forward pass and of the largest layer.
+
+    Args:
+        network: Any network.
+        image: A preprocessed image, (1, C, H, W). It is always written as float32.
+        path: The npz to write.
+        blocks: Composite modules to record besides the layers.
+        dtype: Precision of the outputs of layers.
+        compress: Whether to compress the npz.
+
+    Returns:
+        The output of the network.
+
+    Raises:
+        UserError: A value is too large for float16, or the file cannot be written.
+
     """
     with npz_writer(path, compress) as write:
         write("input", _to_numpy(image))
 
-        def see(call: Call) -> None:
+        def write_output(call: Call) -> None:
             write(call.layer, _cast_output(call.output, dtype, call.layer))
             if isinstance(call.module, nn.MaxPool2d):
-                write(
-                    call.layer + SWITCHES_SUFFIX, _to_numpy(compute_switches(call.module, call.input).int())
-                )
+                switches = compute_switches(call.module, call.input).int()
+                write(call.layer + SWITCHES_SUFFIX, _to_numpy(switches))
 
-        with trace(network, see, blocks):
+        with trace(network, write_output, blocks):
             return network(image.clone())
 
 
 @torch.no_grad()
 def for_each_layer(
-    network: nn.Module, image: Tensor, layers: Collection[str], callback: Callable[[str, np.ndarray], None]
-) -> None:
-    """Run one image (1, C, H, W) and show what each of `layers` makes to `see`, without keeping it."""
+    network: nn.Module, x: Tensor, layers: Collection[str], callback: Callable[[str, Tensor], None]
+) -> Any:
+    """Run a network and pass the outputs of some of its layers to a function, without keeping them.
 
-    def shown(call: Call) -> None:
+    Args:
+        network: Any network.
+        x: A preprocessed batch (N, C, H, W).
+        layers: Names of the layers, as in layers.json or of composite modules.
+        callback: Called with the name and the output (N, ...) of each layer, in execution order. The
+            output is no copy: a later layer may change it in place.
+
+    Returns:
+        The output of the network.
+
+    """
+
+    def pass_output(call: Call) -> None:
         if call.layer in layers:
-            callback(call.layer, _to_numpy(call.output))
+            callback(call.layer, call.output)
 
-    with trace(network, shown, blocks=layers):
-        network(image.clone())
+    with trace(network, pass_output, blocks=layers):
+        return network(x.clone())
+
+
+def _drop_batch_axis(tensor: Tensor) -> Tensor:
+    """Return the only element of a batch of one; a tensor without a batch axis as it is."""
+    return tensor[0] if tensor.ndim and tensor.shape[0] == 1 else tensor
 
 
 def _to_numpy(tensor: Tensor) -> np.ndarray:
-    """A tensor as an array, without the batch axis where it has one."""
-    tensor = tensor.detach()
-    return (tensor[0] if tensor.ndim and tensor.shape[0] == 1 else tensor).cpu().numpy()
+    """Return a tensor of a batch of one as an array without the batch axis."""
+    array: np.ndarray = _drop_batch_axis(tensor.detach()).cpu().numpy()
+    return array
 
 
-def _cast_output(output: Tensor, dtype: str, layer: str) -> np.ndarray:
+def _cast_output(output: Tensor, dtype: Dtype, layer: str) -> np.ndarray:
+    """Return an output as an array of the given precision; raise UserError where float16 overflows."""
     if dtype == "float32":
         return _to_numpy(output)
-    halved = output.half()
-    if output.is_floating_point() and halved.isinf().any() and not output.isinf().any():
-        most = float(output.abs().max())
-        raise UserError(f"record.dtype: {layer} reaches {most:.3g}, and float16 ends at 65,504; take float32")
-    return _to_numpy(halved)
+    rounded = output.half()
+    if output.is_floating_point() and rounded.isinf().any() and not output.isinf().any():
+        maximum = float(output.abs().max())
+        raise UserError(
+            f"record.dtype: {layer} reaches {maximum:.3g}, and float16 ends at 65,504; take float32"
+        )
+    return _to_numpy(rounded)
 
 
 def compute_switches(pool: nn.MaxPool2d, x: Tensor) -> Tensor:
-    """Give the place of each window's maximum: (N, C, H, W) flat indices into the planes of `x`.
+    """Return the position of the maximum in each window of a max-pooling layer.
 
-    The locations that Zeiler & Fergus (2013), section 2.1, record in switch variables; of equal
-    values the first in raster order.
+    These are the switch variables of Zeiler & Fergus (arXiv 1311.2901), section 2.1. Of equal values the
+    first in raster order counts.
+
+    Args:
+        pool: The layer.
+        x: Its input, (N, C, H, W).
+
+    Returns:
+        Flat indices into the planes of `x`, int64, in the shape of the layer's output.
+
     """
-    _, places = F.max_pool2d(
+    _, switches = F.max_pool2d(
         x, pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode, return_indices=True
     )
-    return places
+    return switches
 
 
 def collect_filters(network: nn.Module) -> dict[str, Tensor]:
-    """Copy the weight and, as `<module>.bias`, the bias of every convolution and linear layer."""
-    found = {}
+    """Return copies of the weights of every convolution and linear layer.
+
+    Returns:
+        <module> -> its weight, (units, channels, ...) of a convolution; <module>.bias -> its bias, (units,).
+
+    """
+    filters: dict[str, Tensor] = {}
     for path, module in network.named_modules():
         if module_kind(module) in ("conv", "linear"):
-            found[path] = module.weight.detach().clone()
-            if module.bias is not None:
-                found[f"{path}.bias"] = module.bias.detach().clone()
-    return found
+            layer: Any = module
+            filters[path] = layer.weight.detach().clone()
+            if layer.bias is not None:
+                filters[f"{path}.bias"] = layer.bias.detach().clone()
+    return filters

@@ -17,6 +17,7 @@ from convatlas.models.architectures.simple_cnn import simple_cnn
 from convatlas.tracing import kernel_taps
 from convatlas.tracing.calls import module_kind
 from convatlas.tracing.layers import list_layers
+from convatlas.tracing.window_geometry import AxisWindow, get_axis_windows
 
 # name, kind, output shape, parameters, receptive field
 LENET5 = [
@@ -361,11 +362,26 @@ def test_taps_are_those_that_weigh_in_a_convolution() -> None:
             continue
         module = nn.Conv1d(1, 1, k, s, p, d)
         module(torch.ones(1, 1, n)).sum().backward()
-        met = module.weight.grad[0, 0].nonzero()[:, 0].tolist()
-        assert kernel_taps.find_active_taps(k, s, (p, p), d, n) == met
-        least = kernel_taps.minimum_input_size(k, s, (p, p), d, n)
-        assert len(kernel_taps.find_active_taps(k, s, (p, p), d, least)) == k
-        assert least == n or len(kernel_taps.find_active_taps(k, s, (p, p), d, least - 1)) < k
+        active = module.weight.grad[0, 0].nonzero()[:, 0].tolist()
+        window = AxisWindow(k, s, (p, p), d)
+        assert kernel_taps.find_active_taps(window, n) == active
+        needed = kernel_taps.minimum_input_size(window, n)
+        assert len(kernel_taps.find_active_taps(window, needed)) == k
+        assert needed == n or len(kernel_taps.find_active_taps(window, needed - 1)) < k
+
+
+@pytest.mark.parametrize("dilation", [1, 2, 3])
+@pytest.mark.parametrize("kernel", [2, 4])
+def test_taps_of_an_even_kernel_with_same_padding_are_those_with_a_gradient(
+    kernel: int, dilation: int
+) -> None:
+    """Of an odd total of padding the larger half is at the far side."""
+    for pixels in range(1, 8):
+        module = nn.Conv1d(1, 1, kernel, padding="same", dilation=dilation)
+        module(torch.ones(1, 1, pixels)).sum().backward()
+        active = module.weight.grad[0, 0].nonzero()[:, 0].tolist()
+        (window,) = get_axis_windows(module)
+        assert kernel_taps.find_active_taps(window, pixels) == active
 
 
 @pytest.mark.parametrize(

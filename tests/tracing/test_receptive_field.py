@@ -32,6 +32,11 @@ CHAINS = {
         nn.Conv2d(1, 1, 3, padding="same", dilation=3),
         nn.Conv2d(1, 1, 3, padding=(2, 0), stride=2),
     ],
+    "same padding of even kernels": [
+        nn.Conv2d(1, 1, (4, 2), padding="same"),
+        nn.Conv2d(1, 1, 2, padding="same", dilation=3),
+        nn.Conv2d(1, 1, 3, stride=2),
+    ],
     "an in-place activation": [nn.Conv2d(1, 1, 3), nn.ReLU(inplace=True), nn.Conv2d(1, 1, 3)],
 }
 

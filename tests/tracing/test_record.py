@@ -80,6 +80,32 @@ def test_simple_cnn_layer_by_layer(simple: nn.Sequential) -> None:
     assert_recorded(simple, x, at)
 
 
+def test_one_image_is_recorded_without_the_batch_axis(lenet: nn.Sequential) -> None:
+    x = images(2, 28)
+    batch, image = record(lenet, x), record(lenet, x[1])
+    assert torch.equal(image.input, x[1])
+    assert list(image.outputs) == list(batch.outputs)
+    for layer, output in record(lenet, x[1:]).outputs.items():
+        assert torch.equal(image.outputs[layer], output[0]), layer
+    for layer, switches in batch.switches.items():
+        assert torch.equal(image.switches[layer], switches[1]), layer
+
+
+def test_only_the_layers_given_are_recorded(lenet: nn.Sequential) -> None:
+    x = images(2, 28)
+    activations, everything = record(lenet, x, ["pool2", "conv1"]), record(lenet, x)
+    assert list(activations.outputs) == ["conv1", "pool2"]
+    assert list(activations.switches) == ["pool2"]
+    assert all(torch.equal(output, everything.outputs[name]) for name, output in activations.outputs.items())
+    nested = nn.Sequential(nn.Sequential(nn.ReLU(), nn.ReLU()), nn.Flatten())
+    assert list(record(nested, x, ["0"]).outputs) == ["0"]
+
+
+def test_a_layer_that_is_not_called_is_an_error_that_names_the_nearest(lenet: nn.Sequential) -> None:
+    with pytest.raises(UserError, match=r"calls no layer 'pool3'; did you mean 'pool[12]'\?"):
+        record(lenet, images(1, 28), ["conv1", "pool3"])
+
+
 def hooks(network: nn.Module) -> int:
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return sum(len(getattr(module, kind)) for module in network.modules() for kind in kinds)
@@ -102,7 +128,7 @@ def test_recording_leaves_the_network_as_it_was(lenet: nn.Sequential, training: 
 
 
 def test_hooks_are_removed_when_the_forward_pass_fails(lenet: nn.Sequential) -> None:
-    with pytest.raises(RuntimeError):
+    with pytest.raises(UserError, match=r"does not take an input of shape \(1, 1, 20, 20\)"):
         record(lenet, images(1, 20))  # too small for fc1
     assert hooks(lenet) == 0
 
@@ -323,12 +349,23 @@ def test_an_interrupted_recording_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_each_shows_what_is_recorded(lenet: nn.Sequential) -> None:
-    x, shown = images(1, 28), {}
-    for_each_layer(lenet, x, ["relu2", "conv1"], lambda layer, array: shown.update({layer: array.copy()}))
-    found = record(lenet, x).outputs
-    assert list(shown) == ["conv1", "relu2"]
-    assert all(np.array_equal(array, found[layer][0].numpy()) for layer, array in shown.items())
+def test_for_each_layer_passes_on_the_outputs_that_are_recorded(lenet: nn.Sequential) -> None:
+    x, outputs = images(2, 28), {}
+
+    def copy(layer: str, output: Tensor) -> None:
+        outputs[layer] = output.clone()
+
+    result = for_each_layer(lenet, x, ["relu2", "conv1"], copy)
+    expected = record(lenet, x).outputs
+    assert list(outputs) == ["conv1", "relu2"]
+    assert all(torch.equal(output, expected[layer]) for layer, output in outputs.items())
+    assert torch.equal(result, expected["log_softmax"])
+
+
+def test_for_each_layer_passes_on_composite_modules_too() -> None:
+    network, layers = nn.Sequential(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), nn.Flatten()), []
+    for_each_layer(network, images(1, 8), ["0", "1"], lambda layer, output: layers.append(layer))
+    assert layers == ["0", "1"]
 
 
 # Filters.

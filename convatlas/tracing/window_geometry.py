@@ -1,0 +1,80 @@
+"""The geometry of sliding windows: kernel, stride, padding and dilation of convolutions and pooling.
+
+Dumoulin & Visin, A guide to convolution arithmetic for deep learning (arXiv 1603.07285).
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from torch import nn
+
+
+class WindowGeometry(NamedTuple):
+    """A sliding window, one number per axis; `padding` is that at the near side."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """The distance from the first to the last value of the window along each axis."""
+        return window_extent(self.kernel, self.dilation)
+
+
+class AxisWindow(NamedTuple):
+    """A sliding window along one axis, with the padding at the near and at the far side."""
+
+    kernel: int
+    stride: int
+    padding: tuple[int, int]
+    dilation: int
+
+
+def window_extent(kernel: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:
+    """Return the distance from the first to the last value of a window along each axis, D (K - 1)."""
+    return tuple(d * (k - 1) for k, d in zip(kernel, dilation, strict=True))
+
+
+def split_same_padding(extent: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the padding at the near and far side of each axis that `padding="same"` stands for.
+
+    Of an odd total, as of an even kernel, the larger half is at the far side.
+    """
+    return [(total // 2, total - total // 2) for total in extent]
+
+
+def get_window_geometry(module: Any, axes: int) -> WindowGeometry:
+    """Return the geometry of a convolution or pooling module that has a kernel size and a stride.
+
+    Args:
+        module: The module. Its padding may be "same" or "valid".
+        axes: The number of spatial axes.
+
+    """
+    kernel = per_axis(module.kernel_size, axes)
+    dilation = per_axis(getattr(module, "dilation", 1), axes)
+    padding = getattr(module, "padding", 0)
+    if padding == "same":
+        padding = tuple(near for near, _ in split_same_padding(window_extent(kernel, dilation)))
+    elif padding == "valid":
+        padding = 0
+    stride = module.stride or module.kernel_size  # LPPool2d without a stride has None
+    return WindowGeometry(kernel, per_axis(stride, axes), per_axis(padding, axes), dilation)
+
+
+def get_axis_windows(conv: nn.modules.conv._ConvNd) -> list[AxisWindow]:
+    """Return the window of a convolution along each axis."""
+    if conv.padding == "same":
+        padding = split_same_padding(window_extent(conv.kernel_size, conv.dilation))
+    else:
+        numbers = [0] * len(conv.kernel_size) if isinstance(conv.padding, str) else conv.padding
+        padding = [(n, n) for n in numbers]
+    axes = zip(conv.kernel_size, conv.stride, padding, conv.dilation, strict=True)
+    return [AxisWindow(*axis) for axis in axes]
+
+
+def per_axis(value: int | Sequence[int], axes: int) -> tuple[int, ...]:
+    """Return a value per axis: a single number is repeated."""
+    return (value,) * axes if isinstance(value, int) else tuple(value)
