@@ -1,112 +1,46 @@
-"""Names: of images and layers, and of what a user meant."""
+"""Names and short texts: of sample images, in messages, in captions and in file names."""
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from convatlas import UserError
+from convatlas.records import NetworkDescription, SampleImage
 
 MAX_LISTED_NAMES = 24  # names that a message lists at most
 
 
 def suggest_nearest(name: object, names: Sequence[str]) -> str:
-    """Say which of `names` was meant, if one is near, and list them: the nearest, where they are many."""
+    """Return the end of an error message: the nearest of `names`, if one is near, and a list of them.
+
+    Of many names only the nearest and the first are listed.
+    """
     close = get_close_matches(str(name), names, n=MAX_LISTED_NAMES)
     hint = f"did you mean {close[0]!r}? " if close else ""
     if len(names) <= MAX_LISTED_NAMES:
         return f"{hint}there are: {', '.join(names) or 'none'}"
-    first = list(dict.fromkeys([*close, *names]))[:MAX_LISTED_NAMES]
-    return f"{hint}there are: {', '.join(first)} and {len(names) - MAX_LISTED_NAMES} more"
+    listed = list(dict.fromkeys([*close, *names]))[:MAX_LISTED_NAMES]
+    return f"{hint}there are: {', '.join(listed)} and {len(names) - MAX_LISTED_NAMES} more"
 
 
 def slugify(text: str) -> str:
-    """Make a name that is safe in files and addresses: `[A-Za-z0-9][A-Za-z0-9_-]*`."""
+    """Return a name that is safe in files and addresses: `[A-Za-z0-9][A-Za-z0-9_-]*`."""
     ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return re.sub(r"[^A-Za-z0-9_-]+", "-", ascii_text).strip("-_") or "image"
 
 
 def make_printable(text: str) -> str:
-    """Replace what is no text in a file's name (surrogate escapes), so that it can be written as UTF-8."""
+    """Return a file's name with bytes that are not text (surrogate escapes) replaced, for UTF-8."""
     return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
-def name_images(images: dict[str, Any]) -> list[str]:
-    """Name the images looked at, in order: `digit-<d>`, `test-<index>`, a photograph's, a slug of a stem.
-
-    `images` is the section of the config; names that collide get `-2`, `-3`.
-    """
-    names = [f"digit-{digit}" for digit in images.get("digits", [])]
-    names += [f"test-{index:05d}" for index in list_test_indices(images)]
-    names += images.get("photographs", [])
-    for path in images.get("files", []):
-        stem = slugify(Path(path).stem)
-        name, copies = stem, 1
-        while name in names:
-            copies += 1
-            name = f"{stem}-{copies}"
-        names.append(name)
-    return names
-
-
-def describe_image(image: dict[str, Any], network: dict[str, Any], between: str) -> str:
-    """An image's name, its class and the network's prediction, from images.json and network.json."""
-    parts = [image["name"]]
-    if image["label"] is not None:  # of the data set, whose classes need not be the network's
-        parts.append(f"true {network['dataset_classes'][image['label']]}")
-    if image["prediction"] is not None:
-        predicted = network["classes"][image["prediction"]]
-        parts.append(f"predicted {predicted} ({100 * image['probability']:.1f} %)")
-    return between.join(parts)
-
-
-def describe_classes(images: Sequence[dict[str, Any]], network: dict[str, Any]) -> str:
-    """What images are called together, by their classes: "the digits 0, 1 and 5", or "cat and dog"."""
-    classes = [network["dataset_classes"][image["label"]] for image in images]
-    digits = "the digit " if len(classes) == 1 else "the digits "
-    return (digits if all(name.isdigit() for name in classes) else "") + join_names(classes)
-
-
 def join_names(names: Sequence[str]) -> str:
-    """Join names as in a sentence."""
-    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:]))) or "none"
-
-
-def list_test_indices(images: dict[str, Any]) -> list[int]:
-    """Give the test images asked for by number, `first` and `indices`, each once."""
-    return list(dict.fromkeys([*range(images.get("first", 0)), *images.get("indices", [])]))
-
-
-def choose_layers(
-    layers: list[dict[str, Any]], wanted: str | list[str | int], key: str, extra_names: Sequence[str] = ()
-) -> list[str]:
-    """Give the names of the called layers that `wanted` asks for, in execution order.
-
-    `layers` is layers.json; `wanted` is "all", or names, globs, and ordinals of convolutions,
-    from 1. Raises UserError, which names `key`, the place in the config, where one matches nothing, and
-    what there is: layers, and `also` what can be asked for besides.
-    """
-    called = [layer for layer in layers if layer["called"]]
-    names = [layer["name"] for layer in called]
-    if wanted == "all":
-        return names
-    chosen: set[str] = set()
-    for item in wanted:
-        if isinstance(item, int):
-            found = [layer["name"] for layer in called if layer["ordinal"] == item]
-            allowed = (
-                f"there are {sum(layer['kind'] == 'conv' for layer in called)} convolutions, counted from 1"
-            )
-        else:
-            found = [name for name in names if fnmatchcase(name, item)]
-            allowed = suggest_nearest(item, [*names, *extra_names])
-        if not found:
-            raise UserError(f"{key}: no layer {item!r}; {allowed}")
-        chosen.update(found)
-    return [name for name in names if name in chosen]
+    """Join names as in a sentence: "a, b and c"; "none" if there are none."""
+    if len(names) < 2:
+        return names[0] if names else "none"
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def format_shape(shape: Sequence[int]) -> str:
@@ -123,3 +57,59 @@ def format_number(value: float, spec: str = ".3g") -> str:
 
     """
     return f"{value:{spec}}".replace("-", "−")
+
+
+def name_images(images: Mapping[str, Any]) -> list[str]:
+    """Return the names of the sample images, in order.
+
+    A test image chosen by class is named `digit-<class>`, one chosen by index `test-<index, 5 digits>`, a
+    photograph by its own name, and a file by the slug of its stem. Names that collide get `-2`, `-3`.
+
+    Args:
+        images: `images` of the network's config, folders in `files` expanded.
+
+    """
+    names = [f"digit-{digit}" for digit in images.get("digits", [])]
+    names += [f"test-{index:05d}" for index in list_test_indices(images)]
+    names += images.get("photographs", [])
+    for path in images.get("files", []):
+        stem = slugify(Path(path).stem)
+        name, copies = stem, 1
+        while name in names:
+            copies += 1
+            name = f"{stem}-{copies}"
+        names.append(name)
+    return names
+
+
+def list_test_indices(images: Mapping[str, Any]) -> list[int]:
+    """Return the test images that `images` of the config selects by number, without repeats."""
+    return list(dict.fromkeys([*range(images.get("first", 0)), *images.get("indices", [])]))
+
+
+def describe_image(image: SampleImage, network: NetworkDescription, separator: str) -> str:
+    """Return an image's name, its class and the network's prediction, joined by `separator`."""
+    parts = [image["name"]]
+    dataset_classes = network["dataset_classes"]  # which need not be the network's
+    if image["label"] is not None and dataset_classes is not None:
+        parts.append(f"true {dataset_classes[image['label']]}")
+    if image["prediction"] is not None and image["probability"] is not None:
+        prediction = network["classes"][image["prediction"]]
+        parts.append(f"predicted {prediction} ({100 * image['probability']:.1f} %)")
+    return separator.join(parts)
+
+
+def describe_classes(images: Sequence[SampleImage], network: NetworkDescription) -> str:
+    """Return the classes of images as in a sentence: "the digits 0, 1 and 5", or "cat and dog".
+
+    Args:
+        images: Labelled images of the network's data set.
+        network: The network's description.
+
+    """
+    dataset_classes = network["dataset_classes"] or []
+    classes = [dataset_classes[image["label"]] for image in images if image["label"] is not None]
+    names = join_names(classes)
+    if not all(name.isdigit() for name in classes):
+        return names
+    return f"the digit {names}" if len(classes) == 1 else f"the digits {names}"

@@ -13,8 +13,9 @@ from torch import nn
 from convatlas import UserError, cli
 from convatlas.attribution.deconvnet import ProjectionStep, project, project_stepwise
 from convatlas.files import Npz, atomic_write, npz_writer, read_json, write_json
+from convatlas.layer_selection import choose_layers
 from convatlas.models import build
-from convatlas.names import choose_layers, suggest_nearest
+from convatlas.names import suggest_nearest
 
 MAX_STEPS = 12  # of the way down that are kept each; of more, one for each size of maps
 MAX_STEP_UNITS = 16  # of a step that are kept, those with the largest values

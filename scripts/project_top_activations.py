@@ -12,8 +12,9 @@ from convatlas.attribution import patches
 from convatlas.attribution.patches import PatchGeometry
 from convatlas.datasets.loader import BatchLoader
 from convatlas.files import Npz, npz_writer, read_json
+from convatlas.layer_selection import choose_layers
 from convatlas.models import build
-from convatlas.names import choose_layers, suggest_nearest
+from convatlas.names import suggest_nearest
 
 ACTIVATION_TOLERANCE = (
     1e-3  # of a layer's largest: what an activation may differ by where it is computed again

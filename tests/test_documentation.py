@@ -21,8 +21,8 @@ from PIL import Image
 from snakemake.utils import update_config
 
 import convatlas as ca
+from convatlas.layer_selection import choose_layers
 from convatlas.models.build import build_network
-from convatlas.names import choose_layers
 from convatlas.pipeline.config import resolve_config
 from tests.support.workspace import ROOT, Workspace
 

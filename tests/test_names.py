@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from convatlas import UserError
-from convatlas.names import choose_layers, name_images, slugify, suggest_nearest
+from convatlas.layer_selection import choose_layers
+from convatlas.names import name_images, slugify, suggest_nearest
 
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from convatlas.files import Npz, read_json
 from convatlas.image_io import denormalize
-from convatlas.names import choose_layers, describe_image, join_names
+from convatlas.layer_selection import choose_layers
+from convatlas.names import describe_image, join_names
 from convatlas.plotting.colormap import ColourScale, LayerScales
 from convatlas.plotting.labelled_figure import ColourBar, caption_height, make_montage_figure
 from convatlas.plotting.montage import GAP, TILE_SIZE, Tile, assemble_montage
@@ -40,7 +41,7 @@ class CaptionedFigure:
     cells: dict[str, Any] | None = None  # where its tiles lie, of a plate that pages take apart
 
     def to_dict(self, pdf: bool) -> dict[str, Any]:
-        """Its entry in figures/plates.json, from which the pages are made."""
+        """Its entry in figures/figures.json, from which the pages are made."""
         width, height = self.figure.get_size_inches() * self.figure.dpi
         return {
             "file": self.file,

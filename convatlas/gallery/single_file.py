@@ -21,7 +21,8 @@ from convatlas import UserError
 from convatlas.files import atomic_write, read_json
 from convatlas.gallery import html_tree
 from convatlas.gallery.html_tree import Element
-from convatlas.names import choose_layers, suggest_nearest
+from convatlas.layer_selection import choose_layers
+from convatlas.names import suggest_nearest
 
 ZIP_TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # of every file in a zip, so that the same site gives the same bytes
 COMPRESSED_SUFFIXES = {
@@ -107,7 +108,7 @@ def select_figures(
     for n, (name, highlight) in enumerate(networks.items()):
         asked = (highlight or "all") if layers == "highlight" else layers
         chosen = set(_select_layers(described[name], asked))
-        for number, plate in enumerate(read_json(results / name / "figures/plates.json")):
+        for number, plate in enumerate(read_json(results / name / "figures/figures.json")):
             kind, place = plate["kind"], f"plates/{name}/{plate['file']}"
             if kind not in LAYER_FIGURE_KINDS or plate["subject"] in chosen:
                 found.append(

@@ -1,133 +1,195 @@
-"""The strongest activations of every unit over a data set, and its statistics, in one pass over the images.
+"""One pass over a data set: the top activations of every unit, and what its statistics are computed from.
 
-Zeiler & Fergus, Visualizing and understanding convolutional networks (arXiv 1311.2901), figure 2, show of a
-unit the nine strongest activations over a whole data set. What is kept here grows with the number of units
-and of classes, and with the logarithm of the number of batches; nothing grows with the images.
+Zeiler & Fergus, Visualizing and understanding convolutional networks (arXiv 1311.2901), figure 2, show the
+nine strongest activations of a unit over a whole data set. Memory grows with the number of units and of
+classes, and with the logarithm of the number of batches, but not with the number of images.
 """
 
 import logging
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+import time
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from convatlas import UserError
-from convatlas.models.build import get_device, select_main_output
+from convatlas.datasets import formats
+from convatlas.datasets.loader import BatchLoader
+from convatlas.files import read_json
+from convatlas.layer_selection import choose_layers
+from convatlas.models import build
+from convatlas.models.preprocessing import Preprocessing
+from convatlas.statistics import shards
 from convatlas.statistics.reduction import MapReduction
-from convatlas.statistics.shards import PassResult
+from convatlas.statistics.shards import PassResult, PassSettings, ShardDescription
+from convatlas.statistics.tracked_layers import TrackedLayer, find_tracked_layers
 from convatlas.statistics.units import PairwiseSum, TopActivations, UnitCounts, UnitSums
 from convatlas.tracing.calls import Call, trace
 
 log = logging.getLogger(__name__)
 
-BATCH_LIMITS = {
-    "cpu": (2**21, 1024),
-    "cuda": (2**25, 2048),
-}  # values of the input in a batch, and images, at most
+LOG_INTERVAL = 30  # seconds between two lines of progress
+BATCH_LIMITS = {"cpu": (2**21, 1024), "cuda": (2**25, 2048)}  # most values of the input, and most images
+
+
+def run_shard(
+    folder: str | Path,
+    data: str | Path,
+    settings: PassSettings,
+    shard: int,
+    shard_count: int,
+    device: torch.device,
+    workers: int = 2,
+) -> None:
+    """Pass the images of one shard through a network and write results/<network>/shards/<shard>.npz.
+
+    Args:
+        folder: The network's folder, results/<network>, with weights, network.json and layers.json.
+        data: The data set's folder, data/<dataset>.
+        settings: Layers to track, number of top activations, split, batch size, what to do with an image
+            that cannot be read.
+        shard: Number of the shard, from 0.
+        shard_count: Number of shards that the split is divided into.
+        device: Where the network runs.
+        workers: Threads that decode images.
+
+    Raises:
+        UserError: There is no such shard, no such layer, or an image cannot be read.
+
+    """
+    folder = Path(folder)
+    if not 0 <= shard < shard_count:
+        raise UserError(f"--shard {shard}: there are {shard_count} shards, counted from 0")
+    fingerprint = shards.fingerprint_run(folder, data, settings)
+    network, preprocessing = build.load_network(folder)
+    network.to(device)
+    key = f"networks.{folder.name}.views.strongest.layers"
+    composite = [path for path, _ in network.named_modules() if path]
+    names = choose_layers(read_json(folder / "layers.json"), settings["layers"], key, extra_names=composite)
+    layers, memory_format = find_tracked_layers(network, preprocessing.shape, names)
+    batch_size = settings["batch"] or choose_batch_size(preprocessing.shape, device)
+    loader = BatchLoader(
+        data, settings["split"], preprocessing, batch_size, settings["on_bad_image"], workers
+    )
+    has_labels, classes = _resolve_classes(data, network, preprocessing, folder)
+    labels = loader.dataset.labels if has_labels else None
+
+    batches = shards.shard_batches(shard, shard_count, len(loader))
+    dataset_pass = DatasetPass(network, layers, memory_format, settings["k"], loader.batch_size, len(classes))
+    start = time.monotonic()
+    with dataset_pass:
+        _run_batches(dataset_pass, loader, batches, preprocessing, labels)
+    result = dataset_pass.result()
+    seconds = max(time.monotonic() - start, 1e-9)
+    description: ShardDescription = {
+        **fingerprint,
+        "shard": shard,
+        "batches": [batches.start, batches.stop],
+        "layers": [{"name": layer.name, "shape": list(layer.shape)} for layer in layers],
+        "batch": loader.batch_size,
+        "images": len(loader.dataset),
+        "class_source": "label" if has_labels else "predicted class",
+        "classes": classes,
+        "device": device.type,
+        "skipped": cast(Any, loader.skipped),
+    }
+    shards.write_shard(folder / "shards" / f"{shard}.npz", description, result)
+    log.info(
+        "shard %d of %d: %d images through %d layers, %d units, in %.1f s, %.0f images/s",
+        *(shard, shard_count, dataset_pass.image_count, len(layers), len(dataset_pass.areas)),
+        *(seconds, dataset_pass.image_count / seconds),
+    )
+    if loader.skipped:
+        log.warning("skipped %d images that cannot be read", len(loader.skipped))
+
+
+def _run_batches(
+    dataset_pass: "DatasetPass",
+    loader: BatchLoader,
+    batches: range,
+    preprocessing: Preprocessing,
+    labels: np.ndarray | None,
+) -> None:
+    """Add the batches of a shard to a pass, and log the progress."""
+    start = last_log = time.monotonic()
+    for batch in loader.read_batches(batches):
+        x = preprocessing(build.to_device(torch.from_numpy(batch.pixels), dataset_pass.device))
+        dataset_pass.update(batch.index, x, batch.indices, labels)
+        if time.monotonic() > last_log + LOG_INTERVAL:
+            last_log = time.monotonic()
+            rate = dataset_pass.image_count / (last_log - start)
+            done = batch.index + 1 - batches.start
+            log.info("%d of %d batches, %.0f images/s", done, len(batches), rate)
 
 
 def choose_batch_size(shape: tuple[int, int, int], device: torch.device) -> int:
-    """Images (C, H, W) that are run at a time, a power of two: few keep the maps in a CPU's cache."""
+    """Return the number of images of a shape (C, H, W) in a batch: a power of two.
+
+    On a CPU the maps of a small batch stay in the cache.
+    """
     values, images = BATCH_LIMITS.get(device.type, BATCH_LIMITS["cpu"])
-    return 2 ** int(math.log2(min(max(values // math.prod(shape), 1), images)))
+    limit = min(max(values // math.prod(shape), 1), images)
+    return 1 << int(math.log2(limit))
 
 
-@dataclass(frozen=True)
-class TrackedLayer:
-    """A layer whose units are followed: the shape of its output (units, ...), and the place of its first
-    unit among those of all layers.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    first_unit: int
-
-    @property
-    def area(self) -> int:
-        """Values of a unit's map."""
-        return math.prod(self.shape[1:])
-
-    @property
-    def unit_slice(self) -> slice:
-        """The place of its units among those of all layers."""
-        return slice(self.first_unit, self.first_unit + self.shape[0])
-
-
-@torch.no_grad()
-def find_tracked_layers(
-    network: nn.Module, shape: tuple[int, int, int], names: Iterable[str]
-) -> tuple[list[TrackedLayer], torch.memory_format]:
-    """Find those of the layers, or composite modules, that have units, in execution order.
-
-    A layer is left out whose output has no axis of images first, or no real numbers. The network is brought
-    to the layout in memory that is faster on every device, channels last, where it runs so; gives that too.
-    """
-    wanted = list(names)
-    found: list[TrackedLayer] = []
-
-    def see(call: Call) -> None:
-        made = call.output
-        if call.layer not in wanted or any(layer.name == call.layer for layer in found):
-            return
-        if made.ndim < 2 or len(made) != 2 or not made[0].numel() or not made.is_floating_point():
-            log.info("no units of %s, whose values are %s", call.layer, tuple(made.shape))
-            return
-        first = found[-1].unit_slice.stop if found else 0
-        found.append(TrackedLayer(call.layer, tuple(made.shape[1:]), first))
-
-    black = torch.zeros(2, *shape, device=get_device(network))
-    for layout in (torch.channels_last, torch.contiguous_format):
-        network.to(memory_format=layout)
-        found.clear()
-        try:
-            with trace(network, see, wanted):
-                network(black.to(memory_format=layout))
-            return found, layout
-        except RuntimeError:  # such as a view() of maps that are not stored one after the other
-            if layout == torch.contiguous_format:
-                raise
-    raise AssertionError
+def _resolve_classes(
+    data: str | Path, network: nn.Module, preprocessing: Preprocessing, folder: Path
+) -> tuple[bool, list[str]]:
+    """Return whether the images have labels, and their classes; without labels the network's classes."""
+    classes = formats.describe(data)["classes"]
+    if classes:
+        return True, classes
+    count = build.count_classes(network, preprocessing) or 0
+    class_names = read_json(folder / "network.json")["classes"] or []
+    return False, class_names if len(class_names) == count else [str(n) for n in range(count)]
 
 
 class DatasetPass:
-    """A pass over images, taken in batch by batch within a `with` block; `found` gives what it has found.
+    """A pass of images through a network, batch by batch, within a `with` block.
 
-    `layers` and their `layout` are as `follow` gives them. `batch` is the size of a full batch: smaller ones
-    are filled up, so that an image's values do not depend on how many others stand beside it. `classes` is
-    the number of classes that images are told apart by, 0 for none.
+    Args:
+        network: The network, in evaluation mode.
+        layers: The tracked layers, as `find_tracked_layers` returns them.
+        memory_format: The memory format that the network runs in, likewise.
+        k: Number of top activations of each unit.
+        batch_size: Images in a full batch. Smaller batches are padded, so that the values of an image do
+            not depend on how many others are in its batch.
+        class_count: Number of classes; 0 if images have none.
+
     """
 
     def __init__(
         self,
         network: nn.Module,
         layers: list[TrackedLayer],
-        layout: torch.memory_format,
+        memory_format: torch.memory_format,
         k: int,
-        batch: int,
-        classes: int,
+        batch_size: int,
+        class_count: int,
     ) -> None:
-        self.network, self.layers, self.layout, self.k, self.batch_size = network, layers, layout, k, batch
-        self.device = get_device(network)
+        self.network, self.layers, self.memory_format = network, layers, memory_format
+        self.k, self.batch_size = k, batch_size
+        self.device = build.get_device(network)
         self.layers_by_name = {layer.name: layer for layer in layers}
         areas = [layer.area for layer in layers for _ in range(layer.shape[0])]
         self.areas = torch.tensor(areas, dtype=torch.float64, device=self.device)
 
         self.sums = PairwiseSum()
-        self.image_count, self.class_counts = 0, self._zeros(classes, dtype=torch.int64)
+        self.image_count, self.class_counts = 0, self._zeros(class_count, dtype=torch.int64)
         self.zero_count = self._zeros(len(areas), dtype=torch.int64)
         self.max = self._zeros(len(areas)).fill_(-math.inf)
         self.top_values = self._zeros(len(areas), k).fill_(-math.inf)
         self.top_images = self._zeros(len(areas), k, dtype=torch.int32).fill_(-1)
         self.top_positions = self._zeros(len(areas), k, dtype=torch.int32)
 
-        self.batch_images = self.layers_reduced = 0  # of the batch under way: images, and layers so far
-        self.reduction = MapReduction(batch, len(areas), self.device)
+        self.batch_images = self.layers_reduced = 0  # images of the current batch, and its layers so far
+        self.reduction = MapReduction(batch_size, len(areas), self.device)
 
     def _zeros(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return zeros on the device of the network."""
         return torch.zeros(*shape, dtype=dtype, device=self.device)
 
     def __enter__(self) -> "DatasetPass":
@@ -135,123 +197,124 @@ class DatasetPass:
         self.reset_tracer = self.tracer.__enter__()
         return self
 
-    def __exit__(self, *raised: Any) -> None:
-        self.tracer.__exit__(*raised)
+    def __exit__(self, *error: Any) -> None:
+        self.tracer.__exit__(*error)
 
     @torch.no_grad()
     def update(self, index: int, x: Tensor, numbers: np.ndarray, labels: np.ndarray | None) -> None:
-        """Take in the batch at a place in the grid, later than all before it.
+        """Run the network on a batch and add its values.
 
-        `x` (n, C, H, W) is preprocessed, `numbers` (n,) are those of the images in the split, and `labels`
-        int64 the classes of all images there; None takes the classes that the network predicts.
+        Args:
+            index: Number of the batch in the split; batches must come in ascending order.
+            x: Preprocessed images, (n, C, H, W).
+            numbers: Numbers of the images in the split, (n,).
+            labels: Classes of all images of the split, int64; None for the classes that the network
+                predicts.
+
+        Raises:
+            UserError: The network did not call all tracked layers.
+
         """
         self.batch_images, self.layers_reduced = len(x), 0
         if not self.batch_images:
-            nothing = torch.zeros_like(self.areas)
-            self.sums.push(0, index, UnitSums(nothing, nothing, {}))
+            zeros = torch.zeros_like(self.areas)
+            self.sums.push(0, index, UnitSums(zeros, zeros, {}))
             return
         self.reset_tracer()
-        made = self.network(self._pad_batch(x))
+        output = self.network(self._pad_batch(x))
         if self.layers_reduced != len(self.layers):
             raise UserError(
-                "views.strongest.layers: the network calls other layers on some images than on others; name "
-                "such as it always calls"
+                "views.strongest.layers: the network does not call the same layers for all images; name "
+                "layers that it always calls"
             )
-        with torch._C.DisableTorchFunction():  # none of this is a layer
+        with torch._C.DisableTorchFunction():  # these operations are no layers
             if labels is not None:
-                self._accumulate(index, torch.as_tensor(labels[numbers], device=self.device))
+                self._add_batch(index, torch.as_tensor(labels[numbers], device=self.device))
+            elif len(self.class_counts):
+                self._add_batch(index, build.select_main_output(output)[: self.batch_images].argmax(1))
             else:
-                self._accumulate(
-                    index,
-                    select_main_output(made)[: self.batch_images].argmax(1)
-                    if len(self.class_counts)
-                    else None,
-                )
+                self._add_batch(index, None)
             self._update_top(torch.as_tensor(numbers, device=self.device).int())
 
     def _pad_batch(self, x: Tensor) -> Tensor:
-        """A full batch, with black behind the last image."""
+        """Fill a batch up to its full size with zeros."""
         with torch._C.DisableTorchFunction():
             if len(x) < self.batch_size:
                 x = torch.cat([x, x.new_zeros(self.batch_size - len(x), *x.shape[1:])])
-            return x.to(memory_format=self.layout)
+            return x.to(memory_format=self.memory_format)
 
     def _reduce_layer(self, call: Call) -> None:
+        """Reduce the maps of a tracked layer."""
         layer = self.layers_by_name.get(call.layer)
-        if layer is None:
-            return
-        self.layers_reduced += 1
-        self.reduction.update(call.output[: self.batch_images], layer.unit_slice)
+        if layer is not None:
+            self.layers_reduced += 1
+            self.reduction.update(call.output[: self.batch_images], layer.unit_slice)
 
-    def _accumulate(self, index: int, labels: Tensor | None) -> None:
-        """Add up the batch that was seen."""
+    def _add_batch(self, index: int, labels: Tensor | None) -> None:
+        """Add the sums and counts of the current batch; `labels` (n,) are the classes of its images."""
         means = self.reduction.mean[: self.batch_images]
-        classes: dict[int, Tensor] = {}
+        class_sums: dict[int, Tensor] = {}
         if labels is not None:
-            there, rows = labels.unique(return_inverse=True)
-            sums = means.new_zeros(len(there), len(self.areas)).index_add_(0, rows, means)
-            classes = dict(zip(there.tolist(), sums, strict=True))
+            classes, rows = torch.unique(labels, return_inverse=True)
+            sums = means.new_zeros(len(classes), len(self.areas)).index_add_(0, rows, means)
+            class_sums = dict(zip(classes.tolist(), sums, strict=True))
             self.class_counts += labels.bincount(minlength=len(self.class_counts))
-        total = means.sum(0)
-        squares = self.reduction.sum_squared_deviation.sum(0) / self.areas + means.square_().sum(
-            0
-        )  # they are done with
-        self.sums.push(0, index, UnitSums(total, squares, classes))
+        mean_sum = means.sum(0)
+        # The mean of the squares is the variance and the square of the mean; the means are not needed again.
+        variances = self.reduction.sum_squared_deviation.sum(0) / self.areas
+        square_sum = variances + means.square_().sum(0)
+        self.sums.push(0, index, UnitSums(mean_sum, square_sum, class_sums))
         self.image_count += self.batch_images
         self.zero_count += self.reduction.zero_count.sum(0)
 
     def _update_top(self, numbers: Tensor) -> None:
-        """Put the batch's strongest among the strongest of their units."""
-        most, greatest = (
-            self.reduction.max[: self.batch_images],
-            self.reduction.max[: self.batch_images].amax(0),
-        )
-        self.max = self.max.maximum(greatest)
-        images, units = self._top_candidates(most, greatest)
+        """Merge the maxima of the current batch into the top activations; `numbers` (n,) of its images."""
+        maxima = self.reduction.max[: self.batch_images]
+        unit_max = maxima.amax(0)
+        self.max = self.max.maximum(unit_max)
+        images, units = self._top_candidates(maxima, unit_max)
         if not len(images):
             return
-        order = units.argsort(stable=True)  # of a unit the earlier images first, or the stronger
+        order = units.argsort(stable=True)  # within a unit in ascending order of images, or descending values
         images, units = images[order], units[order]
-        values, places = most[images, units], self.reduction.argmax[images, units]
-        units, rows, counts = units.unique_consecutive(return_inverse=True, return_counts=True)
+        values, positions = maxima[images, units], self.reduction.argmax[images, units]
+        units, rows, counts = torch.unique_consecutive(units, return_inverse=True, return_counts=True)
         columns = self.k + torch.arange(len(rows), device=self.device) - (counts.cumsum(0) - counts)[rows]
         width = int(counts.max())
 
-        def beside(kept: Tensor, new: Tensor, nothing: float) -> Tensor:
-            """What is kept of the units, with what is new behind it: (units, k + width)."""
-            both = torch.cat([kept[units], kept.new_full((len(units), width), nothing)], 1)
-            both[rows, columns] = new.to(kept.dtype)
+        def append(top: Tensor, new: Tensor, fill: float) -> Tensor:
+            """Append the candidates of the units to their top activations: (units, k + width)."""
+            both = torch.cat([top[units], top.new_full((len(units), width), fill)], 1)
+            both[rows, columns] = new.to(top.dtype)
             return both
 
-        values = beside(self.top_values, values, -math.inf)
-        order = values.sort(dim=1, descending=True, stable=True).indices[:, : self.k]  # of equals the earlier
+        values = append(self.top_values, values, -math.inf)
+        # A stable sort: of equal values the one of the earlier image comes first.
+        order = values.sort(dim=1, descending=True, stable=True).indices[:, : self.k]
         self.top_values[units] = values.gather(1, order)
-        self.top_images[units] = beside(self.top_images, numbers[images], -1).gather(1, order)
-        self.top_positions[units] = beside(self.top_positions, places, 0).gather(1, order)
+        self.top_images[units] = append(self.top_images, numbers[images], -1).gather(1, order)
+        self.top_positions[units] = append(self.top_positions, positions, 0).gather(1, order)
 
-    def _top_candidates(self, most: Tensor, greatest: Tensor) -> tuple[Tensor, Tensor]:
-        """Those of the maxima (n, units) that may be among the strongest: their images and units."""
-        least = self.top_values[:, -1]
-        (rising,) = (greatest > least).nonzero(as_tuple=True)
-        most, least = most[:, rising], least[rising]
-        images, which = (most > least).nonzero(as_tuple=True)
-        if len(images) > self.k * len(rising):  # at the start; of a unit no more than k can stay
-            images = most.sort(dim=0, descending=True, stable=True).indices[: self.k].flatten()
-            which = torch.arange(len(rising), device=self.device).repeat(len(images) // len(rising))
-        return images, rising[which]
+    def _top_candidates(self, maxima: Tensor, unit_max: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the images and units of the maxima (n, units) that may be among the top activations."""
+        threshold = self.top_values[:, -1]
+        (rising,) = (unit_max > threshold).nonzero(as_tuple=True)
+        maxima, threshold = maxima[:, rising], threshold[rising]
+        images, columns = (maxima > threshold).nonzero(as_tuple=True)
+        if len(images) > self.k * len(rising):  # in the first batches: the k strongest of each unit suffice
+            images = maxima.sort(dim=0, descending=True, stable=True).indices[: self.k].flatten()
+            columns = torch.arange(len(rising), device=self.device).repeat(len(images) // len(rising))
+        return images, rising[columns]
 
     def result(self) -> PassResult:
-        """What all batches so far have given."""
+        """Return the sums, counts and top activations of all batches so far, as NumPy arrays."""
         nodes = []
-        for level, at, sums in self.sums.nodes:
-            classes = {label: of_class.cpu().numpy() for label, of_class in sums.class_sums.items()}
-            nodes.append(
-                (level, at, UnitSums(sums.mean_sum.cpu().numpy(), sums.square_sum.cpu().numpy(), classes))
-            )
-        counts = UnitCounts(
-            self.image_count, *(t.cpu().numpy() for t in (self.class_counts, self.zero_count, self.max))
-        )
-        top = TopActivations(
-            *(t.cpu().numpy() for t in (self.top_values, self.top_images, self.top_positions))
-        )
+        for level, index, sums in self.sums.nodes:
+            class_sums = {label: class_sum.cpu().numpy() for label, class_sum in sums.class_sums.items()}
+            mean_sum, square_sum = sums.mean_sum.cpu().numpy(), sums.square_sum.cpu().numpy()
+            nodes.append((level, index, UnitSums(mean_sum, square_sum, class_sums)))
+        class_counts, zero_count = self.class_counts.cpu().numpy(), self.zero_count.cpu().numpy()
+        counts = UnitCounts(self.image_count, class_counts, zero_count, self.max.cpu().numpy())
+        top_values, top_images = self.top_values.cpu().numpy(), self.top_images.cpu().numpy()
+        top = TopActivations(top_values, top_images, self.top_positions.cpu().numpy())
         return PassResult(PairwiseSum(nodes), counts, top)
