@@ -7,6 +7,7 @@ Shapes are lists without the batch axis, (channels, height, width) for maps. A k
 from typing import Any, Literal, NotRequired, TypedDict
 
 Split = Literal["train", "test"]
+ClassSource = Literal["label", "predicted class"]
 Kind = Literal["conv", "linear", "pool", "norm", "activation", "dropout", "reshape", "merge", "other"]
 
 
@@ -29,6 +30,26 @@ class WeightsOrigin(TypedDict):
     source_sha256: str | None  # of the file that was loaded
     metrics: dict[str, Any] | None  # as published
     sha256: str  # of weights.safetensors
+
+
+class WeightsDescription(TypedDict):
+    """What torchvision says of trained weights of one of its networks."""
+
+    architecture: str
+    weights: str
+    url: str
+    categories: list[str]  # names of the classes
+    preprocessing: Preprocessing
+    parameters: int | None
+    metrics: dict[str, Any]  # as published, by data set
+    recipe: str | None  # address of the training recipe
+
+
+class DownloadedWeights(WeightsDescription):
+    """data/weights/<model>-<weights>.json: downloaded weights."""
+
+    sha256: str
+    size: int  # bytes
 
 
 class NetworkDescription(TypedDict):
@@ -155,6 +176,27 @@ class DatasetDescription(TypedDict):
     skipped: NotRequired[list[SkippedFile]]
 
 
+Preview = TypedDict(  # a call, for "class" is a keyword
+    "Preview",
+    {
+        "class": int | None,  # index of the class; None without classes
+        "name": str,
+        "file": str,
+        "size": list[int],  # height, width in pixels
+        "trimap": str | None,  # its file
+        "head_box": list[float] | None,  # left, top, right, bottom, in shares of the sides
+    },
+)
+
+
+class Previews(TypedDict):
+    """examples.json: the previews of a data set."""
+
+    classes: list[int]  # indices of the classes that are shown
+    train: list[Preview]
+    test: list[Preview]
+
+
 class SkippedImage(TypedDict):
     """An image of a split that a pass over the data set skipped."""
 
@@ -163,8 +205,8 @@ class SkippedImage(TypedDict):
     reason: str
 
 
-class TrackedLayer(TypedDict):
-    """A layer whose units are tracked over a data set."""
+class LayerStatistics(TypedDict):
+    """A layer whose units are tracked over a data set, in statistics.json."""
 
     name: str
     units: int
@@ -180,10 +222,10 @@ class DatasetStatistics(TypedDict):
     images: int
     skipped: list[SkippedImage]
     k: int  # top activations of each unit
-    class_source: Literal["label", "predicted class"]
+    class_source: ClassSource
     classes: list[str]
     class_images: list[int]
-    layers: list[TrackedLayer]
+    layers: list[LayerStatistics]
 
 
 class FeatureMatch(TypedDict):
@@ -293,6 +335,26 @@ class DeconvSteps(TypedDict):
     steps: list[DeconvStep]
 
 
+class TileGroup(TypedDict):
+    """The tiles of one layer's units in a figure, a column per unit."""
+
+    layer: str
+    units: list[int]
+    left: int  # pixels, of the first column
+    tops: list[int]  # pixels, of each row
+    colour_bar: list[int]  # x, y, width and height of the part with the colour bar, in pixels
+
+
+class TileLayout(TypedDict):
+    """Where the tiles of a figure are, in pixels from its upper left corner; a row per image."""
+
+    images: list[str]
+    tile_size: int
+    pitch: int  # pixels from one column to the next
+    input: int  # left edge of the column of inputs
+    groups: list[TileGroup]
+
+
 class Figure(TypedDict):
     """An entry of figures/figures.json."""
 
@@ -305,4 +367,4 @@ class Figure(TypedDict):
     width: int  # pixels
     height: int
     caption_height: int
-    tile_layout: NotRequired[dict[str, Any]]
+    tile_layout: NotRequired[TileLayout]  # of a figure whose tiles the pages rearrange

@@ -1,4 +1,4 @@
-"""The examples of a split: images with labels, decoded when they are asked for."""
+"""What all data set formats share: the images of a split, and the files splits.csv and dataset.json."""
 
 import csv
 import io
@@ -6,37 +6,69 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from PIL import Image
 
-from convatlas import UserError, image_io
-from convatlas.files import write_bytes
+from convatlas import image_io
+from convatlas.files import damaged_file_error, missing_file_error, read_json, write_bytes, write_json
+from convatlas.records import DatasetDescription
 
 log = logging.getLogger(__name__)
 
-PROGRESS_INTERVAL = 1000  # images between two lines of progress
+PROGRESS_INTERVAL = 1000  # images between two progress messages
 SPLITS_COLUMNS = ["split", "label", "path"]
+DESCRIPTION_FILE = "dataset.json"
+IGNORE_INDEX = 255  # value of a mask's pixels whose class is unknown: ignored by loss and metrics
+
+
+@dataclass(frozen=True)
+class SourceDescription:
+    """What the data set's page says about a source of a format."""
+
+    title: str
+    description: str
+    licence: str
 
 
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
-    """A split ("train" or "test") of a data set: labels (N,) int64, -1 where there are none.
+    """The images of a split ("train" or "test") with their labels, decoded on access.
 
-    `names` tell the examples apart within the data set; `paths` are those of their files, None
-    where an image has no file of its own. This class reads image files; others override it.
+    This class reads image files; formats that store images otherwise override its methods.
+
+    Attributes:
+        labels: Class indices (N,) int64; -1 for an image without a label.
+        names: A name for each image, unique in the data set.
+        paths: The path of each image's file; None for an image that has no file of its own.
+
     """
 
     labels: np.ndarray
-    names: list[str]
-    paths: list[str | None]
+    names: Sequence[str]
+    paths: Sequence[str | None]
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def read_image(self, n: int, mode: str) -> Image.Image:
-        """Give an image, "L" (grey) or "RGB", at its own size. Raises UserError where it cannot be read."""
-        return image_io.read_image(str(self.paths[n]), mode)
+    @property
+    def has_image_files(self) -> bool:
+        """Whether every image has a file of its own, which has to be decoded."""
+        return None not in self.paths
+
+    def read_image(self, index: int, mode: str) -> Image.Image:
+        """Return an image at its original size.
+
+        Args:
+            index: The image's index in the split.
+            mode: "L" (grey) or "RGB".
+
+        Raises:
+            UserError: The file cannot be read.
+
+        """
+        return image_io.read_image(str(self.paths[index]), mode)
 
     def read_images(
         self,
@@ -46,20 +78,63 @@ class ImageDataset:
         indices: Sequence[int] | None = None,
         interpolation: str = "bilinear",
     ) -> np.ndarray:
-        """Give images (N, C, size, size) uint8, each brought to `size` by pictures.fit; all by default."""
-        chosen = range(len(self)) if indices is None else indices
-        found = np.empty((len(chosen), len(mode), size, size), np.uint8)
-        for place, n in enumerate(chosen):
-            found[place] = image_io.resize_to(
-                self.read_image(n, mode), size, resize, interpolation
-            ).transpose(2, 0, 1)
-            if (place + 1) % PROGRESS_INTERVAL == 0:
-                log.info("read %d of %d images", place + 1, len(chosen))
-        return found
+        """Return images, each brought to the network's input size by `image_io.resize_to`.
+
+        Args:
+            mode: "L" (grey) or "RGB".
+            size: Height and width of the result in pixels.
+            resize: Pixels of the shorter side before the centre crop, or "stretch".
+            indices: Indices in the split; all images by default.
+            interpolation: Pillow's name of the interpolation, such as "bilinear".
+
+        Returns:
+            Pixels (N, C, size, size) uint8.
+
+        Raises:
+            UserError: A file cannot be read.
+
+        """
+        if indices is None:
+            indices = range(len(self))
+        pixels = np.empty((len(indices), len(mode), size, size), np.uint8)
+        for n, index in enumerate(indices):
+            image = self.read_image(index, mode)
+            pixels[n] = image_io.resize_to(image, size, resize, interpolation).transpose(2, 0, 1)
+            if (n + 1) % PROGRESS_INTERVAL == 0:
+                log.info("read %d of %d images", n + 1, len(indices))
+        return pixels
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentationDataset(ImageDataset):
+    """A split whose images have a mask: the class of each pixel."""
+
+    def read_mask(self, index: int, size: int, resize: int | str) -> np.ndarray:
+        """Return the mask of an image, brought to the network's input size as the image is.
+
+        Args:
+            index: The image's index in the split.
+            size: Height and width of the result in pixels.
+            resize: Pixels of the shorter side before the centre crop, or "stretch".
+
+        Returns:
+            Indices into the format's MASK_CLASSES, or IGNORE_INDEX: (size, size) uint8.
+
+        Raises:
+            UserError: The mask's file cannot be read.
+
+        """
+        raise NotImplementedError
 
 
 def write_splits(folder: Path, rows: Iterable[tuple[str, int, str]]) -> None:
-    """Write `folder`/splits.csv: split, label and path, relative to the folder, of each image file."""
+    """Write `folder`/splits.csv.
+
+    Args:
+        folder: The data set's folder, data/<name>.
+        rows: Split, label, and path relative to the folder, of each image file.
+
+    """
     text = io.StringIO(newline="")
     writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
     writer.writerows([SPLITS_COLUMNS, *rows])
@@ -67,7 +142,12 @@ def write_splits(folder: Path, rows: Iterable[tuple[str, int, str]]) -> None:
 
 
 def read_splits(folder: Path, split: str) -> tuple[np.ndarray, list[str]]:
-    """Read the labels (N,) int64 and paths of a split, in their order."""
+    """Return the labels (N,) int64 and the paths of a split, in the order of splits.csv.
+
+    Raises:
+        UserError: The file is missing or damaged.
+
+    """
     path = folder / "splits.csv"
     try:
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
@@ -75,6 +155,29 @@ def read_splits(folder: Path, split: str) -> tuple[np.ndarray, list[str]]:
         labels = np.array([int(row["label"]) for row in rows], np.int64)
         return labels, [str(folder / row["path"]) for row in rows]
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; run the stage that writes it") from error
+        raise missing_file_error(path) from error
     except (csv.Error, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete it and run again") from error
+        raise damaged_file_error(path, error) from error
+
+
+def remove_description(folder: Path) -> None:
+    """Remove dataset.json, before the files that it describes are replaced.
+
+    It marks a complete data set, so it is removed first and written last.
+    """
+    (folder / DESCRIPTION_FILE).unlink(missing_ok=True)
+
+
+def write_description(folder: Path, description: DatasetDescription) -> None:
+    """Write dataset.json, after all other files of the data set."""
+    write_json(folder / DESCRIPTION_FILE, description)
+
+
+def read_description(folder: str | Path) -> DatasetDescription:
+    """Return dataset.json.
+
+    Raises:
+        UserError: The file is missing or damaged.
+
+    """
+    return cast(DatasetDescription, read_json(Path(folder) / DESCRIPTION_FILE))

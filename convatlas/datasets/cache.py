@@ -1,4 +1,4 @@
-"""A split's images at a network's size, decoded once and kept as arrays that are mapped into memory."""
+"""The images and masks of a split at a network's input size, decoded once and kept in memory-mapped files."""
 
 import logging
 import shutil
@@ -8,81 +8,119 @@ from pathlib import Path
 
 import numpy as np
 
-from convatlas import image_io
 from convatlas.datasets import formats
-from convatlas.datasets.base import PROGRESS_INTERVAL
-from convatlas.datasets.oxford_pets import OxfordPetDataset
+from convatlas.datasets.base import PROGRESS_INTERVAL, SegmentationDataset
 from convatlas.files import atomic_write
 
 log = logging.getLogger(__name__)
+
+DECODING_THREADS = 2  # Pillow releases the interpreter's lock while it decodes
+VERSION_LENGTH = 16  # digits of the data set's hash that name its folder in the cache
 
 
 def load_images(
     folder: str | Path, split: str, mode: str, size: int, resize: int | str, interpolation: str = "bilinear"
 ) -> np.ndarray:
-    """Give a split's images, (N, C, size, size) uint8, as Examples.pixels does."""
-    examples = formats.load(folder, split)
-    if examples.paths[:1] == [None]:  # not of image files: there is nothing to decode
-        return examples.read_images(mode, size, resize, interpolation=interpolation)
+    """Return the images of a split, decoded the first time and mapped from data/<name>/cache/ after that.
 
-    def decoded(n: int) -> np.ndarray:
-        return examples.read_images(mode, size, resize, [n], interpolation)[0]
+    Args:
+        folder: The data set's folder, data/<name>.
+        split: "train" or "test".
+        mode: "L" (grey) or "RGB".
+        size: Height and width of the result in pixels.
+        resize: Pixels of the shorter side before the centre crop, or "stretch".
+        interpolation: Pillow's name of the interpolation.
+
+    Returns:
+        Pixels (N, C, size, size) uint8, the same as of `ImageDataset.read_images`; writing to it changes
+        only the copy in memory.
+
+    Raises:
+        UserError: An image cannot be read, or the cache cannot be written.
+
+    """
+    dataset = formats.load(folder, split)
+    if not dataset.has_image_files:
+        return dataset.read_images(mode, size, resize, interpolation=interpolation)
+
+    def decode(index: int) -> np.ndarray:
+        pixels: np.ndarray = dataset.read_images(mode, size, resize, [index], interpolation)[0]
+        return pixels
 
     name = _cache_name(split, mode, size, resize, interpolation)
-    return _load_or_decode(Path(folder), name, len(examples), (len(mode), size, size), decoded)
+    return _load_or_decode(Path(folder), name, (len(dataset), len(mode), size, size), decode)
 
 
 def find_cached_images(
     folder: str | Path, split: str, mode: str, size: int, resize: int | str, interpolation: str = "bilinear"
 ) -> np.ndarray | None:
-    """What `pixels` has kept of the data set as it is now, if it has; nothing is decoded."""
+    """Return what `load_images` has cached of the present state of the data set, or None; decode nothing."""
     path = _cache_path(Path(folder), _cache_name(split, mode, size, resize, interpolation))
-    return np.load(path, mmap_mode="c", allow_pickle=False) if path.exists() else None
+    return _map_array(path) if path.exists() else None
 
 
 def load_masks(folder: str | Path, split: str, size: int, resize: int | str) -> np.ndarray:
-    """Give the masks of a split's images, (N, size, size) uint8: numbers of datasets.MASK_CLASSES."""
-    examples = formats.load(folder, split)
-    assert isinstance(examples, OxfordPetDataset)
+    """Return the masks of a split, decoded the first time and mapped from data/<name>/cache/ after that.
 
-    def decoded(n: int) -> np.ndarray:
-        trimap = image_io.resize_labels_to(examples.read_trimap(n), size, resize)
-        return np.where(trimap == 0, formats.IGNORE_INDEX, trimap - 1).astype(np.uint8)
+    Args:
+        folder: The data set's folder, data/<name>.
+        split: "train" or "test".
+        size: Height and width of the result in pixels.
+        resize: Pixels of the shorter side before the centre crop, or "stretch".
+
+    Returns:
+        Indices into `formats.mask_classes`, or IGNORE_INDEX: (N, size, size) uint8.
+
+    Raises:
+        UserError: A mask cannot be read, or the cache cannot be written.
+        TypeError: The data set has no masks.
+
+    """
+    dataset = formats.load(folder, split)
+    if not isinstance(dataset, SegmentationDataset):
+        raise TypeError(f"the data set in {folder} has no masks")
+
+    def decode(index: int) -> np.ndarray:
+        return dataset.read_mask(index, size, resize)
 
     name = _cache_name(split, "masks", size, resize)
-    return _load_or_decode(Path(folder), name, len(examples), (size, size), decoded)
-
-
-def _cache_name(*about: str | int) -> str:
-    """What an array is called, by all that it depends on beside the data set."""
-    return "-".join(map(str, about))
+    return _load_or_decode(Path(folder), name, (len(dataset), size, size), decode)
 
 
 def _load_or_decode(
-    folder: Path, name: str, n: int, shape: tuple[int, ...], decoded: Callable[[int], np.ndarray]
+    folder: Path, name: str, shape: tuple[int, ...], decode: Callable[[int], np.ndarray]
 ) -> np.ndarray:
-    """The array of this name of the data set as it is now, made if it is not there.
+    """Return the cached array of this name, decoded first if it is not there.
 
-    It lies beside the data set, data/<dataset>/cache/<its hash>/; what was made of an earlier state of
-    the data set is removed.
+    What was cached of an earlier state of the data set is removed.
     """
-    version = formats.describe(folder)["sha256"][:16]
-    for old in (folder / "cache").glob("*"):
-        if old.name != version:
-            shutil.rmtree(old, ignore_errors=True)
     path = _cache_path(folder, name)
+    for version in (folder / "cache").glob("*"):
+        if version != path.parent:
+            shutil.rmtree(version, ignore_errors=True)
     if not path.exists():
-        with atomic_write(path) as aside:
-            array = np.lib.format.open_memmap(aside, "w+", np.uint8, (n, *shape))
-            with ThreadPoolExecutor(2) as pool:  # Pillow decodes without Python's lock
-                for place, image in enumerate(pool.map(decoded, range(n))):
-                    array[place] = image
-                    if (place + 1) % PROGRESS_INTERVAL == 0:
-                        log.info("decoded %d of %d images", place + 1, n)
+        with atomic_write(path) as temporary:
+            array = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+            with ThreadPoolExecutor(DECODING_THREADS) as pool:
+                for index, image in enumerate(pool.map(decode, range(len(array)))):
+                    array[index] = image
+                    if (index + 1) % PROGRESS_INTERVAL == 0:
+                        log.info("decoded %d of %d images", index + 1, len(array))
             array.flush()
-    return np.load(path, mmap_mode="c", allow_pickle=False)  # never written, but torch asks that it could be
+    return _map_array(path)
+
+
+def _map_array(path: Path) -> np.ndarray:
+    """Map an array copy-on-write: nothing is written to the file, but torch wants writable memory."""
+    array: np.ndarray = np.load(path, mmap_mode="c", allow_pickle=False)
+    return array
+
+
+def _cache_name(*parts: str | int) -> str:
+    """Name a cached array by everything that it depends on besides the data set."""
+    return "-".join(map(str, parts))
 
 
 def _cache_path(folder: Path, name: str) -> Path:
-    """Where an array of the data set as it is now lies, if it is kept."""
-    return folder / "cache" / formats.describe(folder)["sha256"][:16] / f"{name}.npy"
+    """Return where an array of the present state of the data set is cached."""
+    return folder / "cache" / formats.describe(folder)["sha256"][:VERSION_LENGTH] / f"{name}.npy"

@@ -1,34 +1,49 @@
-"""Files fetched from mirrors: verified by their hash, and continued where an earlier attempt broke off."""
+"""Downloads from mirrors: verified by their hash, and resumed where an earlier attempt was interrupted."""
 
 import contextlib
-import hashlib
 import http.client
 import logging
 import time
 import urllib.error
 import urllib.request
-from io import RawIOBase
+from collections.abc import Mapping, Sequence
+from io import FileIO
 from pathlib import Path
 
 from convatlas import UserError, __version__
-from convatlas.files import sha256
+from convatlas.files import md5, sha256
 
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 3  # rounds over all mirrors
 TIMEOUT = 30  # seconds without a byte
 CHUNK = 1 << 18  # bytes read at once
-MD5_LENGTH = 32
-PROGRESS_BYTES = 8 << 20  # bytes, at least, between two lines of progress
+MD5_LENGTH = 32  # digits
+PROGRESS_BYTES = 8 << 20  # smallest number of bytes between two progress messages
 
 
-def fetch(folder: Path, files: dict[str, str], mirrors: list[str], key: str, instead: str) -> list[Path]:
-    """Fetch files, given as name -> MD5 or the start of a SHA-256, into `folder`/.partial/; give their paths.
+def fetch(
+    folder: Path, files: Mapping[str, str], mirrors: Sequence[str], key: str, alternative: str
+) -> list[Path]:
+    """Download files into `folder`/.partial/.
 
-    What has arrived stays there when the rest fails or the process is killed, and the next call
-    continues it: with a Range request if the server answers that, else from the file's start.
-    The caller removes .partial/ when it is done with it. Raises UserError, which names `key`, the
-    place in the config, and what to do `instead`.
+    What has been downloaded stays there when the rest fails or the process is killed, and the next call
+    resumes it: with a Range request if the server supports it, otherwise from the file's start. The caller
+    removes .partial/ when it no longer needs it.
+
+    Args:
+        folder: Where .partial/ is.
+        files: The MD5, or the start of the SHA-256, of each file by its name; "" is not verified.
+        mirrors: Addresses of folders, tried in this order.
+        key: The place in the config, for error messages.
+        alternative: What else the user can do, for error messages.
+
+    Returns:
+        The paths of the files, in the order of `files`.
+
+    Raises:
+        UserError: No mirror has a file with the expected hash, or the folder cannot be written.
+
     """
     partial = folder / ".partial"
     try:
@@ -38,30 +53,30 @@ def fetch(folder: Path, files: dict[str, str], mirrors: list[str], key: str, ins
     mirrors = list(dict.fromkeys(mirror.rstrip("/") + "/" for mirror in mirrors))
     try:
         for name, expected in files.items():
-            faults = _fetch(partial / name, expected, [mirror + name for mirror in mirrors])
+            faults = _fetch_file(partial / name, expected, [mirror + name for mirror in mirrors])
             if faults is not None:
-                tried = "".join(f"\n  {address}: {fault}" for address, fault in faults.items())
+                attempts = "".join(f"\n  {address}: {fault}" for address, fault in faults.items())
                 raise UserError(
-                    f"{key}: could not download {name}, tried {ATTEMPTS} times:{tried}\n"
-                    f"  Try again later (what has arrived is kept in {partial} and continued), name another "
-                    f"address under mirrors, or {instead}."
+                    f"{key}: could not download {name}, tried {ATTEMPTS} times:{attempts}\n"
+                    f"  Try again later (what has been downloaded is kept in {partial} and resumed), name "
+                    f"another address under mirrors, or {alternative}."
                 )
     finally:
         with contextlib.suppress(OSError):
-            partial.rmdir()  # where nothing has arrived
+            partial.rmdir()  # where nothing has been downloaded
     return [partial / name for name in files]
 
 
-def _fetch(target: Path, expected: str, addresses: list[str]) -> dict[str, str] | None:
-    """Fetch one file; None where it is there whole, else the last fault of each address."""
+def _fetch_file(target: Path, expected: str, addresses: list[str]) -> dict[str, str] | None:
+    """Download one file; return None where it is complete, otherwise the last fault of each address."""
     faults: dict[str, str] = {}
     if expected and target.exists() and _hash_file(target, expected) == expected:
-        log.info("%s has arrived already", target.name)
+        log.info("%s is already downloaded", target.name)
         return None
     for attempt in range(ATTEMPTS):
         for address in addresses:
             try:
-                log.info("fetching %s", address)
+                log.info("downloading %s", address)
                 _receive(address, target)
                 _verify(target, expected)
                 return None
@@ -74,52 +89,57 @@ def _fetch(target: Path, expected: str, addresses: list[str]) -> dict[str, str] 
 
 
 def _receive(address: str, target: Path) -> None:
-    """Add to `target` what it lacks, or fetch all of it where the server cannot continue."""
-    there = target.stat().st_size if target.exists() else 0
+    """Append to `target` what it lacks, or download all of it where the server cannot resume."""
+    start = target.stat().st_size if target.exists() else 0
     request = urllib.request.Request(address, headers={"User-Agent": f"convatlas/{__version__}"})
-    if there:
-        request.add_header("Range", f"bytes={there}-")
+    if start:
+        request.add_header("Range", f"bytes={start}-")
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-            if answer.status != 206:
-                there = 0
-            elif not answer.headers.get("Content-Range", "").startswith(f"bytes {there}-"):
-                raise urllib.error.HTTPError(address, 416, "continues elsewhere", answer.headers, None)
-            total = None if answer.length is None else there + answer.length
-            came = _copy(answer, target, there, total)
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+            if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+                start = 0
+            elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+                raise urllib.error.HTTPError(address, 416, "resumes at another byte", response.headers, None)
+            total = None if response.length is None else start + response.length
+            size = _copy(response, target, start, total)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # Range Not Satisfiable: what is there is not the beginning of this file
-            target.unlink()
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            target.unlink()  # it is not the beginning of this file
         raise
-    if total is not None and came < total:
-        raise ConnectionError(f"broke off after {came:,} of {total:,} bytes")
+    if total is not None and size < total:
+        raise ConnectionError(f"broke off after {size:,} of {total:,} bytes")
 
 
-def _copy(answer: http.client.HTTPResponse, target: Path, there: int, total: int | None) -> int:
-    """Write what comes after the first `there` bytes of a file; give its size then."""
-    came = told = there
-    if there:
-        log.info("  continued after %.1f MB", there / 1e6)
-    with _open(target, "ab" if there else "wb") as file:
-        while chunk := answer.read(CHUNK):
+def _copy(response: http.client.HTTPResponse, target: Path, start: int, total: int | None) -> int:
+    """Write what follows the first `start` bytes of a file, and return its size after that."""
+    size = logged_size = start
+    if start:
+        log.info("  resumed at %.1f MB", start / 1e6)
+    with _open(target, "ab" if start else "wb") as file:
+        while chunk := response.read(CHUNK):
             _write(file, chunk, target)
-            came += len(chunk)
-            if came - told >= max(PROGRESS_BYTES, (total or 0) / 20):
-                told = came
-                share = f"{came / total:.0%} of {total / 1e6:,.0f} MB" if total else f"{came / 1e6:,.0f} MB"
-                log.info("  %s: %s", target.name, share)
-    return came
+            size += len(chunk)
+            if size - logged_size >= max(PROGRESS_BYTES, (total or 0) / 20):
+                logged_size = size
+                log.info("  %s: %s", target.name, _format_progress(size, total))
+    return size
 
 
-def _open(target: Path, mode: str) -> RawIOBase:
+def _format_progress(size: int, total: int | None) -> str:
+    """Format the number of bytes downloaded, as a share where the total is known."""
+    return f"{size / total:.0%} of {total / 1e6:,.0f} MB" if total else f"{size / 1e6:,.0f} MB"
+
+
+def _open(target: Path, mode: str) -> FileIO:
+    """Open a file without a buffer, so that closing it writes nothing more."""
     try:
-        return target.open(mode, buffering=0)  # closing writes nothing more
+        return FileIO(target, mode)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror}") from error
 
 
-def _write(file: RawIOBase, chunk: bytes, target: Path) -> None:
-    """Write all of a chunk; a full disk is no fault of the mirror's."""
+def _write(file: FileIO, chunk: bytes, target: Path) -> None:
+    """Write all of a chunk; a full disk is not a fault of the mirror."""
     rest = memoryview(chunk)
     try:
         while rest:
@@ -129,19 +149,14 @@ def _write(file: RawIOBase, chunk: bytes, target: Path) -> None:
 
 
 def _verify(target: Path, expected: str) -> None:
-    """Delete a file whose hash is not the one expected, and raise ValueError."""
-    found = _hash_file(target, expected)
-    if found != expected:
+    """Delete a file whose hash is not the expected one, and raise ValueError."""
+    actual = _hash_file(target, expected)
+    if actual != expected:
         target.unlink()
         kind = "MD5 is" if len(expected) == MD5_LENGTH else "SHA-256 begins with"
-        raise ValueError(f"corrupted: its {kind} {found}, not {expected}")
+        raise ValueError(f"corrupted: its {kind} {actual}, not {expected}")
 
 
 def _hash_file(path: Path, expected: str) -> str:
-    """A file's MD5, or as much of its SHA-256 as is expected."""
-    return _md5(path) if len(expected) == MD5_LENGTH else sha256(path)[: len(expected)]
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    """Return a file's MD5, or as many digits of its SHA-256 as are expected."""
+    return md5(path) if len(expected) == MD5_LENGTH else sha256(path)[: len(expected)]

@@ -1,57 +1,132 @@
-"""Data sets, whatever their source, in their official on-disk layout, each described by a dataset.json."""
+"""The registry of data set formats, and what works with any of them.
 
+To add a format, write a module with the attributes and functions of `DatasetFormat` and register it in
+FORMATS, under its name in the config. The Snakemake rules, the resource estimates and the gallery read what
+they have to know about a format from these attributes. Then name the format in config.schema.yaml (`format`
+of a data set), which also describes the settings of a format.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Protocol
 
 from convatlas import UserError
 from convatlas.datasets import image_folder, mnist, oxford_pets
-from convatlas.datasets.base import ImageDataset
-from convatlas.files import read_json
-
-__all__ = [
-    "FORMATS",
-    "IGNORE_INDEX",
-    "MASK_CLASSES",
-    "ImageDataset",
-    "describe",
-    "has_masks",
-    "load",
-    "prepare",
-]
-
-FORMATS = {"mnist": mnist, "oxford-iiit-pet": oxford_pets, "images": image_folder}
-MASK_CLASSES = ["pet", "background", "border"]  # of a trimap's pixels, 1 to 3 there, here from 0
-IGNORE_INDEX = 255  # in a mask: a pixel of which nothing is known, which counts nowhere
+from convatlas.datasets.base import IGNORE_INDEX as IGNORE_INDEX
+from convatlas.datasets.base import ImageDataset, read_description
+from convatlas.datasets.trimaps import MASK_CLASSES as MASK_CLASSES
+from convatlas.pipeline.config_types import DatasetConfig
+from convatlas.records import DatasetDescription
 
 
-def prepare(folder: str | Path, settings: dict[str, Any], key: str) -> None:
-    """Make a data set in `folder`, data/<name>: its files or links to them, and last its dataset.json.
+class DatasetFormat(Protocol):
+    """What the module of a format provides.
 
-    `settings` is its section of the config, all keys filled, and `key` the place of that there,
-    such as "datasets.pets", which is named where a UserError is raised. Everything is verified
-    before it takes the place of what was there.
+    Attributes:
+        TITLE: The name of the published data set, or what the format holds.
+        LAYOUT: The layout under data/<name>/ in words, for the data set's page.
+        MASK_CLASSES: The classes of the pixels, where each image has a mask; otherwise empty.
+        CHANNELS: Channels of an image, 1 or 3.
+        INPUT_SIZE: Height and width in pixels, where all images have the same; otherwise None.
+        IMAGE_COUNT: Typical number of images, for resource requests before the data set is prepared.
+        SOURCE_PATTERNS: Glob patterns in a source directory: a change of these files prepares the data anew.
+        OUTPUT_FILES: Files that `prepare` writes under data/<name>/, besides dataset.json.
+        OUTPUT_FOLDERS: Folders that `prepare` writes under data/<name>/.
+        THREADS: Threads or processes that `prepare` uses.
+        CODE_PATTERNS: Glob patterns in convatlas/ of the code that `prepare` imports only when it is called.
+
     """
-    _get_format_module(settings["format"], f"{key}.format").prepare(Path(folder), settings, key)
+
+    TITLE: str
+    LAYOUT: str
+    MASK_CLASSES: Sequence[str]
+    CHANNELS: int
+    INPUT_SIZE: int | None
+    IMAGE_COUNT: int
+    SOURCE_PATTERNS: Sequence[str]
+    OUTPUT_FILES: Sequence[str]
+    OUTPUT_FOLDERS: Sequence[str]
+    THREADS: int
+    CODE_PATTERNS: Sequence[str]
+
+    def prepare(self, folder: Path, settings: DatasetConfig, key: str) -> None:
+        """Write the data set's files or links to them, verify them, and write dataset.json last."""
+
+    def load(self, folder: Path, split: str) -> ImageDataset:
+        """Return a split of a prepared data set; a SegmentationDataset where there are MASK_CLASSES."""
 
 
-def describe(folder: str | Path) -> dict[str, Any]:
-    """Give what a made data set says of itself: format, title, classes, counts, sha256, ..."""
-    return read_json(Path(folder) / "dataset.json")
+FORMATS: Mapping[str, DatasetFormat] = {
+    "mnist": mnist,
+    "oxford-iiit-pet": oxford_pets,
+    "images": image_folder,
+}
 
 
-def has_masks(description: dict[str, Any]) -> bool:
-    """Whether each image of a data set so described has a class for each of its pixels: MASK_CLASSES."""
-    return description["format"] == "oxford-iiit-pet"
+def prepare(folder: str | Path, settings: DatasetConfig, key: str) -> None:
+    """Prepare a data set: write its files or links to them, verify them, and write dataset.json last.
+
+    A data set that is there already is replaced only once the new one is verified.
+
+    Args:
+        folder: The data set's folder, data/<name>.
+        settings: The data set's section of the config, with all defaults filled in.
+        key: The place of that section in the config, such as "datasets.pets", for error messages.
+
+    Raises:
+        UserError: The source is missing, incomplete or damaged, or cannot be downloaded.
+
+    """
+    find_format(settings["format"], f"{key}.format").prepare(Path(folder), settings, key)
+
+
+def describe(folder: str | Path) -> DatasetDescription:
+    """Return the description of a prepared data set, its dataset.json.
+
+    Raises:
+        UserError: The data set is not prepared, or dataset.json is damaged.
+
+    """
+    return read_description(folder)
 
 
 def load(folder: str | Path, split: str) -> ImageDataset:
-    """Give the examples of a split, "train" or "test", of a made data set."""
-    path = Path(folder) / "dataset.json"
-    return _get_format_module(describe(folder)["format"], f"{path}: format").load(Path(folder), split)
+    """Return a split of a prepared data set.
+
+    Args:
+        folder: The data set's folder, data/<name>.
+        split: "train" or "test".
+
+    Raises:
+        UserError: The data set is not prepared, or its files are damaged.
+
+    """
+    name = describe(folder)["format"]
+    return find_format(name, f"{Path(folder) / 'dataset.json'}: format").load(Path(folder), split)
 
 
-def _get_format_module(name: str, key: str) -> ModuleType:
+def mask_classes(description: DatasetDescription) -> list[str]:
+    """Return the classes of the pixels of a data set's masks; empty where it has no masks."""
+    dataset_format = FORMATS.get(description["format"])
+    return list(dataset_format.MASK_CLASSES) if dataset_format else []
+
+
+def has_masks(description: DatasetDescription) -> bool:
+    """Whether each image of a data set has a mask: the class of each pixel."""
+    return bool(mask_classes(description))
+
+
+def find_format(name: str, key: str) -> DatasetFormat:
+    """Return the format of this name.
+
+    Args:
+        name: A key of FORMATS.
+        key: Where the name was given, for the error message.
+
+    Raises:
+        UserError: There is no such format.
+
+    """
     if name not in FORMATS:
         raise UserError(f"{key}: unknown {name!r}; there are: {', '.join(FORMATS)}")
     return FORMATS[name]

@@ -1,21 +1,24 @@
-"""What data sets of image files share: each file decoded once and checked, then splits.csv, dataset.json."""
+"""What formats of image files share: each file is decoded once and checked, and then described."""
 
 import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from convatlas import UserError, image_io
-from convatlas.datasets.base import PROGRESS_INTERVAL, write_splits
-from convatlas.files import sha256, write_json
+from convatlas.datasets.base import PROGRESS_INTERVAL, SourceDescription, write_description, write_splits
+from convatlas.files import sha256
+from convatlas.names import make_printable
+from convatlas.records import SkippedFile
 
 log = logging.getLogger(__name__)
+
+Size = tuple[int, int]  # height and width of the upright image in pixels
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class ImageRecord:
     """An image file of a data set: its path under data/<name>/, its size in pixels, the hash of its files."""
 
     split: str
-    label: int  # -1 where there are none
+    label: int  # -1 without a label
     path: str
     height: int
     width: int
@@ -32,7 +35,7 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with a file: "trimap missing", and what is found in the file where that tells more."""
+    """What is wrong with a file: its kind, such as "trimap missing", and details where they help."""
 
     kind: str
     path: Path
@@ -42,21 +45,34 @@ class Fault:
         return f"{self.kind}: {self.detail}" if self.detail else self.kind
 
 
-Size = tuple[int, int]  # height and width in pixels, upright
 Check = Callable[[Path, Size | None], list[Fault]]  # of an image file; its size is None where that is unknown
 
 
-def validate_images(
-    files: dict[Path, str], on_bad_image: str, key: str, mend: str, check: Check = lambda path, size: []
-) -> tuple[dict[Path, Size], list[dict[str, str]]]:
-    """Decode each image file once; give the sizes of the good ones, and what is left out: path and reason.
+def check_nothing(path: Path, size: Size | None) -> list[Fault]:
+    """Accept an image that can be decoded."""
+    return []
 
-    `files` are image files with their paths under data/<name>/; `check` looks for more faults of an
-    image, such as those of its trimap. Faulty images are left out and logged if `on_bad_image` is
-    "skip". If it is "error" there is one UserError for them all, which says how to `mend` them and
-    names `key`, the data set's place in the config; so there is where no image is left.
+
+def validate_images(
+    files: dict[Path, str], on_bad_image: str, key: str, fix_hint: str, check: Check = check_nothing
+) -> tuple[dict[Path, Size], list[SkippedFile]]:
+    """Decode each image file once, and skip or refuse those with faults.
+
+    Args:
+        files: The image files with their paths under data/<name>/.
+        on_bad_image: "error" raises one error for all faulty images; "skip" skips and logs them.
+        key: The data set's place in the config, for error messages.
+        fix_hint: How to fix the files, for error messages.
+        check: Returns further faults of an image, such as those of its trimap.
+
+    Returns:
+        The sizes of the usable images by their files, and the skipped images.
+
+    Raises:
+        UserError: Images have faults and `on_bad_image` is "error", or no image is usable.
+
     """
-    found: dict[Path, Size] = {}
+    sizes: dict[Path, Size] = {}
     faulty: dict[Path, list[Fault]] = {}
     for n, path in enumerate(files, 1):
         size, faults = _decode_size(path)
@@ -64,58 +80,65 @@ def validate_images(
         if faults:
             faulty[path] = faults
         elif size:
-            found[path] = size
+            sizes[path] = size
         if n % PROGRESS_INTERVAL == 0:
-            log.info("looked at %d of %d images", n, len(files))
+            log.info("checked %d of %d images", n, len(files))
+    fault_list = _format_faults(faulty.values())
     if faulty and on_bad_image == "error":
         raise UserError(
-            f"{key}: {len(faulty)} of {len(files)} images cannot be used:\n{_format_faults(faulty.values())}\n"
-            f"{mend}, or set {key}.on_bad_image: skip, which leaves these images out"
+            f"{key}: {len(faulty)} of {len(files)} images cannot be used:\n{fault_list}\n"
+            f"{fix_hint}, or set {key}.on_bad_image: skip, which skips these images"
         )
-    if not found:
-        raise UserError(
-            f"{key}.source: none of {len(files)} images can be used:\n{_format_faults(faulty.values())}"
-        )
-    skipped = [
-        {"path": _make_printable(files[path]), "reason": "; ".join(map(str, faults))}
+    if not sizes:
+        raise UserError(f"{key}.source: none of {len(files)} images can be used:\n{fault_list}")
+    skipped: list[SkippedFile] = [
+        {"path": make_printable(files[path]), "reason": "; ".join(map(str, faults))}
         for path, faults in faulty.items()
     ]
-    for one in skipped:
-        log.warning("left out: %s (%s)", one["path"], one["reason"])
-    return found, skipped
+    for file in skipped:
+        log.warning("skipped: %s (%s)", file["path"], file["reason"])
+    return sizes, skipped
 
 
 def _decode_size(path: Path) -> tuple[Size | None, list[Fault]]:
-    """Decode an image as it is read later on. What libjpeg only warns of is no fault.
+    """Decode an image as it is read later on, and return its size or the fault.
 
-    Two of the official photographs of pets, beagle_116 and chihuahua_121, have extraneous bytes
-    that every reader gets over.
+    What libjpeg only warns about is no fault: the official photographs beagle_116 and chihuahua_121 have
+    extraneous bytes, which every reader ignores.
     """
     try:
         with Image.open(path) as image:
             width, height = image.size
-            plain = image.format == "JPEG" and image.getexif().get(ExifTags.Base.Orientation, 1) in (0, 1)
-            if plain:  # nearly all are; reading every byte, but making few pixels, takes half the time
+            is_jpeg = image.format == "JPEG"
+            is_upright_jpeg = is_jpeg and image.getexif().get(ExifTags.Base.Orientation, 1) in (0, 1)
+            if is_upright_jpeg:  # nearly all are; reading every byte, but few pixels, takes half the time
                 image.draft(None, (1, 1))
                 image.load()
-        if not plain:
+        if not is_upright_jpeg:
             width, height = image_io.read_image(path, "RGB").size
     except Exception as error:  # Pillow's readers raise many kinds for one damaged file
         return None, [fault_from_error("image", path, error.__cause__ or error)]
     return (height, width), []
 
 
-def fault_from_error(what: str, path: Path, error: BaseException) -> Fault:
-    """Say why a file cannot be read, in one line that does not name its folder."""
+def fault_from_error(subject: str, path: Path, error: BaseException) -> Fault:
+    """Return why a file cannot be read, in one line that does not name its folder.
+
+    Args:
+        subject: What the file holds: "image" or "trimap".
+        path: The file.
+        error: What was raised when it was read.
+
+    """
     if not path.is_file():
-        return Fault(f"{what} missing", path)
+        return Fault(f"{subject} missing", path)
     text = "" if isinstance(error, UnidentifiedImageError) else getattr(error, "strerror", None) or str(error)
     detail = " ".join(text.replace(str(path), path.name).split())
-    return Fault(f"{what} that cannot be read", path, _make_printable(detail or "no image"))
+    return Fault(f"{subject} that cannot be read", path, make_printable(detail or "no image"))
 
 
 def _format_faults(faulty: Iterable[list[Fault]]) -> str:
-    """Count the faults of each kind, a line each, and name the first file."""
+    """Count the faults of each kind, one line per kind, with the first file."""
     kinds: dict[str, list[Fault]] = defaultdict(list)
     for fault in (fault for faults in faulty for fault in faults):
         kinds[fault.kind].append(fault)
@@ -126,74 +149,113 @@ def _format_faults(faulty: Iterable[list[Fault]]) -> str:
     )
 
 
-def _make_printable(name: str) -> str:
-    """Make a file's name fit for JSON: what is no text in it is shown as such."""
-    return name.encode(errors="surrogateescape").decode(errors="replace")
-
-
 def check_no_class_emptied(
-    before: Iterable[tuple[str, str]], left: Iterable[tuple[str, str]], key: str
+    listed: Iterable[tuple[str, str]], usable: Iterable[tuple[str, str]], key: str
 ) -> None:
-    """Refuse to leave out all the images of a split or of a class; both are given of each image."""
+    """Refuse to skip all images of a split or of a class.
 
-    def occupied(pairs: Iterable[tuple[str, str]]) -> set[str]:
-        names = {
-            name for split, label in pairs for name in (f"the split {split}", label and f"the class {label}")
-        }
-        return names - {""}
+    Args:
+        listed: Split and class of each image, "" without a class.
+        usable: The same of the images that were not skipped.
+        key: The data set's place in the config, for the error message.
 
-    if emptied := sorted(occupied(before) - occupied(left)):
+    Raises:
+        UserError: A split or class that has listed images has no usable ones.
+
+    """
+    if emptied := sorted(_name_groups(listed) - _name_groups(usable)):
         raise UserError(
-            f"{key}.on_bad_image: skip leaves no image in {', '.join(emptied)}; the log names the files "
-            "left out: mend some of them"
+            f"{key}.on_bad_image: skip leaves no image in {', '.join(emptied)}; the log names the skipped "
+            "files: fix some of them"
         )
 
 
-def write_metadata(folder: Path, photographs: list[ImageRecord], about: dict[str, Any]) -> None:
-    """Write splits.csv, then dataset.json: `about` completed with counts, sizes and the hash of the contents.
+def _name_groups(images: Iterable[tuple[str, str]]) -> set[str]:
+    """Name the splits and classes that images belong to."""
+    pairs = set(images)
+    return {f"the split {split}" for split, _ in pairs} | {f"the class {name}" for _, name in pairs if name}
 
-    `about` has format, source, title, description, licence, classes, target and skipped (the images
-    left out: path and reason). Without classes the counts are one number a split.
+
+def write_metadata(
+    folder: Path,
+    images: Sequence[ImageRecord],
+    format_name: str,
+    source: str,
+    texts: SourceDescription,
+    classes: list[str],
+    target: str | None,
+    skipped: list[SkippedFile],
+) -> None:
+    """Write splits.csv, then dataset.json with counts, sizes and the hash of the contents.
+
+    Args:
+        folder: The data set's folder, data/<name>.
+        images: The usable images.
+        format_name: The format's name in the config.
+        source: "embedded", "download" or "directory".
+        texts: Title, description and licence.
+        classes: The names of the classes; without classes the counts are one number per split.
+        target: What the classes are, where the format has a choice.
+        skipped: The skipped images.
+
     """
-    write_splits(folder, [(one.split, one.label, one.path) for one in photographs])
-    counts = {
-        split: _count_labels([one.label for one in photographs if one.split == split], len(about["classes"]))
-        for split in ("train", "test")
-    }
-    contents = "".join(f"{one.split},{one.label},{one.sha256}\n" for one in photographs)
-    description = about | {
-        "counts": counts,
-        "image_shape": None,
-        "image_sizes": _summarize_sizes((one.height, one.width) for one in photographs),
-        "sha256": hashlib.sha256(contents.encode()).hexdigest(),
-    }
-    order = ["format", "source", "title", "description", "licence", "classes", "counts", "image_shape"]
-    order += ["image_sizes", "target", "sha256", "skipped"]
-    write_json(folder / "dataset.json", {name: description[name] for name in order})
+    write_splits(folder, [(image.split, image.label, image.path) for image in images])
+    contents = "".join(f"{image.split},{image.label},{image.sha256}\n" for image in images)
+    write_description(
+        folder,
+        {
+            "format": format_name,
+            "source": source,
+            "title": texts.title,
+            "description": texts.description,
+            "licence": texts.licence,
+            "classes": classes,
+            "counts": {
+                split: _count_labels([image.label for image in images if image.split == split], len(classes))
+                for split in ("train", "test")
+            },
+            "image_shape": None,
+            "image_sizes": _summarize_sizes((image.height, image.width) for image in images),
+            "target": target,
+            "sha256": hashlib.sha256(contents.encode()).hexdigest(),
+            "skipped": skipped,
+        },
+    )
 
 
 def _count_labels(labels: list[int], classes: int) -> list[int]:
+    """Count the images of each class; all images without classes."""
     return np.bincount(labels, minlength=classes).tolist() if classes else [len(labels)]
 
 
-def _summarize_sizes(found: Iterable[tuple[int, int]]) -> dict[str, list[int]]:
-    """The smallest, the median and the largest of the sizes (height, width), by their areas."""
-    ordered = sorted(found, key=lambda size: (size[0] * size[1], size))
-    places = {"smallest": 0, "median": (len(ordered) - 1) // 2, "largest": -1}
-    return {name: list(ordered[place]) for name, place in places.items()}
+def _summarize_sizes(sizes: Iterable[Size]) -> dict[str, list[int]]:
+    """Return the smallest, the median and the largest of the sizes, by area."""
+    ordered = sorted(sizes, key=lambda size: (size[0] * size[1], size))
+    positions = {"smallest": 0, "median": (len(ordered) - 1) // 2, "largest": -1}
+    return {name: list(ordered[position]) for name, position in positions.items()}
 
 
 def hash_files(*paths: Path) -> str:
-    """Hash the files of one photograph. Raises UserError where one cannot be read."""
+    """Return the SHA-256 of the files of one image, its own and that of its trimap.
+
+    Raises:
+        UserError: A file cannot be read.
+
+    """
     try:
         return sha256(*paths)
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
 
 
-def check_source_outside(given: Path, folder: Path, key: str) -> None:
-    """Refuse a source that lies in the folder that is made here, and would be lost with it."""
-    if given.resolve().is_relative_to(folder.resolve()):
+def check_source_outside(source: Path, folder: Path, key: str) -> None:
+    """Refuse a source inside the output folder, which would be deleted with it.
+
+    Raises:
+        UserError: The source lies in the folder.
+
+    """
+    if source.resolve().is_relative_to(folder.resolve()):
         raise UserError(
-            f"{key}: {given} lies in {folder}, which is made here; move it and name the new place"
+            f"{key}: {source} lies in {folder}, which is the output folder; move it and name the new place"
         )

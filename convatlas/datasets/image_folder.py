@@ -1,14 +1,14 @@
-"""Folders of image files: all test images without labels, or root/class/*, split here."""
+"""Folders of image files: test images without labels, or root/class/*, split by the hashes of the names."""
 
 import hashlib
 import logging
 import math
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from convatlas import UserError
-from convatlas.datasets.base import ImageDataset, read_splits
+from convatlas.datasets.base import ImageDataset, SourceDescription, read_splits, remove_description
 from convatlas.datasets.image_files import (
     ImageRecord,
     check_no_class_emptied,
@@ -19,116 +19,134 @@ from convatlas.datasets.image_files import (
 )
 from convatlas.files import atomic_write
 from convatlas.image_io import list_images
+from convatlas.pipeline.config_types import DatasetConfig
 
 log = logging.getLogger(__name__)
+
+TITLE = "Image folder"
+LAYOUT = "image files, one folder a class where there are classes"
+MASK_CLASSES: Sequence[str] = ()
+CHANNELS = 3
+INPUT_SIZE: int | None = None
+IMAGE_COUNT = 100_000
+SOURCE_PATTERNS: Sequence[str] = ("*/",)  # the folders alone: there may be a million files
+OUTPUT_FILES: Sequence[str] = ("splits.csv",)
+OUTPUT_FOLDERS: Sequence[str] = ()  # images/ is a link to the source
+THREADS = 1
+CODE_PATTERNS: Sequence[str] = ()
 
 EXPECTED_LAYOUT = "a folder of image files, or one that holds a folder of them for each class"
 
 
-def prepare(folder: Path, settings: dict[str, Any], key: str) -> None:
-    """Make `folder`/images, a link to the source, splits.csv and dataset.json."""
-    source, share, on_bad_image = (settings[name] for name in ("source", "test_share", "on_bad_image"))
-    if source in ("embedded", "download"):
-        raise UserError(
-            f"{key}.source: {source} is not to be had for the format images; give {EXPECTED_LAYOUT}"
-        )
-    given = Path(source).expanduser()
-    if not given.is_dir():
-        raise UserError(f"{key}.source: no directory {source!r}; give {EXPECTED_LAYOUT}")
-    check_source_outside(given, folder, f"{key}.source")
-    classes, files = _scan_folder(given, f"{key}.source")
-    labels = {name: label for label, name in enumerate(classes)}
-    split_here = f"; {100 * share:g} % of each class are test images." if classes else ", all test images."
-    with atomic_write(folder / "images") as aside:
-        places = {path: f"images/{path.relative_to(given).as_posix()}" for path in files}
-        found, skipped = validate_images(places, on_bad_image, key, "mend or remove the files")
-        splits = _assign_splits({path: name for path, name in files.items() if path in found}, given, share)
+def prepare(folder: Path, settings: DatasetConfig, key: str) -> None:
+    """Write `folder`/images, a link to the source, splits.csv and dataset.json; see `formats.prepare`."""
+    source, share, on_bad_image = settings["source"], settings["test_share"], settings["on_bad_image"]
+    root = _find_source(source, folder, f"{key}.source")
+    classes, files = _scan_folder(root, f"{key}.source")
+    with atomic_write(folder / "images") as temporary:
+        paths = {file: f"images/{file.relative_to(root).as_posix()}" for file in files}
+        sizes, skipped = validate_images(paths, on_bad_image, key, "fix or remove the files")
+        splits = _assign_splits({file: name for file, name in files.items() if file in sizes}, root, share)
         if skipped:
-            before = _assign_splits(files, given, share)
+            listed = _assign_splits(files, root, share)
             check_no_class_emptied(
-                *([(made[path], files[path]) for path in made] for made in (before, splits)), key
+                [(split, files[file]) for file, split in listed.items()],
+                [(split, files[file]) for file, split in splits.items()],
+                key,
             )
-        _warn_about_single_images(Counter(files[path] for path in splits))
-        photographs = [
-            ImageRecord(
-                splits[path],
-                labels.get(files[path], -1),
-                places[path],
-                *found[path],
-                hash_files(path),
-            )
-            for path in splits
+        _warn_about_single_images(Counter(files[file] for file in splits))
+        labels = {name: label for label, name in enumerate(classes)}
+        images = [
+            ImageRecord(split, labels.get(files[file], -1), paths[file], *sizes[file], hash_files(file))
+            for file, split in splits.items()
         ]
-        aside.symlink_to(given.resolve())
-        (folder / "dataset.json").unlink(missing_ok=True)  # it marks a whole data set: written last
-    about = {
-        "format": "images",
-        "source": "directory",
-        "title": f"Images of {len(classes)} classes" if classes else "Images without labels",
-        "description": f"Image files from a folder of the user's{split_here}",
-        "licence": "as their owner states",
-        "classes": classes,
-        "target": None,
-        "skipped": skipped,
-    }
-    write_metadata(folder, photographs, about)
+        temporary.symlink_to(root.resolve())
+        remove_description(folder)
+    texts = _describe_source(classes, share)
+    write_metadata(folder, images, "images", "directory", texts, classes, target=None, skipped=skipped)
 
 
 def load(folder: Path, split: str) -> ImageDataset:
-    """Give a split; its names are the paths under the source."""
+    """Return a split; the images' names are their paths under the source."""
     labels, paths = read_splits(folder, split)
     names = [Path(path).relative_to(folder / "images").as_posix() for path in paths]
     return ImageDataset(labels, names, paths)
 
 
-def _scan_folder(given: Path, key: str) -> tuple[list[str], dict[Path, str]]:
-    """Give the classes' names, none where images lie right in the folder, and the files with their class."""
-    images, others = list_images(given)
+def _find_source(source: str, folder: Path, key: str) -> Path:
+    """Return the source directory; raise UserError where there is none."""
+    if source in ("embedded", "download"):
+        raise UserError(f"{key}: {source} is not available for the format images; give {EXPECTED_LAYOUT}")
+    root = Path(source).expanduser()
+    if not root.is_dir():
+        raise UserError(f"{key}: no directory {source!r}; give {EXPECTED_LAYOUT}")
+    check_source_outside(root, folder, key)
+    return root
+
+
+def _scan_folder(root: Path, key: str) -> tuple[list[str], dict[Path, str]]:
+    """Return the names of the classes, and the image files with their class, "" without classes."""
+    images, ignored_count = list_images(root)
     files = dict.fromkeys(images, "")
     classes: list[str] = []
-    for inner in sorted(path for path in given.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        inside, more = list_images(inner)
-        others += more
-        if inside and not inner.name.isprintable():
-            raise UserError(f"{key}: the folder {inner.name!r} cannot name a class; rename it")
-        if inside:
-            classes.append(inner.name)
+    subfolders = sorted(path for path in root.iterdir() if path.is_dir())
+    for subfolder in (path for path in subfolders if not path.name.startswith(".")):
+        class_images, count = list_images(subfolder)
+        ignored_count += count
+        if class_images and not subfolder.name.isprintable():
+            raise UserError(f"{key}: the folder {subfolder.name!r} cannot name a class; rename it")
+        if class_images:
+            classes.append(subfolder.name)
         else:
-            log.warning("%s holds no image files right in it and is passed over", inner)
-        files |= dict.fromkeys(inside, inner.name)
-    if others:
-        log.info("%d other and hidden files in %s are passed over", others, given)
+            log.warning("%s holds no image files itself and is ignored", subfolder)
+        files |= dict.fromkeys(class_images, subfolder.name)
+    if ignored_count:
+        log.info("%d other and hidden files in %s are ignored", ignored_count, root)
     if not files:
-        raise UserError(f"{key}: {given} holds no image files; give {EXPECTED_LAYOUT}")
+        raise UserError(f"{key}: {root} holds no image files; give {EXPECTED_LAYOUT}")
     if images and classes:
         raise UserError(
-            f"{key}: {given} holds both image files, such as {images[0].name}, and folders of them, such as "
+            f"{key}: {root} holds both image files, such as {images[0].name}, and folders of them, such as "
             f"{classes[0]}/; give {EXPECTED_LAYOUT}"
         )
     return classes, files
 
 
-def _assign_splits(files: dict[Path, str], given: Path, share: float) -> dict[Path, str]:
-    """Give each file's split: of each class the first `share`, by the hashes of names, are test images.
+def _assign_splits(files: dict[Path, str], root: Path, share: float) -> dict[Path, str]:
+    """Return each file's split: of each class the first `share`, by the hashes of names, are test images.
 
-    A class of two or more keeps one to train on; the only image of a class is a test image.
+    A class of two or more images keeps one training image; the only image of a class is a test image.
     """
     splits = dict.fromkeys(files, "train")
     classes: dict[str, list[Path]] = {}
-    for path, name in files.items():
-        classes.setdefault(name, []).append(path)
-    for name, own in classes.items():
-        own.sort(key=lambda path: _hash_path(path.relative_to(given)))
-        count = min(math.ceil(round(share * len(own), 9)), max(len(own) - 1, 1))  # 0.1 × 30 is above 3
-        splits |= dict.fromkeys(own[:count] if name else own, "test")
+    for file, name in files.items():
+        classes.setdefault(name, []).append(file)
+    for name, members in classes.items():
+        members.sort(key=lambda file: _hash_path(file.relative_to(root)))
+        # Rounded first, for in floating point 0.1 × 30 is above 3.
+        test_count = math.ceil(round(share * len(members), 9))
+        test_count = min(test_count, max(len(members) - 1, 1))
+        splits |= dict.fromkeys(members[:test_count] if name else members, "test")
     return splits
 
 
 def _warn_about_single_images(counts: Counter[str]) -> None:
+    """Warn about classes that have a test image but no training image."""
     for name, count in counts.items():
         if name and count == 1:
-            log.warning("class %s has 1 image that can be read, a test image: none to train on", name)
+            log.warning("class %s has 1 usable image, a test image: it has no training image", name)
+
+
+def _describe_source(classes: list[str], share: float) -> SourceDescription:
+    """Return the title, description and licence for the data set's page."""
+    split_text = f"; {100 * share:g} % of each class are test images." if classes else ", all test images."
+    return SourceDescription(
+        f"Images of {len(classes)} classes" if classes else "Images without labels",
+        f"Image files from a folder of the user's{split_text}",
+        "as their owner states",
+    )
 
 
 def _hash_path(path: Path) -> bytes:
+    """Hash a path, to order files independently of their names."""
     return hashlib.sha256(path.as_posix().encode(errors="surrogateescape")).digest()

@@ -1,27 +1,31 @@
-"""Images of a split in batches of one fixed size, in their order, decoded ahead of the network by threads."""
+"""The images of a split in batches of a fixed size, in order, decoded ahead of the network by threads."""
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from convatlas import UserError
 from convatlas.datasets import cache, formats
 from convatlas.models.preprocessing import Preprocessing
+from convatlas.names import make_printable
+from convatlas.records import SkippedImage
 
 log = logging.getLogger(__name__)
 
-PREFETCH_BATCHES = 3  # batches: one that the network runs, one that waits, one that is decoded
+PREFETCH_BATCHES = 3  # one that the network runs, one that waits, one that is being decoded
+
+BatchFuture = Future[np.ndarray]  # pixels (n, C, H, W)
+ImageFuture = Future[np.ndarray | UserError]  # pixels (C, H, W), or why they cannot be read
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of one place in the grid: their numbers in the split (n,), and pixels (n, C, H, W) uint8."""
+    """A batch: its index, the indices of its images in the split (n,), and pixels (n, C, H, W) uint8."""
 
     index: int
     indices: np.ndarray
@@ -30,11 +34,21 @@ class Batch:
 
 @dataclass
 class BatchLoader:
-    """A split in batches of `size` images, the last one smaller, read as `preprocessing` takes them.
+    """A split in batches of `batch_size` images, the last one smaller.
 
-    Image files are decoded by `workers` threads, for Pillow decodes without Python's lock; what training
-    has decoded and kept is read from there. An image that cannot be read is left out of its batch, logged
-    and noted in `skipped` where `on_bad_image` is "skip"; where it is "error" there is a UserError.
+    Image files are decoded by `workers` threads, since Pillow releases the interpreter's lock; images that
+    training has decoded and cached are read from the cache.
+
+    Attributes:
+        folder: The data set's folder, data/<name>.
+        split: "train" or "test".
+        preprocessing: The mode and size at which the network takes images.
+        batch_size: Images in a batch; reduced to the number of images of the split.
+        on_bad_image: What to do with an image that cannot be read: "error" raises a UserError, "skip" leaves
+            it out of its batch.
+        workers: Threads that decode.
+        skipped: The skipped images, filled in while batches are read.
+
     """
 
     folder: str | Path
@@ -43,78 +57,93 @@ class BatchLoader:
     batch_size: int
     on_bad_image: str = "error"
     workers: int = 2
-    skipped: list[dict[str, Any]] = field(default_factory=list)
+    skipped: list[SkippedImage] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        how = self.preprocessing
         self.dataset = formats.load(self.folder, self.split)
         self.batch_size = max(1, min(self.batch_size, len(self.dataset)))
-        self.has_image_files = self.dataset.paths[:1] != [None]
-        self.cached = (
-            cache.find_cached_images(
-                self.folder, self.split, how.mode, how.size, how.resize, how.interpolation
+        self._cached: np.ndarray | None = None
+        if self.dataset.has_image_files:
+            target = self.preprocessing
+            self._cached = cache.find_cached_images(
+                self.folder, self.split, target.mode, target.size, target.resize, target.interpolation
             )
-            if self.has_image_files
-            else None
-        )
+        self._has_to_decode = self.dataset.has_image_files and self._cached is None
 
     def __len__(self) -> int:
+        """Return the number of batches."""
         return -(-len(self.dataset) // self.batch_size)
 
     def read_batches(self, indices: Iterable[int]) -> Iterator[Batch]:
-        """Give the batches of these places in the grid."""
+        """Yield the batches of these indices, in this order.
+
+        Raises:
+            UserError: An image cannot be read and `on_bad_image` is "error".
+
+        """
         with ThreadPoolExecutor(max(1, self.workers)) as pool:
-            waiting: deque[tuple[int, list[Future[Any]]]] = deque()
+            pending: deque[tuple[int, BatchFuture | list[ImageFuture]]] = deque()
             try:
                 for index in indices:
-                    waiting.append((index, self._submit(pool, index)))
-                    if len(waiting) == PREFETCH_BATCHES:
-                        yield self._collect(*waiting.popleft())
-                while waiting:
-                    yield self._collect(*waiting.popleft())
+                    pending.append((index, self._submit(pool, self._image_range(index))))
+                    if len(pending) == PREFETCH_BATCHES:
+                        yield self._collect(*pending.popleft())
+                while pending:
+                    yield self._collect(*pending.popleft())
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _submit(self, pool: ThreadPoolExecutor, index: int) -> list[Future[Any]]:
-        """Start to read a batch: an image at a time where it has to be decoded, else all at once."""
-        numbers = range(index * self.batch_size, min((index + 1) * self.batch_size, len(self.dataset)))
-        if self.has_image_files and self.cached is None:
-            return [pool.submit(self._decode, n) for n in numbers]
-        return [pool.submit(self._read_range, numbers)]
+    def _image_range(self, index: int) -> range:
+        """Return the indices in the split of a batch's images."""
+        start = index * self.batch_size
+        return range(start, min(start + self.batch_size, len(self.dataset)))
 
-    def _read_range(self, numbers: range) -> np.ndarray:
-        if self.cached is not None:
-            return np.array(self.cached[numbers.start : numbers.stop])
-        how = self.preprocessing
-        return self.dataset.read_images(how.mode, how.size, how.resize, numbers, how.interpolation)
+    def _submit(self, pool: ThreadPoolExecutor, images: range) -> BatchFuture | list[ImageFuture]:
+        """Start to read a batch: image by image where they have to be decoded, otherwise all at once."""
+        if self._has_to_decode:
+            return [pool.submit(self._decode, n) for n in images]
+        return pool.submit(self._read_range, images)
+
+    def _read_range(self, images: range) -> np.ndarray:
+        """Read consecutive images from the cache, or from a format that has no image files."""
+        if self._cached is not None:
+            return np.array(self._cached[images.start : images.stop])
+        return self._read_images(images)
 
     def _decode(self, n: int) -> np.ndarray | UserError:
-        how = self.preprocessing
+        """Decode an image, or return why it cannot be read."""
         try:
-            return self.dataset.read_images(how.mode, how.size, how.resize, [n], how.interpolation)[0]
+            pixels: np.ndarray = self._read_images([n])[0]
         except UserError as error:
             return error
+        return pixels
 
-    def _collect(self, index: int, parts: list[Future[Any]]) -> Batch:
-        found = [part.result() for part in parts]
-        first = index * self.batch_size
-        if not self.has_image_files or self.cached is not None:
-            return Batch(index, np.arange(first, first + len(found[0])), found[0])
-        numbers = [first + n for n, image in enumerate(found) if not self._skip_or_raise(first + n, image)]
-        how = self.preprocessing
-        pixels = np.empty((len(numbers), len(how.mode), how.size, how.size), np.uint8)
-        for place, n in enumerate(numbers):
-            pixels[place] = found[n - first]
-        return Batch(index, np.array(numbers, np.int64), pixels)
+    def _read_images(self, images: Sequence[int]) -> np.ndarray:
+        """Read images as the network takes them."""
+        target = self.preprocessing
+        return self.dataset.read_images(target.mode, target.size, target.resize, images, target.interpolation)
 
-    def _skip_or_raise(self, n: int, image: np.ndarray | UserError) -> bool:
-        """Whether an image could not be read, which is noted, or stops the pass."""
-        if not isinstance(image, UserError):
-            return False
+    def _collect(self, index: int, reading: BatchFuture | list[ImageFuture]) -> Batch:
+        """Wait for the images of a batch, without those that are skipped."""
+        images = self._image_range(index)
+        if isinstance(reading, Future):
+            return Batch(index, np.arange(images.start, images.stop), reading.result())
+        decoded = dict(zip(images, (future.result() for future in reading), strict=True))
+        usable = {n: image for n, image in decoded.items() if not isinstance(image, UserError)}
+        for n, image in decoded.items():
+            if isinstance(image, UserError):
+                self._skip_or_raise(n, image)
+        target = self.preprocessing
+        pixels = np.empty((len(usable), len(target.mode), target.size, target.size), np.uint8)
+        for position, image in enumerate(usable.values()):
+            pixels[position] = image
+        return Batch(index, np.array(list(usable), np.int64), pixels)
+
+    def _skip_or_raise(self, n: int, error: UserError) -> None:
+        """Note and log an image that cannot be read, or raise the error."""
         if self.on_bad_image != "skip":
             key = f"datasets.{Path(self.folder).name}.on_bad_image"
-            raise UserError(f"{image}; mend it, or set {key}: skip, which leaves it out")
-        name = self.dataset.names[n].encode(errors="surrogateescape").decode(errors="replace")
-        self.skipped.append({"image": n, "name": name, "reason": str(image)})
-        log.warning("left out: image %d, %s (%s)", n, name, image)
-        return True
+            raise UserError(f"{error}; fix it, or set {key}: skip, which skips it")
+        name = make_printable(self.dataset.names[n])
+        self.skipped.append({"image": n, "name": name, "reason": str(error)})
+        log.warning("skipped: image %d, %s (%s)", n, name, error)

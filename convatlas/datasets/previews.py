@@ -1,71 +1,86 @@
-"""A few images of each class and split of a data set, made small for its page, with trimap and head box."""
+"""Small previews of a few images of each class and split, for the data set's page."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from convatlas.datasets import formats
-from convatlas.datasets.formats import ImageDataset
+from convatlas.datasets import formats, trimaps
+from convatlas.datasets.base import ImageDataset
 from convatlas.datasets.oxford_pets import OxfordPetDataset
+from convatlas.names import make_printable
+from convatlas.records import Preview, Previews, Split
 
-MAX_SIDE = 144  # pixels of a picture's longer side at most
-LOSSLESS_MAX_SIDE = 64  # pixels up to which an image is kept whole, without loss
-MAX_PREVIEWS = 96  # pictures of a data set, so that they stay well under 1 MB
-PREVIEWS_PER_CLASS = 4  # pictures of a class and split
-PREVIEWS_WITHOUT_CLASSES = 12  # pictures of a split without classes
-TRIMAP_COLOURS = {
-    1: (31, 106, 154, 72),
-    3: (227, 167, 47, 215),
-}  # of a trimap's pet and border, as in the plates
+MAX_SIDE = 144  # pixels of a preview's longer side
+LOSSLESS_MAX_SIDE = 64  # pixels up to which an image is kept as it is, without loss
+MAX_PREVIEWS = 96  # of a data set, so that they take well under 1 MB
+PREVIEWS_PER_CLASS = 4  # of a class and split
+PREVIEWS_WITHOUT_CLASSES = 12  # of a split without classes
+TRIMAP_COLOURS = {  # RGBA, as in the figures; the background is transparent
+    trimaps.PET: (31, 106, 154, 72),
+    trimaps.BORDER: (227, 167, 47, 215),
+}
 
 
-def write_previews(data: Path, folder: Path) -> dict[str, Any]:
-    """Write the pictures of data/<name> into a folder that is there; give what examples.json says of them.
+def write_previews(data: Path, folder: Path) -> Previews:
+    """Write previews of a data set.
 
-    "classes": the numbers of the classes shown, evenly drawn where there are too many; and for each
-    split a list of objects, by class: its `class` (None without classes), its `name`, the picture's `file`
-    and `size` (H, W), the `trimap`'s file and the `head`'s box (left, top, right, bottom, in shares of the
-    image), each None where there is none.
+    Args:
+        data: The data set's folder, data/<name>.
+        folder: The existing folder to write the pictures into.
+
+    Returns:
+        The content of examples.json: the indices of the classes shown, evenly chosen where there are too
+        many, and the previews of each split, ordered by class.
+
+    Raises:
+        UserError: The data set is not prepared, or an image cannot be read.
+
     """
-    classes = len(formats.describe(data)["classes"])
-    shown = choose_evenly(range(classes), MAX_PREVIEWS // 2)
-    each = (
-        max(1, min(PREVIEWS_PER_CLASS, MAX_PREVIEWS // (2 * len(shown))))
-        if shown
-        else PREVIEWS_WITHOUT_CLASSES
-    )
-    found: dict[str, Any] = {"classes": shown}
-    for split in ("train", "test"):
-        examples = formats.load(data, split)
-        found[split] = [
-            _write_preview(examples, n, label if shown else None, folder, split)
-            for label in shown or [-1]
-            for n in choose_evenly(np.flatnonzero(examples.labels == label).tolist(), each)
-        ]
-    return found
+    classes = choose_evenly(range(len(formats.describe(data)["classes"])), MAX_PREVIEWS // 2)
+    return {
+        "classes": classes,
+        "train": _write_split_previews(data, "train", classes, folder),
+        "test": _write_split_previews(data, "test", classes, folder),
+    }
 
 
-def choose_evenly(items: range | list[int], count: int) -> list[int]:
-    """Choose `count` items, the middles of as many equal parts of all; all where there are fewer."""
+def _write_split_previews(data: Path, split: Split, classes: list[int], folder: Path) -> list[Preview]:
+    """Write the previews of a split, ordered by class."""
+    dataset = formats.load(data, split)
+    if not classes:
+        images = np.flatnonzero(dataset.labels == -1).tolist()
+        chosen = choose_evenly(images, PREVIEWS_WITHOUT_CLASSES)
+        return [_write_preview(dataset, index, None, folder, split) for index in chosen]
+    count = max(1, min(PREVIEWS_PER_CLASS, MAX_PREVIEWS // (2 * len(classes))))
+    return [
+        _write_preview(dataset, index, label, folder, split)
+        for label in classes
+        for index in choose_evenly(np.flatnonzero(dataset.labels == label).tolist(), count)
+    ]
+
+
+def choose_evenly(items: Sequence[int], count: int) -> list[int]:
+    """Return the middle items of `count` equal parts; all items where there are fewer."""
     if len(items) <= count:
         return list(items)
     return [items[(2 * n + 1) * len(items) // (2 * count)] for n in range(count)]
 
 
 def _write_preview(
-    examples: ImageDataset, n: int, label: int | None, folder: Path, split: str
-) -> dict[str, Any]:
-    """Write one picture and its trimap; give its entry."""
-    image = examples.read_image(n, "RGB")
+    dataset: ImageDataset, index: int, label: int | None, folder: Path, split: Split
+) -> Preview:
+    """Write the preview of an image and of its trimap."""
+    image = dataset.read_image(index, "RGB")
     size = _preview_size(*image.size)
-    name = f"{split}-{n:05d}"
-    trimap, head = None, None
-    if isinstance(examples, OxfordPetDataset):
-        trimap = f"{name}-trimap.png"
-        _colour_trimap(examples.read_trimap(n).resize(size, Image.Resampling.NEAREST)).save(folder / trimap)
-        head = _to_relative_box(examples.read_head_box(n), *image.size)
+    name = f"{split}-{index:05d}"
+    trimap_file, head_box = None, None
+    if isinstance(dataset, OxfordPetDataset):
+        trimap_file = f"{name}-trimap.png"
+        trimap = dataset.read_trimap(index).resize(size, Image.Resampling.NEAREST)
+        _colour_trimap(trimap).save(folder / trimap_file)
+        head_box = _to_relative_box(dataset.read_head_box(index), *image.size)
     if max(size) <= LOSSLESS_MAX_SIDE:
         file = f"{name}.png"
         grey = image.convert("L")
@@ -76,33 +91,33 @@ def _write_preview(
         image.resize(size, Image.Resampling.LANCZOS).save(folder / file, quality=80, optimize=True)
     return {
         "class": label,
-        "name": examples.names[n].encode(errors="surrogateescape").decode(errors="replace"),
+        "name": make_printable(dataset.names[index]),
         "file": file,
         "size": [size[1], size[0]],
-        "trimap": trimap,
-        "head": head,
+        "trimap": trimap_file,
+        "head_box": head_box,
     }
 
 
 def _preview_size(width: int, height: int) -> tuple[int, int]:
-    """The size (width, height) of the picture of an image, never enlarged."""
-    share = min(1.0, MAX_SIDE / max(width, height))
-    return max(1, round(share * width)), max(1, round(share * height))
+    """Return the size (width, height) of an image's preview, which is never enlarged."""
+    scale = min(1.0, MAX_SIDE / max(width, height))
+    return max(1, round(scale * width)), max(1, round(scale * height))
 
 
 def _colour_trimap(trimap: Image.Image) -> Image.Image:
-    """A trimap ("L") as colours to lay over its photograph; the background is clear."""
+    """Return a trimap ("L") as colours to lay over its photograph; the background is transparent."""
     colours = np.zeros((256, 4), np.uint8)
-    for value, tint in TRIMAP_COLOURS.items():
-        colours[value] = tint
-    tinted = Image.fromarray(np.asarray(trimap), "P")
-    tinted.putpalette(colours[:, :3].tobytes())
-    tinted.info["transparency"] = colours[:4, 3].tobytes()
-    return tinted
+    for value, colour in TRIMAP_COLOURS.items():
+        colours[value] = colour
+    coloured = Image.fromarray(np.asarray(trimap), "P")
+    coloured.putpalette(colours[:, :3].tobytes())
+    coloured.info["transparency"] = colours[:4, 3].tobytes()
+    return coloured
 
 
-def _to_relative_box(box: tuple[int, int, int, int] | None, width: int, height: int) -> list[float] | None:
-    """A box within its image, as shares of the sides; None where none of it is in sight."""
+def _to_relative_box(box: trimaps.Box | None, width: int, height: int) -> list[float] | None:
+    """Return a box clipped to its image, as shares of the sides; None where nothing of it is in the image."""
     if box is None:
         return None
     left, right = (round(min(max(x / width, 0), 1), 4) for x in box[::2])

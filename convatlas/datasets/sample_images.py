@@ -1,7 +1,7 @@
-"""The images looked at: chosen by class, by number, or the user's own files."""
+"""The sample images of a network: chosen by class or index from the test split, photographs, or files."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,25 +10,36 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convatlas import UserError, image_io
-from convatlas.datasets.formats import ImageDataset
+from convatlas import UserError, image_io, records
+from convatlas.datasets.base import ImageDataset
 from convatlas.models.build import select_main_output
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.names import list_test_indices, name_images
+from convatlas.pipeline.config_types import ImagesConfig
 
 log = logging.getLogger(__name__)
 
-PHOTOGRAPHS = {  # of scikit-image's, those in the public domain
+PHOTOGRAPHS = {  # those of scikit-image's that are in the public domain
     "cat": "chelsea.png",
     "astronaut": "astronaut.png",
     "coffee": "coffee.png",
     "rocket": "rocket.jpg",
 }
+BRIGHT_MEDIAN = 127  # of a grey image's pixels, above which it is probably dark on bright
 
 
 @dataclass(frozen=True)
-class SampleImage:
-    """One image looked at: where it comes from, and its pixels as the network sees them, (1, C, H, W)."""
+class SampleInput:
+    """A sample image as the network's input.
+
+    Attributes:
+        name: Its name in files and on pages.
+        x: The preprocessed pixels (1, C, H, W) float32.
+        index: Its index in the test split, if it is from there.
+        path: Its file, if it has one.
+        label: The index of its class in the data set, if it is known.
+
+    """
 
     name: str
     x: Tensor
@@ -36,111 +47,165 @@ class SampleImage:
     path: str | None = None
     label: int | None = None
 
-    def to_dict(self, probabilities: Tensor | None) -> dict[str, Any]:
-        """Its entry in images.json, given the network's probabilities (classes,) for it, if it classifies."""
-        prediction = None if probabilities is None else int(probabilities.argmax())
+    def to_dict(self, probabilities: Tensor | None) -> records.SampleImage:
+        """Return its entry in images.json.
+
+        Args:
+            probabilities: The network's probabilities (classes,) for it; None if it is not a classifier.
+
+        """
         return {
             "name": self.name,
             "split": None if self.index is None else "test",
             "index": self.index,
             "path": self.path,
             "label": self.label,
-            "prediction": prediction,
+            "prediction": None if probabilities is None else int(probabilities.argmax()),
             "probability": None if probabilities is None else float(probabilities.max()),
         }
 
 
 def choose_images(
-    wanted: dict[str, Any],
+    selection: ImagesConfig,
     network: nn.Module,
     preprocessing: Preprocessing,
     test: ImageDataset | None,
     device: torch.device,
     key: str,
-) -> list[SampleImage]:
-    """Choose the images that the config's `images` section asks for, in its order.
+) -> list[SampleInput]:
+    """Choose and preprocess the sample images of a network.
 
-    `test` is the test split, if the network has a data set. Raises UserError, which names `key`, the
-    place in the config, where an image is not to be had.
+    Args:
+        selection: The section `images` of the config.
+        network: The network; `digits` chooses the first image of a class that it classifies correctly.
+        preprocessing: The network's preprocessing.
+        test: The test split, if the network has a data set.
+        device: Where the images are moved.
+        key: The place of the section in the config, for error messages.
+
+    Returns:
+        The images: by class, by index, photographs, files, each in the order of the config.
+
+    Raises:
+        UserError: An image is not available or cannot be read.
+
     """
-
-    def of_test(index: int) -> Tensor:
-        how = preprocessing
-        pixels = test.read_images(how.mode, how.size, how.resize, [index], how.interpolation)
-        return how(torch.from_numpy(pixels).to(device))
-
-    chosen = []
-    files = expand_files(wanted, key)
-    names = iter(name_images(wanted | {"files": files}))
-    if test is None and (wanted.get("digits") or list_test_indices(wanted)):
-        raise UserError(f"{key}: the network has no data set to take test images from; give files")
-    for digit in wanted.get("digits", []):
-        index = _find_first_correct(digit, network, of_test, test.labels, key)
-        chosen.append(SampleImage(next(names), of_test(index), index, label=digit))
-    for index in list_test_indices(wanted):
-        if index >= len(test):
-            raise UserError(f"{key}: there is no test image {index}; there are {len(test)}, counted from 0")
-        label = int(test.labels[index])
-        chosen.append(SampleImage(next(names), of_test(index), index, label=label if label >= 0 else None))
-    for photograph in wanted.get("photographs", []):
+    files = expand_files(selection, key)
+    names = iter(name_images({**selection, "files": files}))
+    images: list[SampleInput] = []
+    digits, indices = selection.get("digits", []), list_test_indices({**selection})
+    if digits or indices:
+        if test is None:
+            raise UserError(f"{key}: the network has no data set to take test images from; give files")
+        split = _TestImages(test, preprocessing, device, key)
+        images += [split.find_first_correct(next(names), digit, network) for digit in digits]
+        images += [split.read(next(names), index) for index in indices]
+    for photograph in selection.get("photographs", []):
         pixels = preprocessing.read_pixels(photograph_path(photograph))
-        where = f"scikit-image: {PHOTOGRAPHS[photograph]}"
-        chosen.append(SampleImage(next(names), preprocessing(pixels.to(device)), path=where))
-    for path in files:
+        source = f"scikit-image: {PHOTOGRAPHS[photograph]}"
+        images.append(SampleInput(next(names), preprocessing(pixels.to(device)), path=source))
+    skip = selection.get("on_bad_image") == "skip"
+    for path, file_pixels in _read_files(files, preprocessing, skip, key):
         name = next(names)
+        if file_pixels is not None:
+            images.append(SampleInput(name, preprocessing(file_pixels.to(device)), path=path))
+    return images
+
+
+@dataclass(frozen=True)
+class _TestImages:
+    """The test split as inputs of a network."""
+
+    dataset: ImageDataset
+    preprocessing: Preprocessing
+    device: torch.device
+    key: str
+
+    def read(self, name: str, index: int) -> SampleInput:
+        """Read the image of an index, with its label if it has one."""
+        count = len(self.dataset)
+        if index >= count:
+            raise UserError(f"{self.key}: there is no test image {index}; there are {count}, counted from 0")
+        label = int(self.dataset.labels[index])
+        return SampleInput(name, self._read_input(index), index, label=label if label >= 0 else None)
+
+    @torch.no_grad()
+    def find_first_correct(self, name: str, digit: int, network: nn.Module) -> SampleInput:
+        """Read the first image of a class that the network classifies correctly."""
+        candidates = np.flatnonzero(self.dataset.labels == digit).tolist()
+        for index in candidates:
+            x = self._read_input(index)
+            if int(select_main_output(network(x)).argmax()) == digit:
+                return SampleInput(name, x, index, label=digit)
+        raise UserError(
+            f"{self.key}.digits: none of the {len(candidates)} test images of class {digit} is classified "
+            "correctly; train longer, or choose images by indices"
+        )
+
+    def _read_input(self, index: int) -> Tensor:
+        """Read and preprocess an image: (1, C, H, W)."""
+        target = self.preprocessing
+        pixels = self.dataset.read_images(
+            target.mode, target.size, target.resize, [index], target.interpolation
+        )
+        return self.preprocessing(torch.from_numpy(pixels).to(self.device))
+
+
+def _read_files(
+    files: list[str], preprocessing: Preprocessing, skip: bool, key: str
+) -> Iterator[tuple[str, Tensor | None]]:
+    """Yield each file with its pixels (1, C, H, W) uint8; None for one that is skipped."""
+    for path in files:
         try:
             pixels = preprocessing.read_pixels(path)
         except UserError as error:
-            if wanted.get("on_bad_image") == "skip":
-                log.warning("left out: %s", error)
-                continue
-            raise UserError(
-                f"{key}.files: {error}; mend or remove it, or set {key}.on_bad_image: skip"
-            ) from error
-        if pixels.shape[1] == 1 and pixels.float().median() > 127:
+            if not skip:
+                raise UserError(
+                    f"{key}.files: {error}; fix or remove it, or set {key}.on_bad_image: skip"
+                ) from error
+            log.warning("skipped: %s", error)
+            yield path, None
+            continue
+        if pixels.shape[1] == 1 and pixels.float().median() > BRIGHT_MEDIAN:
             log.warning(
                 "%s is mostly bright, and digits are bright on dark here; invert it if it is a digit", path
             )
-        chosen.append(SampleImage(name, preprocessing(pixels.to(device)), path=str(path)))
-    return chosen
+        yield path, pixels
 
 
-def expand_files(wanted: dict[str, Any], key: str) -> list[str]:
-    """The user's own files, folders among them expanded."""
+def expand_files(selection: ImagesConfig, key: str) -> list[str]:
+    """Return the user's own files, folders replaced by the image files in them.
+
+    Raises:
+        UserError: A file or folder does not exist, or a folder holds no images.
+
+    """
     try:
-        return [str(path) for path in image_io.expand_image_paths(wanted.get("files", []))]
+        return [str(path) for path in image_io.expand_image_paths(selection.get("files", []))]
     except UserError as error:
         raise UserError(f"{key}.files: {error}") from error
 
 
 def photograph_path(name: str) -> Path:
-    """Where scikit-image keeps one of its photographs."""
+    """Return the path of one of scikit-image's photographs, by its name in PHOTOGRAPHS."""
     import skimage.data  # noqa: PLC0415  here only
 
     return Path(skimage.data.__file__).parent / PHOTOGRAPHS[name]
 
 
-@torch.no_grad()
-def _find_first_correct(
-    digit: int, network: nn.Module, of_test: Callable[[int], Tensor], labels: np.ndarray, key: str
-) -> int:
-    """Give the number of the first test image of a class that the network gets right."""
-    candidates = np.flatnonzero(labels == digit)
-    for index in candidates.tolist():
-        if int(select_main_output(network(of_test(index))).argmax()) == digit:
-            return index
-    raise UserError(
-        f"{key}.digits: none of the {len(candidates)} test images of class {digit} is classified correctly; "
-        "train longer, or choose images by indices"
-    )
-
-
 def compute_probabilities(output: Any) -> Tensor | None:
-    """What a network's output (1, K) says of the classes, (K,); None where it is no classifier's.
+    """Return the probabilities of the classes from a network's output for one image.
 
-    Logits and their logarithms go through the softmax; probabilities are taken as they are.
+    Logits and log-probabilities go through the softmax; probabilities are returned as they are.
+
+    Args:
+        output: What the network returned: (1, classes), or a container with it.
+
+    Returns:
+        Probabilities (classes,) float32; None where the output is not a classifier's.
+
     """
-    scores = select_main_output(output)
+    scores: Tensor = select_main_output(output)
     if scores.ndim != 2 or len(scores) != 1:
         return None
     scores = scores[0].float()

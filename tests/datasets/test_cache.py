@@ -9,7 +9,7 @@ from PIL import Image
 
 from convatlas import image_io
 from convatlas.datasets import cache, formats
-from convatlas.datasets.formats import IGNORE_INDEX
+from convatlas.datasets.base import IGNORE_INDEX
 from convatlas.datasets.synthetic_pets.generate import draw_pets
 
 SETTINGS: dict[str, Any] = {"target": "species", "on_bad_image": "error", "mirrors": []}

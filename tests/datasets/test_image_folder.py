@@ -117,7 +117,7 @@ def test_what_is_no_image_is_passed_over(
         assert make(tmp_path / "made", theirs) == before
     assert "4 other and hidden files" in caplog.text
     assert "empty holds no image files" in caplog.text
-    assert "class emu has 1 image" in caplog.text
+    assert "class emu has 1 usable image" in caplog.text
 
 
 def test_the_hash_is_of_the_contents(tmp_path: Path, theirs: Path) -> None:
@@ -150,7 +150,7 @@ def test_bad_images_stop_or_are_left_out(
         "images/cat/\N{REPLACEMENT CHARACTER}.png": "image that cannot be read: no image",
         "images/dog/3.png": "image that cannot be read: image file is truncated",
     }
-    left_out = [record.message for record in caplog.records if "left out" in record.message]
+    left_out = [record.message for record in caplog.records if "skipped" in record.message]
     assert [one["path"] in told for one, told in zip(found["skipped"], left_out, strict=True)] == [True] * 3
     for path in theirs.glob("*/*.png"):
         path.unlink()
@@ -189,13 +189,13 @@ def test_what_readers_get_over_is_no_fault(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("embedded", ["embedded", "not to be had"]),
-        ("download", ["download", "not to be had"]),
+        ("embedded", ["embedded", "is not available"]),
+        ("download", ["download", "is not available"]),
         ("nowhere", ["no directory 'nowhere'"]),
         ("empty", ["empty holds no image files"]),
         ("both", ["both holds both", "a.png", "cat/"]),
-        ("made/images", ["made here"]),
-        ("made", ["made here"]),
+        ("made/images", ["output folder"]),
+        ("made", ["output folder"]),
     ],
 )
 def test_sources_that_will_not_do(
@@ -207,7 +207,7 @@ def test_sources_that_will_not_do(
     draw(Path("both/cat/a.png"))
     if source.startswith("made"):
         draw(Path("made/images/a.png"))
-        with pytest.raises(UserError, match=rf"{KEY}\.source: .*made here"):
+        with pytest.raises(UserError, match=rf"{KEY}\.source: .*output folder"):
             make(Path("made"), source)
         assert Path("made/images/a.png").is_file()
         return

@@ -7,7 +7,7 @@ import pytest
 
 from convatlas import UserError
 from convatlas.datasets.formats import load
-from convatlas.datasets.mnist import read_idx, write_idx
+from convatlas.datasets.idx import read_idx, write_idx
 from tests.datasets.test_formats import FILES, PACKED, RNG, idx, make, read
 
 # The idx format
@@ -32,12 +32,12 @@ def test_idx_values_of_a_transposed_array_are_in_reading_order(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        (b"", "no idx file"),
-        (bytes([0, 0, 8]), "no idx file"),
-        (bytes([0, 1, 8, 1, 0, 0, 0, 1, 7]), "no idx file"),
-        (bytes([0, 0, 13, 1, 0, 0, 0, 1, 7, 7, 7, 7]), "no idx file"),
-        (bytes([0, 0, 8, 0, 7]), "no idx file"),
-        (PACKED["t10k-labels-idx1-ubyte.gz"], "no idx file"),
+        (b"", "not an idx file"),
+        (bytes([0, 0, 8]), "not an idx file"),
+        (bytes([0, 1, 8, 1, 0, 0, 0, 1, 7]), "not an idx file"),
+        (bytes([0, 0, 13, 1, 0, 0, 0, 1, 7, 7, 7, 7]), "not an idx file"),
+        (bytes([0, 0, 8, 0, 7]), "not an idx file"),
+        (PACKED["t10k-labels-idx1-ubyte.gz"], "not an idx file"),
         (FILES["t10k-images-idx3-ubyte"][:4], "truncated"),
         (FILES["t10k-images-idx3-ubyte"][:15], "truncated"),
         (FILES["t10k-images-idx3-ubyte"][:16], "truncated"),

@@ -224,7 +224,7 @@ def test_a_directory_without_the_layout_is_reported(tmp_path: Path, theirs: Path
 def test_a_directory_made_from_itself_loses_nothing(tmp_path: Path, named: str) -> None:
     made = lay_out(tmp_path / "made/oxford-iiit-pet")
     (tmp_path / "link").symlink_to(made)
-    with pytest.raises(UserError, match=r"datasets\.d\.source.*made here"):
+    with pytest.raises(UserError, match=r"datasets\.d\.source.*output folder"):
         make(tmp_path / "made", tmp_path / named)
     assert len(list((made / "images").iterdir())) == 6
 
@@ -340,14 +340,14 @@ def test_all_faults_are_counted_at_once(
         f"- trimap of another size than its image: 1, the first is {trimaps}/shaggy_dog_1.png (",
     ]
     assert_refused(tmp_path, theirs, *words)
-    words = ["no image in the class Shaggy Dog, the split test;", "mend"]
+    words = ["no image in the class Shaggy Dog, the split test;", "fix"]
     assert_refused(tmp_path, theirs, *words, on_bad_image="skip")
     redraw("shaggy_dog_1", theirs)
     caplog.clear()
     with caplog.at_level(logging.INFO, "convatlas"):
         found = make(tmp_path / "made", theirs, on_bad_image="skip")
     assert "2 other files" in caplog.text
-    left_out = [record.message for record in caplog.records if "left out" in record.message]
+    left_out = [record.message for record in caplog.records if "skipped" in record.message]
     assert len(left_out) == len(found["skipped"]) == 3
     assert found["skipped"][0]["reason"].endswith("; trimap with values outside 1-3: 0, 4, 255")
     assert found["skipped"][2] == {

@@ -12,8 +12,8 @@ from skimage import data
 from torch import Tensor, nn
 
 from convatlas import UserError
-from convatlas.datasets.formats import ImageDataset
-from convatlas.datasets.sample_images import PHOTOGRAPHS, SampleImage, choose_images, compute_probabilities
+from convatlas.datasets.base import ImageDataset
+from convatlas.datasets.sample_images import PHOTOGRAPHS, SampleInput, choose_images, compute_probabilities
 from convatlas.models.preprocessing import Preprocessing
 
 KEY = "networks.own.images"
@@ -51,7 +51,7 @@ def split() -> Held:
     return Held(images, labels)
 
 
-def chosen(wanted: dict[str, Any], split: Held) -> list[SampleImage]:
+def chosen(wanted: dict[str, Any], split: Held) -> list[SampleInput]:
     return choose_images(wanted, Reader(), PREPROCESSING, split, CPU, KEY)
 
 
@@ -59,7 +59,7 @@ def expected_x(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy((pixels / 255 - 0.25) / 0.5).float()
 
 
-def assert_is(found: SampleImage, name: str, pixels: np.ndarray, **rest: Any) -> None:
+def assert_is(found: SampleInput, name: str, pixels: np.ndarray, **rest: Any) -> None:
     empty = {"index": None, "path": None, "label": None}
     assert found.name == name
     torch.testing.assert_close(found.x, expected_x(pixels))
@@ -172,7 +172,7 @@ def test_a_file_that_cannot_be_read_is_left_out_where_asked(
     (tmp_path / "a-seven.png").write_text("no image")
     wanted = {"files": [str(tmp_path / "a-seven.png"), str(files[0])], "on_bad_image": "skip"}
     assert [image.name for image in chosen(wanted, split)] == ["a-seven-2"]
-    assert "left out" in caplog.text and "a-seven.png" in caplog.text
+    assert "skipped" in caplog.text and "a-seven.png" in caplog.text
 
 
 @pytest.mark.parametrize(("brightness", "warns"), [(200, True), (20, False)])
@@ -188,7 +188,7 @@ def test_a_bright_file_is_warned_of(
 
 def test_an_entry_of_images_json() -> None:
     probabilities = torch.tensor([0.1, 0.7, 0.2])
-    of_test = SampleImage("test-00007", torch.zeros(1, 1, 4, 4), index=7, label=2)
+    of_test = SampleInput("test-00007", torch.zeros(1, 1, 4, 4), index=7, label=2)
     assert of_test.to_dict(probabilities) == {
         "name": "test-00007",
         "split": "test",
@@ -198,7 +198,7 @@ def test_an_entry_of_images_json() -> None:
         "prediction": 1,
         "probability": pytest.approx(0.7),
     }
-    mine = SampleImage("mine", torch.zeros(1, 1, 4, 4), path="a/mine.png").to_dict(probabilities)
+    mine = SampleInput("mine", torch.zeros(1, 1, 4, 4), path="a/mine.png").to_dict(probabilities)
     assert [mine["split"], mine["index"], mine["path"], mine["label"]] == [None, None, "a/mine.png", None]
 
 
