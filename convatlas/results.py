@@ -206,7 +206,8 @@ class Results:
     @cached_property
     def steps(self) -> DeconvSteps | None:
         """steps/steps.json: one projection step by step; None where no layer is projected."""
-        return cast(DeconvSteps | None, read_json(self.folder / "steps/steps.json"))
+        path = self.folder / "steps/steps.json"
+        return cast(DeconvSteps | None, read_json(path)) if path.is_file() else None
 
     @cached_property
     def step_signals(self) -> Npz:
@@ -226,6 +227,11 @@ class Results:
         if not path.is_file():
             raise UserError(f"{path} is missing; run the stage that writes it")
         return path
+
+
+def list_projection_keys(arrays: Npz) -> list[str]:
+    """Return the keys of an image's projections, <layer> and <layer>@peak, in the order of the file."""
+    return [key for key in arrays if not key.endswith(UNITS_SUFFIX)]
 
 
 def projected_units(arrays: Npz, layer: str) -> list[int]:
