@@ -1,0 +1,1 @@
+"""Comparisons of feature maps and filters with classical operators and with segmentation masks."""

@@ -1,24 +1,36 @@
-"""What a data set says of each unit of a network: mean, deviation, zeros, classes. No torch here.
+"""Statistics of units over a data set, from sums, counts and top activations of batches. No torch here.
 
-The units of all layers stand side by side, (U,). Sums of batches are added pairwise, in a tree that the
-number of batches alone decides: whoever adds them, in however many parts, comes to the same bits, with
-rounding errors that grow with the logarithm of their number (Higham, The accuracy of floating point
+The units of all layers are concatenated on one axis, (U,). Sums of batches are added pairwise, in a tree
+that depends on the number of batches alone: any division into shards gives the same bits, with rounding
+errors that grow with the logarithm of the number of batches (Higham, The accuracy of floating point
 summation, SIAM J. Sci. Comput. 14, 1993).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 NEVER_POSITIVE_TYPES = ("logsoftmax", "logsigmoid")  # layers whose units are not dead for being so
 
 
+class LayerShape(TypedDict):
+    """A tracked layer in a shard's description."""
+
+    name: str
+    shape: list[int]  # of its output without the batch axis: units, ...
+
+
 @dataclass(frozen=True)
 class UnitSums:
-    """Sums over images, float64: of the mean of a unit's map (U,), of the mean of its squares (U,), and of
-    the former for each class that is there, by its number (U,). Arrays, or tensors where a network runs.
+    """Sums over images, float64: NumPy arrays, or tensors while a network runs.
+
+    Attributes:
+        mean_sum: Sum of the mean of each unit's map, (U,).
+        square_sum: Sum of the mean of the squares of each unit's map, (U,).
+        class_sums: `mean_sum` of the images of each class that occurs, by class number.
+
     """
 
     mean_sum: Any
@@ -26,36 +38,38 @@ class UnitSums:
     class_sums: dict[int, Any]
 
     def __add__(self, other: "UnitSums") -> "UnitSums":
-        classes = self.class_sums | other.class_sums
+        class_sums = self.class_sums | other.class_sums
         for label in self.class_sums.keys() & other.class_sums.keys():
-            classes[label] = self.class_sums[label] + other.class_sums[label]
-        return UnitSums(self.mean_sum + other.mean_sum, self.square_sum + other.square_sum, classes)
+            class_sums[label] = self.class_sums[label] + other.class_sums[label]
+        return UnitSums(self.mean_sum + other.mean_sum, self.square_sum + other.square_sum, class_sums)
 
     def select_units(self, units: slice) -> "UnitSums":
-        """Those of some units."""
-        classes = {label: sums[units] for label, sums in self.class_sums.items()}
-        return UnitSums(self.mean_sum[units], self.square_sum[units], classes)
+        """Return the sums of some of the units."""
+        class_sums = {label: sums[units] for label, sums in self.class_sums.items()}
+        return UnitSums(self.mean_sum[units], self.square_sum[units], class_sums)
 
 
 @dataclass
 class PairwiseSum:
-    """Sums of consecutive batches, of which those are added that are two halves of a node of the tree.
+    """A sum of consecutive batches, which adds two nodes when they are the halves of a node of the tree.
 
-    `nodes` are (level, index, sums): the batches from `index * 2**level` on, 2**level of them. They are
-    at most twice as many as the tree has levels.
+    Attributes:
+        nodes: (level, index, sums) of `2**level` batches from number `index * 2**level` on; at most twice
+            as many nodes as the tree has levels.
+
     """
 
     nodes: list[tuple[int, int, UnitSums]] = field(default_factory=list)
 
     def push(self, level: int, index: int, sums: UnitSums) -> None:
-        """Take in the node that follows the last one."""
+        """Add the node that follows the last one."""
         while self.nodes and self.nodes[-1][:2] == (level, index - 1) and index % 2:
             sums = self.nodes.pop()[2] + sums
             level, index = level + 1, index // 2
         self.nodes.append((level, index, sums))
 
     def total(self) -> UnitSums:
-        """The sums of all batches, which began with the first."""
+        """Return the sums of all batches; the first node must begin with batch 0."""
         *before, (_, _, total) = self.nodes
         for _, _, sums in reversed(before):
             total = sums + total
@@ -64,8 +78,14 @@ class PairwiseSum:
 
 @dataclass(frozen=True)
 class UnitCounts:
-    """What may be added in any order: images, images a class (classes,), zeros (U,) int64; and the greatest
-    value (U,) float32.
+    """Numbers that are exact in any order of addition.
+
+    Attributes:
+        image_count: Number of images.
+        class_counts: Number of images of each class, (classes,) int64.
+        zero_count: Number of values that are 0, (U,) int64.
+        max: Maximum of each unit's values, (U,) float32.
+
     """
 
     image_count: int
@@ -82,26 +102,33 @@ class UnitCounts:
         )
 
     def select_units(self, units: slice) -> "UnitCounts":
-        """Those of some units."""
+        """Return the counts of some of the units."""
         return UnitCounts(self.image_count, self.class_counts, self.zero_count[units], self.max[units])
 
 
 def compute_statistics(sums: UnitSums, counts: UnitCounts, area: int) -> dict[str, np.ndarray]:
-    """The statistics of units over the set, by name: (U,) or (U, classes), float32.
+    """Compute the statistics of a layer's units over the data set.
 
-    `area` is the values of each unit's map. `mean`, `std` (of the population), `max` and
-    `zero_fraction`, the share of values that are 0, are over all values of all images; `classes` is the mean
-    over the images of each class, NaN for a class without images, and `selectivity` follows from it.
-    A unit that gave NaN has NaN for its mean and deviation.
+    Args:
+        sums: Sums of the layer's units.
+        counts: Counts of the layer's units.
+        area: Number of values in the map of each unit.
+
+    Returns:
+        By name, float32: `mean`, `std` (of the population), `max` and `zero_fraction` (share of values that
+        are 0) over all values of all images, (U,); `classes`, the mean over the images of each class, (U,
+        classes), NaN for a class without images; `selectivity`, see `class_selectivity`, (U,). `mean` and
+        `std` are NaN for a unit with a NaN in its maps.
+
     """
     mean = sums.mean_sum / counts.image_count
     variance = sums.square_sum / counts.image_count - mean**2
     with np.errstate(invalid="ignore"):
         classes = np.full((len(sums.mean_sum), len(counts.class_counts)), np.nan)
-        for label, of_class in sums.class_sums.items():
-            classes[:, label] = of_class / counts.class_counts[label]
-        std = np.sqrt(np.where(variance > 0, variance, variance * 0))
-    found = {
+        for label, class_sum in sums.class_sums.items():
+            classes[:, label] = class_sum / counts.class_counts[label]
+        std = np.sqrt(np.where(variance > 0, variance, variance * 0))  # NaN stays NaN
+    statistics = {
         "mean": mean,
         "std": std,
         "max": counts.max,
@@ -109,49 +136,65 @@ def compute_statistics(sums: UnitSums, counts: UnitCounts, area: int) -> dict[st
         "classes": classes,
         "selectivity": class_selectivity(classes),
     }
-    return {name: array.astype(np.float32) for name, array in found.items()}
+    return {name: array.astype(np.float32) for name, array in statistics.items()}
 
 
-def class_selectivity(classes: np.ndarray) -> np.ndarray:
-    """The class selectivity of units, given their mean response to each class, (U, classes) to (U,).
+def class_selectivity(class_means: np.ndarray) -> np.ndarray:
+    """Compute the class selectivity of units, (m - o) / (m + o).
 
-    (m - o) / (m + o) of the greatest mean response m and the mean o of those to all other classes: Morcos,
-    Barrett, Rabinowitz, Botvinick, On the importance of single directions for generalization (ICLR 2018,
-    arXiv 1803.06959). 0 for a unit that answers all alike, or none, and 1 for one that answers a single
-    class. NaN where it is not defined: for fewer than two classes with images, and for a unit whose
-    response to one is negative. The paper takes responses behind a ReLU.
+    m is the largest mean activation over the classes, and o the mean of those of all other classes:
+    Morcos, Barrett, Rabinowitz, Botvinick, On the importance of single directions for generalization (ICLR
+    2018, arXiv 1803.06959), who take activations after a ReLU.
+
+    Args:
+        class_means: Mean activation of each unit for each class, (U, classes); NaN for a class without
+            images.
+
+    Returns:
+        (U,): 0 for a unit with the same mean for all classes, or zero for all; 1 for one that is active
+        for a single class. NaN with fewer than two classes that have images, and for a unit with a
+        negative mean.
+
     """
-    there = ~np.isnan(classes).all(0)
-    if there.sum() < 2:
-        return np.full(len(classes), np.nan)
-    means = classes[:, there]
-    most = means.max(1)
-    others = (means.sum(1) - most) / (means.shape[1] - 1)
-    total = most + others
-    found = np.divide(most - others, total, out=np.zeros_like(total), where=total != 0)
-    return np.where((means < 0).any(1), np.nan, found)
+    has_images = ~np.isnan(class_means).all(0)
+    if has_images.sum() < 2:
+        return np.full(len(class_means), np.nan)
+    means = class_means[:, has_images]
+    largest = means.max(1)
+    others = (means.sum(1) - largest) / (means.shape[1] - 1)
+    total = largest + others
+    selectivity = np.divide(largest - others, total, out=np.zeros_like(total), where=total != 0)
+    return np.where((means < 0).any(1), np.nan, selectivity)
 
 
 def find_dead_units(maximum: np.ndarray, layer_type: str) -> np.ndarray:
-    """Which of a layer's units are nowhere positive over the set, (units,) bool: no ReLU lets them through.
+    """Return which units of a layer are never positive on any image, (units,) bool.
 
-    None of a layer whose values never are, such as a log-softmax.
+    Args:
+        maximum: Maximum of each unit over the data set, (units,).
+        layer_type: `type` of the layer in layers.json. No unit counts as dead if values of the type are
+            never positive, such as those of a log-softmax.
+
     """
     return np.zeros(maximum.shape, bool) if is_never_positive(layer_type) else ~(maximum > 0)
 
 
 def is_never_positive(layer_type: str) -> bool:
-    """Whether no value of a layer of this type is ever positive."""
+    """Return whether no value of a layer of this type is ever positive."""
     return any(name in layer_type.lower().replace("_", "") for name in NEVER_POSITIVE_TYPES)
 
 
 @dataclass(frozen=True)
 class TopActivations:
-    """The strongest activations of each unit, strongest first, one an image, all (U, k).
+    """The top activations of each unit, the strongest first, one per image.
 
-    `values` float32; `images` are numbers in the split, int32, -1 behind the last; `places` flat indices
-    into the unit's map, int32. Of equal values the one of the earlier image comes first, and within an
-    image the first in raster order.
+    Of equal values the one of the earlier image comes first, and within an image the first in raster order.
+
+    Attributes:
+        values: (U, k) float32.
+        images: Numbers of the images in the split, (U, k) int32; -1 where there are fewer than k.
+        flat_positions: Flat indices into the unit's map, (U, k) int32.
+
     """
 
     values: np.ndarray
@@ -159,25 +202,34 @@ class TopActivations:
     flat_positions: np.ndarray
 
     def merge(self, later: "TopActivations") -> "TopActivations":
-        """The strongest of these and of those of later images."""
+        """Return the top activations of these images and of later ones."""
         values = np.concatenate([self.values, later.values], 1)
-        order = np.argsort(-values, axis=1, kind="stable")[:, : self.values.shape[1]]
         images = np.concatenate([self.images, later.images], 1)
-        places = np.concatenate([self.flat_positions, later.flat_positions], 1)
-        return TopActivations(*(np.take_along_axis(array, order, 1) for array in (values, images, places)))
+        flat_positions = np.concatenate([self.flat_positions, later.flat_positions], 1)
+        order = np.argsort(-values, axis=1, kind="stable")[:, : self.values.shape[1]]
+        return TopActivations(
+            *(np.take_along_axis(array, order, 1) for array in (values, images, flat_positions))
+        )
 
 
-def unravel_positions(places: np.ndarray, shape: list[int]) -> np.ndarray:
-    """Rows and columns of flat indices, (units, k) to (units, k, 2) int32, of a layer's output `shape`.
+def unravel_positions(flat_positions: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Convert flat indices into rows and columns.
 
-    The rows of a map of one axis are 0, those of one of three count through its first two.
+    Args:
+        flat_positions: Flat indices into the maps of units, (units, k).
+        shape: Shape of the layer's output, (units, ...). In maps of one axis the row is 0; in maps of three
+            axes rows are counted through the first two.
+
+    Returns:
+        Rows and columns, (units, k, 2) int32.
+
     """
     width = shape[-1] if len(shape) > 1 else 1
-    return np.stack(np.divmod(places, width), -1).astype(np.int32)
+    return np.stack(np.divmod(flat_positions, width), -1).astype(np.int32)
 
 
-def iter_unit_slices(layers: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], slice]]:
-    """Each layer (with `shape`, its units first) and the place of its units among those of all layers."""
+def iter_unit_slices(layers: Sequence[LayerShape]) -> Iterator[tuple[LayerShape, slice]]:
+    """Yield each layer with the positions of its units among the units of all layers."""
     first = 0
     for layer in layers:
         yield layer, slice(first, first := first + layer["shape"][0])

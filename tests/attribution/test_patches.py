@@ -1,8 +1,11 @@
 """Patches, against what the network itself depends on: pixel by pixel, and on the whole image."""
 
 import json
+import runpy
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +17,19 @@ from convatlas.attribution.deconvnet import project, project_positions
 from convatlas.attribution.patches import PatchGeometry, extract_patch, is_croppable
 from convatlas.attribution.patches import project_patches as project_patches
 from convatlas.datasets import formats
-from convatlas.files import Npz, read_npz
+from convatlas.files import Npz
 from convatlas.models import build
 from convatlas.tracing.layers import list_layers
-from tests.statistics.test_dataset_pass import SETTINGS, digits, lenet5, passed, photographs, resnet18, script  # noqa: F401
+from tests.support.arrays import read_npz
+from tests.support.dataset_pass import (
+    SETTINGS,
+    run_pass,
+    write_digits,
+    write_lenet5,
+    write_photographs,
+    write_resnet18,
+)
+from tests.support.workspace import ROOT
 
 
 class Branched(nn.Module):
@@ -188,6 +200,26 @@ def test_no_crop_behind_adaptive_pooling_or_borders_that_are_not_zero() -> None:
 
 # The script, end to end
 
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Run a script in this process; return its error message, "" if it succeeds."""
+
+    def script(name: str, folder: Path, data: Path, settings: dict[str, Any], *more: object) -> str:
+        monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+        arguments = ["--name", folder.name, "--settings", json.dumps(settings), "--output", folder]
+        argv = [f"{name}.py", *arguments, "--data", data, *more]
+        monkeypatch.setattr(sys, "argv", [str(word) for word in argv])
+        try:
+            runpy.run_path(str(ROOT / f"scripts/{name}.py"), run_name="__main__")
+        except SystemExit as end:
+            return str(end.code)
+        return ""
+
+    return script
+
+
 PROJECTED = {"project": "all", "units": "all", "rectify": False}
 
 
@@ -195,16 +227,16 @@ PROJECTED = {"project": "all", "units": "all", "rectify": False}
 def test_the_file_holds_projections_of_the_strongest_and_their_patches(
     kind: str,
     tmp_path: Path,
-    script: Callable[..., str],  # noqa: F811
+    script: Callable[..., str],
 ) -> None:
     if kind == "lenet5":
-        folder, data = lenet5(tmp_path / "results/lenet5"), digits(tmp_path, 21)
+        folder, data = write_lenet5(tmp_path / "results/lenet5"), write_digits(tmp_path, 21)
         settings, some = PROJECTED, ["conv1", "pool1", "pool2"]
     else:
-        folder, data = resnet18(tmp_path / "results/resnet18"), photographs(tmp_path)
+        folder, data = write_resnet18(tmp_path / "results/resnet18"), write_photographs(tmp_path)
         some = ["maxpool", "layer1.0.conv2", "layer3.0.conv1"]
         settings = PROJECTED | {"project": some, "units": 3}
-    passed(script, folder, data, settings=SETTINGS | {"k": 4})
+    run_pass(folder, data, settings=SETTINGS | {"k": 4})
     assert not script("project_top_activations", folder, data, settings)
     strongest, statistics = Npz(folder / "strongest.npz"), read_npz(folder / "statistics.npz")
     for name, array in statistics.items():
@@ -247,9 +279,9 @@ def test_the_file_holds_projections_of_the_strongest_and_their_patches(
                     assert patches[at, rank, 0, row, column] == x[n, 0, top + row, left + column]
 
 
-def test_a_layer_that_was_not_followed_is_refused(tmp_path: Path, script: Callable[..., str]) -> None:  # noqa: F811
-    folder, data = lenet5(tmp_path / "results/lenet5"), digits(tmp_path, 9)
-    passed(script, folder, data, settings=SETTINGS | {"layers": ["conv*"]})
+def test_a_layer_that_was_not_followed_is_refused(tmp_path: Path, script: Callable[..., str]) -> None:
+    folder, data = write_lenet5(tmp_path / "results/lenet5"), write_digits(tmp_path, 9)
+    run_pass(folder, data, settings=SETTINGS | {"layers": ["conv*"]})
     assert not script("project_top_activations", folder, data, PROJECTED)  # all of those that were
     assert "conv1@patches" in Npz(folder / "strongest.npz")
     assert "pool1@values" not in Npz(folder / "strongest.npz")
@@ -261,9 +293,9 @@ def test_a_layer_that_was_not_followed_is_refused(tmp_path: Path, script: Callab
     assert "no layer 'conv9'" in script("project_top_activations", folder, data, PROJECTED | {"project": ["conv9"]})
 
 
-def test_nothing_is_projected_of_units_without_images(tmp_path: Path, script: Callable[..., str]) -> None:  # noqa: F811
-    folder, data = lenet5(tmp_path / "results/lenet5"), digits(tmp_path, 9)
-    passed(script, folder, data)
+def test_nothing_is_projected_of_units_without_images(tmp_path: Path, script: Callable[..., str]) -> None:
+    folder, data = write_lenet5(tmp_path / "results/lenet5"), write_digits(tmp_path, 9)
+    run_pass(folder, data)
     statistics = read_npz(folder / "statistics.npz")
     statistics["conv1@images"][2, 1:] = -1
     with (folder / "statistics.npz").open("wb") as file:

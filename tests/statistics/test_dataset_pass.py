@@ -1,131 +1,40 @@
-"""The strongest activations and the statistics of a pass, against all values stored and sorted."""
+"""The top activations and statistics of a pass over a data set, against all values stored and sorted."""
 
 import json
-import resource
-import runpy
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from convatlas import UserError
-from convatlas.datasets import cache, formats, sample_images
-from convatlas.datasets.loader import BatchLoader
-from convatlas.datasets.mnist import write_idx
-from convatlas.files import Npz, read_npz, write_json
+from convatlas.datasets import formats
+from convatlas.files import Npz
 from convatlas.models import build
-from convatlas.models.preprocessing import Preprocessing
-from convatlas.statistics import reduction, shards
-from convatlas.statistics.dataset_pass import DatasetPass, choose_batch_size, find_tracked_layers
-from convatlas.statistics.reduction import MapReduction
+from convatlas.statistics import shards
+from convatlas.statistics.dataset_pass import DatasetPass, choose_batch_size, run_shard
+from convatlas.statistics.shards import ShardDescription
+from convatlas.statistics.summary import write_statistics
+from convatlas.statistics.tracked_layers import find_tracked_layers
 from convatlas.statistics.units import iter_unit_slices, unravel_positions
 from convatlas.tracing.layers import list_layers
 from convatlas.tracing.record import record
-from tests.support.workspace import ROOT
-
-SCRIPTS = ROOT / "scripts"
-SETTINGS = {"layers": "all", "k": 9, "split": "test", "batch": 8, "on_bad_image": "error"}
-MNIST = {"format": "mnist", "mirrors": []}
-FOLDER = {"format": "images", "test_share": 0.5, "on_bad_image": "error"}
-
-
-# What a batch's maps come to
-
-
-SHAPES = [(3, 5, 7, 9), (2, 40, 12, 12), (40, 64, 30, 31), (2, 3, 50, 50), (5, 1, 4, 4), (20, 7, 127), (9, 6)]
+from tests.support.arrays import read_npz
+from tests.support.dataset_pass import (
+    CPU,
+    SETTINGS,
+    run_pass,
+    write_digits,
+    write_lenet5,
+    write_photographs,
+    write_resnet18,
+)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("gpu", [False, True])
-def test_maps_are_measured_whatever_their_layout(
-    shape: tuple[int, ...],
-    layout: torch.memory_format,
-    threads: int,
-    gpu: bool,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """By numba on a CPU, and by the operations that are used on a GPU, which run here on a CPU."""
-    maps = torch.randn(*shape, generator=torch.Generator().manual_seed(0)).relu().mul(4).round()  # ties
-    maps[0, 0] = 2.5
-    flat = maps.reshape(*shape[:2], -1)
-    if gpu:
-        monkeypatch.setattr(reduction, "_reduce_with_numba", by_torch)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        found = MapReduction(50, shape[1] + 3, torch.device("cpu"))
-    finally:
-        torch.set_num_threads(before)
-    found.update(torch.full_like(maps, 7), slice(1, 1 + shape[1]))  # must leave nothing behind
-    laid = maps.to(memory_format=layout) if maps.ndim == 4 else maps
-    found.update(laid, slice(1, 1 + shape[1]))
-    n, units = shape[0], slice(1, 1 + shape[1])
-    assert torch.equal(found.max[:n, units], flat.amax(2))
-    assert torch.equal(found.argmax[:n, units].long(), flat.argmax(2))
-    torch.testing.assert_close(found.mean[:n, units], flat.double().mean(2), rtol=1e-6, atol=1e-6)
-    about = (flat.double() - flat.double().mean(2, keepdim=True)).square().sum((0, 2))
-    torch.testing.assert_close(found.sum_squared_deviation[:, units].sum(0), about, rtol=1e-5, atol=1e-9)
-    assert torch.equal(found.zero_count[:, units].sum(0), (flat == 0).sum((0, 2)))
-    for each in (found.max, found.sum_squared_deviation, found.zero_count):
-        assert not each[:, 0].any() and not each[:, units.stop :].any()
-
-
-def by_torch(images: np.ndarray, beside: int, *into: np.ndarray) -> None:
-    """What a GPU does, given as a CPU is."""
-    n, units = len(images), into[0].shape[1]
-    maps = torch.from_numpy(images).reshape(n, units // beside, -1, beside).transpose(2, 3)
-    reduction._reduce_with_torch(maps.reshape(n, units, -1), *(torch.from_numpy(each) for each in into))
-
-
-@pytest.mark.parametrize("shape", [(30, 30), ()])
-@pytest.mark.parametrize("gpu", [False, True])
-def test_a_map_that_holds_nan_has_no_maximum(
-    shape: tuple[int, ...], gpu: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Infinities are values."""
-    if gpu:
-        monkeypatch.setattr(reduction, "_reduce_with_numba", by_torch)
-    maps = torch.ones(1, 3, *shape)
-    maps[0, 1].view(-1)[-1] = torch.nan
-    maps[0, 2].view(-1)[0] = -torch.inf
-    maps[0, 2].view(-1)[-1] = torch.inf
-    found = MapReduction(1, 3, torch.device("cpu"))
-    found.update(maps, slice(0, 3))
-    assert found.max.tolist() == [[1, -torch.inf, torch.inf]]
-    assert found.mean[0, 0] == 1
-    assert found.mean[0, 1].isnan()
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_maps_of_other_precision_or_strides_are_measured(dtype: torch.dtype) -> None:
-    generator = torch.Generator().manual_seed(0)
-    for maps in (
-        torch.randn(3, 4, 20, 20, generator=generator)[:, :, ::2, ::3],
-        torch.randn(3, 1, 9, 9, generator=generator).expand(3, 4, 9, 9),
-    ):
-        given = maps.to(dtype)
-        found = MapReduction(3, 4, torch.device("cpu"))
-        found.update(given, slice(0, 4))
-        flat = given.flatten(2).float()
-        assert torch.equal(found.max, flat.amax(2))
-        assert torch.equal(found.argmax.long(), flat.argmax(2))
-        torch.testing.assert_close(found.mean, flat.double().mean(2), rtol=1e-5, atol=1e-6)
-
-
-# A pass, against all values stored and sorted
-
-
-class Plain(nn.Module):
-    """Convolutions, pooling, a functional layer, a flat one and a linear one, a layer called twice."""
+class SmallNetwork(nn.Module):
+    """Convolutions, pooling, a functional layer, a flat one and a linear one, and a layer called twice."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -139,118 +48,140 @@ class Plain(nn.Module):
         return self.fc(x.flatten(1))
 
 
-def whole(network: nn.Module) -> nn.Module:
-    """The network with small whole numbers for weights: what it computes of such is exact, with many ties."""
+def with_integer_weights(network: nn.Module) -> nn.Module:
+    """Give a network small integer weights: its outputs for integer inputs are exact, with many ties."""
     generator = torch.Generator().manual_seed(1)
     for parameter in network.parameters():
         parameter.data = torch.randint(-1, 2, parameter.shape, generator=generator).float()
     return network.eval().requires_grad_(False)
 
 
-def brute(outputs: Tensor, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The k strongest of each unit, of outputs (N, units, ...): values, images and flat places."""
+def sort_all(outputs: Tensor, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return values, images and flat positions of the k strongest of outputs (N, units, ...) by sorting."""
     flat = outputs.flatten(2).numpy() if outputs.ndim > 2 else outputs.numpy()[..., None]
-    values, images, places = [], [], []
+    values, images, positions = [], [], []
     for unit in range(flat.shape[1]):
-        best = [(-maps[unit].max(), n, int(np.argmax(maps[unit]))) for n, maps in enumerate(flat)]
-        value, image, place = zip(*sorted(best)[:k], strict=True)
+        ranked = sorted((-maps[unit].max(), n, int(np.argmax(maps[unit]))) for n, maps in enumerate(flat))
+        value, image, position = zip(*ranked[:k], strict=True)
         values.append([-v for v in value])
         images.append(image)
-        places.append(place)
-    return np.array(values), np.array(images), np.array(places)
+        positions.append(position)
+    return np.array(values), np.array(images), np.array(positions)
+
+
+def pass_images(network: nn.Module, x: Tensor, names: list[str], k: int, batch_size: int) -> DatasetPass:
+    """Pass images (N, C, H, W) through a network in batches."""
+    dataset_pass = DatasetPass(
+        network, *find_tracked_layers(network, tuple(x.shape[1:]), names), k, batch_size, 0
+    )
+    with dataset_pass:
+        for index, start in enumerate(range(0, len(x), batch_size)):
+            numbers = np.arange(start, min(start + batch_size, len(x)))
+            dataset_pass.update(index, x[numbers], numbers, None)
+    return dataset_pass
 
 
 @pytest.mark.parametrize("channels", [3, 40])
-@pytest.mark.parametrize("parts", [1, 3, 7])
-def test_the_strongest_are_those_of_all_values_sorted(channels: int, parts: int, tmp_path: Path) -> None:
-    network = whole(Plain(channels))
+@pytest.mark.parametrize("batch_size", [8, 40])  # smaller and larger than k
+@pytest.mark.parametrize("shard_count", [1, 3, 7])
+def test_top_activations_are_those_of_all_values_sorted(
+    channels: int, batch_size: int, shard_count: int, tmp_path: Path
+) -> None:
+    network = with_integer_weights(SmallNetwork(channels))
     x = torch.randint(0, 2, (61, 1, 12, 12), generator=torch.Generator().manual_seed(2)).float()
-    x[50:] = x[:11]  # the same images again: ties between images
+    x[50:] = x[:11]  # repeated images: ties between images
     labels = np.arange(61) % 3
     names = [layer["name"] for layer in list_layers(network, (1, 12, 12)) if layer["called"]]
-    layers, layout = find_tracked_layers(network, (1, 12, 12), names)
-    assert (
-        [layer.name for layer in layers]
-        == names
-        == ["conv1", "relu", "pool", "conv2", "relu:2", "add", "flatten", "fc"]
-    )
+    layers, memory_format = find_tracked_layers(network, (1, 12, 12), names)
+    assert names == ["conv1", "relu", "pool", "conv2", "relu:2", "add", "flatten", "fc"]
+    assert [layer.name for layer in layers] == names
 
     paths = []
-    for shard in range(parts):
-        survey = DatasetPass(network, layers, layout, 9, 8, 3)
-        with survey:
-            for at in (own := shards.shard_batches(shard, parts, 8)):
-                numbers = np.arange(8 * at, min(8 * at + 8, 61))
-                survey.update(at, x[numbers], numbers, labels)
-        described = {"images": 61, "batch": 8, "batches": [own.start, own.stop], "skipped": []}
-        described |= {"layers": [{"name": one.name, "shape": list(one.shape)} for one in layers]}
-        described |= {"class_source": "label", "classes": list("abc"), "device": "cpu"}
+    for shard in range(shard_count):
+        dataset_pass = DatasetPass(network, layers, memory_format, 9, batch_size, 3)
+        batches = shards.shard_batches(shard, shard_count, -(-61 // batch_size))
+        with dataset_pass:
+            for index in batches:
+                numbers = np.arange(batch_size * index, min(batch_size * (index + 1), 61))
+                dataset_pass.update(index, x[numbers], numbers, labels)
+        description: Any = dict.fromkeys(shards.MISMATCH_REASONS) | {
+            "images": 61,
+            "batch": batch_size,
+            "batches": [batches.start, batches.stop],
+            "layers": [{"name": layer.name, "shape": list(layer.shape)} for layer in layers],
+            "class_source": "label",
+            "classes": list("abc"),
+            "device": "cpu",
+            "skipped": [],
+        }
         paths.append(tmp_path / f"{shard}.npz")
-        shards.write_shard(paths[-1], described | dict.fromkeys(shards.MISMATCH_REASONS), survey.result())
-    described, found = shards.merge_shards(paths, dict.fromkeys(shards.MISMATCH_REASONS))
+        shards.write_shard(paths[-1], description, dataset_pass.result())
+    fingerprint: Any = dict.fromkeys(shards.MISMATCH_REASONS)
+    merged: tuple[ShardDescription, shards.PassResult] = shards.merge_shards(paths, fingerprint)
+    description, result = merged
 
     outputs = record(network, x).outputs
-    for layer, units in iter_unit_slices(described["layers"]):
-        out = outputs[layer["name"]]
-        values, images, places = brute(out, 9)
-        np.testing.assert_array_equal(found.top.values[units], values)
-        np.testing.assert_array_equal(found.top.images[units], images)
-        np.testing.assert_array_equal(found.top.flat_positions[units], places)
-        flat = out.flatten(2) if out.ndim > 2 else out[..., None]
-        np.testing.assert_array_equal(found.counts.zero_count[units], (flat == 0).sum((0, 2)))
-        np.testing.assert_array_equal(found.counts.max[units], flat.amax((0, 2)))
-        of_image = flat.double().mean(2)
-        sums = found.sums.total()
-        np.testing.assert_allclose(sums.mean_sum[units], of_image.sum(0), rtol=1e-6, atol=1e-5)
-        np.testing.assert_allclose(
-            sums.square_sum[units], flat.double().square().mean(2).sum(0), rtol=1e-6, atol=1e-5
-        )
+    sums = result.sums.total()
+    for layer, units in iter_unit_slices(description["layers"]):
+        output = outputs[layer["name"]]
+        values, images, positions = sort_all(output, 9)
+        np.testing.assert_array_equal(result.top.values[units], values)
+        np.testing.assert_array_equal(result.top.images[units], images)
+        np.testing.assert_array_equal(result.top.flat_positions[units], positions)
+        flat = output.flatten(2) if output.ndim > 2 else output[..., None]
+        np.testing.assert_array_equal(result.counts.zero_count[units], (flat == 0).sum((0, 2)))
+        np.testing.assert_array_equal(result.counts.max[units], flat.amax((0, 2)))
+        means = flat.double().mean(2)
+        np.testing.assert_allclose(sums.mean_sum[units], means.sum(0), rtol=1e-6, atol=1e-5)
+        squares = flat.double().square().mean(2).sum(0)
+        np.testing.assert_allclose(sums.square_sum[units], squares, rtol=1e-6, atol=1e-5)
         for label in range(3):
-            of_class = of_image[labels == label].sum(0)
-            np.testing.assert_allclose(sums.class_sums[label][units], of_class, rtol=1e-6, atol=1e-5)
-    assert found.counts.class_counts.tolist() == [21, 20, 20]
+            class_sum = means[labels == label].sum(0)
+            np.testing.assert_allclose(sums.class_sums[label][units], class_sum, rtol=1e-6, atol=1e-5)
+    assert result.counts.class_counts.tolist() == [21, 20, 20]
 
 
-def test_a_constant_unit_does_not_deviate() -> None:
-    network = whole(nn.Sequential(nn.Conv2d(1, 33, 1)))
+def test_a_first_batch_larger_than_k_keeps_the_strongest_in_order() -> None:
+    """Of equal values the earlier image comes first, as in a sort of all values."""
+    x = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 9, 9]).float()[:, None, None, None]
+    top = pass_images(nn.Sequential(nn.Identity()), x, ["0"], 4, 13).result().top
+    assert top.values.tolist() == [[9, 9, 9, 6]]
+    assert top.images.tolist() == [[5, 11, 12, 7]]
+    again = pass_images(nn.Sequential(nn.Identity()), x.repeat(3, 1, 1, 1), ["0"], 4, 13).result().top
+    assert again.images.tolist() == [[5, 11, 12, 18]]
+
+
+def test_a_constant_unit_has_no_deviation() -> None:
+    network = with_integer_weights(nn.Sequential(nn.Conv2d(1, 33, 1)))
     network[0].weight.zero_()
     network[0].bias[:] = torch.linspace(0.1, 3e4, 33)
-    survey = DatasetPass(network, *find_tracked_layers(network, (1, 30, 30), ["0"]), 2, 4, 0)
-    with survey:
-        for at in range(5):
-            survey.update(at, torch.randn(4, 1, 30, 30), np.arange(4 * at, 4 * at + 4), None)
-    sums = survey.result().sums.total()
+    sums = pass_images(network, torch.randn(20, 1, 30, 30), ["0"], 2, 4).result().sums.total()
     mean, square = sums.mean_sum / 20, sums.square_sum / 20
-    assert (np.abs(square - mean**2) <= 1e-12 * square).all()  # the ulps of its mean
+    assert (np.abs(square - mean**2) <= 1e-12 * square).all()  # the rounding of its mean
 
 
-def test_nan_is_no_strongest_and_shows_in_the_mean() -> None:
-    network = whole(nn.Sequential(nn.Identity(), nn.Flatten()))
+def test_nan_is_no_top_activation_and_shows_in_the_mean() -> None:
+    network = nn.Sequential(nn.Identity(), nn.Flatten())
     x = torch.ones(3, 2, 2, 2)
     x[1, 0, 1, 1] = torch.nan
     x[2, 1] = 5
-    survey = DatasetPass(network, *find_tracked_layers(network, (2, 2, 2), ["0", "1"]), 3, 3, 0)
-    with survey:
-        survey.update(0, x, np.arange(3), None)
-    found = survey.result()
-    assert found.top.values[:2].tolist() == [[1, 1, -np.inf], [5, 1, 1]]
-    assert found.top.images[:2].tolist() == [[0, 2, -1], [2, 0, 1]]
-    assert (
-        np.isnan(found.sums.total().mean_sum).tolist()
-        == [True, False, False, False, False, True] + [False] * 4
-    )
-    assert found.counts.max[:2].tolist() == [1, 5]
+    result = pass_images(network, x, ["0", "1"], 3, 3).result()
+    assert result.top.values[:2].tolist() == [[1, 1, -np.inf], [5, 1, 1]]
+    assert result.top.images[:2].tolist() == [[0, 2, -1], [2, 0, 1]]
+    is_nan = np.isnan(result.sums.total().mean_sum).tolist()
+    assert is_nan == [True, False, False, False, False, True] + [False] * 4
+    assert result.counts.max[:2].tolist() == [1, 5]
 
 
-def test_what_has_no_units_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
-    class Odd(nn.Module):
+def test_layers_without_units_are_skipped() -> None:
+    class WithoutUnits(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return torch.mean(x, (0, 2, 3)) + torch.flatten(x).sum()
 
-    assert find_tracked_layers(Odd(), (1, 4, 4), ["mean", "flatten", "add"])[0] == []
+    assert find_tracked_layers(WithoutUnits(), (1, 4, 4), ["mean", "flatten", "add"])[0] == []
 
 
-def test_a_network_that_wants_its_maps_one_behind_the_other_runs_so() -> None:
+def test_a_network_that_needs_contiguous_maps_runs_with_them() -> None:
     class Viewing(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -260,201 +191,132 @@ def test_a_network_that_wants_its_maps_one_behind_the_other_runs_so() -> None:
             return self.conv(x).view(len(x), -1)
 
     network = Viewing().eval()
-    layers, layout = find_tracked_layers(network, (3, 8, 8), ["conv", "view"])
-    assert ([layer.name for layer in layers], layout) == (["conv", "view"], torch.contiguous_format)
-    survey = DatasetPass(network, *find_tracked_layers(network, (3, 8, 8), ["conv"]), 1, 2, 0)
-    with survey:
-        survey.update(0, torch.randn(2, 3, 8, 8), np.arange(2), None)
-    assert survey.image_count == 2
+    layers, memory_format = find_tracked_layers(network, (3, 8, 8), ["conv", "view"])
+    assert [layer.name for layer in layers] == ["conv", "view"]
+    assert memory_format == torch.contiguous_format
+    assert pass_images(network, torch.randn(2, 3, 8, 8), ["conv"], 1, 2).image_count == 2
 
 
 def test_batches_are_smaller_for_larger_images() -> None:
-    sizes = [choose_batch_size((3, side, side), torch.device("cpu")) for side in (28, 64, 224, 2000)]
+    sizes = [choose_batch_size((3, side, side), CPU) for side in (28, 64, 224, 2000)]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] == 1
 
 
-# The scripts, end to end
+def test_a_shard_holds_only_the_classes_of_its_images() -> None:
+    network = with_integer_weights(SmallNetwork(3))
+    layers, memory_format = find_tracked_layers(network, (1, 12, 12), ["conv1"])
+    dataset_pass = DatasetPass(network, layers, memory_format, 2, 4, 1000)
+    with dataset_pass:
+        for index in range(3):
+            numbers = np.arange(4 * index, 4 * index + 4)
+            dataset_pass.update(index, torch.randn(4, 1, 12, 12), numbers, np.arange(12) // 3 + 990)
+    sums = dataset_pass.result().sums
+    assert [sorted(node.class_sums) for _, _, node in sums.nodes] == [[990, 991, 992], [992, 993]]
+    assert sorted(sums.total().class_sums) == [990, 991, 992, 993]
 
 
-def made(folder: Path, network: nn.Module, description: dict[str, Any], shape: tuple[int, ...]) -> Path:
-    """The folder of a network, as far as a pass needs it."""
-    folder.mkdir(parents=True)
-    save_file(network.state_dict(), folder / "weights.safetensors")
-    write_json(folder / "network.json", description)
-    write_json(folder / "layers.json", list_layers(network, shape))
-    return folder
-
-
-def lenet5(folder: Path) -> Path:
-    settings = {"architecture": "lenet5", "arguments": {"classes": 10}}
-    network, preprocessing = build.build_network(
-        {"architecture": "lenet5"}, [str(n) for n in range(10)], seed=3
-    )
-    described = settings | {
-        "arguments": {},
-        "weights": {"name": None},
-        "classes": [str(n) for n in range(10)],
-    }
-    return made(folder, network, described | {"preprocessing": preprocessing.to_dict()}, preprocessing.shape)
-
-
-def resnet18(folder: Path) -> Path:
-    settings = {
-        "architecture": "torchvision/resnet18",
-        "input": {"size": 40},
-        "arguments": {"num_classes": 4},
-    }
-    network, preprocessing = build.build_network(settings, None, seed=3)
-    described = {key: settings[key] for key in ("architecture", "arguments")} | {"weights": {"name": None}}
-    described |= {"classes": ["a", "b", "c", "d"], "preprocessing": preprocessing.to_dict()}
-    return made(folder, network, described, preprocessing.shape)
-
-
-def digits(folder: Path, count: int = 45) -> Path:
-    """An MNIST of noise, the last third of it the first again."""
-    random = np.random.default_rng(0)
-    raw = folder / "source/MNIST/raw"
-    for split in ("train", "t10k"):
-        images = random.integers(0, 256, (count, 28, 28))
-        images[2 * count // 3 :] = images[: count - 2 * count // 3]
-        write_idx(raw / f"{split}-images-idx3-ubyte", images)
-        write_idx(raw / f"{split}-labels-idx1-ubyte", np.arange(count) % 10)
-    formats.prepare(folder / "digits", MNIST | {"source": str(folder / "source")}, "datasets.digits")
-    return folder / "digits"
-
-
-def photographs(folder: Path, classes: tuple[str, ...] = ("ant", "bee"), on_bad_image: str = "error") -> Path:
-    """Folders of small image files, 12 a class, in root/class/*, or right in the folder for no classes."""
-    random = np.random.default_rng(1)
-    for name in classes or ("",):
-        (folder / "source" / name).mkdir(parents=True, exist_ok=True)
-        for n in range(12):
-            pixels = random.integers(0, 256, (50, 44, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / f"source/{name}/{n:02d}.png")
-    prepared(folder, on_bad_image)
-    return folder / "pictures"
-
-
-def prepared(folder: Path, on_bad_image: str = "error") -> None:
-    settings = FOLDER | {"source": str(folder / "source"), "on_bad_image": on_bad_image}
-    formats.prepare(folder / "pictures", settings, "datasets.pictures")
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Run a script in this process; gives its last words, "" where it ends well."""
-
-    def script(name: str, folder: Path, data: Path, settings: dict[str, Any], *more: object) -> str:
-        monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
-        monkeypatch.setattr(torch, "set_deterministic_debug_mode", lambda mode: None)
-        arguments = ["--name", folder.name, "--settings", json.dumps(settings), "--output", folder]
-        argv = [f"{name}.py", *arguments, "--data", data, *more]
-        monkeypatch.setattr(sys, "argv", [str(word) for word in argv])
-        try:
-            runpy.run_path(str(SCRIPTS / f"{name}.py"), run_name="__main__")
-        except SystemExit as end:
-            return str(end.code)
-        return ""
-
-    return script
-
-
-def passed(
-    script: Callable[..., str], folder: Path, data: Path, parts: int = 1, settings: dict[str, Any] = SETTINGS
-) -> dict[str, bytes]:
-    """Run all shards and merge them; gives the merged files' bytes."""
-    for shard in range(parts):
-        assert not script("dataset_pass", folder, data, settings, "--shard", shard, "--shards", parts)
-    assert not script("merge_shards", folder, data, settings, "--shards", parts)
-    return {name: (folder / name).read_bytes() for name in ("statistics.npz", "statistics.json")}
-
-
-@pytest.fixture
-def on_digits(tmp_path: Path) -> tuple[Path, Path]:
-    return lenet5(tmp_path / "results/lenet5"), digits(tmp_path)
+# A pass over files
 
 
 @pytest.mark.parametrize("kind", ["lenet5", "resnet18"])
-def test_merged_files_are_the_same_however_many_shards_and_true(
-    kind: str, tmp_path: Path, script: Callable[..., str]
-) -> None:
+def test_merged_files_are_the_same_for_any_number_of_shards_and_true(kind: str, tmp_path: Path) -> None:
     if kind == "lenet5":
-        folder, data = lenet5(tmp_path / "results/lenet5"), digits(tmp_path)
+        folder, data = write_lenet5(tmp_path / "results/lenet5"), write_digits(tmp_path)
     else:
-        folder, data = resnet18(tmp_path / "results/resnet18"), photographs(tmp_path)
-    found = [passed(script, folder, data, parts, SETTINGS | {"batch": 4}) for parts in (1, 3, 7)]
-    assert found[0] == found[1] == found[2]
+        folder, data = write_resnet18(tmp_path / "results/resnet18"), write_photographs(tmp_path)
+    files = [run_pass(folder, data, count, SETTINGS | {"batch": 4}) for count in (1, 3, 7)]
+    assert files[0] == files[1] == files[2]
 
     network, preprocessing = build.load_network(folder)
     examples = formats.load(data, "test")
     pixels = examples.read_images(preprocessing.mode, preprocessing.size, preprocessing.resize)
     outputs = record(network, preprocessing(torch.from_numpy(pixels))).outputs
-    statistics, about = read_npz(folder / "statistics.npz"), json.loads(found[0]["statistics.json"])
-    assert about["images"] == sum(about["class_images"]) == len(examples)
-    assert about["class_source"] == "label"
-    assert [layer["name"] for layer in about["layers"]] == list(outputs)
+    statistics, summary = read_npz(folder / "statistics.npz"), json.loads(files[0]["statistics.json"])
+    assert summary["images"] == sum(summary["class_images"]) == len(examples)
+    assert summary["class_source"] == "label"
+    assert [layer["name"] for layer in summary["layers"]] == list(outputs)
     for name, output in outputs.items():
-        values, images, places = brute(output, min(9, len(examples)))
+        values, images, positions = sort_all(output, min(9, len(examples)))
         np.testing.assert_allclose(statistics[f"{name}@values"], values, rtol=1e-4, atol=1e-5)
-        shape = list(output.shape[1:])
-        distinct = np.diff(values, prepend=np.inf, append=-np.inf).__abs__() > 1e-4
-        sure = distinct[:, :-1] & distinct[:, 1:]  # but for rounding in batches of another size
+        # Where values differ by more than the rounding in batches of another size, the order is certain.
+        distinct = np.abs(np.diff(values, prepend=np.inf, append=-np.inf)) > 1e-4
+        certain = distinct[:, :-1] & distinct[:, 1:]
         same = statistics[f"{name}@images"] == images
-        same &= (statistics[f"{name}@positions"] == unravel_positions(places, shape)).all(2)
-        assert same[sure].all()
+        expected_positions = unravel_positions(positions, list(output.shape[1:]))
+        same &= (statistics[f"{name}@positions"] == expected_positions).all(2)
+        assert same[certain].all()
         flat = (output.flatten(2) if output.ndim > 2 else output[..., None]).double()
         np.testing.assert_allclose(statistics[f"{name}@mean"], flat.mean((0, 2)), rtol=1e-3, atol=1e-5)
-        deviation = flat.std((0, 2), correction=0)
-        np.testing.assert_allclose(statistics[f"{name}@std"], deviation, rtol=1e-3, atol=1e-5)
+        std = flat.std((0, 2), correction=0)
+        np.testing.assert_allclose(statistics[f"{name}@std"], std, rtol=1e-3, atol=1e-5)
         dead = np.zeros(len(values), bool) if "softmax" in name else values[:, 0] <= 0
         np.testing.assert_array_equal(statistics[f"{name}@dead"], dead)
-        by_class = [flat[examples.labels == label].mean((0, 2)) for label in range(len(about["classes"]))]
-        np.testing.assert_allclose(statistics[f"{name}@classes"].T, np.stack(by_class), rtol=1e-3, atol=1e-5)
+        means = [flat[examples.labels == label].mean((0, 2)) for label in range(len(summary["classes"]))]
+        np.testing.assert_allclose(statistics[f"{name}@classes"].T, np.stack(means), rtol=1e-3, atol=1e-5)
 
 
-def test_the_same_image_again_comes_later(on_digits: tuple[Path, Path], script: Callable[..., str]) -> None:
-    passed(script, *on_digits)
-    statistics = Npz(on_digits[0] / "statistics.npz")
-    images, values = statistics["conv1@images"], statistics["conv1@values"]
-    again = [(row == n).nonzero()[0] for row in images for n in row if n < 15 and n + 30 in row]
-    assert again
-    for row, value in zip(images.tolist(), values.tolist(), strict=True):
-        for place, n in enumerate(row):
+def test_a_repeated_image_comes_later(lenet5_on_digits: tuple[Path, Path]) -> None:
+    run_pass(*lenet5_on_digits)
+    statistics = Npz(lenet5_on_digits[0] / "statistics.npz")
+    images, values = statistics["conv1@images"].tolist(), statistics["conv1@values"].tolist()
+    repeated = 0
+    for row, value in zip(images, values, strict=True):
+        for rank, n in enumerate(row):
             if n + 30 in row:
-                assert row.index(n + 30) == place + 1
-                assert value[place] == value[place + 1]
+                repeated += 1
+                assert row.index(n + 30) == rank + 1
+                assert value[rank] == value[rank + 1]
+    assert repeated
 
 
-def test_k_larger_than_the_set(
-    on_digits: tuple[Path, Path], script: Callable[..., str], caplog: pytest.LogCaptureFixture
+def test_k_is_limited_by_the_number_of_images(
+    lenet5_on_digits: tuple[Path, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    passed(script, *on_digits, settings=SETTINGS | {"k": 100})
+    run_pass(*lenet5_on_digits, settings=SETTINGS | {"k": 100})
     assert "views.strongest.k is 100, and there are 45 images" in caplog.text
-    statistics = Npz(on_digits[0] / "statistics.npz")
+    statistics = Npz(lenet5_on_digits[0] / "statistics.npz")
     assert statistics["conv1@values"].shape == (6, 45)
     assert (np.sort(statistics["conv1@images"], 1) == np.arange(45)).all()
 
 
-def test_images_without_labels_are_told_apart_by_prediction(
-    tmp_path: Path, script: Callable[..., str]
-) -> None:
-    folder, data = resnet18(tmp_path / "results/resnet18"), photographs(tmp_path, classes=())
-    passed(script, folder, data)
-    about = json.loads((folder / "statistics.json").read_text())
-    assert (about["class_source"], about["images"]) == ("predicted class", 12)
-    assert about["classes"] == ["a", "b", "c", "d"]
+def test_images_without_labels_are_classed_by_prediction(tmp_path: Path) -> None:
+    folder, data = write_resnet18(tmp_path / "results/resnet18"), write_photographs(tmp_path, classes=())
+    run_pass(folder, data)
+    summary = json.loads((folder / "statistics.json").read_text())
+    assert (summary["class_source"], summary["images"]) == ("predicted class", 12)
+    assert summary["classes"] == ["a", "b", "c", "d"]
     network, preprocessing = build.load_network(folder)
     pixels = formats.load(data, "test").read_images("RGB", 40, 40)
     predicted = network(preprocessing(torch.from_numpy(pixels))).argmax(1)
-    assert about["class_images"] == predicted.bincount(minlength=4).tolist()
+    assert summary["class_images"] == predicted.bincount(minlength=4).tolist()
 
 
-def test_an_empty_class_is_passed_over(tmp_path: Path, script: Callable[..., str]) -> None:
+def test_an_empty_class_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "source/cow").mkdir(parents=True)
-    folder, data = resnet18(tmp_path / "results/resnet18"), photographs(tmp_path)
-    passed(script, folder, data)
+    folder, data = write_resnet18(tmp_path / "results/resnet18"), write_photographs(tmp_path)
+    run_pass(folder, data)
     assert json.loads((folder / "statistics.json").read_text())["classes"] == ["ant", "bee"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "shard", "words"),
+    [
+        (
+            {"layers": ["conv9"]},
+            (0, 1),
+            ["networks.lenet5.views.strongest.layers: no layer 'conv9'", "conv1"],
+        ),
+        ({}, (3, 3), ["--shard 3: there are 3 shards, counted from 0"]),
+    ],
+)
+def test_wrong_settings_are_reported(
+    lenet5_on_digits: tuple[Path, Path], settings: dict[str, Any], shard: tuple[int, int], words: list[str]
+) -> None:
+    folder, data = lenet5_on_digits
+    with pytest.raises(UserError) as error:
+        run_shard(folder, data, SETTINGS | settings, *shard, CPU)
+    assert all(word in str(error.value) for word in words)
 
 
 # Images that cannot be read
@@ -462,261 +324,42 @@ def test_an_empty_class_is_passed_over(tmp_path: Path, script: Callable[..., str
 
 @pytest.fixture
 def damaged(tmp_path: Path) -> tuple[Path, Path, str]:
-    """A network, its data set, and the name of one test image that was damaged since."""
-    folder, data = resnet18(tmp_path / "results/resnet18"), photographs(tmp_path)
+    """A network, its data set, and the name of a test image that was damaged after preparation."""
+    folder, data = write_resnet18(tmp_path / "results/resnet18"), write_photographs(tmp_path)
     examples = formats.load(data, "test")
     Path(str(examples.paths[5])).resolve().write_bytes(b"no image")
     return folder, data, examples.names[5]
 
 
-def test_an_unreadable_image_stops_the_pass(
-    damaged: tuple[Path, Path, str], script: Callable[..., str]
-) -> None:
+def test_an_unreadable_image_stops_the_pass(damaged: tuple[Path, Path, str]) -> None:
     folder, data, name = damaged
-    ended = script("dataset_pass", folder, data, SETTINGS)
-    assert ended.startswith("error: ")
-    assert name in ended
-    assert "datasets.pictures.on_bad_image: skip" in ended
+    with pytest.raises(UserError) as error:
+        run_shard(folder, data, SETTINGS, 0, 1, CPU)
+    assert name in str(error.value)
+    assert "datasets.pictures.on_bad_image: skip" in str(error.value)
     assert not list(folder.glob("shards/*"))
 
 
-@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("shard_count", [1, 3])
 def test_an_unreadable_image_is_skipped_and_listed(
-    damaged: tuple[Path, Path, str], script: Callable[..., str], parts: int, caplog: pytest.LogCaptureFixture
+    damaged: tuple[Path, Path, str], shard_count: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, data, name = damaged
     settings = SETTINGS | {"on_bad_image": "skip", "batch": 2, "k": 20}
-    passed(script, folder, data, parts, settings)
-    about = json.loads((folder / "statistics.json").read_text())
-    assert about["images"] == sum(about["class_images"]) == 11
-    assert [(one["image"], one["name"]) for one in about["skipped"]] == [(5, name)]
-    assert f"left out: image 5, {name}" in caplog.text
+    run_pass(folder, data, shard_count, settings)
+    summary = json.loads((folder / "statistics.json").read_text())
+    assert summary["images"] == sum(summary["class_images"]) == 11
+    assert [(image["image"], image["name"]) for image in summary["skipped"]] == [(5, name)]
+    assert f"skipped image 5, {name}" in caplog.text
     images = Npz(folder / "statistics.npz")["conv1@images"]
     assert (np.sort(images, 1) == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]).all()
 
 
-class Million:
-    """A data set of a million image files, of which one more, the last, cannot be read."""
-
-    paths, names = [Path("somewhere")], {1_000_000: "ant/1000000.png"}
-    read_images = formats.ImageDataset.read_images
-
-    def __len__(self) -> int:
-        return 1_000_001
-
-    def read_image(self, n: int, mode: str) -> Image.Image:
-        if n == 1_000_000:
-            raise UserError("ant/1000000.png: not an image")
-        return Image.new(mode, (40, 40))
-
-
-@pytest.mark.parametrize("on_bad_image", ["error", "skip"])
-def test_an_unreadable_image_in_the_millionth_place(
-    on_bad_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(formats, "load", lambda folder, split: Million())
-    monkeypatch.setattr(cache, "find_cached_images", lambda *asked: None)
-    _, preprocessing = build.build_network(
-        {"architecture": "torchvision/resnet18", "input": {"size": 40}}, None, 0
-    )
-    batches = BatchLoader(tmp_path / "ants", "test", preprocessing, 8, on_bad_image)
-    (own,) = shards.shard_batches(len(batches) - 1, len(batches), len(batches))
-    if on_bad_image == "error":
-        with pytest.raises(UserError, match=r"1000000\.png: not an image; mend it, or set datasets\.ants\."):
-            list(batches.read_batches([own]))
-        return
-    before, last = batches.read_batches([own - 1, own])
-    assert before.indices.tolist() == list(range(999_992, 1_000_000))
-    assert (len(last.indices), len(last.pixels), last.index) == (0, 0, 125_000)
-    assert batches.skipped == [
-        {"image": 1_000_000, "name": "ant/1000000.png", "reason": "ant/1000000.png: not an image"}
-    ]
-
-
-def test_nothing_is_left_where_no_image_can_be_read(tmp_path: Path, script: Callable[..., str]) -> None:
-    folder, data = resnet18(tmp_path / "results/resnet18"), photographs(tmp_path)
+def test_a_pass_without_any_readable_image_is_an_error(tmp_path: Path) -> None:
+    folder, data = write_resnet18(tmp_path / "results/resnet18"), write_photographs(tmp_path)
     for path in (tmp_path / "source").rglob("*.png"):
         path.write_bytes(b"")
-    settings = SETTINGS | {"on_bad_image": "skip"}
-    assert not script("dataset_pass", folder, data, settings)
-    assert "none of the 12 images" in script("merge_shards", folder, data, settings)
-
-
-# Shards that do not belong
-
-
-def test_a_shard_of_another_run_is_refused(
-    on_digits: tuple[Path, Path], script: Callable[..., str], tmp_path: Path
-) -> None:
-    folder, data = on_digits
-    passed(script, folder, data, 3)
-    merge = lambda settings=SETTINGS, parts=3: script("merge_shards", folder, data, settings, "--shards", parts)  # noqa: E731
-    first = folder / "shards/0.npz"
-    assert not merge()
-
-    ended = merge(SETTINGS | {"k": 5})
-    assert f"error: {first} was made of other settings (settings: k 9, not 5); delete it" in ended
-    assert "another split" in merge(SETTINGS | {"split": "train"})
-    assert "holds the batches [0, 2] of the set, not those of shard 0 of 2" in merge(parts=2)
-    assert "not those of shard 0 of 4" in merge(parts=4)
-
-    with (folder / "weights.safetensors").open("r+b") as weights:
-        weights.seek(-1, 2)
-        weights.write(b"\x07")
-    assert "was made of another network's weights (weights: " in merge()
-    other = lenet5(tmp_path / "results/other")
-    (folder / "weights.safetensors").write_bytes((other / "weights.safetensors").read_bytes())
-    assert not merge()
-    description = json.loads((folder / "network.json").read_text())
-    changed = description | {"preprocessing": description["preprocessing"] | {"size": 30}}
-    write_json(folder / "network.json", changed)
-    assert "was made of another network (" in merge()
-    write_json(folder / "network.json", description)
-    about = json.loads((data / "dataset.json").read_text())
-    write_json(data / "dataset.json", about | {"sha256": "0" * 64})
-    assert "was made of another data set (dataset: " in merge()
-    write_json(data / "dataset.json", about)
-    assert not merge()
-
-
-def test_shards_of_different_batches_do_not_merge(
-    on_digits: tuple[Path, Path], script: Callable[..., str]
-) -> None:
-    folder, data = on_digits
-    passed(script, folder, data, 2)
-    described, found = shards.read_shard(folder / "shards/1.npz")
-    shards.write_shard(folder / "shards/1.npz", described | {"device": "cuda"}, found)
-    ended = script("merge_shards", folder, data, SETTINGS, "--shards", 2)
-    assert "1.npz does not go with the shards before it (device: cuda, not cpu)" in ended
-
-
-def test_a_shard_that_there_is_no_space_for_is_told_and_not_made(
-    on_digits: tuple[Path, Path], script: Callable[..., str]
-) -> None:
-    folder, data = on_digits
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
-    try:
-        ended = script("dataset_pass", folder, data, SETTINGS)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert ended == f"error: cannot write {folder / 'shards/0.npz'}: File too large"
-    assert not list(folder.glob("shards/*"))
-
-
-def test_a_shard_holds_no_more_classes_than_its_images_have() -> None:
-    network = whole(Plain(3))
-    survey = DatasetPass(network, *find_tracked_layers(network, (1, 12, 12), ["conv1"]), 2, 4, 1000)
-    with survey:
-        for at in range(3):
-            numbers = np.arange(4 * at, 4 * at + 4)
-            survey.update(at, torch.randn(4, 1, 12, 12), numbers, np.arange(12) // 3 + 990)
-    found = survey.result()
-    assert [sorted(sums.class_sums) for _, _, sums in found.sums.nodes] == [[990, 991, 992], [992, 993]]
-    assert sorted(found.sums.total().class_sums) == [990, 991, 992, 993]
-
-
-@pytest.mark.parametrize("left", [0, 100, -1, -20_000])
-def test_a_truncated_shard_is_named(
-    on_digits: tuple[Path, Path], script: Callable[..., str], left: int
-) -> None:
-    folder, data = on_digits
-    passed(script, folder, data, 3)
-    before = (folder / "statistics.npz").read_bytes()
-    path = folder / "shards/1.npz"
-    path.write_bytes(path.read_bytes()[:left])
-    ended = script("merge_shards", folder, data, SETTINGS, "--shards", 3)
-    assert ended.startswith(f"error: {path} is damaged")
-    assert ended.endswith("delete it and run again")
-    assert (folder / "statistics.npz").read_bytes() == before
-
-
-def test_a_file_that_is_no_shard_is_named(on_digits: tuple[Path, Path], script: Callable[..., str]) -> None:
-    folder, data = on_digits
-    passed(script, folder, data)
-    path = folder / "shards/0.npz"
-    path.write_bytes((folder / "statistics.npz").read_bytes())
-    assert f"{path} is no shard of a pass" in script("merge_shards", folder, data, SETTINGS)
-
-
-@pytest.mark.parametrize(
-    ("settings", "more", "words"),
-    [
-        ({"layers": ["conv9"]}, (), ["networks.lenet5.views.strongest.layers: no layer 'conv9'", "conv1"]),
-        ({}, ("--shard", 3, "--shards", 3), ["--shard 3: there are 3 shards, counted from 0"]),
-    ],
-)
-def test_mistakes_are_told(
-    on_digits: tuple[Path, Path],
-    script: Callable[..., str],
-    settings: dict[str, Any],
-    more: tuple[object, ...],
-    words: list[str],
-) -> None:
-    ended = script("dataset_pass", *on_digits, SETTINGS | settings, *more)
-    assert all(word in ended for word in ["error: ", *words])
-
-
-# Reading ahead
-
-
-def test_batches_come_in_order_and_are_what_the_files_hold(tmp_path: Path) -> None:
-    data = photographs(tmp_path)
-    _, preprocessing = build.build_network(
-        {"architecture": "torchvision/resnet18", "input": {"size": 40}}, None, 0
-    )
-    batches = BatchLoader(data, "test", preprocessing, 5)
-    assert len(batches) == 3
-    found = list(batches.read_batches([0, 1, 2]))
-    assert [batch.index for batch in found] == [0, 1, 2]
-    np.testing.assert_array_equal(np.concatenate([batch.indices for batch in found]), np.arange(12))
-    expected = formats.load(data, "test").read_images("RGB", 40, 40)
-    np.testing.assert_array_equal(np.concatenate([batch.pixels for batch in found]), expected)
-    cache.load_images(data, "test", "RGB", 40, 40)
-    for path in (tmp_path / "source").rglob("*.png"):
-        path.unlink()
-    again = list(
-        BatchLoader(data, "test", preprocessing, 5).read_batches([2])
-    )  # from what was decoded and kept
-    np.testing.assert_array_equal(again[0].pixels, expected[10:])
-
-
-def test_images_are_read_as_they_are_for_records(tmp_path: Path) -> None:
-    """By the network's own interpolation, which is bicubic for some of torchvision's weights."""
-    data = photographs(tmp_path)
-    how = Preprocessing(32, (0.5,) * 3, (0.5,) * 3, 40, "bicubic")
-    test = formats.load(data, "test")
-    expected = np.concatenate([how.read_pixels(path).numpy() for path in test.paths])
-    for kept in (False, True):
-        (batch,) = BatchLoader(data, "test", how, len(test)).read_batches([0])
-        np.testing.assert_array_equal(batch.pixels, expected)
-        if not kept:
-            cache.load_images(data, "test", "RGB", 32, 40)  # another's
-            np.testing.assert_array_equal(
-                cache.load_images(data, "test", "RGB", 32, 40, "bicubic"), expected
-            )
-    cpu, reader = torch.device("cpu"), nn.Identity()
-    (image,) = sample_images.choose_images({"indices": [3]}, reader, how, test, cpu, "networks.own.images")
-    assert torch.equal(image.x, how(torch.from_numpy(expected[3:4])))
-
-
-def test_what_is_not_asked_for_is_not_read(tmp_path: Path) -> None:
-    data = photographs(tmp_path)
-    _, preprocessing = build.build_network(
-        {"architecture": "torchvision/resnet18", "input": {"size": 40}}, None, 0
-    )
-    paths = formats.load(data, "test").paths
-    for path in paths[4:]:
-        Path(str(path)).resolve().unlink()
-    batches = BatchLoader(data, "test", preprocessing, 4)
-    assert len(list(batches.read_batches(range(1)))) == 1
-    with pytest.raises(UserError, match="on_bad_image"):
-        list(batches.read_batches(range(2)))
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    """Leave the number of threads as it was."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+    settings: Any = SETTINGS | {"on_bad_image": "skip"}
+    run_shard(folder, data, settings, 0, 1, CPU)
+    with pytest.raises(UserError, match="none of the 12 images"):
+        write_statistics(folder, data, settings)

@@ -5,7 +5,7 @@ has them by default; the sides take turns, and the medians over rounds are print
 within a round. Then the memory of a pass at its peak for 1,000 and for 60,000 images. Images are noise, each
 another; preparing them is not timed.
 
-    python benchmarks/strongest.py [--threads 2] [--rounds 12]
+    python benchmarks/dataset_pass.py [--threads 2] [--rounds 12]
 """
 
 import argparse
@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from convatlas.models.build import build_network
-from convatlas.statistics.dataset_pass import DatasetPass, choose_batch_size, find_tracked_layers
+from convatlas.statistics.dataset_pass import DatasetPass, choose_batch_size
+from convatlas.statistics.tracked_layers import find_tracked_layers
 from convatlas.tracing.layers import list_layers
 
 Made = tuple[nn.Module, tuple[int, int, int]]

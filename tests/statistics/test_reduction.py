@@ -1,0 +1,92 @@
+"""The reduction of maps to maxima, means, deviations and zeros, against torch and a plain loop."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from convatlas.statistics import reduction
+from convatlas.statistics.reduction import MapReduction
+
+CPU = torch.device("cpu")
+SHAPES = [(3, 5, 7, 9), (2, 40, 12, 12), (40, 64, 30, 31), (2, 3, 50, 50), (5, 1, 4, 4), (20, 7, 127), (9, 6)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_maps_are_reduced_in_any_memory_format(
+    shape: tuple[int, ...],
+    memory_format: torch.memory_format,
+    threads: int,
+    on_gpu: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By numba on a CPU, and by the operations for a GPU, which run here on a CPU."""
+    maps = torch.randn(*shape, generator=torch.Generator().manual_seed(0)).relu().mul(4).round()  # ties
+    maps[0, 0] = 2.5
+    flat = maps.reshape(*shape[:2], -1)
+    if on_gpu:
+        monkeypatch.setattr(reduction, "_reduce_with_numba", reduce_with_torch)
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        result = MapReduction(50, shape[1] + 3, CPU)
+    finally:
+        torch.set_num_threads(threads_before)
+    result.update(torch.full_like(maps, 7), slice(1, 1 + shape[1]))  # must not affect the next update
+    converted = maps.to(memory_format=memory_format) if maps.ndim == 4 else maps
+    result.update(converted, slice(1, 1 + shape[1]))
+    n, units = shape[0], slice(1, 1 + shape[1])
+    assert torch.equal(result.max[:n, units], flat.amax(2))
+    assert torch.equal(result.argmax[:n, units].long(), flat.argmax(2))
+    torch.testing.assert_close(result.mean[:n, units], flat.double().mean(2), rtol=1e-6, atol=1e-6)
+    deviation = (flat.double() - flat.double().mean(2, keepdim=True)).square().sum((0, 2))
+    torch.testing.assert_close(result.sum_squared_deviation[:, units].sum(0), deviation, rtol=1e-5, atol=1e-9)
+    assert torch.equal(result.zero_count[:, units].sum(0), (flat == 0).sum((0, 2)))
+    for array in (result.max, result.sum_squared_deviation, result.zero_count):
+        assert not array[:, 0].any() and not array[:, units.stop :].any()
+
+
+def reduce_with_torch(images: np.ndarray, adjacent: int, *outputs: np.ndarray) -> None:
+    """Run the operations for a GPU on the arguments of those for a CPU."""
+    n, units = len(images), outputs[0].shape[1]
+    maps = torch.from_numpy(images).reshape(n, units // adjacent, -1, adjacent).transpose(2, 3)
+    tensors = (torch.from_numpy(output) for output in outputs)
+    reduction._reduce_with_torch(maps.reshape(n, units, -1), *tensors)
+
+
+@pytest.mark.parametrize("shape", [(30, 30), ()])
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_a_map_with_nan_has_no_maximum(
+    shape: tuple[int, ...], on_gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Infinities are values."""
+    if on_gpu:
+        monkeypatch.setattr(reduction, "_reduce_with_numba", reduce_with_torch)
+    maps = torch.ones(1, 3, *shape)
+    maps[0, 1].view(-1)[-1] = torch.nan
+    maps[0, 2].view(-1)[0] = -torch.inf
+    maps[0, 2].view(-1)[-1] = torch.inf
+    result = MapReduction(1, 3, CPU)
+    result.update(maps, slice(0, 3))
+    assert result.max.tolist() == [[1, -torch.inf, torch.inf]]
+    assert result.mean[0, 0] == 1
+    assert result.mean[0, 1].isnan()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_maps_of_other_precision_or_strides_are_reduced(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for maps in (
+        torch.randn(3, 4, 20, 20, generator=generator)[:, :, ::2, ::3],
+        torch.randn(3, 1, 9, 9, generator=generator).expand(3, 4, 9, 9),
+    ):
+        converted: Tensor = maps.to(dtype)
+        result = MapReduction(3, 4, CPU)
+        result.update(converted, slice(0, 4))
+        flat = converted.flatten(2).float()
+        assert torch.equal(result.max, flat.amax(2))
+        assert torch.equal(result.argmax.long(), flat.argmax(2))
+        torch.testing.assert_close(result.mean, flat.double().mean(2), rtol=1e-5, atol=1e-6)
