@@ -24,7 +24,8 @@ from torch.nn import functional as F
 from torchvision.models import resnet18
 from torchvision.models.resnet import BasicBlock
 
-from convatlas.attribution.deconvnet import Deconvnet, make_seed_signal, project
+from convatlas.attribution.deconvnet import make_seed_signal, project
+from convatlas.attribution.sequential_deconvnet import Deconvnet
 from convatlas.models.architectures.lenet5 import lenet5
 
 Side = Callable[[], list[Tensor]]

@@ -1,33 +1,33 @@
-"""What the deconvnet does at each step of a network's computation, whatever the network.
+"""The backward rules of the deconvnet: what it does at each operation of any network.
 
-Torch's autograd keeps a graph of what was computed, and going down it applies the exact adjoint of each
-step: transposed filters without biases, unpooling into the switches (what meets in one place adds up),
-batch norm as a factor, both branches of a sum. The deconvnet (Zeiler & Fergus, arXiv 1311.2901, section
-2.1) differs at the rectifier alone: there the signal itself is rectified. Working on the graph rather
-than on modules finds each of them: functional, in place, reused, or within a block.
+Autograd records a graph of what a network computed, and its backward pass applies the exact adjoint of each
+operation: transposed filters without biases, unpooling into the switches (signals that meet at one position
+add up), batch norm as a factor, both branches of a sum. The deconvnet (Zeiler & Fergus, arXiv 1311.2901,
+section 2.1) differs at the rectifier alone: there it rectifies the signal itself. Rules on the graph rather
+than on modules reach every rectifier: functional, in place, reused, or inside a block.
 
-What depends on the image otherwise (a normalisation's statistics, a quotient's denominator, attention
-weights) is held fixed at the image's own.
+Other quantities that depend on the image (the statistics of a normalisation, the denominator of a quotient,
+attention weights) are constants, at their values for the image.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
-from torch.backends.mkldnn import set_flags
+from torch.autograd.graph import GradientEdge, Node
+from torch.backends import mkldnn
 from torch.utils.hooks import RemovableHandle
 
 from convatlas import UserError
 
 Grads = tuple[Tensor | None, ...]
-BackwardRule = Callable[
-    [Node, Grads, Grads], Grads
-]  # the step, what autograd sends down, what came from above
+# From a node, autograd's gradients of its inputs, and those of its outputs, to the gradients of its inputs.
+BackwardRule = Callable[[Node, Grads, Grads], Grads]
 
-# Steps whose adjoint autograd gives: linear ones, and pooling into its switches.
+# Operations whose adjoint autograd computes: linear ones, and pooling into its switches.
 ADJOINT_NODES = set(
     """
     Accumulate Add Addbmm Addmm Addmv Baddbmm Sub Rsub Neg Mul Mm Mv Bmm Dot Matmul Linear Sum Mean Cat Stack
@@ -44,8 +44,8 @@ ADJOINT_NODES = set(
     """.split()
 )  # fmt: skip
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-FEW_CHANNELS = 4  # channels, as the pixels have
-RELU_NODES = {"Relu", "Threshold", "ClampMin", "Clamp"}  # the last three only where they cut at zero
+MAX_PIXEL_CHANNELS = 4  # an input with no more channels holds pixels
+RELU_NODES = {"Relu", "Threshold", "ClampMin", "Clamp"}  # the last three only where they clip at zero
 ACTIVATION_NODES = RELU_NODES | set(
     """
     LeakyRelu Elu Celu Selu Gelu Silu Mish Glu Hardtanh Hardswish Hardsigmoid Sigmoid Tanh Softmax LogSoftmax
@@ -56,44 +56,47 @@ ACTIVATION_NODES = RELU_NODES | set(
 
 
 def node_type(node: Node) -> str:
-    """The step's name as torch has it, less its ending: ReluBackward0 is Relu."""
+    """Return the operation of a node, such as Relu of ReluBackward0."""
     return node.name().rpartition("::")[2].partition("Backward")[0].removesuffix("Grad")
 
 
 def next_nodes(node: Node) -> list[Node]:
-    """The steps to which a step hands the signal: those of its inputs that are not held fixed."""
-    fixed = CONSTANT_INPUTS.get(node_type(node), ())
-    return [lower for n, (lower, _) in enumerate(node.next_functions) if lower is not None and n not in fixed]
+    """Return the nodes to which a node passes the signal: those of its inputs that are no constants."""
+    constant = CONSTANT_INPUTS.get(node_type(node), ())
+    return [
+        child for n, (child, _) in enumerate(node.next_functions) if child is not None and n not in constant
+    ]
 
 
 class _ScaleBatchNorm(torch.autograd.Function):
-    """A batch norm with fixed statistics, going down: one product, where autograd takes four."""
+    """A batch norm with constant statistics whose backward pass is one product, not autograd's four."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, made: Tensor, factor: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, output: Tensor, factor: Tensor) -> Tensor:
         ctx.factor = factor
-        ctx.mark_dirty(made)  # it is given back as it is
-        return made
+        ctx.mark_dirty(output)  # it is returned as it is
+        return output
 
     @staticmethod
-    def backward(ctx: Any, above: Tensor) -> tuple[Tensor, None, None]:
-        return above * ctx.factor, None, None
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
+        return grad_output * ctx.factor, None, None
 
 
 @contextmanager
 def simplify_batch_norms(network: nn.Module) -> Iterator[None]:
-    """While the block runs, let the network's batch norms leave `_ScaleBatchNorm` in autograd's graph.
+    """Let the batch norms of a network record `_ScaleBatchNorm` in the graph while the block runs.
 
-    Their outputs are their own; what goes down through them is the same, bit for bit.
+    Their outputs do not change; the signal below them equals autograd's up to rounding.
     """
 
-    def scaled(norm: Any, given: tuple[Tensor, ...], made: Tensor) -> Tensor:
+    def record_scale(norm: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Any:
         factor = (norm.running_var + norm.eps).rsqrt()
         factor = factor if norm.weight is None else factor * norm.weight
-        return _ScaleBatchNorm.apply(given[0], made.detach(), factor.reshape(-1, *[1] * (made.ndim - 2)))
+        factor = factor.reshape(-1, *[1] * (output.ndim - 2))
+        return _ScaleBatchNorm.apply(inputs[0], output.detach(), factor)
 
     norms = [m for m in network.modules() if type(m) in BATCH_NORMS and m.running_var is not None]
-    handles = [norm.register_forward_hook(scaled) for norm in norms]
+    handles = [norm.register_forward_hook(record_scale) for norm in norms]
     try:
         yield
     finally:
@@ -102,105 +105,117 @@ def simplify_batch_norms(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def attach_rules(edge: Any, names: Mapping[Node, str], rectify: bool) -> Iterator[None]:
-    """Set the deconvnet's rules on every step from a layer (its gradient edge) down to the pixels.
+def attach_rules(edge: GradientEdge, layers: Mapping[Node, str], rectify: bool) -> Iterator[None]:
+    """Apply the deconvnet's rules in every backward pass from a layer to the pixels while the block runs.
 
-    They are taken off again at the end: a step that knows itself through its rule is never freed.
-    `names` has the layer to which a step is the last. Raises UserError, which names the layers, where an
-    activation is not a ReLU, unless `rectify` says to rectify the signal there too, and where a step has
-    no adjoint.
+    Args:
+        edge: Where the layer stands in autograd's graph.
+        layers: The names of layers, by the last node of each.
+        rectify: Rectify the signal at activations that are not ReLUs too.
+
+    Raises:
+        UserError: An activation is not a ReLU and `rectify` is false, or the adjoint of an operation is not
+            known; the message names the layers.
+
     """
     hooks: list[RemovableHandle] = []
     try:
-        _register_rules(hooks, edge, names, rectify)
+        _register_rules(hooks, edge, layers, rectify)
         yield
     finally:
-        for hook in hooks:
+        for hook in hooks:  # a node that refers to itself through its hook is never freed
             hook.remove()
 
 
 def _register_rules(
-    hooks: list[RemovableHandle], edge: Any, names: Mapping[Node, str], rectify: bool
+    hooks: list[RemovableHandle], edge: GradientEdge, layers: Mapping[Node, str], rectify: bool
 ) -> None:
-    """Set the rules, and add to `hooks` what takes each of them off."""
-    seen, others, unknown = set(), {}, {}
-    todo = [(edge.node, names.get(edge.node, ""))]
-    while todo:
-        node, layer = todo.pop()
-        if node in seen:
+    """Register the rules of every node below an edge, and add their handles to `hooks`."""
+    visited: set[Node] = set()
+    other_activations: dict[str, str] = {}
+    unknown: dict[str, str] = {}
+    pending: list[tuple[Any, str]] = [(edge.node, layers.get(edge.node, ""))]
+    while pending:
+        node, layer = pending.pop()
+        if node in visited:
             continue
-        seen.add(node)
-        layer = names.get(node, layer)
-        kind = node_type(node)
-        rule = BACKWARD_RULES.get(kind)
-        if kind in ACTIVATION_NODES:
+        visited.add(node)
+        layer = layers.get(node, layer)
+        operation = node_type(node)
+        rule = BACKWARD_RULES.get(operation)
+        if operation in ACTIVATION_NODES:
             rule = _relu_rule
-            if not _is_relu(node, kind):
-                others[layer] = kind
-        elif rule is None and kind not in ADJOINT_NODES:
+            if not _is_relu(node, operation):
+                other_activations[layer] = operation
+        elif rule is None and operation not in ADJOINT_NODES:
             unknown[layer] = node.name()
-        if kind == "Convolution" and node._saved_input.shape[1] <= FEW_CHANNELS:
+        if operation == "Convolution" and node._saved_input.shape[1] <= MAX_PIXEL_CHANNELS:
             hooks += _disable_onednn(node)
         if rule is not None:
-            hooks.append(
-                node.register_hook(lambda down, above, node=node, rule=rule: rule(node, down, above))
-            )
-        todo += [(lower, layer) for lower in next_nodes(node)]
+            hooks.append(node.register_hook(partial(rule, node)))
+        pending += [(child, layer) for child in next_nodes(node)]
     if unknown:
         raise UserError(
             f"no deconvnet goes through this network: it knows no adjoint of "
-            f"{_format_layers(unknown, names)}; choose a layer before it, or none (views.deconv.layers: [])"
+            f"{_format_layers(unknown, layers)}; choose a layer before it, or none (views.deconv.layers: [])"
         )
-    if others and not rectify:
+    if other_activations and not rectify:
         raise UserError(
-            f"the deconvnet is defined for ReLUs, and these activations are none: {_format_layers(others, names)}; "
+            "the deconvnet is defined for ReLUs, and these activations are none: "
+            f"{_format_layers(other_activations, layers)}; "
             "views.deconv.rectify: true rectifies the signal there too, and the page says so; "
-            "views.deconv.layers: [] leaves the deconvnet out"
+            "views.deconv.layers: [] skips the deconvnet"
         )
 
 
 def _disable_onednn(node: Node) -> list[RemovableHandle]:
-    """Take torch's own code for one step down: oneDNN's is 2 to 6 times as slow down to few channels."""
-    before: list[bool] = []
+    """Use torch's own kernel for a convolution's adjoint: oneDNN's takes 2 to 6 times as long to pixels."""
+    previous: list[bool] = []
 
-    def off(above: Grads) -> None:
-        before.append(set_flags(_enabled=False)[0])
+    def disable(grad_output: Grads) -> None:
+        previous.append(_set_onednn(False))
 
-    def on(down: Grads, above: Grads) -> None:
-        set_flags(_enabled=before.pop())
+    def restore(grad_input: Grads, grad_output: Grads) -> None:
+        _set_onednn(previous.pop())
 
-    return [node.register_prehook(off), node.register_hook(on)]
-
-
-def _format_layers(layers: dict[str, str], names: Mapping[Node, str]) -> str:
-    """Name the layers nearest to the pixels, and how many more there are."""
-    ordered = [layer for layer in dict.fromkeys([*names.values(), ""]) if layer in layers]
-    named = [f"{layer or 'the network itself'} ({layers[layer]})" for layer in ordered]
-    return ", ".join(named[:6]) + (f" and {len(named) - 6} more" if len(named) > 6 else "")
+    return [node.register_prehook(disable), node.register_hook(restore)]
 
 
-def _is_relu(node: Any, kind: str) -> bool:
-    """Whether an activation is max(x, 0), under whatever name."""
-    if kind == "Threshold":
-        return node._saved_threshold == 0
-    if kind == "ClampMin":
-        return node._saved_min == 0
-    if kind == "Clamp":
-        return node._saved_min == 0 and node._saved_max is None
-    return kind == "Relu"
+def _set_onednn(enabled: bool) -> bool:
+    """Switch oneDNN on or off, and return whether it was on."""
+    flags: tuple[bool, ...] = mkldnn.set_flags(_enabled=enabled)  # type: ignore[no-untyped-call]
+    return flags[0]
+
+
+def _format_layers(operations: dict[str, str], layers: Mapping[Node, str]) -> str:
+    """List layers with their operations: those nearest to the pixels, and how many more there are."""
+    ordered = [layer for layer in dict.fromkeys([*layers.values(), ""]) if layer in operations]
+    items = [f"{layer or 'the network itself'} ({operations[layer]})" for layer in ordered]
+    return ", ".join(items[:6]) + (f" and {len(items) - 6} more" if len(items) > 6 else "")
+
+
+def _is_relu(node: Any, operation: str) -> bool:
+    """Return whether an activation is max(x, 0), under any name."""
+    if operation == "Threshold":
+        return bool(node._saved_threshold == 0)
+    if operation == "ClampMin":
+        return bool(node._saved_min == 0)
+    if operation == "Clamp":
+        return bool(node._saved_min == 0 and node._saved_max is None)
+    return operation == "Relu"
 
 
 def _relu_rule(node: Node, grad_input: Grads, grad_output: Grads) -> Grads:
-    """At a rectifier the signal is rectified, whatever the activation was."""
+    """Rectify the signal, whatever the activation was."""
     assert grad_output[0] is not None
     return _grad_to_first_input(grad_input, grad_output[0].relu())
 
 
 def _norm_rule(node: Any, grad_input: Grads, grad_output: Grads) -> Grads:
-    """GroupNorm, LayerNorm: multiply by gamma over the image's own deviation, no shift."""
+    """GroupNorm, LayerNorm: multiply by gamma over the standard deviation of the image, without a shift."""
     signal, inverse, gamma = grad_output[0], node._saved_result2, node._saved_weight
     assert signal is not None
-    if node_type(node) == "NativeGroupNorm":  # (N, groups), gamma a channel
+    if node_type(node) == "NativeGroupNorm":  # inverse (N, groups), gamma (channels,)
         n, channels = signal.shape[0], signal.shape[1]
         factor = inverse.reshape(n, -1, 1).expand(n, -1, channels // inverse.shape[1]).reshape(n, channels)
         factor = factor if gamma is None else factor * gamma
@@ -211,7 +226,7 @@ def _norm_rule(node: Any, grad_input: Grads, grad_output: Grads) -> Grads:
 
 
 def _batch_norm_rule(node: Any, grad_input: Grads, grad_output: Grads) -> Grads:
-    """Batch norm's running statistics are constants; an instance norm's are the image's own."""
+    """Batch norm: running statistics are constants already; those of the image become constants."""
     if not node._saved_training:
         return grad_input
     signal, inverse, gamma = grad_output[0], node._saved_result2, node._saved_weight
@@ -221,23 +236,24 @@ def _batch_norm_rule(node: Any, grad_input: Grads, grad_output: Grads) -> Grads:
 
 
 def _division_rule(node: Node, grad_input: Grads, grad_output: Grads) -> Grads:
-    """A quotient of two signals passes the signal to its numerator."""
+    """Pass the signal of a quotient to its numerator."""
     return _grad_to_first_input(grad_input, grad_input[0])
 
 
 def _attention_rule(node: Node, grad_input: Grads, grad_output: Grads) -> Grads:
-    """Attention passes the signal to the values, not to what weighs them."""
+    """Pass the signal of attention to the values, not to queries and keys."""
     return tuple(
         torch.zeros_like(g) if g is not None and n in (0, 1) else g for n, g in enumerate(grad_input)
     )
 
 
 def _constant_rule(node: Node, grad_input: Grads, grad_output: Grads) -> Grads:
-    """One over a norm, and attention's weights, are constants."""
+    """Stop the signal: one over a norm and attention weights are constants."""
     return tuple(None if g is None else torch.zeros_like(g) for g in grad_input)
 
 
 def _grad_to_first_input(grad_input: Grads, signal: Tensor | None) -> Grads:
+    """Return gradients that pass a signal to the first input alone."""
     return (signal, *(None if g is None else torch.zeros_like(g) for g in grad_input[1:]))
 
 
@@ -255,9 +271,9 @@ BACKWARD_RULES: dict[str, BackwardRule] = {
     "ScaledDotProductEfficientAttention": _attention_rule,
     "ScaledDotProductCudnnAttention": _attention_rule,
     "ScaledDotProductFusedAttentionOverrideable": _attention_rule,
-    "SafeSoftmax": _constant_rule,  # its weights, where it is not fused
+    "SafeSoftmax": _constant_rule,  # the weights of attention, where it is not fused
 }
-# The inputs of a step that are held fixed, by their place: nothing below them is looked at.
+# The inputs of an operation that are constants, by their index: no signal goes to them.
 CONSTANT_INPUTS: dict[str, tuple[int, ...]] = {
     **{name: (0, 1) for name in BACKWARD_RULES if name.startswith("Scaled")},
     **{name: (0,) for name, rule in BACKWARD_RULES.items() if rule is _constant_rule},

@@ -3,27 +3,33 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from convatlas.attribution.deconvnet import project_positions
+from convatlas.attribution.deconvnet import MAX_BATCH_VALUES, project_positions
 from convatlas.models.build import get_device
+from convatlas.records import Layer
 
-MAX_BATCH_VALUES = 2**20  # values of the input that are projected at a time
-
-Size = tuple[int, int]
+Size = tuple[int, int]  # height, width
+Slices = tuple[slice, slice]  # rows, columns
 
 
 @dataclass(frozen=True)
 class PatchGeometry:
-    """Where in the input, of size `image` (H, W), a place of a layer's maps looks.
+    """Which pixels of the input the values of a layer's maps depend on.
 
-    The value in row i and column j depends on the pixels `first + (i, j) step` and those after, `field` of
-    them along each axis; pixels beyond the border are counted. `whole` is set where it depends on all of
-    the input, or where that is not known.
+    The value in row i and column j depends on `field_size` pixels from `start + (i, j) step` on; pixels
+    beyond the border are counted.
+
+    Attributes:
+        input_size: Size of the input.
+        start: First row and column of the field of the value in row 0 and column 0.
+        step: Rows and columns between the fields of neighbouring values.
+        field_size: Size of the receptive field.
+        is_global: Whether a value depends on all of the input, or the field is not known.
+
     """
 
     input_size: Size
@@ -33,78 +39,113 @@ class PatchGeometry:
     is_global: bool = True
 
     @classmethod
-    def from_layer(cls, layer: dict[str, Any], image: Size) -> "PatchGeometry":
-        """That of a layer, as layers.json has it."""
-        keys = ("receptive_start", "receptive_step", "receptive_field")
-        first, step, field = (tuple(layer[key] or ()) for key in keys)
-        if len(layer["output_shape"] or ()) != 3 or not len(first) == len(step) == len(field) == 2:
-            return cls(image)
-        return cls(image, first, step, field, is_global=False)
+    def from_layer(cls, layer: Layer, input_size: Size) -> "PatchGeometry":
+        """Return the geometry of a layer.
+
+        Args:
+            layer: Its entry in layers.json.
+            input_size: Size of the network's input.
+
+        """
+        start, step, field = layer["receptive_start"], layer["receptive_step"], layer["receptive_field"]
+        makes_maps = len(layer["output_shape"] or ()) == 3
+        if not makes_maps or not start or not step or not field:
+            return cls(input_size)
+        if not len(start) == len(step) == len(field) == 2:
+            return cls(input_size)
+        return cls(input_size, _pair(start), _pair(step), _pair(field), is_global=False)
 
     @property
     def patch_size(self) -> Size:
-        """The size of a patch: the receptive field's, along each axis no more than the input's."""
+        """The size of a patch: that of the receptive field, along each axis no more than the input's."""
         if self.is_global:
             return self.input_size
-        return tuple(min(field, side) for field, side in zip(self.field_size, self.input_size, strict=True))
+        return _pair(list(map(min, self.field_size, self.input_size)))
 
     def corner(self, position: np.ndarray) -> Size:
-        """Where in the input the first row and column of the patch of a position lie; below 0 beyond it."""
-        starts = (int(f + p * s) for f, p, s in zip(self.start, position, self.step, strict=True))
-        inside = zip(starts, self.field_size, self.input_size, strict=True)
-        return (
-            (0, 0) if self.is_global else tuple(start if field < side else 0 for start, field, side in inside)
-        )
+        """Return the first row and column of a patch in the input; they are negative beyond the border.
 
-    def pixel_slices(self, position: np.ndarray) -> tuple[slice, slice]:
-        """The rows and columns of the input that a position depends on."""
+        Args:
+            position: Row and column of the value in its map.
+
+        """
+        if self.is_global:
+            return 0, 0
+        axes = zip(self.start, position, self.step, self.field_size, self.input_size, strict=True)
+        return _pair([int(start + p * step) if field < size else 0 for start, p, step, field, size in axes])
+
+    def pixel_slices(self, position: np.ndarray) -> Slices:
+        """Return the rows and columns of the input that the value at a position depends on."""
         if self.is_global:
             return slice(0, self.input_size[0]), slice(0, self.input_size[1])
         axes = zip(self.start, position, self.step, self.field_size, self.input_size, strict=True)
-        return tuple(
-            slice(max(0, f + int(p) * s), min(side, f + int(p) * s + field)) for f, p, s, field, side in axes
-        )
+        firsts = [(start + int(p) * step, field, size) for start, p, step, field, size in axes]
+        rows, columns = (slice(max(0, first), min(size, first + field)) for first, field, size in firsts)
+        return rows, columns
 
-    def crop_slices(self, position: np.ndarray) -> tuple[tuple[slice, slice], Size]:
-        """The part of the input on which a network computes the same at a position, and the position there.
+    def crop_slices(self, position: np.ndarray) -> tuple[Slices, Size]:
+        """Return the part of the input on which a network computes the same value, and its position there.
 
-        It begins a whole number of steps from the input's border, so that every window slides over the same
-        pixels; what padding changes at its edges lies outside of what the position depends on.
+        The part begins a whole number of steps from the input's border, so that every window slides over
+        the same pixels; what padding changes at its edges lies outside the receptive field.
         """
-        seen = self.pixel_slices(position)
+        row, column = int(position[0]), int(position[1])
+        rows, columns = self.pixel_slices(position)
         if self.is_global:
-            return seen, (int(position[0]), int(position[1]))
-        starts = [part.start // step for part, step in zip(seen, self.step, strict=True)]
-        rows, columns = (
-            slice(start * step, part.stop) for start, step, part in zip(starts, self.step, seen, strict=True)
-        )
-        return (rows, columns), (int(position[0]) - starts[0], int(position[1]) - starts[1])
+            return (rows, columns), (row, column)
+        row_steps, column_steps = rows.start // self.step[0], columns.start // self.step[1]
+        cropped_rows = slice(row_steps * self.step[0], rows.stop)
+        cropped_columns = slice(column_steps * self.step[1], columns.stop)
+        return (cropped_rows, cropped_columns), (row - row_steps, column - column_steps)
+
+
+def _pair(values: Sequence[int]) -> Size:
+    """Return two numbers as a tuple."""
+    height, width = values
+    return height, width
 
 
 def extract_patch(image: np.ndarray, geometry: PatchGeometry, position: np.ndarray) -> np.ndarray:
-    """Cut a position's patch out of an image (C, H, W): (C, h, w), NaN where it depends on nothing."""
+    """Cut the pixels that a value depends on out of an image.
+
+    Args:
+        image: (C, H, W).
+        geometry: The geometry of the value's layer.
+        position: Row and column of the value in its map.
+
+    Returns:
+        (C, h, w) float32, NaN where the value does not depend on a pixel, or beyond the border.
+
+    """
     height, width = geometry.patch_size
     patch = np.full((len(image), height, width), np.nan, np.float32)
     rows, columns = geometry.pixel_slices(position)
     top, left = geometry.corner(position)
-    there = (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
-    patch[:, *there] = image[:, rows, columns]
+    patch[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = image[
+        :, rows, columns
+    ]
     return patch
 
 
-def is_croppable(network: nn.Module, layers: list[dict[str, Any]], layer: str) -> bool:
-    """Whether a layer computes the same on a part of the input as on all of it, but at the edges.
+def is_croppable(network: nn.Module, layers: Sequence[Layer], layer: str) -> bool:
+    """Return whether a layer computes the same on a part of the input as on all of it, except at the edges.
 
-    Not behind adaptive pooling, which divides whatever it is given, and not where borders are filled with
-    anything but zeros, which may come from far away.
+    Not behind adaptive pooling, whose windows depend on the input's size, and not where borders are filled
+    with anything but zeros, which may come from far away.
+
+    Args:
+        network: The network.
+        layers: Its layers, as in layers.json.
+        layer: Name of one of them.
+
     """
-    for earlier in layers:
-        if "daptive" in earlier["type"]:
+    for preceding in layers:
+        if "daptive" in preceding["type"]:
             return False
-        module = network.get_submodule(earlier["module"])
+        module = network.get_submodule(preceding["module"])
         if getattr(module, "padding_mode", "zeros") != "zeros":
             return False
-        if earlier["name"] == layer:
+        if preceding["name"] == layer:
             return True
     return False
 
@@ -119,36 +160,54 @@ def project_patches(
     rectify: bool = False,
     crop: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Project an activation of each image, and cut out the pixels that it depends on: (N, C, h, w), signed.
+    """Project one activation of each image, and cut out the pixels that it depends on.
 
-    `images` are N arrays (C, H, W) as the network sees them, `units` (N,) and `positions` (N, 2) those of
-    the activations, which are given too, (N,). What lies around is NaN. Computed on a crop where `crop`
-    says that this is the same. Errors are those of `deconvnet.project`.
+    Args:
+        network: As in `deconvnet.project`.
+        layer: As in `deconvnet.project`.
+        images: N preprocessed images, (C, H, W).
+        geometry: The geometry of the layer.
+        units: The unit of each activation, (N,).
+        positions: Row and column of each activation in its map, (N, 2).
+        rectify: As in `deconvnet.project`.
+        crop: Compute on a crop of each image, which needs `is_croppable`.
+
+    Returns:
+        The projections (N, C, h, w) float32, signed, NaN where an activation does not depend on a pixel; and
+        the activations (N,) float32.
+
+    Raises:
+        UserError: As in `deconvnet.project`.
+
     """
     device = get_device(network)
     everything = (slice(0, geometry.input_size[0]), slice(0, geometry.input_size[1]))
     crops = [
-        geometry.crop_slices(position) if crop else (everything, tuple(position)) for position in positions
+        geometry.crop_slices(position) if crop else (everything, _pair(position.tolist()))
+        for position in positions
     ]
-    alike: dict[Size, list[int]] = {}
+    indices_by_size: dict[Size, list[int]] = {}
     for n, ((rows, columns), _) in enumerate(crops):
-        alike.setdefault((rows.stop - rows.start, columns.stop - columns.start), []).append(n)
+        indices_by_size.setdefault((rows.stop - rows.start, columns.stop - columns.start), []).append(n)
 
     patches = np.empty((len(images), len(images[0]), *geometry.patch_size), np.float32)
-    values = np.empty(len(images), np.float32)
-    for size, members in alike.items():
-        step = max(1, MAX_BATCH_VALUES // (len(images[0]) * math.prod(size)))
-        for first in range(0, len(members), step):
-            some = members[first : first + step]
-            x = np.stack([images[n][:, *crops[n][0]] for n in some])
-            places = torch.tensor([crops[n][1] for n in some], device=device)
-            of = torch.as_tensor(units[some], device=device).long()
-            found, made = project_positions(
-                network, torch.from_numpy(x).to(device), layer, of, places, rectify
+    activations = np.empty(len(images), np.float32)
+    for size, indices in indices_by_size.items():
+        batch_size = max(1, MAX_BATCH_VALUES // (len(images[0]) * math.prod(size)))
+        for start in range(0, len(indices), batch_size):
+            batch = indices[start : start + batch_size]
+            x = np.stack([images[n][:, *crops[n][0]] for n in batch])
+            projections, values = project_positions(
+                network,
+                torch.from_numpy(x).to(device),
+                layer,
+                torch.as_tensor(units[batch], device=device).long(),
+                torch.tensor([crops[n][1] for n in batch], device=device),
+                rectify,
             )
-            values[some] = made.cpu().numpy()
-            for n, projection in zip(some, found.cpu().numpy(), strict=True):
-                whole = np.zeros((len(x[0]), *geometry.input_size), np.float32)
-                whole[:, *crops[n][0]] = projection
-                patches[n] = extract_patch(whole, geometry, positions[n])
-    return patches, values
+            activations[batch] = values.cpu().numpy()
+            for n, projection in zip(batch, projections.cpu().numpy(), strict=True):
+                uncropped = np.zeros((len(projection), *geometry.input_size), np.float32)
+                uncropped[:, *crops[n][0]] = projection
+                patches[n] = extract_patch(uncropped, geometry, positions[n])
+    return patches, activations

@@ -137,6 +137,13 @@ def next_call_name(path: str, call_counts: Counter[str]) -> str:
     return name
 
 
+def is_single_image(network: nn.Module, x: Tensor) -> bool:
+    """Return whether `x` is one image (C, H, W), not a batch: the network's convolutions tell its axes."""
+    convolutions = (m for m in network.modules() if isinstance(m, nn.modules.conv._ConvNd))
+    spatial_axes = next((len(conv.kernel_size) for conv in convolutions), 2)
+    return x.ndim == spatial_axes + 1
+
+
 @contextmanager
 def raise_on_wrong_input(x: Tensor) -> Iterator[None]:
     """Turn an error of the forward pass on `x` into a UserError that states the shape of `x`."""

@@ -13,7 +13,14 @@ from torch.nn import functional as F
 from convatlas import UserError
 from convatlas.files import npz_writer
 from convatlas.names import suggest_nearest
-from convatlas.tracing.calls import Call, composite_modules, module_kind, raise_on_wrong_input, trace
+from convatlas.tracing.calls import (
+    Call,
+    composite_modules,
+    is_single_image,
+    module_kind,
+    raise_on_wrong_input,
+    trace,
+)
 
 SWITCHES_SUFFIX = "@switches"
 
@@ -68,7 +75,7 @@ def record(network: nn.Module, x: Tensor, layers: Collection[str] | None = None)
         (8, 6, 14, 14)
 
     """
-    is_image = x.ndim == 3
+    is_image = is_single_image(network, x)
     batch = x[None] if is_image else x
     activations = ActivationRecord(x.clone())
     layer_names: list[str] = []

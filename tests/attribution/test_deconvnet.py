@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convatlas import UserError
-from convatlas.attribution.deconvnet import Deconvnet, Select, make_seed_signal, project
+from convatlas.attribution.deconvnet import Select, make_seed_signal, project
+from convatlas.attribution.sequential_deconvnet import Deconvnet
 from convatlas.models.architectures.lenet5 import lenet5
 from convatlas.models.architectures.simple_cnn import simple_cnn
 

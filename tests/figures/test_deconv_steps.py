@@ -15,15 +15,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from convatlas.attribution import deconvnet
+from convatlas import UserError
 from convatlas.attribution.deconvnet import (
-    Deconvnet,
     ProjectionStep,
     Select,
     make_seed_signal,
     project,
     project_stepwise,
 )
+from convatlas.attribution.graph import topological_order
+from convatlas.attribution.sequential_deconvnet import Deconvnet
 from convatlas.figures import deconv_steps
 from convatlas.figures.context import FigureContext
 from convatlas.files import Npz, read_json, write_json, write_npz
@@ -115,7 +116,7 @@ def test_a_dead_unit_goes_down_as_zeros_and_an_unknown_one_is_refused(lenet: nn.
     net = lenet5().eval()
     net.conv2.bias.data[4] = -1e6
     assert not any(step.signal.any() for step in project_stepwise(net, digit(), "pool2", 4))
-    with pytest.raises(deconvnet.UserError, match="no units"):
+    with pytest.raises(UserError, match="no units"):
         project_stepwise(lenet, digit(), "pool2", 16)
 
 
@@ -144,7 +145,7 @@ def test_what_every_way_meets_is_on_every_path(case: int) -> None:
     nodes = [Fake([])]
     for _ in range(chance.randint(1, 8)):
         nodes.append(Fake(chance.choices(nodes[-4:], k=chance.randint(1, 3))))
-    order, met = deconvnet._topological_order(nodes[-1])
+    order, met = topological_order(nodes[-1])
 
     def paths(node: Fake) -> list[list[Fake]]:
         lower = [below for below, _ in node.next_functions]
@@ -279,7 +280,7 @@ def test_the_config_may_leave_the_steps_out() -> None:
     given["networks"]["own"] |= {"views": {"deconv": {"steps": None}}}
     assert resolve_config(given)["networks"]["own"]["views"]["deconv"]["steps"] is None
     given["networks"]["own"] |= {"views": {"deconv": {"steps": {"unit": -1}}}}
-    with pytest.raises(deconvnet.UserError, match=r"networks\.own\.views\.deconv\.steps\.unit"):
+    with pytest.raises(UserError, match=r"networks\.own\.views\.deconv\.steps\.unit"):
         resolve_config(given)
 
 
