@@ -1,4 +1,4 @@
-"""What the scripts share: arguments, the log, and errors without a traceback."""
+"""Command lines of the scripts: arguments, the log, and user errors without a traceback."""
 
 import argparse
 import json
@@ -13,51 +13,68 @@ log = logging.getLogger("convatlas")
 
 
 class Settings(dict[str, Any]):
-    """A section of the config; a key that is not there is the user's mistake, not a KeyError."""
+    """A section of the config, in which a missing key is a UserError, not a KeyError."""
 
     def __missing__(self, key: str) -> Any:
         raise UserError(f"--settings lacks {key!r}; it has: {', '.join(self) or 'nothing'}")
 
 
 def parse_settings(text: str) -> Settings:
-    """Parse a section of the config, given as JSON on the command line."""
+    """Parse a section of the config from JSON, as the type of a command-line argument.
+
+    Raises:
+        argparse.ArgumentTypeError: The text is not a JSON object.
+
+    """
     try:
         value = json.loads(text, object_hook=Settings)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"no JSON: {error}") from error
+        raise argparse.ArgumentTypeError(f"not JSON: {error}") from error
     if not isinstance(value, Settings):
         raise argparse.ArgumentTypeError("must be a JSON object")
     return value
 
 
 def create_parser(description: str | None) -> argparse.ArgumentParser:
-    """Start a script's arguments; each script is a rule's command line and runs by hand as well."""
+    """Return the parser of a script, which shows defaults in its help."""
     return argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
 
 
-def add_section_arguments(arguments: argparse.ArgumentParser, of: str, section: str, output: str) -> None:
-    """Add what every script takes that makes the files of one data set or network."""
-    arguments.add_argument("--name", required=True, help=f"the {of}'s name in the config")
-    arguments.add_argument("--settings", type=parse_settings, required=True, help=f"{section}, as JSON")
-    arguments.add_argument("--output", required=True, help=output)
+def add_section_arguments(
+    parser: argparse.ArgumentParser, owner: str, settings_help: str, output_help: str
+) -> None:
+    """Add the arguments of scripts that write files of one data set or network.
+
+    Args:
+        parser: The script's parser.
+        owner: "data set" or "network".
+        settings_help: Which section of the config `--settings` takes.
+        output_help: Which folder `--output` names.
+
+    """
+    parser.add_argument("--name", required=True, help=f"the {owner}'s name in the config")
+    parser.add_argument("--settings", type=parse_settings, required=True, help=f"{settings_help}, as JSON")
+    parser.add_argument("--output", required=True, help=output_help)
 
 
-def add_compute_arguments(arguments: argparse.ArgumentParser) -> None:
-    """Add what every script that runs a network takes."""
-    arguments.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where it runs")
-    arguments.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
+def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of scripts that run a network."""
+    parser.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="device of the network"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
 
 
-def run(main: Callable[[argparse.Namespace], None], arguments: argparse.ArgumentParser) -> None:
-    """Parse, run `main`, and end: 0, or 1 with one message for a user's mistake."""
-    given = arguments.parse_args()
-    prefix = f"{given.name}: " if "name" in given else ""
+def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
+    """Parse the command line, run a script's `main`, and exit: 0, or 1 with one message for a user error."""
+    args = parser.parse_args()
+    prefix = f"{args.name}: " if "name" in args else ""
     logging.basicConfig(format=f"{prefix}%(message)s", stream=sys.stderr)
-    log.setLevel(logging.INFO)  # of this library alone; others talk at length
+    log.setLevel(logging.INFO)  # only of this library: others log too much
     try:
-        main(given)
+        main(args)
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:

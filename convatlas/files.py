@@ -1,4 +1,4 @@
-"""Files between stages: written whole or not at all, hashed, never pickled."""
+"""Files between stages: JSON and npz, written atomically, hashed, never pickled."""
 
 import errno
 import fcntl
@@ -19,85 +19,105 @@ import numpy as np
 
 from convatlas import UserError
 
-DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, or what a file may hold
-LOCK_FILE = ".held"  # a file in a folder aside, locked as long as its writer lives, which names its host
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota exceeded, file too large
+LOCK_FILE = ".lock"  # in a temporary folder: holds its writer's host, and is locked while the writer lives
+NEW_LOCK_FILE = ".lock-new"  # a lock file that is not locked yet
+REPLACED_FOLDER = ".replaced"  # in a temporary folder: the old folder, until it is removed
 HOSTNAME = socket.gethostname().encode()
 DAY = 24 * 60 * 60  # seconds
+HASH_BLOCK_SIZE = 1 << 20  # bytes
 
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Give a path aside of `path`, and rename it to `path` only when the block succeeds.
+    """Write a file or folder completely or not at all.
 
-    The block creates a file or a folder there. A folder replaces an older one whole. What writers of
-    `path` left aside that were killed is removed. Raises UserError where the place cannot be written.
+    The block writes to a temporary path, which replaces `path` when the block succeeds. A folder replaces an
+    old one with all its content. Temporary files of killed writers of `path` are removed.
+
+    Args:
+        path: The file or folder to write. Its parents are created.
+
+    Yields:
+        The temporary path, where the block creates a file or a folder.
+
+    Raises:
+        UserError: The path cannot be written, or the disk is full.
+
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(path)
-        aside = Path(tempfile.mkdtemp(prefix=_temporary_prefix(path), dir=path.parent))
+        folder = Path(tempfile.mkdtemp(prefix=_temporary_prefix(path), dir=path.parent))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
+    temporary = folder / path.name
     try:
-        with _hold_lock(aside):
-            yield aside / path.name
-            if path.is_dir() and not path.is_symlink() and (aside / path.name).is_dir():
-                os.replace(path, aside / ".replaced")
-            os.replace(aside / path.name, path)
+        with _hold_lock(folder):
+            yield temporary
+            if path.is_dir() and not path.is_symlink() and temporary.is_dir():
+                os.replace(path, folder / REPLACED_FOLDER)
+            os.replace(temporary, path)
     except OSError as error:
-        if error.errno in DISK_FULL_ERRNOS or str(error.filename).startswith(str(aside)):
+        if error.errno in DISK_FULL_ERRNOS or str(error.filename).startswith(str(folder)):
             raise UserError(f"cannot write {path}: {error.strerror}") from error
         raise
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_stale(path: str | Path) -> None:
-    """Remove what writers of `path` left aside that were killed."""
-    for held in Path(path).parent.glob(f"{_temporary_prefix(path)}*/{LOCK_FILE}"):
-        if not _is_writer_alive(held):
-            shutil.rmtree(held.parent, ignore_errors=True)
+    """Remove the temporary files of killed writers of a path."""
+    for lock in Path(path).parent.glob(f"{_temporary_prefix(path)}*/{LOCK_FILE}"):
+        if not _is_writer_alive(lock):
+            shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def _temporary_prefix(path: str | Path) -> str:
-    """How the folders aside of a path are called: by a hash, for its name may be as long as a name can be."""
+    """Return the prefix of a path's temporary folders: a hash, since its name may have the maximal length."""
     return f".{hashlib.sha256(os.fsencode(Path(path).name)).hexdigest()[:8]}-"
 
 
-def _is_writer_alive(held: Path) -> bool:
-    """Whether the writer that locked this file may still live.
+def _is_writer_alive(lock: Path) -> bool:
+    """Return whether the writer that locked this file may be alive.
 
-    Some file systems tell of locks on the host alone that has them: of another's a day must have passed.
+    On some file systems, only the host that holds a lock sees it: files of another host are kept for a day.
     """
     try:
-        with open(held, "rb+") as file:
-            elsewhere, age = file.read() != HOSTNAME, time.time() - os.fstat(file.fileno()).st_mtime
+        with open(lock, "rb+") as file:
+            is_other_host = file.read() != HOSTNAME
+            age = time.time() - os.fstat(file.fileno()).st_mtime
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return elsewhere and age < DAY
+            return is_other_host and age < DAY
     except OSError:
         return True
 
 
 @contextmanager
-def _hold_lock(aside: Path) -> Iterator[None]:
-    """Hold a lock by which `sweep` knows that the writer of this folder lives."""
-    with open(aside / ".hold", "wb", buffering=0) as file:
+def _hold_lock(folder: Path) -> Iterator[None]:
+    """Hold a lock in a temporary folder, by which `remove_stale` knows that the writer is alive."""
+    with open(folder / NEW_LOCK_FILE, "wb", buffering=0) as file:
         file.write(HOSTNAME)
-        with suppress(OSError):  # where files cannot be locked nothing is swept
+        with suppress(OSError):  # where files cannot be locked, stale files stay
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.replace(file.name, aside / LOCK_FILE)  # no sooner than it is locked
+            os.replace(file.name, folder / LOCK_FILE)  # only once it is locked
         yield
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    with atomic_write(path) as aside:
-        aside.write_bytes(content)
+    """Write a file completely or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write JSON, its keys in the order given; NaN is refused, for it is no JSON."""
+    """Write a value as JSON, keys in their order.
+
+    Raises:
+        ValueError: The value holds NaN or infinity, which JSON does not have.
+
+    """
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
     write_bytes(path, (text + "\n").encode())
 
@@ -113,7 +133,12 @@ def damaged_file_error(path: str | Path, error: Exception) -> UserError:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read JSON. Raises UserError where the file is missing or damaged."""
+    """Read a JSON file.
+
+    Raises:
+        UserError: The file is missing or damaged.
+
+    """
     try:
         return json.loads(Path(path).read_bytes())
     except FileNotFoundError as error:
@@ -124,13 +149,21 @@ def read_json(path: str | Path) -> Any:
 
 @contextmanager
 def npz_writer(path: str | Path, compress: bool = False) -> Iterator[Callable[[str, np.ndarray], None]]:
-    """Give a function that adds a named array to an npz, which takes its place when the block succeeds.
+    """Write an npz array by array, completely or not at all.
 
-    One array is in memory at a time; the same arrays in the same order give the same bytes. Not np.savez:
-    an array there may not be called "file", which a layer may.
+    One array is in memory at a time, and the same arrays in the same order give the same bytes. `np.savez`
+    would need all at once, and does not allow the name "file", which a layer may have.
+
+    Args:
+        path: The npz to write; it is replaced when the block succeeds.
+        compress: Whether to compress the arrays.
+
+    Yields:
+        A function that adds an array: `write(name, array)`.
+
     """
     method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
-    with atomic_write(path) as aside, zipfile.ZipFile(aside, "w") as archive:
+    with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
 
         def write(name: str, array: np.ndarray) -> None:
             entry = zipfile.ZipInfo(f"{name}.npy")
@@ -139,22 +172,24 @@ def npz_writer(path: str | Path, compress: bool = False) -> Iterator[Callable[[s
             with archive.open(entry, "w", force_zip64=True) as member:
                 header = np.lib.format.header_data_from_array_1_0(array)
                 np.lib.format.write_array_header_1_0(member, header)
-                member.write(array.reshape(-1).view(np.uint8).data)  # no copy, as write_array makes
+                member.write(array.reshape(-1).view(np.uint8).data)  # write_array would copy
 
         yield write
 
 
 def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray], compress: bool = False) -> None:
-    """Write named arrays, uncompressed by default, in the order given."""
+    """Write named arrays to an npz, in their order, uncompressed by default."""
     with npz_writer(path, compress) as write:
         for name, array in arrays.items():
             write(name, np.asarray(array))
 
 
 class Npz(Mapping[str, np.ndarray]):
-    """The arrays of an npz, in the order in which they were written, each read when it is asked for.
+    """The arrays of an npz by name, in their order, each read on access.
 
-    Raises UserError where the file, or an array in it, is missing or damaged.
+    Raises:
+        UserError: The file is missing, or it or an array in it is damaged.
+
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -169,16 +204,18 @@ class Npz(Mapping[str, np.ndarray]):
             yield
         except FileNotFoundError as error:
             raise missing_file_error(self.path) from error
-        except Exception as error:  # numpy and zipfile raise many kinds for one fault
+        except Exception as error:  # numpy and zipfile raise many types
             raise damaged_file_error(self.path, error) from error
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._names:
             raise KeyError(name)
         with self._raise_user_errors():
-            return self._archive[f"{name}.npy"]  # the member's name: a layer may be called `a.npy` itself
+            # By the file's name in the archive, since an array may itself be named `a.npy`.
+            array: np.ndarray = self._archive[f"{name}.npy"]
+        return array
 
-    def __contains__(self, name: object) -> bool:  # a Mapping's own would read the array
+    def __contains__(self, name: object) -> bool:  # Mapping's own would read the array
         return name in self._names
 
     def __iter__(self) -> Iterator[str]:
@@ -188,22 +225,17 @@ class Npz(Mapping[str, np.ndarray]):
         return len(self._names)
 
 
-def read_npz(path: str | Path) -> dict[str, np.ndarray]:
-    """Read every array of an npz, in the order in which they were written."""
-    return dict(Npz(path))
-
-
 def sha256(*paths: str | Path) -> str:
-    """Hash the contents of files, one after the other, in the order given."""
+    """Return the SHA-256 of the concatenated contents of files, in hexadecimal digits."""
     digest = hashlib.sha256()
     for path in paths:
         with open(path, "rb") as file:
-            while block := file.read(1 << 20):
+            while block := file.read(HASH_BLOCK_SIZE):
                 digest.update(block)
     return digest.hexdigest()
 
 
 def md5(path: str | Path) -> str:
-    """Hash the contents of a file; for comparison with published checksums only."""
+    """Return the MD5 of a file, in hexadecimal digits; only for comparison with published checksums."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

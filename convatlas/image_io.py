@@ -1,25 +1,35 @@
-"""Image files: found, read and brought to a network's size, as torchvision brings them. No torch here."""
+"""Image files: listed, read and resized to a network's input as torchvision resizes them, without torch."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from convatlas import UserError
+from convatlas.records import Preprocessing
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
 
 
 def read_image(path: str | Path, mode: str) -> Image.Image:
-    """Read an image file, upright and on white, by its content whatever its name; of an animation the start.
+    """Read an image file, whatever its suffix.
 
-    `mode` is "L" (grey) or "RGB". Raises UserError, which names the file, where it cannot be read.
+    The image is rotated upright (EXIF orientation), transparent pixels are laid on white, 16 bits are scaled
+    to 8, and of an animation the first frame is read.
+
+    Args:
+        path: The image file.
+        mode: "L" (grey) or "RGB".
+
+    Raises:
+        UserError: The file cannot be read.
+
     """
     try:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16 bits, which convert() would clip
+            if upright.mode.startswith("I"):  # 16 bits, which `convert` would clip
                 eight_bits = np.clip(np.round(np.asarray(upright) / 257), 0, 255)
                 upright = Image.fromarray(eight_bits.astype(np.uint8))
             if upright.has_transparency_data:
@@ -28,62 +38,83 @@ def read_image(path: str | Path, mode: str) -> Image.Image:
             return upright.convert(mode)
     except UnidentifiedImageError as error:
         raise UserError(f"{path} is no image that can be read") from error
-    except Exception as error:  # Pillow's readers raise many kinds for one damaged file
+    except Exception as error:  # Pillow's readers raise many types for damaged files
         raise UserError(f"cannot read the image {path}: {error}") from error
 
 
 def resize_to(
     image: Image.Image, size: int, resize: int | str, interpolation: str = "bilinear"
-) -> np.ndarray:
-    """Bring an image to (size, size, C) uint8, with the very values of torchvision's resize and center_crop.
+) -> npt.NDArray[np.uint8]:
+    """Resize and crop an image to a square, with the exact values of torchvision's resize and center_crop.
 
-    `resize` is what the shorter side is brought to before the middle is cut out (with black around
-    it where the image is smaller), or "stretch", which brings the whole image to size × size;
-    `interpolation` is one of Pillow's, "bilinear", "bicubic", ...
+    Args:
+        image: The image, C channels.
+        size: Pixels of a side of the result.
+        resize: Length to which the shorter side is resized before the centre crop (where that is less than
+            `size`, black is added around it), or "stretch" to resize both sides to `size`.
+        interpolation: A resampling filter of Pillow: "bilinear", "bicubic", ...
+
+    Returns:
+        Pixels, (size, size, C).
+
     """
     width, height = image.size
     if resize == "stretch":
-        wanted = (size, size)
+        resized = (size, size)
     else:
         shorter = int(resize)
         longer = int(shorter * max(width, height) / min(width, height))
-        wanted = (shorter, longer) if width <= height else (longer, shorter)
-    if wanted != image.size:
-        image = image.resize(wanted, Image.Resampling[interpolation.upper()])
-    left, top = (_compute_crop_offset(side, size) for side in wanted)
+        resized = (shorter, longer) if width <= height else (longer, shorter)
+    if resized != image.size:
+        image = image.resize(resized, Image.Resampling[interpolation.upper()])
+    left, top = (_compute_crop_offset(side, size) for side in resized)
     image = image.crop((left, top, left + size, top + size))
     return np.asarray(image).reshape(size, size, -1)
 
 
-def resize_labels_to(labels: Image.Image, size: int, resize: int | str) -> np.ndarray:
-    """Bring a map of labels ("L") to (size, size) uint8 as `fit` brings its image; each pixel the nearest's.
+def resize_labels_to(labels: Image.Image, size: int, resize: int | str) -> npt.NDArray[np.uint8]:
+    """Resize and crop a map of labels as `resize_to` does its image, by nearest neighbour.
 
-    Where the image is smaller than what is cut out there is 0.
+    Args:
+        labels: The map, mode "L".
+        size: Pixels of a side of the result.
+        resize: As in `resize_to`; where the image is smaller than the crop, labels are 0.
+
+    Returns:
+        Labels, (size, size).
+
     """
     return resize_to(labels, size, resize, "nearest")[..., 0]
 
 
 def _compute_crop_offset(side: int, size: int) -> int:
-    """Where the middle begins; below 0 where there is less than `size`, which is filled up around."""
+    """Return the first pixel of a centre crop of a side; negative where the side is smaller than the crop."""
     return round((side - size) / 2) if side >= size else -((size - side) // 2)
 
 
-def denormalize(x: np.ndarray, preprocessing: dict[str, Any]) -> np.ndarray:
-    """Undo the normalisation of an input (C, H, W) as a network saw it: 0..1, but for rounding.
+def denormalize(x: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """Undo the normalisation of a network's input.
 
-    `preprocessing` is that of network.json.
+    Args:
+        x: Input, (C, H, W).
+        preprocessing: Of network.json.
+
+    Returns:
+        Pixels in 0..1, except for rounding, (C, H, W).
+
     """
-    mean, std = (np.array(preprocessing[key], np.float32)[:, None, None] for key in ("mean", "std"))
+    mean = np.array(preprocessing["mean"], np.float32)[:, None, None]
+    std = np.array(preprocessing["std"], np.float32)[:, None, None]
     return x * std + mean
 
 
 def has_image_suffix(path: str | Path) -> bool:
-    """Whether a file's name says that it is an image."""
+    """Return whether a file has the suffix of an image."""
     return Path(path).suffix.lower() in IMAGE_SUFFIXES
 
 
 def list_images(folder: str | Path) -> tuple[list[Path], int]:
-    """List the image files right in a folder, sorted by name, and count its other files and hidden ones."""
+    """List the image files directly in a folder, sorted by name, and count its other and hidden files."""
     try:
         files = sorted(path for path in Path(folder).iterdir() if not path.is_dir())
     except OSError as error:
@@ -93,11 +124,13 @@ def list_images(folder: str | Path) -> tuple[list[Path], int]:
 
 
 def expand_image_paths(paths: list[str] | list[Path]) -> list[Path]:
-    """Give files as they are and, for folders, the image files right in them, sorted by name.
+    """Return files as they are, and for folders the image files directly in them, sorted by name.
 
-    Raises UserError for a path that is not there and a folder without images.
+    Raises:
+        UserError: A path does not exist, or a folder holds no images.
+
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for path in (Path(path).expanduser() for path in paths):
         if path.is_dir():
             images, others = list_images(path)
@@ -106,9 +139,9 @@ def expand_image_paths(paths: list[str] | list[Path]) -> list[Path]:
                     f"the folder {path} holds no image files ({others} others); their names end in "
                     f"{', '.join(sorted(IMAGE_SUFFIXES))}"
                 )
-            found += images
+            files += images
         elif path.exists():
-            found.append(path)
+            files.append(path)
         else:
             raise UserError(f"there is no file or folder {str(path)!r}")
-    return found
+    return files

@@ -1,4 +1,4 @@
-"""Files between stages: whole or not at all, the same bytes twice, damage reported."""
+"""Files between stages: written atomically, the same bytes twice, damage reported."""
 
 import hashlib
 import json
@@ -21,13 +21,13 @@ from convatlas.files import (
     atomic_write,
     npz_writer,
     read_json,
-    read_npz,
     remove_stale,
     sha256,
     write_bytes,
     write_json,
     write_npz,
 )
+from tests.support.arrays import read_npz
 
 ARRAYS = {
     "file": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -40,133 +40,133 @@ ARRAYS = {
 
 
 class Interruption(BaseException):
-    """Stands for what is no Exception, such as KeyboardInterrupt."""
+    """A BaseException that is not an Exception, like KeyboardInterrupt."""
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, Interruption])
 def test_an_exception_keeps_the_old_file_and_leaves_nothing(
     tmp_path: Path, kind: type[BaseException]
 ) -> None:
-    path = tmp_path / "made"
+    path = tmp_path / "output"
     path.write_text("old")
-    with pytest.raises(kind), atomic_write(path) as aside:
-        aside.write_text("half")
+    with pytest.raises(kind), atomic_write(path) as temporary:
+        temporary.write_text("half")
         raise kind
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_an_exception_keeps_the_old_folder_and_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "made").mkdir()
-    (tmp_path / "made/old").touch()
-    with pytest.raises(RuntimeError), atomic_write(tmp_path / "made") as aside:
-        aside.mkdir()
-        (aside / "new").touch()
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output/old").touch()
+    with pytest.raises(RuntimeError), atomic_write(tmp_path / "output") as temporary:
+        temporary.mkdir()
+        (temporary / "new").touch()
         raise RuntimeError
-    assert sorted(tmp_path.rglob("*")) == [tmp_path / "made", tmp_path / "made/old"]
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "output", tmp_path / "output/old"]
 
 
-def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
-    (tmp_path / "made/sub").mkdir(parents=True)
-    (tmp_path / "made/sub/old").touch()
-    with atomic_write(tmp_path / "made") as aside:
-        aside.mkdir()
-        (aside / "new").touch()
-    assert sorted(tmp_path.rglob("*")) == [tmp_path / "made", tmp_path / "made/new"]
+def test_a_folder_is_replaced_with_all_its_content(tmp_path: Path) -> None:
+    (tmp_path / "output/sub").mkdir(parents=True)
+    (tmp_path / "output/sub/old").touch()
+    with atomic_write(tmp_path / "output") as temporary:
+        temporary.mkdir()
+        (temporary / "new").touch()
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "output", tmp_path / "output/new"]
 
 
-def test_a_block_that_makes_nothing_keeps_the_old_folder(tmp_path: Path) -> None:
-    (tmp_path / "made").mkdir()
-    (tmp_path / "made/old").touch()
-    with pytest.raises(Exception, match="made"), atomic_write(tmp_path / "made"):
+def test_a_block_that_writes_nothing_keeps_the_old_folder(tmp_path: Path) -> None:
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output/old").touch()
+    with pytest.raises(Exception, match="output"), atomic_write(tmp_path / "output"):
         pass
-    assert sorted(tmp_path.rglob("*")) == [tmp_path / "made", tmp_path / "made/old"]
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "output", tmp_path / "output/old"]
 
 
 def test_a_link_is_replaced_and_its_target_kept(tmp_path: Path) -> None:
-    (tmp_path / "target").write_text("theirs")
-    (tmp_path / "made").symlink_to(tmp_path / "target")
-    write_bytes(tmp_path / "made", b"ours")
-    assert (tmp_path / "target").read_text() == "theirs"
-    assert not (tmp_path / "made").is_symlink()
+    (tmp_path / "target").write_text("target")
+    (tmp_path / "output").symlink_to(tmp_path / "target")
+    write_bytes(tmp_path / "output", b"new")
+    assert (tmp_path / "target").read_text() == "target"
+    assert not (tmp_path / "output").is_symlink()
 
 
 KILLED = """
 import os, signal, sys
 from convatlas.files import atomic_write
-with atomic_write(sys.argv[1]) as aside:
-    aside.mkdir()
-    (aside / "half").touch()
+with atomic_write(sys.argv[1]) as temporary:
+    temporary.mkdir()
+    (temporary / "half").touch()
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.mark.parametrize("clean", [lambda path: write_bytes(path, b"whole"), remove_stale])
-def test_what_a_killed_writer_left_is_removed_and_a_living_one_is_let_be(
+@pytest.mark.parametrize("clean", [lambda path: write_bytes(path, b"complete"), remove_stale])
+def test_files_of_a_killed_writer_are_removed_and_those_of_a_living_one_stay(
     tmp_path: Path, clean: Callable[[Path], None]
 ) -> None:
-    path, like_it = tmp_path / "made", tmp_path / "made.too"
-    for killed in (path, like_it):
+    path, similar = tmp_path / "output", tmp_path / "output.too"
+    for killed in (path, similar):
         done = subprocess.run([sys.executable, "-c", KILLED, killed], check=False)
         assert done.returncode == -signal.SIGKILL
-    assert sorted(found.name for found in tmp_path.rglob("half")) == ["half", "half"]
+    assert sorted(file.name for file in tmp_path.rglob("half")) == ["half", "half"]
     with atomic_write(path) as living:
-        living.write_text("of one that lives")
+        living.write_text("of a living writer")
         clean(path)
-        assert [found.parent.name for found in tmp_path.rglob("half")] == [like_it.name]
+        assert [file.parent.name for file in tmp_path.rglob("half")] == [similar.name]
         assert living.exists()
-    assert path.read_text() == "of one that lives"
-    remove_stale(like_it)
+    assert path.read_text() == "of a living writer"
+    remove_stale(similar)
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_another_host_left_is_removed_after_a_day(tmp_path: Path) -> None:
-    """Its lock may not be seen from here."""
-    subprocess.run([sys.executable, "-c", KILLED, tmp_path / "made"], check=False)
-    (held,) = tmp_path.glob(".*/.held")
-    held.write_text("another host")
-    remove_stale(tmp_path / "made")
-    assert held.exists()
-    os.utime(held, (0, 0))
-    remove_stale(tmp_path / "made")
+def test_files_of_another_host_are_removed_after_a_day(tmp_path: Path) -> None:
+    """Its lock may not be visible on this host."""
+    subprocess.run([sys.executable, "-c", KILLED, tmp_path / "output"], check=False)
+    (lock,) = tmp_path.glob(".*/.lock")
+    lock.write_text("another host")
+    remove_stale(tmp_path / "output")
+    assert lock.exists()
+    os.utime(lock, (0, 0))
+    remove_stale(tmp_path / "output")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_may_be_as_long_as_a_name_can_be(tmp_path: Path) -> None:
+def test_a_name_may_have_the_maximal_length(tmp_path: Path) -> None:
     write_bytes(tmp_path / ("n" * 255), b"")
     assert [len(path.name) for path in tmp_path.iterdir()] == [255]
 
 
-def test_parents_are_made_and_the_umask_holds(tmp_path: Path) -> None:
+def test_parents_are_created_with_the_umask(tmp_path: Path) -> None:
     mask = os.umask(0o022)
     try:
-        with atomic_write(tmp_path / "a/b/folder") as aside:
-            aside.mkdir()
-            (aside / "file").touch()
+        with atomic_write(tmp_path / "a/b/folder") as temporary:
+            temporary.mkdir()
+            (temporary / "file").touch()
     finally:
         os.umask(mask)
     modes = [oct((tmp_path / "a/b" / name).stat().st_mode & 0o777) for name in ("folder", "folder/file")]
     assert modes == ["0o755", "0o644"]
 
 
-@pytest.mark.parametrize("place", ["file/made", "file/deeper/made"])
-def test_an_unwritable_place_is_the_users_fault(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("path", ["file/output", "file/deeper/output"])
+def test_a_path_that_cannot_be_written_is_a_user_error(tmp_path: Path, path: str) -> None:
     (tmp_path / "file").write_text("a file, not a folder")
-    with pytest.raises(UserError, match=f"cannot write .*{place}"):
-        write_bytes(tmp_path / place, b"")
+    with pytest.raises(UserError, match=f"cannot write .*{path}"):
+        write_bytes(tmp_path / path, b"")
     assert (tmp_path / "file").read_text() == "a file, not a folder"
 
 
-def test_a_fault_in_reading_is_not_reworded_as_one_in_writing(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="elsewhere"), atomic_write(tmp_path / "made"):
+def test_an_error_in_reading_is_not_reported_as_one_in_writing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="elsewhere"), atomic_write(tmp_path / "output"):
         (tmp_path / "elsewhere").read_bytes()
 
 
-@pytest.mark.parametrize("before", [True, False])
-def test_where_no_space_is_left_nothing_is_made(tmp_path: Path, before: bool) -> None:
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, exists: bool) -> None:
     path = tmp_path / "a.npz"
-    if before:
-        path.write_bytes(b"as it was")
+    if exists:
+        path.write_bytes(b"old")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
@@ -180,19 +180,18 @@ def test_where_no_space_is_left_nothing_is_made(tmp_path: Path, before: bool) ->
         open("/dev/full", "wb", buffering=0) as full,
     ):
         full.write(b"x")
-    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [
-        ("a.npz", b"as it was")
-    ] * before
+    expected = {"a.npz": b"old"} if exists else {}
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == expected
 
 
 def test_npz_round_trip(tmp_path: Path) -> None:
     write_npz(tmp_path / "a.npz", ARRAYS)
-    found = read_npz(tmp_path / "a.npz")
-    assert list(found) == list(ARRAYS)
+    arrays = read_npz(tmp_path / "a.npz")
+    assert list(arrays) == list(ARRAYS)
     for name, array in ARRAYS.items():
-        assert found[name].dtype == array.dtype
-        assert found[name].shape == array.shape
-        assert found[name].tobytes() == array.tobytes(), name
+        assert arrays[name].dtype == array.dtype
+        assert arrays[name].shape == array.shape
+        assert arrays[name].tobytes() == array.tobytes(), name
 
 
 def test_numpy_reads_an_npz_without_pickle(tmp_path: Path) -> None:
@@ -223,7 +222,7 @@ def test_a_pickle_in_an_npz_is_not_loaded(tmp_path: Path) -> None:
         read_npz(tmp_path / "a.npz")
 
 
-def test_an_array_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
+def test_an_array_is_read_on_access(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     write_npz(path, {"good": np.arange(3), "bad": np.arange(100)})
     content = bytearray(path.read_bytes())
@@ -240,7 +239,7 @@ def test_an_array_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
         npz["other"]
 
 
-def test_npz_is_compressed_where_asked_for(tmp_path: Path) -> None:
+def test_npz_is_compressed_on_request(tmp_path: Path) -> None:
     for name, compress in (("stored", False), ("deflated", True)):
         write_npz(tmp_path / name, {"x": np.zeros(10_000)}, compress)
         assert read_npz(tmp_path / name)["x"].tolist() == [0] * 10_000
@@ -252,7 +251,7 @@ def test_members_are_written_one_by_one(tmp_path: Path) -> None:
         for n in range(3):
             array = np.full((2, 3), n)
             write(str(n), array.T)
-            array[:] = 9  # it has been written
+            array[:] = 9  # which is too late to change the file
         assert not (tmp_path / "a.npz").exists()
     assert {name: array.tolist() for name, array in read_npz(tmp_path / "a.npz").items()} == {
         str(n): [[n] * 2] * 3 for n in range(3)
@@ -286,7 +285,7 @@ def test_json_round_trip(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == value
 
 
-def test_json_refuses_what_is_no_json_and_keeps_the_old(tmp_path: Path) -> None:
+def test_json_refuses_nan_and_keeps_the_old_file(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", 1)
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(tmp_path / "a.json", float("nan"))
@@ -303,12 +302,12 @@ def test_damaged_json_is_reported(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("read", [read_json, read_npz])
 def test_a_missing_file_is_reported(tmp_path: Path, read: Callable[[Path], object]) -> None:
-    with pytest.raises(UserError, match="none here is missing"):
-        read(tmp_path / "none here")
+    with pytest.raises(UserError, match="no file is missing"):
+        read(tmp_path / "no file")
 
 
 @pytest.mark.parametrize("size", [0, 10, (1 << 20) + 1])
-def test_sha256_of_files_is_that_of_their_contents_in_order(tmp_path: Path, size: int) -> None:
+def test_sha256_of_files_is_that_of_their_concatenated_contents(tmp_path: Path, size: int) -> None:
     content = np.random.default_rng(0).bytes(size)
     (tmp_path / "a").write_bytes(content)
     (tmp_path / "b").write_bytes(b"tail")

@@ -1,4 +1,4 @@
-"""Where a network's code and weights are, found without running any code. No torch here."""
+"""The names of architectures and weights in the config: checked, and located, without running code."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ from convatlas.names import suggest_nearest
 from convatlas.pipeline.dependencies import (
     INSTALLED_FOLDERS,
     LIBRARY,
-    _find_install_folder,
+    find_install_folder,
     follow_imports,
     is_file_path,
     locate_code,
@@ -23,26 +23,30 @@ ALLOWED_FORMS = f"{TORCHVISION_PREFIX}<name>, path/to/file.py:function or packag
 
 
 def find_architecture_error(architecture: str) -> str | None:
-    """Say what is wrong with a network's `architecture`, as far as that shows without running code."""
+    """Return what is wrong with a network's `architecture`, as far as can be told without running code.
+
+    Args:
+        architecture: A bundled name, `torchvision/<name>`, `file.py:function` or `package.module:function`.
+
+    Returns:
+        The error's text, or None.
+
+    """
     if architecture in BUNDLED_ARCHITECTURES:
         return None
     if architecture.startswith(TORCHVISION_PREFIX):
-        name = architecture.removeprefix(TORCHVISION_PREFIX)
-        return (
-            f"torchvision has no network {name!r}; {suggest_nearest(name, list(list_torchvision_models()))}"
-            if _is_missing_from_torchvision(name)
-            else None
-        )
-    place, colon, function = architecture.rpartition(":")
-    if not colon and (architecture.endswith(".py") or "/" in architecture):
-        return f"{architecture!r} names no function; give {architecture}:<function that makes the network>"
+        return _find_torchvision_error(architecture.removeprefix(TORCHVISION_PREFIX))
+    location, colon, function = architecture.rpartition(":")
+    if not colon and is_file_path(architecture):
+        return f"{architecture!r} names no function; give {architecture}:<function that builds the network>"
     if not colon:
-        return f"unknown {architecture!r}; {suggest_nearest(architecture, BUNDLED_ARCHITECTURES)}; or give {ALLOWED_FORMS}"
+        nearest = suggest_nearest(architecture, BUNDLED_ARCHITECTURES)
+        return f"unknown {architecture!r}; {nearest}; or give {ALLOWED_FORMS}"
     if not function.isidentifier():
         return f"{architecture!r}: {function!r} is no function's name; give {ALLOWED_FORMS}"
-    if locate_code(place) is None:
-        what = f"no file {place!r}" if is_file_path(place) else f"no module {place!r}"
-        return f"there is {what}, seen from {Path.cwd()}"
+    if locate_code(location) is None:
+        kind = "file" if is_file_path(location) else "module"
+        return f"there is no {kind} {location!r}, relative to {Path.cwd()}"
     try:
         list_code_files(architecture)
     except SyntaxError as error:
@@ -51,59 +55,70 @@ def find_architecture_error(architecture: str) -> str | None:
 
 
 def list_code_files(architecture: str) -> list[str]:
-    """List the files of a network's code: its own and those that it imports, but none that are installed.
+    """List the files of a network's code: its own file and those that it imports, without installed ones.
 
-    They are read, not run. Of torchvision's networks there are none; of an installed package that is
-    linked to where it is written, its own; of another only the module. Raises SyntaxError.
+    The files are parsed, not run.
+
+    Args:
+        architecture: As in `find_architecture_error`.
+
+    Returns:
+        Paths, relative to the working directory where they lie below it. None for torchvision's networks;
+        only the module for an installed package, unless it is an editable install.
+
+    Raises:
+        SyntaxError: A file cannot be parsed.
+
     """
     if architecture in BUNDLED_ARCHITECTURES:
         return [f"convatlas/models/architectures/{architecture}.py"]
-    place = architecture.rpartition(":")[0]
-    found = locate_code(place) if place else None
-    if architecture.startswith(TORCHVISION_PREFIX) or found is None:
+    location = architecture.rpartition(":")[0]
+    code = locate_code(location) if location else None
+    if architecture.startswith(TORCHVISION_PREFIX) or code is None:
         return []
-    start, roots = found
-    if str(start).startswith(INSTALLED_FOLDERS):
-        return [str(start)]
-    return follow_imports(
-        start, roots, "" if is_file_path(place) or roots == [Path.cwd()] else place.split(".")[0]
-    )
+    path, roots = code
+    if str(path).startswith(INSTALLED_FOLDERS):
+        return [str(path)]
+    is_local = is_file_path(location) or roots == [Path.cwd()]
+    return follow_imports(path, roots, "" if is_local else location.split(".")[0])
 
 
-# torchvision's networks and weights, read from its source: importing it takes seconds
+# torchvision's networks and weights, read from its source, since an import takes seconds.
 
 
 def find_weights_error(architecture: str, weights: str) -> str | None:
-    """Say what is wrong with the name of a network's weights, as far as that shows without torchvision."""
+    """Return what is wrong with the name of a network's torchvision weights, or None."""
     if not architecture.startswith(TORCHVISION_PREFIX):
         return (
-            f"{weights!r} would name weights of torchvision's, and {architecture!r} is none of its networks; "
+            f"{weights!r} is a name of torchvision weights, and {architecture!r} is none of its networks; "
             "give {path: <file>}"
         )
     name = architecture.removeprefix(TORCHVISION_PREFIX)
     known = list_torchvision_models().get(name)
     if known is None or weights.split(".")[-1] in known:
         return None
-    there = suggest_nearest(weights, list(known))
-    return f"{architecture} has no weights {weights!r}; {there}; or give {{path: <file>}}"
+    nearest = suggest_nearest(weights, list(known))
+    return f"{architecture} has no weights {weights!r}; {nearest}; or give {{path: <file>}}"
 
 
 def resolve_weights_name(architecture: str, weights: str) -> str:
-    """The full name of torchvision's weights, such as IMAGENET1K_V2 for DEFAULT."""
+    """Return the full name of torchvision weights, such as IMAGENET1K_V2 for DEFAULT."""
     short = weights.split(".")[-1]
     return list_torchvision_models().get(architecture.removeprefix(TORCHVISION_PREFIX), {}).get(short, short)
 
 
-def _is_missing_from_torchvision(name: str) -> bool:
-    return (
-        bool(list_torchvision_models()) and name not in list_torchvision_models()
-    )  # of a torchvision that cannot be read nothing is said
+def _find_torchvision_error(name: str) -> str | None:
+    """Return the error for a name that torchvision lacks; None where its source cannot be read."""
+    names = list(list_torchvision_models())
+    if not names or name in names:
+        return None
+    return f"torchvision has no network {name!r}; {suggest_nearest(name, names)}"
 
 
 @cache
 def list_torchvision_models() -> dict[str, dict[str, str]]:
-    """Name the networks of torchvision, each with its weights' names and what they stand for (DEFAULT)."""
-    root = _find_install_folder("torchvision")
+    """Return the networks of torchvision by name: for each, its weights' names, and the full name of each."""
+    root = find_install_folder("torchvision")
     builders: dict[str, str] = {}
     entries: dict[str, dict[str, str]] = {}
     for path in sorted((root / "torchvision/models").rglob("*.py")) if root else []:
@@ -119,19 +134,22 @@ def list_torchvision_models() -> dict[str, dict[str, str]]:
 
 
 def _parse_builder(node: ast.FunctionDef) -> dict[str, str]:
-    """A builder's registered name, with the annotation of its weights; nothing for other functions."""
+    """Return a builder's registered name and the annotation of its weights; nothing for other functions."""
     for decorator in node.decorator_list:
         if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "register_model":
-            given = [word.value.value for word in decorator.keywords if isinstance(word.value, ast.Constant)]
+            names = [word.value.value for word in decorator.keywords if isinstance(word.value, ast.Constant)]
             parameters = node.args.args + node.args.kwonlyargs
-            annotation = [
-                ast.unparse(p.annotation) for p in parameters if p.arg == "weights" and p.annotation
+            annotations = [
+                ast.unparse(parameter.annotation)
+                for parameter in parameters
+                if parameter.arg == "weights" and parameter.annotation
             ]
-            return {str(given[0] if given else node.name): (annotation or [""])[0]}
+            return {str(names[0] if names else node.name): annotations[0] if annotations else ""}
     return {}
 
 
 def _parse_weights_entries(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    """Yield the names of an enum of weights, each with the full name that it stands for."""
     for line in node.body:
         if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
             name = line.targets[0].id

@@ -1,6 +1,6 @@
-"""Which Python files a piece of code depends on: its imports, followed without running anything.
+"""The Python files on which a piece of code depends: its imports, followed without running anything.
 
-One mechanism serves the stages of the pipeline and the networks that users bring. No torch here.
+One mechanism serves the stages of the pipeline and the networks of users.
 """
 
 import ast
@@ -17,11 +17,11 @@ INSTALLED_FOLDERS = tuple({sysconfig.get_path(name) for name in ("purelib", "pla
 
 
 @cache
-def stage_files(script: str) -> tuple[str, ...]:
+def list_stage_files(script: str) -> tuple[str, ...]:
     """Return the script of a stage and the library files that it imports, directly or not.
 
-    Only imports at the top of a file count: what a function imports when it is called is needed by some
-    networks and data sets only, and their rules name it.
+    Only imports at the top of a file count: what a function imports on a call is needed for some networks and
+    data sets only, and their rules name it.
 
     Args:
         script: Path of the script, relative to the working directory.
@@ -46,93 +46,101 @@ def follow_imports(start: Path, roots: Sequence[Path], package: str = "", nested
         SyntaxError: A file cannot be parsed.
 
     """
-    visited, pending = set(), [start]
+    visited: set[Path] = set()
+    pending = [start]
     while pending:
         path = pending.pop()
-        if path not in visited:
-            visited.add(path)
-            pending += _list_package_inits(path)
-            pending += [
-                other
-                for other in _find_imported_files(path, tuple(roots), package, nested)
-                if other.suffix == ".py"
-            ]
+        if path in visited:
+            continue
+        visited.add(path)
+        pending += _list_package_inits(path)
+        imported = _find_imported_files(path, tuple(roots), package, nested)
+        pending += [file for file in imported if file.suffix == ".py"]
     return sorted(_shorten_path(path) for path in visited)
 
 
-def is_file_path(place: str) -> bool:
-    """Whether what stands before the colon of an `architecture` is a file's path, not a module's name."""
-    return place.endswith(".py") or "/" in place
+def is_file_path(location: str) -> bool:
+    """Return whether the part before the colon of an `architecture` is a file's path, not a module's name."""
+    return location.endswith(".py") or "/" in location
 
 
-def locate_code(place: str) -> tuple[Path, list[Path]] | None:
-    """Find a user's file or module, and the folders from which its imports are found; None if there is none.
+def locate_code(location: str) -> tuple[Path, list[Path]] | None:
+    """Find a user's file or module, and the folders in which its imports are searched.
 
-    A file's imports are found beside it, and beside the package it lies in, if it lies in one; a
-    module's where its package was found: in the working directory, or installed.
+    Args:
+        location: Path of a file, or dotted name of a module in the working directory or installed.
+
+    Returns:
+        The file, and the folders: for a file its own folder and the one that holds its package, for a module
+        the one that holds its package. None if there is no such file or module.
+
     """
-    if is_file_path(place):
-        path = Path(place).expanduser().resolve()
-        return (path, list(dict.fromkeys([path.parent, find_package_root(path)]))) if path.is_file() else None
-    top = place.split(".")[0]
-    for root in (Path.cwd(), _find_install_folder(top)):
-        found = _find_modules(place, (root,)) if root else {}
-        if place in found:
-            return found[place], [root]
+    if is_file_path(location):
+        path = Path(location).expanduser().resolve()
+        roots = list(dict.fromkeys([path.parent, find_package_root(path)]))
+        return (path, roots) if path.is_file() else None
+    for root in (Path.cwd(), find_install_folder(location.split(".")[0])):
+        if root is None:
+            continue
+        modules = _find_modules(location, (root,))
+        if location in modules:
+            return modules[location], [root]
     return None
 
 
 def find_package_root(path: Path) -> Path:
-    """The folder that holds the whole package in which a file lies; its own folder if it lies in none."""
+    """Return the folder that holds the top-level package of a file; its own folder if it is in no package."""
     return path.parents[len(_list_package_inits(path))]
 
 
 def _list_package_inits(path: Path) -> list[Path]:
-    """The __init__.py of each package in which a file lies, the innermost first."""
-    found = (folder / "__init__.py" for folder in path.parents)
-    return list(takewhile(Path.is_file, found))
+    """Return the __init__.py of each package that holds a file, the innermost first."""
+    candidates = (folder / "__init__.py" for folder in path.parents)
+    return list(takewhile(Path.is_file, candidates))
 
 
 def _shorten_path(path: Path) -> str:
+    """Return a path relative to the working directory, if it lies below it."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _find_imported_files(path: Path, roots: tuple[Path, ...], package: str, nested: bool) -> Iterator[Path]:
-    """Files that a file imports, found in `roots`; of `package` alone, if one is named."""
+    """Yield the files that a file imports, found in `roots`; only those of `package`, if one is named."""
     tree = ast.parse(path.read_bytes(), str(path))
     for node in ast.walk(tree) if nested else tree.body:
-        base: tuple[Path, ...]
+        folders: tuple[Path, ...]
         if isinstance(node, ast.Import):
-            base, names = roots, [alias.name for alias in node.names]
+            folders, names = roots, [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = (path.parents[node.level - 1],) if node.level else roots
+            folders = (path.parents[node.level - 1],) if node.level else roots
             names = [".".join(filter(None, [node.module, alias.name])) for alias in node.names]
         else:
             continue
         for name in names:
-            if base is not roots or not package or name.split(".")[0] == package:
-                yield from _find_modules(name, base).values()
+            if folders is not roots or not package or name.split(".")[0] == package:
+                yield from _find_modules(name, folders).values()
 
 
 @cache
 def _find_modules(name: str, roots: tuple[Path, ...]) -> dict[str, Path]:
-    """The files of a dotted name's modules, the outermost first, as far as they are found in `roots`."""
-    found, path = {}, [str(root) for root in roots]
+    """Return the files of a dotted name's modules by name, the outermost first, as found in `roots`."""
+    files: dict[str, Path] = {}
+    path = [str(root) for root in roots]
     parts = name.split(".")
     for depth, part in enumerate(parts, start=1):
         spec = PathFinder.find_spec(part, path)
         if spec is None:
             break
         if spec.origin:
-            found[".".join(parts[:depth])] = Path(spec.origin)
+            files[".".join(parts[:depth])] = Path(spec.origin)
         path = list(spec.submodule_search_locations or [])
-    return found
+    return files
 
 
-def _find_install_folder(top: str) -> Path | None:
-    """The folder in which a package or module is installed."""
+def find_install_folder(name: str) -> Path | None:
+    """Return the folder in which a top-level package or module is installed; None if it is not."""
     try:
-        spec = importlib.util.find_spec(top)  # of a name without dots, which imports nothing
+        spec = importlib.util.find_spec(name)  # imports nothing, since the name has no dots
     except (ValueError, ImportError):
         return None
     if spec is None or not spec.origin or spec.origin in ("built-in", "frozen"):

@@ -23,12 +23,13 @@ from convatlas import UserError
 from convatlas.figures import build, context, segmentation
 from convatlas.figures.context import CaptionedFigure
 from convatlas.figures.segmentation import BACKGROUND, BORDER, PET, classify_differences, fade_outside_mask
-from convatlas.files import read_npz, write_json, write_npz
+from convatlas.files import write_json, write_npz
 from convatlas.gallery.findings import list_emergence_findings, list_findings
 from convatlas.plotting import charts
 from convatlas.plotting.labelled_figure import ACCENT_COLOUR, figure_style
 from convatlas.plotting.montage import Montage, Tile
 from tests.gallery.test_build import CONFIG, DATASET, TIMING, Reader, built
+from tests.support.arrays import read_npz
 from tests.support.fake_results import VIEWS, FakeResults, make_layer, make_results
 from tests.support.workspace import ROOT
 
@@ -414,7 +415,7 @@ def site(folder: Path, *names: str, **views: Any) -> Path:
         chosen = {"show": "maps", "n_images": 1, "n_filters": 1} | views
         with figure_style():
             plates = [plate.to_dict(False) for plate in build.draw_figures(own, name, VIEWS | chosen)]
-        write_json(own / "figures/plates.json", plates)
+        write_json(own / "figures/figures.json", plates)
         for plate in plates:
             Image.new("RGB", (6, 4)).save(own / "figures" / plate["file"])
         write_json(own / "timing.json", TIMING)

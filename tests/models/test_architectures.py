@@ -169,7 +169,7 @@ def test_a_fault_in_the_forward_pass_names_file_and_line(folder: Path) -> None:
     [
         ("lenet", ["did you mean 'lenet5'", "torchvision/<name>", "file.py:function"]),
         ("nets/one.py", ["names no function", "nets/one.py:<function"]),
-        ("nets/two.py:build", ["no file 'nets/two.py'", "seen from"]),
+        ("nets/two.py:build", ["no file 'nets/two.py'", "relative to"]),
         ("nets.two:build", ["no module 'nets.two'"]),
         ("nowhere.at.all:build", ["no module 'nowhere.at.all'"]),
         ("nets/one.py:not a name", ["'not a name' is no function's name"]),

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from convatlas.files import read_npz
 from convatlas.tracing.calls import Call, composite_modules, module_kind, trace
 from convatlas.tracing.extractor import Extractor
 from convatlas.tracing.layers import list_layers
 from convatlas.tracing.record import record, record_to_file
+from tests.support.arrays import read_npz
 
 X = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 

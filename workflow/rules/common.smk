@@ -74,7 +74,7 @@ def get_code_files(stage):
     script = f"scripts/{stage}.py"
 
     def list_files(wildcards):
-        paths = list(dependencies.stage_files(script))
+        paths = list(dependencies.list_stage_files(script))
         if "convatlas/models/factory.py" in paths:
             paths += architecture_names.list_code_files(get_network(wildcards)["architecture"])
             if get_network(wildcards)["architecture"].startswith(architecture_names.TORCHVISION_PREFIX):
