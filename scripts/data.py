@@ -1,4 +1,4 @@
-"""Make a data set in its official on-disk layout, embedded, downloaded or from a directory."""
+"""Prepare a data set in its official on-disk layout: embedded, downloaded, or from a directory."""
 
 import argparse
 
@@ -6,13 +6,14 @@ from convatlas import cli
 from convatlas.datasets.formats import describe, prepare
 
 
-def main(given: argparse.Namespace) -> None:
-    prepare(given.output, given.settings, f"datasets.{given.name}")
-    made = describe(given.output)
-    counts = {split: sum(made["counts"][split]) for split in ("train", "test")}
-    told = " and ".join(f"{n:,} {split} images" for split, n in counts.items() if n)
-    classes = f" of {len(made['classes'])} classes" if made["classes"] else ""
-    cli.log.info("%s: %s%s", made["title"], told, classes)
+def main(args: argparse.Namespace) -> None:
+    """Prepare the data set and log its size."""
+    prepare(args.output, args.settings, f"datasets.{args.name}")
+    description = describe(args.output)
+    counts = {split: sum(description["counts"][split]) for split in ("train", "test")}
+    size = " and ".join(f"{count:,} {split} images" for split, count in counts.items() if count)
+    classes = f" of {len(description['classes'])} classes" if description["classes"] else ""
+    cli.log.info("%s: %s%s", description["title"], size, classes)
 
 
 if __name__ == "__main__":
@@ -21,6 +22,6 @@ if __name__ == "__main__":
         parser,
         "data set",
         'its section of the config, {"format": "mnist", "source": "embedded", "mirrors": []}',
-        "the folder to make, data/<name>",
+        "the output folder, data/<name>",
     )
     cli.run(main, parser)
