@@ -1,7 +1,6 @@
 """Oxford-IIIT Pet, from directories right and wrong, drawn, and real; torchvision reads the same."""
 
 import logging
-import os
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from PIL import ExifTags, Image
 from convatlas import UserError
 from convatlas.datasets import oxford_pets
 from convatlas.datasets.formats import describe, load, prepare
+from tests.support.real_data import get_real_data
 
 KEY = "datasets.d"
 SETTINGS = {"format": "oxford-iiit-pet", "mirrors": [], "target": "breed", "on_bad_image": "error"}
@@ -451,10 +451,7 @@ def test_a_fault_keeps_the_data_set_made_before(tmp_path: Path, theirs: Path) ->
 
 
 def test_the_real_photographs(tmp_path: Path) -> None:
-    given = os.environ.get("CONVATLAS_TEST_DATA")
-    if not given:
-        pytest.skip("CONVATLAS_TEST_DATA names no folder of real data")
-    source = Path(given) / "pets"
+    source = get_real_data("pets")
     found = make(tmp_path, source)
     lines = (source / "oxford-iiit-pet/annotations/list.txt").read_text().splitlines()
     numbers = sorted({int(line.split()[1]) - 1 for line in lines})
