@@ -1,16 +1,24 @@
-"""Fixtures that all tests share: the real data, and the pipeline run once on a tiny config."""
+"""Fixtures of all tests: the pipeline run once on a tiny config, a browser, real data; and the summary."""
 
-import os
+import re
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.browser import launch_chromium
+from tests.support.real_data import get_real_data
 from tests.support.workspace import Workspace
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Playwright
 
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """The pipeline, run end to end; tests that change it must put it back."""
+    """The pipeline, run end to end; tests that change it must restore it."""
     workspace = Workspace(tmp_path_factory.mktemp("run") / "convatlas")
     done = workspace.snakemake()
     assert done.returncode == 0, done.stdout + done.stderr
@@ -18,15 +26,40 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.fixture
-def broken(tmp_path: Path) -> Workspace:
+def new_workspace(tmp_path: Path) -> Workspace:
     """A workspace where nothing has run."""
     return Workspace(tmp_path / "convatlas")
 
 
 @pytest.fixture(scope="session")
+def browser(playwright: "Playwright") -> "Iterator[Browser]":
+    """A running Chromium or Chrome."""
+    yield from launch_chromium(playwright)
+
+
+@pytest.fixture(scope="session")
 def mnist() -> Path:
-    """The folder of the real MNIST, MNIST/raw/ in it."""
-    given = os.environ.get("CONVATLAS_TEST_DATA")
-    if not given:
-        pytest.skip("CONVATLAS_TEST_DATA names no folder of real data")
-    return Path(given) / "mnist"
+    """The folder of the real MNIST, which holds MNIST/raw/."""
+    return get_real_data("mnist")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print as the last line which tests were skipped, and how to run them: reasons are "<tests>: <how>"."""
+    reports = terminalreporter.stats.get("skipped", [])
+    counts = Counter(re.sub("^Skipped: ", "", str(report.longrepr[2])) for report in reports)
+    if counts:
+        parts = []
+        for reason, count in counts.most_common():
+            tests, _, instruction = reason.partition(": ")
+            parts.append(f"{count} {tests} ({instruction})" if instruction else f"{count} tests ({reason})")
+        terminalreporter.config.stash[SKIPPED_LINE] = "skipped: " + "; ".join(parts)
+
+
+SKIPPED_LINE = pytest.StashKey[str]()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Print the line about skipped tests after pytest's own last line."""
+    if line := config.stash.get(SKIPPED_LINE, ""):
+        print(line)

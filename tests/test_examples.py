@@ -17,12 +17,12 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 
 
 @pytest.fixture
-def workspace(broken: Workspace) -> Workspace:
+def workspace(new_workspace: Workspace) -> Workspace:
     """A workspace with the examples in it, and with what they ask for."""
     shutil.copytree(
-        ROOT / "examples", broken.folder / "examples", ignore=shutil.ignore_patterns("*.pth", "photographs")
+        ROOT / "examples", new_workspace.folder / "examples", ignore=shutil.ignore_patterns("*.pth", "photographs")
     )
-    return broken
+    return new_workspace
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

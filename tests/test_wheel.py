@@ -14,7 +14,7 @@ from snakemake.utils import update_config
 
 from convatlas import __version__
 from convatlas.pipeline.config import resolve_config
-from tests.support.workspace import ROOT, Workspace, files_of
+from tests.support.workspace import ROOT, Workspace, read_files
 
 MAY_DIFFER = ("provenance.html",)
 
@@ -67,4 +67,4 @@ def test_an_installed_wheel_builds_the_same_gallery(wheel: Path, run: Workspace,
     command += ["--logs", run.folder / "logs", "--output", tmp_path / "site"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert files_of(tmp_path / "site", MAY_DIFFER) == files_of(run.folder / "reports/gallery", MAY_DIFFER)
+    assert read_files(tmp_path / "site", MAY_DIFFER) == read_files(run.folder / "reports/gallery", MAY_DIFFER)

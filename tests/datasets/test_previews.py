@@ -11,7 +11,7 @@ from PIL import Image
 from convatlas.datasets import formats, previews, trimaps
 from convatlas.records import Previews
 from tests.datasets.test_oxford_pets import BOX, lay_out, make
-from tests.support.workspace import ROOT, files_of
+from tests.support.workspace import ROOT, read_files
 
 SETTINGS = {"format": "images", "test_share": 0.5, "on_bad_image": "error"}
 
@@ -153,10 +153,10 @@ def test_the_script_writes_the_same_bytes_twice(tmp_path: Path) -> None:
     script = [sys.executable, "scripts/previews.py", "--name", "mine", "--data", str(data)]
     for name in ("a", "b"):
         subprocess.run([*script, "--output", str(tmp_path / name)], cwd=ROOT, check=True, capture_output=True)
-    first, second = files_of(tmp_path / "a"), files_of(tmp_path / "b")
+    first, second = read_files(tmp_path / "a"), read_files(tmp_path / "b")
     assert first == second and "examples.json" in first
     subprocess.run([*script, "--output", str(tmp_path / "a")], cwd=ROOT, check=True, capture_output=True)
-    assert files_of(tmp_path / "a") == first
+    assert read_files(tmp_path / "a") == first
 
 
 def test_previews_of_the_real_pets_take_well_under_a_megabyte(tmp_path: Path, mnist: Path) -> None:

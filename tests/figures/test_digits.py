@@ -6,22 +6,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Playwright
+from playwright.sync_api import Browser
 
 from convatlas.figures import digits as digits_module
 from convatlas.figures.context import FigureContext
 from convatlas.files import read_json, write_json
-from convatlas.gallery.pages import digits
-from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.context import GalleryContext
+from convatlas.gallery.network_data import NetworkData
+from convatlas.gallery.pages import digits
 from convatlas.names import describe_classes
 from convatlas.plotting.colormap import ColourScale
 from convatlas.plotting.labelled_figure import figure_style, save_figure
 from convatlas.plotting.montage import HAIRLINE
 from tests.gallery.test_build import CONFIG, HOSTILE, TIMING, write
+from tests.support.browser import needs_chromium
 from tests.support.fake_results import CLASSES, PLANE, VIEWS, FakeResults, make_results
 
-CHROMIUM = Path("/usr/bin/chromium")
 NAMES = {"first": "digit-2", "second": "digit-3"}
 
 
@@ -171,7 +171,7 @@ def atlas_of(folder: Path, results: FakeResults) -> GalleryContext:
         for plate in plates:
             save_figure(plate.figure, own / "figures" / plate.file, pdf=False)
     described = [plate.to_dict(False) for plate in plates]
-    write_json(own / "figures/plates.json", read_json(own / "figures/plates.json") + described)
+    write_json(own / "figures/figures.json", read_json(own / "figures/figures.json") + described)
     page = NetworkData.read(folder / "results", folder / "data", "own", False)
     return GalleryContext(folder / "results", folder / "data", CONFIG, [page], {})
 
@@ -243,12 +243,11 @@ def test_the_page_shows_the_picture_whole_and_cut(tmp_path: Path) -> None:
     assert "Cat and dog" in page.text
 
 
-@pytest.mark.skipif(not CHROMIUM.exists(), reason="Debian's chromium is not installed")
+@needs_chromium
 def test_where_there_is_room_the_picture_is_whole_on_a_phone_it_is_cut(
-    tmp_path: Path, playwright: Playwright
+    tmp_path: Path, browser: Browser
 ) -> None:
     rendered(atlas_of(tmp_path, of_digits()))
-    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
     for width, is_whole in ((360, False), (1023, False), (1024, True), (1280, True)):
         page = browser.new_context(viewport={"width": width, "height": 800}).new_page()
         page.goto((tmp_path / "site/digits.html").as_uri())
@@ -259,7 +258,6 @@ def test_where_there_is_room_the_picture_is_whole_on_a_phone_it_is_cut(
             tiles = page.locator(".cut .one").first.locator("svg svg:has(image)")
             heights = {round(tile.bounding_box()["height"]) for tile in tiles.all()[1:3]}
             assert len(heights) == 1 and min(heights) >= 44
-    browser.close()
 
 
 def test_hostile_names_are_text(tmp_path: Path) -> None:

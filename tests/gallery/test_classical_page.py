@@ -3,30 +3,28 @@
 import itertools
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from playwright.sync_api import Browser, Page, Playwright
+from playwright.sync_api import Browser, Page
 from scipy.ndimage import correlate
 
 from convatlas.analysis.sobel import SOBEL_X
 from convatlas.files import write_npz
-from convatlas.gallery.pages.classical import apply_filter
 from convatlas.gallery.convolution_example import (
     MAX_SOURCE_VALUES,
     ConvolutionAxis,
     ConvolutionExample,
     format_number,
 )
+from convatlas.gallery.pages.classical import apply_filter
 from tests.gallery.test_build import CONFIG, HOSTILE, Reader, built, write
 from tests.support.fake_results import PLANE, FakeResults, make_layer, make_match, make_results
 
 FRAMES = "all => all.map(e => [e.offsetLeft, e.offsetTop, e.offsetWidth, e.offsetHeight])"
-CHROMIUM = Path("/usr/bin/chromium")
 RNG = np.random.default_rng(5)
 PLAIN = {"std": [1.0] * 3, "mean": [0.0] * 3}
 
@@ -176,7 +174,7 @@ def test_the_page_works_both_sums(tmp_path: Path, channels: int) -> None:
         in text
     )
     page = (site / "classical.html").read_text()
-    given = [json.loads(found) for found in re.findall(r'-numbers">(\{.*?\})</script>', page)]
+    given = [json.loads(found) for found in re.findall(r'-data">(\{.*?\})</script>', page)]
     assert len(given) == 2
     sobel, learned = given
     seen = results.inputs["first"]
@@ -188,7 +186,7 @@ def test_the_page_works_both_sums(tmp_path: Path, channels: int) -> None:
     recorded = results.activations["first"]["conv1"][3, y, x]
     printed = f"{recorded:.{learned['decimals']['total']}f}".replace("-", "−")
     assert f"(bias) = {printed} At row {y}, column {x}." in text
-    assert f"Recorded at this place: {printed}." in text
+    assert f"Recorded activation at this position: {printed}." in text
     for place in re.findall(r'src="(classical/[^"]+)"', page):
         assert (site / place).is_file()
 
@@ -200,9 +198,9 @@ def test_units_that_resemble_a_feature_are_set_beside_it(tmp_path: Path) -> None
     page = Reader(site / "classical.html")
     text = " ".join(page.text.split())
     for said in (
-        "vertical edge of first, computed, and beside it the map of conv1 0 of own: vertical edge, r = −0.83 "
-        "(untrained 0.41)",
-        "corner of first, computed, and beside it the map of conv1 1 of own: corner, r = 0.91",
+        "vertical edge of first (computed), and the feature map of conv1 0 of own: vertical edge, r = −0.83 "
+        "(95th percentile, untrained: 0.41)",
+        "corner of first (computed), and the feature map of conv1 1 of own: corner, r = 0.91",
     ):
         assert said in text
     assert "networks/own.html#layer=conv1&unit=1" in page.links
@@ -238,15 +236,6 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
 # In a browser
 
 
-@pytest.fixture(scope="module")
-def chromium(playwright: Playwright) -> Iterator[Browser]:
-    if not CHROMIUM.exists():
-        pytest.skip("Debian's chromium is not installed")
-    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-    yield browser
-    browser.close()
-
-
 def opened(browser: Browser, site: Path, **context: Any) -> tuple[Page, list[str]]:
     page = browser.new_context(viewport={"width": 1280, "height": 900}, **context).new_page()
     faults: list[str] = []
@@ -258,19 +247,19 @@ def opened(browser: Browser, site: Path, **context: Any) -> tuple[Page, list[str
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_window_is_moved_by_keys_clicks_and_buttons(
-    tmp_path: Path, chromium: Browser, channels: int
+    tmp_path: Path, browser: Browser, channels: int
 ) -> None:
     results = true(channels)
     recorded = results.activations["first"]["conv1"][3]
-    page, faults = opened(chromium, page_of(tmp_path, results))
-    box = page.locator(".worked").nth(1)
-    given = json.loads(page.locator("#learned-numbers").inner_text())
+    page, faults = opened(browser, page_of(tmp_path, results))
+    box = page.locator(".convolution-example").nth(1)
+    given = json.loads(page.locator("#learned-data").inner_text())
     decimals = given["decimals"]["total"]
 
     def told() -> tuple[tuple[int, int], float, float]:
-        said = box.locator("[data-part=said]").inner_text()
+        said = box.locator("[data-part=status]").inner_text()
         y, x = map(int, re.findall(r"\d+", said)[:2])
-        numbers = [box.locator("[data-part=sum] strong"), page.locator("[data-made=learned-numbers]")]
+        numbers = [box.locator("[data-part=sum] strong"), page.locator("[data-recorded=learned-data]")]
         total, made = (float(one.inner_text().replace("−", "-")) for one in numbers)
         terms = (
             box.locator("[data-part=sum]").inner_text().split("=")[0].replace("−", "-").replace("(bias)", "")
@@ -305,24 +294,24 @@ def test_the_window_is_moved_by_keys_clicks_and_buttons(
     assert place == (2, 4) and total == pytest.approx(float(recorded[2, 4]), abs=10**-decimals)
     source.click(position={"x": size["width"] * 1.5 / 6, "y": size["height"] * 6.5 / 8})
     assert told()[0] == (6, 1)
-    sobel = page.locator(".worked").first
+    sobel = page.locator(".convolution-example").first
     sobel.get_by_role("button", name="right").click()
     assert re.search(r"= −?\d+$", sobel.locator("[data-part=sum]").inner_text())
     assert faults == []
 
 
-def test_without_a_script_the_sums_stand_as_text(tmp_path: Path, chromium: Browser) -> None:
-    page, faults = opened(chromium, page_of(tmp_path, true()), java_script_enabled=False)
+def test_without_a_script_the_sums_stand_as_text(tmp_path: Path, browser: Browser) -> None:
+    page, faults = opened(browser, page_of(tmp_path, true()), java_script_enabled=False)
     assert page.locator(".controls").first.is_hidden()
-    for box in page.locator(".worked").all():
+    for box in page.locator(".convolution-example").all():
         assert "=" in box.locator("[data-part=sum]").inner_text()
     assert faults == []
 
 
-def test_with_the_script_the_first_sum_stays_as_it_is(tmp_path: Path, chromium: Browser) -> None:
+def test_with_the_script_the_first_sum_stays_as_it_is(tmp_path: Path, browser: Browser) -> None:
     """A step away and back shows what the page was written with."""
-    page, _ = opened(chromium, page_of(tmp_path, true()))
-    for box in page.locator(".worked").all():
+    page, _ = opened(browser, page_of(tmp_path, true()))
+    for box in page.locator(".convolution-example").all():
         before = box.locator(".product").inner_text(), box.locator("[data-part=sum]").inner_text()
         frames = box.locator(".window").evaluate_all(FRAMES)
         moves = [("right", "left"), ("left", "right")]

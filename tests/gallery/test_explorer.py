@@ -17,19 +17,18 @@ from playwright.sync_api import Browser, Locator, Page
 
 from convatlas.files import read_json, write_json
 from convatlas.gallery import build
+from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.pages import browser as browser_module
 from convatlas.gallery.pages import layers
-from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.plotting.colormap import colour_table
-from tests.gallery import test_page
 from tests.gallery.test_build import CONFIG, HOSTILE, RUN, write
-from tests.gallery.test_page import CHROMIUM, opened
+from tests.gallery.test_page import opened
+from tests.support.browser import needs_chromium
 from tests.support.fake_results import VIEWS, FakeResults, make_results
 from tests.support.workspace import ROOT
 
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="Debian's chromium is not installed")
+pytestmark = needs_chromium
 
-browser = test_page.browser  # the fixture
 LEVELS = 64
 TABLES = {"viridis": "viridis", "diverging": "RdBu_r", "grey": "gray"}
 SETTINGS = VIEWS | {"atlas": {"layers": None, "levels": LEVELS}}
@@ -149,7 +148,7 @@ def ends(values: np.ndarray, colours: str) -> tuple[float, float]:
 def seen_colours(page: Page, canvas: Locator, box: list[float], shape: tuple[int, ...]) -> np.ndarray:
     """The colours in the middle of each of a tile's pixels, (H, W, 3), as they are on the screen."""
     canvas.scroll_into_view_if_needed()
-    page.evaluate("document.querySelectorAll('.pick').forEach(p => p.style.visibility = 'hidden')")
+    page.evaluate("document.querySelectorAll('.grid-focus').forEach(p => p.style.visibility = 'hidden')")
     screen = np.array(Image.open(BytesIO(page.screenshot())).convert("RGB")).astype(int)
     where = canvas.bounding_box()
     assert where
@@ -211,7 +210,7 @@ def test_a_pixel_has_the_colour_of_its_value(
                 box = [0, 0, size["width"], size["height"]]
                 shown = seen_colours(page, page.locator(".map"), box, maps.shape[1:])
                 assert_shows(shown, maps[unit], ends_, table, step)
-                printed = page.locator(".look .scale").get_attribute("aria-label")
+                printed = page.locator(".map-view .scale").get_attribute("aria-label")
                 words = [f"{end:.3g}".replace("-", "−") for end in ends_]
                 assert printed == f"Scale from {words[0]} to {words[1]}"
     assert faults == []
@@ -225,7 +224,7 @@ def test_filters_and_projections_have_zero_in_the_middle(browser: Browser, site:
     step = float(np.abs(weight[1]).max()) / 16
     shown = seen_colours(page, page.locator(".tiles canvas"), tiles(page)[1], weight.shape[1:])
     assert_shows(shown, weight[1], ends(weight, "diverging"), "diverging", step)
-    for kind, key in (("Projections", "conv1"), ("Peak projections", "conv1@peak")):
+    for kind, key in (("Projections (whole map)", "conv1"), ("Projections (peak)", "conv1@peak")):
         part(page, "kinds").get_by_label(kind, exact=True).check()
         still(page)
         assert state(page)["show"] == {"conv1": "projections"}.get(key, "peaks")
@@ -252,17 +251,17 @@ def test_projections_of_peaks_have_a_scale_of_their_own(
         arrays = [o[name + ending][own] for o in results.projections.values() for name in names]
         return max(float(np.abs(array).max()) for array in arrays)
 
-    bars = {"whole map": f"{most(''):.3g}", "its peak": f"{most('@peak'):.3g}"}
+    bars = {"(whole map)": f"{most(''):.3g}", "(peak)": f"{most('@peak'):.3g}"}
     if scale != "unit":  # which has no numbers on the sheet
-        label = part(page, "bar").locator(".scale").get_attribute("aria-label")
-        assert label == f"Scale from −{bars['its peak']} to {bars['its peak']}"
+        label = part(page, "colorbar").locator(".scale").get_attribute("aria-label")
+        assert label == f"Scale from −{bars['(peak)']} to {bars['(peak)']}"
     compare = f"compare.html#a={quote('network=own&' + hash_)}&b={quote('network=own&' + hash_)}"
     linked, more = at(browser, site, compare)
     for each in (page, linked):
         for title, end in bars.items():
-            for scale_ in each.locator(".aside", has_text=title).locator(".scale").all():
+            for scale_ in each.locator(".side-figure", has_text=title).locator(".scale").all():
                 assert scale_.get_attribute("aria-label") == f"Scale from −{end} to {end}"
-    assert linked.locator(".aside .scale").count() == 6  # of the filter too, on both sides
+    assert linked.locator(".side-figure .scale").count() == 6  # of the filter too, on both sides
     assert faults == more == []
     page.context.close()
     linked.context.close()
@@ -281,8 +280,8 @@ def test_a_browser_that_cannot_colour_shows_grey_and_the_plate(browser: Browser,
     page.goto((site / OWN).as_uri() + "#layer=conv1&unit=1&image=first")
     still(page)
     assert part(page, "colours").is_disabled()
-    assert "cannot colour" in part(page, "plate").inner_text()
-    assert "maps" in (part(page, "plate").locator("img").get_attribute("src") or "")
+    assert "cannot apply the colour map" in part(page, "figure").inner_text()
+    assert "maps" in (part(page, "figure").locator("img").get_attribute("src") or "")
     assert page.locator(".tiles canvas").evaluate("c => c.style.filter") == ""
     page.close()
 
@@ -296,8 +295,8 @@ def test_it_opens_on_a_telling_unit(browser: Browser, site: Path) -> None:
     outputs = make_results().activations
     ranges = {(unit, name): np.ptp(o["conv1"][unit]) for unit in (0, 4) for name, o in outputs.items()}
     unit, image = max(ranges, key=lambda key: ranges[key])
-    assert part(page, "said").inner_text().startswith(f"Unit {unit} of conv1 on {image}: ")
-    assert "edge" in page.locator(".words").inner_text()
+    assert part(page, "status").inner_text().startswith(f"Unit {unit} of conv1 on {image}: ")
+    assert "edge" in page.locator(".unit .description").inner_text()
     assert state(page) == {}
     assert faults == []
     page.context.close()
@@ -307,7 +306,7 @@ def test_the_numbers_of_a_unit(browser: Browser, site: Path) -> None:
     page, _ = at(browser, site, f"{OWN}#layer=relu&unit=2&image=first")
     values = make_results().activations["first"]["relu"]
     assert not values[2].any()
-    assert "Dead: zero everywhere on both images." in page.locator(".words").inner_text()
+    assert "Inactive: zero on both sample images." in page.locator(".unit .description").inner_text()
     assert (
         len(re.findall("M", page.get_attribute(".tiles path:not(.hairline)", "d") or "")) == 1
     )  # crossed out
@@ -315,7 +314,7 @@ def test_the_numbers_of_a_unit(browser: Browser, site: Path) -> None:
     page.keyboard.press("Tab")
     still(page)
     assert state(page)["unit"] == "1"
-    cells = page.locator(".rest tbody tr").first.locator("td").all_inner_texts()
+    cells = page.locator(".unit-details tbody tr").first.locator("td").all_inner_texts()
     expected = [values[1].min(), values[1].mean(), values[1].max()]
     assert cells[:3] == [f"{value:.3g}" for value in expected]
     assert cells[3] == f"{100 * (values[1] == 0).mean():.3g} %"
@@ -332,13 +331,13 @@ def test_a_unit_is_not_dead_where_none_is_ever_positive(browser: Browser, tmp_pa
     write(tmp_path, "own", results)
     sprites(tmp_path, "own")
     page, faults = at(browser, built(tmp_path, "own"), f"{OWN}#layer=last&unit=1&image=first")
-    words = page.locator(".words").first
-    assert "ead" not in words.inner_text() and "Never positive" in words.inner_text()
-    assert "nowhere positive" not in part(page, "facts").inner_text()
+    words = page.locator(".unit .description").first
+    assert "nactive" not in words.inner_text() and "Never positive" in words.inner_text()
+    assert "inactive" not in part(page, "facts").inner_text()
     page.evaluate("location.hash = '#layer=conv1&unit=2&image=first'")
     still(page)
-    assert "Nowhere positive on both images." in words.inner_text()
-    assert "1 unit nowhere positive" in part(page, "facts").inner_text()
+    assert "No positive activation on both sample images." in words.inner_text()
+    assert "1 inactive unit" in part(page, "facts").inner_text()
     assert faults == []
     page.context.close()
 
@@ -346,12 +345,12 @@ def test_a_unit_is_not_dead_where_none_is_ever_positive(browser: Browser, tmp_pa
 def test_by_keyboard(browser: Browser, site: Path) -> None:
     page, faults = at(browser, site, f"{OWN}#layer=block.conv2&unit=0&image=first")
     columns = sum(y == tiles(page)[0][1] for _, y, _, _ in tiles(page))
-    page.focus(".pick")
+    page.focus(".grid-focus")
     for key, unit in (("ArrowRight", 1), ("ArrowDown", 1 + columns), ("ArrowLeft", columns), ("ArrowUp", 0)):
         page.keyboard.press(key)
         still(page)
         assert state(page)["unit"] == str(unit)
-        assert part(page, "said").inner_text().startswith(f"Unit {unit} of block.conv2")
+        assert part(page, "status").inner_text().startswith(f"Unit {unit} of block.conv2")
     page.keyboard.press("ArrowUp")  # there is none above
     assert state(page)["unit"] == "0"
     for key, layer in (
@@ -372,8 +371,8 @@ def test_by_keyboard(browser: Browser, site: Path) -> None:
     still(page)
     assert state(page)["layer"] == "block.conv2"
     page.keyboard.press("Escape")
-    page.wait_for_selector("dialog.enlarged:not([open])", state="attached")
-    assert page.evaluate("document.activeElement.className") == "pick"
+    page.wait_for_selector("dialog.unit-dialog:not([open])", state="attached")
+    assert page.evaluate("document.activeElement.className") == "grid-focus"
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.dataset.part") == "search"
     page.keyboard.type("linear")
@@ -390,8 +389,8 @@ def test_single_keys_can_be_switched_off(browser: Browser, site: Path) -> None:
     page.keyboard.press("]")
     still(page)
     assert state(page)["layer"] == "relu"
-    page.locator(".keys summary").click()
-    part(page, "letters").uncheck()
+    page.locator(".shortcuts summary").click()
+    part(page, "shortcuts").uncheck()
     page.locator("h1").click()
     page.evaluate("document.activeElement.blur()")
     page.keyboard.press("]")
@@ -405,7 +404,7 @@ def test_search_and_filter(browser: Browser, site: Path) -> None:
     assert shown.all_inner_texts() == [one["name"] for one in make_results().layers if one["called"]]
     part(page, "search").fill("relu 2")
     assert shown.all_inner_texts() == ["relu:2", "relu_2"]
-    assert part(page, "found").inner_text() == "2 of 10 layers"
+    assert part(page, "match-count").inner_text() == "2 of 10 layers"
     part(page, "search").fill("2")  # the second convolution, besides names
     assert shown.all_inner_texts() == ["block.conv2", "relu:2", "relu_2"]
     part(page, "search").press("Escape")
@@ -438,7 +437,7 @@ def test_every_state_is_in_the_address_and_can_be_taken_back(browser: Browser, s
     page.locator("input[type=range]").fill("40")
     assert state(page) == expected | {"overlay": "40"}
     assert page.locator(".map").evaluate("c => c.style.opacity") == "0.4"
-    assert (page.locator(".stage img").get_attribute("src") or "").endswith(f"inputs/{image}.png")
+    assert (page.locator(".map-frame img").get_attribute("src") or "").endswith(f"inputs/{image}.png")
     link = page.url
     for _ in range(3):  # colours (and what was stepped since), scale, image
         page.go_back()
@@ -449,7 +448,7 @@ def test_every_state_is_in_the_address_and_can_be_taken_back(browser: Browser, s
     assert state(page)["image"] == image and "scale" not in state(page)
     again, faults = at(browser, site, link.removeprefix(site.as_uri() + "/"))
     assert state(again) == expected | {"overlay": "40"}
-    assert part(again, "said").inner_text().startswith(f"Unit 7 of block.conv2 on {image}")
+    assert part(again, "status").inner_text().startswith(f"Unit 7 of block.conv2 on {image}")
     assert part(again, "scale").input_value() == "unit" and part(again, "colours").input_value() == "grey"
     assert faults == []
     page.context.close()
@@ -470,12 +469,12 @@ def test_a_link_that_is_out_of_date_still_opens(
     browser: Browser, site: Path, broken: str, absent: str
 ) -> None:
     page, faults = at(browser, site, f"{OWN}#{broken}")
-    assert re.match(r"Unit \d of conv1 on (first|second): ", part(page, "said").inner_text())
-    told = f"There is {absent} here. The explorer shows another." if absent else ""
-    assert part(page, "trouble").inner_text() == told
+    assert re.match(r"Unit \d of conv1 on (first|second): ", part(page, "status").inner_text())
+    told = f"Not found: {absent}. Showing the default." if absent else ""
+    assert part(page, "error").inner_text() == told
     compare, more = at(browser, site, f"compare.html#a={quote('network=own&' + broken)}")
-    told = f"There is {absent} in own. The page shows another." if absent else ""
-    assert part(compare, "trouble").inner_text() == told
+    told = f"Not found in own: {absent}. Showing the default." if absent else ""
+    assert part(compare, "error").inner_text() == told
     assert faults == more == []
     page.context.close()
     compare.context.close()
@@ -488,17 +487,17 @@ def test_a_layer_of_fewer_units_is_no_trouble(browser: Browser, site: Path) -> N
     left.get_by_role("combobox", name="Layer", exact=True).select_option("conv1")
     still(page)
     assert left.get_by_label("Unit", exact=True).input_value() == "0"
-    assert not part(page, "trouble").is_visible()
+    assert not part(page, "error").is_visible()
     assert faults == []
     page.context.close()
 
 
 def test_the_drawing_leads_into_the_explorer(browser: Browser, site: Path) -> None:
     page, _ = at(browser, site, OWN)
-    page.locator(".drawing a").first.click()
+    page.locator(".diagram a").first.click()
     still(page)
     assert state(page)["layer"] == "conv1"
-    page.locator("[data-part='where'] a").click()  # its plates
+    page.locator("[data-part='source'] a").click()  # its plates
     assert page.evaluate("location.hash") == "#layer-conv1"
     page.go_back()
     still(page)
@@ -514,12 +513,12 @@ def test_numbers_that_are_missing_are_named(browser: Browser, folder: Path, tmp_
     page, _ = opened(browser, site, OWN)
     still(page)
     page.locator(".option", has_text="relu").first.click()
-    page.wait_for_selector("[data-part='trouble']:not([hidden])")
-    assert "atlas/own/units/relu.js is missing" in part(page, "trouble").inner_text()
+    page.wait_for_selector("[data-part='error']:not([hidden])")
+    assert "atlas/own/units/relu.js is missing" in part(page, "error").inner_text()
     script.write_bytes(kept)
     page.locator(".option", has_text="conv1").click()
     still(page)
-    assert part(page, "trouble").is_hidden()
+    assert part(page, "error").is_hidden()
     page.locator(".option", has_text="relu").first.click()
     still(page)
     assert part(page, "name").inner_text() == "relu"
@@ -546,7 +545,7 @@ def test_a_tap_enlarges_and_a_swipe_goes_on(phone: Page) -> None:
     phone.wait_for_selector("dialog[open] .map")
     still(phone)
     assert state(phone)["unit"] == "4"
-    box = phone.locator("dialog .stage").bounding_box()
+    box = phone.locator("dialog .map-frame").bounding_box()
     assert box and box["width"] > 200
     middle = box["y"] + box["height"] / 2
     touches = phone.context.new_cdp_session(phone)
@@ -565,7 +564,7 @@ def test_a_tap_enlarges_and_a_swipe_goes_on(phone: Page) -> None:
     swipe(100, 180, 250)
     assert state(phone)["unit"] == "3"
     part(phone, "close").tap()
-    phone.wait_for_selector("dialog.enlarged:not([open])", state="attached")
+    phone.wait_for_selector("dialog.unit-dialog:not([open])", state="attached")
     assert phone.locator(".panes .unit").count() == 1
 
 
@@ -577,7 +576,7 @@ def test_back_closes_the_enlarged_unit_and_a_link_opens_it(phone: Page) -> None:
     link = phone.url
     assert state(phone)["view"] == "unit"
     phone.go_back()
-    phone.wait_for_selector("dialog.enlarged:not([open])", state="attached")
+    phone.wait_for_selector("dialog.unit-dialog:not([open])", state="attached")
     still(phone)
     assert (state(phone)["unit"], "view" in state(phone)) == ("4", False)
     phone.goto("about:blank")
@@ -598,7 +597,7 @@ def test_targets_are_large_enough_for_a_finger(phone: Page) -> None:
     ).all():
         box = control.bounding_box() if control.is_visible() else None
         name = control.evaluate("e => e.outerHTML.slice(0, 80)")
-        if box and 'type="checkbox"' not in name and 'class="pick"' not in name:
+        if box and 'type="checkbox"' not in name and 'class="grid-focus"' not in name:
             assert box["height"] >= 44, name
     phone.locator(".option", has_text="relu").first.tap()
     still(phone)
@@ -614,7 +613,7 @@ def test_two_units_side_by_side_on_one_scale(browser: Browser, site: Path) -> No
     part(page, "compare").click()
     page.wait_for_url(re.compile("compare.html"))
     still(page)
-    found = page.evaluate("convatlas.read(location.hash)")
+    found = page.evaluate("convatlas.parseHash(location.hash)")
     assert found["a"] == "network=own&layer=conv1&unit=3&image=first&scale=unit"
     assert found["b"] == "network=own&layer=conv1&unit=3&image=second&scale=unit"
     right = page.locator(".side").nth(1)
@@ -636,11 +635,11 @@ def test_two_units_side_by_side_on_one_scale(browser: Browser, site: Path) -> No
         assert size
         shown = seen_colours(page, canvas, [0, 0, size["width"], size["height"]], values.shape)
         assert_shows(shown, values, ends(both, "diverging"), "diverging", np.ptp(values) / (LEVELS - 1))
-    bars = page.locator(".look .scale")
+    bars = page.locator(".map-view .scale")
     assert bars.nth(0).get_attribute("aria-label") == bars.nth(1).get_attribute("aria-label")
     part(page, "linked").uncheck()
     still(page)
-    assert page.evaluate("convatlas.read(location.hash)")["linked"] == "no"
+    assert page.evaluate("convatlas.parseHash(location.hash)")["linked"] == "no"
     assert bars.nth(0).get_attribute("aria-label") != bars.nth(1).get_attribute("aria-label")
     link = page.url
     part(page, "swap").click()
@@ -652,10 +651,10 @@ def test_two_units_side_by_side_on_one_scale(browser: Browser, site: Path) -> No
     page.go_back()
     still(page)
     assert page.url == link
-    page.locator(".side").nth(1).get_by_text("In its network").click()
+    page.locator(".side").nth(1).get_by_text("Open in network").click()
     page.wait_for_url(re.compile("grey.html"))
     still(page)
-    assert part(page, "said").inner_text().startswith("Unit 1 of relu on first")
+    assert part(page, "status").inner_text().startswith("Unit 1 of relu on first")
     assert faults == []
     page.context.close()
 
@@ -694,7 +693,7 @@ def test_axe_finds_nothing(browser: Browser, site: Path, name: str) -> None:
             found = axe.run(page).response["violations"]
             assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
             if name == OWN and page.locator("dialog[open]").count() == 0:
-                part(page, "enlarge").click()
+                part(page, "zoom").click()
                 still(page)
         page.context.close()
 
@@ -745,7 +744,7 @@ def test_names_are_text_and_never_markup(browser: Browser, tmp_path: Path) -> No
         still(page)
         assert hash_ and state(page)["layer"] == layer
         assert part(page, "name").inner_text() == layer
-        assert part(page, "said").inner_text().startswith(f"Unit {unit}")
+        assert part(page, "status").inner_text().startswith(f"Unit {unit}")
         assert page.locator("img[onerror]").count() == 0
         link = page.url
         page.goto("about:blank")
@@ -769,17 +768,17 @@ def test_names_are_text_and_never_markup(browser: Browser, tmp_path: Path) -> No
 
 def test_plates_are_shown_one_at_a_time(browser: Browser, site: Path) -> None:
     page, faults = at(browser, site, OWN)
-    page.locator("figure.plate a img").first.click()
+    page.locator("figure.figure a img").first.click()
     box = page.locator("dialog.lightbox")
     where = box.locator("[role=status]")
-    assert where.inner_text() == "1 of 3 plates on this page"
+    assert where.inner_text() == "Figure 1 of 3"
     page.keyboard.press("ArrowRight")
-    assert where.inner_text() == "2 of 3 plates on this page"
+    assert where.inner_text() == "Figure 2 of 3"
     assert "What maps shows of conv1" in box.locator("figcaption").inner_text()
     assert (box.locator("img").get_attribute("src") or "").endswith("plates/own/maps-2.png")
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")
-    assert where.inner_text() == "3 of 3 plates on this page"
+    assert where.inner_text() == "Figure 3 of 3"
     page.keyboard.press("Escape")
     assert not box.is_visible()
     page.wait_for_function("document.activeElement.href?.includes('deconv-3.png')")
@@ -790,7 +789,7 @@ def test_plates_are_shown_one_at_a_time(browser: Browser, site: Path) -> None:
 def test_each_plate_prints_on_a_page_of_its_own(browser: Browser, site: Path) -> None:
     page, _ = at(browser, site, OWN)
     page.emulate_media(media="print")
-    breaks = page.eval_on_selector_all("figure.plate", "all => all.map(p => getComputedStyle(p).breakBefore)")
+    breaks = page.eval_on_selector_all("figure.figure", "all => all.map(p => getComputedStyle(p).breakBefore)")
     assert breaks == ["page"] * 3
     page.context.close()
 
@@ -803,10 +802,10 @@ def test_nothing_wide_is_cut_off_in_print(browser: Browser, site: Path, name: st
     overflows = page.eval_on_selector_all("main .frame", "all => all.map(f => getComputedStyle(f).overflow)")
     assert overflows and set(overflows) == {"visible"}
     script = "all => all.map(e => e.getBoundingClientRect().right)"
-    assert max(page.eval_on_selector_all(":is(.frame, .plan) :is(table, svg, img)", script)) <= 718
-    controls = page.locator(".explorer :is(select, input, summary, button:not(.everywhere *))").all()
+    assert max(page.eval_on_selector_all(":is(.frame, .block-diagram) :is(table, svg, img)", script)) <= 718
+    controls = page.locator(".explorer :is(select, input, summary, button:not(.all-images *))").all()
     assert not any(control.is_visible() for control in controls)
-    breaks = page.eval_on_selector_all("div.plate", "all => all.map(p => getComputedStyle(p).breakBefore)")
+    breaks = page.eval_on_selector_all("div.figure", "all => all.map(p => getComputedStyle(p).breakBefore)")
     assert set(breaks) <= {"auto"}
     page.context.close()
 
@@ -851,10 +850,10 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     like = results.unit_matches["conv1"]
     units = {"threshold": 0.5, "layers": results.unit_matches | {layer["name"]: like for layer in many}}
     write_json(folder / "results/own/classical/units.json", units)
-    plates = read_json(folder / "results/own/figures/plates.json")
+    plates = read_json(folder / "results/own/figures/figures.json")
     drawn = [plates[1] | {"subject": layer["name"], "number": 0} for layer in many]
     plates += [plate | {"kind": kind} for plate in drawn for kind in ("filters", "maps", "pairs")]
-    write_json(folder / "results/own/figures/plates.json", plates)
+    write_json(folder / "results/own/figures/figures.json", plates)
     sprites(folder, "own")
     return built(folder, "own")
 
@@ -880,7 +879,7 @@ def test_a_network_of_hundreds_of_layers(browser: Browser, large: Path) -> None:
         page.context.close()
     page, _ = at(browser, large, f"{OWN}#layer=stage4.420.conv&unit=1")
     assert part(page, "name").inner_text() == "stage4.420.conv"
-    page.locator("[data-part='where'] a").click()
+    page.locator("[data-part='source'] a").click()
     page.wait_for_url(re.compile("own-plates"))
     page.context.close()
 

@@ -9,9 +9,9 @@ import pytest
 from tests.gallery.test_build import write
 from tests.gallery.test_explorer import LEVELS, OWN, assert_shows, built, ends, fitted, sprites
 from tests.support.fake_results import make_results
-from tests.support.firefox import FIREFOX, Firefox
+from tests.support.firefox import Firefox, needs_firefox
 
-pytestmark = pytest.mark.skipif(not FIREFOX.exists(), reason="Debian's firefox-esr is not installed")
+pytestmark = needs_firefox
 
 STILL = "!document.querySelector('[aria-busy]') && document.querySelector('.map[aria-label]')"
 

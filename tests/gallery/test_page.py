@@ -11,8 +11,9 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Playwright, Request
+from playwright.sync_api import Browser, Page, Request
 
+from tests.support.browser import needs_chromium
 from tests.support.workspace import Workspace
 
 PAGES = (
@@ -25,17 +26,8 @@ PAGES = (
         "networks/simple_cnn.html",
     ),
 )
-CHROMIUM = Path("/usr/bin/chromium")
 
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="Debian's chromium is not installed")
-
-
-@pytest.fixture(scope="session")
-def browser(playwright: Playwright) -> Iterator[Browser]:
-    arguments = ["--no-sandbox", "--disable-background-networking", "--no-first-run"]
-    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-    yield browser
-    browser.close()
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="session")
@@ -114,7 +106,7 @@ def test_the_page_is_marked_among_all_and_the_list_takes_one_row_of_a_phone(
 
 def test_a_plate_is_as_large_as_printed_where_one_asks_for_it(browser: Browser, site: Path) -> None:
     page, _ = opened(browser, site, "networks/lenet5.html", 360)
-    plate, shown = page.locator("figure.plate a img").first, page.locator("dialog.lightbox img")
+    plate, shown = page.locator("figure.figure a img").first, page.locator("dialog.lightbox img")
     plate.click()
     assert shown.bounding_box()["width"] <= 360
     page.get_by_role("button", name="Full size").click()
@@ -178,7 +170,7 @@ def test_links_lead_somewhere_inside(site: Path, name: str) -> None:
 def test_tiles_are_never_stretched_and_text_is_there(browser: Browser, site: Path, name: str) -> None:
     """Each plate is shown at its own aspect, less the caption printed at its foot, which is set as text."""
     page, _ = opened(browser, site, name)
-    plates = page.locator("figure.plate").all()
+    plates = page.locator("figure.figure").all()
     assert plates or not name.startswith(("index", "networks/lenet5.", "networks/simple_cnn."))
     for plate in plates:
         image = plate.locator("img")
@@ -206,8 +198,8 @@ def test_each_layer_has_its_plates(browser: Browser, site: Path) -> None:
         "log_softmax",
     ):
         section = page.locator(f"section[aria-labelledby='layer-{layer}']")
-        assert section.locator("figure.plate").count() == (3 if layer.startswith("conv") else 1)
-    assert page.locator("section[aria-labelledby='deconv'] figure.plate").count() == 5
+        assert section.locator("figure.figure").count() == (3 if layer.startswith("conv") else 1)
+    assert page.locator("section[aria-labelledby='deconv'] figure.figure").count() == 5
     assert (
         "⌊(28 + 2·2 − 1·(5 − 1) − 1) / 1⌋ + 1 = 28"
         in page.locator("section[aria-labelledby='architecture'] table").inner_text()

@@ -7,21 +7,20 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from convatlas.gallery.pages.share import link_files
 from PIL import Image
-from playwright.sync_api import Browser, Playwright
+from playwright.sync_api import Browser
 
 from convatlas import UserError
 from convatlas.files import write_json
 from convatlas.gallery import html_tree
 from convatlas.gallery.pages import network
-from convatlas.gallery.pages.share import link_files
 from convatlas.gallery.single_file import (
     MEGABYTE,
     SingleFileBuilder,
@@ -33,7 +32,6 @@ from tests.gallery.test_build import CONFIG, HOSTILE, Reader, built, write
 from tests.support.fake_results import make_results
 from tests.support.workspace import ROOT
 
-CHROMIUM = Path("/usr/bin/chromium")
 NETWORKS: dict[str, list[str | int]] = {"own": [], "other": []}
 KINDS = [("cover", ""), ("curves", ""), ("filters", "conv1"), ("maps", "conv1"), ("maps", "relu"),
          ("values", "fc"), ("deconv", "first"), ("deconv", "second")]  # fmt: skip
@@ -55,7 +53,7 @@ def run(folder: Path, **config: Any) -> Path:
             Image.fromarray(pixels).save(figures / file)
             Image.new("RGB", (9, 9)).save(figures / f"{kind}-{n}.pdf", "pdf")
         plates[0]["pdf"] = "cover-0.pdf"
-        write_json(figures / "plates.json", plates)
+        write_json(figures / "figures.json", plates)
     return built(folder, *NETWORKS, config=CONFIG | config)
 
 
@@ -163,7 +161,7 @@ def test_the_single_file_needs_nothing(site: Path) -> None:
             if value and not value.startswith(("data:", "https://arxiv.org/")):
                 assert value.startswith("#") and value[1:] in ids, one.to_html()[:200]
                 links += 1
-        for name in ("aria-labelledby", "for", "data-numbers"):
+        for name in ("aria-labelledby", "for", "data-source"):
             for value in (one.attributes.get(name) or "").split():
                 assert value in ids
         assert one.tag not in ("link", "iframe", "noscript") or one.attributes.get("rel") == "icon"
@@ -259,21 +257,12 @@ def test_the_script_writes_both_and_tells_their_sizes(site: Path, tmp_path: Path
 # In a browser
 
 
-@pytest.fixture(scope="module")
-def chromium(playwright: Playwright) -> Iterator[Browser]:
-    if not CHROMIUM.exists():
-        pytest.skip("Debian's chromium is not installed")
-    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-    yield browser
-    browser.close()
-
-
 @pytest.mark.parametrize("scripts", [True, False])
 def test_alone_in_an_empty_folder_it_shows_a_page_at_a_time(
-    site: Path, tmp_path: Path, chromium: Browser, scripts: bool
+    site: Path, tmp_path: Path, browser: Browser, scripts: bool
 ) -> None:
     (tmp_path / "gallery.html").write_text(bound(site)[0], encoding="utf-8")
-    page = chromium.new_context(java_script_enabled=scripts).new_page()
+    page = browser.new_context(java_script_enabled=scripts).new_page()
     faults: list[str] = []
     page.on("console", lambda message: faults.append(message.text))
     page.on("pageerror", lambda error: faults.append(str(error)))
@@ -305,8 +294,8 @@ def test_alone_in_an_empty_folder_it_shows_a_page_at_a_time(
         page.locator("header nav a", has_text="Classical").click()
         before = page.locator("[data-part=sum]").first.inner_text()
         for name in ("right", "down", "left", "left", "up", "up"):
-            page.locator(".worked:visible").first.get_by_role("button", name=name).click()
-        assert page.locator("[data-part=said]").first.inner_text() and before
+            page.locator(".convolution-example:visible").first.get_by_role("button", name=name).click()
+        assert page.locator("[data-part=status]").first.inner_text() and before
     assert faults == []
 
 
@@ -358,7 +347,7 @@ def test_numbers_are_copied_and_linked_where_they_are_asked_for(tmp_path: Path) 
         assert (site / "numbers/own" / name).read_bytes() == (own / name).read_bytes()
         assert f"../numbers/own/{name}" in page.links
     assert not (site / "numbers/own/weights.safetensors").exists()
-    assert "../networks/own.html#numbers" in page.links  # where there is a file for each image
+    assert "../networks/own.html#downloads" in page.links  # where there is a file for each image
     for path in site.rglob("*.html"):
         for link in Reader(path).links:
             if "numbers/" in link:
@@ -377,7 +366,7 @@ def test_weights_are_copied_alone_too(tmp_path: Path) -> None:
 def test_without_being_asked_for_no_number_is_copied(site: Path) -> None:
     assert not (site / "numbers").exists()
     text = (site / "networks/own.html").read_text()
-    assert "results/own/filters.npz" in text and 'id="numbers"' not in text
+    assert "results/own/filters.npz" in text and 'id="downloads"' not in text
 
 
 def test_where_the_numbers_are_is_linked() -> None:
@@ -386,7 +375,7 @@ def test_where_the_numbers_are_is_linked() -> None:
         '<a href="../numbers/own/filters.npz">results/own/filters.npz</a>, a &lt;b&gt;'
     )
     assert link_files("results/own/deconv/<image>.npz", "", published) == (
-        '<a href="networks/own.html#numbers">results/own/deconv/&lt;image&gt;.npz</a>'
+        '<a href="networks/own.html#downloads">results/own/deconv/&lt;image&gt;.npz</a>'
     )
     assert link_files("results/own/metrics.json", "", published) == "results/own/metrics.json"
     assert link_files("both of these", "", published) == "both of these"
@@ -399,7 +388,7 @@ def test_each_plate_downloads_as_png_and_as_pdf_where_there_is_one(site: Path) -
         assert (site / "networks" / link).resolve().is_file()
     text = (site / "networks/own.html").read_text()
     for n, (kind, _) in enumerate(KINDS, 1):
-        told = f'download aria-label="PNG of plate {n} of own">PNG</a>'
+        told = f'download aria-label="PNG of figure {n} of own">PNG</a>'
         assert f'<a href="../plates/own/{kind}-{n - 1}.png" {told}' in text
 
 

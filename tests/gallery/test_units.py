@@ -18,14 +18,13 @@ from convatlas.gallery import build, explorer_statistics
 from convatlas.gallery.pages.units import compute_class_responses, find_selective_units, format_ranges
 from convatlas.plotting import top_activation_tiles
 from convatlas.plotting.labelled_figure import figure_style
-from tests.gallery import test_explorer
 from tests.gallery.test_build import CONFIG, DATASET, RUN, Reader, write
 from tests.gallery.test_explorer import at, built, fitted, part, state
-from tests.gallery.test_page import CHROMIUM, opened
+from tests.gallery.test_page import opened
+from tests.support.browser import needs_chromium
 from tests.support.fake_results import VIEWS, FakeResults, make_results
 from tests.support.workspace import ROOT
 
-browser = test_explorer.browser  # the fixture
 K, IMAGES, CLASSES = 4, 30, ["ant", "bee", "cat", "dog"]
 LABELS = np.arange(IMAGES) % 3  # no dog
 FIELD = (5, 4)  # of conv1 and pool, as if
@@ -300,7 +299,7 @@ def atlas(own: Any) -> Any:
     """Its sprites, results/own/atlas/."""
     folder, results, found = own
     script = [str(ROOT / "scripts/explorer.py"), "--name", "own", "--settings"]
-    command = [sys.executable, *script, json.dumps(SETTINGS | {"strongest": True}), "--output"]
+    command = [sys.executable, *script, json.dumps(SETTINGS | {"has_top_activations": True}), "--output"]
     output = str(folder / "results/own")
     done = subprocess.run([*command, output], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -424,9 +423,9 @@ def test_the_page_lists_the_dead_by_layer_and_calls_classes_what_they_are(own: A
     )
     try:
         text = " ".join(page_of(folder).text.split())
-        assert "the set has no labels" in text
-        assert "mean response to the images of each predicted class" in text
-        assert "1 image left out" in text
+        assert "the data set has no labels" in text
+        assert "over the images of each predicted class" in text
+        assert "1 unreadable image skipped" in text
     finally:
         write_json(path, kept)
 
@@ -447,9 +446,6 @@ def site(atlas: Any) -> Path:
     return built(folder, "own", strongest={"k": K})
 
 
-needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason="Debian's chromium is not installed")
-
-
 def shown(page: Any) -> list[int]:
     """The units of the sheet, in its order."""
     return [int(text.split()[0]) for text in page.locator(".tiles text").all_text_contents()]
@@ -466,7 +462,7 @@ def test_units_are_sorted_by_what_the_set_says(browser: Browser, site: Path, atl
     order = sorted(range(18), key=lambda unit: (-worth[unit], unit))
     assert shown(page) == order
     assert state(page)["sort"] == key
-    part(page, "after").click()
+    part(page, "next-unit").click()
     expected = order[(order.index(0) + 1) % 18]
     assert state(page)["unit"] == str(expected)
     page.reload()
@@ -488,7 +484,7 @@ def test_only_the_dead_or_the_alive_are_shown(browser: Browser, site: Path) -> N
     page.evaluate("location.hash = 'layer=pool&only=dead'")
     page.wait_for_timeout(400)
     assert not page.locator(".tiles").is_visible()
-    assert part(page, "none").text_content() == "No unit here is dead over the set."
+    assert part(page, "empty").text_content() == "No dead units in this layer."
     part(page, "only").select_option("all")
     page.wait_for_timeout(300)
     assert len(shown(page)) == 18
@@ -499,10 +495,10 @@ def test_only_the_dead_or_the_alive_are_shown(browser: Browser, site: Path) -> N
 @needs_chromium
 def test_a_unit_is_told_by_the_set(browser: Browser, site: Path, atlas: Any) -> None:
     page, faults = at(browser, site, "networks/own.html#layer=pool&unit=11")
-    told = page.locator(".survey")
+    told = page.locator(".dataset-statistics")
     of = atlas[2]["pool"]
-    assert "Over the 30 test images of animals" in told.text_content()
-    assert CLASSES[int(np.nanargmax(of["classes"][11]))] in told.locator(".words").text_content()
+    assert "30 test images of animals" in told.text_content()
+    assert CLASSES[int(np.nanargmax(of["classes"][11]))] in told.locator(".description").text_content()
     told.locator("canvas").scroll_into_view_if_needed()
     told.locator("summary").click()
     lines = told.locator("li").all_text_contents()
@@ -511,10 +507,10 @@ def test_a_unit_is_told_by_the_set(browser: Browser, site: Path, atlas: Any) -> 
         assert f"test image {image}, row {row}, column {column}" in line
     page.evaluate("location.hash = 'layer=pool&unit=1'")
     page.wait_for_timeout(400)
-    assert page.locator(".survey canvas").count() == 0  # not projected
+    assert page.locator(".dataset-statistics canvas").count() == 0  # not projected
     page.evaluate("location.hash = 'layer=conv1&unit=2'")
     page.wait_for_timeout(400)
-    assert "Dead: nowhere positive on any of them." in page.locator(".survey").text_content()
+    assert "Dead: never positive." in page.locator(".dataset-statistics").text_content()
     assert faults == []
     page.context.close()
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from convatlas import UserError
 from convatlas.models import weights
+from tests.support.real_data import get_real_data
 from tests.support.workspace import ROOT
 
 SCRIPTS = ROOT / "scripts"
@@ -256,10 +257,7 @@ class ResNet20(nn.Module):
 
 @pytest.fixture
 def resnet20() -> Path:
-    folder = os.environ.get("CONVATLAS_TEST_DATA")
-    if not folder:
-        pytest.skip("CONVATLAS_TEST_DATA names no folder of real data")
-    return Path(folder) / "weights/resnet20-12fca82f.th"
+    return get_real_data("weights/resnet20-12fca82f.th")
 
 
 def test_the_weights_of_another_project(resnet20: Path) -> None:

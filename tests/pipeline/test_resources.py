@@ -113,17 +113,17 @@ def test_the_profile_has_every_rule_that_uses_a_gpu() -> None:
     assert all(asked == {"gpu": 1} for asked in PROFILE["set-resources"].values())
 
 
-def test_make_cluster_waits_for_the_jobs_of_a_killed_run(broken: Workspace, tmp_path: Path) -> None:
-    locks = broken.folder / ".snakemake/locks"
+def test_make_cluster_waits_for_the_jobs_of_a_killed_run(new_workspace: Workspace, tmp_path: Path) -> None:
+    locks = new_workspace.folder / ".snakemake/locks"
     locks.mkdir(parents=True)
     (locks / "0.input.lock").touch()
     programs = tmp_path / "bin"
     programs.mkdir()
-    (programs / "squeue").write_text(f"#!/bin/sh\necho '17_3 {broken.folder}'; echo '18 /elsewhere'\n")
+    (programs / "squeue").write_text(f"#!/bin/sh\necho '17_3 {new_workspace.folder}'; echo '18 /elsewhere'\n")
     (programs / "squeue").chmod(0o755)
-    environment = broken.environment()
+    environment = new_workspace.environment()
     done = subprocess.run(
-        [sys.executable, "workflow/unlock.py"], cwd=broken.folder, capture_output=True, text=True,
+        [sys.executable, "workflow/unlock.py"], cwd=new_workspace.folder, capture_output=True, text=True,
         env=environment | {"PATH": f"{programs}{os.pathsep}{environment['PATH']}"},
     )  # fmt: skip
     assert done.returncode == 1

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.slurm import Slurm, missing
-from tests.support.workspace import Workspace, files_of
+from tests.support.slurm import Slurm, needs_slurm
+from tests.support.workspace import Workspace, read_files
 
-pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "SLURM is here")
+pytestmark = needs_slurm
 
 CONFIG = {
     "device": "cpu",  # the GPUs are no CUDA devices
@@ -148,9 +148,9 @@ def test_an_impossible_request_is_refused_in_slurms_own_words(refused: str) -> N
 
 
 def test_a_job_that_finds_no_cuda_on_its_gpu_stops_and_says_where(without_cuda: str) -> None:
-    assert "this job asked for a GPU, but torch" in without_cuda
+    assert "this job requested a GPU, but torch" in without_cuda
     assert "CUDA_VISIBLE_DEVICES: '0'" in without_cuda
-    assert "torch is made for CUDA" in without_cuda
+    assert "torch is built for CUDA" in without_cuda
     assert "driver: no NVIDIA driver is loaded" in without_cuda
 
 
@@ -187,7 +187,7 @@ def test_each_job_that_asks_for_a_gpu_has_one_of_its_own(slurm: Slurm) -> None:
 @pytest.mark.usefixtures("finished")
 def test_slurm_and_one_machine_make_the_same_bytes(cluster: Cluster, local: Workspace) -> None:
     """Though training was preempted there, a shard killed, and the pass done in three parts."""
-    theirs, own = (files_of(place.folder / "results", ["timing.json"]) for place in (cluster, local))
+    theirs, own = (read_files(place.folder / "results", ["timing.json"]) for place in (cluster, local))
     shards = {f"lenet5/shards/{shard}.npz" for shard in range(3)}
     assert theirs.keys() - shards == own.keys() - shards
     assert [name for name in own.keys() - shards if theirs[name] != own[name]] == []

@@ -17,7 +17,7 @@ from convatlas.gallery import explorer_sprites
 from convatlas.gallery.explorer_data import format_units_script
 from convatlas.plotting import sprites
 from tests.support.fake_results import FLAT, SPATIAL, VIEWS, FakeResults, make_layer, make_results
-from tests.support.workspace import ROOT, files_of
+from tests.support.workspace import ROOT, read_files
 
 ODD = (13, 7)  # a tile that is not square, so that nothing can be turned unnoticed
 
@@ -486,7 +486,7 @@ def test_the_script_draws_the_same_bytes_twice(tmp_path: Path) -> None:
         done = command(folder, views)
         assert done.returncode == 0, done.stderr
         assert "own: drew 10 layers on 2 images" in done.stderr
-        found.append(files_of(folder / "atlas"))
+        found.append(read_files(folder / "atlas"))
     assert found[0] == found[1]
     assert {"atlas.json", "inputs/first.png", "maps/conv1/second.png", "units/conv1.json"} <= set(found[0])
     assert json.loads(found[0]["atlas.json"])["levels"] == 16

@@ -1,4 +1,4 @@
-"""A real SLURM on this machine: one node, which has more cores and GPUs in its books than in its case."""
+"""A real SLURM on this machine: one node, configured with more cores and GPUs than the machine has."""
 
 import getpass
 import os
@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol")
 CPUS, GPUS = 8, 2
@@ -49,12 +51,14 @@ PartitionName=gpu Nodes={host} MaxTime=INFINITE State=UP
 """
 
 
-def missing() -> str:
-    """Why no SLURM can be started here; "" where it can."""
-    lacking = [program for program in PROGRAMS if not shutil.which(program)]
-    if lacking:
-        return f"no SLURM here ({', '.join(lacking)}): apt-get install slurm-wlm munge"
-    return "" if os.geteuid() == 0 else "SLURM's daemons want to be root"
+def can_start_slurm() -> bool:
+    """Return whether SLURM is installed, and its daemons may be started: they must be root."""
+    return all(map(shutil.which, PROGRAMS)) and os.geteuid() == 0
+
+
+needs_slurm = pytest.mark.skipif(
+    not can_start_slurm(), reason="SLURM tests: as root, `apt-get install slurm-wlm munge`"
+)
 
 
 class Job(NamedTuple):
@@ -66,9 +70,9 @@ class Job(NamedTuple):
 
 
 class Slurm:
-    """The daemons, with all that is theirs in one folder, and what clients must have in their environment.
+    """The daemons of SLURM, with all their files in one folder; `environment` is that of clients.
 
-    The GPUs are null devices: SLURM hands them out, but there is no CUDA in them.
+    The GPUs are null devices: SLURM assigns them to jobs, but CUDA does not see them.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -96,22 +100,24 @@ class Slurm:
             raise
 
     def _scripts(self) -> dict[str, str]:
-        """Where clients are: an srun that needs no SLURM_CONF, which the executor's jobs take away.
+        """Write the scripts of clients, and return their environment.
 
-        Beside it, what SLURM runs before each task, in the task's own environment.
+        An srun sets SLURM_CONF, which the executor removes from its jobs. The prolog runs before each task,
+        in the task's environment, and notes its GPUs.
         """
         (self.folder / "bin").mkdir()
-        seen = f'echo "$CUDA_VISIBLE_DEVICES" >> {self.folder}/visible'
+        prolog = f'echo "$CUDA_VISIBLE_DEVICES" >> {self.folder}/visible'
         srun = f'SLURM_CONF={self.folder}/slurm.conf exec {shutil.which("srun")} "$@"'
-        for name, line in {"prolog": seen, "srun": srun}.items():
+        for name, line in {"prolog": prolog, "srun": srun}.items():
             (self.folder / "bin" / name).write_text(f"#!/bin/sh\n{line}\n")
             (self.folder / "bin" / name).chmod(0o755)
         folders = [str(self.folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
         return {"PATH": os.pathsep.join(folders)}
 
     def _start(self) -> None:
-        own = [f"--{what}-file={self.folder}/munge.{what}" for what in ("key", "seed", "log", "pid")]
-        self._daemon("munged", "--foreground", "--force", f"--socket={self.folder}/munge.socket", *own)
+        """Start the daemons, each when the one before answers."""
+        files = [f"--{kind}-file={self.folder}/munge.{kind}" for kind in ("key", "seed", "log", "pid")]
+        self._daemon("munged", "--foreground", "--force", f"--socket={self.folder}/munge.socket", *files)
         self._until(lambda: (self.folder / "munge.socket").exists(), "munged")
         self._daemon("slurmctld", "-D")
         self._until(lambda: "UP" in self.ask("scontrol", "ping"), "slurmctld")
@@ -119,12 +125,14 @@ class Slurm:
         self._until(lambda: self.ask("sinfo", "--noheader", "--format=%t").startswith("idle"), "slurmd")
 
     def _daemon(self, *command: str) -> None:
+        """Start a daemon, with its output in a file of its name."""
         with (self.folder / f"{command[0]}.out").open("wb") as output:
             self.daemons.append(
                 subprocess.Popen(command, env=os.environ | self.environment, stdout=output, stderr=output)
             )
 
     def _until(self, ready: Callable[[], bool], name: str) -> None:
+        """Wait until the last started daemon is ready, for at most 30 seconds."""
         end = time.monotonic() + 30
         while not ready():
             if time.monotonic() > end or self.daemons[-1].poll() is not None:
@@ -132,14 +140,14 @@ class Slurm:
             time.sleep(0.1)
 
     def ask(self, *command: str) -> str:
-        """What a client program prints."""
+        """Return what a client program prints."""
         done = subprocess.run(
             command, env=os.environ | self.environment, capture_output=True, text=True, timeout=60
         )
         return done.stdout
 
     def jobs(self) -> list[Job]:
-        """The jobs that have not ended, tasks of arrays one by one."""
+        """Return the jobs that have not ended, each task of an array as one."""
         table = self.ask("squeue", "--noheader", "--array", "--format=%i|%T|%k")
         rows = [line.split("|") for line in table.splitlines()]
         return [
@@ -148,21 +156,21 @@ class Slurm:
         ]
 
     def requeue(self, id: str) -> None:
-        """Do with a job what a preemption does; it may start again at once, not in two minutes."""
+        """Requeue a job as a preemption does, but let it start again at once, not after two minutes."""
         self.ask("scontrol", "requeue", id)
         end = time.monotonic() + 180
-        while not started_again(told := self.ask("scontrol", "show", "job", id)):
+        while not has_restarted(description := self.ask("scontrol", "show", "job", id)):
             if time.monotonic() > end:
-                raise TimeoutError(f"job {id} does not start again:\n{told}")
+                raise TimeoutError(f"job {id} does not start again:\n{description}")
             self.ask("scontrol", "update", f"JobId={id}", "StartTime=now")
-            time.sleep(2)  # SLURM looks at its queue a second after the last change of it
+            time.sleep(2)  # SLURM schedules a second after the last change of its queue
 
     def gpus(self) -> list[str]:
-        """The CUDA_VISIBLE_DEVICES that each task has seen so far; "" where there was none."""
+        """Return the CUDA_VISIBLE_DEVICES of each task so far; "" where it was not set."""
         return (self.folder / "visible").read_text().splitlines()
 
     def stop(self) -> None:
-        """End all jobs, then the daemons, the last started first."""
+        """Cancel all jobs, then stop the daemons, the last started first."""
         if len(self.daemons) == 3:
             self.ask("scancel", f"--user={getpass.getuser()}")
             end = time.monotonic() + 15
@@ -177,20 +185,20 @@ class Slurm:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens on."""
+    """Return ports of this machine on which no process listens."""
     sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
+    for listener in sockets:
+        listener.bind(("127.0.0.1", 0))
+    ports = [listener.getsockname()[1] for listener in sockets]
+    for listener in sockets:
+        listener.close()
     return ports
 
 
-def started_again(told: str) -> bool:
-    """Whether a job that was queued again runs, or has done so, by what `scontrol show job` tells of it.
+def has_restarted(description: str) -> bool:
+    """Return whether a requeued job runs, or has run, from the output of `scontrol show job`.
 
-    One that is still leaving its first run is COMPLETING, too, and counted as restarted.
+    A job that is still ending its first run also counts as restarted, but its state is COMPLETING.
     """
-    words = set(told.split())
+    words = set(description.split())
     return "Restarts=1" in words and not words.isdisjoint({"JobState=RUNNING", "JobState=COMPLETED"})
