@@ -1,8 +1,8 @@
 "use strict";
 
-/* The tables of colours: 256 colours each, six hexadecimal digits a colour, from matplotlib's viridis and
-   RdBu_r. A test compares them with matplotlib, which the gallery is built without. */
-convatlas.tables({
+/* The colour maps: 256 colours each, six hexadecimal digits a colour, from matplotlib's viridis and RdBu_r. A test
+   compares them with matplotlib, which the gallery does not import. */
+convatlas.makeColormapFilters({
   viridis:
     "44015444025645045745055946075a46085c460a5d460b5e470d60470e61471063471164471365481467481668481769" +
     "48186a481a6c481b6d481c6e481d6f481f70482071482173482374482475482576482677482878482979472a7a472c7a" +

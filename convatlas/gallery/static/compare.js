@@ -1,186 +1,181 @@
 "use strict";
 
-/* Any two units side by side, each with its network, layer and image. The address has both,
-   `#a=network%3Dlenet5%26layer%3Dconv1...&b=...`, each in the form of the explorer's own. */
+/* Any two units side by side, each with its network, layer and image. The address holds both,
+   `#a=network%3Dlenet5%26layer%3Dconv1...&b=...`, each in the format of the explorer's address. */
 
 (() => {
-  const { make, times } = convatlas;
-  const given = convatlas.embedded("compare-data");
+  const pageData = convatlas.readPageData("compare-data");
   const page = document.querySelector(".comparison");
-  const part = (name) => page.querySelector(`[data-part="${name}"]`);
-  const USUAL = convatlas.USUAL;
+  const getPart = (name) => page.querySelector(`[data-part="${name}"]`);
+  const { DEFAULTS } = convatlas;
   let state = null; // { a, b, linked }
-  let turn = 0;
-  let waiting = 0;
+  let drawCount = 0; // a call of draw ends where a later one has begun
 
   class Side {
     constructor(key) {
       this.key = key;
-      const place = part(key);
-      const field = (label, control) => make("label", { class: "field" }, make("span", {}, label), control);
-      this.network = make("select", { change: () => this.choose({ network: this.network.value }) },
-        ...given.networks.map((name) => new Option(name)));
-      this.layer = make("select", { change: () => this.choose({ layer: this.layer.value }) });
-      this.image = make("select", { change: () => this.choose({ image: this.image.value }) });
-      const nearest = (value) => Math.max(0, Math.min(this.unit.max, Math.round(value) || 0));
-      this.unit = make("input", { type: "number", min: 0, inputmode: "numeric",
-        change: () => this.choose({ unit: nearest(this.unit.value) }) });
-      this.facts = make("p", { class: "fine" });
-      this.link = make("a", {}, "In its network");
-      const fields = { Network: this.network, Layer: this.layer, Unit: this.unit, Image: this.image };
-      const labelled = Object.entries(fields).map(([label, control]) => field(label, control));
-      place.append(make("div", { class: "fields" }, ...labelled), this.facts);
-      this.panel = new convatlas.Panel(place, (change, stepping) => this.choose(change, stepping));
-      place.append(make("p", { class: "fine" }, this.link));
+      const element = getPart(key);
+      this.network = makeElement("select", { change: () => this.applyChange({ network: this.network.value }) },
+        ...pageData.networks.map((name) => new Option(name)));
+      this.layer = makeElement("select", { change: () => this.applyChange({ layer: this.layer.value }) });
+      this.image = makeElement("select", { change: () => this.applyChange({ image: this.image.value }) });
+      const clip = (value) => Math.max(0, Math.min(this.unit.max, Math.round(value) || 0));
+      this.unit = makeElement("input", { type: "number", min: 0, inputmode: "numeric",
+        change: () => this.applyChange({ unit: clip(this.unit.value) }) });
+      this.facts = makeElement("p", { class: "fine" });
+      this.link = makeElement("a", {}, "Open in network");
+      const controls = { Network: this.network, Layer: this.layer, Unit: this.unit, Image: this.image };
+      const fields = Object.entries(controls).map(([label, control]) =>
+        makeElement("label", { class: "field" }, makeElement("span", {}, label), control));
+      element.append(makeElement("div", { class: "fields" }, ...fields), this.facts);
+      this.panel = new convatlas.UnitPanel(element, (change, isStepping) => this.applyChange(change, isStepping));
+      element.append(makeElement("p", { class: "fine" }, this.link));
     }
 
-    /* Take a change; another network is begun where its own page would. */
-    choose(change, stepping = false) {
-      const mine = state[this.key];
+    /* Apply a change to this side; another network starts with its own defaults. */
+    applyChange(change, isStepping = false) {
+      const current = state[this.key];
       if ("step" in change) {
         const units = Number(this.unit.max) + 1;
-        return go({ [this.key]: { ...mine, unit: (mine.unit + change.step + units) % units } }, true);
+        return changeState({ [this.key]: { ...current, unit: (current.unit + change.step + units) % units } }, true);
       }
-      const other = this.key === "a" ? "b" : "a";
-      const both = "overlay" in change ? { overlay: change.overlay } : {};
-      const kept = change.network ? { scale: mine.scale, colours: mine.colours } : mine;
-      const next = { ...kept, ...change };
-      const layer = this.offered.layers.find(({ name }) => name === next.layer);
-      if (layer && next.unit >= layer.units) next.unit = null; // of the layer before
-      return go({ [this.key]: next, [other]: { ...state[other], ...both } }, stepping);
+      const otherKey = this.key === "a" ? "b" : "a";
+      const shared = "overlay" in change ? { overlay: change.overlay } : {};
+      const base = change.network ? { scale: current.scale, colours: current.colours } : current;
+      const next = { ...base, ...change };
+      const layer = this.net.layers.find(({ name }) => name === next.layer);
+      if (layer && next.unit >= layer.units) next.unit = null; // a unit of the previous layer
+      return changeState({ [this.key]: next, [otherKey]: { ...state[otherKey], ...shared } }, isStepping);
     }
 
-    /* Fill the choices for what is shown now. */
-    offer({ net, layer }) {
-      const mine = state[this.key];
+    /* Fill the controls for the unit that is shown. */
+    updateControls({ net, layer }) {
+      const current = state[this.key];
       this.network.value = net.name;
-      if (this.offered !== net) {
-        this.offered = net;
+      if (this.net !== net) {
+        this.net = net;
         const groups = new Map();
         for (const { name, stage } of net.layers) {
-          if (!groups.has(stage)) groups.set(stage, make("optgroup", { label: stage }));
+          if (!groups.has(stage)) groups.set(stage, makeElement("optgroup", { label: stage }));
           groups.get(stage).append(new Option(name));
         }
         this.layer.replaceChildren(...groups.values());
         this.image.replaceChildren(...net.images.map(({ name }) => new Option(name)));
       }
       this.layer.value = layer.name;
-      this.image.value = mine.image;
+      this.image.value = current.image;
       this.unit.max = layer.units - 1;
-      this.unit.value = mine.unit;
-      const kernel = layer.kernel ? ` ${times(layer.kernel)}` : "";
-      const field = layer.receptive_field ? `, receptive field ${times(layer.receptive_field)}` : "";
-      this.facts.textContent = `${layer.type}${kernel}, ${times(layer.shape)}${field}`;
-      const there = convatlas.address(mine, { ...USUAL, scale: null }); // the page may begin with another
-      this.link.href = `${convatlas.place(`networks/${net.name}.html`)}#${there}`;
+      this.unit.value = current.unit;
+      const facts = [convatlas.describeKernel(layer), convatlas.formatShape(layer.shape),
+        convatlas.describeReceptiveField(layer)];
+      this.facts.textContent = facts.filter(Boolean).join(", ");
+      const hash = convatlas.formatState(current, { ...DEFAULTS, scale: null }); // the page may have another default
+      this.link.href = `${convatlas.toUrl(`networks/${net.name}.html`)}#${hash}`;
     }
   }
 
   const sides = { a: new Side("a"), b: new Side("b") };
 
-  /* As in the explorer: what is chosen can be taken back, and while somebody steps the address waits. */
-  function go(change, stepping = false) {
+  /* Change the state. A choice changes the address, and its event draws; a step draws at once. */
+  function changeState(change, isStepping = false) {
     const next = { ...state, ...change };
-    clearTimeout(waiting);
-    if (!stepping) {
-      location.hash = addressed(next); // which draws
-      return;
-    }
-    state = next;
-    waiting = setTimeout(() => location.replace(addressed(state)), 200);
-    draw(state);
+    if (isStepping) state = next;
+    convatlas.updateAddress(() => formatAddress(isStepping ? state : next), isStepping);
+    if (isStepping) draw(state);
   }
 
-  function addressed({ a, b, linked }) {
-    const [first, second] = [a, b].map((one) => convatlas.address(one, USUAL, true));
-    return `#${convatlas.write({ a: first, b: second, linked: linked ? null : "no" })}`;
+  function formatAddress({ a, b, linked }) {
+    const [first, second] = [a, b].map((side) => convatlas.formatState(side, DEFAULTS, true));
+    return `#${convatlas.formatHash({ a: first, b: second, linked: linked ? null : "no" })}`;
   }
 
-  /* Read the address; what it does not say is as the first network's page would begin. */
-  async function understood() {
-    const found = convatlas.read(location.hash);
-    const read = async (text) => {
-      const said = convatlas.read(text || "");
-      const name = given.networks.includes(said.network) ? said.network : given.networks[0];
-      const net = await convatlas.network(name);
-      const there = convatlas.understood(net, said, USUAL);
-      const absent = convatlas.absent(net, said);
-      if (absent) trouble(`There is ${absent} in ${name}. The page shows another.`);
-      return there || convatlas.understood(net, {}, USUAL);
-    };
-    const a = await read(found.a);
-    const b = found.b ? await read(found.b) : await beside(a);
-    return { a, b, linked: found.linked !== "no" };
+  /* Read the state from the address, completed by what the network's own page would show. */
+  async function readAddress() {
+    const { a: first, b: second, linked } = convatlas.parseHash(location.hash);
+    const a = await readSide(first);
+    const b = second ? await readSide(second) : await chooseSecond(a);
+    return { a, b, linked: linked !== "no" };
   }
 
-  /* What a unit is set beside where nothing is said: itself on another image. */
-  async function beside(a) {
-    const { images } = await convatlas.network(a.network);
-    const at = images.findIndex(({ name }) => name === a.image);
-    return { ...a, image: images[(at + 1) % images.length].name };
+  async function readSide(text) {
+    const values = convatlas.parseHash(text || "");
+    const name = pageData.networks.includes(values.network) ? values.network : pageData.networks[0];
+    const net = await convatlas.loadNetwork(name);
+    const missing = convatlas.describeMissing(net, values);
+    if (missing) showError(`Not found in ${name}: ${missing}. Showing the default.`);
+    return convatlas.parseState(net, values, DEFAULTS) || convatlas.parseState(net, {}, DEFAULTS);
   }
 
-  async function draw(wanted) {
-    const mine = ++turn;
+  /* The second side where the address names none: the same unit on the next image. */
+  async function chooseSecond(a) {
+    const { images } = await convatlas.loadNetwork(a.network);
+    const index = images.findIndex(({ name }) => name === a.image);
+    return { ...a, image: images[(index + 1) % images.length].name };
+  }
+
+  /* Draw a state, or the state that a promise gives. */
+  async function draw(pendingState) {
+    const call = ++drawCount;
     page.setAttribute("aria-busy", "true");
     try {
-      const read = await wanted;
-      const seen = { a: await convatlas.look(read.a), b: await convatlas.look(read.b) };
-      if (mine !== turn) return;
-      state = read;
+      const next = await pendingState;
+      const loaded = { a: await convatlas.loadUnit(next.a), b: await convatlas.loadUnit(next.b) };
+      if (call !== drawCount) return;
+      state = next;
       for (const key of ["a", "b"]) if (state[key].unit === null) state[key].unit = 0;
-      const shared = state.linked ? linked(seen) : {};
-      part("linked").checked = state.linked;
-      for (const key of ["scale", "colours"]) part(key).value = state.a[key];
+      const shared = state.linked ? shareScales(loaded) : {};
+      getPart("linked").checked = state.linked;
+      for (const key of ["scale", "colours"]) getPart(key).value = state.a[key];
       for (const [key, side] of Object.entries(sides)) {
-        side.offer(seen[key]);
-        await side.panel.show({ ...state[key], ...shared }, [part(key).clientWidth, 420]);
+        side.updateControls(loaded[key]);
+        await side.panel.show({ ...state[key], ...shared }, [getPart(key).clientWidth, 420]);
       }
     } catch (error) {
-      if (mine === turn) trouble(error.message);
+      if (call === drawCount) showError(error.message);
     } finally {
-      if (mine === turn) page.removeAttribute("aria-busy");
+      if (call === drawCount) page.removeAttribute("aria-busy");
     }
   }
 
-  /* One span over both units by the kind of view, and colours that diverge where either is signed. */
-  function linked(seen) {
-    const spans = (kind) => ["a", "b"].map((key) => {
-      const { net, layer, told } = seen[key];
-      if (!convatlas.kinds(layer).includes(kind)) return null;
-      return convatlas.span(net, layer, told, kind, state[key].scale, state[key].unit);
-    }).filter((span) => span && span.every(Number.isFinite));
-    const over = (kind) => {
-      const there = spans(kind).flat();
-      return there.length && [Math.min(...there), Math.max(...there)];
+  /* For each kind of view the range of both units together, and a diverging colour map where either is signed. */
+  function shareScales(loaded) {
+    const getRanges = (kind) => ["a", "b"].map((key) => {
+      const { net, layer, data } = loaded[key];
+      if (!convatlas.getViewKinds(layer).includes(kind)) return null;
+      return convatlas.getRange(net, layer, data, kind, state[key].scale, state[key].unit);
+    }).filter((range) => range && range.every(Number.isFinite));
+    const joinRanges = (kind) => {
+      const limits = getRanges(kind).flat();
+      return limits.length && [Math.min(...limits), Math.max(...limits)];
     };
-    const isSigned = seen.a.layer.signed || seen.b.layer.signed;
+    const isSigned = loaded.a.layer.signed || loaded.b.layer.signed;
     const colours = state.a.colours === "auto" && isSigned ? "diverging" : state.a.colours;
-    return { colours, linked: Object.fromEntries(Object.keys(convatlas.KINDS).map((kind) => [kind, over(kind)])) };
+    const kinds = Object.keys(convatlas.VIEW_KINDS);
+    return { colours, linkedRanges: Object.fromEntries(kinds.map((kind) => [kind, joinRanges(kind)])) };
   }
 
-  function trouble(message) {
-    part("trouble").textContent = message;
-    part("trouble").hidden = !message;
+  function showError(message) {
+    getPart("error").textContent = message;
+    getPart("error").hidden = !message;
   }
 
-  for (const [name, words] of [["scale", convatlas.SCALES], ["colours", convatlas.COLOURS]]) {
-    part(name).append(...Object.entries(words).map(([value, word]) => new Option(word, value)));
-    part(name).addEventListener("change", ({ target }) =>
-      go({ a: { ...state.a, [name]: target.value }, b: { ...state.b, [name]: target.value } }));
+  for (const [name, titles] of [["scale", convatlas.SCALES], ["colours", convatlas.COLOURS]]) {
+    getPart(name).append(...Object.entries(titles).map(([value, title]) => new Option(title, value)));
+    getPart(name).addEventListener("change", ({ target }) =>
+      changeState({ a: { ...state.a, [name]: target.value }, b: { ...state.b, [name]: target.value } }));
   }
-  part("linked").addEventListener("change", ({ target }) => go({ linked: target.checked }));
-  part("swap").addEventListener("click", () => go({ a: state.b, b: state.a }));
+  getPart("linked").addEventListener("change", ({ target }) => changeState({ linked: target.checked }));
+  getPart("swap").addEventListener("click", () => changeState({ a: state.b, b: state.a }));
   addEventListener("hashchange", () => {
-    if (location.hash === addressed(state)) return; // where we went ourselves
-    trouble("");
-    draw(understood());
+    if (location.hash === formatAddress(state)) return; // written by this script
+    showError("");
+    draw(readAddress());
   });
   let width = 0;
   new ResizeObserver(() => {
     if (state && width !== page.clientWidth) draw(state);
     width = page.clientWidth;
   }).observe(page);
-  part("sides").hidden = false;
-  draw(understood());
+  getPart("sides").hidden = false;
+  draw(readAddress());
 })();

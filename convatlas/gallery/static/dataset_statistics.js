@@ -1,72 +1,81 @@
 "use strict";
 
-/* What the whole data set says of one unit: its statistics, and its strongest activations, of some units as
-   pictures: what caused them, and beside it the images' own pixels. Loaded when they come into sight. */
+/* The statistics of one unit over the data set: numbers, the list of its top activations, and for the projected units
+   a mosaic of deconvnet projections and image patches, which is loaded when it becomes visible. */
 
 (() => {
-  const { make, number, share, times, count, whenSeen } = convatlas;
-  const ROOM = 640; // pixels that a unit's pictures are enlarged to at most
+  const { formatNumber, formatPercent, formatShape, formatCount, onVisible } = convatlas;
+  const MAX_WIDTH = 640; // pixels of a mosaic on the page
 
-  /* The elements that tell of a unit; none of a layer that was not followed. */
-  function survey({ net, layer, told }, unit) {
-    if (!told.set) return [];
-    const { set } = net;
-    const over = `Over the ${set.images.toLocaleString("en")} ${set.split} images of ${set.dataset}`;
-    const parts = [make("p", { class: "title" }, over), make("p", { class: "words" }, words(set, told.set, unit))];
-    if (layer.strongest && layer.strongest.units.includes(unit)) parts.push(pictures(net, layer, unit));
-    if (told.set.values) parts.push(list(set, layer, told.set, unit));
-    return [make("div", { class: "survey", role: "group", "aria-label": over }, ...parts)];
+  /* The elements for a unit; none for a layer without statistics. */
+  function renderStatistics({ net, layer, data }, unit) {
+    if (!data.dataset_pass) return [];
+    const { dataset_pass: dataset } = net;
+    const { dataset_pass: statistics } = data;
+    const title = `${dataset.images.toLocaleString("en")} ${dataset.split} images of ${dataset.dataset}`;
+    const elements = [makeElement("p", { class: "title" }, title),
+      makeElement("p", { class: "description" }, describeStatistics(dataset, statistics, unit))];
+    if (layer.top_activations && layer.top_activations.units.includes(unit)) elements.push(renderMosaic(net, layer, unit));
+    if (statistics.values) elements.push(renderTopActivations(dataset, layer, statistics, unit));
+    return [makeElement("div", { class: "dataset-statistics", role: "group", "aria-label": title }, ...elements)];
   }
 
-  function words(set, of, unit) {
-    const said = [];
-    if (of.dead.includes(unit)) said.push("Dead: nowhere positive on any of them.");
-    const [mean, deviation, maximum] = [of.mean, of.deviation, of.maximum].map((list) => list[unit]);
-    if (mean !== null) {
-      said.push(`Mean ${number(mean)}, deviation ${number(deviation)}, greatest ${number(maximum)},`,
-        `${share(of.zeros[unit])} zeros.`);
+  function describeStatistics(dataset, statistics, unit) {
+    const sentences = [];
+    if (statistics.dead.includes(unit)) sentences.push("Dead: never positive.");
+    const { mean, std, max, zero_fraction: zeroFraction, selectivity } = statistics;
+    if (mean[unit] !== null) {
+      sentences.push(`Mean ${formatNumber(mean[unit])}, std ${formatNumber(std[unit])},`,
+        `max ${formatNumber(max[unit])}, ${formatPercent(zeroFraction[unit])} zero.`);
     }
-    if (of.class && of.response[unit] !== null) {
-      const predicted = set.by === "label" ? "" : ", by predicted class";
-      said.push(`Responds most to ${set.classes[of.class[unit]]} (mean ${number(of.response[unit])}${predicted}).`);
+    if (statistics.top_class && statistics.top_class_mean[unit] !== null) {
+      const className = dataset.classes[statistics.top_class[unit]];
+      const classMean = formatNumber(statistics.top_class_mean[unit]);
+      const source = dataset.class_source === "label" ? "" : ", predicted classes";
+      sentences.push(`Highest mean activation: ${className} (${classMean}${source}).`);
     }
-    const selective = of.selectivity[unit];
-    if (selective !== null) said.push(`Class selectivity ${number(selective)} of 1.`);
-    return said.join(" ");
+    if (selectivity[unit] !== null) sentences.push(`Class selectivity ${formatNumber(selectivity[unit])}.`);
+    return sentences.join(" ");
   }
 
-  /* Where the network looked at and what it answered: one a line. */
-  function list(set, layer, of, unit) {
-    const lines = of.values[unit].map((value, n) => {
-      if (value === null || of.images[unit][n] < 0) return null;
-      const at = of.positions && Math.max(...layer.tile) > 1
-        ? `, row ${of.positions[unit][n][0]}, column ${of.positions[unit][n][1]}` : "";
-      return make("li", {}, make("strong", {}, number(value)), ` ${set.split} image ${of.images[unit][n]}${at}`);
+  /* The top activations of a unit, with their images and positions in the map. */
+  function renderTopActivations(dataset, layer, statistics, unit) {
+    const items = statistics.values[unit].map((value, n) => {
+      const image = statistics.images[unit][n];
+      if (value === null || image < 0) return null;
+      const [row, column] = statistics.positions ? statistics.positions[unit][n] : [];
+      const position = statistics.positions && Math.max(...layer.tile_size) > 1 ? `, row ${row}, column ${column}` : "";
+      return makeElement("li", {}, makeElement("strong", {}, formatNumber(value)),
+        ` ${dataset.split} image ${image}${position}`);
     });
-    return make("details", {}, make("summary", {}, `Its ${count(lines.length, "strongest activation")}, one an image`),
-      make("ol", { class: "strongest" }, ...lines));
+    const title = `Top ${formatCount(items.length, "activation")}, one per image`;
+    return makeElement("details", {}, makeElement("summary", {}, title),
+      makeElement("ol", { class: "top-activations" }, ...items));
   }
 
-  function pictures(net, layer, unit) {
-    const { strongest } = layer;
-    const [height, width] = strongest.tile;
-    const at = strongest.units.indexOf(unit);
-    const each = strongest.columns * strongest.rows;
-    const sheet = Math.floor(at / each);
-    const [x, y] = [(at % strongest.columns) * width, Math.floor((at % each) / strongest.columns) * height];
-    const label = `Unit ${unit} of ${layer.name}: at the left what caused its strongest activations, at the right the images`;
-    const canvas = make("canvas", { role: "img", "aria-label": label, width, height });
-    canvas.style.width = `${width * Math.max(1, Math.floor(ROOM / width))}px`;
-    const colours = strongest.colour ? "grey is zero" : "white is zero, red positive, blue negative";
-    const words = `Projections, ${colours}, to ±${number(strongest.ends[at])}, and the images' ${times(strongest.patch)} pixels`;
-    const figure = make("figure", { class: "mosaic" }, make("figcaption", {}, words), canvas);
-    whenSeen(figure, async () => {
-      const stem = `atlas/${net.name}/strongest/${layer.slug}${sheet ? `.${sheet + 1}` : ""}`;
-      const [picture] = await convatlas.pictures({ paths: [`${stem}.${strongest.suffix}`] });
-      canvas.getContext("2d").drawImage(picture, x, y, width, height, 0, 0, width, height);
+  function renderMosaic(net, layer, unit) {
+    const { top_activations: sprites } = layer;
+    const [height, width] = sprites.tile_size;
+    const index = sprites.units.indexOf(unit);
+    const tilesPerSheet = sprites.columns * sprites.rows;
+    const sheet = Math.floor(index / tilesPerSheet);
+    const x = (index % sprites.columns) * width;
+    const y = Math.floor((index % tilesPerSheet) / sprites.columns) * height;
+    const label = `Unit ${unit} of ${layer.name}; left: deconvnet projections of its top activations, `
+      + "right: image patches";
+    const canvas = makeElement("canvas", { role: "img", "aria-label": label, width, height });
+    canvas.style.width = `${width * Math.max(1, Math.floor(MAX_WIDTH / width))}px`;
+    const colours = sprites.rgb ? "grey = 0" : "white = 0, red > 0, blue < 0";
+    const caption = `Projections, ${colours}, range ±${formatNumber(sprites.max_abs[index])}, and `
+      + `${formatShape(sprites.patch_size)} image patches`;
+    const figure = makeElement("figure", { class: "mosaic" }, makeElement("figcaption", {}, caption), canvas);
+    onVisible(figure, async () => {
+      const stem = `explorer/${net.name}/strongest/${layer.slug}${sheet ? `.${sheet + 1}` : ""}`;
+      const [image] = await convatlas.loadImages({ paths: [`${stem}.${sprites.suffix}`] });
+      canvas.getContext("2d").drawImage(image, x, y, width, height, 0, 0, width, height);
     });
     return figure;
   }
 
-  convatlas.survey = survey;
+  convatlas.renderStatistics = renderStatistics;
 })();

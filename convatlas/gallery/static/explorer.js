@@ -1,341 +1,350 @@
 "use strict";
 
-/* The explorer of one network: its layers beside a sheet of all units of one of them, and one unit enlarged.
-   What it shows is in the address, `#layer=layer1.0.conv2&unit=17&image=cat`, so that a link shows just what
-   its sender saw, and the browser's own buttons go back and forth. */
+/* The explorer of one network: the list of its layers, the grid of a layer's units, and one unit in detail. The state
+   is in the address, `#layer=layer1.0.conv2&unit=17&image=cat`, so that links and the browser's history restore it. */
 
 (() => {
-  const { make, number, count, times } = convatlas;
+  const { formatNumber, formatCount, formatShape } = convatlas;
   const section = document.getElementById("explorer");
-  const given = convatlas.embedded("explorer-data");
-  const net = given.network;
-  const part = (name) => section.querySelector(`[data-part="${name}"]`);
-  const byName = new Map(net.layers.map((layer) => [layer.name, layer]));
-  const USUAL = { ...convatlas.USUAL, scale: given.scale };
-  const narrow = matchMedia("(max-width: 60rem)");
+  const pageData = convatlas.readPageData("explorer-data");
+  const net = pageData.network;
+  const getPart = (name) => section.querySelector(`[data-part="${name}"]`);
+  const layersByName = new Map(net.layers.map((layer) => [layer.name, layer]));
+  const DEFAULTS = { ...convatlas.DEFAULTS, scale: pageData.scale };
+  const isNarrow = matchMedia("(max-width: 60rem)");
 
   let state = null;
-  let turn = 0; // of drawing: where a later one has begun, an earlier ends
-  let waiting = 0;
-  let told = {}; // the numbers of the layer that is shown
+  let drawCount = 0; // a call of draw ends where a later one has begun
+  let unitData = {}; // of the layer that is shown
 
-  // The address
+  // State and address
 
-  function understood(hash) {
-    const found = convatlas.read(hash);
-    const there = convatlas.understood(net, found, USUAL);
-    const absent = convatlas.absent(net, found);
-    if (absent) trouble(`There is ${absent} here. The explorer shows another.`);
-    return there || convatlas.understood(net, {}, USUAL);
+  function readState(hash) {
+    const values = convatlas.parseHash(hash);
+    const missing = convatlas.describeMissing(net, values);
+    if (missing) showError(`Not found: ${missing}. Showing the default.`);
+    return convatlas.parseState(net, values, DEFAULTS) || convatlas.parseState(net, {}, DEFAULTS);
   }
 
-  /* Go to another state. A reader's choice can be taken back with the browser's button; a step along the
-     units cannot, or thirty steps would want thirty presses. While somebody steps the address waits, for
-     browsers allow so many changes of it a second. */
-  function go(change, stepping = false) {
+  const formatAddress = () => `#${convatlas.formatState(state, DEFAULTS)}`;
+
+  /* Change the state. A choice is an entry of the browser's history; steps from unit to unit are not. */
+  function changeState(change, isStepping = false) {
     state = { ...state, ...change };
-    if (state.unit >= byName.get(state.layer).units) state.unit = null; // of the layer before
-    clearTimeout(waiting);
-    if (stepping) waiting = setTimeout(() => location.replace(addressed()), 200);
-    else location.hash = addressed();
-    trouble("");
+    if (state.unit >= layersByName.get(state.layer).units) state.unit = null; // a unit of the previous layer
+    convatlas.updateAddress(formatAddress, isStepping);
+    showError("");
     draw();
   }
 
-  const addressed = () => `#${convatlas.address(state, USUAL)}`;
+  /* Go to the next (1) or previous (-1) unit in the order of the grid. */
+  function stepUnit(step) {
+    const units = convatlas.sortUnits(unitData, state, [...Array(layersByName.get(state.layer).units).keys()]);
+    const index = units.indexOf(state.unit);
+    if (units.length) changeState({ unit: units[index < 0 ? 0 : (index + step + units.length) % units.length] }, true);
+  }
 
-  const choose = (change, stepping) => ("step" in change ? step(change.step) : go(change, stepping));
+  const onPanelChange = (change, isStepping) =>
+    ("step" in change ? stepUnit(change.step) : changeState(change, isStepping));
 
-  /* To the unit before or after, of those and in the order that the sheet has of maps. */
-  const step = (by) => {
-    const all = [...Array(byName.get(state.layer).units).keys()];
-    const units = convatlas.ordered(told, state, all);
-    const at = units.indexOf(state.unit);
-    if (units.length) go({ unit: units[at < 0 ? 0 : (at + by + units.length) % units.length] }, true);
-  };
-
-  // What is drawn
+  // Drawing
 
   async function draw() {
-    const mine = ++turn;
-    place();
+    const call = ++drawCount;
+    syncDialog();
     section.setAttribute("aria-busy", "true");
     try {
-      const seen = await convatlas.look(state);
-      if (mine !== turn) return;
-      told = seen.told;
-      if (state.unit === null) state.unit = telling(seen.told, state);
-      const view = convatlas.view(net, seen.layer, seen.told, state.show, state.image);
-      const images = await convatlas.pictures(view);
-      if (mine !== turn) return;
-      controls(seen.layer, Boolean(told.set));
-      describe(seen);
-      sheetOf(seen, view, images);
-      say(seen);
-      await panel.show(state, room());
+      const loaded = await convatlas.loadUnit(state);
+      if (call !== drawCount) return;
+      unitData = loaded.data;
+      if (state.unit === null) state.unit = chooseUnit(unitData, state);
+      const view = convatlas.getView(net, loaded.layer, unitData, state.show, state.image);
+      const images = await convatlas.loadImages(view);
+      if (call !== drawCount) return;
+      updateControls(loaded.layer, Boolean(unitData.dataset_pass));
+      describeLayer(loaded);
+      drawGrid(loaded, view, images);
+      announce(loaded);
+      await panel.show(state, getRoom());
     } catch (error) {
-      if (mine === turn) trouble(error.message);
+      if (call === drawCount) showError(error.message);
     } finally {
-      if (mine === turn) section.removeAttribute("aria-busy");
+      if (call === drawCount) section.removeAttribute("aria-busy");
     }
   }
 
-  /* The unit to begin with in a layer: the first of those asked for, else the likest to a classical feature,
-     or the one of widest range. */
-  function telling({ like, maps, set }, { image, sort, only }) {
-    const { low, high } = maps[image];
-    if (sort !== USUAL.sort || only !== USUAL.only) {
-      const [first] = convatlas.ordered({ set }, { sort, only }, [...low.keys()]);
+  /* The unit that a layer opens with: the first in a chosen order or selection, else the best classical match, else
+     the unit with the widest range of values. */
+  function chooseUnit({ matches, maps, dataset_pass }, { image, sort, only }) {
+    const { min, max } = maps[image];
+    if (sort !== DEFAULTS.sort || only !== DEFAULTS.only) {
+      const [first] = convatlas.sortUnits({ dataset_pass }, { sort, only }, [...min.keys()]);
       if (first !== undefined) return first;
     }
-    const worth = low.map((value, unit) => high[unit] - value);
-    const likeness = (like || []).map((match) => (match ? Math.abs(match.r) : 0));
-    const by = likeness.some(Boolean) ? likeness : worth;
-    return by.indexOf(by.reduce((most, value) => Math.max(most, value), 0));
+    const correlations = (matches || []).map((match) => (match ? Math.abs(match.r) : 0));
+    const ranges = min.map((value, unit) => max[unit] - value);
+    const scores = correlations.some(Boolean) ? correlations : ranges;
+    return scores.indexOf(scores.reduce((best, score) => Math.max(best, score), 0));
   }
 
-  function trouble(message) {
-    const note = part("trouble");
+  function showError(message) {
+    const note = getPart("error");
     note.textContent = message;
     note.hidden = !message;
   }
 
-  function controls(layer, isFollowed) {
-    for (const key of ["scale", "colours", "sort", "only"]) part(key).value = state[key];
-    part("orders").hidden = !isFollowed;
-    for (const choice of part("images").querySelectorAll("input, select")) {
-      if (choice.type === "radio") choice.checked = choice.value === state.image;
-      else choice.value = state.image;
+  function updateControls(layer, hasStatistics) {
+    for (const key of ["scale", "colours", "sort", "only"]) getPart(key).value = state[key];
+    getPart("sorting").hidden = !hasStatistics;
+    for (const control of getPart("images").querySelectorAll("input, select")) {
+      if (control.type === "radio") control.checked = control.value === state.image;
+      else control.value = state.image;
     }
-    const kinds = convatlas.kinds(layer);
-    part("kinds").hidden = kinds.length === 1;
-    for (const choice of part("kinds").querySelectorAll("input")) {
-      choice.checked = choice.value === state.show;
-      choice.parentNode.hidden = !kinds.includes(choice.value);
+    const kinds = convatlas.getViewKinds(layer);
+    getPart("kinds").hidden = kinds.length === 1;
+    for (const radio of getPart("kinds").querySelectorAll("input")) {
+      radio.checked = radio.value === state.show;
+      radio.parentNode.hidden = !kinds.includes(radio.value);
     }
-    list.mark(layer.name);
-    part("chosen").textContent = layer.name;
-    part("context").textContent = `${layer.name} on ${state.image}`;
-    part("unit-number").max = layer.units - 1;
-    part("unit-number").value = state.unit;
-    part("units").textContent = `of ${layer.units.toLocaleString("en")}`;
-    const shown = { ...state, view: USUAL.view };
-    const elsewhere = (change) => convatlas.address({ ...shown, ...change }, convatlas.USUAL, true);
-    const both = convatlas.write({ a: elsewhere({}), b: elsewhere(neighbour(layer)) });
-    part("compare").href = `${convatlas.place("compare.html")}#${both}`;
+    list.select(layer.name);
+    getPart("current-layer").textContent = layer.name;
+    getPart("context").textContent = `${layer.name} on ${state.image}`;
+    getPart("unit-number").max = layer.units - 1;
+    getPart("unit-number").value = state.unit;
+    getPart("unit-count").textContent = `of ${layer.units.toLocaleString("en")}`;
+    const side = { ...state, view: DEFAULTS.view };
+    const formatSide = (change) => convatlas.formatState({ ...side, ...change }, convatlas.DEFAULTS, true);
+    const sides = convatlas.formatHash({ a: formatSide({}), b: formatSide(chooseComparison(layer)) });
+    getPart("compare").href = `${convatlas.toUrl("compare.html")}#${sides}`;
   }
 
-  /* What a unit is set beside at first: itself on the next image, or the next unit. */
-  function neighbour(layer) {
-    const at = net.images.findIndex(({ name }) => name === state.image);
-    if (net.images.length > 1) return { image: net.images[(at + 1) % net.images.length].name };
+  /* What a unit is compared with at first: itself on the next image, or the next unit. */
+  function chooseComparison(layer) {
+    const index = net.images.findIndex(({ name }) => name === state.image);
+    if (net.images.length > 1) return { image: net.images[(index + 1) % net.images.length].name };
     return { unit: (state.unit + 1) % layer.units };
   }
 
-  function describe({ layer, told }) {
-    part("name").textContent = layer.name;
-    const kernel = layer.kernel ? ` ${times(layer.kernel)}` : "";
-    const [low, high] = convatlas.span(net, layer, told, "maps", "layer", 0);
-    const maps = Object.values(told.maps);
+  function describeLayer({ layer, data }) {
+    getPart("name").textContent = layer.name;
+    const [min, max] = convatlas.getRange(net, layer, data, "maps", "layer", 0);
+    const maps = Object.values(data.maps);
     const units = [...Array(layer.units).keys()];
-    const silent = layer.negative ? 0 : units.filter((one) => maps.every((map) => map.high[one] <= 0)).length;
+    const nInactive = layer.is_never_positive ? 0 : units.filter((unit) => maps.every((map) => map.max[unit] <= 0)).length;
     const facts = [
-      layer.type + kernel,
+      convatlas.describeKernel(layer),
       layer.ordinal ? `convolution ${layer.ordinal}${layer.role ? `, ${layer.role}` : ""}` : null,
-      times(layer.shape),
-      layer.receptive_field ? `receptive field ${times(layer.receptive_field)}` : null,
-      layer.parameters ? count(layer.parameters, "parameter") : null,
-      `values from ${number(low)} to ${number(high)}`,
-      silent ? `${count(silent, "unit")} nowhere positive` : null,
+      formatShape(layer.shape),
+      convatlas.describeReceptiveField(layer),
+      layer.parameters ? formatCount(layer.parameters, "parameter") : null,
+      `min ${formatNumber(min)}, max ${formatNumber(max)}`,
+      nInactive ? formatCount(nInactive, "inactive unit") : null,
       ...(layer.notes || []),
     ];
-    part("facts").replaceChildren(...facts.filter(Boolean).map((fact) => make("li", {}, fact)));
-    sources(layer);
+    getPart("facts").replaceChildren(...facts.filter(Boolean).map((fact) => makeElement("li", {}, fact)));
+    showSource(layer);
+    showNotes(layer);
+    showFigure(layer);
   }
 
-  /* Where the layer's numbers and plates are, and what the maker notes of it and of the unit. */
-  function sources(layer) {
-    const kind = { maps: "activations", filters: "filters" }[state.show] || "deconv";
-    const file = kind === "filters" ? "filters.npz" : `${kind}/${state.image}.npz`;
+  /* Name the file and key of the data, and link to the layer's figures. */
+  function showSource(layer) {
+    const folder = { maps: "activations", filters: "filters" }[state.show] || "deconv";
+    const file = folder === "filters" ? "filters.npz" : `${folder}/${state.image}.npz`;
     const module = layer.module || layer.name;
     const key = { filters: module, peaks: `${layer.name}@peak` }[state.show] || layer.name;
-    part("where").replaceChildren("Numbers: ", make("code", {}, `results/${net.name}/${file}`), ", key ",
-      make("code", {}, key), ". ");
-    const about = [layer.name, `unit ${state.unit} of ${layer.name}`].map((what) => `About ${what}`);
+    getPart("source").replaceChildren("Data: ", makeElement("code", {}, `results/${net.name}/${file}`), ", key ",
+      makeElement("code", {}, key), ". ");
+    if (layer.figures_page === undefined) return;
+    const link = `${layer.figures_page}#${encodeURIComponent(`layer-${layer.name}`)}`;
+    getPart("source").append(makeElement("a", { href: link }, "Figures"));
+  }
+
+  /* Repeat the config's notes on the layer and the unit, which are elsewhere on the page. */
+  function showNotes(layer) {
+    const labels = [`About ${layer.name}`, `About unit ${state.unit} of ${layer.name}`];
     const notes = [...document.querySelectorAll("main .notes")].filter((note) =>
-      !section.contains(note) && about.includes(note.getAttribute("aria-label")));
-    part("notes").replaceChildren(...notes.map((note) => note.cloneNode(true)));
-    part("plate").replaceChildren();
-    if (layer.plates === undefined) return;
-    const plates = `${layer.plates}#${encodeURIComponent(`layer-${layer.name}`)}`;
-    part("where").append(make("a", { href: plates }, "Its plates"));
-    if (convatlas.canColour) return;
+      !section.contains(note) && labels.includes(note.getAttribute("aria-label")));
+    getPart("notes").replaceChildren(...notes.map((note) => note.cloneNode(true)));
+  }
+
+  /* Show the layer's last figure where the browser cannot apply a colour map. */
+  function showFigure(layer) {
+    getPart("figure").replaceChildren();
+    if (convatlas.canColour || layer.figures_page === undefined) return;
     const heading = document.getElementById(`layer-${layer.name}`);
-    const plate = heading && [...heading.parentNode.querySelectorAll("figure.plate img")].at(-1);
-    part("plate").append("This browser cannot colour the sheet, which is grey. ");
-    if (plate) part("plate").append(plate.cloneNode());
+    const image = heading && [...heading.parentNode.querySelectorAll("figure.figure img")].at(-1);
+    getPart("figure").append("This browser cannot apply the colour map; the grid is shown in greyscale. ");
+    if (image) getPart("figure").append(image.cloneNode());
   }
 
-  function sheetOf(seen, view, images) {
-    const { colours, ends } = sheet.show(seen, state, view, images);
-    const isEmpty = !sheet.units.length;
-    part("none").hidden = !isEmpty;
-    part("none").textContent = `No unit here is ${state.only} over the set.`;
-    part("bar").hidden = isEmpty;
-    part("parts").hidden = true;
+  function drawGrid(loaded, view, images) {
+    const { colormap, limits } = grid.show(loaded, state, view, images);
+    const isEmpty = !grid.units.length;
+    getPart("empty").hidden = !isEmpty;
+    getPart("empty").textContent = `No ${state.only === "dead" ? "dead" : "active"} units in this layer.`;
+    getPart("colorbar").hidden = isEmpty;
+    getPart("pager").hidden = true;
     if (isEmpty) return;
-    const { first, last, all, isWhole } = sheet.part;
-    const on = state.show === "filters" ? "" : ` on ${state.image}`;
-    const units = count(sheet.units.length, "unit");
-    const what = `${convatlas.KINDS[state.show]} of ${state.layer}${on}`;
-    sheet.canvas.setAttribute("aria-label", `${what}: ${units}`);
-    const chosen = sheet.at < 0 ? "The units of this sheet" : `Unit ${state.unit}, enlarge`;
-    sheet.pick.setAttribute("aria-label", chosen);
-    const each = colours === "diverging"
-      ? [[-1, 1], ["−most", "most of each unit"]] : [[0, 1], ["lowest, or 0", "highest of each unit"]];
-    part("bar").replaceChildren(ends ? convatlas.bar(colours, ends) : convatlas.bar(colours, ...each));
-    part("parts").hidden = isWhole;
-    part("part-words").textContent = `Units ${first} to ${last} of ${all.toLocaleString("en")}`;
+    const { first, last, nUnits, isOnly } = grid.page;
+    const image = state.show === "filters" ? "" : ` on ${state.image}`;
+    const title = `${convatlas.VIEW_KINDS[state.show]} of ${state.layer}${image}`;
+    grid.canvas.setAttribute("aria-label", `${title}: ${formatCount(nUnits, "unit")}`);
+    const focusLabel = grid.index < 0 ? "Unit grid" : `Zoom unit ${state.unit}`;
+    grid.focusButton.setAttribute("aria-label", focusLabel);
+    const unitScale = colormap === "diverging"
+      ? [[-1, 1], ["−max |x| of each unit", "max |x| of each unit"]]
+      : [[0, 1], ["min (or 0) of each unit", "max of each unit"]];
+    getPart("colorbar").replaceChildren(limits
+      ? convatlas.renderColorbar(colormap, limits) : convatlas.renderColorbar(colormap, ...unitScale));
+    getPart("pager").hidden = isOnly;
+    getPart("pager-text").textContent = `Units ${first} to ${last} of ${nUnits.toLocaleString("en")}`;
   }
 
-  function say({ layer, told }) {
-    const name = convatlas.called(net, layer, state.unit);
-    const unit = `Unit ${state.unit}${name ? `, ${name},` : ""} of ${layer.name}`;
-    const values = convatlas.values(told.maps[state.image], state.unit, layer);
-    part("said").textContent = `${unit} on ${state.image}: ${values}.`;
+  /* Describe the unit in the status line, which screen readers announce. */
+  function announce({ layer, data }) {
+    const className = convatlas.getClassName(net, layer, state.unit);
+    const unit = `Unit ${state.unit}${className ? `, ${className},` : ""} of ${layer.name}`;
+    const values = convatlas.describeValues(data.maps[state.image], state.unit, layer);
+    getPart("status").textContent = `${unit} on ${state.image}: ${values}.`;
   }
 
-  /* The choices: of images, as pictures where they are few and light, and of what to show. */
-  function choices() {
-    const isFew = net.images.length <= 8;
-    const select = make("select", { "aria-label": "Image" },
+  /* Build the choices of the image, with thumbnails where these are few and light, and of the view. */
+  function buildControls() {
+    const hasRadios = net.images.length <= 8;
+    const select = makeElement("select", { "aria-label": "Image" },
       ...net.images.map(({ name, label }) => new Option(label, name)));
     const radios = net.images.map(({ name, label }) => {
-      const address = convatlas.place(`atlas/${net.name}/${net.inputs[name].file}`);
-      return make("label", { title: label }, make("input", { type: "radio", name: "image", value: name }),
-        given.thumbs ? make("img", { src: address, alt: "", loading: "lazy" }) : null,
-        make("span", {}, name));
+      const url = convatlas.toUrl(`explorer/${net.name}/${net.inputs[name].file}`);
+      const thumbnail = pageData.show_thumbnails ? makeElement("img", { src: url, alt: "", loading: "lazy" }) : null;
+      const radio = makeElement("input", { type: "radio", name: "image", value: name });
+      return makeElement("label", { title: label }, radio, thumbnail, makeElement("span", {}, name));
     });
-    part("images").append(...(isFew ? radios : [select]));
-    part("kinds").append(...Object.entries(convatlas.KINDS).map(([kind, word]) =>
-      make("label", {}, make("input", { type: "radio", name: "show", value: kind }),
-        make("span", {}, word))));
+    getPart("images").append(...(hasRadios ? radios : [select]));
+    getPart("kinds").append(...Object.entries(convatlas.VIEW_KINDS).map(([kind, title]) =>
+      makeElement("label", {}, makeElement("input", { type: "radio", name: "show", value: kind }),
+        makeElement("span", {}, title))));
+    const selects = {
+      scale: convatlas.SCALES, colours: convatlas.COLOURS, sort: convatlas.SORTS, only: convatlas.FILTERS,
+    };
+    for (const [name, titles] of Object.entries(selects)) {
+      getPart(name).append(...Object.entries(titles).map(([value, title]) => new Option(title, value)));
+    }
+    getPart("colours").disabled = !convatlas.canColour;
   }
 
-  // The unit, enlarged over the whole window
+  // The zoomed unit, in a dialog over the whole window
 
-  const dialog = part("dialog");
-  const unit = part("unit");
+  const dialog = getPart("dialog");
+  const unitElement = getPart("unit");
 
-  const enlarge = () => dialog.open || go({ view: "unit" });
+  const zoom = () => dialog.open || changeState({ view: "unit" });
 
-  /* Open or close the dialog as the state says: the browser's own button takes back that it was opened. */
-  function place() {
-    const wanted = state.view === "unit";
-    if (wanted === dialog.open) return;
-    if (!wanted) return dialog.close();
-    part("unit-place").append(unit);
+  /* Open or close the dialog according to the state, so that the browser's back button closes it. */
+  function syncDialog() {
+    const isZoomed = state.view === "unit";
+    if (isZoomed === dialog.open) return;
+    if (!isZoomed) return dialog.close();
+    getPart("dialog-content").append(unitElement);
     dialog.showModal();
   }
   dialog.addEventListener("close", () => {
-    part("panes").append(unit);
-    sheet.pick.focus({ preventScroll: true });
-    if (state.view === "unit") go({ view: USUAL.view }, true);
+    getPart("panes").append(unitElement);
+    grid.focusButton.focus({ preventScroll: true });
+    if (state.view === "unit") changeState({ view: DEFAULTS.view }, true);
     else draw();
   });
 
   dialog.addEventListener("keydown", (event) => {
-    const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (!by || event.target.matches("input")) return;
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step || event.target.matches("input")) return;
     event.preventDefault();
-    step(by);
+    stepUnit(step);
   });
 
-  /* Room for the unit's map, beside what else is to be seen at once. */
-  function room() {
-    const high = dialog.open ? Math.max(240, innerHeight - (narrow.matches ? 380 : 260)) : 400;
-    return [unit.querySelector(".look").clientWidth, high];
+  /* The room [width, height] for the unit's map. */
+  function getRoom() {
+    const height = dialog.open ? Math.max(240, innerHeight - (isNarrow.matches ? 380 : 260)) : 400;
+    return [unitElement.querySelector(".map-view").clientWidth, height];
   }
 
-  // What a reader does
+  // Events
 
-  function listen() {
-    const on = (name, event, act) => part(name).addEventListener(event, act);
-    for (const key of ["scale", "colours", "sort", "only"]) on(key, "change", (event) => go({ [key]: event.target.value }));
-    on("images", "change", (event) => go({ image: event.target.value }));
-    on("kinds", "change", (event) => go({ show: event.target.value }));
-    on("unit-number", "change", (event) => {
-      const wanted = Math.round(Number(event.target.value));
-      go({ unit: Math.max(0, Math.min(byName.get(state.layer).units - 1, wanted || 0)) });
-    });
-    for (const [name, by] of [["before", -1], ["after", 1]]) on(name, "click", () => step(by));
-    for (const [name, by] of [["earlier", -1], ["later", 1]]) {
-      on(name, "click", () => go({ unit: sheet.units[sheet.beside(by)] }));
+  function addListeners() {
+    const on = (name, event, listener) => getPart(name).addEventListener(event, listener);
+    for (const key of ["scale", "colours", "sort", "only"]) {
+      on(key, "change", (event) => changeState({ [key]: event.target.value }));
     }
-    on("enlarge", "click", enlarge);
+    on("images", "change", (event) => changeState({ image: event.target.value }));
+    on("kinds", "change", (event) => changeState({ show: event.target.value }));
+    on("unit-number", "change", (event) => {
+      const unit = Math.round(Number(event.target.value)) || 0;
+      changeState({ unit: Math.max(0, Math.min(layersByName.get(state.layer).units - 1, unit)) });
+    });
+    for (const [name, step] of [["previous-unit", -1], ["next-unit", 1]]) on(name, "click", () => stepUnit(step));
+    for (const [name, step] of [["previous-page", -1], ["next-page", 1]]) {
+      on(name, "click", () => changeState({ unit: grid.units[grid.getPageStart(step)] }));
+    }
+    on("zoom", "click", zoom);
     on("close", "click", () => dialog.close());
-    document.addEventListener("keydown", shortcuts);
-    addEventListener("hashchange", moved);
+    document.addEventListener("keydown", onKey);
+    addEventListener("hashchange", onHashChange);
     let width = 0;
     new ResizeObserver(() => {
-      if (sheet.view && width !== part("frame").clientWidth) requestAnimationFrame(draw);
-      width = part("frame").clientWidth;
-    }).observe(part("frame"));
-    // The drawing of the network leads here, and without this script to the plates.
-    for (const link of document.querySelectorAll('.drawing a[href*="#layer-"]')) {
+      if (grid.view && width !== getPart("grid").clientWidth) requestAnimationFrame(draw);
+      width = getPart("grid").clientWidth;
+    }).observe(getPart("grid"));
+    // Links in the architecture diagram lead to a layer's figures; with this script they lead to the explorer.
+    for (const link of document.querySelectorAll('.diagram a[href*="#layer-"]')) {
       const layer = link.getAttribute("href").split("#layer-").slice(1).join("#layer-");
-      if (!byName.has(layer)) continue;
+      if (!layersByName.has(layer)) continue;
       link.addEventListener("click", (event) => {
         event.preventDefault();
-        go({ layer });
+        changeState({ layer });
         section.scrollIntoView();
       });
     }
   }
 
-  /* Single letters can be switched off, for they get in the way of speech input. */
-  function shortcuts(event) {
-    const inside = section.contains(document.activeElement);
+  /* Keyboard shortcuts; outside the explorer they can be switched off, because single keys interfere with speech
+     input. */
+  function onKey(event) {
+    const isInside = section.contains(document.activeElement);
     if (event.ctrlKey || event.altKey || event.metaKey) return;
     if (event.target.matches("input:not([type=radio]), select")) return;
-    if (!inside && (!part("letters").checked || document.querySelector("dialog[open]"))) return;
-    const paging = inside && !dialog.open && { PageDown: 1, PageUp: -1 }[event.key]; // which scroll it
-    const by = { "]": 1, "[": -1 }[event.key] || paging;
-    if (by) list.step(by);
+    if (!isInside && (!getPart("shortcuts").checked || document.querySelector("dialog[open]"))) return;
+    const pageKeys = { PageDown: 1, PageUp: -1 }; // in the dialog these keys scroll
+    const step = { "]": 1, "[": -1 }[event.key] || (isInside && !dialog.open && pageKeys[event.key]);
+    if (step) list.step(step);
     if (event.key === "/" && !dialog.open) {
-      part("layers").open = true;
-      part("search").focus();
+      getPart("layers").open = true;
+      getPart("search").focus();
     }
-    if (by || event.key === "/") event.preventDefault();
+    if (step || event.key === "/") event.preventDefault();
   }
 
-  function moved() {
-    if (location.hash.length > 1 && !convatlas.read(location.hash).layer) return; // a heading of the page
-    if (location.hash === addressed()) return; // where we went ourselves
-    trouble("");
-    state = understood(location.hash);
+  function onHashChange() {
+    if (location.hash.length > 1 && !convatlas.parseHash(location.hash).layer) return; // a heading of the page
+    if (location.hash === formatAddress()) return; // written by this script
+    showError("");
+    state = readState(location.hash);
     draw();
   }
 
   // Start
 
-  const panel = new convatlas.Panel(unit, choose);
-  const sheet = new convatlas.Sheet(
-    part("frame"), (i, stepping) => go({ unit: sheet.units[i] }, stepping), enlarge);
-  const list = new convatlas.Layers(net, part, (layer, stepping) => {
-    go({ layer }, stepping);
-    if (narrow.matches && !stepping) part("layers").open = false;
+  const panel = new convatlas.UnitPanel(unitElement, onPanelChange);
+  const grid = new convatlas.UnitGrid(
+    getPart("grid"), (index, isStepping) => changeState({ unit: grid.units[index] }, isStepping), zoom);
+  const list = new convatlas.LayerList(net, getPart, (layer, isStepping) => {
+    changeState({ layer }, isStepping);
+    if (isNarrow.matches && !isStepping) getPart("layers").open = false;
   });
-  const selects = { scale: "SCALES", colours: "COLOURS", sort: "SORTS", only: "ONLY" };
-  for (const [name, words] of Object.entries(selects).map(([name, key]) => [name, convatlas[key]])) {
-    part(name).append(...Object.entries(words).map(([value, word]) => new Option(word, value)));
-  }
-  part("colours").disabled = !convatlas.canColour;
-  choices();
+  buildControls();
   section.querySelector(".browser").hidden = false;
-  part("layers").open = !narrow.matches;
-  state = understood(location.hash);
-  listen();
+  getPart("layers").open = !isNarrow.matches;
+  state = readState(location.hash);
+  addListeners();
   draw();
-  if (convatlas.read(location.hash).layer) section.scrollIntoView();
+  if (convatlas.parseHash(location.hash).layer) section.scrollIntoView();
 })();

@@ -1,316 +1,337 @@
 "use strict";
 
-/* What the explorer and the comparison share: the data of networks, addresses, scales and painting.
+/* What the explorer and the comparison page share: network data, addresses, scales and drawing.
 
-   A sprite is a grey picture of a layer's tiles, a tile a unit, black at the unit's lowest value and white
-   at its highest. To bring tiles to one scale they are drawn on a canvas, and each is filled over twice:
-   with "multiply" by a gain and with "lighter" by an offset, so that what shows is gain × grey + offset, the
-   value's place on the scale. An SVG filter on the canvas turns grey into colour. No pixel is ever read,
-   for a page opened from a file may not read its own pictures. */
+   A sprite sheet is a greyscale image of a layer's tiles, one tile per unit, each scaled from the unit's minimum
+   (black) to its maximum (white). To bring tiles to a common scale they are drawn on a canvas, and each tile is
+   filled over twice: with "multiply" by a gain and with "lighter" by an offset. The result, gain × grey + offset,
+   is the value's position on the scale. An SVG filter on the canvas maps grey to colour. No pixel is read back,
+   because a page opened from a file may not read its own images. */
 
 const convatlas = (() => {
   const source = document.currentScript ? document.currentScript.src : "";
   const root = source ? new URL("../", source).href : "";
-  const networks = Object.create(null); // name -> what is told of a network
-  const numbers = Object.create(null); // name -> slug -> the numbers of a layer's units
-  const loading = new Map(); // path -> promise of a script or picture
+  const networks = Object.create(null); // network name -> description of the network
+  const unitData = Object.create(null); // network name -> layer slug -> data of the layer's units
+  const loading = new Map(); // path -> promise of a script or image
 
-  const place = (path) => root + path.split("/").map(encodeURIComponent).join("/");
+  const toUrl = (path) => root + path.split("/").map(encodeURIComponent).join("/");
 
-  // Data, which come as scripts: a page opened from a file may load those, and nothing else
+  // Data are loaded as scripts, because a page opened from a file can load nothing else.
 
-  function once(path, start) {
+  function loadOnce(path, load) {
     if (!loading.has(path)) {
-      const promise = start(place(path));
-      promise.catch(() => loading.delete(path)); // so that it can be asked for again
+      const promise = load(toUrl(path));
+      promise.catch(() => loading.delete(path)); // a later call tries again
       loading.set(path, promise);
     }
     return loading.get(path);
   }
 
-  const missing = (path) =>
-    new Error(`${path} is missing from this site, or damaged. Build the gallery again.`);
+  const makeMissingError = (path) => new Error(`${path} is missing or damaged. Rebuild the gallery.`);
 
-  const script = (path) =>
-    once(path, (address) => new Promise((done, fail) => {
+  const loadScript = (path) =>
+    loadOnce(path, (url) => new Promise((resolve, reject) => {
       const element = document.createElement("script");
-      element.src = address;
-      element.onload = done;
-      element.onerror = () => fail(missing(path));
+      element.src = url;
+      element.onload = resolve;
+      element.onerror = () => reject(makeMissingError(path));
       document.head.append(element);
     }));
 
-  const picture = (path) =>
-    once(path, (address) => new Promise((done, fail) => {
+  const loadImage = (path) =>
+    loadOnce(path, (url) => new Promise((resolve, reject) => {
       const image = new Image();
-      image.onload = () => done(image);
-      image.onerror = () => fail(missing(path));
-      image.src = address;
+      image.onload = () => resolve(image);
+      image.onerror = () => reject(makeMissingError(path));
+      image.src = url;
     }));
 
-  /* What is told of a network, and what is told of a layer's units: given at once where the page has it. */
-  async function network(name) {
-    const path = `atlas/${name}/index.js`;
-    if (!networks[name]) await script(path);
-    if (!networks[name]) throw missing(path);
+  /* Load the description of a network, unless the page embeds it. */
+  async function loadNetwork(name) {
+    const path = `explorer/${name}/index.js`;
+    if (!networks[name]) await loadScript(path);
+    if (!networks[name]) throw makeMissingError(path);
     return networks[name];
   }
 
-  async function units(net, layer) {
-    const path = `atlas/${net.name}/units/${layer.slug}.js`;
-    const there = () => numbers[net.name] && numbers[net.name][layer.slug];
-    if (!there()) await script(path);
-    if (!there()) throw missing(path);
-    return there();
+  /* Load the data of a layer's units. */
+  async function loadUnits(net, layer) {
+    const path = `explorer/${net.name}/units/${layer.slug}.js`;
+    const getLoaded = () => unitData[net.name] && unitData[net.name][layer.slug];
+    if (!getLoaded()) await loadScript(path);
+    if (!getLoaded()) throw makeMissingError(path);
+    return getLoaded();
   }
 
-  // Addresses: every state of a page is in the part after its #
+  // Addresses: the state of a page is in the hash of its address.
 
-  function read(hash) {
-    const found = Object.create(null);
-    for (const part of hash.replace(/^#/, "").split("&")) {
-      const at = part.indexOf("=");
-      if (at < 1) continue;
+  function parseHash(hash) {
+    const values = Object.create(null);
+    for (const field of hash.replace(/^#/, "").split("&")) {
+      const index = field.indexOf("=");
+      if (index < 1) continue;
       try {
-        found[part.slice(0, at)] = decodeURIComponent(part.slice(at + 1));
+        values[field.slice(0, index)] = decodeURIComponent(field.slice(index + 1));
       } catch {
-        // a part that somebody cut off: the rest may still be read
+        // a truncated field: the other fields are still valid
       }
     }
-    return found;
+    return values;
   }
 
-  const written = (value) => encodeURIComponent(value).replace(/%2F/g, "/").replace(/%3A/g, ":");
+  const encodeValue = (value) => encodeURIComponent(value).replace(/%2F/g, "/").replace(/%3A/g, ":");
 
-  const write = (state) =>
+  const formatHash = (state) =>
     Object.keys(state)
       .filter((key) => state[key] !== null && state[key] !== undefined)
-      .map((key) => `${key}=${written(state[key])}`)
+      .map((key) => `${key}=${encodeValue(state[key])}`)
       .join("&");
 
-  const whole = (value, most, instead) =>
-    (/^\d{1,9}$/.test(value) && value <= most ? Number(value) : instead);
+  const parseInteger = (text, max, fallback) =>
+    (/^\d{1,9}$/.test(text) && text <= max ? Number(text) : fallback);
 
-  /* What a network's page is asked to show, by what `read` found; null where there is no such layer. `usual`
-     has what is meant where nothing is said. */
-  function understood(net, found, usual) {
-    const start = found.layer ? found : net.opening;
+  /* The state of a network's page from the `values` of parseHash, completed by `defaults`; null where the network
+     has no such layer. */
+  function parseState(net, values, defaults) {
+    const start = values.layer ? values : net.initial;
     const layer = net.layers.find(({ name }) => name === start.layer);
     if (!layer) return null;
-    const among = (key, allowed) => (allowed.includes(found[key]) ? found[key] : usual[key]);
+    const choose = (key, allowed) => {
+      const value = (FORMER_VALUES[key] && FORMER_VALUES[key][values[key]]) || values[key];
+      return allowed.includes(value) ? value : defaults[key];
+    };
     const images = net.images.map(({ name }) => name);
     return {
       network: net.name,
       layer: layer.name,
-      unit: whole(start.unit, layer.units - 1, null),
+      unit: parseInteger(start.unit, layer.units - 1, null),
       image: images.includes(start.image) ? start.image : images[0],
-      show: among("show", kinds(layer)),
-      scale: among("scale", Object.keys(SCALES)),
-      colours: among("colours", Object.keys(COLOURS)),
-      overlay: whole(found.overlay, 100, usual.overlay),
-      sort: among("sort", Object.keys(SORTS)),
-      only: among("only", Object.keys(ONLY)),
-      view: among("view", VIEWS),
+      show: choose("show", getViewKinds(layer)),
+      scale: choose("scale", Object.keys(SCALES)),
+      colours: choose("colours", Object.keys(COLOURS)),
+      overlay: parseInteger(values.overlay, 100, defaults.overlay),
+      sort: choose("sort", Object.keys(SORTS)),
+      only: choose("only", Object.keys(FILTERS)),
+      view: choose("view", VIEWS),
     };
   }
 
-  /* What is asked for that a network does not have, in words; "" where all is there. */
-  function absent(net, { layer: name, unit, image }) {
-    if (!name) return ""; // then the rest is not looked at either
-    const layer = net.layers.find((one) => one.name === name);
-    if (!layer) return `no layer “${name}”`;
-    const isUnit = unit === undefined || whole(unit, layer.units - 1, null) !== null;
-    const isImage = image === undefined || net.images.some((one) => one.name === image);
-    const words = [isUnit ? "" : `no unit ${unit} of ${name}`, isImage ? "" : `no image “${image}”`];
-    return words.filter(Boolean).join(" and ");
+  /* What an address names that the network does not have, as text; "" where it has everything. */
+  function describeMissing(net, { layer: name, unit, image }) {
+    if (!name) return ""; // parseState then ignores the unit and the image, too
+    const layer = net.layers.find((candidate) => candidate.name === name);
+    if (!layer) return `layer “${name}”`;
+    const hasUnit = unit === undefined || parseInteger(unit, layer.units - 1, null) !== null;
+    const hasImage = image === undefined || net.images.some((candidate) => candidate.name === image);
+    const missing = [hasUnit ? "" : `unit ${unit} of ${name}`, hasImage ? "" : `image “${image}”`];
+    return missing.filter(Boolean).join(" and ");
   }
 
-  /* The address of a state, without what is as usual, and without its network on the network's own page. */
-  const address = ({ network: name, ...rest }, usual, isElsewhere) =>
-    write({ ...(isElsewhere ? { network: name } : {}),
-      ...Object.fromEntries(Object.entries(rest).filter(([key, value]) => value !== usual[key])) });
+  /* The hash of a state, without its default values, and without the network on the network's own page. */
+  const formatState = ({ network: name, ...state }, defaults, includesNetwork) =>
+    formatHash({ ...(includesNetwork ? { network: name } : {}),
+      ...Object.fromEntries(Object.entries(state).filter(([key, value]) => value !== defaults[key])) });
 
-  const USUAL = {
-    scale: "layer", colours: "auto", show: "maps", overlay: 100, sort: "number", only: "all", view: "sheet",
+  let pendingUpdate = 0;
+
+  /* Write an address: at once and as an entry of the browser's history; while the reader steps through units after
+     a pause and without an entry, because browsers limit how often an address may change. */
+  function updateAddress(formatAddress, isStepping) {
+    clearTimeout(pendingUpdate);
+    if (isStepping) pendingUpdate = setTimeout(() => location.replace(formatAddress()), 200);
+    else location.hash = formatAddress();
+  }
+
+  const DEFAULTS = {
+    scale: "layer", colours: "auto", show: "maps", overlay: 100, sort: "number", only: "all", view: "grid",
   };
-  const VIEWS = ["sheet", "unit"]; // the units of a layer, or over them one of them enlarged
+  const VIEWS = ["grid", "unit"]; // all units of a layer, or one of them zoomed
+  const FORMER_VALUES = { // in addresses of earlier galleries
+    sort: { maximum: "max", zeros: "zero_fraction" }, view: { sheet: "grid" },
+  };
 
-  // Orders of units, by what the data set says of them
+  // Order and selection of units, by their statistics over the data set
 
   const SORTS = {
-    number: "by number", maximum: "greatest value first", mean: "greatest mean first",
-    zeros: "most zeros first", selectivity: "most selective first",
+    number: "index", max: "maximum (descending)", mean: "mean (descending)",
+    zero_fraction: "zero fraction (descending)", selectivity: "class selectivity (descending)",
   };
-  const ONLY = { all: "all", alive: "alive over the set", dead: "dead over the set" };
+  const FILTERS = { all: "all", alive: "active on the data set", dead: "dead (never active)" };
 
-  /* Those of some units that are asked for, in the order that is asked for: what has no number last, equal
-     ones as they came. */
-  function ordered({ set }, { sort, only }, units) {
-    if (!set) return units;
-    const dead = new Set(set.dead);
-    const some = units.filter((unit) => only === "all" || dead.has(unit) === (only === "dead"));
-    if (sort === "number") return some;
-    const worth = (unit) => (set[sort][unit] === null ? -Infinity : set[sort][unit]);
-    return some.sort((a, b) => (worth(b) > worth(a)) - (worth(b) < worth(a)));
+  /* Filter and sort units; units without the statistic come last, ties keep their order. */
+  function sortUnits({ dataset_pass: statistics }, { sort, only }, units) {
+    if (!statistics) return units;
+    const dead = new Set(statistics.dead);
+    const selected = units.filter((unit) => only === "all" || dead.has(unit) === (only === "dead"));
+    if (sort === "number") return selected;
+    const values = statistics[sort];
+    const getValue = (unit) => (values[unit] === null ? -Infinity : values[unit]);
+    return selected.sort((a, b) => (getValue(b) > getValue(a)) - (getValue(b) < getValue(a)));
   }
 
-  // Views: what can be seen of a layer's units on an image, and where its tiles are
+  // Views: what is shown of a layer's units on an image, and where the tiles are
 
-  const KINDS = { maps: "Maps", filters: "Filters", projections: "Projections", peaks: "Peak projections" };
-  const KEYS = { projections: "map", peaks: "peak" }; // of the deconvnet's tiles
+  const VIEW_KINDS = {
+    maps: "Feature maps", filters: "Filters", projections: "Projections (whole map)", peaks: "Projections (peak)",
+  };
+  const PROJECTION_KEYS = { projections: "map", peaks: "peak" };
 
-  function kinds(layer) {
-    const projected = layer.deconv ? layer.deconv.kinds : [];
-    return Object.keys(KINDS).filter(
-      (kind) => kind === "maps" || (kind === "filters" ? layer.filters : projected.includes(KEYS[kind])),
-    );
+  function getViewKinds(layer) {
+    const projectionKinds = layer.deconv ? layer.deconv.kinds : [];
+    return Object.keys(VIEW_KINDS).filter((kind) =>
+      kind === "maps" || (kind === "filters" ? layer.filters : projectionKinds.includes(PROJECTION_KEYS[kind])));
   }
 
-  /* A view: `units` in the order of their tiles, `low` and `high` of the i-th, and where the pictures are.
-     Signed tiles have zero at grey 128 of 255, so that their black lies a step beyond -most. */
-  function view(net, layer, told, kind, image) {
-    const folder = `atlas/${net.name}`;
-    const all = [...Array(layer.units).keys()];
-    const about = (most) => ({ low: (i) => (-most[i] * 128) / 127, high: (i) => most[i], signed: true });
+  /* A view: `units` in the order of their tiles, functions `min` and `max` of a tile's index, and the `paths` of
+     its sprite sheets. In signed tiles zero is grey 128 of 255, so black is slightly below -maxAbs. */
+  function getView(net, layer, data, kind, image) {
+    const folder = `explorer/${net.name}`;
+    const units = [...Array(layer.units).keys()];
+    const symmetric = (maxAbs) => ({ min: (i) => (-maxAbs[i] * 128) / 127, max: (i) => maxAbs[i], signed: true });
     if (kind === "filters") {
-      const at = { ...layer.filters, first: 0, units: all, ...about(told.filters.most) };
-      return { ...at, paths: sheets(`${folder}/filters/${layer.slug}`, layer.filters) };
+      const paths = getSheetPaths(`${folder}/filters/${layer.slug}`, layer.filters);
+      return { ...layer.filters, first: 0, units, ...symmetric(data.filters.max_abs), paths };
     }
     if (kind === "projections" || kind === "peaks") {
-      const listed = layer.deconv.units[image];
-      const first = layer.deconv.kinds.indexOf(KEYS[kind]) * listed.length;
-      const at = { ...layer.deconv, first, units: listed, ...about(told.deconv[image][KEYS[kind]]) };
-      return { ...at, paths: sheets(`${folder}/deconv/${layer.slug}/${image}`, layer.deconv) };
+      const key = PROJECTION_KEYS[kind];
+      const projected = layer.deconv.units[image];
+      const first = layer.deconv.kinds.indexOf(key) * projected.length;
+      const paths = getSheetPaths(`${folder}/deconv/${layer.slug}/${image}`, layer.deconv);
+      return { ...layer.deconv, first, units: projected, ...symmetric(data.deconv[image][key]), paths };
     }
-    const { tile, columns, rows, signed } = layer;
-    const { low, high } = told.maps[image];
-    const paths = sheets(`${folder}/maps/${layer.slug}/${image}`, layer);
-    const at = { tile, columns, rows, signed, colour: false, first: 0, units: all, paths };
-    return { ...at, low: (i) => low[i], high: (i) => high[i] };
+    const { tile_size, columns, rows, signed } = layer;
+    const { min, max } = data.maps[image];
+    const paths = getSheetPaths(`${folder}/maps/${layer.slug}/${image}`, layer);
+    const layout = { tile_size, columns, rows, signed, rgb: false, first: 0, units, paths };
+    return { ...layout, min: (i) => min[i], max: (i) => max[i] };
   }
 
-  const sheets = (stem, { sheets = 1, suffix = "png" }) =>
+  const getSheetPaths = (stem, { sheets = 1, suffix = "png" }) =>
     [...Array(sheets).keys()].map((n) => (n ? `${stem}.${n + 1}.${suffix}` : `${stem}.${suffix}`));
 
-  const pictures = (seen) => Promise.all(seen.paths.map(picture));
+  const loadImages = (view) => Promise.all(view.paths.map(loadImage));
 
   // Scales
 
-  const SCALES = { unit: "per unit", layer: "per layer", network: "whole network" };
-  const COLOURS = { auto: "by the data", grey: "grey", viridis: "viridis", diverging: "diverging" };
+  const SCALES = { unit: "per unit", layer: "per layer", network: "shared (network)" };
+  const COLOURS = { auto: "automatic", grey: "grey", viridis: "viridis", diverging: "diverging" };
 
-  /* The lowest and highest value that a scale has to hold: of one unit on every image, of all units of the
-     layer on every image, or of all layers of the network. Of one kind alone: beside the projections of whole
-     maps, those of peaks would be all but white. */
-  function span(net, layer, told, kind, scale, unit) {
-    if (scale === "network") return net.range[kind];
+  /* The minimum and maximum that a scale covers: of one unit on all images, of all units of the layer on all images,
+     or of all layers of the network. Each kind of view has a scale of its own, because projections of peaks are
+     much weaker than those of whole maps. */
+  function getRange(net, layer, data, kind, scale, unit) {
+    if (scale === "network") return net.value_ranges[kind];
     const values = [];
-    const take = (list, at) => {
-      for (const value of scale === "unit" ? [list[at]] : list) values.push(value);
+    const collect = (list, index) => {
+      for (const value of scale === "unit" ? [list[index]] : list) values.push(value);
     };
     if (kind === "maps") {
-      for (const { low, high } of Object.values(told.maps)) [low, high].forEach((list) => take(list, unit));
+      for (const { min, max } of Object.values(data.maps)) [min, max].forEach((list) => collect(list, unit));
     } else if (kind === "filters") {
-      take(told.filters.most, unit);
+      collect(data.filters.max_abs, unit);
     } else {
-      for (const image of Object.keys(told.deconv)) {
-        const at = layer.deconv.units[image].indexOf(unit);
-        if (scale === "layer" || at >= 0) take(told.deconv[image][KEYS[kind]], at);
+      for (const image of Object.keys(data.deconv)) {
+        const index = layer.deconv.units[image].indexOf(unit);
+        if (scale === "layer" || index >= 0) collect(data.deconv[image][PROJECTION_KEYS[kind]], index);
       }
     }
-    const high = values.reduce((most, value) => Math.max(most, value), -Infinity);
-    if (kind !== "maps") return [-high, high];
-    return [values.reduce((least, value) => Math.min(least, value), Infinity), high];
+    const max = values.reduce((result, value) => Math.max(result, value), -Infinity);
+    if (kind !== "maps") return [-max, max];
+    return [values.reduce((result, value) => Math.min(result, value), Infinity), max];
   }
 
-  /* The table of colours that shows a view, "" for a view that is in colour already. */
-  function table(seen, colours) {
-    if (seen.colour) return "";
-    return colours === "auto" || !COLOURS[colours] ? (seen.signed ? "diverging" : "viridis") : colours;
+  /* The colour map of a view, "" for a view that is RGB already. */
+  function chooseColormap(view, colours) {
+    if (view.rgb) return "";
+    return colours === "auto" || !COLOURS[colours] ? (view.signed ? "diverging" : "viridis") : colours;
   }
 
-  /* The ends of a scale: as far below zero as above where colours diverge, else from or to zero. */
-  function ends([low, high], colours) {
-    const most = Math.max(Math.abs(low), Math.abs(high)) || 1;
-    if (colours === "diverging") return [-most, most];
-    return low || high ? [Math.min(0, low), Math.max(0, high)] : [0, 1];
+  /* The limits of a scale: symmetric about zero for a diverging colour map, else extended to include zero. */
+  function getScaleLimits([min, max], colormap) {
+    const maxAbs = Math.max(Math.abs(min), Math.abs(max)) || 1;
+    if (colormap === "diverging") return [-maxAbs, maxAbs];
+    return min || max ? [Math.min(0, min), Math.max(0, max)] : [0, 1];
   }
 
-  // Painting
+  // Drawing
 
-  /* Paint tiles of a view: `which` are places in view.units, `boxes` where each goes, [x, y, w, h] in the
-     canvas's pixels, `scale` gives the ends of the scale of the i-th. */
-  function paint(canvas, seen, images, which, boxes, scale) {
-    const brush = canvas.getContext("2d");
-    const [height, width] = seen.tile;
-    const each = seen.columns * seen.rows;
-    brush.clearRect(0, 0, canvas.width, canvas.height);
-    which.forEach((i, n) => {
-      const tile = seen.first + i;
-      const [column, row] = [tile % seen.columns, Math.floor((tile % each) / seen.columns)];
-      brush.imageSmoothingEnabled = boxes[n][2] < width; // values are never blurred where they are enlarged
-      brush.drawImage(
-        images[Math.floor(tile / each)], column * width, row * height, width, height, ...boxes[n],
+  /* Draw tiles of a view. `indices` are indices into view.units, `boxes` the position [x, y, width, height] of each
+     tile in canvas pixels, and `getLimits` gives the limits of a tile's scale by its index. */
+  function drawTiles(canvas, view, images, indices, boxes, getLimits) {
+    const context = canvas.getContext("2d");
+    const [height, width] = view.tile_size;
+    const tilesPerSheet = view.columns * view.rows;
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    indices.forEach((index, n) => {
+      const tile = view.first + index;
+      const [column, row] = [tile % view.columns, Math.floor((tile % tilesPerSheet) / view.columns)];
+      context.imageSmoothingEnabled = boxes[n][2] < width; // only where tiles are reduced
+      context.drawImage(
+        images[Math.floor(tile / tilesPerSheet)], column * width, row * height, width, height, ...boxes[n],
       );
     });
-    const lights = which.map((i) => {
-      const [low, high] = scale(i);
-      const place = (value) => Math.round((255 * (value - low)) / (high - low));
-      const offset = Math.max(0, place(seen.low(i)));
-      return { multiply: Math.min(255, place(seen.high(i)) - offset), lighter: offset };
+    const fills = indices.map((index) => {
+      const [min, max] = getLimits(index);
+      const toGrey = (value) => Math.round((255 * (value - min)) / (max - min));
+      const offset = Math.max(0, toGrey(view.min(index)));
+      return { multiply: Math.min(255, toGrey(view.max(index)) - offset), lighter: offset };
     });
-    for (const [mode, nothing] of [["multiply", 255], ["lighter", 0]]) {
-      brush.globalCompositeOperation = mode;
-      lights.forEach((light, n) => {
-        if (light[mode] === nothing) return;
-        brush.fillStyle = `rgb(${light[mode]}, ${light[mode]}, ${light[mode]})`;
-        brush.fillRect(...boxes[n]);
+    for (const [mode, identity] of [["multiply", 255], ["lighter", 0]]) {
+      context.globalCompositeOperation = mode;
+      fills.forEach((fill, n) => {
+        if (fill[mode] === identity) return;
+        context.fillStyle = `rgb(${fill[mode]}, ${fill[mode]}, ${fill[mode]})`;
+        context.fillRect(...boxes[n]);
       });
     }
-    brush.globalCompositeOperation = "source-over";
+    context.globalCompositeOperation = "source-over";
   }
 
   const canColour = Boolean(window.CSS && CSS.supports("filter", "url(#a)"));
 
-  /* Colour a canvas by a table; the filters of the tables are put into the page by `tables`. */
-  function tint(canvas, colours) {
-    canvas.style.filter = canColour && colours && colours !== "grey" ? `url(#colours-${colours})` : "";
+  /* Show a grey canvas in a colour map, by the filters of makeColormapFilters. */
+  function applyColormap(canvas, colormap) {
+    canvas.style.filter = canColour && colormap && colormap !== "grey" ? `url(#colormap-${colormap})` : "";
   }
 
-  /* Make the filters: `given` has for each table its 256 colours, six hexadecimal digits each. */
-  function tables(given) {
-    const svg = (tag, attributes, ...within) => {
-      const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-      Object.entries(attributes).forEach(([key, value]) => element.setAttribute(key, value));
-      element.append(...within);
-      return element;
-    };
-    const filters = Object.entries(given).map(([name, digits]) => {
-      const colours = digits.match(/../g).map((pair) => (parseInt(pair, 16) / 255).toFixed(4));
+  /* Add an SVG filter to the page for each colour map: 256 colours of six hexadecimal digits. */
+  function makeColormapFilters(colormaps) {
+    const filters = Object.entries(colormaps).map(([name, digits]) => {
+      const values = digits.match(/../g).map((pair) => (parseInt(pair, 16) / 255).toFixed(4));
       const functions = ["R", "G", "B"].map((channel, n) => {
-        const values = colours.filter((_, at) => at % 3 === n).join(" ");
-        return svg(`feFunc${channel}`, { type: "table", tableValues: values });
+        const tableValues = values.filter((_, index) => index % 3 === n).join(" ");
+        return makeSvgElement(`feFunc${channel}`, { type: "table", tableValues });
       });
-      const transfer = svg("feComponentTransfer", {}, ...functions);
-      const whole = { x: "0", y: "0", width: "100%", height: "100%" };
-      const id = { id: `colours-${name}`, "color-interpolation-filters": "sRGB" };
-      return svg("filter", { ...id, ...whole }, transfer);
+      const transfer = makeSvgElement("feComponentTransfer", {}, ...functions);
+      const region = { x: "0", y: "0", width: "100%", height: "100%" };
+      const attributes = { id: `colormap-${name}`, "color-interpolation-filters": "sRGB", ...region };
+      return makeSvgElement("filter", attributes, transfer);
     });
-    document.body.append(svg("svg", { class: "tables", "aria-hidden": "true" }, ...filters));
+    document.body.append(makeSvgElement("svg", { class: "colormap-filters", "aria-hidden": "true" }, ...filters));
   }
 
-  /* Add what a page was given as JSON within itself. */
-  function embedded(id) {
-    const given = JSON.parse(document.getElementById(id).textContent);
-    if (given.network) networks[given.network.name] = given.network;
-    return given;
+  // Data that the pages and the data scripts provide
+
+  const registerNetwork = (network) => { networks[network.name] = network; };
+
+  function registerUnits(name, slug, data) {
+    networkUnits(name)[slug] = data;
+  }
+  const networkUnits = (name) => (unitData[name] = unitData[name] || Object.create(null));
+
+  /* Read the JSON that a page embeds, and register its network. */
+  function readPageData(id) {
+    const data = JSON.parse(document.getElementById(id).textContent);
+    if (data.network) registerNetwork(data.network);
+    return data;
   }
 
   return {
-    place, network, pictures, embedded, read, write, understood, absent, address, USUAL, kinds, view, span, table,
-    ends, paint, tint, tables, canColour, ordered, KINDS, SCALES, COLOURS, SORTS, ONLY,
-    numbersOf: units,
-    add: (given) => { networks[given.name] = given; },
-    units: (name, slug, given) => { (numbers[name] = numbers[name] || Object.create(null))[slug] = given; },
+    toUrl, loadNetwork, loadUnits, loadImages, readPageData, registerNetwork, registerUnits,
+    parseHash, formatHash, parseState, formatState, describeMissing, updateAddress, DEFAULTS,
+    getViewKinds, getView, getRange, getScaleLimits, chooseColormap, sortUnits,
+    drawTiles, applyColormap, makeColormapFilters, canColour,
+    VIEW_KINDS, SCALES, COLOURS, SORTS, FILTERS,
   };
 })();

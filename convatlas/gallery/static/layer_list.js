@@ -1,129 +1,132 @@
 "use strict";
 
-/* The layers of a network as a list, by stages: searched by name, type or number, filtered by kind. One of
-   its options is reached by the Tab key, the others from there by the arrows. */
+/* The layers of a network as a list, grouped by stage, with a search by name, type or number and a filter by kind. One
+   option is reached by the Tab key, the others from there by the arrow keys. */
 
 (() => {
-  const { make, count, times } = convatlas;
+  const { formatCount, formatShape, describeKernel } = convatlas;
 
-  class Layers {
-    /* `part` finds the list's elements by name; `choose` is called with a layer's name, and whether the
+  class LayerList {
+    /* `getPart` returns an element of the list by its name; `onChoose` is called with a layer's name and whether the
        reader is stepping. */
-    constructor(net, part, choose) {
-      Object.assign(this, { net, part, choose });
-      this.options = net.layers.map((layer) => this.option(layer));
+    constructor(net, getPart, onChoose) {
+      Object.assign(this, { net, getPart, onChoose });
+      this.options = net.layers.map((layer) => this.renderOption(layer));
       const groups = new Map();
       net.layers.forEach(({ stage }, n) => {
-        const title = make("div", { class: "stage-name", "aria-hidden": "true" }, stage);
-        if (!groups.has(stage)) groups.set(stage, make("div", { role: "group", "aria-label": stage }, title));
+        const title = makeElement("div", { class: "stage-name", "aria-hidden": "true" }, stage);
+        if (!groups.has(stage)) groups.set(stage, makeElement("div", { role: "group", "aria-label": stage }, title));
         groups.get(stage).append(this.options[n]);
       });
-      part("list").append(...groups.values());
-      const kinds = new Map();
-      for (const { kind } of net.layers) kinds.set(kind, (kinds.get(kind) || 0) + 1);
-      part("kind").append(new Option(`all kinds (${net.layers.length})`, ""),
-        ...[...kinds].map(([kind, n]) => new Option(`${kind} (${n})`, kind)));
-      part("search").addEventListener("input", () => this.find());
-      part("kind").addEventListener("change", () => this.find());
-      part("search").addEventListener("keydown", (event) => this.searched(event));
-      part("list").addEventListener("keydown", (event) => this.pressed(event));
-      part("list").addEventListener("click", (event) => {
+      getPart("list").append(...groups.values());
+      const kindCounts = new Map();
+      for (const { kind } of net.layers) kindCounts.set(kind, (kindCounts.get(kind) || 0) + 1);
+      getPart("kind").append(new Option(`all kinds (${net.layers.length})`, ""),
+        ...[...kindCounts].map(([kind, count]) => new Option(`${kind} (${count})`, kind)));
+      getPart("search").addEventListener("input", () => this.filter());
+      getPart("kind").addEventListener("change", () => this.filter());
+      getPart("search").addEventListener("keydown", (event) => this.onSearchKey(event));
+      getPart("list").addEventListener("keydown", (event) => this.onListKey(event));
+      getPart("list").addEventListener("click", (event) => {
         const option = event.target.closest(".option");
-        if (option) choose(option.dataset.layer, false);
+        if (option) onChoose(option.dataset.layer, false);
       });
     }
 
-    option({ name, type, kind, role, ordinal, kernel, shape }) {
-      const numbers = [ordinal, kernel ? `${type} ${times(kernel)}` : type, times(shape)].filter(Boolean);
-      const given = { class: `option ${kind}`, role: "option", tabindex: -1, "aria-selected": "false" };
-      const option = make("div", given,
-        make("span", { class: "name" }, name), make("span", { class: "what" }, numbers.join(" · ")));
+    renderOption(layer) {
+      const { name, type, kind, role, ordinal, shape } = layer;
+      const subtitle = [ordinal, describeKernel(layer), formatShape(shape)].filter(Boolean).join(" · ");
+      const attributes = { class: `option ${kind}`, role: "option", tabindex: -1, "aria-selected": "false" };
+      const option = makeElement("div", attributes, makeElement("span", { class: "name" }, name),
+        makeElement("span", { class: "subtitle" }, subtitle));
       option.dataset.layer = name;
-      option.words = `${name} ${type} ${kind} ${role || ""}`.toLowerCase();
+      option.searchText = `${name} ${type} ${kind} ${role || ""}`.toLowerCase();
       return option;
     }
 
-    get shown() {
+    get visibleOptions() {
       return this.options.filter((option) => !option.hidden);
     }
 
-    /* Show the layers that have every word of the search in name, type or role, or the number of a
-       convolution. */
-    find() {
-      const words = this.part("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-      const kind = this.part("kind").value;
+    /* Show the layers of the chosen kind that match every word of the search: in name, type, kind or role, or as the
+       number of a convolution. */
+    filter() {
+      const words = this.getPart("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+      const kind = this.getPart("kind").value;
       this.net.layers.forEach((layer, n) => {
         const option = this.options[n];
-        const fits = words.every((word) => option.words.includes(word) || word === String(layer.ordinal));
-        option.hidden = !fits || Boolean(kind && kind !== layer.kind);
+        const isMatch = words.every((word) => option.searchText.includes(word) || word === String(layer.ordinal));
+        option.hidden = !isMatch || Boolean(kind && kind !== layer.kind);
       });
-      for (const group of this.part("list").children) {
+      for (const group of this.getPart("list").children) {
         group.hidden = !group.querySelector(".option:not([hidden])");
       }
-      const [there, all] = [this.shown.length, this.options.length];
-      this.part("found").textContent = there === all ? "" : `${there} of ${count(all, "layer")}`;
-      this.stop();
+      const [nVisible, nLayers] = [this.visibleOptions.length, this.options.length];
+      const text = nVisible === nLayers ? "" : `${nVisible} of ${formatCount(nLayers, "layer")}`;
+      this.getPart("match-count").textContent = text;
+      this.updateTabStop();
     }
 
-    /* Mark the layer that is looked at. */
-    mark(name) {
+    /* Mark a layer as the current one. */
+    select(name) {
       for (const option of this.options) {
-        const isChosen = option.dataset.layer === name;
-        if (isChosen && option !== this.chosen) this.reveal(option);
-        if (isChosen) this.chosen = option;
-        option.setAttribute("aria-selected", String(isChosen));
+        const isSelected = option.dataset.layer === name;
+        if (isSelected && option !== this.selected) this.scrollTo(option);
+        if (isSelected) this.selected = option;
+        option.setAttribute("aria-selected", String(isSelected));
       }
-      this.stop();
+      this.updateTabStop();
     }
 
-    /* Let the Tab key stop at the chosen layer, or where it is not shown at the first. */
-    stop() {
-      const shown = this.shown;
-      const stop = shown.includes(this.chosen) ? this.chosen : shown[0];
-      for (const option of this.options) option.tabIndex = option === stop ? 0 : -1;
+    /* Let the Tab key reach the selected layer, or the first visible one where that is hidden. */
+    updateTabStop() {
+      const visible = this.visibleOptions;
+      const tabStop = visible.includes(this.selected) ? this.selected : visible[0];
+      for (const option of this.options) option.tabIndex = option === tabStop ? 0 : -1;
     }
 
-    /* Scroll the list, and the list alone, to an option, below the name of its stage. */
-    reveal(option) {
-      const list = this.part("list");
+    /* Scroll the list, and only the list, to an option, below the name of its stage. */
+    scrollTo(option) {
+      const list = this.getPart("list");
       const [top, bottom] = [option.offsetTop - 40, option.offsetTop + option.offsetHeight + 8];
       if (top < list.scrollTop) list.scrollTop = top;
       else if (bottom > list.scrollTop + list.clientHeight) list.scrollTop = bottom - list.clientHeight;
     }
 
-    /* The layer so many places on among those that are shown, or as far as there are any. */
-    beside(option, by) {
-      const shown = this.shown;
-      return shown[Math.max(0, Math.min(shown.length - 1, shown.indexOf(option) + by))];
+    /* The visible option `offset` positions after another, limited to the ends of the list. */
+    getNeighbour(option, offset) {
+      const visible = this.visibleOptions;
+      return visible[Math.max(0, Math.min(visible.length - 1, visible.indexOf(option) + offset))];
     }
 
-    step(by) {
-      const option = this.beside(this.chosen, by);
-      if (option) this.choose(option.dataset.layer, true);
+    step(offset) {
+      const option = this.getNeighbour(this.selected, offset);
+      if (option) this.onChoose(option.dataset.layer, true);
     }
 
-    searched(event) {
-      const [first] = this.shown;
+    onSearchKey(event) {
+      const [first] = this.visibleOptions;
       if (event.key === "Escape") {
-        this.part("search").value = "";
-        this.find();
+        this.getPart("search").value = "";
+        this.filter();
       }
       if (!["Enter", "ArrowDown"].includes(event.key)) return;
       event.preventDefault();
-      if (first && event.key === "Enter") this.choose(first.dataset.layer, false);
+      if (first && event.key === "Enter") this.onChoose(first.dataset.layer, false);
       else if (first) this.options.find((option) => option.tabIndex === 0).focus();
     }
 
-    pressed(event) {
-      const by = { ArrowDown: 1, ArrowUp: -1, Home: -Infinity, End: Infinity, Enter: 0, " ": 0 }[event.key];
-      const option = by === undefined ? null : this.beside(document.activeElement, by);
+    onListKey(event) {
+      const offsets = { ArrowDown: 1, ArrowUp: -1, Home: -Infinity, End: Infinity, Enter: 0, " ": 0 };
+      const offset = offsets[event.key];
+      const option = offset === undefined ? null : this.getNeighbour(document.activeElement, offset);
       if (!option) return;
       event.preventDefault();
       option.focus({ preventScroll: true });
-      this.reveal(option);
-      this.choose(option.dataset.layer, by !== 0);
+      this.scrollTo(option);
+      this.onChoose(option.dataset.layer, offset !== 0);
     }
   }
 
-  convatlas.Layers = Layers;
+  convatlas.LayerList = LayerList;
 })();

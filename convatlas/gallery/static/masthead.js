@@ -1,7 +1,7 @@
 "use strict";
 
-/* The list of pages is one row on a phone: the page that one is on is brought into view there. */
-for (const here of document.querySelectorAll(".masthead nav [aria-current]")) {
-  const row = here.parentNode;
-  row.scrollLeft = here.offsetLeft - (row.clientWidth - here.offsetWidth) / 2;
+/* On a phone the navigation is one scrolling row; scroll it to the link of the current page. */
+for (const link of document.querySelectorAll(".masthead nav [aria-current]")) {
+  const row = link.parentNode;
+  row.scrollLeft = link.offsetLeft - (row.clientWidth - link.offsetWidth) / 2;
 }

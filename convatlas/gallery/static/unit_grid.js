@@ -1,166 +1,169 @@
 "use strict";
 
-/* All units of a layer as one sheet of numbered tiles, laid out anew for the room there is: enlarged by a
-   whole factor, without smoothing, with a gap between tiles that is no part of the picture. */
+/* All units of a layer as a grid of numbered tiles, laid out for the available width. Tiles are enlarged by an integer
+   factor without smoothing, and separated by a gap that is not part of the image. */
 
 (() => {
-  const { make } = convatlas;
   const GAP = 2; // pixels between tiles
-  const STRIP = 16; // above a tile, for its number
-  const GUTTER = 40; // beside a row of tiles too small or too many for that, for the number of its first
-  const NUMBERED = 256; // tiles that have a number each, at most
-  const MOST = 1024; // tiles on one sheet; a layer of more is shown in parts
-  const FACTORS = [1 / 8, 1 / 4, 1 / 3, 1 / 2, ...[...Array(56).keys()].map((n) => n + 1)];
+  const LABEL_HEIGHT = 16; // pixels of a tile's number, above the tile
+  const LABEL_WIDTH = 40; // pixels of the number of a row's first tile, where tiles have no number each
+  const MAX_NUMBERED_TILES = 256; // tiles up to which each has a number
+  const MIN_NUMBERED_WIDTH = 26; // pixels of a tile that has a number of its own
+  const MAX_TILES = 1024; // tiles of one grid; a layer with more units is split into pages
+  const SCALE_FACTORS = [1 / 8, 1 / 4, 1 / 3, 1 / 2, ...[...Array(56).keys()].map((n) => n + 1)];
 
-  /* Where `count` tiles [height, width] go in a room: the largest that need no more height than `most`, else
-     the smallest that are `least` pixels wide, which is as small as can be hit. */
-  function arrange(room, most, count, tile, least) {
-    const plans = FACTORS.map((factor) => plan(room, count, tile, factor, least)).filter(Boolean);
-    const wide = plans.filter((one) => one.tile[0] >= least);
-    const largest = tile[1] === 1 ? 56 : Math.max(208, room / 4); // a value alone needs little
-    const fit = wide.filter((one) => one.height <= most && Math.max(...one.tile) <= largest);
-    return fit.at(-1) || wide[0] || plans.at(-1);
+  /* Choose the layout of `count` tiles [height, width] in a grid `room` pixels wide: the largest tiles whose grid is no
+     higher than `maxHeight`, else the smallest that are `minTileSize` pixels wide, the size of a pointer target. */
+  function chooseLayout(room, maxHeight, count, tile, minTileSize) {
+    const layouts = SCALE_FACTORS.map((factor) => tryLayout(room, count, tile, factor, minTileSize)).filter(Boolean);
+    const wideLayouts = layouts.filter((layout) => layout.tile[0] >= minTileSize);
+    const maxTileSize = tile[1] === 1 ? 56 : Math.max(208, room / 4); // a single value needs little room
+    const fitting = wideLayouts.filter((layout) =>
+      layout.height <= maxHeight && Math.max(...layout.tile) <= maxTileSize);
+    return fitting.at(-1) || wideLayouts[0] || layouts.at(-1);
   }
 
-  function plan(room, count, [rows, columns], factor, least) {
-    const width = Math.round(columns * factor);
-    const isStrip = rows === 1 && columns > 1; // of values, which is made high
-    const height = isStrip ? least : Math.round(rows * factor);
-    const isNumbered = count <= NUMBERED && width >= 26;
-    const [left, strip] = isNumbered ? [0, STRIP] : [GUTTER, 0];
-    let across = Math.min(count, Math.floor((room - left + GAP) / (width + GAP)));
-    if (across < 1 || height < 1) return null;
-    if (!isNumbered && across >= 16 && across < count) across -= across % 8; // rows begin at round numbers
-    const down = Math.ceil(count / across);
-    if (isNumbered) across = Math.ceil(count / down);
-    const [right, below] = [width + GAP, height + GAP + strip]; // from one tile to the next
+  /* The layout for one scale factor; null where not even one tile fits. */
+  function tryLayout(room, count, [tileRows, tileColumns], factor, minTileSize) {
+    const width = Math.round(tileColumns * factor);
+    const isStrip = tileRows === 1 && tileColumns > 1; // a row of values, drawn higher
+    const height = isStrip ? minTileSize : Math.round(tileRows * factor);
+    const isNumbered = count <= MAX_NUMBERED_TILES && width >= MIN_NUMBERED_WIDTH;
+    const [left, labelHeight] = isNumbered ? [0, LABEL_HEIGHT] : [LABEL_WIDTH, 0];
+    let columns = Math.min(count, Math.floor((room - left + GAP) / (width + GAP)));
+    if (columns < 1 || height < 1) return null;
+    if (!isNumbered && columns >= 16 && columns < count) columns -= columns % 8; // rows start at multiples of 8
+    const rows = Math.ceil(count / columns);
+    if (isNumbered) columns = Math.ceil(count / rows);
+    const [pitchX, pitchY] = [width + GAP, height + GAP + labelHeight];
     const boxes = [...Array(count).keys()].map((n) =>
-      [left + (n % across) * right, strip + Math.floor(n / across) * below, width, height]);
-    const size = { width: left + across * right - GAP, height: down * below - GAP };
-    return { ...size, columns: across, tile: [width, height], boxes, isNumbered };
+      [left + (n % columns) * pitchX, labelHeight + Math.floor(n / columns) * pitchY, width, height]);
+    const size = { width: left + columns * pitchX - GAP, height: rows * pitchY - GAP };
+    return { ...size, columns, tile: [width, height], boxes, isNumbered };
   }
 
-  const svg = (tag, attributes, text = "") => {
-    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    Object.entries(attributes).forEach(([key, value]) => element.setAttribute(key, value));
-    element.textContent = text;
-    return element;
-  };
-
-  /* What stands over the tiles: a hairline around each, a stroke through the empty, and their numbers, or
-     those of each row's first. */
-  function labels({ boxes, columns, isNumbered, tile: [width, height] }, names, empty) {
-    const every = Math.ceil(13 / height); // rows, where they are lower than a number
-    const there = boxes.map((box, n) => [box, n]).filter(([, n]) =>
-      isNumbered || (n % columns === 0 && Math.floor(n / columns) % every === 0));
-    const texts = there.map(([[x, y], n]) => {
+  /* The overlay of a grid: a hairline around each tile, a stroke through the empty ones, and the numbers of the tiles
+     or of each row's first. */
+  function renderLabels({ boxes, columns, isNumbered, tile: [width, height] }, names, isEmpty) {
+    const rowsPerLabel = Math.ceil(13 / height); // where rows are lower than a number
+    const labelled = boxes.map((box, n) => [box, n]).filter(([, n]) =>
+      isNumbered || (n % columns === 0 && Math.floor(n / columns) % rowsPerLabel === 0));
+    const texts = labelled.map(([[x, y], n]) => {
       const name = names[n].length * 6 > width ? names[n].split(" ")[0] : names[n];
       return isNumbered
-        ? svg("text", { x, y: y - 5 }, name)
-        : svg("text", { x: x - 6, y: y + Math.min(height, 24) / 2 + 4, class: "first" }, name);
+        ? makeSvgElement("text", { x, y: y - 5 }, name)
+        : makeSvgElement("text", { x: x - 6, y: y + Math.min(height, 24) / 2 + 4, class: "row-label" }, name);
     });
-    const crossed = boxes.filter((_, n) => empty[n]);
-    const strokes = crossed.map(([x, y]) => `M${x} ${y + height}l${width} ${-height}`);
-    const lines = boxes.map(([x, y]) => `M${x - 0.5} ${y - 0.5}h${width + 1}v${height + 1}h${-width - 1}z`);
-    const paths = [{ d: lines.join(""), class: "hairline" }, { d: strokes.join("") || "M0 0" }];
-    return [...paths.map((path) => svg("path", path)), ...texts];
+    const emptyBoxes = boxes.filter((_, n) => isEmpty[n]);
+    const strokes = emptyBoxes.map(([x, y]) => `M${x} ${y + height}l${width} ${-height}`);
+    const hairlines = boxes.map(([x, y]) => `M${x - 0.5} ${y - 0.5}h${width + 1}v${height + 1}h${-width - 1}z`);
+    const paths = [{ d: hairlines.join(""), class: "hairline" }, { d: strokes.join("") || "M0 0" }];
+    return [...paths.map((path) => makeSvgElement("path", path)), ...texts];
   }
 
-  /* A sheet in its frame. `choose` is called with the place of a unit in `units`, and whether the reader is
-     stepping; `enlarge` when one is asked for alone. */
-  class Sheet {
-    constructor(frame, choose, enlarge) {
-      Object.assign(this, { frame, choose, enlarge });
-      this.canvas = make("canvas", { role: "img" });
-      this.over = svg("svg", { "aria-hidden": "true" });
-      this.pick = make("button", { type: "button", class: "pick", keydown: (event) => this.pressed(event) });
-      this.within = make("div", { class: "tiles", click: (event) => this.clicked(event), dblclick: enlarge },
-        this.canvas, this.over, this.pick);
-      this.within.addEventListener("pointermove", (event) => {
-        const i = this.under(event);
-        this.canvas.title = i === null ? "" : `unit ${this.names[i - this.first]}`;
+  /* The grid in a scrolling frame. `onChoose` is called with an index into `units` and whether the reader is stepping,
+     `onZoom` when a unit is to be zoomed. */
+  class UnitGrid {
+    constructor(frame, onChoose, onZoom) {
+      Object.assign(this, { frame, onChoose, onZoom });
+      this.canvas = makeElement("canvas", { role: "img" });
+      this.overlay = makeSvgElement("svg", { "aria-hidden": "true" });
+      this.focusButton = makeElement("button",
+        { type: "button", class: "grid-focus", keydown: (event) => this.onKey(event) });
+      this.container = makeElement("div",
+        { class: "tiles", click: (event) => this.onClick(event), dblclick: onZoom },
+        this.canvas, this.overlay, this.focusButton);
+      this.container.addEventListener("pointermove", (event) => {
+        const index = this.tileAt(event);
+        this.canvas.title = index === null ? "" : `unit ${this.names[index - this.first]}`;
       });
-      frame.append(this.within);
+      frame.append(this.container);
     }
 
-    /* Paint a view of a layer in the order that is asked for, the part of it that unit `state.unit` is in.
-       Gives the scale of its bar. */
-    show({ net, layer, told }, state, view, images) {
+    /* Draw the units of a view in the order of `state`, on the page with unit `state.unit`. Returns the colour map
+       and the limits of the colour bar, null where the scale differs from unit to unit. */
+    show({ net, layer, data }, state, view, images) {
       this.view = view;
-      this.units = convatlas.ordered(told, state, view.units);
-      this.within.hidden = !this.units.length;
-      if (!this.units.length) return { colours: "grey", ends: null };
-      this.at = this.units.indexOf(state.unit);
-      this.first = Math.floor(Math.max(0, this.at) / MOST) * MOST;
-      const places = new Map(view.units.map((unit, i) => [unit, i]));
-      const which = this.units.slice(this.first, this.first + MOST).map((unit) => places.get(unit));
-      const count = which.length;
-      const least = matchMedia("(pointer: coarse)").matches ? 44 : 24;
-      this.plan = arrange(this.frame.clientWidth - 12, innerHeight * 0.72, count, view.tile, least);
-      const colours = convatlas.table(view, state.colours);
-      const scale = (i) =>
-        convatlas.ends(convatlas.span(net, layer, told, state.show, state.scale, view.units[i]), colours);
-      const one = state.scale === "unit" ? null : scale(0);
-      Object.assign(this.canvas, { width: this.plan.width, height: this.plan.height });
-      convatlas.paint(this.canvas, view, images, which, this.plan.boxes, one ? () => one : scale);
-      convatlas.tint(this.canvas, colours);
-      this.names = which.map((i) => `${view.units[i]} ${convatlas.called(net, layer, view.units[i])}`.trim());
-      const empty = which.map((i) => view.low(i) === view.high(i) && view.high(i) === 0);
-      this.over.replaceChildren(...labels(this.plan, this.names, empty));
-      for (const key of ["width", "height"]) this.over.setAttribute(key, this.plan[key]);
-      this.ring(this.plan.boxes[Math.max(0, this.at - this.first)]);
-      return { colours: colours || "grey", ends: one };
+      this.units = convatlas.sortUnits(data, state, view.units);
+      this.container.hidden = !this.units.length;
+      if (!this.units.length) return { colormap: "grey", limits: null };
+      this.index = this.units.indexOf(state.unit);
+      this.first = Math.floor(Math.max(0, this.index) / MAX_TILES) * MAX_TILES;
+      const tileIndices = new Map(view.units.map((unit, index) => [unit, index]));
+      const indices = this.units.slice(this.first, this.first + MAX_TILES).map((unit) => tileIndices.get(unit));
+      const minTileSize = matchMedia("(pointer: coarse)").matches ? 44 : 24;
+      this.layout = chooseLayout(
+        this.frame.clientWidth - 12, innerHeight * 0.72, indices.length, view.tile_size, minTileSize);
+      const colormap = convatlas.chooseColormap(view, state.colours);
+      const getLimits = (index) => {
+        const unit = view.units[index];
+        return convatlas.getScaleLimits(
+          convatlas.getRange(net, layer, data, state.show, state.scale, unit), colormap);
+      };
+      const limits = state.scale === "unit" ? null : getLimits(0);
+      const { boxes, width, height } = this.layout;
+      Object.assign(this.canvas, { width, height });
+      convatlas.drawTiles(this.canvas, view, images, indices, boxes, limits ? () => limits : getLimits);
+      convatlas.applyColormap(this.canvas, colormap);
+      this.names = indices.map((index) => view.units[index]).map((unit) =>
+        `${unit} ${convatlas.getClassName(net, layer, unit)}`.trim());
+      const isEmpty = indices.map((index) => view.min(index) === 0 && view.max(index) === 0);
+      this.overlay.replaceChildren(...renderLabels(this.layout, this.names, isEmpty));
+      for (const key of ["width", "height"]) this.overlay.setAttribute(key, this.layout[key]);
+      this.moveFocus(boxes[Math.max(0, this.index - this.first)]);
+      return { colormap: colormap || "grey", limits };
     }
 
-    /* Put the ring, which has the keyboard's focus, around the chosen tile. */
-    ring([x, y, width, height]) {
+    /* Place the button that has the keyboard's focus around the selected tile, and scroll to it. */
+    moveFocus([x, y, width, height]) {
       const style = { left: x, top: y, width, height };
-      for (const [key, value] of Object.entries(style)) this.pick.style[key] = `${value}px`;
-      this.pick.classList.toggle("absent", this.at < 0);
+      for (const [key, value] of Object.entries(style)) this.focusButton.style[key] = `${value}px`;
+      this.focusButton.classList.toggle("absent", this.index < 0);
       const { scrollTop, clientHeight } = this.frame;
       if (y < scrollTop || y + height > scrollTop + clientHeight) {
         this.frame.scrollTop = Math.max(0, y - clientHeight / 2);
       }
     }
 
-    /* The tile under a pointer, its number and the gap beside it included: its place in the view, or null. */
-    under(event) {
+    /* The index of the tile at a pointer, including its number and gap; null where there is none. */
+    tileAt(event) {
       const { left, top } = this.canvas.getBoundingClientRect();
       const [x, y] = [event.clientX - left, event.clientY - top];
-      const strip = this.plan.isNumbered ? STRIP : 0;
-      const n = this.plan.boxes.findIndex(([bx, by, width, height]) =>
-        x >= bx && x < bx + width + GAP && y >= by - strip && y < by + height + GAP);
+      const labelHeight = this.layout.isNumbered ? LABEL_HEIGHT : 0;
+      const n = this.layout.boxes.findIndex(([boxX, boxY, width, height]) =>
+        x >= boxX && x < boxX + width + GAP && y >= boxY - labelHeight && y < boxY + height + GAP);
       return n < 0 ? null : this.first + n;
     }
 
-    clicked(event) {
-      const byKey = event.detail === 0;
-      const i = byKey ? Math.max(0, this.at) : this.under(event);
-      if (i === null) return;
-      this.choose(i, false);
-      this.pick.focus({ preventScroll: true });
-      if (byKey || matchMedia("(max-width: 60rem)").matches) this.enlarge();
+    onClick(event) {
+      const isByKey = event.detail === 0;
+      const index = isByKey ? Math.max(0, this.index) : this.tileAt(event);
+      if (index === null) return;
+      this.onChoose(index, false);
+      this.focusButton.focus({ preventScroll: true });
+      if (isByKey || matchMedia("(max-width: 60rem)").matches) this.onZoom();
     }
 
-    pressed(event) {
-      const { columns } = this.plan;
-      const by = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[event.key];
-      if (by === undefined) return;
+    onKey(event) {
+      const { columns } = this.layout;
+      const offset = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[event.key];
+      if (offset === undefined) return;
       event.preventDefault();
-      const i = this.at + by;
-      if (i >= 0 && i < this.units.length) this.choose(i, true);
+      const index = this.index + offset;
+      if (index >= 0 && index < this.units.length) this.onChoose(index, true);
     }
 
-    /* The units of this part of the sheet, and the place to go to for the part before or after. */
-    get part() {
-      const isWhole = this.units.length <= MOST;
-      return { first: this.names[0], last: this.names.at(-1), all: this.units.length, isWhole };
+    /* The names of the first and last unit on this page of the grid, and the number of all units. */
+    get page() {
+      const isOnly = this.units.length <= MAX_TILES;
+      return { first: this.names[0], last: this.names.at(-1), nUnits: this.units.length, isOnly };
     }
 
-    beside(by) {
-      return Math.max(0, Math.min(this.units.length - 1, this.first + by * MOST));
+    /* The index of the first unit on the previous (-1) or next (1) page. */
+    getPageStart(step) {
+      return Math.max(0, Math.min(this.units.length - 1, this.first + step * MAX_TILES));
     }
   }
 
-  Object.assign(convatlas, { arrange, Sheet });
+  Object.assign(convatlas, { chooseLayout, UnitGrid });
 })();

@@ -1,79 +1,72 @@
 "use strict";
 
-/* One unit, looked at closely: what the explorer shows beside its sheet, and the comparison twice.
-   Data come into the page as text nodes and attributes only, so that no name can be markup. */
+/* One unit in detail: the explorer shows one panel beside its grid, the comparison page two. */
 
 (() => {
-  /* Make an element: attributes (functions listen), then what is within. */
-  function make(tag, attributes = {}, ...within) {
-    const element = document.createElement(tag);
-    for (const [key, value] of Object.entries(attributes)) {
-      if (typeof value === "function") element.addEventListener(key, value);
-      else if (value === true) element.setAttribute(key, "");
-      else if (value !== false && value !== null) element.setAttribute(key, value);
-    }
-    element.append(...within.filter((part) => part !== null && part !== undefined));
-    return element;
-  }
-
-  /* A number in three digits, with a true minus. */
-  function number(value) {
+  /* Format a number with three significant digits and a true minus sign. */
+  function formatNumber(value) {
     const isTiny = value !== 0 && Math.abs(value) < 1e-3;
     const digits = isTiny ? value.toExponential(1) : Number(value.toPrecision(3));
     return String(digits).replace(/-/g, "−").replace("e+", "e");
   }
 
-  const share = (value) => `${number(100 * value)} %`;
-  const times = (shape) => shape.join(" × ");
-  const count = (n, word) => `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "s"}`;
+  const formatPercent = (fraction) => `${formatNumber(100 * fraction)} %`;
+  const formatShape = (shape) => shape.join(" × ");
+  const formatCount = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
 
-  /* What a unit is called where it has a name: the classes' scores do. */
-  function called(net, layer, unit) {
-    const name = (layer.named && net.classes[unit]) || "";
-    return name === String(unit) ? "" : name; // as the digits are
+  /* The class of a unit whose value is the score of a class; "" where its name is the unit's index. */
+  function getClassName(net, layer, unit) {
+    const name = (layer.is_class_score && net.classes[unit]) || "";
+    return name === String(unit) ? "" : name;
   }
 
-  /* The values of a unit on an image, in words; a layer without maps has one. */
-  function values({ low, high, mean, zeros }, unit, layer) {
-    if (Math.max(...layer.tile) === 1) return number(low[unit]);
-    const range = `${number(low[unit])} to ${number(high[unit])}`;
-    return `${range}, mean ${number(mean[unit])}, ${share(zeros[unit])} zeros`;
+  /* The kernel and the receptive field of a layer, as in "3 × 3" and "receptive field 5 × 5". */
+  const describeKernel = (layer) => (layer.kernel ? `${layer.type} ${formatShape(layer.kernel)}` : layer.type);
+  const describeReceptiveField = (layer) =>
+    (layer.receptive_field ? `receptive field ${formatShape(layer.receptive_field)}` : null);
+
+  /* The values of a unit on an image, as text; without spatial axes there is a single value. */
+  function describeValues({ min, max, mean, zero_fraction: zeroFraction }, unit, layer) {
+    if (Math.max(...layer.tile_size) === 1) return formatNumber(min[unit]);
+    const range = `${formatNumber(min[unit])} to ${formatNumber(max[unit])}`;
+    return `${range}, mean ${formatNumber(mean[unit])}, ${formatPercent(zeroFraction[unit])} zero`;
   }
 
-  /* The bar of a scale: painted as the tiles are, a ramp under the same filter. `words` stand at ends that
-     have no number of their own. */
-  function bar(colours, [low, high], words = null) {
-    const ramp = make("canvas", { width: 256, height: 1, "aria-hidden": "true" });
-    const brush = ramp.getContext("2d");
+  /* The colour bar of a scale: a grey ramp under the same filter as the tiles. `labels` replace the limits where the
+     scale differs from unit to unit. */
+  function renderColorbar(colormap, [min, max], labels = null) {
+    const ramp = makeElement("canvas", { width: 256, height: 1, "aria-hidden": "true" });
+    const context = ramp.getContext("2d");
     for (let grey = 0; grey < 256; grey++) {
-      brush.fillStyle = `rgb(${grey}, ${grey}, ${grey})`;
-      brush.fillRect(grey, 0, 1, 1);
+      context.fillStyle = `rgb(${grey}, ${grey}, ${grey})`;
+      context.fillRect(grey, 0, 1, 1);
     }
-    convatlas.tint(ramp, colours);
-    const zero = -low / (high - low);
-    const ends = words || [number(low), number(high)];
-    const middle = zero > 0.12 && zero < 0.88 ? make("span", { class: "zero" }, "0") : null;
-    if (middle) middle.style.left = `${100 * zero}%`;
-    const text = `Scale from ${ends[0]} to ${ends[1]}`;
-    return make("div", { class: "scale", role: "img", "aria-label": text }, ramp,
-      make("div", { class: "ends", "aria-hidden": "true" },
-        make("span", {}, ends[0]), middle, make("span", {}, ends[1])));
+    convatlas.applyColormap(ramp, colormap);
+    const zero = -min / (max - min);
+    const limits = labels || [formatNumber(min), formatNumber(max)];
+    const zeroLabel = zero > 0.12 && zero < 0.88 ? makeElement("span", { class: "zero" }, "0") : null;
+    if (zeroLabel) zeroLabel.style.left = `${100 * zero}%`;
+    const text = `Scale from ${limits[0]} to ${limits[1]}`;
+    return makeElement("div", { class: "scale", role: "img", "aria-label": text }, ramp,
+      makeElement("div", { class: "limits", "aria-hidden": "true" },
+        makeElement("span", {}, limits[0]), zeroLabel, makeElement("span", {}, limits[1])));
   }
 
-  /* Paint one tile on a canvas of its own, enlarged by a whole factor as far as `room` lets it, at most
-     `most` pixels high. A value alone is a square. */
-  function enlarge(canvas, seen, images, i, scale, colours, room, label) {
-    const [height, width] = seen.tile;
-    fit(canvas, seen.tile, room);
+  /* Draw one tile on a canvas, enlarged to the `room` [width, height]. */
+  function drawTile(canvas, view, images, index, limits, colormap, room, label) {
+    const [height, width] = view.tile_size;
+    fitCanvas(canvas, view.tile_size, room);
     if (label) canvas.setAttribute("role", "img");
     if (label) canvas.setAttribute("aria-label", label);
-    convatlas.paint(canvas, seen, images, [i], [[0, 0, width, height]], () => scale);
-    convatlas.tint(canvas, colours);
+    convatlas.drawTiles(canvas, view, images, [index], [[0, 0, width, height]], () => limits);
+    convatlas.applyColormap(canvas, colormap);
     return canvas;
   }
 
-  function fit(canvas, [height, width], [room, most]) {
-    const largest = Math.min(room / width, most / height);
+  /* Size a canvas to a tile, enlarged by an integer factor as far as the room [width, height] allows; a strip of
+     values is drawn higher than it is. */
+  function fitCanvas(canvas, [height, width], [maxWidth, maxHeight]) {
+    const largest = Math.min(maxWidth / width, maxHeight / height);
     const factor = largest >= 1 ? Math.floor(largest) : largest;
     Object.assign(canvas, { width, height });
     canvas.style.width = `${Math.round(width * factor)}px`;
@@ -81,204 +74,224 @@
     return canvas;
   }
 
-  /* All that is needed to show a unit: the numbers of its layer, and where its tiles are. */
-  async function look(state) {
-    const net = await convatlas.network(state.network);
-    const layer = net.layers.find((one) => one.name === state.layer);
-    return { net, layer, told: await convatlas.numbersOf(net, layer) };
+  /* Load the data that a unit's panel needs: its network, its layer and the data of the layer's units. */
+  async function loadUnit(state) {
+    const net = await convatlas.loadNetwork(state.network);
+    const layer = net.layers.find(({ name }) => name === state.layer);
+    return { net, layer, data: await convatlas.loadUnits(net, layer) };
   }
 
-  /* The scale of a unit's tiles in a view, and the table that colours them. `state.linked` may have a span
-     to hold instead of the unit's own, by the kind of view. */
-  function scaled({ net, layer, told }, state, kind, seen) {
-    const colours = convatlas.table(seen, state.colours);
-    const linked = state.linked && state.linked[kind];
-    const span = linked || convatlas.span(net, layer, told, kind, state.scale, state.unit);
-    return { colours, ends: convatlas.ends(span, colours) };
+  /* The colour map and the scale limits of a unit's tiles in a view. `state.linkedRanges` may hold ranges, by kind of
+     view, that replace the unit's own. */
+  function getScale({ net, layer, data }, state, kind, view) {
+    const colormap = convatlas.chooseColormap(view, state.colours);
+    const linkedRange = state.linkedRanges && state.linkedRanges[kind];
+    const range = linkedRange || convatlas.getRange(net, layer, data, kind, state.scale, state.unit);
+    return { colormap, limits: convatlas.getScaleLimits(range, colormap) };
   }
 
-  /* The panel of one unit. `state` has network, layer, unit, image, scale, colours and overlay; `choose` is
-     called with what a reader changes. */
-  class Panel {
-    constructor(parent, choose) {
-      this.choose = choose;
-      this.map = make("canvas", { class: "map" });
-      this.input = make("img", { class: "input", alt: "" });
-      this.stage = make("div", { class: "stage framed" }, this.input, this.map);
-      this.bar = make("div");
-      this.slider = make("input", { type: "range", min: 0, max: 100, step: 5,
-        input: () => this.fade(), change: () => choose({ overlay: Number(this.slider.value) }, true) });
-      this.opacity = make("output", {});
-      this.over = make("label", { class: "over" }, "Map over image", this.slider, this.opacity);
-      this.words = make("p", { class: "words" });
-      this.rest = make("div", { class: "rest" });
-      parent.append(make("div", { class: "look" }, this.stage, this.bar, this.over), this.words, this.rest);
-      swiped(this.stage, (step) => choose({ step })); // lightbox.js has it, for every page
+  /* The panel of one unit. `state` has network, layer, unit, image, scale, colours and overlay; `onChange` is called
+     with the values that the reader changes. */
+  class UnitPanel {
+    constructor(parent, onChange) {
+      this.onChange = onChange;
+      this.map = makeElement("canvas", { class: "map" });
+      this.input = makeElement("img", { class: "input", alt: "" });
+      this.mapFrame = makeElement("div", { class: "map-frame canvas-frame" }, this.input, this.map);
+      this.colorbar = makeElement("div");
+      this.slider = makeElement("input", { type: "range", min: 0, max: 100, step: 5,
+        input: () => this.updateOpacity(),
+        change: () => onChange({ overlay: Number(this.slider.value) }, true) });
+      this.opacity = makeElement("output", {});
+      this.opacityControl = makeElement("label", { class: "opacity-control" }, "Map opacity", this.slider, this.opacity);
+      this.description = makeElement("p", { class: "description" });
+      this.details = makeElement("div", { class: "unit-details" });
+      const mapView = makeElement("div", { class: "map-view" }, this.mapFrame, this.colorbar, this.opacityControl);
+      parent.append(mapView, this.description, this.details);
+      onSwipe(this.mapFrame, (step) => onChange({ step }));
     }
 
-    fade() {
+    updateOpacity() {
       const value = Number(this.slider.value);
       this.map.style.opacity = value / 100;
       this.opacity.textContent = `${value} %`;
       this.input.hidden = value === 100;
-      if (value < 100 && this.input.src !== this.under) this.input.src = this.under; // not before it is seen
+      if (value < 100 && this.input.src !== this.inputUrl) this.input.src = this.inputUrl; // loaded when visible
     }
 
-    /* Show a unit, its map within `room` [width, height]; where it is asked for another meanwhile, that. */
+    /* Show a unit, its map within `room` [width, height]. A call that a later one overtakes draws nothing. */
     async show(state, room) {
-      const turn = (this.turn = (this.turn || 0) + 1);
-      const seen = await look(state);
-      const { net, layer, told } = seen;
-      const view = convatlas.view(net, layer, told, "maps", state.image);
-      const images = await convatlas.pictures(view);
-      const parts = await Promise.all([this.weights(seen, state), this.projections(seen, state)]);
-      if (turn !== this.turn) return;
-      const scale = scaled(seen, state, "maps", view);
-      const name = `unit ${state.unit} of ${layer.name}`;
-      const single = Math.max(...view.tile) === 1;
-      const [width, height] = single ? [96, 96] : room;
-      enlarge(this.map, view, images, state.unit, scale.ends, scale.colours, [width, height],
-        `Map of ${name} on ${state.image}`);
-      const wide = view.tile[0] > 1 && view.tile[1] > 1; // a map may lie on its image, a value or a strip not
-      this.under = convatlas.place(`atlas/${net.name}/${net.inputs[state.image].file}`);
-      this.over.hidden = !wide;
-      this.slider.value = wide ? state.overlay : 100;
-      this.fade();
-      this.bar.replaceChildren(bar(scale.colours, scale.ends));
-      this.words.replaceChildren(...sentences(seen, state));
+      const call = (this.calls = (this.calls || 0) + 1);
+      const loaded = await loadUnit(state);
+      const { net, layer, data } = loaded;
+      const view = convatlas.getView(net, layer, data, "maps", state.image);
+      const images = await convatlas.loadImages(view);
+      const figures = await Promise.all([this.renderFilter(loaded, state), this.renderProjections(loaded, state)]);
+      if (call !== this.calls) return;
+      const scale = getScale(loaded, state, "maps", view);
+      const isSingleValue = Math.max(...view.tile_size) === 1;
+      drawTile(this.map, view, images, state.unit, scale.limits, scale.colormap, isSingleValue ? [96, 96] : room,
+        `Map of unit ${state.unit} of ${layer.name} on ${state.image}`);
+      const hasSpatialAxes = view.tile_size[0] > 1 && view.tile_size[1] > 1; // only then the map can overlay its image
+      this.inputUrl = convatlas.toUrl(`explorer/${net.name}/${net.inputs[state.image].file}`);
+      this.opacityControl.hidden = !hasSpatialAxes;
+      this.slider.value = hasSpatialAxes ? state.overlay : 100;
+      this.updateOpacity();
+      this.colorbar.replaceChildren(renderColorbar(scale.colormap, scale.limits));
+      this.description.replaceChildren(...describeUnit(loaded, state));
+      this.replaceDetails(...figures.flat().filter(Boolean), ...convatlas.renderStatistics(loaded, state.unit),
+        this.renderAllImages(loaded, state, scale, isSingleValue), renderImageTable(loaded, state));
+    }
+
+    /* Replace the details; the keyboard's focus stays on the control of the same label. */
+    replaceDetails(...elements) {
       const { activeElement } = document;
-      const focused = this.rest.contains(activeElement) && activeElement.getAttribute("aria-label");
-      this.rest.replaceChildren(...parts.flat().filter(Boolean), ...convatlas.survey(seen, state.unit),
-        this.everywhere(seen, state, scale, single), statistics(seen, state));
-      if (focused !== false) {
-        const again = focused && this.rest.querySelector(`[aria-label="${CSS.escape(focused)}"]`);
-        (again || this.rest.querySelector("button")).focus({ preventScroll: true });
-      }
+      const focusedLabel = this.details.contains(activeElement) && activeElement.getAttribute("aria-label");
+      this.details.replaceChildren(...elements);
+      if (focusedLabel === false) return;
+      const control = focusedLabel && this.details.querySelector(`[aria-label="${CSS.escape(focusedLabel)}"]`);
+      (control || this.details.querySelector("button")).focus({ preventScroll: true });
     }
 
-    async weights(seen, state) {
-      const { net, layer, told } = seen;
+    async renderFilter(loaded, state) {
+      const { net, layer, data } = loaded;
       if (!layer.filters) return null;
-      const view = convatlas.view(net, layer, told, "filters", state.image);
-      const { colours, ends } = scaled(seen, state, "filters", view);
-      const images = await convatlas.pictures(view);
-      const most = told.filters.most[state.unit];
-      const canvas = enlarge(make("canvas"), view, images, state.unit, ends, colours, [160, 160],
-        `Filter of unit ${state.unit} of ${layer.name}, from ${number(-most)} to ${number(most)}`);
-      const words = weightsWords(layer, told, state.unit, view);
-      return aside("Filter", canvas, bar(colours || "grey", ends), words);
+      const view = convatlas.getView(net, layer, data, "filters", state.image);
+      const { colormap, limits } = getScale(loaded, state, "filters", view);
+      const images = await convatlas.loadImages(view);
+      const maxAbs = data.filters.max_abs[state.unit];
+      const canvas = drawTile(makeElement("canvas"), view, images, state.unit, limits, colormap, [160, 160],
+        `Filter of unit ${state.unit} of ${layer.name}, from ${formatNumber(-maxAbs)} to ${formatNumber(maxAbs)}`);
+      const colorbar = renderColorbar(colormap || "grey", limits);
+      return renderSideFigure("Filter", canvas, colorbar, describeWeights(layer, data, state.unit, view));
     }
 
-    async projections(seen, state) {
-      const { net, layer, told } = seen;
+    async renderProjections(loaded, state) {
+      const { net, layer, data } = loaded;
       if (!layer.deconv) return null;
-      const listed = layer.deconv.units[state.image];
-      const at = listed.indexOf(state.unit);
-      if (at < 0) {
-        const go = (unit) => ({ type: "button", class: "plain", click: () => this.choose({ unit }) });
-        const others = listed.slice(0, 16).map((unit) => make("button", go(unit), String(unit)));
-        const words = `Not among the units projected on ${state.image}:`;
-        return [make("p", { class: "fine others" }, words, ...others)];
-      }
-      return Promise.all(convatlas.kinds(layer).filter((kind) => kind in TITLES).map(async (kind) => {
-        const view = convatlas.view(net, layer, told, kind, state.image);
-        const { colours, ends } = scaled(seen, state, kind, view);
-        const images = await convatlas.pictures(view);
-        const canvas = enlarge(make("canvas"), view, images, at, ends, colours, [160, 160],
-          `${TITLES[kind]}, of unit ${state.unit} of ${layer.name} on ${state.image}`);
-        const nothing = view.high(at) === 0 ? "Zero everywhere: the unit is nowhere positive here." : null;
-        return aside(TITLES[kind], canvas, bar(colours || "grey", ends), nothing);
+      const projected = layer.deconv.units[state.image];
+      const index = projected.indexOf(state.unit);
+      if (index < 0) return [this.renderProjectedUnits(projected, state.image)];
+      const kinds = convatlas.getViewKinds(layer).filter((kind) => kind in PROJECTION_TITLES);
+      return Promise.all(kinds.map(async (kind) => {
+        const view = convatlas.getView(net, layer, data, kind, state.image);
+        const { colormap, limits } = getScale(loaded, state, kind, view);
+        const images = await convatlas.loadImages(view);
+        const canvas = drawTile(makeElement("canvas"), view, images, index, limits, colormap, [160, 160],
+          `${PROJECTION_TITLES[kind]} of unit ${state.unit} of ${layer.name} on ${state.image}`);
+        const note = view.max(index) === 0 ? "All zero: the unit is inactive on this image." : null;
+        return renderSideFigure(PROJECTION_TITLES[kind], canvas, renderColorbar(colormap || "grey", limits), note);
       }));
     }
 
-    /* The unit's map on every image: loaded when it comes into sight, for each is in a picture of its own. */
-    everywhere({ net, layer, told }, state, scale, single) {
-      const list = make("div", { class: "images" });
+    /* The units that are projected on an image, as buttons, for a unit that is not. */
+    renderProjectedUnits(projected, image) {
+      const buttons = projected.slice(0, 16).map((unit) => makeElement("button",
+        { type: "button", class: "link-button", click: () => this.onChange({ unit }) }, String(unit)));
+      const text = `Not projected on ${image}. Projected units:`;
+      return makeElement("p", { class: "fine projected-units" }, text, ...buttons);
+    }
+
+    /* The unit's map on every sample image; each is loaded when it becomes visible, because it is in a file of its
+       own. */
+    renderAllImages({ net, layer, data }, state, scale, isSingleValue) {
+      const list = makeElement("div", { class: "images" });
+      const room = isSingleValue ? [40, 40] : [84, 84];
       for (const { name } of net.images) {
-        const room = single ? [40, 40] : [84, 84];
-        const canvas = fit(make("canvas"), layer.tile, room);
-        const isHere = String(name === state.image);
-        const button = make("button", { type: "button", "aria-pressed": isHere, "aria-label": `On ${name}`,
-          click: () => this.choose({ image: name }) }, framed(canvas), make("span", {}, name));
+        const canvas = fitCanvas(makeElement("canvas"), layer.tile_size, room);
+        const isCurrent = String(name === state.image);
+        const button = makeElement("button", { type: "button", "aria-pressed": isCurrent, "aria-label": `On ${name}`,
+          click: () => this.onChange({ image: name }) }, frameCanvas(canvas), makeElement("span", {}, name));
         list.append(button);
-        whenSeen(button, async () => {
-          const view = convatlas.view(net, layer, told, "maps", name);
-          const images = await convatlas.pictures(view);
-          enlarge(canvas, view, images, state.unit, scale.ends, scale.colours, room, "");
+        onVisible(button, async () => {
+          const view = convatlas.getView(net, layer, data, "maps", name);
+          const images = await convatlas.loadImages(view);
+          drawTile(canvas, view, images, state.unit, scale.limits, scale.colormap, room, "");
         });
       }
-      return make("div", { class: "everywhere", role: "group", "aria-label": "On every image" },
-        make("p", { class: "title" }, "On every image"), list);
+      return makeElement("div", { class: "all-images", role: "group", "aria-label": "All sample images" },
+        makeElement("p", { class: "title" }, "All sample images"), list);
     }
   }
 
-  const TITLES = { projections: "Projection: whole map", peaks: "Projection: its peak" };
+  const PROJECTION_TITLES = {
+    projections: "Deconvnet projection (whole map)", peaks: "Deconvnet projection (peak)",
+  };
 
-  // A canvas's own border would be coloured with it.
-  const framed = (canvas) => make("span", { class: "framed" }, canvas);
+  // A border of the canvas itself would be coloured by its filter.
+  const frameCanvas = (canvas) => makeElement("span", { class: "canvas-frame" }, canvas);
 
-  const aside = (title, canvas, scale, words) =>
-    make("figure", { class: "aside" }, make("figcaption", {}, title), framed(canvas), scale,
-      words ? make("p", { class: "fine" }, words) : null);
+  const renderSideFigure = (title, canvas, colorbar, note) =>
+    makeElement("figure", { class: "side-figure" }, makeElement("figcaption", {}, title), frameCanvas(canvas), colorbar,
+      note ? makeElement("p", { class: "fine" }, note) : null);
 
-  function weightsWords(layer, told, unit, view) {
-    if (view.colour) return "Its three channels, as colours about grey.";
-    const channels = told.filters.channels && told.filters.channels[unit];
-    if (channels) return `For the input channels of greatest norm, in order: ${channels.join(", ")}.`;
-    const isWindow = layer.kernel && Math.max(...layer.kernel) > 1;
-    return isWindow ? null : "All its weights, in the order of the inputs.";
+  function describeWeights(layer, data, unit, view) {
+    if (view.rgb) return "RGB, grey = 0.";
+    const channels = data.filters.channels && data.filters.channels[unit];
+    if (channels) return `Input channels with the largest norm: ${channels.join(", ")}.`;
+    const hasWindow = layer.kernel && Math.max(...layer.kernel) > 1;
+    return hasWindow ? null : "All weights, in input order.";
   }
 
-  /* What the unit is, in words: its name, its classical match, on which images it is alive. */
-  function sentences({ net, layer, told }, { unit }) {
-    const said = [];
-    const name = called(net, layer, unit);
-    if (name) said.push(make("strong", {}, name), ". ");
-    const like = told.like && told.like[unit];
-    if (like) said.push(`Resembles: ${like.words} (r = ${number(like.r)}). `);
-    else if (told.like) said.push("Resembles no classical feature clearly. ");
-    const maps = Object.values(told.maps);
-    const alive = maps.filter(({ high }) => high[unit] > 0).length;
-    const isZero = maps.every(({ low, high }) => low[unit] === 0 && high[unit] === 0);
-    const all = ["", "the image", "both images"][maps.length] || `all ${maps.length} images`;
-    if (layer.negative) said.push("Never positive, as no unit of such a layer is.");
-    else if (isZero) said.push(`Dead: zero everywhere on ${all}.`);
-    else if (!alive) said.push(`Nowhere positive on ${all}.`); // dead only where a ReLU follows
-    else if (alive < maps.length) said.push(`Alive, that is positive, on ${alive} of ${maps.length} images.`);
-    else said.push(`Alive on ${all}.`);
-    return said;
+  /* The unit's class, its classical match, and the images on which it is active, as text and elements. */
+  function describeUnit({ net, layer, data }, { unit }) {
+    const description = [];
+    const className = getClassName(net, layer, unit);
+    if (className) description.push(makeElement("strong", {}, className), ". ");
+    const match = data.matches && data.matches[unit];
+    if (match) description.push(`Matches: ${match.description} (r = ${formatNumber(match.r)}). `);
+    else if (data.matches) description.push("No classical feature matched. ");
+    description.push(describeActivity(layer, Object.values(data.maps), unit));
+    return description;
   }
 
-  function statistics({ layer, told }, state) {
-    const isSingle = Math.max(...layer.tile) === 1;
-    const cell = (text) => make("td", { class: "number" }, text);
-    const rows = Object.entries(told.maps).map(([image, { low, high, mean, zeros }]) => {
-      const lists = isSingle ? [low] : [low, mean, high]; // of a single value the mean is rounded more
-      const cells = lists.map((list) => cell(number(list[state.unit])));
-      if (!isSingle) cells.push(cell(share(zeros[state.unit])));
-      const here = image === state.image ? { class: "here" } : {};
-      return make("tr", here, make("th", { scope: "row" }, image), ...cells);
+  function describeActivity(layer, maps, unit) {
+    const nActive = maps.filter(({ max }) => max[unit] > 0).length;
+    const isZero = maps.every(({ min, max }) => min[unit] === 0 && max[unit] === 0);
+    const names = ["", "the sample image", "both sample images"];
+    const allImages = names[maps.length] || `all ${maps.length} sample images`;
+    if (layer.is_never_positive) return "Never positive, as every unit of this layer type.";
+    if (isZero) return `Inactive: zero on ${allImages}.`;
+    if (!nActive) return `No positive activation on ${allImages}.`; // inactive only where a ReLU follows
+    if (nActive < maps.length) return `Active on ${nActive} of ${maps.length} sample images.`;
+    return `Active on ${allImages}.`;
+  }
+
+  function renderImageTable({ layer, data }, state) {
+    const isSingleValue = Math.max(...layer.tile_size) === 1;
+    const makeCell = (text) => makeElement("td", { class: "number" }, text);
+    const rows = Object.entries(data.maps).map(([image, { min, max, mean, zero_fraction: zeroFraction }]) => {
+      const lists = isSingleValue ? [min] : [min, mean, max]; // the mean of a single value has fewer digits
+      const cells = lists.map((list) => makeCell(formatNumber(list[state.unit])));
+      if (!isSingleValue) cells.push(makeCell(formatPercent(zeroFraction[state.unit])));
+      const attributes = image === state.image ? { class: "current" } : {};
+      return makeElement("tr", attributes, makeElement("th", { scope: "row" }, image), ...cells);
     });
-    const columns = isSingle ? ["value"] : ["lowest", "mean", "highest", "zeros"];
-    const head = ["image", ...columns].map((word, n) =>
-      make("th", { scope: "col", class: n ? "number" : "" }, word));
-    const words = `Statistics of unit ${state.unit} on every image`;
-    return make("div", { class: "frame", role: "group", tabindex: 0, "aria-label": words },
-      make("table", {}, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows)));
+    const columns = isSingleValue ? ["value"] : ["min", "mean", "max", "zero fraction"];
+    const head = ["image", ...columns].map((title, n) =>
+      makeElement("th", { scope: "col", class: n ? "number" : "" }, title));
+    const label = `Statistics of unit ${state.unit} on every sample image`;
+    return makeElement("div", { class: "frame", role: "group", tabindex: 0, "aria-label": label },
+      makeElement("table", {}, makeElement("thead", {}, makeElement("tr", {}, ...head)),
+        makeElement("tbody", {}, ...rows)));
   }
 
-  // Only as far as it is looked at: a layer's maps on fifty images are fifty pictures
-  const watched = new WeakMap();
-  const watcher = new IntersectionObserver((entries) => {
+  // Elements whose content is loaded when they become visible
+
+  const callbacks = new WeakMap();
+  const observer = new IntersectionObserver((entries) => {
     for (const { isIntersecting, target } of entries) {
-      if (isIntersecting || !target.isConnected) watcher.unobserve(target);
-      if (isIntersecting) watched.get(target)().catch((error) => target.append(error.message));
+      if (isIntersecting || !target.isConnected) observer.unobserve(target);
+      if (isIntersecting) callbacks.get(target)().catch((error) => target.append(error.message));
     }
   });
-  function whenSeen(element, act) {
-    watched.set(element, act);
-    watcher.observe(element);
+  function onVisible(element, callback) {
+    callbacks.set(element, callback);
+    observer.observe(element);
   }
 
-  Object.assign(convatlas, { make, number, share, times, count, called, values, bar, whenSeen, look, Panel });
+  Object.assign(convatlas, {
+    formatNumber, formatPercent, formatShape, formatCount, getClassName, describeKernel, describeReceptiveField,
+    describeValues, renderColorbar, onVisible, loadUnit, UnitPanel,
+  });
 })();
