@@ -23,7 +23,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from convatlas.models.architectures.sd_unet import INPUT, sd_unet
 from convatlas.models.preprocessing import Preprocessing
-from convatlas.training.trainer import LabelledImages, Trainer
+from convatlas.training.labelled_images import LabelledImages
+from convatlas.training.trainer import Trainer
 
 IMAGES, BATCH = 96, 16
 ROUNDS = 3

@@ -1,0 +1,1 @@
+"""Networks: their architectures, weights, preprocessing and class names, built and loaded."""

@@ -1,9 +1,9 @@
-"""Networks, built from the config or loaded from disk, each with its preprocessing."""
+"""Build networks from the config, load them from results/<network>/, and choose the device."""
 
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +17,64 @@ from convatlas.files import read_json
 from convatlas.models.factory import Factory, format_error, import_factory
 from convatlas.models.preprocessing import GREY_INPUT, IMAGENET_INPUT, Preprocessing, merge_input_settings
 from convatlas.pipeline.architecture_names import TORCHVISION_PREFIX
+from convatlas.records import NetworkDescription
 
 log = logging.getLogger(__name__)
 
+# What torch's modules raise for an input whose size or channels they do not take.
+INPUT_ERRORS = (RuntimeError, AssertionError, ValueError)
+
 
 def build_network(
-    settings: dict[str, Any],
+    settings: Mapping[str, Any],
     classes: Sequence[str] | None,
     seed: int,
     key: str = "network",
-    state: dict[str, Tensor] | None = None,
+    state: Mapping[str, Tensor] | None = None,
 ) -> tuple[nn.Module, Preprocessing]:
-    """Build a network's architecture with fresh weights drawn from `seed`, in evaluation mode.
+    """Build a network's architecture in evaluation mode, with weights drawn from `seed`.
 
-    `settings` is the network's entry in the config, and `key` its place there. What its `input`
-    names overrides the preprocessing that comes with the architecture or the weights; `classes`,
-    where known, is passed on to a function that takes it. Where `settings` names torchvision's
-    weights, `state` is what their file holds, or None to leave the network untrained.
+    Args:
+        settings: The network's section of the config: `architecture`, and optionally `arguments`, `weights`
+            and `input`, which overrides the preprocessing of the architecture or of torchvision's weights.
+        classes: Class names, where known; their number is passed to a factory that takes it.
+        seed: Seed of torch's global random generator, from which the weights are drawn.
+        key: Place of `settings` in the config, for messages.
+        state: What the file of torchvision's weights holds, where `settings` names such weights; None leaves
+            the network untrained.
+
+    Returns:
+        The network and its preprocessing.
+
+    Raises:
+        UserError: The factory cannot be imported or called, or the network does not take its input.
+
     """
     factory = get_factory(settings, key, state)
     torch.manual_seed(seed)
     network = factory(factory.complete_arguments(settings.get("arguments") or {}, classes), key).eval()
-    given = settings.get("input") or {}
-    known = {**_guess_input(network), **(factory.input or {})}
-    preprocessing = Preprocessing.from_config(merge_input_settings(known, given), f"{key}.input")
-    _check_input(network, preprocessing, factory, "size" in {**given, **(factory.input or {})}, key)
+    configured_input = settings.get("input") or {}
+    known_input = {**_guess_input(network), **(factory.input or {})}
+    preprocessing = Preprocessing.from_config(
+        merge_input_settings(known_input, configured_input), f"{key}.input"
+    )
+    has_known_size = "size" in {**configured_input, **(factory.input or {})}
+    _check_input(network, preprocessing, factory, has_known_size, key)
     return network, preprocessing
 
 
-def get_factory(settings: dict[str, Any], key: str, state: dict[str, Tensor] | None = None) -> Factory:
-    """Give the function that makes a network, as its entry in the config names it."""
+def get_factory(settings: Mapping[str, Any], key: str, state: Mapping[str, Tensor] | None = None) -> Factory:
+    """Return the function that builds a network, as its section of the config names it.
+
+    Args:
+        settings: The network's section of the config: `architecture`, and `weights` where it has them.
+        key: Place of `settings` in the config, for messages.
+        state: What the file of torchvision's weights holds; None leaves the network untrained.
+
+    Raises:
+        UserError: There is no such function, or its module cannot be imported.
+
+    """
     architecture, weights = settings["architecture"], settings.get("weights")
     if not architecture.startswith(TORCHVISION_PREFIX):
         return import_factory(architecture, key)
@@ -57,25 +85,25 @@ def get_factory(settings: dict[str, Any], key: str, state: dict[str, Tensor] | N
     )
 
 
-def _guess_input(network: nn.Module) -> dict[str, Any]:
-    """What is assumed of a network of which nothing is known: ImageNet's input, or grey for one channel."""
+def _guess_input(network: nn.Module) -> Mapping[str, Any]:
+    """Return the input assumed of an unknown network: that of ImageNet, or grey for a single channel."""
     channels = [module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)]
     return GREY_INPUT if channels[:1] == [1] else IMAGENET_INPUT
 
 
 def _check_input(
-    network: nn.Module, preprocessing: Preprocessing, factory: Factory, known: bool, key: str
+    network: nn.Module, preprocessing: Preprocessing, factory: Factory, has_known_size: bool, key: str
 ) -> None:
-    """Run a network once. Raises UserError where it does not take its input, which says what to change."""
+    """Run a network once; raise UserError, which says what to change, where it does not take its input."""
     shape = f"an input of shape {preprocessing.shape}"
-    if not known:
-        shape += f" (assumed: neither {key}.input nor an INPUT beside the function says its size)"
+    if not has_known_size:
+        shape += f" (assumed: neither {key}.input nor an INPUT beside the function gives its size)"
     try:
         run_on_zeros(network, preprocessing)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        advice = f"change {key}.input.size to what the network was made for, or raise it"
+    except INPUT_ERRORS as error:
+        advice = f"change {key}.input.size to the size that the network was designed for, or increase it"
         if "channels" in str(error):
-            advice = f"give {key}.input.mean and std as many numbers as it takes channels, 1 or 3"
+            advice = f"give {key}.input.mean and std as many numbers as the network takes channels, 1 or 3"
         raise UserError(
             f"{key}.input: {factory.architecture} does not take {shape}: {format_error(error)}; {advice}"
         ) from error
@@ -87,53 +115,106 @@ def _check_input(
 
 @torch.no_grad()
 def run_on_zeros(network: nn.Module, preprocessing: Preprocessing) -> Tensor | None:
-    """Give what a network makes of a black image: its main output, or None where that is no tensor."""
-    made = select_main_output(network(torch.zeros(1, *preprocessing.shape, device=get_device(network))))
-    return made if isinstance(made, Tensor) else None
+    """Run a network on one input (1, C, H, W) of zeros.
+
+    Returns:
+        Its main output, or None where that is not a tensor.
+
+    """
+    inputs = torch.zeros(1, *preprocessing.shape, device=get_device(network))
+    output = select_main_output(network(inputs))
+    return output if isinstance(output, Tensor) else None
 
 
-def select_main_output(made: Any) -> Any:
-    """The output that counts of a network that gives several: `out`, `logits`, or the first."""
-    while isinstance(made, dict | tuple | list) and made:
-        if isinstance(made, dict):
-            made = made.get("out", next(iter(made.values())))
+def select_main_output(outputs: Any) -> Any:
+    """Return the main output of a network that gives several: `out`, `logits`, or the first one.
+
+    Args:
+        outputs: What the network's forward pass returned: a tensor, or mappings, tuples or lists of outputs.
+
+    """
+    while isinstance(outputs, dict | tuple | list) and outputs:
+        if isinstance(outputs, dict):
+            outputs = outputs.get("out", next(iter(outputs.values())))
         else:
-            made = getattr(made, "logits", made[0])
-    return made
+            outputs = getattr(outputs, "logits", outputs[0])
+    return outputs
 
 
 def count_classes(network: nn.Module, preprocessing: Preprocessing) -> int | None:
-    """How many classes a network tells apart: the K of an output (N, K); None where it gives another."""
-    made = run_on_zeros(network, preprocessing)
-    return made.shape[1] if made is not None and made.ndim == 2 and len(made) == 1 else None
+    """Return the number of classes of a classifier: the K of its output (N, K); None for other outputs."""
+    output = run_on_zeros(network, preprocessing)
+    return output.shape[1] if output is not None and output.ndim == 2 and len(output) == 1 else None
 
 
 def count_pixel_classes(network: nn.Module, preprocessing: Preprocessing) -> int | None:
-    """How many classes of pixels a network tells apart: the K of (N, K, H, W), as large as its input."""
-    made = run_on_zeros(network, preprocessing)
-    if made is None or made.ndim != 4 or made.shape[2:] != preprocessing.shape[1:] or made.shape[1] < 2:
+    """Return the number of classes of a segmentation network: the K of its output (N, K, H, W).
+
+    None for other outputs: of another height or width than the input, or with a single channel.
+    """
+    output = run_on_zeros(network, preprocessing)
+    if output is None or output.ndim != 4 or output.shape[2:] != preprocessing.shape[1:]:
         return None
-    return made.shape[1]
+    return output.shape[1] if output.shape[1] >= 2 else None
 
 
 def load_network(folder: str | Path) -> tuple[nn.Module, Preprocessing]:
-    """Load a network with its weights, and its preprocessing, from results/<network>/."""
+    """Load a network of the pipeline with its trained weights, ready for inference.
+
+    The architecture is built again as network.json describes it, which imports the user's file or module
+    where the network comes from one; the weights are read from weights.safetensors, bit for bit.
+
+    Args:
+        folder: The network's folder, such as results/lenet5.
+
+    Returns:
+        The network, on the CPU, in evaluation mode, with parameters that require no gradient; and its
+        preprocessing, which reads an image file (`read_pixels`) and maps uint8 pixels (N, C, H, W) to the
+        network's input (N, C, size, size), float32, when called.
+
+    Raises:
+        UserError: network.json is missing or damaged, the architecture can no longer be built, or the
+            weights are damaged or belong to another network.
+
+    Examples:
+        >>> import convatlas as ca
+        >>> network, preprocessing = ca.load("results/lenet5")
+        >>> preprocessing.shape
+        (1, 28, 28)
+        >>> pixels = torch.zeros(1, *preprocessing.shape, dtype=torch.uint8)
+        >>> network(preprocessing(pixels)).shape
+        torch.Size([1, 10])
+
+    """
     key = f"networks.{Path(folder).name}"
     network, preprocessing = build_from_description(read_json(Path(folder) / "network.json"), seed=0, key=key)
-    weights = Path(folder) / "weights.safetensors"
+    path = Path(folder) / "weights.safetensors"
     try:
-        network.load_state_dict(load_file(weights))
+        network.load_state_dict(load_file(path))
     except (SafetensorError, OSError, RuntimeError) as error:
         raise UserError(
-            f"{weights} is damaged or of another network ({error}); delete it and run again"
+            f"{path} is damaged or belongs to another network ({error}); delete it and run again"
         ) from error
     return network.eval().requires_grad_(False), preprocessing
 
 
 def build_from_description(
-    description: dict[str, Any], seed: int, key: str = "network"
+    description: NetworkDescription, seed: int, key: str = "network"
 ) -> tuple[nn.Module, Preprocessing]:
-    """Build the network that a network.json describes, untrained, and its preprocessing."""
+    """Build the network that a network.json describes, untrained.
+
+    Args:
+        description: Contents of network.json.
+        seed: Seed from which the weights are drawn.
+        key: Place of the network in the config, for messages.
+
+    Returns:
+        The network, in evaluation mode, with parameters that require no gradient, and its preprocessing.
+
+    Raises:
+        UserError: The architecture cannot be built.
+
+    """
     settings = {
         "architecture": description["architecture"],
         "arguments": description["arguments"],
@@ -145,48 +226,53 @@ def build_from_description(
 
 
 def get_device(network: nn.Module) -> torch.device:
-    """Where a network is; the CPU for one without parameters."""
+    """Return the device of a network's parameters; the CPU for a network without parameters."""
     return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
 
 
 def choose_device(name: str) -> torch.device:
-    """Give the device that `auto`, `cpu` or `cuda` means here, set to compute reproducibly where it can.
+    """Return the device that the config's `device` means on this machine, and make torch deterministic.
 
-    Raises UserError where there is no CUDA and `cuda` was asked for, or, with CONVATLAS_GPU=required in the
-    environment, `auto`: the jobs of a cluster have it, which would keep a GPU idle for hours.
+    Args:
+        name: "auto" (CUDA where there is one), "cpu" or "cuda".
+
+    Raises:
+        UserError: There is no CUDA device, and `name` is "cuda", or it is "auto" and the environment has
+            CONVATLAS_GPU=required, as in jobs on a cluster, which would otherwise keep a GPU idle for hours.
+
     """
-    there = name != "cpu" and torch.cuda.is_available()
-    if name == "cuda" and not there:
+    use_cuda = name != "cpu" and torch.cuda.is_available()
+    if name == "cuda" and not use_cuda:
         raise UserError(
-            f"device: cuda was asked for, but {_describe_missing_cuda()}; use auto or cpu, or run where it is"
+            f"device: cuda was requested, but {_describe_missing_cuda()}; use auto or cpu, or another machine"
         )
-    if name == "auto" and not there:
+    if name == "auto" and not use_cuda:
         if os.environ.get("CONVATLAS_GPU") == "required":
             raise UserError(
-                f"this job asked for a GPU, but {_describe_missing_cuda()}. Mend that, or set `device: cpu` in the config, "
-                "or CONVATLAS_GPU=optional in the environment, to compute on the CPU"
+                f"this job requested a GPU, but {_describe_missing_cuda()}. Fix that, or set `device: cpu` "
+                "in the config, or CONVATLAS_GPU=optional in the environment, to compute on the CPU"
             )
         log.warning("no CUDA here: computing on the CPU")
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS needs to be deterministic
-    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms, less seconds of imports
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 means it
-    return torch.device("cuda" if there else "cpu")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # makes cuBLAS deterministic
+    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms, without seconds of imports
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # full float32 precision
+    return torch.device("cuda" if use_cuda else "cpu")
 
 
 def _describe_missing_cuda() -> str:
-    """That torch sees no CUDA device, and all that tells why."""
+    """Return that torch sees no CUDA device, with all that may explain it."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     driver = Path("/proc/driver/nvidia/version")
     return (
         f"torch {torch.__version__} sees no CUDA device on {socket.gethostname()} "
         f"(CUDA_VISIBLE_DEVICES: {'not set' if visible is None else repr(visible)}; "
-        f"torch is made for CUDA {torch.version.cuda or '(none)'}; "
+        f"torch is built for CUDA {torch.version.cuda or '(none)'}; "
         f"driver: {driver.read_text().splitlines()[0] if driver.exists() else 'no NVIDIA driver is loaded'})"
     )
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to where it is computed with: to a GPU from pinned memory, while that still computes."""
+    """Copy a tensor to a device; to a GPU from pinned memory, while the GPU still computes."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

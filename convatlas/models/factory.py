@@ -1,4 +1,4 @@
-"""Functions that make networks, bundled or the user's own: imported, called, and their faults told."""
+"""Import and call the functions that build networks, bundled or the user's own, and explain their errors."""
 
 import importlib
 import inspect
@@ -6,7 +6,7 @@ import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -20,36 +20,60 @@ from convatlas.names import suggest_nearest
 from convatlas.pipeline.architecture_names import BUNDLED_ARCHITECTURES, BUNDLED_FOLDER
 from convatlas.pipeline.dependencies import LIBRARY, find_package_root, is_file_path, locate_code
 
-CLASS_COUNT_PARAMETERS = ("classes", "num_classes")  # parameters that take the number of classes
+# Parameters of a factory that take the number of classes.
+CLASS_COUNT_PARAMETERS = ("classes", "num_classes")
 LIBRARY_FOLDERS = tuple({sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")})
 
 
 @dataclass(frozen=True)
 class Factory:
-    """A function that makes a network, and what is known of it before it is called.
+    """A function that builds a network, and what is known of the network before it is built.
 
-    `input` is the preprocessing that comes with it, `counts` the parameter that takes the number
-    of classes, `source` where the network was published; None where there is none.
+    Attributes:
+        function: The function, or a class of modules.
+        architecture: The network's `architecture` in the config.
+        input: Settings of the preprocessing that belongs to the architecture, if it has any.
+        class_count_parameter: The function's parameter that takes the number of classes, if it has one.
+        source: Where the architecture was published, if that is known.
+
     """
 
     function: Callable[..., Any]
     architecture: str
-    input: dict[str, Any] | None = None
+    input: Mapping[str, Any] | None = None
     class_count_parameter: str | None = None
     source: str | None = None
 
-    def complete_arguments(self, given: dict[str, Any], classes: Sequence[str] | None) -> dict[str, Any]:
-        """Complete the arguments given by the number of classes, if it is known and has a place."""
+    def complete_arguments(
+        self, arguments: Mapping[str, Any], classes: Sequence[str] | None
+    ) -> dict[str, Any]:
+        """Return the arguments, with the number of classes where it is known, not given, and has a parameter.
+
+        Args:
+            arguments: The network's `arguments` in the config.
+            classes: Class names, where known.
+
+        """
         if (
             classes is None
             or self.class_count_parameter is None
-            or any(name in given for name in CLASS_COUNT_PARAMETERS)
+            or any(name in arguments for name in CLASS_COUNT_PARAMETERS)
         ):
-            return dict(given)
-        return {**given, self.class_count_parameter: len(classes)}
+            return dict(arguments)
+        return {**arguments, self.class_count_parameter: len(classes)}
 
-    def __call__(self, arguments: dict[str, Any], key: str) -> nn.Module:
-        """Make the network. Raises UserError, which names the place in the config, `key`.arguments."""
+    def __call__(self, arguments: Mapping[str, Any], key: str) -> nn.Module:
+        """Build the network.
+
+        Args:
+            arguments: Keyword arguments of the function.
+            key: Place of the network in the config, for messages.
+
+        Raises:
+            UserError: The arguments do not fit the function, or it fails, or returns something other than a
+                torch.nn.Module.
+
+        """
         try:
             signature = inspect.signature(self.function)
         except (TypeError, ValueError):
@@ -61,49 +85,60 @@ class Factory:
             name = self.architecture.split(":")[-1]
             raise UserError(
                 f"{key}.arguments: {self.architecture} cannot be called with {arguments}: {error}; "
-                f"it is {name}{signature}"
+                f"its signature is {name}{signature}"
             ) from error
         try:
             network = self.function(**arguments)
         except (Exception, SystemExit) as error:
             raise UserError(
-                f"{key}.architecture: {self.architecture} failed, called with {arguments}: {format_error(error)}"
+                f"{key}.architecture: {self.architecture} failed, called with {arguments}: "
+                f"{format_error(error)}"
             ) from error
         if not isinstance(network, nn.Module):
             raise UserError(
-                f"{key}.architecture: {self.architecture} returned {_describe_value(network)}, no torch.nn.Module"
+                f"{key}.architecture: {self.architecture} returned {_describe_value(network)}, "
+                "not a torch.nn.Module"
             )
         return network
 
 
 def format_error(error: BaseException) -> str:
-    """Say where an error was raised, in the user's code if it came through there, and its kind and text."""
+    """Return an error's kind and text, with the file and line in the user's code where it was raised."""
     kind = type(error).__name__
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}: {kind}: {error.msg}"
-    frames = traceback.extract_tb(error.__traceback__)
-    library = str(LIBRARY)
-    own = [
-        frame
-        for frame in frames
-        if not frame.filename.startswith((*LIBRARY_FOLDERS, "<"))
-        and (
-            not frame.filename.startswith(library + os.sep) or frame.filename.startswith(str(BUNDLED_FOLDER))
-        )
+    user_frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if _is_user_code(frame.filename)
     ]
-    where = f"{own[-1].filename}:{own[-1].lineno}: " if own else ""
-    return f"{where}{kind}: {error}"
+    place = f"{user_frames[-1].filename}:{user_frames[-1].lineno}: " if user_frames else ""
+    return f"{place}{kind}: {error}"
+
+
+def _is_user_code(filename: str) -> bool:
+    """Return whether a file is of a network's code: not installed, and not of this library's other parts."""
+    if filename.startswith((*LIBRARY_FOLDERS, "<")):
+        return False
+    return not filename.startswith(str(LIBRARY) + os.sep) or filename.startswith(str(BUNDLED_FOLDER))
 
 
 def _describe_value(value: object) -> str:
-    kind = value.__name__ if isinstance(value, type) else type(value).__name__
-    return f"the class {kind}" if isinstance(value, type) else f"{value!r:.80} ({kind})"
+    """Return a value and its type as text for a message."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return f"{value!r:.80} ({type(value).__name__})"
 
 
 def import_factory(architecture: str, key: str) -> Factory:
-    """Find the function that an `architecture` names, bundled or the user's own, and import it.
+    """Import the function that an `architecture` names, bundled or the user's own.
 
-    Raises UserError, which names the place in the config, `key`.architecture.
+    Args:
+        architecture: The name of a bundled one, "path/to/file.py:function" or "package.module:function".
+            Constants INPUT and SOURCE beside the function give its preprocessing and where it was published.
+        key: Place of the network in the config, for messages.
+
+    Raises:
+        UserError: There is no such file, module or function, or it cannot be imported.
+
     """
     if architecture in BUNDLED_ARCHITECTURES:
         module = importlib.import_module(f"convatlas.models.architectures.{architecture}")
@@ -113,21 +148,34 @@ def import_factory(architecture: str, key: str) -> Factory:
         module = _import_user_module(place, f"{key}.architecture")
     function = getattr(module, name, None)
     if function is None or isinstance(function, nn.Module) or not callable(function):
-        there = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
-        what = "not there" if function is None else f"no function, but {_describe_value(function)}"
-        raise UserError(
-            f"{key}.architecture: {name!r} is {what} in {module.__file__}; {suggest_nearest(name, there)}"
+        functions = [
+            n
+            for n, value in vars(module).items()
+            if callable(value) and not isinstance(value, nn.Module) and not n.startswith("_")
+        ]
+        problem = (
+            "is missing from" if function is None else f"is {_describe_value(function)}, not a function, in"
         )
-    known = getattr(module, "INPUT", None)
-    if known is not None and not isinstance(known, dict):
-        raise UserError(f"{module.__file__}: INPUT must be a mapping of size, mean and std, not {known!r}")
+        raise UserError(
+            f"{key}.architecture: {name!r} {problem} {module.__file__}; {suggest_nearest(name, functions)}"
+        )
+    known_input = getattr(module, "INPUT", None)
+    if known_input is not None and not isinstance(known_input, dict):
+        raise UserError(
+            f"{module.__file__}: INPUT must be a mapping of size, mean and std, not {known_input!r}"
+        )
     source = getattr(module, "SOURCE", None)
     return Factory(
-        function, architecture, known, _find_class_count_parameter(function), source and str(source)
+        function,
+        architecture,
+        known_input,
+        _find_class_count_parameter(function),
+        str(source) if source else None,
     )
 
 
 def _find_class_count_parameter(function: Callable[..., Any]) -> str | None:
+    """Return the name of a function's parameter that takes the number of classes, if it has one."""
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
@@ -136,22 +184,22 @@ def _find_class_count_parameter(function: Callable[..., Any]) -> str | None:
 
 
 def _import_user_module(place: str, key: str) -> ModuleType:
-    """Import a user's file or module, what lies beside it importable too."""
-    found = locate_code(place)
-    if found is None:
-        what = f"file {place!r}" if is_file_path(place) else f"module {place!r}"
-        raise UserError(f"{key}: there is no {what}, seen from {Path.cwd()}")
-    path, roots = found
+    """Import a user's file or module, with the folders of its own imports on sys.path."""
+    location = locate_code(place)
+    if location is None:
+        kind = f"file {place!r}" if is_file_path(place) else f"module {place!r}"
+        raise UserError(f"{key}: there is no {kind}, relative to {Path.cwd()}")
+    path, roots = location
     for root in reversed(roots):
         if str(root) not in sys.path:
             sys.path.insert(0, str(root))
     try:
         if is_file_path(place) and find_package_root(path) == path.parent:
             return _import_file(path)
-        inside = path.relative_to(find_package_root(path)).with_suffix("")
-        module = importlib.import_module(".".join(inside.parts) if is_file_path(place) else place)
+        module_path = path.relative_to(find_package_root(path)).with_suffix("")
+        module = importlib.import_module(".".join(module_path.parts) if is_file_path(place) else place)
         if Path(str(module.__file__)).resolve() != path.resolve():
-            raise ImportError(f"another module is called so: {module.__file__}")
+            raise ImportError(f"another module has this name: {module.__file__}")
         return module
     except (Exception, SystemExit) as error:
         raise UserError(f"{key}: {place} cannot be imported: {format_error(error)}") from error
@@ -159,10 +207,10 @@ def _import_user_module(place: str, key: str) -> ModuleType:
 
 def _import_file(path: Path) -> ModuleType:
     """Import a file by its path, under a name that no other module has."""
-    spec = spec_from_file_location(f"{path.stem}_of_the_user", path)
+    spec = spec_from_file_location(f"{path.stem}_user_module", path)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python file")
+        raise ImportError(f"{path} is not a Python file")
     module = module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look themselves up
+    sys.modules[spec.name] = module  # where dataclasses look up their own module
     spec.loader.exec_module(module)
     return module

@@ -1,6 +1,7 @@
-"""From image files to what a network expects."""
+"""From an image to a network's input: resizing, cropping and normalisation."""
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,25 @@ from torch.nn import functional as F
 
 from convatlas import UserError, image_io
 from convatlas.names import suggest_nearest
+from convatlas.pipeline.config_types import InputConfig
+from convatlas.records import Preprocessing as PreprocessingRecord
 
-IMAGENET_INPUT = {"size": 224, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-GREY_INPUT = {"size": 224, "mean": [0.5], "std": [0.5]}
+IMAGENET_INPUT: InputConfig = {"size": 224, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+GREY_INPUT: InputConfig = {"size": 224, "mean": [0.5], "std": [0.5]}
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Bring an image to `size`, scale it to 0..1, subtract `mean`, divide by `std`.
+    """Bring an image to size × size pixels, scale it to 0..1, subtract `mean` and divide by `std`.
 
-    `resize` is what the shorter side is brought to before size × size are cut from the middle, by
-    default the size itself; or "stretch", which brings the whole image to size × size.
-    `interpolation` is "bilinear", "bicubic" or "nearest".
+    Attributes:
+        size: Pixels a side of the network's input.
+        mean: Mean of each channel, of values in 0..1; one number for grey images, three for RGB.
+        std: Standard deviation of each channel.
+        resize: Pixels to which the shorter side is brought before the centre crop of size × size, by default
+            `size`; or "stretch", which resizes the whole image to size × size.
+        interpolation: "bilinear", "bicubic" or "nearest".
+
     """
 
     size: int
@@ -35,54 +43,85 @@ class Preprocessing:
             object.__setattr__(self, "resize", self.size)
 
     @classmethod
-    def from_config(cls, given: dict[str, Any], key: str = "input") -> "Preprocessing":
-        """Check a config's `input`, completed by the architecture's; `key` is its place in the config."""
-        known = [field.name for field in fields(cls)]
-        for name in given:
-            if name not in known:
-                raise UserError(f"{key}: unknown {name!r}; {suggest_nearest(name, known)}")
-        if len(given["mean"]) != len(given["std"]) or len(given["mean"]) not in (1, 3):
-            raise UserError(
-                f"{key}: mean {given['mean']} and std {given['std']} must have one number a channel, 1 or 3"
-            )
-        return cls(
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-        )
+    def from_config(cls, settings: Mapping[str, Any], key: str = "input") -> "Preprocessing":
+        """Check a config's `input` and return it as preprocessing.
+
+        Args:
+            settings: The fields by name, `size`, `mean` and `std` among them.
+            key: Place of `settings` in the config, for messages.
+
+        Raises:
+            UserError: A name is unknown, or mean and std do not have one number a channel, 1 or 3.
+
+        """
+        known_names = [field.name for field in fields(cls)]
+        for name in settings:
+            if name not in known_names:
+                raise UserError(f"{key}: unknown {name!r}; {suggest_nearest(name, known_names)}")
+        mean, std = settings["mean"], settings["std"]
+        if len(mean) != len(std) or len(mean) not in (1, 3):
+            raise UserError(f"{key}: mean {mean} and std {std} must have one number a channel, 1 or 3")
+        fields_by_name: dict[str, Any] = {**settings, "mean": tuple(mean), "std": tuple(std)}
+        return cls(**fields_by_name)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The shape (C, H, W) of one image as the network sees it."""
+        """The shape (C, H, W) of one input."""
         return len(self.mean), self.size, self.size
 
     @property
     def mode(self) -> str:
-        """What Pillow calls the colours that the network sees: "L", grey, or "RGB"."""
+        """Pillow's mode of the images that the network takes: "L" (grey) or "RGB"."""
         return "L" if len(self.mean) == 1 else "RGB"
 
     def read_pixels(self, path: str | Path) -> Tensor:
-        """Read an image file, upright and on white, as (1, C, size, size) uint8."""
+        """Read an image file, upright and on white, as pixels (1, C, size, size), uint8.
+
+        Raises:
+            UserError: The file is missing or not an image.
+
+        """
         image = image_io.read_image(path, self.mode)
         pixels = image_io.resize_to(image, self.size, self.resize, self.interpolation)
         return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Map (N, C, H, W) uint8 to (N, C, size, size) float32; another size is resized, in float."""
+        """Return the network's input of some images.
+
+        Args:
+            pixels: Images (N, C, H, W), uint8; of another size than size × size they are resized, in float.
+
+        Returns:
+            The normalised input (N, C, size, size), float32.
+
+        """
         x = pixels.float() / 255
         if x.shape[-2:] != (self.size, self.size):
             x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
         mean, std = (x.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
         return (x - mean) / std
 
-    def to_dict(self) -> dict[str, Any]:
-        """Its entry in network.json, from which `of` makes it again."""
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+    def to_dict(self) -> PreprocessingRecord:
+        """Return the entry of network.json, which `from_config` reads."""
+        return {
+            "size": self.size,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "resize": self.resize,
+            "interpolation": self.interpolation,
+        }
 
 
-def merge_input_settings(known: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """What is known of a network's input, with the config's `input` over it.
+def merge_input_settings(known: Mapping[str, Any], configured: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known of a network's input, overridden by the config's `input`.
 
-    Another size brings another resize along, unless that is given too.
+    A configured size without a configured `resize` drops the known one, unless that is "stretch".
+
+    Args:
+        known: Settings of the architecture or of torchvision's weights.
+        configured: The network's `input` in the config.
+
     """
-    if "size" in given:
-        known = {key: value for key, value in known.items() if key != "resize" or value == "stretch"}
-    return {**known, **given}
+    if "size" in configured:
+        known = {name: value for name, value in known.items() if name != "resize" or value == "stretch"}
+    return {**known, **configured}

@@ -1,4 +1,4 @@
-"""Trained weights from others' files: read without running what they hold, and told where they do not fit."""
+"""Read trained weights from the user's files, without running their code, and load them into a network."""
 
 import logging
 import pickle
@@ -14,33 +14,52 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from convatlas import UserError
-from convatlas.names import suggest_nearest
+from convatlas.names import format_shape, suggest_nearest
+from convatlas.pipeline.config_types import WeightsConfig
 
 log = logging.getLogger(__name__)
 
-MAX_REPORTED_NAMES = 4  # names that a report lists at most
-MAX_SEARCH_DEPTH = 3  # mappings within mappings that are searched for weights
+MAX_REPORTED_NAMES = 4  # names listed by a report
+MAX_SEARCH_DEPTH = 3  # nested mappings that are searched for weights
 PICKLE_LOAD_CODE = "torch.load({}, map_location='cpu', weights_only=False)"
-PICKLE_MAGIC = (b"\x80", b"PK")  # how a pickle begins, and the archive in which torch puts one
+PICKLE_MAGIC = (b"\x80", b"PK")  # first bytes of a pickle, and of the zip archive in which torch puts one
 TORCHSCRIPT_LOAD_CODE = "torch.jit.load({}, map_location='cpu')"
 
 
-def load_weights(network: nn.Module, given: dict[str, Any], key: str) -> None:
-    """Give a network the weights of a file: `given` is the `weights` section of the config, {path, ...}.
+def load_weights(network: nn.Module, settings: WeightsConfig, key: str) -> None:
+    """Load the weights of a file into a network, in place.
 
-    Raises UserError, which names `key`, the place in the config.
+    Args:
+        network: The network.
+        settings: The network's `weights` in the config: `path`, and optionally `key`, the place of the
+            weights in the checkpoint, and `strip_prefix`, which is removed from their names.
+        key: Place of `settings` in the config, for messages.
+
+    Raises:
+        UserError: The file cannot be read or is refused, or its weights do not fit the network.
+
     """
-    path, inner = given["path"], given.get("key")
-    found = find_state_dict(read_checkpoint(path, f"{key}.path", inner), path, inner, key)
-    apply_weights(network, remove_name_prefix(found, given.get("strip_prefix"), key), key)
-    log.info("%d weights from %s", len(found), path)
+    path, checkpoint_key = settings["path"], settings.get("key")
+    content = read_checkpoint(path, f"{key}.path", checkpoint_key)
+    state = find_state_dict(content, path, checkpoint_key, key)
+    apply_weights(network, remove_name_prefix(state, settings.get("strip_prefix"), key), key)
+    log.info("%d weights from %s", len(state), path)
 
 
-def read_checkpoint(path: str | Path, key: str = "weights", inner: str | None = None) -> Any:
-    """Read a safetensors file or a PyTorch checkpoint; of the latter no code in it is run.
+def read_checkpoint(path: str | Path, key: str = "weights", checkpoint_key: str | None = None) -> Any:
+    """Read a safetensors file or a PyTorch checkpoint, whose code is not run (`weights_only=True`).
 
-    Raises UserError, which names `key`, the place in the config; `inner` is where in the checkpoint
-    the user said that the weights lie, for its advice.
+    Args:
+        path: The file.
+        key: Place of the path in the config, for messages.
+        checkpoint_key: Place of the weights in the checkpoint, for the advice in messages.
+
+    Returns:
+        The weights by name, or whatever else the checkpoint holds.
+
+    Raises:
+        UserError: The file cannot be read, is damaged, or holds more than tensors.
+
     """
     path = Path(path).expanduser()
     try:
@@ -54,103 +73,117 @@ def read_checkpoint(path: str | Path, key: str = "weights", inner: str | None = 
         if path.suffix == ".safetensors" or head[8:10] == b'{"':
             return load_file(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is odd about the file is told below, if it is refused
+            warnings.simplefilter("ignore")  # torch warns of odd files, which are reported below if refused
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError) as error:
-        if refused := _describe_refusal(str(error), head):
-            load = TORCHSCRIPT_LOAD_CODE if "TorchScript" in refused else PICKLE_LOAD_CODE
+    except Exception as error:  # the unpickler raises errors of many kinds for one damaged file
+        refusal = None
+        if isinstance(error, pickle.UnpicklingError | RuntimeError):
+            refusal = _describe_refusal(str(error), head)
+        if refusal is None:
             raise UserError(
-                f"{key}: {path} {refused}{_format_conversion_advice(path, inner, load)}"
+                f"{key}: {path} is damaged, or not a checkpoint: {_format_first_line(error)}"
             ) from error
-        raise UserError(f"{key}: {path} is damaged, or no checkpoint: {_format_first_line(error)}") from error
-    except Exception as error:  # the unpickler raises many kinds for one damaged file
-        raise UserError(f"{key}: {path} is damaged, or no checkpoint: {_format_first_line(error)}") from error
+        load_code = TORCHSCRIPT_LOAD_CODE if "TorchScript" in refusal else PICKLE_LOAD_CODE
+        advice = _format_conversion_advice(path, checkpoint_key, load_code)
+        raise UserError(f"{key}: {path} {refusal}{advice}") from error
 
 
 def _describe_wrong_file(head: bytes) -> str | None:
-    """What a file is instead of weights, if its beginning tells."""
+    """Return what a file is instead of weights, if its first bytes show it."""
     if not head:
-        return "is empty; fetch or save it again"
+        return "is empty; download or save it again"
     if head.lstrip()[:1] == b"<":
         return "is a web page, not weights (a login or a notice?); download the file itself"
     if head.startswith(b"version https://git-lfs"):
-        return "is only Git LFS's pointer to the weights; run `git lfs pull` where it comes from"
+        return "is only Git LFS's pointer to the weights; run `git lfs pull` in its repository"
     return None
 
 
 def _describe_refusal(text: str, head: bytes) -> str | None:
-    """What torch would not unpickle, in words; None where that was not the fault."""
+    """Return what torch refused to unpickle, by its error's text; None for errors of another kind."""
     if "TorchScript" in text:
-        return "is a TorchScript program, which is not opened here, for it may run anything"
-    named = re.search(r"(?:GLOBAL|Unsupported (?:class|global):?)\s+(?:GLOBAL )?([\w.]+)", text)
-    if named or ("Unsupported" in text and head.startswith(PICKLE_MAGIC)):
-        what = f", {named.group(1)}," if named else ""
-        return f"holds more than tensors{what} and is not opened, for it may run anything"
+        return "is a TorchScript program, which may run any code and is not opened"
+    match = re.search(r"(?:GLOBAL|Unsupported (?:class|global):?)\s+(?:GLOBAL )?([\w.]+)", text)
+    if match or ("Unsupported" in text and head.startswith(PICKLE_MAGIC)):
+        class_name = f", {match.group(1)}," if match else ""
+        return f"holds more than tensors{class_name} and is not opened, for it may run any code"
     return None
 
 
-def _format_conversion_advice(path: Path, inner: str | None, load: str) -> str:
-    """How the user makes safetensors of a file that they trust, where the classes in it are installed."""
-    steps = "".join(f"[{part!r}]" for part in (inner or "").split(".") if part)
+def _format_conversion_advice(path: Path, checkpoint_key: str | None, load_code: str) -> str:
+    """Return how to convert a trusted file to safetensors where the classes in it are installed."""
+    steps = "".join(f"[{part!r}]" for part in (checkpoint_key or "").split(".") if part)
     return (
         ".\n  If you trust it, convert it where it can be opened, and give the new file, without key:\n"
-        f'  python -c "import torch, safetensors.torch as s; w = {load.format(repr(str(path)))}{steps}; '
+        f'  python -c "import torch, safetensors.torch as s; w = {load_code.format(repr(str(path)))}{steps}; '
         "w = w.state_dict() if hasattr(w, 'state_dict') else w; "
         f's.save_file({{k: v.clone().contiguous() for k, v in w.items()}}, {path.stem + ".safetensors"!r})"'
     )
 
 
 def _format_first_line(error: BaseException) -> str:
+    """Return an error's kind and the first line of its text."""
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
-def find_state_dict(content: Any, path: str | Path, inner: str | None, key: str) -> dict[str, Tensor]:
-    """Give the weights in what a checkpoint holds, at `inner`, where dots lead deeper.
+def find_state_dict(
+    content: Any, path: str | Path, checkpoint_key: str | None, key: str
+) -> dict[str, Tensor]:
+    """Return the weights in what a checkpoint holds; values that are not tensors are skipped.
 
-    Raises UserError, which says what there is, where they are not at that place.
+    Args:
+        content: What the checkpoint holds.
+        path: The checkpoint's file, for messages.
+        checkpoint_key: Place of the weights in the content; dots separate the keys of nested mappings.
+        key: Place of the weights in the config, for messages.
+
+    Raises:
+        UserError: The weights are not at that place; the message says where there are some.
+
     """
-    found, place = content, []
-    for part in _split_checkpoint_key(content, inner):
-        if not isinstance(found, Mapping) or part not in found:
-            there = list(map(str, found)) if isinstance(found, Mapping) else []
+    value = content
+    place: list[str] = []
+    for part in _split_checkpoint_key(content, checkpoint_key):
+        if not isinstance(value, Mapping) or part not in value:
+            names = list(map(str, value)) if isinstance(value, Mapping) else []
             raise UserError(
-                f"{key}.key: {path} has no {'.'.join([*place, part])!r}; {suggest_nearest(part, there)}"
+                f"{key}.key: {path} has no {'.'.join([*place, part])!r}; {suggest_nearest(part, names)}"
             )
-        found = found[part]
+        value = value[part]
         place.append(part)
-    if not _is_state_dict(found):
-        others = [".".join([*place, *deeper]) for deeper in _find_state_dict_paths(found)]
-        if not others:
+    if not _is_state_dict(value):
+        candidates = [".".join([*place, *inner]) for inner in _find_state_dict_paths(value)]
+        if not candidates:
+            location = f" at {'.'.join(place)}" if place else ""
             raise UserError(
-                f"{key}: {path} holds no weights by name{_format_place(place)}, but {_describe_content(found)}"
+                f"{key}: {path} holds no weights by name{location}, but {_describe_content(value)}"
             )
-        raise UserError(
-            f"{key}: the weights lie deeper in {path}; give {' or '.join(f'key: {o}' for o in others)}"
-        )
-    left = [str(name) for name, value in found.items() if not isinstance(value, Tensor)]
-    if left:
-        log.info("left out, being no tensors: %s", _abbreviate_names(left))
-    return {str(name): value.detach() for name, value in found.items() if isinstance(value, Tensor)}
+        advice = " or ".join(f"key: {candidate}" for candidate in candidates)
+        raise UserError(f"{key}: the weights of {path} are nested deeper; give {advice}")
+    skipped = [str(name) for name, item in value.items() if not isinstance(item, Tensor)]
+    if skipped:
+        log.info("skipped, not tensors: %s", _abbreviate_names(skipped))
+    return {str(name): item.detach() for name, item in value.items() if isinstance(item, Tensor)}
 
 
-def _split_checkpoint_key(content: Any, inner: str | None) -> list[str]:
-    if not inner or (isinstance(content, Mapping) and inner in content):
-        return [inner] if inner else []
-    return inner.split(".")
-
-
-def _format_place(place: list[str]) -> str:
-    return f" at {'.'.join(place)}" if place else ""
+def _split_checkpoint_key(content: Any, checkpoint_key: str | None) -> list[str]:
+    """Return the keys that lead to the weights; a key of the outermost mapping may contain dots itself."""
+    if not checkpoint_key:
+        return []
+    if isinstance(content, Mapping) and checkpoint_key in content:
+        return [checkpoint_key]
+    return checkpoint_key.split(".")
 
 
 def _describe_content(value: Any) -> str:
+    """Return what a value is that holds no weights."""
     if isinstance(value, Mapping):
         return f"a mapping of {_abbreviate_names(list(map(str, value))) or 'nothing'}"
     return f"a {type(value).__name__}"
 
 
 def _is_state_dict(value: Any) -> bool:
-    """Whether a value is weights by name: a mapping that holds tensors and no more mappings."""
+    """Return whether a value is a mapping that holds tensors and no further mappings."""
     if not isinstance(value, Mapping):
         return False
     values = list(value.values())
@@ -158,78 +191,103 @@ def _is_state_dict(value: Any) -> bool:
 
 
 def _find_state_dict_paths(value: Any, depth: int = MAX_SEARCH_DEPTH) -> Iterator[list[str]]:
-    """Where within a value weights lie by name: the keys that lead there."""
-    for name, inner in value.items() if isinstance(value, Mapping) and depth else ():
+    """Yield the keys that lead to each state dict within nested mappings."""
+    if not isinstance(value, Mapping) or not depth:
+        return
+    for name, inner in value.items():
         if _is_state_dict(inner):
             yield [str(name)]
         else:
-            yield from ([str(name), *deeper] for deeper in _find_state_dict_paths(inner, depth - 1))
+            yield from ([str(name), *path] for path in _find_state_dict_paths(inner, depth - 1))
 
 
-def remove_name_prefix(found: dict[str, Tensor], prefix: str | None, key: str) -> dict[str, Tensor]:
-    """Remove a prefix from the names of weights, and leave out those without it."""
-    if not prefix:
-        return found
-    left = [name for name in found if not name.startswith(prefix)]
-    if len(left) == len(found):
-        raise UserError(
-            f"{key}.strip_prefix: no name begins with {prefix!r}; they are: {_abbreviate_names(left)}"
-        )
-    if left:
-        log.info("left out, without the prefix %r: %s", prefix, _abbreviate_names(left))
-    return {name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
+def remove_name_prefix(state: dict[str, Tensor], prefix: str | None, key: str) -> dict[str, Tensor]:
+    """Return weights without a prefix of their names; weights whose names lack it are skipped.
 
+    Args:
+        state: The weights by name.
+        prefix: The prefix, such as "module."; None or "" changes nothing.
+        key: Place of the weights in the config, for messages.
 
-def apply_weights(network: nn.Module, found: dict[str, Tensor], key: str) -> None:
-    """Give a network its weights by name. Raises UserError, which lists the names and shapes that do not fit.
+    Raises:
+        UserError: No name begins with the prefix.
 
-    Counters of batches may be missing, as in checkpoints older than they are; numbers of another
-    precision are brought to the network's.
     """
-    own = network.state_dict()
-    missing = [name for name in own if name not in found and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in found if name not in own]
-    shaped = [name for name in own if name in found and found[name].shape != own[name].shape]
-    if missing or unexpected or shaped:
+    if not prefix:
+        return state
+    skipped = [name for name in state if not name.startswith(prefix)]
+    if len(skipped) == len(state):
+        raise UserError(
+            f"{key}.strip_prefix: no name begins with {prefix!r}; the names are: {_abbreviate_names(skipped)}"
+        )
+    if skipped:
+        log.info("skipped, without the prefix %r: %s", prefix, _abbreviate_names(skipped))
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def apply_weights(network: nn.Module, state: dict[str, Tensor], key: str) -> None:
+    """Load weights into a network, in place, converted to its precision.
+
+    Counters of batches (`num_batches_tracked`) may be missing, as in checkpoints of old PyTorch versions.
+
+    Args:
+        network: The network.
+        state: The weights by name.
+        key: Place of the weights in the config, for messages.
+
+    Raises:
+        UserError: Names or shapes do not fit; the message lists them.
+
+    """
+    network_state = network.state_dict()
+    missing = [n for n in network_state if n not in state and not n.endswith("num_batches_tracked")]
+    unexpected = [name for name in state if name not in network_state]
+    misshapen = [
+        name for name in network_state if name in state and state[name].shape != network_state[name].shape
+    ]
+    if missing or unexpected or misshapen:
         raise UserError(
             f"{key}: the weights do not fit the network"
-            + _format_mismatch(own, found, missing, unexpected, shaped)
+            + _format_mismatch(network_state, state, missing, unexpected, misshapen)
         )
-    _log_precision(own, found)
+    _log_precision(network_state, state)
     with torch.no_grad():
-        network.load_state_dict(own | found)
+        network.load_state_dict(network_state | state)
 
 
 def _format_mismatch(
-    own: dict[str, Tensor],
-    found: dict[str, Tensor],
+    network_state: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
     missing: list[str],
     unexpected: list[str],
-    shaped: list[str],
+    misshapen: list[str],
 ) -> str:
+    """Return which weights do not fit, a line for each kind, and what may fix it."""
     lines = []
     prefix = _find_common_prefix(missing, unexpected)
     if prefix is not None:
         lines.append(f'their names begin with "{prefix}"; give strip_prefix: "{prefix}"')
     if missing:
         near = get_close_matches(missing[0], unexpected, n=1)
-        hint = f" (is {missing[0]} what it calls {near[0]}?)" if near and prefix is None else ""
+        hint = f" (is {missing[0]} named {near[0]} there?)" if near and prefix is None else ""
         lines.append(f"{len(missing)} of the network's are missing: {_abbreviate_names(missing)}{hint}")
     if unexpected:
         lines.append(f"{len(unexpected)} are not the network's: {_abbreviate_names(unexpected)}")
-    if shaped:
-        told = [
-            f"{n} is {_format_shape(found[n])} there and {_format_shape(own[n])} in the network"
-            for n in shaped
+    if misshapen:
+        shapes = [
+            f"{name} is {_describe_shape(state[name])} there and {_describe_shape(network_state[name])} "
+            "in the network"
+            for name in misshapen
         ]
         lines.append(
-            f"{len(shaped)} have another shape: {_abbreviate_names(told)}; are the arguments those it was trained with?"
+            f"{len(misshapen)} have another shape: {_abbreviate_names(shapes)}; are the arguments those with "
+            "which it was trained?"
         )
     return "".join(f"\n  {line}" for line in lines)
 
 
 def _find_common_prefix(missing: list[str], unexpected: list[str]) -> str | None:
-    """What stands before every missing name among the unexpected ones, if something does."""
+    """Return the prefix with which every missing name is among the unexpected ones, if there is one."""
     if not missing:
         return None
     for name in unexpected:
@@ -239,19 +297,24 @@ def _find_common_prefix(missing: list[str], unexpected: list[str]) -> str | None
     return None
 
 
-def _format_shape(tensor: Tensor) -> str:
-    return " × ".join(map(str, tensor.shape)) or "a number"
+def _describe_shape(tensor: Tensor) -> str:
+    """Return a tensor's shape as text."""
+    return format_shape(tensor.shape) or "a number"
 
 
 def _abbreviate_names(names: list[str]) -> str:
+    """Return the first names, and how many more there are."""
     more = f" and {len(names) - MAX_REPORTED_NAMES} more" if len(names) > MAX_REPORTED_NAMES else ""
     return ", ".join(names[:MAX_REPORTED_NAMES]) + more
 
 
-def _log_precision(own: dict[str, Tensor], found: dict[str, Tensor]) -> None:
-    cast = {found[name].dtype for name in found if own[name].dtype != found[name].dtype}
-    if cast:
-        log.info("weights of %s are brought to the network's precision", ", ".join(map(str, cast)))
-    odd = [name for name, tensor in found.items() if not torch.isfinite(tensor).all()]
-    if odd:
-        log.warning("%d weights hold numbers that are not finite: %s", len(odd), _abbreviate_names(odd))
+def _log_precision(network_state: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Log which precisions are converted, and warn of numbers that are not finite."""
+    converted = {tensor.dtype for name, tensor in state.items() if network_state[name].dtype != tensor.dtype}
+    if converted:
+        log.info("weights of %s are converted to the network's precision", ", ".join(map(str, converted)))
+    not_finite = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
+    if not_finite:
+        log.warning(
+            "%d weights hold numbers that are not finite: %s", len(not_finite), _abbreviate_names(not_finite)
+        )

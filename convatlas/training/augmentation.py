@@ -1,6 +1,7 @@
-"""Random changes of training images, each one's own, its mask changed alike."""
+"""Random changes of training images, drawn for each image; masks change with their images."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,15 +10,30 @@ from torch.nn import functional as F
 
 from convatlas.datasets.formats import IGNORE_INDEX
 
-LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # what red, green and blue add to brightness (ITU-R BT.601)
+# Weights of red, green and blue in luma (ITU-R BT.601).
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 
 
 def augment(
-    images: Tensor, masks: Tensor | None, settings: dict[str, Any], size: int, generator: torch.Generator
+    images: Tensor,
+    masks: Tensor | None,
+    settings: Mapping[str, Any],
+    size: int,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor | None]:
-    """Change images (N, C, H, W) of 0..255 and masks (N, H, W), if any, as the config's `training` says.
+    """Change a batch of images at random, and their masks alike.
 
-    What is framed comes to size × size; for its parts to be as sharp as whole images, it is given larger.
+    Args:
+        images: Pixels (N, C, H, W) in 0..255.
+        masks: Masks (N, H, W), uint8, or None.
+        settings: The config's `training`: crop, scale, stretch, rotate, shift, flip and colour.
+        size: Pixels a side of cropped, scaled, stretched or rotated images; larger `images` keep them sharp.
+        generator: What all changes are drawn from.
+
+    Returns:
+        The images (N, C, size, size), or of their own size where none of the first four changes is set, and
+        the masks of the same size.
+
     """
     if (settings["crop"], settings["scale"], settings["stretch"], settings["rotate"]) != (1, 1, 0, 0):
         images, masks = random_affine(images, settings, size, generator, masks)
@@ -30,78 +46,119 @@ def augment(
 
 
 def resize_masks(masks: Tensor, size: int) -> Tensor:
-    """Bring masks (N, H, W) to size × size: the nearest pixels, as is right for classes."""
-    nearest = F.interpolate(masks[:, None].float(), (size, size), mode="nearest-exact")
-    return nearest[:, 0].to(masks.dtype)
+    """Resize masks (N, H, W) to (N, size, size) by nearest-neighbour interpolation, which keeps classes."""
+    resized = F.interpolate(masks[:, None].float(), (size, size), mode="nearest-exact")
+    return resized[:, 0].to(masks.dtype)
 
 
 def random_shift(
-    images: Tensor, most: int, generator: torch.Generator, masks: Tensor | None = None
+    images: Tensor, max_shift: int, generator: torch.Generator, masks: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Shift each image by up to `most` pixels either way on both axes; zeros come in, unknown in a mask."""
-    if not most:
+    """Shift each image by up to `max_shift` pixels along both axes.
+
+    Pixels from outside the image are zeros, and IGNORE_INDEX in masks.
+
+    Args:
+        images: Pixels (N, C, H, W).
+        max_shift: Pixels.
+        generator: What the shifts are drawn from.
+        masks: Masks (N, H, W), or None.
+
+    """
+    if not max_shift:
         return images, masks
     n, _, height, width = images.shape
-    top, left = torch.randint(2 * most + 1, (2, n, 1), generator=generator).to(images.device)
+    top, left = torch.randint(2 * max_shift + 1, (2, n, 1), generator=generator).to(images.device)
     rows = (top + torch.arange(height, device=images.device))[:, :, None]
     columns = (left + torch.arange(width, device=images.device))[:, None, :]
-    each = torch.arange(n, device=images.device)[:, None, None]
-    planes = torch.arange(images.shape[1], device=images.device)[None, :, None, None]
-    moved = F.pad(images, [most] * 4)[each[:, None], planes, rows[:, None], columns[:, None]]
-    return moved, None if masks is None else F.pad(masks, [most] * 4, value=IGNORE_INDEX)[each, rows, columns]
+    batch = torch.arange(n, device=images.device)[:, None, None]
+    channels = torch.arange(images.shape[1], device=images.device)[None, :, None, None]
+    padding = [max_shift] * 4
+    shifted = F.pad(images, padding)[batch[:, None], channels, rows[:, None], columns[:, None]]
+    if masks is None:
+        return shifted, None
+    return shifted, F.pad(masks, padding, value=IGNORE_INDEX)[batch, rows, columns]
 
 
 def random_horizontal_flip(
     images: Tensor, generator: torch.Generator, masks: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Mirror about half of the images, left to right."""
-    chosen = torch.randint(2, (len(images), 1, 1, 1), generator=generator).to(images.device).bool()
-    mirrored = None if masks is None else torch.where(chosen[:, 0], masks.flip(2), masks)
-    return torch.where(chosen, images.flip(3), images), mirrored
+    """Flip each image horizontally with probability 0.5.
+
+    Args:
+        images: Pixels (N, C, H, W).
+        generator: What the choice is drawn from.
+        masks: Masks (N, H, W), or None.
+
+    """
+    is_flipped = torch.randint(2, (len(images), 1, 1, 1), generator=generator).to(images.device).bool()
+    flipped_masks = None if masks is None else torch.where(is_flipped[:, 0], masks.flip(2), masks)
+    return torch.where(is_flipped, images.flip(3), images), flipped_masks
 
 
 def random_affine(
     images: Tensor,
-    settings: dict[str, Any],
+    settings: Mapping[str, Any],
     size: int,
     generator: torch.Generator,
     masks: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Show each image in a frame of its own, size × size, mirrored where that reaches beyond its edges.
+    """Show a random frame of each image, size × size pixels, with reflection beyond the image's edges.
 
-    A frame's side is between `crop` and `scale` of the image's; as far as `stretch` allows it is wider than
-    high or higher than wide, and turned by up to `rotate` degrees either way. A frame that is smaller than the
-    image lies within it, a larger one around it, but for its turn. Images are interpolated, to float; a
-    mask's pixels are their nearest.
+    A frame's side is between `crop` and `scale` times the image's; its aspect ratio is changed by up to a
+    factor of 1 + `stretch`, and it is rotated by up to `rotate` degrees. Rotation aside, a frame smaller than
+    the image lies within it, and a larger one around it.
+
+    Args:
+        images: Pixels (N, C, H, W).
+        settings: The config's `training`: crop, scale, stretch and rotate.
+        size: Pixels a side of the result.
+        generator: What the frames are drawn from.
+        masks: Masks (N, H, W), or None.
+
+    Returns:
+        The images (N, C, size, size), float32, bilinearly interpolated, and the masks (N, size, size), each
+        pixel the nearest one.
+
     """
     n = len(images)
-    side, x, y, wide, angle = torch.rand(5, n, generator=generator)
+    side, x, y, aspect, angle = torch.rand(5, n, generator=generator)
     side = settings["crop"] + (settings["scale"] - settings["crop"]) * side
-    ratio = (1 + settings["stretch"]) ** (wide - 0.5)
+    ratio = (1 + settings["stretch"]) ** (aspect - 0.5)
     width, height = side * ratio, side / ratio
-    # In affine_grid's terms, in which the image reaches from -1 to 1: the frame's sides and its middle.
     angle = math.radians(settings["rotate"]) * (2 * angle - 1)
-    across, down = (1 - width).abs() * (2 * x - 1), (1 - height).abs() * (2 * y - 1)
+    # The frame's centre in the coordinates of affine_grid, in which the image reaches from -1 to 1.
+    centre_x, centre_y = (1 - width).abs() * (2 * x - 1), (1 - height).abs() * (2 * y - 1)
     theta = torch.stack(
         [
-            torch.stack([width * angle.cos(), -height * angle.sin(), across]),
-            torch.stack([width * angle.sin(), height * angle.cos(), down]),
+            torch.stack([width * angle.cos(), -height * angle.sin(), centre_x]),
+            torch.stack([width * angle.sin(), height * angle.cos(), centre_y]),
         ]
     )
     grid = F.affine_grid(theta.permute(2, 0, 1).to(images.device), [n, 1, size, size], align_corners=False)
-    shown = F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)
+    framed: Tensor = F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)
     if masks is None:
-        return shown, None
+        return framed, None
     pixels = masks[:, None].float()
     nearest = F.grid_sample(pixels, grid, mode="nearest", padding_mode="reflection", align_corners=False)
-    return shown, nearest[:, 0].to(masks.dtype)
+    return framed, nearest[:, 0].to(masks.dtype)
 
 
-def colour_jitter(images: Tensor, most: float, generator: torch.Generator) -> Tensor:
-    """Change each image's brightness, contrast and saturation by factors within 1 ± `most`."""
-    factors = 1 + most * (2 * torch.rand(3, len(images), 1, 1, 1, generator=generator) - 1)
+def colour_jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Change each image's brightness, contrast and saturation by random factors in 1 ± `strength`.
+
+    Args:
+        images: Pixels (N, C, H, W) in 0..255; saturation changes only with three channels.
+        strength: Largest difference of a factor from 1.
+        generator: What the factors are drawn from.
+
+    Returns:
+        The images (N, C, H, W) in 0..255, float32.
+
+    """
+    factors = 1 + strength * (2 * torch.rand(3, len(images), 1, 1, 1, generator=generator) - 1)
     brightness, contrast, saturation = factors.to(images.device)
-    x = images.float() * brightness
+    x: Tensor = images.float() * brightness
     x = x.mean((1, 2, 3), keepdim=True).lerp(x, contrast)
     if x.shape[1] == 3:
         grey = (x * x.new_tensor(LUMA_WEIGHTS)[:, None, None]).sum(1, keepdim=True)

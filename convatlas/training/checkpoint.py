@@ -1,8 +1,8 @@
-"""Training under way, kept at the end of each epoch, so that it goes on where it was interrupted."""
+"""The state of a training after its last epoch, from which it continues where it was interrupted."""
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,92 +23,110 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder that holds the last whole epoch of a training, which `about` tells from any other's.
+    """A folder that holds the state of one training after its last epoch.
 
-    `about` (JSON) is all that decides the result: settings, data, seed, versions. What a folder holds
-    of another training is not taken up.
+    Attributes:
+        folder: The folder.
+        description: All that determines the result of the training, as JSON: settings, data, seed, versions.
+            The state of a training with another description is not loaded.
+
     """
 
     folder: Path
     description: dict[str, Any]
 
-    def save(self, tensors: Tensors, values: dict[str, Any]) -> None:
-        """Replace what the folder holds, whole or not at all."""
-        with atomic_write(self.folder) as aside:
-            aside.mkdir()
+    def save(self, tensors: Tensors, values: Mapping[str, Any]) -> None:
+        """Replace the state in the folder, atomically.
+
+        Args:
+            tensors: Tensors by name.
+            values: Whatever else belongs to the state, as JSON.
+
+        Raises:
+            UserError: The folder cannot be written.
+
+        """
+        with atomic_write(self.folder) as temporary:
+            temporary.mkdir()
             state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-            (aside / TENSORS_FILE).write_bytes(save(state))
-            write_json(aside / VALUES_FILE, {"about": self.description, "values": values})
+            (temporary / TENSORS_FILE).write_bytes(save(state))
+            write_json(temporary / VALUES_FILE, {"description": self.description, "values": values})
 
     def load(self) -> tuple[Tensors, dict[str, Any]] | None:
-        """Give what was saved last; None where there is nothing, or nothing of this training."""
+        """Return the tensors and values saved last; None where there are none, or none of this training."""
         if not (self.folder / VALUES_FILE).exists():
             return None
         try:
-            kept = read_json(self.folder / VALUES_FILE)
+            saved = read_json(self.folder / VALUES_FILE)
             tensors = load_file(self.folder / TENSORS_FILE)
         except (UserError, SafetensorError, OSError) as error:
             log.warning("the checkpoint in %s is damaged (%s): training starts anew", self.folder, error)
             return None
-        if kept["about"] != self.description:
+        if saved.get("description") != self.description:
             log.info("the checkpoint in %s is of another training: this one starts anew", self.folder)
             return None
-        return tensors, kept["values"]
+        return tensors, saved["values"]
 
     def remove(self) -> None:
-        """Remove the folder, when what it was kept for is done, and what an interrupted `save` left."""
+        """Remove the folder, and what an interrupted `save` left behind."""
         shutil.rmtree(self.folder, ignore_errors=True)
         remove_stale(self.folder)
 
 
-def add_prefix(prefix: str, tensors: Tensors) -> Tensors:
-    """Name tensors `<prefix>.<name>`, copied, for some share their memory."""
+def add_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
+    """Return copies of tensors under the names `<prefix>.<name>`; the originals may share memory."""
     return {f"{prefix}.{name}": tensor.detach().clone() for name, tensor in tensors.items()}
 
 
-def select_prefix(prefix: str, tensors: Tensors) -> Tensors:
-    """The tensors that `under` named so, by their own names."""
+def select_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
+    """Return the tensors that `add_prefix` named, under their own names."""
     start = prefix + "."
     return {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
 
 
 def get_optimizer_state(optimizer: torch.optim.Optimizer) -> Tensors:
-    """What an optimiser has gathered: `<parameter's number>.<name>`."""
+    """Return the tensors of an optimiser's state under the names `<number of the parameter>.<name>`."""
     return {
         f"{n}.{name}": value
-        for n, parameter in enumerate(_parameters(optimizer))
+        for n, parameter in enumerate(_list_parameters(optimizer))
         for name, value in optimizer.state[parameter].items()
         if isinstance(value, Tensor)
     }
 
 
-def set_optimizer_state(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Give an optimiser what `of_optimizer` found, where its parameters are, and in their layouts in memory.
+def set_optimizer_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Set an optimiser's state, on its parameters' device and in their memory format.
 
-    Its counts of steps, too, are with the parameters, as fused optimisers on a GPU want them.
+    The step counts are on that device too, as fused optimisers on a GPU need them.
+
+    Args:
+        optimizer: The optimiser.
+        tensors: What `get_optimizer_state` returned.
+
     """
-    for n, parameter in enumerate(_parameters(optimizer)):
+    for n, parameter in enumerate(_list_parameters(optimizer)):
         for name, value in select_prefix(str(n), tensors).items():
-            same = value.shape == parameter.shape
-            like = parameter if same else torch.empty_like(value, device=parameter.device)
-            optimizer.state[parameter][name] = torch.empty_like(like, dtype=value.dtype).copy_(value)
+            has_shape = value.shape == parameter.shape
+            template = parameter if has_shape else torch.empty_like(value, device=parameter.device)
+            optimizer.state[parameter][name] = torch.empty_like(template, dtype=value.dtype).copy_(value)
 
 
-def get_generator_states(shuffle: torch.Generator) -> Tensors:
-    """The states of the random generators that training draws from."""
-    states = {"shuffle": shuffle.get_state(), "torch": torch.get_rng_state()}
+def get_generator_states(shuffle_generator: torch.Generator) -> Tensors:
+    """Return the states of the random generators that training draws from, torch's own among them."""
+    states = {"shuffle": shuffle_generator.get_state(), "torch": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
     return states
 
 
-def set_generator_states(shuffle: torch.Generator, states: Tensors) -> None:
-    """Set the generators to states that `of_generators` found."""
-    shuffle.set_state(states["shuffle"])
+def set_generator_states(shuffle_generator: torch.Generator, states: Mapping[str, Tensor]) -> None:
+    """Set the generators to the states that `get_generator_states` returned."""
+    shuffle_generator.set_state(states["shuffle"])
     torch.set_rng_state(states["torch"])
     if "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"])
 
 
-def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:
+def _list_parameters(optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:
+    """Yield the parameters of an optimiser, of one group after the other."""
     return (parameter for group in optimizer.param_groups for parameter in group["params"])

@@ -1,77 +1,57 @@
-"""Training and evaluation of a network that tells apart images, or each image's pixels."""
+"""Training and evaluation of classifiers and segmentation networks."""
 
 import logging
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import swa_utils
 
 from convatlas.datasets.formats import IGNORE_INDEX
 from convatlas.models.build import get_device, select_main_output, to_device
 from convatlas.models.preprocessing import Preprocessing
-from convatlas.training import checkpoint
+from convatlas.pipeline.config_types import TrainingConfig
+from convatlas.records import HistoryRow
 from convatlas.training.augmentation import augment, resize_masks
-from convatlas.training.checkpoint import Checkpoint
+from convatlas.training.checkpoint import (
+    Checkpoint,
+    add_prefix,
+    get_generator_states,
+    get_optimizer_state,
+    select_prefix,
+    set_generator_states,
+    set_optimizer_state,
+)
+from convatlas.training.labelled_images import LabelledImages
 from convatlas.training.metrics import accuracy, mean_iou
+from convatlas.training.optimization import build_ema, build_optimizer, build_scheduler, choose_precision
 
 log = logging.getLogger(__name__)
 
-EVALUATION_BATCH_SIZE = 500  # images; of pixels' classes as many as are trained on at a time
+EVALUATION_BATCH_SIZE = 500  # images at once in the evaluation of a classifier
 HISTORY_COLUMNS = ("epoch", "lr", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
-MEAN_IOU_COLUMN = "validation_mean_iou"  # one more column
-
-
-class LabelledImages:
-    """Images (N, C, H, W) uint8 with labels: (N,) int64, or a class a pixel, (N, H, W) uint8.
-
-    Indexed it is a part of itself, which copies nothing: what lies in a file is read batch by batch.
-    """
-
-    def __init__(self, images: Tensor, labels: Tensor, rows: Tensor | None = None) -> None:
-        self._images, self._labels = images, labels
-        self.indices = torch.arange(len(labels), device=labels.device) if rows is None else rows
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: Tensor | slice) -> "LabelledImages":
-        return LabelledImages(self._images, self._labels, self.indices[index])
-
-    @property
-    def images(self) -> Tensor:
-        return self._images[self.indices]
-
-    @property
-    def labels(self) -> Tensor:
-        return self._labels[self.indices]
-
-    @property
-    def has_pixel_labels(self) -> bool:
-        """Whether each pixel has a class."""
-        return self._labels.ndim > 1
 
 
 @dataclass
 class TrainingResult:
-    """What training found: one row an epoch, and the epoch whose weights were kept."""
+    """What a training leaves besides the weights.
 
-    history: list[dict[str, float]] = field(default_factory=list)
+    Attributes:
+        history: One row per epoch.
+        best_epoch: The epoch, from 1, whose weights the network has.
+        precision: "float32" or "bfloat16", in which the forward pass was computed.
+        resumed_epochs: Epochs of an earlier, interrupted run.
+
+    """
+
+    history: list[HistoryRow] = field(default_factory=list)
     best_epoch: int = 0
     precision: str = "float32"
-    resumed_epochs: int = 0  # epochs that an earlier, interrupted training had done
-
-
-def hold_out(split: LabelledImages, share: float, seed: int) -> tuple[LabelledImages, LabelledImages]:
-    """Divide a split at random into the part to train on and a share to validate on."""
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed)).to(split.indices.device)
-    held = max(1, round(share * len(split)))
-    return split[order[held:]], split[order[:held]]
+    resumed_epochs: int = 0
 
 
 def fit(
@@ -79,60 +59,76 @@ def fit(
     preprocessing: Preprocessing,
     train: LabelledImages,
     validation: LabelledImages,
-    settings: dict[str, Any],
+    settings: TrainingConfig,
     seed: int,
     checkpoint: Checkpoint | None = None,
 ) -> TrainingResult:
-    """Train in place, and leave the network with the weights of its best epoch by validation.
+    """Train a network in place, and leave it with the weights of its best epoch on the validation images.
 
-    `settings` is the `training` section of the config; where it crops, `train` may be of larger images
-    than the network's, for their parts to be sharp. The same seed on the same machine gives the same
-    weights, bit for bit; so does training that was interrupted, which goes on after the last epoch in
-    `kept_in`. Best is the highest accuracy, of pixels the highest mean IoU.
+    The best epoch has the highest accuracy, or mean IoU of a segmentation network; of equal ones that with
+    the lower validation loss, and then the later one. One seed on one machine gives the same weights, bit for
+    bit, also where the training was interrupted and continues from its checkpoint.
+
+    Args:
+        network: The network.
+        preprocessing: Its preprocessing.
+        train: The training images; larger than the network's input where crops are taken, to keep them sharp.
+        validation: The validation images.
+        settings: The config's `training`.
+        seed: Seed of the images' order, their augmentation and dropout.
+        checkpoint: Where the state is saved after each epoch, and where the training continues from.
+
     """
     steps = math.ceil(len(train) / settings["batch_size"])
     epochs = limit_epochs(settings, steps)
     if epochs < settings["epochs"]:
         log.info("max_steps %d: %d epochs, not %d", settings["max_steps"], epochs, settings["epochs"])
-    network.to(memory_format=torch.channels_last)  # up to twice as fast on CPU too
-    run = Trainer(network, preprocessing, settings, epochs, steps, seed)
+    network.to(memory_format=torch.channels_last)  # up to twice as fast, on CPUs too
+    trainer = Trainer(network, preprocessing, settings, epochs, steps, seed)
     log.info(
-        "%d images, %d to validate, %s, %s", len(train), len(validation), run.device, run.result.precision
+        "%d training images, %d validation images, %s, %s",
+        len(train),
+        len(validation),
+        trainer.device,
+        trainer.result.precision,
     )
-    if checkpoint and (kept := checkpoint.load()):
-        run.restore_state(*kept, steps)
-        log.info("going on after epoch %d of %d", len(run.result.history), epochs)
-    for epoch in range(len(run.result.history) + 1, epochs + 1):
-        trained = run.train_epoch(train)
-        size = settings["batch_size"] if validation.has_pixel_labels else EVALUATION_BATCH_SIZE
-        loss, confusion = evaluate(
-            run.evaluated_network, preprocessing, validation, run.result.precision, size
-        )
-        row = dict(zip(HISTORY_COLUMNS, [epoch, *trained, loss, accuracy(confusion)], strict=True))
-        score = row["validation_accuracy"]
-        if validation.has_pixel_labels:
-            score = row[MEAN_IOU_COLUMN] = mean_iou(confusion)
-        run.record_epoch(row, (score, -loss))
+    if checkpoint and (state := checkpoint.load()):
+        trainer.restore_state(*state, steps)
+        log.info("continuing after epoch %d of %d", len(trainer.result.history), epochs)
+    for epoch in range(len(trainer.result.history) + 1, epochs + 1):
+        row, score = trainer.run_epoch(epoch, train, validation)
+        trainer.record_epoch(row, score)
         log.info(
             "epoch %d/%d  loss %.4f  accuracy %.4f  validation %.4f, %.4f%s",
-            *[epoch, epochs, *list(row.values())[2:6]],
-            f", mean IoU {score:.4f}" if validation.has_pixel_labels else "",
+            *(epoch, epochs, row["train_loss"], row["train_accuracy"]),
+            *(row["validation_loss"], row["validation_accuracy"]),
+            f", mean IoU {score[0]:.4f}" if validation.has_pixel_labels else "",
         )
         if checkpoint:
-            checkpoint.save(*run.capture_state())
-    network.load_state_dict(run.best_weights)
+            checkpoint.save(*trainer.capture_state())
+    network.load_state_dict(trainer.best_weights)
     network.to(memory_format=torch.contiguous_format).eval()
-    return run.result
+    return trainer.result
 
 
 class Trainer:
-    """A training under way: the network with all that changes beside it from step to step."""
+    """A training in progress: the network, the optimiser, and all else that changes from step to step.
+
+    Args:
+        network: The network, which is trained in place.
+        preprocessing: Its preprocessing.
+        settings: The config's `training`.
+        epochs: Number of epochs.
+        steps: Optimiser steps of an epoch.
+        seed: Seed of the images' order, their augmentation and dropout.
+
+    """
 
     def __init__(
         self,
         network: nn.Module,
         preprocessing: Preprocessing,
-        settings: dict[str, Any],
+        settings: TrainingConfig,
         epochs: int,
         steps: int,
         seed: int,
@@ -140,94 +136,155 @@ class Trainer:
         self.network, self.preprocessing, self.settings = network, preprocessing, settings
         self.device = get_device(network)
         self.result = TrainingResult(precision=choose_precision(settings["precision"], self.device))
-        self.optimizer = _build_optimizer(network, settings)
-        self.scheduler = _build_scheduler(self.optimizer, settings, epochs * steps)
-        self.low_resolution_epochs = round(epochs * settings["progressive_resize"]["share"]) if settings["progressive_resize"] else 0
+        self.optimizer = build_optimizer(network, settings)
+        self.scheduler = build_scheduler(self.optimizer, settings, epochs * steps)
+        low_resolution = settings["progressive_resize"]
+        self.low_resolution_epochs = round(epochs * low_resolution["share"]) if low_resolution else 0
         self.shuffle_generator = torch.Generator().manual_seed(seed)
-        torch.manual_seed(seed)  # what dropout draws from
-        self.ema_model = _build_ema(network, settings["ema_decay"])
+        torch.manual_seed(seed)  # of dropout
+        self.ema_model = build_ema(network, settings["ema_decay"])
         self.best_score = (-1.0, -math.inf)
         self.best_weights: dict[str, Tensor] = {}
 
     @property
     def evaluated_network(self) -> nn.Module:
-        """The network that is validated and kept: the one that is trained, or its average over the steps."""
+        """The network that is validated and kept: the moving average where there is one, else the network."""
         return self.ema_model.module if self.ema_model else self.network
 
-    def train_epoch(self, train: LabelledImages) -> tuple[float, float, float]:
-        """Go over the training images once, in an order that `shuffle` draws.
+    def run_epoch(
+        self, epoch: int, train: LabelledImages, validation: LabelledImages
+    ) -> tuple[HistoryRow, tuple[float, float]]:
+        """Train for an epoch and validate.
 
-        Gives the learning rate of the last step, the mean loss and the accuracy.
+        Args:
+            epoch: Its number, from 1.
+            train: The training images.
+            validation: The validation images.
+
+        Returns:
+            The epoch's row of the history, and its score, by which epochs are compared: the accuracy or mean
+            IoU, and the negative loss, on the validation images.
+
+        """
+        lr, train_loss, train_accuracy = self.train_epoch(train)
+        batch_size = self.settings["batch_size"] if validation.has_pixel_labels else EVALUATION_BATCH_SIZE
+        loss, confusion = evaluate(
+            self.evaluated_network, self.preprocessing, validation, self.result.precision, batch_size
+        )
+        score = accuracy(confusion)
+        row: HistoryRow = {
+            "epoch": epoch,
+            "lr": lr,
+            "train_loss": train_loss,
+            "train_accuracy": train_accuracy,
+            "validation_loss": loss,
+            "validation_accuracy": score,
+        }
+        if validation.has_pixel_labels:
+            score = row["validation_mean_iou"] = mean_iou(confusion)
+        return row, (score, -loss)
+
+    def train_epoch(self, train: LabelledImages) -> tuple[float, float, float]:
+        """Train on all images once, in a random order.
+
+        Returns:
+            The learning rate of the last step, the mean loss per image, and the accuracy, which counts pixels
+            with a known class for a segmentation network.
+
         """
         self.network.train()
-        how = self.preprocessing
-        if len(self.result.history) < self.low_resolution_epochs:
-            how = replace(how, size=self.settings["progressive_resize"]["size"])
-        loss_sum, hits, known = torch.zeros(3, device=self.device)
+        preprocessing = self.preprocessing
+        if self.settings["progressive_resize"] and len(self.result.history) < self.low_resolution_epochs:
+            preprocessing = replace(preprocessing, size=self.settings["progressive_resize"]["size"])
+        size = preprocessing.size
+        loss_sum, correct, known = torch.zeros(3, device=self.device)
         order = torch.randperm(len(train), generator=self.shuffle_generator)
         for images, labels in _iterate_batches(train, self.settings["batch_size"], order, self.device):
             masks = labels if train.has_pixel_labels else None
-            images, masks = augment(images, masks, self.settings, how.size, self.shuffle_generator)
+            images, masks = augment(images, masks, self.settings, size, self.shuffle_generator)
             if masks is not None:
-                labels = (masks if how.size == masks.shape[-1] else resize_masks(masks, how.size)).long()
-            logits = _forward(self.network, how, images, self.result.precision).float()
+                labels = (masks if size == masks.shape[-1] else resize_masks(masks, size)).long()
+            logits = _forward(self.network, preprocessing, images, self.result.precision).float()
             loss = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX)
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             lr = self.optimizer.param_groups[0]["lr"]
             self.scheduler.step()
             if self.ema_model:
                 self.ema_model.update_parameters(self.network)
             loss_sum += loss.detach() * len(images)
-            hits += (logits.argmax(1) == labels).sum()
+            correct += (logits.argmax(1) == labels).sum()
             known += (labels != IGNORE_INDEX).sum()
-        return lr, float(loss_sum) / len(train), float(hits) / float(known)
+        return lr, float(loss_sum) / len(train), float(correct) / float(known)
 
-    def record_epoch(self, row: dict[str, float], score: tuple[float, float]) -> None:
-        """Add an epoch's row to the history, and keep the weights if none were better."""
+    def record_epoch(self, row: HistoryRow, score: tuple[float, float]) -> None:
+        """Add an epoch to the history, and keep its weights unless an earlier epoch was better.
+
+        Args:
+            row: The epoch's row.
+            score: Its score; the greatest one is best.
+
+        """
         self.result.history.append(row)
         if score >= self.best_score:
             self.best_score, self.result.best_epoch = score, int(row["epoch"])
             self.best_weights = {n: t.clone() for n, t in self.evaluated_network.state_dict().items()}
 
     def capture_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All that the next epoch depends on, and what was found; numbers as tensors, which have NaN."""
+        """Return all that the next epoch depends on, and the result so far, as tensors and JSON values.
+
+        Numbers that may not be finite are tensors, as JSON has no NaN.
+        """
         rows = [list(row.values()) for row in self.result.history]
         tensors = {
-            **checkpoint.add_prefix("network", self.network.state_dict()),
-            **checkpoint.add_prefix("best", self.best_weights),
-            **checkpoint.add_prefix("optimizer", checkpoint.get_optimizer_state(self.optimizer)),
-            **checkpoint.add_prefix("generator", checkpoint.get_generator_states(self.shuffle_generator)),
+            **add_prefix("network", self.network.state_dict()),
+            **add_prefix("best", self.best_weights),
+            **add_prefix("optimizer", get_optimizer_state(self.optimizer)),
+            **add_prefix("generator", get_generator_states(self.shuffle_generator)),
             "history": torch.tensor(rows, dtype=torch.float64),
             "score": torch.tensor(self.best_score, dtype=torch.float64),
         }
         if self.ema_model:
-            tensors |= checkpoint.add_prefix("averaged", self.ema_model.state_dict())
+            tensors |= add_prefix("averaged", self.ema_model.state_dict())
         return tensors, {"columns": list(self.result.history[0]), "best_epoch": self.result.best_epoch}
 
-    def restore_state(self, tensors: dict[str, Tensor], values: dict[str, Any], steps: int) -> None:
-        """Take up what `kept` gave, after epochs of `steps` steps."""
+    def restore_state(self, tensors: dict[str, Tensor], values: Mapping[str, Any], steps: int) -> None:
+        """Continue from a captured state.
+
+        Args:
+            tensors: The tensors of `capture_state`.
+            values: Its values.
+            steps: Optimiser steps of an epoch.
+
+        """
         rows = [dict(zip(values["columns"], row, strict=True)) for row in tensors["history"].tolist()]
-        self.result.history = [row | {"epoch": int(row["epoch"])} for row in rows]
+        self.result.history = [cast(HistoryRow, row | {"epoch": int(row["epoch"])}) for row in rows]
         self.result.best_epoch, self.result.resumed_epochs = values["best_epoch"], len(rows)
-        self.best_score = tuple(tensors["score"].tolist())
-        self.best_weights = checkpoint.select_prefix("best", tensors)
-        self.network.load_state_dict(checkpoint.select_prefix("network", tensors))
+        accuracy_or_iou, negative_loss = tensors["score"].tolist()
+        self.best_score = (accuracy_or_iou, negative_loss)
+        self.best_weights = select_prefix("best", tensors)
+        self.network.load_state_dict(select_prefix("network", tensors))
         if self.ema_model:
-            self.ema_model.load_state_dict(checkpoint.select_prefix("averaged", tensors))
-        checkpoint.set_optimizer_state(self.optimizer, checkpoint.select_prefix("optimizer", tensors))
-        checkpoint.set_generator_states(
-            self.shuffle_generator, checkpoint.select_prefix("generator", tensors)
-        )
+            self.ema_model.load_state_dict(select_prefix("averaged", tensors))
+        set_optimizer_state(self.optimizer, select_prefix("optimizer", tensors))
+        set_generator_states(self.shuffle_generator, select_prefix("generator", tensors))
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # no step comes before
+            warnings.filterwarnings(
+                "ignore", "Detected call of `lr_scheduler.step"
+            )  # before any optimiser step
             for _ in range(len(rows) * steps):
                 self.scheduler.step()
 
 
-def limit_epochs(settings: dict[str, Any], steps: int) -> int:
-    """Epochs of `steps` steps each, at most as many as `max_steps` allows, rounded up."""
+def limit_epochs(settings: TrainingConfig, steps: int) -> int:
+    """Return the number of epochs: `epochs`, or as many as `max_steps` allows, rounded up.
+
+    Args:
+        settings: The config's `training`.
+        steps: Optimiser steps of an epoch.
+
+    """
     if settings["max_steps"] is None:
         return settings["epochs"]
     return min(settings["epochs"], math.ceil(settings["max_steps"] / steps))
@@ -241,71 +298,47 @@ def evaluate(
     precision: str = "float32",
     batch_size: int = EVALUATION_BATCH_SIZE,
 ) -> tuple[float, Tensor]:
-    """Give the mean cross-entropy and the confusion matrix (classes, classes), a row a true class."""
+    """Evaluate a network on labelled images.
+
+    Args:
+        network: The network, which is left in evaluation mode.
+        preprocessing: Its preprocessing.
+        split: The images.
+        precision: "float32" or "bfloat16", in which the forward pass is computed.
+        batch_size: Images at once.
+
+    Returns:
+        The mean cross-entropy per image, and the counts (classes, classes) of images or pixels with a known
+        class; rows are true classes, columns predicted ones.
+
+    """
     network.eval()
     loss, confusion = 0.0, torch.zeros(0)
-    for images, given in _iterate_batches(split, batch_size, torch.arange(len(split)), get_device(network)):
-        labels = given.long()
+    order = torch.arange(len(split))
+    for images, targets in _iterate_batches(split, batch_size, order, get_device(network)):
+        labels = targets.long()
         logits = _forward(network, preprocessing, images, precision).float()
         mean = float(F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX))
         loss += mean * len(images)
-        classes, known = logits.shape[1], labels != IGNORE_INDEX
-        cells = (labels * classes + logits.argmax(1))[known].flatten()
+        classes, is_known = logits.shape[1], labels != IGNORE_INDEX
+        cells = (labels * classes + logits.argmax(1))[is_known].flatten()
         counts = torch.bincount(cells, minlength=classes * classes).cpu().reshape(classes, classes)
-        confusion = counts if not confusion.numel() else confusion + counts
+        confusion = confusion + counts if confusion.numel() else counts
     return loss / len(split), confusion
 
 
-def choose_precision(name: str, device: torch.device) -> str:
-    """Resolve `auto`: bfloat16 where the hardware has it (benchmarks/training.py)."""
-    if name != "auto":
-        return name
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    instructions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # without them it is emulated
-    native = any(getattr(torch.cpu, name, lambda: False)() for name in instructions)
-    return "bfloat16" if native else "float32"
-
-
 def _forward(network: nn.Module, preprocessing: Preprocessing, images: Tensor, precision: str) -> Tensor:
+    """Return a network's logits of a batch of images."""
     x = preprocessing(images).to(memory_format=torch.channels_last)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        return select_main_output(network(x))
+        logits: Tensor = select_main_output(network(x))
+    return logits
 
 
 def _iterate_batches(
     split: LabelledImages, size: int, order: Tensor, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield batches of images and labels in an order, on a device."""
     for start in range(0, len(order), size):
-        part = split[order[start : start + size].to(split.indices.device)]
-        yield to_device(part.images, device), to_device(part.labels, device)
-
-
-def _build_optimizer(network: nn.Module, settings: dict[str, Any]) -> torch.optim.Optimizer:
-    common = {"lr": settings["lr"], "weight_decay": settings["weight_decay"]}
-    if settings["optimizer"] == "sgd":
-        return torch.optim.SGD(network.parameters(), momentum=0.9, nesterov=True, **common)
-    kind = torch.optim.AdamW if settings["optimizer"] == "adamw" else torch.optim.Adam
-    return kind(network.parameters(), fused=True, **common)
-
-
-def _build_ema(network: nn.Module, share: float) -> swa_utils.AveragedModel | None:
-    """A moving average of a network's weights and buffers, of which `share` stays at each step; 0 for none.
-
-    Validated at every epoch it is steadier than the network itself (Tarvainen & Valpola, arXiv 1703.01780).
-    """
-    if not share:
-        return None
-    return swa_utils.AveragedModel(
-        network, multi_avg_fn=swa_utils.get_ema_multi_avg_fn(share), use_buffers=True
-    )
-
-
-def _build_scheduler(
-    optimizer: torch.optim.Optimizer, settings: dict[str, Any], steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    if settings["schedule"] == "one_cycle":
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, settings["lr"], total_steps=max(2, steps))
-    if settings["schedule"] == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+        batch = split[order[start : start + size].to(split.indices.device)]
+        yield to_device(batch.images, device), to_device(batch.labels, device)

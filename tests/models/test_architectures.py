@@ -1,4 +1,4 @@
-"""Where networks come from: the user's files and modules, and torchvision; what is told when one fails."""
+"""Networks from the user's files and modules and from torchvision, and the messages of their errors."""
 
 import subprocess
 import sys
@@ -40,7 +40,7 @@ weights = nn.Linear(1, 1)
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, with nets/<its name>.py and a file beside it; imports are forgotten after it."""
+    """A working directory with nets/one.py and a module that it imports; imports are undone at the end."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -54,16 +54,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             del sys.modules[name]
 
 
-def fault(architecture: str, classes: list[str] | None = None, **settings: object) -> str:
+def get_error(architecture: str, classes: list[str] | None = None, **settings: object) -> str:
+    """Build a network that cannot be built, and return the message."""
     with pytest.raises(UserError) as error:
         build_network({"architecture": architecture, **settings}, classes, 0, "networks.own")
     return str(error.value)
 
 
-# The user's own
+# The user's own networks
 
 
-def test_a_file_gives_a_network_with_what_lies_beside_it(folder: Path) -> None:
+def test_a_file_imports_modules_beside_it(folder: Path) -> None:
     settings = {"architecture": "nets/one.py:build", "arguments": {"width": 3}}
     network, preprocessing = build_network(settings, ["a", "b", "c"], seed=0)
     assert count_classes(network, preprocessing) == 3
@@ -71,7 +72,7 @@ def test_a_file_gives_a_network_with_what_lies_beside_it(folder: Path) -> None:
     assert network[0][0].out_channels == 3
 
 
-def test_arguments_win_over_the_number_of_classes(folder: Path) -> None:
+def test_arguments_override_the_number_of_classes(folder: Path) -> None:
     settings = {"architecture": f"{folder}/nets/one.py:build", "arguments": {"num_classes": 5}}
     network, preprocessing = build_network(settings, ["a", "b"], seed=0)
     assert count_classes(network, preprocessing) == 5
@@ -96,7 +97,7 @@ def test_a_module_of_the_working_directory_and_a_file_within_a_package(folder: P
         assert architecture_names.list_code_files(architecture) == [f"pack/{name}" for name in names]
 
 
-def test_a_home_directory_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_directory_is_expanded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder / "nets"))
     assert architecture_names.find_architecture_error("~/one.py:build") is None
     assert build_network({"architecture": "~/one.py:build"}, ["a"], seed=0)[1].size == 16
@@ -107,25 +108,25 @@ def test_a_home_directory_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch
     [
         ("def build(depth): pass", {}, ["arguments", "missing a required argument: 'depth'", "build(depth)"]),
         ("def build(): pass", {"arguments": {"x": 1}}, ["unexpected keyword argument 'x'", "build()"]),
-        ("def build(): pass", {}, ["returned None (NoneType), no torch.nn.Module"]),
+        ("def build(): pass", {}, ["returned None (NoneType), not a torch.nn.Module"]),
         ("from torch import nn\ndef build(): return nn.ReLU", {}, ["returned the class ReLU"]),
         ("x = 1\ndef build():\n    return 1 / 0", {}, ["bad.py:3: ZeroDivisionError: division by zero"]),
         ("import sys\nsys.exit('usage')", {}, ["cannot be imported", "bad.py:2: SystemExit: usage"]),
         ("import nowhere_at_all", {}, ["bad.py:1: ModuleNotFoundError: No module named 'nowhere_at_all'"]),
         ("def build(:", {}, ["bad.py:1: SyntaxError"]),
-        ("def builder(): pass", {}, ["'build' is not there", "did you mean 'builder'"]),
-        ("import torch\nbuild = torch.nn.ReLU()", {}, ["'build' is no function, but ReLU() (ReLU)"]),
+        ("def builder(): pass", {}, ["'build' is missing from", "did you mean 'builder'"]),
+        ("import torch\nbuild = torch.nn.ReLU()", {}, ["'build' is ReLU() (ReLU), not a function, in"]),
         ("INPUT = 3\ndef build(): pass", {}, ["INPUT must be a mapping"]),
     ],
 )
-def test_a_fault_in_the_users_file_is_told_in_a_line(
+def test_an_error_in_the_users_file_is_reported_in_one_line(
     folder: Path, code: str, settings: dict, words: list[str]
 ) -> None:
     (folder / "bad.py").write_text(code)
-    told = fault("bad.py:build", **settings)
-    assert told.startswith(("networks.own.a", f"{folder}/bad.py"))
+    message = get_error("bad.py:build", **settings)
+    assert message.startswith(("networks.own.a", f"{folder}/bad.py"))
     for word in words:
-        assert word in told
+        assert word in message
 
 
 CONV = """
@@ -136,7 +137,7 @@ def build():
 
 
 @pytest.mark.parametrize(
-    ("channels", "inner", "given", "words"),
+    ("channels", "features", "settings", "words"),
     [
         (1, 4, {}, ["(1, 224, 224) (assumed", "cannot be multiplied", "change networks.own.input.size"]),
         (3, 4, {}, ["(3, 224, 224) (assumed"]),
@@ -145,23 +146,23 @@ def build():
     ],
 )
 def test_an_input_that_does_not_fit_says_what_to_change(
-    folder: Path, channels: int, inner: int, given: dict, words: list[str]
+    folder: Path, channels: int, features: int, settings: dict, words: list[str]
 ) -> None:
-    (folder / "conv.py").write_text(CONV.format(channels, inner))
-    told = fault("conv.py:build", input=given)
-    assert told.startswith("networks.own.input: conv.py:build does not take an input of shape")
+    (folder / "conv.py").write_text(CONV.format(channels, features))
+    message = get_error("conv.py:build", input=settings)
+    assert message.startswith("networks.own.input: conv.py:build does not take an input of shape")
     for word in words:
-        assert word in told
+        assert word in message
 
 
-def test_a_fault_in_the_forward_pass_names_file_and_line(folder: Path) -> None:
+def test_an_error_in_the_forward_pass_names_file_and_line(folder: Path) -> None:
     (folder / "odd.py").write_text(
         "from torch import nn\nclass Odd(nn.Module):\n    def forward(self, x):\n        self.gone(x)\n"
     )
-    assert "odd.py:4: AttributeError: 'Odd' object has no attribute 'gone'" in fault("odd.py:Odd")
+    assert "odd.py:4: AttributeError: 'Odd' object has no attribute 'gone'" in get_error("odd.py:Odd")
 
 
-# What shows before any job
+# What is checked before any job
 
 
 @pytest.mark.parametrize(
@@ -177,17 +178,17 @@ def test_a_fault_in_the_forward_pass_names_file_and_line(folder: Path) -> None:
         ("nets/wrong.py:build", ["nets/helper_wrong.py:2: SyntaxError"]),
     ],
 )
-def test_a_wrong_architecture_is_told_without_running_it(
+def test_a_wrong_architecture_is_reported_without_running_it(
     folder: Path, architecture: str, words: list[str]
 ) -> None:
     (folder / "nets/wrong.py").write_text("import helper_wrong\nraise SystemExit")
     (folder / "nets/helper_wrong.py").write_text("\nclass:")
-    told = str(architecture_names.find_architecture_error(architecture))
+    message = str(architecture_names.find_architecture_error(architecture))
     for word in words:
-        assert word in told
+        assert word in message
 
 
-def test_right_ones_have_no_fault_and_list_their_code(folder: Path) -> None:
+def test_the_code_files_of_correct_architectures_are_listed(folder: Path) -> None:
     (folder / "nets/one.py").write_text("def build():\n    import one_blocks, torch\n\nraise SystemExit")
     assert architecture_names.find_architecture_error("nets/one.py:build") is None
     assert architecture_names.list_code_files("nets/one.py:build") == ["nets/one.py", "nets/one_blocks.py"]
@@ -198,11 +199,14 @@ def test_right_ones_have_no_fault_and_list_their_code(folder: Path) -> None:
         assert architecture_names.find_architecture_error(architecture) is None
 
 
-def test_looking_at_names_imports_no_torch() -> None:
-    program = (
-        "import sys; from convatlas.pipeline.architecture_names import find_architecture_error; find_architecture_error('torchvision/resnet5');"
-        "find_architecture_error('torch.nn:Linear'); print('torch' in sys.modules, 'torchvision' in sys.modules)"
-    )
+def test_checking_names_imports_no_torch() -> None:
+    program = """
+import sys
+from convatlas.pipeline.architecture_names import find_architecture_error
+find_architecture_error("torchvision/resnet5")
+find_architecture_error("torch.nn:Linear")
+print("torch" in sys.modules, "torchvision" in sys.modules)
+"""
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
 
@@ -210,15 +214,15 @@ def test_looking_at_names_imports_no_torch() -> None:
 # torchvision
 
 
-def test_the_names_read_from_its_source_are_those_it_has() -> None:
-    found = architecture_names.list_torchvision_models()
-    assert list(found) == models.list_models()
-    for name, weights in found.items():
+def test_the_names_read_from_torchvisions_source_are_its_networks() -> None:
+    weights_by_model = architecture_names.list_torchvision_models()
+    assert list(weights_by_model) == models.list_models()
+    for name, weights in weights_by_model.items():
         entries = models.get_model_weights(name).__members__
         assert weights == {key: entry.name for key, entry in entries.items()}
 
 
-def test_its_networks_take_the_number_of_classes_and_arguments() -> None:
+def test_torchvisions_networks_take_the_number_of_classes_and_arguments() -> None:
     settings = {"architecture": "torchvision/mobilenet_v3_small", "arguments": {"dropout": 0.4}}
     network, preprocessing = build_network(settings, ["a", "b", "c"], seed=0)
     assert count_classes(network, preprocessing) == 3
@@ -248,10 +252,10 @@ def test_without_weights_nothing_is_downloaded(monkeypatch: pytest.MonkeyPatch) 
         ({"architecture": "torchvision/r3d_18"}, ["does not take an input of shape (3, 224, 224)"]),
     ],
 )
-def test_what_it_refuses_is_told(settings: dict, words: list[str]) -> None:
-    told = fault(**settings)
+def test_networks_that_torchvision_cannot_build_are_reported(settings: dict, words: list[str]) -> None:
+    message = get_error(**settings)
     for word in words:
-        assert word in told
+        assert word in message
 
 
 @pytest.mark.parametrize(
@@ -262,7 +266,9 @@ def test_what_it_refuses_is_told(settings: dict, words: list[str]) -> None:
         ("swin_t", "IMAGENET1K_V1", "chelsea.png"),
     ],
 )
-def test_preprocessing_is_that_of_the_weights_bit_for_bit(name: str, weights: str, photograph: str) -> None:
+def test_preprocessing_is_that_of_torchvisions_weights_bit_for_bit(
+    name: str, weights: str, photograph: str
+) -> None:
     data = pytest.importorskip("skimage.data")
     entry = models.get_model_weights(name)[weights]
     path = Path(data.__file__).parent / photograph
@@ -272,14 +278,14 @@ def test_preprocessing_is_that_of_the_weights_bit_for_bit(name: str, weights: st
     assert torch.equal(preprocessing(preprocessing.read_pixels(path))[0], expected)
 
 
-def googlenet() -> dict[str, Tensor]:
-    """What a file of GoogLeNet's weights holds: the auxiliary heads too, which the network then drops."""
+def googlenet_state() -> dict[str, Tensor]:
+    """The contents of a file of GoogLeNet's weights, with the auxiliary heads, which the network drops."""
     return models.GoogLeNet(aux_logits=True, init_weights=False).state_dict()
 
 
-def test_weights_bring_the_networks_form_along_and_it_is_built_again_without_them(tmp_path: Path) -> None:
+def test_a_network_has_the_form_of_its_weights_and_keeps_it_when_loaded(tmp_path: Path) -> None:
     settings = {"architecture": "torchvision/googlenet", "weights": "IMAGENET1K_V1"}
-    state = googlenet()
+    state = googlenet_state()
     network, preprocessing = build_network(settings, ["ignored"], 0, "networks.own", state)
     assert network.transform_input
     assert network.aux1 is None
@@ -294,15 +300,61 @@ def test_weights_bring_the_networks_form_along_and_it_is_built_again_without_the
             "preprocessing": preprocessing.to_dict(),
         },
     )
-    again, prepared = load_network(tmp_path)
-    assert prepared == preprocessing
-    assert again.transform_input
+    loaded, loaded_preprocessing = load_network(tmp_path)
+    assert loaded_preprocessing == preprocessing
+    assert loaded.transform_input
     x = torch.rand(1, 3, 224, 224)
     with torch.no_grad():
-        assert torch.equal(again(x), network(x))
+        assert torch.equal(loaded(x), network(x))
 
 
-def test_torchvision_is_left_as_it_was() -> None:
+FORMS = {
+    "googlenet": "IMAGENET1K_V1",  # the auxiliary heads are dropped, transform_input
+    "densenet121": "IMAGENET1K_V1",  # renames the weights of its file
+    "vit_b_16": "IMAGENET1K_SWAG_E2E_V1",  # another image size
+    "fcn_resnet50": "COCO_WITH_VOC_LABELS_V1",
+    "fasterrcnn_resnet50_fpn": "COCO_V1",  # frozen norms, whose eps is 0
+    "keypointrcnn_resnet50_fpn": "COCO_LEGACY",  # modules are added after the network's constructor
+    "ssdlite320_mobilenet_v3_large": "COCO_V1",
+}
+
+
+def describe_form(network: nn.Module) -> list[tuple]:
+    """Return all modules with their numbers and flags, and the shapes of all weights."""
+    modules = [
+        (name, str(module), {k: v for k, v in vars(module).items() if isinstance(v, int | float)})
+        for name, module in network.named_modules()
+    ]
+    parameters = [(name, parameter.requires_grad) for name, parameter in network.named_parameters()]
+    return [*modules, *parameters, *((n, t.shape) for n, t in network.state_dict().items())]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_an_untrained_network_has_the_form_of_torchvisions_weights(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torchvision builds it where loading does nothing; without memory, on the meta device."""
+    architecture = f"torchvision/{name}"
+    with torch.device("meta"):
+        factory = torchvision_models.make_torchvision_factory(architecture, FORMS[name], None, "own")
+        network = factory({}, "own")
+        monkeypatch.setattr(models.WeightsEnum, "get_state_dict", lambda *_, **__: {})
+        monkeypatch.setattr(nn.Module, "load_state_dict", lambda *_, **__: None)
+        expected = models.get_model(name, weights=FORMS[name])
+    assert describe_form(network) == describe_form(expected)
+
+
+def test_an_untrained_network_keeps_the_weights_of_its_seed() -> None:
+    settings = {"architecture": "torchvision/squeezenet1_1", "input": {"size": 64}}
+    network, _ = build_network(settings | {"weights": "DEFAULT"}, None, seed=3)
+    expected, _ = build_network(settings, None, seed=3)
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(network.state_dict()[name], tensor), name
+
+
+def test_building_changes_nothing_in_torch_and_torchvision() -> None:
     before = models.WeightsEnum.get_state_dict, nn.Module.load_state_dict
-    build_network({"architecture": "torchvision/squeezenet1_1", "weights": "DEFAULT"}, None, 0)
+    settings = {"architecture": "torchvision/squeezenet1_1", "input": {"size": 64}}
+    build_network(settings | {"weights": "DEFAULT"}, None, 0)
     assert (models.WeightsEnum.get_state_dict, nn.Module.load_state_dict) == before
+    assert not torch.nn.modules.module._global_module_registration_hooks

@@ -1,4 +1,4 @@
-"""Networks and their preprocessing, against their tables, Pillow's resizing and formulas by hand."""
+"""Networks built from the config and loaded from results, devices, and class names."""
 
 import socket
 from collections import namedtuple
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -20,6 +19,7 @@ from convatlas.models.build import (
     build_network,
     choose_device,
     count_classes,
+    count_pixel_classes,
     load_network,
     select_main_output,
 )
@@ -27,11 +27,6 @@ from convatlas.models.preprocessing import Preprocessing
 
 CLASSES = [str(digit) for digit in range(10)]
 GREY = Preprocessing(28, (0.5,), (0.5,))
-COLOUR = Preprocessing(28, (0.5,) * 3, (0.5,) * 3)
-
-
-def pixels(height: int, width: int, channels: int = 1, n: int = 1) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (n, channels, height, width), dtype=np.uint8)
 
 
 # The bundled networks.
@@ -47,7 +42,7 @@ def test_parameters_and_shapes(name: str, count: int, side: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["simple_cnn", "lenet5"])
-def test_there_is_one_output_a_class(name: str) -> None:
+def test_there_is_one_output_per_class(name: str) -> None:
     network, preprocessing = build_network({"architecture": name}, ["cat", "dog", "emu"], seed=0)
     assert network(torch.rand(2, *preprocessing.shape)).shape == (2, 3)
 
@@ -66,10 +61,10 @@ def weights(name: str, seed: int) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", ["simple_cnn", "lenet5"])
 def test_weights_are_drawn_from_the_seed(name: str) -> None:
-    first, again, other = weights(name, 3), weights(name, 3), weights(name, 4)
-    assert list(first) == list(again) == list(other)
+    first, repeated, other = weights(name, 3), weights(name, 3), weights(name, 4)
+    assert list(first) == list(repeated) == list(other)
     for parameter, tensor in first.items():
-        assert torch.equal(tensor, again[parameter])
+        assert torch.equal(tensor, repeated[parameter])
         assert not torch.equal(tensor, other[parameter])
 
 
@@ -80,7 +75,7 @@ def test_the_configs_input_overrides_the_architectures() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("settings", "message"),
     [
         ({"size": 32}, r"lenet5 does not take an input of shape \(1, 32, 32\)"),
         ({"mean": [0.5] * 3, "std": [0.5] * 3}, r"lenet5 does not take an input of shape \(3, 28, 28\)"),
@@ -89,13 +84,13 @@ def test_the_configs_input_overrides_the_architectures() -> None:
         ({"mean": [], "std": []}, "one number a channel"),
     ],
 )
-def test_an_input_that_does_not_fit_is_reported(given: dict, message: str) -> None:
+def test_an_input_that_does_not_fit_is_reported(settings: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        build_network({"architecture": "lenet5", "input": given}, CLASSES, seed=0)
+        build_network({"architecture": "lenet5", "input": settings}, CLASSES, seed=0)
 
 
-def described(name: str, outputs: int, preprocessing: Preprocessing) -> dict[str, Any]:
-    """What network.json tells of a bundled network, as far as it is needed to build it."""
+def describe_network(name: str, outputs: int, preprocessing: Preprocessing) -> dict[str, Any]:
+    """The entries of network.json from which a bundled network is built."""
     return {
         "architecture": name,
         "arguments": {"classes": outputs},
@@ -104,24 +99,24 @@ def described(name: str, outputs: int, preprocessing: Preprocessing) -> dict[str
     }
 
 
-def test_its_like_has_weights_of_its_own(tmp_path: Path) -> None:
+def test_a_network_is_built_from_its_description_with_weights_of_another_seed() -> None:
     network, preprocessing = build_network({"architecture": "lenet5"}, CLASSES, seed=5)
-    description = described("lenet5", 10, preprocessing)
-    like, prepared = build_from_description(description, seed=6)
-    assert prepared == preprocessing
-    assert not torch.equal(like.conv1.weight, network.conv1.weight)
+    description = describe_network("lenet5", 10, preprocessing)
+    other, other_preprocessing = build_from_description(description, seed=6)
+    assert other_preprocessing == preprocessing
+    assert not torch.equal(other.conv1.weight, network.conv1.weight)
     assert torch.equal(build_from_description(description, seed=5)[0].conv1.weight, network.conv1.weight)
 
 
-class Outputs(nn.Module):
-    """Gives what it is made with, whatever it sees."""
+class FixedOutputs(nn.Module):
+    """Returns the same outputs for any input."""
 
-    def __init__(self, made: Any) -> None:
+    def __init__(self, outputs: Any) -> None:
         super().__init__()
-        self.made = made
+        self.outputs = outputs
 
     def forward(self, x: Tensor) -> Any:
-        return self.made
+        return self.outputs
 
 
 Named = namedtuple("Named", ["aux", "logits"])
@@ -129,7 +124,7 @@ SCORES, MAPS = torch.rand(1, 7), torch.rand(1, 21, 4, 4)
 
 
 @pytest.mark.parametrize(
-    ("made", "main", "count"),
+    ("outputs", "main", "count"),
     [
         (SCORES, SCORES, 7),
         (Named(MAPS, SCORES), SCORES, 7),
@@ -140,10 +135,26 @@ SCORES, MAPS = torch.rand(1, 7), torch.rand(1, 21, 4, 4)
     ],
     ids=["tensor", "named", "tuple", "dict", "detections", "text"],
 )
-def test_the_output_that_counts(made: Any, main: Any, count: int | None) -> None:
-    assert count_classes(Outputs(made), GREY) == count
+def test_the_main_output(outputs: Any, main: Any, count: int | None) -> None:
+    assert count_classes(FixedOutputs(outputs), GREY) == count
     if main is not None:
-        assert select_main_output(made) is main
+        assert select_main_output(outputs) is main
+
+
+@pytest.mark.parametrize(
+    ("shape", "count"),
+    [
+        ((1, 3, 28, 28), 3),
+        ((1, 2, 28, 28), 2),
+        ((1, 1, 28, 28), None),
+        ((1, 3, 14, 28), None),
+        ((1, 3), None),
+    ],
+)
+def test_a_segmentation_network_has_two_classes_at_least_for_each_pixel(
+    shape: tuple[int, ...], count: int | None
+) -> None:
+    assert count_pixel_classes(FixedOutputs(torch.zeros(shape)), GREY) == count
 
 
 @pytest.mark.parametrize("name", ["simple_cnn", "lenet5"])
@@ -151,16 +162,16 @@ def test_a_saved_network_is_loaded_bit_for_bit(name: str, tmp_path: Path) -> Non
     settings = {"architecture": name, "input": {"mean": [0.3]}}
     network, preprocessing = build_network(settings, CLASSES[:7], seed=5)
     save_file(network.state_dict(), tmp_path / "weights.safetensors")
-    write_json(tmp_path / "network.json", described(name, 7, preprocessing))
-    again, prepared = load_network(tmp_path)
+    write_json(tmp_path / "network.json", describe_network(name, 7, preprocessing))
+    loaded, loaded_preprocessing = load_network(tmp_path)
     x = torch.randn(2, *preprocessing.shape)
-    assert torch.equal(again(x), network(x))
-    assert prepared == preprocessing
-    assert not again.training
-    assert not any(parameter.requires_grad for parameter in again.parameters())
+    assert torch.equal(loaded(x), network(x))
+    assert loaded_preprocessing == preprocessing
+    assert not loaded.training
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
 
-def test_a_network_that_was_not_made_is_reported(tmp_path: Path) -> None:
+def test_a_missing_network_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"network\.json is missing"):
         load_network(tmp_path)
 
@@ -169,8 +180,8 @@ def test_a_network_that_was_not_made_is_reported(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def undetermined() -> Iterator[None]:
-    """Torch as it starts, and as it is left: choose_device sets its global state."""
+def restored_debug_mode() -> Iterator[None]:
+    """Restore torch's global state at the end, which choose_device sets."""
     before = torch.get_deterministic_debug_mode()
     torch.set_deterministic_debug_mode("default")
     yield
@@ -178,37 +189,37 @@ def undetermined() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("name", "there", "expected"),
+    ("name", "is_available", "expected"),
     [("auto", False, "cpu"), ("cpu", False, "cpu"), ("cpu", True, "cpu"), ("auto", True, "cuda")],
 )
-@pytest.mark.usefixtures("undetermined")
-def test_devices(monkeypatch: pytest.MonkeyPatch, name: str, there: bool, expected: str) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+@pytest.mark.usefixtures("restored_debug_mode")
+def test_devices(monkeypatch: pytest.MonkeyPatch, name: str, is_available: bool, expected: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: is_available)
     assert choose_device(name).type == expected
     assert torch.are_deterministic_algorithms_enabled()
 
 
-def test_cuda_that_is_not_there_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_cuda_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=r"device: cuda.*use auto or cpu"):
         choose_device("cuda")
 
 
-@pytest.mark.usefixtures("undetermined")
-@pytest.mark.parametrize("wanted", ["optional", None])
-def test_without_cuda_the_cpu_is_taken_with_a_warning(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wanted: str | None
+@pytest.mark.usefixtures("restored_debug_mode")
+@pytest.mark.parametrize("variable", ["optional", None])
+def test_without_cuda_the_cpu_is_used_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, variable: str | None
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv("CONVATLAS_GPU", raising=False)
-    if wanted:
-        monkeypatch.setenv("CONVATLAS_GPU", wanted)
+    if variable:
+        monkeypatch.setenv("CONVATLAS_GPU", variable)
     assert choose_device("auto").type == "cpu"
     assert [record.message for record in caplog.records] == ["no CUDA here: computing on the CPU"]
 
 
-@pytest.mark.usefixtures("undetermined")
-def test_a_job_that_was_given_a_gpu_needs_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("restored_debug_mode")
+def test_a_job_that_requested_a_gpu_needs_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", "13.2")
     monkeypatch.setenv("CONVATLAS_GPU", "required")
@@ -217,39 +228,39 @@ def test_a_job_that_was_given_a_gpu_needs_cuda(monkeypatch: pytest.MonkeyPatch) 
         choose_device("auto")
     host = socket.gethostname()
     assert (
-        f"no CUDA device on {host} (CUDA_VISIBLE_DEVICES: '3'; torch is made for CUDA 13.2; driver: "
+        f"no CUDA device on {host} (CUDA_VISIBLE_DEVICES: '3'; torch is built for CUDA 13.2; driver: "
         in str(error.value)
     )
-    assert choose_device("cpu").type == "cpu"  # the documented way out
+    assert choose_device("cpu").type == "cpu"  # the documented alternative
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights", bytes(8) + b"{}"])
 def test_damaged_weights_are_reported(tmp_path: Path, content: bytes) -> None:
     _, preprocessing = build_network({"architecture": "lenet5"}, list("0123456789"), seed=0)
-    write_json(tmp_path / "network.json", described("lenet5", 10, preprocessing))
+    write_json(tmp_path / "network.json", describe_network("lenet5", 10, preprocessing))
     (tmp_path / "weights.safetensors").write_bytes(content)
     with pytest.raises(UserError, match=r"weights\.safetensors is damaged"):
         load_network(tmp_path)
 
 
-# Names of classes.
+# Class names.
 
 
-def test_names_come_from_a_list_or_a_file_or_are_numbers(tmp_path: Path) -> None:
+def test_class_names_come_from_a_list_or_a_file_or_are_numbers(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("\ufefftench\n great white shark \r\n\n")
-    named = class_names.read_class_names(str(tmp_path / "names.txt"), "k")
-    assert named == ["tench", "great white shark"]
+    names = class_names.read_class_names(str(tmp_path / "names.txt"), "k")
+    assert names == ["tench", "great white shark"]
     assert class_names.read_class_names(["a"], "k") == ["a"]
-    assert class_names.check_class_names(named, 2, "k") == named
+    assert class_names.check_class_names(names, 2, "k") == names
     assert class_names.check_class_names(None, 3, "k") == ["0", "1", "2"]
-    assert class_names.check_class_names(named, None, "k") == named
+    assert class_names.check_class_names(names, None, "k") == names
 
 
-def test_names_that_do_not_fit_are_reported(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"networks.n.classes: 2 names of classes for a network of 3 outputs"):
+def test_class_names_that_do_not_fit_are_reported(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"networks.n.classes: 2 class names for a network of 3 outputs"):
         class_names.check_class_names(["a", "b"], 3, "networks.n.classes")
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "odd.txt").write_bytes(b"\xff\xfe\x00")
-    for name, words in (("empty", "names no class"), ("odd", "no text in UTF-8"), ("gone", "cannot read")):
+    for name, words in (("empty", "names no class"), ("odd", "not text in UTF-8"), ("gone", "cannot read")):
         with pytest.raises(UserError, match=f"k: .*{name}.txt.*{words}|k: {words}.*{name}.txt"):
             class_names.read_class_names(str(tmp_path / f"{name}.txt"), "k")

@@ -1,13 +1,10 @@
-"""What train.py makes of weights, a data set, both or neither; torchvision's weights, from a server here."""
+"""Networks with downloaded, loaded or untrained weights; a local server takes the place of torchvision's."""
 
 import hashlib
 import http.server
 import io
-import json
-import runpy
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,24 +13,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision import models
 from torchvision.models import Weights, WeightsEnum
 from torchvision.models._api import BUILTIN_MODELS
 from torchvision.transforms._presets import ImageClassification
 
-from convatlas.files import sha256
+from convatlas import UserError
+from convatlas.datasets import formats
+from convatlas.files import read_json, sha256
 from convatlas.models.build import build_network, load_network
 from convatlas.models.preprocessing import Preprocessing
-from tests.support.workspace import ROOT
-
-SCRIPTS = ROOT / "scripts"
-
-
-# torchvision's weights, of a network that it does not have
+from convatlas.training.pretrained import download_weights
+from convatlas.training.run import train_network
 
 
 class Tiny(nn.Module):
-    """Maps (N, 3, H, W) to logits (N, K), mirrored first if asked for."""
+    """Maps (N, 3, H, W) to logits (N, K), of the mirrored image where `mirrored` is set."""
 
     def __init__(self, num_classes: int = 5, mirrored: bool = False) -> None:
         super().__init__()
@@ -47,20 +41,30 @@ class Tiny(nn.Module):
 
 
 TRAINED = Tiny(3, mirrored=True)
+SETTINGS: dict[str, Any] = {"architecture": "torchvision/tiny", "weights": "FEW_V1"}
 
 
 @pytest.fixture
-def file() -> bytes:
+def weights_bytes() -> bytes:
+    """A file of the weights of TRAINED."""
     content = io.BytesIO()
     torch.save(TRAINED.state_dict(), content)
     return content.getvalue()
 
 
 @pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    """A server of tmp_path/served."""
+def served(tmp_path: Path, weights_bytes: bytes) -> Path:
+    """The file that the server offers."""
     (tmp_path / "served").mkdir()
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "served"))
+    path = tmp_path / f"served/tiny-{hashlib.sha256(weights_bytes).hexdigest()[:8]}.pth"
+    path.write_bytes(weights_bytes)
+    return path
+
+
+@pytest.fixture
+def address(served: Path) -> Iterator[str]:
+    """The address of a server of the folder tmp_path/served."""
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(served.parent))
     handler.log_message = lambda *_: None
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -68,139 +72,139 @@ def address(tmp_path: Path) -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.fixture
-def run(tmp_path: Path, address: str, file: bytes, monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
-    """Run a script here, where torchvision has one network more; give its exit status or last words."""
-    name = f"tiny-{hashlib.sha256(file).hexdigest()[:8]}.pth"
-    (tmp_path / "served" / name).write_bytes(file)
+@pytest.fixture(autouse=True)
+def torchvision_with_tiny(address: str, served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Add the network `tiny` to torchvision, and take its own downloads away."""
     preset = partial(ImageClassification, crop_size=12, resize_size=14)
     meta = {"categories": ["ant", "bee", "cat"], "num_params": 127, "_metrics": {"Few": {"acc@1": 50.0}}}
 
     class Tiny_Weights(WeightsEnum):  # noqa: N801
-        FEW_V1 = Weights(url=f"{address}/{name}", transforms=preset, meta=meta)
+        FEW_V1 = Weights(url=f"{address}/{served.name}", transforms=preset, meta=meta)
         DEFAULT = FEW_V1
 
     def tiny(*, weights: Tiny_Weights | None = None, progress: bool = True, **kwargs: Any) -> Tiny:
+        weights = Tiny_Weights.verify(weights)
         network = Tiny(**kwargs if weights is None else {"num_classes": 3, "mirrored": True, **kwargs})
         if weights is not None:
             network.load_state_dict(weights.get_state_dict(progress=progress, check_hash=True))
         return network
 
-    def start(script: str, settings: dict, *arguments: str) -> object:
-        words = ["--name", "own", "--settings", json.dumps(settings), *arguments]
-        monkeypatch.setattr(sys, "argv", [f"{script}.py", *words])
-        monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
-        monkeypatch.setattr(torch, "set_deterministic_debug_mode", lambda mode: None)
-        try:
-            runpy.run_path(str(SCRIPTS / f"{script}.py"), run_name="__main__")
-        except SystemExit as end:
-            return end.code
-        return 0
-
     monkeypatch.setitem(BUILTIN_MODELS, "tiny", tiny)
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr("convatlas.datasets.download.time.sleep", lambda seconds: None)
     monkeypatch.setattr(torch.hub, "download_url_to_file", None)
-    return start
 
 
-SETTINGS = {"architecture": "torchvision/tiny", "weights": "FEW_V1", "mirrors": []}
+@pytest.fixture(autouse=True)
+def torch_state() -> Iterator[None]:
+    """Restore torch's global state, which training sets."""
+    threads, debug_mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_deterministic_debug_mode(debug_mode)
 
 
-def test_weights_are_fetched_and_told_of(run: Callable, tmp_path: Path, file: bytes, address: str) -> None:
-    output = tmp_path / "data/weights/tiny-FEW_V1.pth"
-    mirrored = SETTINGS | {"mirrors": [f"{address}/nowhere"]}
-    assert run("weights", mirrored, "--output", str(output)) == 0
-    assert output.read_bytes() == file
-    told = json.loads(output.with_suffix(".json").read_text())
-    assert told["sha256"] == hashlib.sha256(file).hexdigest()
-    assert told["categories"] == ["ant", "bee", "cat"]
-    assert told["metrics"] == {"Few": {"acc@1": 50.0}}
-    assert told["preprocessing"]["size"] == 12
-    assert told["preprocessing"]["resize"] == 14
+def download(output: Path, weights: str = "FEW_V1", mirrors: list[str] | None = None) -> Path:
+    download_weights("torchvision/tiny", weights, mirrors or [], output, "networks.own")
+    return output
+
+
+def train(folder: Path, settings: dict[str, Any], **arguments: Any) -> dict[str, Any]:
+    """Train a network, or load its weights, and return its network.json."""
+    train_network("own", settings, folder, device="cpu", threads=1, **arguments)
+    return read_json(folder / "network.json")
+
+
+def test_weights_are_downloaded_with_their_description(
+    tmp_path: Path, weights_bytes: bytes, address: str, served: Path
+) -> None:
+    output = download(tmp_path / "data/weights/tiny-FEW_V1.pth", mirrors=[f"{address}/nowhere"])
+    assert output.read_bytes() == weights_bytes
+    description = read_json(output.with_suffix(".json"))
+    assert description["sha256"] == hashlib.sha256(weights_bytes).hexdigest()
+    assert description["size"] == len(weights_bytes)
+    assert description["categories"] == ["ant", "bee", "cat"]
+    assert description["metrics"] == {"Few": {"acc@1": 50.0}}
+    assert description["preprocessing"]["size"] == 12
+    assert description["preprocessing"]["resize"] == 14
     assert not (tmp_path / "data/weights/.partial").exists()
-    # What is there already is not fetched again.
-    next((tmp_path / "served").iterdir()).unlink()
-    assert run("weights", SETTINGS, "--output", str(output)) == 0
+    # A file that is there already is not downloaded again.
+    served.unlink()
+    download(output)
 
 
-def test_a_mirrors_altered_file_is_refused_and_nothing_is_left(run: Callable, tmp_path: Path) -> None:
-    next((tmp_path / "served").iterdir()).write_bytes(b"altered")
-    told = str(run("weights", SETTINGS, "--output", str(tmp_path / "made/w.pth")))
-    assert told.startswith("error: networks.own.weights: could not download tiny-")
-    assert "corrupted: its SHA-256 begins with" in told
-    assert [path.name for path in tmp_path.glob("made/*")] == []
+def test_an_altered_file_of_a_mirror_is_refused_and_removed(tmp_path: Path, served: Path) -> None:
+    served.write_bytes(b"altered")
+    with pytest.raises(UserError, match=r"^networks\.own\.weights: could not download tiny-") as error:
+        download(tmp_path / "downloaded/w.pth")
+    assert "corrupted: its SHA-256 begins with" in str(error.value)
+    assert list(tmp_path.glob("downloaded/*")) == []
 
 
-def test_weights_that_torchvision_lacks_are_named(run: Callable, tmp_path: Path) -> None:
-    told = str(run("weights", SETTINGS | {"weights": "FEW_V2"}, "--output", str(tmp_path / "w.pth")))
-    assert "networks.own.weights: torchvision/tiny has no weights 'FEW_V2'; did you mean 'FEW_V1'" in told
+def test_weights_that_torchvision_lacks_are_named(tmp_path: Path) -> None:
+    message = r"networks.own.weights: torchvision/tiny has no weights 'FEW_V2'; did you mean 'FEW_V1'"
+    with pytest.raises(UserError, match=message):
+        download(tmp_path / "w.pth", "FEW_V2")
 
 
-def made(run: Callable, folder: Path, settings: dict, *arguments: str) -> dict[str, Any]:
-    assert run("train", settings, *arguments, "--output", str(folder)) == 0
-    return json.loads((folder / "network.json").read_text())
-
-
-def test_a_network_with_them_is_not_trained_and_is_built_again(run: Callable, tmp_path: Path) -> None:
-    fetched = tmp_path / "tiny-FEW_V1.pth"
-    run("weights", SETTINGS, "--output", str(fetched))
-    description = made(run, tmp_path / "own", SETTINGS, "--weights", str(fetched))
+def test_a_network_with_torchvisions_weights_is_not_trained_and_can_be_loaded(tmp_path: Path) -> None:
+    weights = download(tmp_path / "tiny-FEW_V1.pth")
+    description = train(tmp_path / "own", SETTINGS, weights=weights)
     assert description["weights"]["origin"] == "torchvision FEW_V1"
     assert description["weights"]["url"].startswith("http://127.0.0.1")
+    assert description["weights"]["source_sha256"] == sha256(weights)
     assert description["classes"] == ["ant", "bee", "cat"]
     assert (description["training"], description["dataset"], description["dataset_sha256"]) == (None,) * 3
     assert "torchvision" in description["versions"]
-    assert json.loads((tmp_path / "own/metrics.json").read_text()) == {}
+    assert read_json(tmp_path / "own/metrics.json") == {}
     assert (tmp_path / "own/history.csv").read_text().splitlines()[0].startswith("epoch,")
     assert len((tmp_path / "own/history.csv").read_text().splitlines()) == 1
-    assert json.loads((tmp_path / "own/timing.json").read_text())["training_seconds"] is None
-    fetched.unlink()
+    assert read_json(tmp_path / "own/timing.json")["training_seconds"] is None
+    weights.unlink()
     network, preprocessing = load_network(tmp_path / "own")
     x = torch.rand(2, *preprocessing.shape)
     assert torch.equal(network(x), TRAINED(x))
     assert not torch.equal(network(x), network(x.flip(3)))
 
 
-def test_a_wrong_number_of_names_is_told(run: Callable, tmp_path: Path) -> None:
-    fetched = tmp_path / "tiny-FEW_V1.pth"
-    run("weights", SETTINGS, "--output", str(fetched))
-    arguments = ("--weights", str(fetched), "--output", str(tmp_path / "own"))
-    told = run("train", SETTINGS | {"classes": ["a", "b"]}, *arguments)
-    assert told == "error: networks.own.classes: 2 names of classes for a network of 3 outputs"
+def test_torchvisions_weights_need_their_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"networks\.own\.weights: --weights must name the file"):
+        train(tmp_path / "own", SETTINGS)
+
+
+def test_a_wrong_number_of_class_names_is_reported(tmp_path: Path) -> None:
+    weights = download(tmp_path / "tiny-FEW_V1.pth")
+    with pytest.raises(UserError, match=r"^networks\.own\.classes: 2 class names for a network of 3 outputs"):
+        train(tmp_path / "own", SETTINGS | {"classes": ["a", "b"]}, weights=weights)
     assert not (tmp_path / "own").exists()
 
 
-def test_without_weights_and_data_it_keeps_those_of_its_seed(run: Callable, tmp_path: Path) -> None:
+def test_without_weights_and_data_the_weights_are_drawn_from_the_seed(tmp_path: Path) -> None:
     settings = {"architecture": "torchvision/tiny", "arguments": {"num_classes": 4}, "input": {"size": 12}}
-    description = made(run, tmp_path / "own", settings, "--seed", "7")
+    description = train(tmp_path / "own", settings, seed=7)
     assert description["weights"]["origin"] == "random, seed 7"
     assert description["classes"] == ["0", "1", "2", "3"]
     network, _ = build_network(settings, None, seed=7)
     assert torch.equal(load_file(tmp_path / "own/weights.safetensors")["fc.weight"], network.fc.weight)
-    again, _ = load_network(tmp_path / "own")
-    assert torch.equal(again.fc.weight, network.fc.weight)
+    loaded, _ = load_network(tmp_path / "own")
+    assert torch.equal(loaded.fc.weight, network.fc.weight)
 
 
-def test_weights_of_a_file_are_tested_on_a_data_set_of_its_classes(run: Callable, tmp_path: Path) -> None:
-    digits = {"format": "mnist", "source": "embedded", "mirrors": []}
-    run("data", digits, "--output", str(tmp_path / "digits"))
+def test_weights_of_a_file_are_evaluated_on_a_data_set_of_their_classes(tmp_path: Path) -> None:
+    formats.prepare(
+        tmp_path / "digits", {"format": "mnist", "source": "embedded", "mirrors": []}, "datasets.digits"
+    )
     network, _ = build_network({"architecture": "lenet5"}, [str(n) for n in range(10)], seed=3)
-    settings = {"architecture": "lenet5", "dataset": "digits"}
     torch.save({"net": network.state_dict()}, tmp_path / "c.pth")
-    settings["weights"] = {"path": str(tmp_path / "c.pth"), "key": "net"}
-    description = made(run, tmp_path / "own", settings, "--data", str(tmp_path / "digits"))
+    weights = {"path": str(tmp_path / "c.pth"), "key": "net"}
+    settings = {"architecture": "lenet5", "dataset": "digits", "weights": weights}
+    description = train(tmp_path / "own", settings, data=tmp_path / "digits")
     assert description["weights"]["origin"] == str(tmp_path / "c.pth")
     assert description["weights"]["source_sha256"] == sha256(tmp_path / "c.pth")
     assert description["dataset"] == "digits"
     assert description["training"] is None
-    metrics = json.loads((tmp_path / "own/metrics.json").read_text())
-    assert metrics["images"] == 360
-    again, preprocessing = load_network(tmp_path / "own")
+    assert read_json(tmp_path / "own/metrics.json")["images"] == 360
+    loaded, preprocessing = load_network(tmp_path / "own")
     x = torch.rand(2, 1, 28, 28)
-    assert torch.equal(again(x), network(x))
+    assert torch.equal(loaded(x), network(x))
     assert preprocessing == Preprocessing(28, (0.1307,), (0.3081,))
-
-
-def test_no_network_of_torchvisions_is_left_behind() -> None:
-    assert "tiny" not in models.list_models()

@@ -1,4 +1,4 @@
-"""Trained weights from files of others: what is read, what is refused, and what does not fit."""
+"""Trained weights from the user's files: what is read, what is refused, and what does not fit."""
 
 import io
 import os
@@ -18,36 +18,35 @@ from torch.nn import functional as F
 from convatlas import UserError
 from convatlas.models import weights
 from tests.support.real_data import get_real_data
-from tests.support.workspace import ROOT
 
-SCRIPTS = ROOT / "scripts"
 KEY = "networks.own.weights"
 
 
-def small(seed: int = 0) -> nn.Sequential:
+def build_small(seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2))
 
 
-def given(path: Path, content: Any, **settings: str) -> dict[str, str]:
-    """Save a checkpoint; give its section of the config."""
+def save_checkpoint(path: Path, content: Any, **settings: str) -> dict[str, str]:
+    """Save a checkpoint, and return its section of the config."""
     torch.save(content, path)
     return {"path": str(path), **settings}
 
 
-def fault(network: nn.Module, settings: dict[str, str]) -> str:
+def get_error(network: nn.Module, settings: dict[str, str]) -> str:
+    """Load weights that do not fit, and return the message."""
     with pytest.raises(UserError) as error:
         weights.load_weights(network, settings, KEY)
     return str(error.value)
 
 
-def same(one: nn.Module, other: nn.Module) -> bool:
+def have_equal_weights(one: nn.Module, other: nn.Module) -> bool:
     return all(
         torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True)
     )
 
 
-# What fits
+# Weights that fit
 
 
 @pytest.mark.parametrize(
@@ -65,47 +64,49 @@ def same(one: nn.Module, other: nn.Module) -> bool:
             {"strip_prefix": "net."},
         ),
     ],
-    ids=["flat", "key", "dots", "a key with dots", "prefix", "others left out"],
+    ids=["flat", "key", "dots", "a key with dots", "prefix", "others skipped"],
 )
 def test_a_checkpoint_is_loaded(tmp_path: Path, wrap: Callable, settings: dict[str, str]) -> None:
-    network = small(1)
-    content = wrap(small(2).state_dict())
+    network = build_small(1)
+    content = wrap(build_small(2).state_dict())
     if settings.get("key") == "a.b.c":
-        content = {"a": {"b": {"c": small(2).state_dict()}}}
-    weights.load_weights(network, given(tmp_path / "c.pth", content, **settings), KEY)
-    assert same(network, small(2))
+        content = {"a": {"b": {"c": build_small(2).state_dict()}}}
+    weights.load_weights(network, save_checkpoint(tmp_path / "c.pth", content, **settings), KEY)
+    assert have_equal_weights(network, build_small(2))
 
 
-def test_safetensors_are_loaded_whatever_the_file_is_called(tmp_path: Path) -> None:
+def test_safetensors_are_loaded_from_a_file_of_any_name(tmp_path: Path) -> None:
     for name in ("w.safetensors", "w.bin"):
-        save_file(small(2).state_dict(), tmp_path / name)
-        network = small(1)
+        save_file(build_small(2).state_dict(), tmp_path / name)
+        network = build_small(1)
         weights.load_weights(network, {"path": str(tmp_path / name)}, KEY)
-        assert same(network, small(2))
+        assert have_equal_weights(network, build_small(2))
 
 
-def test_counters_of_batches_may_be_missing_and_halves_are_made_whole(
+def test_batch_counters_may_be_missing_and_float16_is_converted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    state = {k: v.half() for k, v in small(2).state_dict().items() if not k.endswith("num_batches_tracked")}
-    network = small(1)
-    weights.load_weights(network, given(tmp_path / "old.pth", state), KEY)
+    state = {
+        k: v.half() for k, v in build_small(2).state_dict().items() if not k.endswith("num_batches_tracked")
+    }
+    network = build_small(1)
+    weights.load_weights(network, save_checkpoint(tmp_path / "old.pth", state), KEY)
     assert network[0].weight.dtype == torch.float32
-    assert torch.equal(network[0].weight, small(2)[0].weight.half().float())
-    assert "torch.float16 are brought to the network's precision" in caplog.text
+    assert torch.equal(network[0].weight, build_small(2)[0].weight.half().float())
+    assert "torch.float16 are converted to the network's precision" in caplog.text
 
 
-# What does not
+# Weights that do not fit
 
 
-STATE = small(2).state_dict()
+STATE = build_small(2).state_dict()
 
 
 @pytest.mark.parametrize(
     ("content", "settings", "words"),
     [
-        ({"state_dict": STATE, "best": 1}, {}, ["lie deeper", "give key: state_dict"]),
+        ({"state_dict": STATE, "best": 1}, {}, ["are nested deeper", "give key: state_dict"]),
         ({"a": {"b": STATE}, "ema": STATE}, {}, ["key: a.b or key: ema"]),
         ({"a": {"b": STATE}}, {"key": "a"}, ["key: a.b"]),
         ({"state_dict": STATE}, {"key": "statedict"}, ["weights.key", "'statedict'", "mean 'state_dict'"]),
@@ -127,7 +128,7 @@ STATE = small(2).state_dict()
         (
             {k.replace("0.weight", "0.weights"): v for k, v in STATE.items()},
             {},
-            ["is 0.weight what it calls 0.weights?"],
+            ["is 0.weight named 0.weights there?"],
         ),
         (
             STATE | {"3.weight": torch.ones(5, 144)},
@@ -137,19 +138,19 @@ STATE = small(2).state_dict()
         ({str(n): torch.ones(1) for n in range(9)}, {}, ["9 are not the network's: 0, 1, 2, 3 and 5 more"]),
     ],
 )
-def test_weights_that_do_not_fit_are_told(
+def test_weights_that_do_not_fit_are_reported(
     tmp_path: Path, content: Any, settings: dict, words: list[str]
 ) -> None:
-    network = small(1)
-    told = fault(network, given(tmp_path / "c.pth", content, **settings))
-    assert told.startswith(KEY)
+    network = build_small(1)
+    message = get_error(network, save_checkpoint(tmp_path / "c.pth", content, **settings))
+    assert message.startswith(KEY)
     for word in words:
-        assert word in told
-    assert same(network, small(1))
+        assert word in message
+    assert have_equal_weights(network, build_small(1))
 
 
 class Trap:
-    """Leaves a file behind where it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -158,37 +159,42 @@ class Trap:
         return Path.touch, (self.path,)
 
 
-def test_code_in_a_checkpoint_is_not_run_and_the_way_out_is_shown(tmp_path: Path) -> None:
-    settings = given(tmp_path / "c.pth", {"net": {"w": STATE}, "trap": Trap(tmp_path / "run")}, key="net.w")
-    told = fault(small(), settings)
+def test_code_in_a_checkpoint_is_not_run_and_a_conversion_is_shown(tmp_path: Path) -> None:
+    settings = save_checkpoint(
+        tmp_path / "c.pth", {"net": {"w": STATE}, "trap": Trap(tmp_path / "run")}, key="net.w"
+    )
+    message = get_error(build_small(), settings)
     assert not (tmp_path / "run").exists()
-    assert f"{tmp_path}/c.pth holds more than tensors, " in told
-    command = told[told.index("python -c") :].strip()
+    assert f"{tmp_path}/c.pth holds more than tensors, " in message
+    command = message[message.index("python -c") :].strip()
     assert os.system(f"cd {tmp_path} && {command.replace('python', sys.executable, 1)}") == 0
-    network = small(1)
+    network = build_small(1)
     weights.load_weights(network, {"path": str(tmp_path / "c.safetensors")}, KEY)
-    assert same(network, small(2))
+    assert have_equal_weights(network, build_small(2))
 
 
-def test_a_class_that_is_refused_is_named(tmp_path: Path) -> None:
-    whole_network = given(tmp_path / "whole.pth", small())
-    assert "more than tensors, torch.nn.modules" in fault(small(), whole_network)
-    numpys = given(tmp_path / "numpy.pth", {"state_dict": STATE, "best": np.float64(3)}, key="state_dict")
-    assert "numpy" in fault(small(), numpys)
+def test_a_refused_class_is_named(tmp_path: Path) -> None:
+    network_file = save_checkpoint(tmp_path / "whole.pth", build_small())
+    assert "more than tensors, torch.nn.modules" in get_error(build_small(), network_file)
+    numpy_file = save_checkpoint(
+        tmp_path / "numpy.pth", {"state_dict": STATE, "best": np.float64(3)}, key="state_dict"
+    )
+    assert "numpy" in get_error(build_small(), numpy_file)
 
 
-def contents() -> dict[str, tuple[bytes, str]]:
+def list_wrong_files() -> dict[str, tuple[bytes, str]]:
+    """Return contents of files that are not weights, each with words of its message."""
     file = io.BytesIO()
     torch.save(STATE, file)
-    whole = file.getvalue()
+    complete = file.getvalue()
     script = io.BytesIO()
     torch.jit.save(torch.jit.trace(nn.ReLU(), torch.ones(1)), script)
     return {
         "empty": (b"", "is empty"),
         "page": (b"\n<!DOCTYPE html><html>", "is a web page"),
         "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
-        "half": (whole[: len(whole) // 2], "is damaged"),
-        "text": (b"no weights at all\n", "is damaged, or no checkpoint"),
+        "half": (complete[: len(complete) // 2], "is damaged"),
+        "text": (b"no weights at all\n", "is damaged, or not a checkpoint"),
         "half safetensors": (b"\xff\0\0\0\0\0\0\0" + b'{"a":', "is damaged"),
         "pickle": (pickle.dumps(object()), "more than tensors"),
         "script": (script.getvalue(), "is a TorchScript program"),
@@ -199,20 +205,20 @@ def contents() -> dict[str, tuple[bytes, str]]:
 @pytest.mark.parametrize(
     "name", ["empty", "page", "pointer", "half", "text", "half safetensors", "pickle", "script"]
 )
-def test_files_that_are_no_weights_are_told(tmp_path: Path, name: str) -> None:
-    content, words = contents()[name]
+def test_files_that_are_not_weights_are_reported(tmp_path: Path, name: str) -> None:
+    content, words = list_wrong_files()[name]
     (tmp_path / "odd.pth").write_bytes(content)
-    told = fault(small(), {"path": str(tmp_path / "odd.pth")})
-    assert f"{KEY}.path: {tmp_path}/odd.pth" in told
-    assert words in told
+    message = get_error(build_small(), {"path": str(tmp_path / "odd.pth")})
+    assert f"{KEY}.path: {tmp_path}/odd.pth" in message
+    assert words in message
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    assert "cannot read" in fault(small(), {"path": str(tmp_path / "gone.pth")})
-    assert "cannot read" in fault(small(), {"path": str(tmp_path)})
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
+    assert "cannot read" in get_error(build_small(), {"path": str(tmp_path / "gone.pth")})
+    assert "cannot read" in get_error(build_small(), {"path": str(tmp_path)})
 
 
-# Somebody else's network with somebody else's weights
+# Network and weights of another project
 
 
 class Shortcut(nn.Module):
@@ -269,5 +275,5 @@ def test_the_weights_of_another_project(resnet20: Path) -> None:
     x = torch.rand(4, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(network.eval()(x), expected.module.eval()(x))
-    assert "give key: state_dict" in fault(network, {"path": str(resnet20)})
-    assert 'strip_prefix: "module."' in fault(network, {"path": str(resnet20), "key": "state_dict"})
+    assert "give key: state_dict" in get_error(network, {"path": str(resnet20)})
+    assert 'strip_prefix: "module."' in get_error(network, {"path": str(resnet20), "key": "state_dict"})

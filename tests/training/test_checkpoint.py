@@ -21,7 +21,8 @@ from convatlas.datasets.synthetic_pets.generate import draw_pets
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.training import trainer
 from convatlas.training.checkpoint import TENSORS_FILE, VALUES_FILE, Checkpoint, set_optimizer_state
-from convatlas.training.trainer import LabelledImages, TrainingResult, fit, hold_out
+from convatlas.training.labelled_images import LabelledImages, hold_out
+from convatlas.training.trainer import TrainingResult, fit
 from tests.support.workspace import ROOT
 
 TRAIN = ROOT / "scripts/train.py"

@@ -21,7 +21,8 @@ from convatlas.pipeline.config import resolve_config
 from convatlas.training import trainer
 from convatlas.training.augmentation import random_horizontal_flip, random_shift
 from convatlas.training.metrics import classification_metrics
-from convatlas.training.trainer import LabelledImages, evaluate, fit, hold_out, limit_epochs
+from convatlas.training.labelled_images import LabelledImages, hold_out
+from convatlas.training.trainer import evaluate, fit, limit_epochs
 from tests.support.workspace import ROOT
 
 SETTINGS: dict[str, Any] = {

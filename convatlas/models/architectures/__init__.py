@@ -1,1 +1,1 @@
-"""The bundled networks, one file each: a factory named as the file, and INPUT, what it expects."""
+"""The bundled networks, one file each: a function with the file's name, and INPUT, its preprocessing."""

@@ -8,11 +8,17 @@ from collections import OrderedDict
 
 from torch import nn
 
-INPUT = {"size": 28, "mean": [0.1307], "std": [0.3081]}  # of MNIST's training images
+# The mean and standard deviation of MNIST's training images.
+INPUT = {"size": 28, "mean": [0.1307], "std": [0.3081]}
 
 
 def lenet5(classes: int = 10) -> nn.Sequential:
-    """Map (N, 1, 28, 28) to log-probabilities (N, classes); 61,706 parameters for ten classes."""
+    """Return LeNet-5, which maps (N, 1, 28, 28) to log-probabilities (N, classes).
+
+    Args:
+        classes: Number of classes; 61,706 parameters for ten.
+
+    """
     return nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(1, 6, 5, padding=2),  # 6 x 28 x 28

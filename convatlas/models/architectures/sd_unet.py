@@ -1,10 +1,11 @@
-"""SD-UNet: a U-Net of squeeze-and-attention blocks with a dense atrous spatial pyramid pooling.
+"""SD-UNet: a U-Net of squeeze-and-attention blocks with dense atrous spatial pyramid pooling.
 
 After SD-UNet: A Novel Segmentation Framework for CT Images of Lung Infections, Electronics 2022, 11(1),
-130. Its convolutions number 51, in the order in which they run.
+130. It has 51 convolutions.
 """
 
 from collections import OrderedDict
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -18,18 +19,28 @@ INPUT = {
     "resize": "stretch",  # a mask covers the whole image: nothing is cut off
 }
 SOURCE = "SD-UNet, Electronics 2022, 11(1), 130"
-NORM_GROUPS = 32  # of a normalisation, as published for a width of 32
+NORM_GROUPS = 32  # groups of a normalisation, as published for a width of 32
 
 
 def sd_unet(width: int = 32, classes: int = 3) -> nn.Module:
-    """Map (N, 3, H, W), H and W multiples of 32, to logits (N, classes, H, W); 21,507,171 parameters."""
+    """Return SD-UNet, which maps (N, 3, H, W) to logits (N, classes, H, W).
+
+    Args:
+        width: Channels of the outermost level; 32 as published, with 21,507,171 parameters.
+        classes: Number of the pixels' classes.
+
+    Raises:
+        ValueError: On a forward pass, H or W is not a multiple of 32.
+
+    """
     return SDUNet(width, classes)
 
 
 class SDUNet(nn.Module):
-    """Four levels down, a pyramid at a sixteenth of the size, four levels up, each beside its encoder's."""
+    """An encoder of four levels, a pyramid at a sixteenth of the size, a decoder with skip connections."""
 
-    roles: ClassVar = {  # of the convolutions, by the paths of their modules
+    # Roles of the convolutions, by patterns of their modules' paths.
+    roles: ClassVar[dict[str, str]] = {
         "*.attention.*": "attention",
         "*.main.*": "main",
         "downs.*": "down",
@@ -41,16 +52,13 @@ class SDUNet(nn.Module):
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
         w = [width, 2 * width, 4 * width, 8 * width, 16 * width]
-        groups = min(NORM_GROUPS, width)  # at every width as many channels a group as at 32
-        sizes = zip([3, *w], w, strict=False)
-        self.encoder = nn.ModuleList(SqueezeAttention(given, made, groups) for given, made in sizes)
-        self.downs = nn.ModuleList(Down(2 * made, made, groups) for made in w[:4])
+        groups = min(NORM_GROUPS, width)  # as many channels per group at any width as at 32
+        self.encoder = nn.ModuleList(SqueezeAttention(i, o, groups) for i, o in pairwise([3, *w]))
+        self.downs = nn.ModuleList(Down(2 * channels, channels, groups) for channels in w[:4])
         self.pyramid = Pyramid(w[4], w[3], groups)
         upward = [w[3], w[2], w[1], w[0]]
-        self.ups = nn.ModuleList(
-            Up(given, made, groups) for given, made in zip([w[3], *upward], upward, strict=False)
-        )
-        self.decoder = nn.ModuleList(SqueezeAttention(2 * made, made, groups) for made in upward)
+        self.ups = nn.ModuleList(Up(i, o, groups) for i, o in pairwise([w[3], *upward]))
+        self.decoder = nn.ModuleList(SqueezeAttention(2 * channels, channels, groups) for channels in upward)
         self.head = nn.Conv2d(width, classes, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,77 +70,86 @@ class SDUNet(nn.Module):
         x = self.pyramid(self.encoder[-1](x))
         for up, decoder in zip(self.ups, self.decoder, strict=True):
             x = decoder(torch.cat([up(x), levels.pop()], 1))
-        return self.head(x)
+        logits: Tensor = self.head(x)
+        return logits
 
 
 class ConvBlock(nn.Sequential):
-    """A convolution that keeps the size, group normalisation, leaky ReLU."""
+    """A convolution that preserves the size, group normalisation, and leaky ReLU."""
 
-    def __init__(self, given: int, made: int, kernel: int, groups: int, dilation: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, groups: int, dilation: int = 1
+    ) -> None:
         padding = dilation * (kernel // 2)
         super().__init__(
             OrderedDict(
-                conv=nn.Conv2d(given, made, kernel, padding=padding, dilation=dilation),
-                norm=nn.GroupNorm(groups, made, eps=1e-3),
+                conv=nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation),
+                norm=nn.GroupNorm(groups, out_channels, eps=1e-3),
                 act=nn.LeakyReLU(0.3),
             )
         )
 
 
 class SqueezeAttention(nn.Module):
-    """Two convolutions, weighed and completed by two others that see the image at half the size."""
+    """Two convolutions m(x), and two others at half the size, a(x): a(x) m(x) + a(x)."""
 
-    def __init__(self, given: int, made: int, groups: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
         super().__init__()
+        channels = (in_channels, out_channels)
         self.squeeze = nn.AvgPool2d(2)
-        self.attention = nn.ModuleList([ConvBlock(n, made, 3, groups) for n in (given, made)])
-        self.main = nn.ModuleList([ConvBlock(n, made, 3, groups) for n in (given, made)])
+        self.attention = nn.ModuleList([ConvBlock(n, out_channels, 3, groups) for n in channels])
+        self.main = nn.ModuleList([ConvBlock(n, out_channels, 3, groups) for n in channels])
         self.expand = nn.Upsample(scale_factor=2)
 
     def forward(self, x: Tensor) -> Tensor:
         attention, main = self.squeeze(x), x
-        for narrow, wide in zip(self.attention, self.main, strict=True):  # the published order
-            attention, main = narrow(attention), wide(main)
+        # In the published order of the convolutions.
+        for attention_block, main_block in zip(self.attention, self.main, strict=True):
+            attention, main = attention_block(attention), main_block(main)
         attention = self.expand(attention)
-        return attention * main + attention
+        combined: Tensor = attention * main + attention
+        return combined
 
 
 class Down(nn.Module):
-    """Half the size, by the strongest and by the mean of each four, then mixed."""
+    """Max and average pooling to half the size, and a 1 × 1 convolution of both."""
 
-    def __init__(self, given: int, made: int, groups: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
         super().__init__()
         self.strongest, self.mean = nn.MaxPool2d(2), nn.AvgPool2d(2)
-        self.mix = ConvBlock(given, made, 1, groups)
+        self.mix = ConvBlock(in_channels, out_channels, 1, groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.mix(torch.cat([self.strongest(x), self.mean(x)], 1))
+        mixed: Tensor = self.mix(torch.cat([self.strongest(x), self.mean(x)], 1))
+        return mixed
 
 
 class Up(nn.Module):
-    """Twice the size, then mixed."""
+    """Bilinear upsampling to twice the size, and a 1 × 1 convolution."""
 
-    def __init__(self, given: int, made: int, groups: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
         super().__init__()
         self.expand = nn.Upsample(scale_factor=2, mode="bilinear")
-        self.mix = ConvBlock(given, made, 1, groups)
+        self.mix = ConvBlock(in_channels, out_channels, 1, groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.mix(self.expand(x))
+        mixed: Tensor = self.mix(self.expand(x))
+        return mixed
 
 
 class Pyramid(nn.Module):
-    """Dense atrous spatial pyramid pooling: five views of the scene, the wider given the narrower."""
+    """Dense atrous spatial pyramid pooling of five branches; larger dilations see smaller ones' output."""
 
-    def __init__(self, given: int, made: int, groups: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
         super().__init__()
-        self.atrous6 = ConvBlock(given, made, 3, groups, dilation=6)
-        self.atrous12 = ConvBlock(given + made, made, 3, groups, dilation=12)
+        i, o = in_channels, out_channels
+        self.atrous6 = ConvBlock(i, o, 3, groups, dilation=6)
+        self.atrous12 = ConvBlock(i + o, o, 3, groups, dilation=12)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.scene = ConvBlock(given, made, 1, groups)
-        self.point = ConvBlock(given, made, 1, groups)
-        self.atrous18 = ConvBlock(2 * given + 2 * made, made, 3, groups, dilation=18)
-        self.fuse = ConvBlock(5 * made, made, 1, groups)
+        self.scene = ConvBlock(i, o, 1, groups)
+        self.point = ConvBlock(i, o, 1, groups)
+        self.atrous18 = ConvBlock(2 * i + 2 * o, o, 3, groups, dilation=18)
+        self.fuse = ConvBlock(5 * o, o, 1, groups)
 
     def forward(self, x: Tensor) -> Tensor:
         near = self.atrous6(x)
@@ -141,9 +158,11 @@ class Pyramid(nn.Module):
         scene = F.interpolate(self.scene(self.pool(x)), x.shape[2:])
         point = self.point(x)
         far = self.atrous18(torch.cat([x, dense, middle], 1))  # x twice, as published
-        return self.fuse(torch.cat([scene, point, near, middle, far], 1))
+        fused: Tensor = self.fuse(torch.cat([scene, point, near, middle, far], 1))
+        return fused
 
 
 def _check_size(x: Tensor) -> None:
-    if any(side % 32 for side in x.shape[2:]):  # four times down, and once more within the last block
+    """Raise ValueError where images cannot be halved five times: by four levels, and in the last block."""
+    if any(side % 32 for side in x.shape[2:]):
         raise ValueError(f"{tuple(x.shape[2:])} pixels cannot be halved five times; take multiples of 32")

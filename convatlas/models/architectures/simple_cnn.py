@@ -1,4 +1,4 @@
-"""A network of three convolutions for MNIST, small enough to read every one of its maps."""
+"""A network of three convolutions for MNIST, small enough to inspect all of its feature maps."""
 
 from collections import OrderedDict
 
@@ -8,7 +8,12 @@ INPUT = {"size": 50, "mean": [0.5], "std": [0.5]}
 
 
 def simple_cnn(classes: int = 10) -> nn.Sequential:
-    """Map (N, 1, 50, 50) to logits (N, classes); 44,834 parameters for ten classes."""
+    """Return the network, which maps (N, 1, 50, 50) to logits (N, classes).
+
+    Args:
+        classes: Number of classes; 44,834 parameters for ten.
+
+    """
     return nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(1, 32, 3),  # 32 x 48 x 48

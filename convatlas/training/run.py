@@ -1,0 +1,296 @@
+"""Train a network of the config, or load its trained weights, evaluate it once, and write its files."""
+
+import csv
+import io
+import logging
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+
+import convatlas
+from convatlas import UserError
+from convatlas.datasets import formats
+from convatlas.files import sha256, write_bytes, write_json
+from convatlas.models import build
+from convatlas.models.factory import format_error
+from convatlas.models.prepare import DatasetClasses, PreparedNetwork, prepare_network
+from convatlas.pipeline.config_types import NetworkConfig, TrainingConfig
+from convatlas.records import (
+    ClassificationMetrics,
+    DatasetDescription,
+    HistoryRow,
+    NetworkDescription,
+    SegmentationMetrics,
+    Timing,
+)
+from convatlas.training.checkpoint import Checkpoint
+from convatlas.training.labelled_images import load_split, load_training_splits
+from convatlas.training.metrics import classification_metrics, segmentation_metrics
+from convatlas.training.trainer import HISTORY_COLUMNS, TrainingResult, evaluate, fit
+
+log = logging.getLogger(__name__)
+
+SEGMENTATION_BATCH_SIZE = 16  # images at once in the evaluation of a segmentation network
+
+
+def train_network(
+    name: str,
+    settings: NetworkConfig,
+    output: str | Path,
+    data: str | Path | None = None,
+    weights: str | Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    threads: int = 2,
+) -> None:
+    """Train a network on its data set, or load its trained weights, and evaluate it once on the test images.
+
+    Training that was interrupted continues after its last epoch, with the same result. Writes
+    weights.safetensors, network.json, metrics.json, history.csv and timing.json.
+
+    Args:
+        name: The network's name in the config.
+        settings: Its section of the config.
+        output: Its folder, results/<network>.
+        data: The folder of its data set, data/<dataset>, if it has one.
+        weights: The downloaded file of torchvision's weights, if `settings` names such weights.
+        seed: Seed of the weights, the order of the images and the validation set.
+        device: "auto", "cpu" or "cuda".
+        threads: CPU threads of torch.
+
+    Raises:
+        UserError: The network cannot be built or trained as configured, or the files cannot be written.
+
+    """
+    torch.set_num_threads(threads)
+    started = datetime.now(UTC)
+    output, key, torch_device = Path(output), f"networks.{name}", build.choose_device(device)
+    dataset = formats.describe(data) if data else None
+    prepared = prepare_network(settings, _get_classes(dataset), weights, seed, key)
+    prepared.network.to(torch_device)
+
+    training, checkpoint = None, None
+    if data and not settings.get("weights"):
+        description = describe_training(settings, prepared, dataset, seed, torch_device, threads)
+        checkpoint = Checkpoint(output / "checkpoint", description)
+        training = _train(prepared, data, settings["training"], seed, torch_device, checkpoint, key)
+    test_metrics = evaluate_test_split(prepared, data, torch_device) if data else None
+
+    state = prepared.network.state_dict()
+    write_bytes(
+        output / "weights.safetensors",
+        save({name: tensor.cpu().contiguous().clone() for name, tensor in state.items()}),
+    )
+    write_bytes(output / "history.csv", _format_history(training.result.history if training else []))
+    write_json(output / "metrics.json", test_metrics or {})
+    weights_sha256 = sha256(output / "weights.safetensors")
+    write_json(
+        output / "network.json",
+        _describe_network(settings, prepared, dataset, training, weights_sha256, seed, torch_device),
+    )
+    write_json(output / "timing.json", _describe_timing(started, training, threads))
+    if checkpoint:
+        checkpoint.remove()  # not before all results are written
+
+
+@dataclass(frozen=True)
+class _Training:
+    """A finished training: its result, the number of training images, and its duration in seconds."""
+
+    result: TrainingResult
+    images: int
+    seconds: float
+
+
+def _get_classes(dataset: DatasetDescription | None) -> DatasetClasses | None:
+    """Return the classes of a data set's images, and of its masks' pixels."""
+    if dataset is None:
+        return None
+    return DatasetClasses(dataset["classes"], formats.MASK_CLASSES if formats.has_masks(dataset) else [])
+
+
+def _train(
+    prepared: PreparedNetwork,
+    data: str | Path,
+    settings: TrainingConfig,
+    seed: int,
+    device: torch.device,
+    checkpoint: Checkpoint,
+    key: str,
+) -> _Training:
+    """Train a network in place."""
+    if settings["progressive_resize"]:
+        size = settings["progressive_resize"]["size"]
+        _check_input_size(prepared, size, f"{key}.training.progressive_resize.size")
+    train, validation = load_training_splits(
+        data,
+        prepared.preprocessing,
+        prepared.is_segmentation,
+        settings["validation"],
+        settings["crop"],
+        seed,
+        device,
+    )
+    start = time.perf_counter()
+    result = fit(prepared.network, prepared.preprocessing, train, validation, settings, seed, checkpoint)
+    seconds = time.perf_counter() - start
+    log.info("trained in %.1f s", seconds)
+    return _Training(result, len(train), seconds)
+
+
+def _check_input_size(prepared: PreparedNetwork, size: int, key: str) -> None:
+    """Raise UserError where a network does not take images of a size."""
+    try:
+        build.run_on_zeros(prepared.network, replace(prepared.preprocessing, size=size))
+    except build.INPUT_ERRORS as error:
+        raise UserError(
+            f"{key}: the network does not take images of {size} × {size} pixels: {format_error(error)}; give "
+            "a size that it takes, or null to train at the input's size throughout"
+        ) from error
+
+
+def evaluate_test_split(
+    prepared: PreparedNetwork, data: str | Path, device: torch.device
+) -> ClassificationMetrics | SegmentationMetrics | None:
+    """Evaluate a network on the test images of a data set.
+
+    Args:
+        prepared: The network, trained.
+        data: The data set's folder, data/<dataset>.
+        device: Where the images are kept, if they are few.
+
+    Returns:
+        The metrics; None where the data set has no test images, or its classes are not the network's.
+
+    """
+    dataset = formats.describe(data)
+    names = dataset["classes"]
+    if prepared.is_segmentation:
+        names = formats.MASK_CLASSES if formats.has_masks(dataset) else []
+    if not names or not sum(dataset["counts"]["test"]):
+        return None
+    # The outputs of torchvision's weights are the classes of their names; others may have been named anew.
+    has_torchvision_weights = prepared.weights_origin["name"] is not None
+    if len(prepared.classes) != len(names) or (has_torchvision_weights and prepared.classes != names):
+        log.info("not evaluated on the test split: the data set's classes are not the network's")
+        return None
+    images = load_split(data, "test", prepared.preprocessing, prepared.is_segmentation, device)
+    if prepared.is_segmentation:
+        _, confusion = evaluate(
+            prepared.network, prepared.preprocessing, images, batch_size=SEGMENTATION_BATCH_SIZE
+        )
+        segmentation = segmentation_metrics(confusion, prepared.classes, len(images))
+        log.info("test mean IoU %.4f", segmentation["mean_iou"])
+        return segmentation
+    _, confusion = evaluate(prepared.network, prepared.preprocessing, images)
+    classification = classification_metrics(confusion, prepared.classes)
+    log.info("test accuracy %.2f %%", 100 * classification["accuracy"])
+    return classification
+
+
+def describe_training(
+    settings: NetworkConfig,
+    prepared: PreparedNetwork,
+    dataset: DatasetDescription | None,
+    seed: int,
+    device: torch.device,
+    threads: int,
+) -> dict[str, Any]:
+    """Return all that determines the result of a training, by which its checkpoint is recognised."""
+    return {
+        "architecture": settings["architecture"],
+        "arguments": prepared.arguments,
+        "preprocessing": prepared.preprocessing.to_dict(),
+        "training": settings["training"],
+        "dataset_sha256": dataset["sha256"] if dataset else None,
+        "seed": seed,
+        "device": device.type,
+        "threads": threads,
+        "versions": collect_versions(),
+    }
+
+
+def _describe_network(
+    settings: NetworkConfig,
+    prepared: PreparedNetwork,
+    dataset: DatasetDescription | None,
+    training: _Training | None,
+    weights_sha256: str,
+    seed: int,
+    device: torch.device,
+) -> NetworkDescription:
+    """Return the contents of network.json."""
+    training_description: dict[str, Any] | None = None
+    if training:
+        training_description = {
+            **settings["training"],
+            "best_epoch": training.result.best_epoch,
+            "precision": training.result.precision,
+            "images": training.images,
+        }
+    return {
+        "architecture": settings["architecture"],
+        "arguments": prepared.arguments,
+        "source": prepared.source,
+        "parameters": sum(parameter.numel() for parameter in prepared.network.parameters()),
+        "weights": {**prepared.weights_origin, "sha256": weights_sha256},
+        "dataset": settings.get("dataset"),
+        "dataset_sha256": dataset["sha256"] if dataset else None,
+        "dataset_classes": dataset["classes"] if dataset else None,
+        "classes": prepared.classes,
+        "preprocessing": prepared.preprocessing.to_dict(),
+        "training": training_description,
+        "seed": seed,
+        "device": device.type,
+        "versions": collect_versions(),
+    }
+
+
+def _describe_timing(started: datetime, training: _Training | None, threads: int) -> Timing:
+    """Return the contents of timing.json."""
+    timing: Timing = {
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "training_seconds": None,
+        "images_per_second": None,
+        "resumed_after_epoch": None,
+        "threads": threads,
+    }
+    if training:
+        epochs = len(training.result.history) - training.result.resumed_epochs
+        timing["training_seconds"] = round(training.seconds, 2)
+        timing["images_per_second"] = round(training.images * epochs / training.seconds)
+        timing["resumed_after_epoch"] = training.result.resumed_epochs or None
+    return timing
+
+
+def collect_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that compute the weights."""
+    versions = {
+        "convatlas": convatlas.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+    if "torchvision" in sys.modules:  # imported only for its own networks
+        versions["torchvision"] = sys.modules["torchvision"].__version__
+    return versions
+
+
+def _format_history(rows: Sequence[HistoryRow]) -> bytes:
+    """Return history.csv: one row per epoch."""
+    text = io.StringIO()
+    columns = list(rows[0]) if rows else HISTORY_COLUMNS
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
