@@ -170,7 +170,7 @@ def _convolution_grad_input(convolution: Any, seeds: Tensor, units: Sequence[int
 
     At stride 1 the adjoint is a convolution with the flipped filter; one group per unit does all at once.
     """
-    weight = convolution._saved_weight[units]
+    weight = convolution._saved_weight.detach()[units]
     flipped = weight.flip(list(range(2, weight.ndim))).flatten(0, 1)[:, None]
     dilation = convolution._saved_dilation
     extent = window_extent(weight.shape[2:], dilation)

@@ -432,10 +432,11 @@ def test_weights_are_shared_and_unchanged(lenet: nn.Sequential) -> None:
     assert torch.equal(deconvnet(x), Deconvnet(lenet, "fc2")(x))
 
 
-def test_no_gradient_is_kept(lenet: nn.Sequential) -> None:
+@pytest.mark.parametrize("layer", ["conv1", "pool2", "fc2"])
+def test_no_gradient_is_kept(lenet: nn.Sequential, layer: str) -> None:
     x = images(1, 1, 28).requires_grad_()
-    assert not Deconvnet(lenet, "pool2")(x).requires_grad
-    assert not project(lenet, x[0], "pool2").requires_grad
+    assert not Deconvnet(lenet, layer)(x).requires_grad
+    assert not project(lenet, x[0], layer).requires_grad
     assert x.grad is None
     assert all(parameter.grad is None for parameter in lenet.parameters())
 

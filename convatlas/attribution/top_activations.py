@@ -1,0 +1,234 @@
+"""Write the projections and patches of the top activations over a data set: strongest.npz."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, TypedDict
+
+import numpy as np
+import torch
+from torch import nn
+
+from convatlas import UserError
+from convatlas.attribution import patches
+from convatlas.attribution.patches import PatchGeometry
+from convatlas.attribution.unit_selection import select_top_units
+from convatlas.datasets.loader import BatchLoader
+from convatlas.files import npz_writer
+from convatlas.layer_selection import choose_projected_layers
+from convatlas.models import build
+from convatlas.names import suggest_nearest
+from convatlas.pipeline.config_types import CountOrAll, LayerSelection
+from convatlas.records import Layer
+from convatlas.results import UNITS_SUFFIX, Results
+
+log = logging.getLogger(__name__)
+
+# By how much an activation may differ when it is computed again, as a share of the layer's largest.
+ACTIVATION_TOLERANCE = 1e-3
+PATCHES_PER_BATCH = 512  # patches whose images are in memory
+
+
+class TopProjectionSettings(TypedDict):
+    """What is projected: `project` and `units` of `views.strongest`, `rectify` of `views.deconv`."""
+
+    project: LayerSelection
+    units: CountOrAll
+    rectify: bool
+
+
+class TopActivations(NamedTuple):
+    """The k top activations of each unit, the largest first, as in statistics.npz.
+
+    Attributes:
+        values: The activations, (units, k) float32.
+        images: The image of each in the split, (units, k); -1 where there are fewer.
+        positions: Row and column of each in its map, (units, k, 2).
+
+    """
+
+    values: np.ndarray
+    images: np.ndarray
+    positions: np.ndarray
+
+
+class LayerPatches(NamedTuple):
+    """What strongest.npz holds of the top activations of a layer's units, besides the activations.
+
+    Attributes:
+        projections: (units, k, C, h, w) float32, signed; NaN where an activation does not depend on a pixel.
+        patches: The input as the network sees it, (units, k, C, h, w) float32; NaN beyond the border.
+        corners: Row and column in the input of the upper left pixel of each, (units, k, 2) int32.
+
+    """
+
+    projections: np.ndarray
+    patches: np.ndarray
+    corners: np.ndarray
+
+
+def project_top_activations(
+    folder: str | Path,
+    data: str | Path,
+    settings: TopProjectionSettings,
+    device: torch.device,
+    threads: int = 2,
+    key: str = "views.strongest.project",
+) -> None:
+    """Write strongest.npz: the top activations of each tracked layer, with projections of the selected ones.
+
+    Args:
+        folder: The network's folder, results/<network>, with statistics.npz.
+        data: The data set's folder, data/<dataset>.
+        settings: What is projected.
+        device: Where the network runs.
+        threads: Threads that decode images.
+        key: The place of `settings["project"]` in the config, for error messages.
+
+    Raises:
+        UserError: A selected layer does not exist or is not tracked, or the deconvnet is not defined for the
+            network.
+
+    """
+    results = Results(folder)
+    network, preprocessing = build.load_network(folder)
+    network.to(device)
+    tracked = [layer["name"] for layer in results.dataset_statistics["layers"]]
+    selected = choose_tracked_layers(results.layers, tracked, settings["project"], key)
+    split = results.dataset_statistics["split"]
+    images = BatchLoader(data, split, preprocessing, batch_size=1, workers=threads)
+    projector = PatchProjector(network, results.layers, images, settings["rectify"], device)
+    with npz_writer(results.folder / "strongest.npz") as write:
+        for layer in tracked:
+            top = TopActivations(*(results.statistics[f"{layer}@{name}"] for name in TopActivations._fields))
+            for name, array in top._asdict().items():
+                write(f"{layer}@{name}", array)
+            if layer not in selected:
+                continue
+            units = select_top_units(top.values[:, 0], settings["units"])
+            if len(units) < len(top.values):
+                write(f"{layer}{UNITS_SUFFIX}", units)
+            layer_patches = projector.project_layer(layer, units, TopActivations(*(a[units] for a in top)))
+            for name, array in layer_patches._asdict().items():
+                write(f"{layer}@{name}", array)
+            log.info("projected the top activations of %d units of %s", len(units), layer)
+
+
+def choose_tracked_layers(
+    layers: Sequence[Layer], tracked: Sequence[str], selection: LayerSelection, key: str
+) -> list[str]:
+    """Return the selected layers, of those whose units are tracked over the data set.
+
+    Args:
+        layers: layers.json.
+        tracked: The tracked layers.
+        selection: The layers to project; "all" means the tracked convolutions and pooling layers.
+        key: The place of the selection in the config, for error messages.
+
+    Raises:
+        UserError: A selected layer does not exist or is not tracked.
+
+    """
+    selected = choose_projected_layers(layers, selection, key)
+    if selection == "all":
+        return [name for name in tracked if name in selected]
+    if missing := [name for name in selected if name not in tracked]:
+        hint = suggest_nearest(missing[0], tracked)
+        raise UserError(f"{key}: {missing[0]!r} is not among those of views.strongest.layers; {hint}")
+    return selected
+
+
+class PatchProjector:
+    """Projects activations of a network on images of a split, and cuts out the pixels that they depend on.
+
+    Args:
+        network: The network.
+        layers: Its layers, as in layers.json.
+        images: The images of the split, in batches of one.
+        rectify: Rectify the signal at activations that are not ReLUs too.
+        device: Where the network runs.
+
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        layers: Sequence[Layer],
+        images: BatchLoader,
+        rectify: bool,
+        device: torch.device,
+    ) -> None:
+        self.network, self.layers, self.images = network, layers, images
+        self.rectify, self.device = rectify, device
+
+    def project_layer(self, layer: str, units: np.ndarray, top: TopActivations) -> LayerPatches:
+        """Project the top activations of a layer's units.
+
+        Args:
+            layer: Name of the layer.
+            units: Numbers of the units, (units,).
+            top: Their top activations.
+
+        Returns:
+            Projections and patches as large as the receptive field, or as the input where that is smaller or
+            the field is not known. All is NaN for a top activation that does not exist.
+
+        """
+        entry = next(entry for entry in self.layers if entry["name"] == layer)
+        channels, *input_size = self.images.preprocessing.shape
+        geometry = PatchGeometry.from_layer(entry, (input_size[0], input_size[1]))
+        shape = (*top.images.shape, channels, *geometry.patch_size)
+        projections, cutouts = np.full((2, *shape), np.nan, np.float32)
+        corners = np.zeros((*top.images.shape, 2), np.int32)
+        present = np.argwhere(top.images >= 0)
+        present = present[
+            np.argsort(top.images[tuple(present.T)], kind="stable")
+        ]  # so each image is read once
+        crop = patches.is_croppable(self.network, self.layers, layer)
+        for start in range(0, len(present), PATCHES_PER_BATCH):
+            index = tuple(present[start : start + PATCHES_PER_BATCH].T)
+            inputs = self.read_images(top.images[index])
+            positions = top.positions[index]
+            batch = self._project_batch(
+                layer, inputs, geometry, units[index[0]], positions, top.values[index], crop
+            )
+            for row, rank, image, position, projection in zip(*index, inputs, positions, batch, strict=True):
+                projections[row, rank] = projection
+                cutouts[row, rank] = patches.extract_patch(image, geometry, position)
+                corners[row, rank] = geometry.corner(position)
+        return LayerPatches(projections, cutouts, corners)
+
+    def read_images(self, indices: np.ndarray) -> list[np.ndarray]:
+        """Read and preprocess images of the split, each once.
+
+        Args:
+            indices: Their numbers in the split, (N,).
+
+        Returns:
+            N images, (C, H, W) float32.
+
+        """
+        unique = np.unique(indices).tolist()
+        inputs = {}
+        for index, batch in zip(unique, self.images.read_batches(unique), strict=True):
+            pixels = build.to_device(torch.from_numpy(batch.pixels), self.device)
+            inputs[index] = self.images.preprocessing(pixels)[0].cpu().numpy()
+        return [inputs[index] for index in indices.tolist()]
+
+    def _project_batch(
+        self,
+        layer: str,
+        inputs: list[np.ndarray],
+        geometry: PatchGeometry,
+        units: np.ndarray,
+        positions: np.ndarray,
+        values: np.ndarray,
+        crop: bool,
+    ) -> np.ndarray:
+        """Project on crops if they give the activations that the whole images gave: (N, C, h, w)."""
+        arguments = (self.network, layer, inputs, geometry, units, positions, self.rectify)
+        projections, activations = patches.project_patches(*arguments, crop=crop)
+        if crop and np.abs(activations - values).max() > ACTIVATION_TOLERANCE * np.abs(values).max():
+            log.info("%s: activations on crops differ from those on whole images; using whole images", layer)
+            projections, _ = patches.project_patches(*arguments, crop=False)
+        return projections

@@ -1,0 +1,95 @@
+"""Write what a network computes on its sample images: layers.json, filters.npz, activations/, images.json."""
+
+import logging
+from pathlib import Path
+from typing import TypedDict
+
+import torch
+
+from convatlas.datasets import formats
+from convatlas.datasets.sample_images import choose_images, compute_probabilities
+from convatlas.files import atomic_write, write_json, write_npz
+from convatlas.layer_selection import choose_layers
+from convatlas.models import build
+from convatlas.pipeline import size_estimate
+from convatlas.pipeline.config_types import ImagesConfig, LayerSelection, RecordConfig
+from convatlas.records import Layer
+from convatlas.tracing import kernel_taps
+from convatlas.tracing.calls import composite_modules
+from convatlas.tracing.layers import list_layers
+from convatlas.tracing.record import collect_filters, record_to_file
+
+log = logging.getLogger(__name__)
+
+DEFAULT_LEVELS = 64  # default of views.atlas.levels, of which the record does not depend
+
+
+class RecordSettings(TypedDict):
+    """What is recorded of a network."""
+
+    images: ImagesConfig
+    record: RecordConfig
+    downsample_name: str
+    layers: list[str | int]  # those that other stages will select, composite modules among them
+    explored_layers: LayerSelection  # those in the explorer, for an estimate of its size
+
+
+def record_results(
+    folder: str | Path,
+    settings: RecordSettings,
+    device: torch.device,
+    data: str | Path | None = None,
+    key: str = "network",
+) -> None:
+    """Record the layers and filters of a network, and the outputs of all layers on its sample images.
+
+    Args:
+        folder: The network's folder, results/<network>, with its weights.
+        settings: What is recorded.
+        device: Where the network runs.
+        data: The data set's folder, data/<dataset>, if the network has one.
+        key: The place of the network in the config, for error messages.
+
+    Raises:
+        UserError: A layer or image that the settings name does not exist, or a file cannot be written.
+
+    """
+    output = Path(folder)
+    network, preprocessing = build.load_network(output)
+    network.to(device)
+    composite = composite_modules(network)
+    blocks = [name for name in composite if name in settings["layers"]]
+    layers = list_layers(network, preprocessing.shape, settings["downsample_name"], blocks)
+    choose_layers(layers, settings["layers"], f"{key}.views.layers", extra_names=composite)
+    write_json(output / "layers.json", layers)
+    for line in kernel_taps.format_notes(layers):
+        log.warning("%s", line)
+    filters = {name: weight.cpu().numpy() for name, weight in collect_filters(network).items()}
+    write_npz(output / "filters.npz", filters)
+
+    test = formats.load(data, "test") if data else None
+    dtype, compress = settings["record"]["dtype"], settings["record"]["compress"]
+    entries = []
+    with atomic_write(output / "activations") as activations:
+        activations.mkdir()
+        for image in choose_images(settings["images"], network, preprocessing, test, device, f"{key}.images"):
+            path = activations / f"{image.name}.npz"
+            result = record_to_file(network, image.x, path, blocks, dtype, compress)
+            entries.append(image.to_dict(compute_probabilities(result)))
+            log.info("recorded %s: %.1f MB", image.name, path.stat().st_size / 1e6)
+    write_json(output / "images.json", entries)
+    explored = choose_layers(layers, settings["explored_layers"], f"{key}.views.atlas.layers")
+    _log_explorer_size(layers, explored, len(entries))
+
+
+def _log_explorer_size(layers: list[Layer], explored: list[str], image_count: int) -> None:
+    """Log the expected size of the explorer, with the keys that limit it."""
+    size = size_estimate.estimate_sprite_sheets(layers, explored, image_count, DEFAULT_LEVELS)
+    log.info(
+        "the explorer's %d layers on %s will take about %s of the gallery, in %d levels; "
+        "views.atlas.layers and views.atlas.levels limit it",
+        len(explored),
+        size_estimate.format_image_count(image_count),
+        size_estimate.format_megabytes(size),
+        DEFAULT_LEVELS,
+    )
