@@ -1,4 +1,4 @@
-"""Names: of images, of layers, and of what was meant."""
+"""Names of sample images, selections of layers, and suggestions."""
 
 import random
 import re
@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from convatlas import UserError
-from convatlas.layer_selection import choose_layers
-from convatlas.names import name_images, slugify, suggest_nearest
+from convatlas.layer_selection import choose_explored_layers, choose_layers, choose_projected_layers
+from convatlas.names import join_names, name_images, slugify, suggest_nearest
 
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -77,7 +77,7 @@ def test_a_file_does_not_take_the_name_of_a_test_image() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "expected"),
+    ("selection", "expected"),
     [
         ("all", ["conv1", "relu", "layer1.0.conv1", "relu:2", "layer1.0/add"]),
         (["relu:2", "conv1"], ["conv1", "relu:2"]),
@@ -90,8 +90,8 @@ def test_a_file_does_not_take_the_name_of_a_test_image() -> None:
         ([], []),
     ],
 )
-def test_layers_are_chosen_by_name_glob_and_ordinal(wanted: Any, expected: list[str]) -> None:
-    assert choose_layers(LAYERS, wanted, "views.layers") == expected
+def test_layers_are_chosen_by_name_glob_and_ordinal(selection: Any, expected: list[str]) -> None:
+    assert choose_layers(LAYERS, selection, "views.layers") == expected
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_layers_are_chosen_by_name_glob_and_ordinal(wanted: Any, expected: list[
         (-1, "2 convolutions"),
     ],
 )
-def test_a_layer_that_is_not_there_is_reported(item: str | int, hint: str) -> None:
+def test_a_layer_that_does_not_exist_is_reported(item: str | int, hint: str) -> None:
     with pytest.raises(UserError) as error:
         choose_layers(LAYERS, ["relu", item], "networks.own.views.layers")
     assert str(error.value).startswith("networks.own.views.layers: ")
@@ -118,22 +118,48 @@ def test_photographs_keep_their_names_and_files_do_not_take_them() -> None:
     assert name_images(images) == ["test-00000", "cat", "rocket", "cat-2"]
 
 
-def test_composite_modules_that_could_be_asked_for_are_named() -> None:
+def test_composite_modules_that_can_be_selected_are_suggested() -> None:
     with pytest.raises(UserError, match=r"did you mean 'layer1\.0'\?"):
         choose_layers(LAYERS, ["layer10"], "views.layers", extra_names=["layer1", "layer1.0"])
 
 
-def test_of_many_names_the_nearest_are_listed() -> None:
+def test_of_many_names_only_the_nearest_are_listed() -> None:
     names = [f"layer{n}.conv" for n in range(100)]
-    said = suggest_nearest("layer57.conv", [*names, "fc"])
-    assert said.startswith("did you mean 'layer57.conv'? there are: layer57.conv, ")
-    assert said.endswith(" and 77 more") and said.count("layer") == 1 + 24
+    text = suggest_nearest("layer57.conv", [*names, "fc"])
+    assert text.startswith("did you mean 'layer57.conv'? there are: layer57.conv, ")
+    assert text.endswith(" and 77 more") and text.count("layer") == 1 + 24
 
 
-def test_nearest_names_the_near_one_and_lists_all() -> None:
+def test_the_nearest_name_is_suggested_and_all_are_listed() -> None:
     assert (
         suggest_nearest("lenet", ["simple_cnn", "lenet5"])
         == "did you mean 'lenet5'? there are: simple_cnn, lenet5"
     )
     assert suggest_nearest("zzz", ["a", "b"]) == "there are: a, b"
     assert suggest_nearest(5, []) == "there are: none"
+
+
+def test_names_are_joined_as_in_a_sentence() -> None:
+    assert [join_names(list(names)) for names in ("", "a", "ab", "abc")] == [
+        "none",
+        "a",
+        "a and b",
+        "a, b and c",
+    ]
+
+
+def test_all_projected_layers_are_convolutions_and_pools() -> None:
+    assert choose_projected_layers(LAYERS, "all", "deconv.layers") == ["conv1", "layer1.0.conv1"]
+    assert choose_projected_layers(LAYERS, ["relu"], "deconv.layers") == ["relu"]
+
+
+def test_explored_layers_are_those_of_the_atlas_or_else_of_the_views() -> None:
+    views = {"layers": ["conv1"], "atlas": {"layers": None}}
+    assert choose_explored_layers(LAYERS, views, "views") == ["conv1"]
+    assert choose_explored_layers(LAYERS, views | {"atlas": {"layers": ["relu*"]}}, "views") == [
+        "relu",
+        "relu:2",
+    ]
+    for atlas, key in ((None, r"views\.layers"), (["x"], r"views\.atlas\.layers")):
+        with pytest.raises(UserError, match=f"^{key}: no layer"):
+            choose_explored_layers(LAYERS, {"layers": ["y"], "atlas": {"layers": atlas}}, "views")

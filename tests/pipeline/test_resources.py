@@ -1,4 +1,4 @@
-"""What jobs ask of a cluster, and that the profile and the rules agree; on a real SLURM: test_slurm.py."""
+"""What jobs request of a cluster, and that profile and rules agree; on a real SLURM: test_slurm.py."""
 
 import json
 import os
@@ -13,6 +13,7 @@ import yaml
 
 from convatlas.pipeline import resources
 from convatlas.pipeline.config import resolve_config
+from convatlas.pipeline.config_types import Config
 from tests.support.workspace import ROOT, Workspace
 
 CONFIGS = [ROOT / "config.yaml", ROOT / "config.full.yaml"]
@@ -27,60 +28,65 @@ PROFILE = yaml.safe_load((ROOT / "workflow/profiles/slurm/profile.yaml").read_te
 
 @pytest.fixture(autouse=True)
 def no_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Counts of images are read from data/ where the run is."""
+    """Image counts are read from data/ in the working directory."""
     monkeypatch.chdir(tmp_path)
 
 
-def config_of(**network: Any) -> dict[str, Any]:
+def config_of(**network: Any) -> Config:
+    """Return the config of a ResNet-50 on a folder of images, with these keys of its section."""
     network = {"architecture": "torchvision/resnet50", "dataset": "birds"} | network
     datasets = {"birds": {"format": "images", "source": "birds"}}
     return resolve_config({"datasets": datasets, "networks": {"own": network}})
 
 
-def asked(stage: str, attempt: int = 1, **network: Any) -> resources.ResourceRequest:
+def estimate(stage: str, attempt: int = 1, **network: Any) -> resources.ResourceRequest:
+    """Return what a job of a stage requests, for the network of `config_of`."""
     return resources.estimate_resources(
         stage, resources.measure_workload(config_of(**network), "own"), attempt
     )
 
 
 @pytest.mark.parametrize("stage", resources.STAGE_ESTIMATORS)
-def test_each_further_attempt_asks_for_twice_as_much(stage: str) -> None:
-    first, second, third = (asked(stage, attempt, training={"epochs": 1}) for attempt in (1, 2, 3))
+def test_each_further_attempt_requests_twice_as_much(stage: str) -> None:
+    first, second, third = (estimate(stage, attempt, training={"epochs": 1}) for attempt in (1, 2, 3))
     assert second.mem_mb == pytest.approx(2 * first.mem_mb, abs=100)
     assert third.mem_mb == pytest.approx(4 * first.mem_mb, abs=400)
     assert second.runtime == pytest.approx(min(2 * first.runtime, 24 * 60), abs=1)
     assert third.runtime <= 24 * 60
 
 
-def test_training_asks_by_batch_input_images_and_epochs() -> None:
+def test_training_requests_depend_on_batch_input_images_and_epochs() -> None:
     plain = {"batch_size": 64, "epochs": 2}
-    small = asked("train", training=plain, input={"size": 64})
-    assert asked("train", training=plain, input={"size": 224}).mem_mb > 2 * small.mem_mb
-    assert asked("train", training=plain | {"batch_size": 512}, input={"size": 64}).mem_mb > small.mem_mb
-    longer = asked("train", training=plain | {"epochs": 20}, input={"size": 64})
-    above = [request.runtime - resources.MIN_RUNTIME for request in (longer, small)]
-    assert above[0] == pytest.approx(10 * above[1], rel=0.25)  # in whole minutes
-    limited = asked("train", training=plain | {"epochs": 20, "max_steps": 3200}, input={"size": 64})
+    small = estimate("train", training=plain, input={"size": 64})
+    assert estimate("train", training=plain, input={"size": 224}).mem_mb > 2 * small.mem_mb
+    assert estimate("train", training=plain | {"batch_size": 512}, input={"size": 64}).mem_mb > small.mem_mb
+    longer = estimate("train", training=plain | {"epochs": 20}, input={"size": 64})
+    extra = [request.runtime - resources.MIN_RUNTIME for request in (longer, small)]
+    assert extra[0] == pytest.approx(10 * extra[1], rel=0.25)  # rounded up to minutes
+    limited = estimate("train", training=plain | {"epochs": 20, "max_steps": 3200}, input={"size": 64})
     assert limited.runtime == pytest.approx(small.runtime, abs=5)
 
 
-def test_a_shard_asks_for_the_time_of_its_part() -> None:
-    whole, tenth = asked("dataset_pass"), asked("dataset_pass", shards=10)
+def test_a_shard_requests_the_time_of_its_part() -> None:
+    all_images, tenth = estimate("dataset_pass"), estimate("dataset_pass", shards=10)
     assert tenth.runtime - resources.MIN_RUNTIME == pytest.approx(
-        (whole.runtime - resources.MIN_RUNTIME) / 10, abs=1
+        (all_images.runtime - resources.MIN_RUNTIME) / 10, abs=1
     )
 
 
-def test_projections_of_all_units_ask_for_the_memory_they_hold() -> None:
-    """Both pictures of nine activations of 512 units, where a field is the whole input."""
+def test_projections_of_all_units_request_the_memory_they_hold() -> None:
+    """Projections and patches of nine activations of 512 units, whose receptive field is the input."""
     views = {"layers": "all", "k": 9, "units": "all", "batch": None}
-    some, every = (asked("project_top_activations", views={"strongest": views | {"units": n}}) for n in (16, "all"))
-    assert every.mem_mb - some.mem_mb == pytest.approx(2 * 496 * 9 * 3 * 224**2 * 4 / 1e6, rel=0.05)
-    larger = asked("dataset_pass", views={"strongest": views | {"batch": 1024}})
-    assert larger.mem_mb > asked("dataset_pass", views={"strongest": views}).mem_mb
+    few, every = (
+        estimate("project_top_activations", views={"strongest": views | {"units": units}})
+        for units in (16, "all")
+    )
+    assert every.mem_mb - few.mem_mb == pytest.approx(2 * 496 * 9 * 3 * 224**2 * 4 / 1e6, rel=0.05)
+    larger = estimate("dataset_pass", views={"strongest": views | {"batch": 1024}})
+    assert larger.mem_mb > estimate("dataset_pass", views={"strongest": views}).mem_mb
 
 
-def test_images_are_counted_once_the_data_set_is_made(tmp_path: Path) -> None:
+def test_images_are_counted_once_the_data_set_is_prepared(tmp_path: Path) -> None:
     unknown = resources.measure_workload(config_of(), "own").dataset_images
     description = tmp_path / "data/birds/dataset.json"
     description.parent.mkdir(parents=True)
@@ -89,11 +95,11 @@ def test_images_are_counted_once_the_data_set_is_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_the_shipped_configs_ask_for_what_a_common_node_has(path: Path) -> None:
-    config: dict[str, Any] = yaml.safe_load(CONFIGS[0].read_text())
+def test_the_shipped_configs_request_what_a_common_node_has(path: Path) -> None:
+    merged: dict[str, Any] = yaml.safe_load(CONFIGS[0].read_text())
     for name, network in (yaml.safe_load(path.read_text())["networks"]).items():
-        config["networks"][name] = config["networks"].get(name, {}) | network
-    config = resolve_config(config)
+        merged["networks"][name] = merged["networks"].get(name, {}) | network
+    config = resolve_config(merged)
     for name in config["networks"]:
         for stage in resources.STAGE_ESTIMATORS:
             request = resources.estimate_resources(stage, resources.measure_workload(config, name))
@@ -101,16 +107,16 @@ def test_the_shipped_configs_ask_for_what_a_common_node_has(path: Path) -> None:
             assert 30 <= request.runtime <= 240, (name, stage, request)
 
 
-def test_each_rule_is_local_or_asks() -> None:
-    asking = {name for name, body in RULES.items() if f'get_resource_functions("{name}")' in body}
-    assert asking == set(resources.STAGE_ESTIMATORS)
-    assert asking | set(LOCAL) == RULES.keys() | {"all", "download"}
-    assert not asking & set(LOCAL)
+def test_each_rule_is_local_or_requests_resources() -> None:
+    requesting = {name for name, body in RULES.items() if f'get_resource_functions("{name}")' in body}
+    assert requesting == set(resources.STAGE_ESTIMATORS)
+    assert requesting | set(LOCAL) == RULES.keys() | {"all", "download"}
+    assert not requesting & set(LOCAL)
 
 
 def test_the_profile_has_every_rule_that_uses_a_gpu() -> None:
     assert PROFILE["set-resources"].keys() == {name for name, body in RULES.items() if "gpu=1" in body}
-    assert all(asked == {"gpu": 1} for asked in PROFILE["set-resources"].values())
+    assert all(request == {"gpu": 1} for request in PROFILE["set-resources"].values())
 
 
 def test_make_cluster_waits_for_the_jobs_of_a_killed_run(new_workspace: Workspace, tmp_path: Path) -> None:

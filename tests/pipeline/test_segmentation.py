@@ -141,7 +141,7 @@ def test_the_page_shows_it(made: Workspace) -> None:
     ):
         assert words in page, words
     assert "sd_unet" in (gallery / "masks.html").read_text()
-    kinds = [plate["kind"] for plate in told(made, "figures/plates.json")]
+    kinds = [plate["kind"] for plate in told(made, "figures/figures.json")]
     assert {"segmentation", "mask", "curves", "confusion", "maps", "deconv"} <= set(kinds)
 
 

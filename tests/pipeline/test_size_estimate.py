@@ -1,4 +1,4 @@
-"""The size of a gallery, told before it is made."""
+"""The expected size of a gallery, printed before a run."""
 
 import json
 from pathlib import Path
@@ -9,14 +9,15 @@ import pytest
 
 from convatlas.files import write_json
 from convatlas.pipeline import size_estimate
+from convatlas.plotting import sprites
 from tests.plotting.test_sprites import drawn, records
 from tests.support.fake_results import VIEWS, FakeResults, make_layer
 
 ATLAS = {"atlas": {"levels": 64, "layers": None}}
 
 
-def large() -> FakeResults:
-    """Maps as networks make them: smooth, with noise; large enough that what a file costs does not count."""
+def large_results() -> FakeResults:
+    """Return results with smooth, noisy feature maps, so large that file headers are negligible."""
     results = records()
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:40, :30] / 12
@@ -33,71 +34,73 @@ def large() -> FakeResults:
 
 
 @pytest.mark.parametrize("levels", [16, 64, 256])
-def test_what_is_expected_is_what_comes_to_within_a_half(
+def test_the_expected_size_is_near_the_real_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, levels: int
 ) -> None:
-    results = large()
+    results = large_results()
     names = [described["name"] for described in results.layers[:3]]
     folder, _ = drawn(tmp_path, results, layers=names, levels=levels)
-    made = sum(
+    size = sum(
         path.stat().st_size for part in ("maps", "filters", "units") for path in (folder / part).rglob("*.*")
     )
-    told = size_estimate.estimate_sprite_sheets(results.layers, names, len(results.activations), levels)
-    assert 0.67 < told / made < 1.5
+    expected = size_estimate.estimate_sprite_sheets(results.layers, names, len(results.activations), levels)
+    assert 0.67 < expected / size < 1.5
 
 
-def test_the_layers_explored_are_those_of_the_atlas_or_of_the_views() -> None:
-    layers = records().layers
-    views = VIEWS | {"layers": ["conv1"]}
-    assert size_estimate.choose_explored_layers(layers, views | ATLAS) == ["conv1"]
-    assert size_estimate.choose_explored_layers(layers, views | {"atlas": {"layers": ["f*"]}}) == [
-        "flatten",
-        "fc",
-    ]
+def test_the_limits_are_those_of_the_sprites() -> None:
+    assert size_estimate.MAX_TILE_CHANNELS == sprites.MAX_TILE_CHANNELS
+    assert size_estimate.MAX_DRAWN_WEIGHTS == sprites.MAX_DRAWN_WEIGHTS
 
 
 def parts(**changes: Any) -> dict[str, float]:
+    """Return the expected bytes of each part, with these changes of the views."""
     views = VIEWS | ATLAS | {"layers": ["conv1", "pool"]}
     views["deconv"] = views["deconv"] | {"layers": ["pool"], "units": 4} | changes.pop("deconv", {})
     return size_estimate.estimate_part_sizes(records().layers, views | changes, changes.pop("images", 2))
 
 
-def test_each_setting_bounds_what_it_is_said_to() -> None:
+def test_each_setting_bounds_its_part() -> None:
     before = parts()
     fewer = parts(images=1)
     assert fewer["projections"] == before["projections"] / 2
-    assert fewer["maps and filters"] < before["maps and filters"]
-    assert 0.99 * before["plates"] < fewer["plates"] < before["plates"]  # the image is on them
-    assert parts(atlas={"levels": 8, "layers": None})["maps and filters"] < before["maps and filters"]
-    assert parts(atlas={"levels": 64, "layers": ["pool"]})["maps and filters"] < before["maps and filters"]
-    for given in ({"units": 2}, {"select": ["map"]}):
-        assert parts(deconv=given)["projections"] == before["projections"] / 2
+    assert fewer["feature maps and filters"] < before["feature maps and filters"]
+    assert 0.99 * before["figures"] < fewer["figures"] < before["figures"]  # which show the image
+    assert (
+        parts(atlas={"levels": 8, "layers": None})["feature maps and filters"]
+        < before["feature maps and filters"]
+    )
+    assert (
+        parts(atlas={"levels": 64, "layers": ["pool"]})["feature maps and filters"]
+        < before["feature maps and filters"]
+    )
+    for change in ({"units": 2}, {"select": ["map"]}):
+        assert parts(deconv=change)["projections"] == before["projections"] / 2
     assert parts(deconv={"layers": "all", "units": "all"})["projections"] > before["projections"]
-    assert parts(layers=["pool"])["plates"] == before["plates"] / 2
+    assert parts(layers=["pool"])["figures"] == before["figures"] / 2
 
 
-def test_what_excites_units_counts_where_it_is_sought_for() -> None:
-    asked = {"k": 9, "units": 4, "project": None}
-    assert parts()["what excites units most"] == parts(strongest=None)["what excites units most"] == 0
-    one = parts(strongest=asked)["what excites units most"]
-    assert parts(strongest=asked | {"k": 3})["what excites units most"] == pytest.approx(one / 3)
-    assert parts(strongest=asked | {"units": 2})["what excites units most"] == pytest.approx(one / 2)
-    assert parts(strongest=asked | {"project": ["conv1", "pool"]})["what excites units most"] > one
+def test_top_activations_count_where_there_is_a_pass_over_the_data_set() -> None:
+    strongest = {"k": 9, "units": 4, "project": None}
+    assert parts()["top activations"] == parts(strongest=None)["top activations"] == 0
+    size = parts(strongest=strongest)["top activations"]
+    assert parts(strongest=strongest | {"k": 3})["top activations"] == pytest.approx(size / 3)
+    assert parts(strongest=strongest | {"units": 2})["top activations"] == pytest.approx(size / 2)
+    assert parts(strongest=strongest | {"project": ["conv1", "pool"]})["top activations"] > size
 
 
-def test_single_weights_beyond_number_and_kernels_of_many_channels_cost_nothing() -> None:
+def test_large_weight_matrices_and_most_channels_of_kernels_are_not_counted() -> None:
     few = make_layer("a", "linear", (10,), (10,), parameters=100)
     many = make_layer("a", "linear", (10_000,), (1000,), parameters=10_000_000)
     wide = make_layer("a", "conv", (512, 8, 8), (10, 8, 8), parameters=10 * 512 * 9, kernel=[3, 3])
-    told = [
-        size_estimate.estimate_sprite_sheets([each], ["a"], 0, 64) / size_estimate.WEIGHT_BYTES
-        for each in (few, many, wide)
+    weights = [
+        size_estimate.estimate_sprite_sheets([layer], ["a"], 0, 64) / size_estimate.WEIGHT_BYTES
+        for layer in (few, many, wide)
     ]
-    assert told == [100, 0, 10 * 9 * 9]
+    assert weights == [100, 0, 10 * 9 * 9]
 
 
-def test_before_a_run_what_is_known_is_told_with_what_bounds_it(tmp_path: Path) -> None:
-    """Of what was never recorded, or with layers that are not there yet, it is said that it is not known."""
+def test_expected_sizes_are_known_for_recorded_layers(tmp_path: Path) -> None:
+    """A network that was never recorded, or whose views name other layers, is listed as unknown."""
     views = VIEWS | ATLAS
     write_json(tmp_path / "known/layers.json", records().layers)
     write_json(tmp_path / "changed/layers.json", records().layers)
@@ -115,13 +118,11 @@ def test_before_a_run_what_is_known_is_told_with_what_bounds_it(tmp_path: Path) 
     assert size_estimate.describe_expected_sizes({}, {}, tmp_path) == []
 
 
-def test_most_of_it_is_named_with_its_setting() -> None:
+def test_the_largest_part_is_named_with_its_settings() -> None:
     views = VIEWS | ATLAS
-    large = [make_layer("a", "conv", (3, 224, 224), (64, 224, 224), kernel=[3, 3], parameters=1728)]
+    layers = [make_layer("a", "conv", (3, 224, 224), (64, 224, 224), kernel=[3, 3], parameters=1728)]
     views["deconv"] = views["deconv"] | {"layers": ["a"], "units": 1}
-    text = size_estimate.describe_size("own", large, views, 50)
-    assert (
-        "most of it maps and filters: 50 images, 1 layers explored; less with fewer images, views.atlas"
-        in text
-    )
+    text = size_estimate.describe_size("own", layers, views, 50)
+    assert "most of it feature maps and filters: 50 images, 1 layers explored; less with fewer" in text
+    assert "views.atlas" in text
     assert json.loads(text.split("about ")[1].split(" MB")[0]) > 50

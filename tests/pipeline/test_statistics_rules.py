@@ -59,7 +59,7 @@ def test_the_gallery_has_the_statistics_of_the_set(shards: Workspace) -> None:
     site = shards.folder / "reports/gallery"
     page = (site / "networks/lenet5-units.html").read_text()
     assert "360 test images of digits" in page
-    plates = read_json(shards.folder / "results/lenet5/figures/plates.json")
+    plates = read_json(shards.folder / "results/lenet5/figures/figures.json")
     drawn = [plate for plate in plates if plate["kind"] == "strongest"]
     assert [plate["subject"] for plate in drawn] == ["pool1", "pool2"]
     assert all((site / "plates/lenet5" / plate["file"]).is_file() and plate["alt"] for plate in drawn)
@@ -122,7 +122,7 @@ def test_null_turns_it_off(shards: Workspace, tmp_path: Path) -> None:
         site = shards.folder / "reports/gallery"
         assert not (site / "networks/lenet5-units.html").exists()
         assert not (site / "atlas/lenet5/strongest").exists()
-        plates = read_json(shards.folder / "results/lenet5/figures/plates.json")
+        plates = read_json(shards.folder / "results/lenet5/figures/figures.json")
         assert "strongest" not in {plate["kind"] for plate in plates}
     finally:
         shards.overlay(config(shards=3))

@@ -1,4 +1,4 @@
-"""The pipeline as a user runs it: end to end, nothing to do, each kind of rerun, faults, interruption."""
+"""The pipeline as a user runs it: end to end, nothing to do, each kind of rerun, errors, interruption."""
 
 import csv
 import json
@@ -15,26 +15,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convatlas.pipeline import dependencies
-from tests.support.workspace import ROOT, TINY, Workspace, files_of
+from tests.support.workspace import ROOT, TINY, Workspace, read_files
 
-AFTER_RECORDING = ("record", "classical", "deconv", "figures", "atlas")
-DRAWN = ("figures", "atlas")
-AFTER_TRAINING = (*AFTER_RECORDING, "strongest", "merge", "project")
-MAY_DIFFER = ("timing.json", "provenance.html")
-
-
-def of(network: str, *rules: str) -> set[str]:
-    """Jobs of a network, as `planned` calls them; the pass over its data set has one shard, 0."""
-    return {f"{rule} {network} 0" if rule == "strongest" else f"{rule} {network}" for rule in rules}
+DRAWING = ("figures", "explorer")
+RECORDING = ("record", "classical", "deconv", *DRAWING)  # with all that follows it
+DATASET_PASS = ("dataset_pass", "merge_shards", "project_top_activations")
+TRAINING = ("train", *RECORDING, *DATASET_PASS)
+MAY_DIFFER = ("timing.json", "provenance.html")  # between two clean runs
 
 
-def everything_after(*rules: str) -> set[str]:
-    return of("lenet5", *rules) | of("simple_cnn", *rules) | {"gallery"}
+def jobs_of(network: str, *rules: str) -> set[str]:
+    """Return a network's jobs, as `planned` names them, and the gallery; the pass has one shard, 0."""
+    jobs = {f"{rule} {network} 0" if rule == "dataset_pass" else f"{rule} {network}" for rule in rules}
+    return jobs | {"gallery"}
+
+
+def all_jobs(*rules: str) -> set[str]:
+    """Return the jobs of both networks, and the gallery."""
+    return jobs_of("lenet5", *rules) | jobs_of("simple_cnn", *rules)
 
 
 @contextmanager
 def edited(path: Path, old: str, new: str) -> Iterator[None]:
+    """Replace a text in a file, and restore the file afterwards."""
     before = path.read_text()
     assert old in before
     path.write_text(before.replace(old, new, 1))
@@ -47,7 +50,7 @@ def edited(path: Path, old: str, new: str) -> Iterator[None]:
 # End to end
 
 
-def test_every_file_of_the_contract_is_there(run: Workspace) -> None:
+def test_every_file_of_the_contract_exists(run: Workspace) -> None:
     results = run.folder / "results"
     images = {
         "lenet5": ["digit-0", "digit-1", "digit-5", "digit-8"],
@@ -55,8 +58,8 @@ def test_every_file_of_the_contract_is_there(run: Workspace) -> None:
     }
     for network, names in images.items():
         folder = results / network
-        single = ["weights.safetensors", "network.json", "timing.json", "metrics.json", "history.csv"]
-        for name in [*single, "layers.json", "filters.npz", "images.json", "figures/plates.json"]:
+        files = ["weights.safetensors", "network.json", "timing.json", "metrics.json", "history.csv"]
+        for name in [*files, "layers.json", "filters.npz", "images.json", "figures/figures.json"]:
             assert (folder / name).is_file(), name
         for name in ("statistics.npz", "statistics.json", "strongest.npz", "shards/0.npz"):
             assert (folder / name).is_file(), name
@@ -69,12 +72,12 @@ def test_every_file_of_the_contract_is_there(run: Workspace) -> None:
         assert (run.folder / "reports/gallery" / page).is_file()
 
 
-def test_the_digits_are_classified_correctly_and_projected_whole(run: Workspace) -> None:
+def test_digits_are_classified_correctly_and_all_units_are_projected(run: Workspace) -> None:
     folder = run.folder / "results/lenet5"
     for image in json.loads((folder / "images.json").read_text()):
         assert image["prediction"] == image["label"] == int(image["name"].removeprefix("digit-"))
-        with np.load(folder / f"deconv/{image['name']}.npz", allow_pickle=False) as projected:
-            shapes = {key: (projected[key].shape, projected[key].dtype) for key in projected.files}
+        with np.load(folder / f"deconv/{image['name']}.npz", allow_pickle=False) as projections:
+            shapes = {key: (projections[key].shape, projections[key].dtype) for key in projections.files}
         expected = {"pool1": 6, "pool1@peak": 6, "pool2": 16, "pool2@peak": 16}
         assert shapes == {key: ((units, 1, 28, 28), np.float32) for key, units in expected.items()}
 
@@ -84,21 +87,21 @@ def test_lenet5_learns_the_embedded_digits(run: Workspace) -> None:
 
 
 def test_switches_point_at_the_maxima_of_a_trained_network(run: Workspace) -> None:
-    """In the files: the value under each switch is the pool's output, and the largest of its window."""
+    """The value at each switch is the pool's output, and the largest of its window."""
     for path in (run.folder / "results/lenet5/activations").glob("*.npz"):
         with np.load(path, allow_pickle=False) as arrays:
-            for pool, below in (("pool1", "relu1"), ("pool2", "relu2")):
-                planes, places = arrays[below], arrays[f"{pool}@switches"]
+            for pool, relu in (("pool1", "relu1"), ("pool2", "relu2")):
+                planes, switches = arrays[relu], arrays[f"{pool}@switches"]
                 for unit, y, x in np.ndindex(*arrays[pool].shape):
-                    row, column = divmod(places[unit, y, x], planes.shape[2])
+                    row, column = divmod(switches[unit, y, x], planes.shape[2])
                     assert (row // 2, column // 2) == (y, x)
                     window = planes[unit, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2]
                     assert planes[unit, row, column] == window.max() == arrays[pool][unit, y, x]
 
 
-def test_each_stage_logs_and_is_benchmarked(run: Workspace) -> None:
+def test_each_stage_has_a_log_and_a_benchmark(run: Workspace) -> None:
     for network in ("lenet5", "simple_cnn"):
-        for stage in ("train", *AFTER_RECORDING, "strongest-0", "merge", "project"):
+        for stage in {*TRAINING, "dataset_pass-0"} - {"dataset_pass"}:
             assert (run.folder / f"logs/{network}/{stage}.log").read_text()
             assert (run.folder / f"logs/{network}/{stage}.tsv").read_text().startswith("s\t")
     assert "epoch 2/2" in (run.folder / "logs/simple_cnn/train.log").read_text()
@@ -120,12 +123,12 @@ def test_touching_code_and_config_reruns_nothing(run: Workspace) -> None:
 
 def test_an_edit_of_the_training_code_retrains(run: Workspace) -> None:
     with edited(run.folder / "convatlas/training/trainer.py", "import math", "import math  # edited"):
-        assert run.planned() == everything_after("train", *AFTER_TRAINING)
+        assert run.planned() == all_jobs(*TRAINING)
 
 
 def test_an_edit_of_an_architecture_reruns_its_network_only(run: Workspace) -> None:
     with edited(run.folder / "convatlas/models/architectures/lenet5.py", "# 400", "# four hundred"):
-        assert run.planned() == of("lenet5", "train", *AFTER_TRAINING) | {"gallery"}
+        assert run.planned() == jobs_of("lenet5", *TRAINING)
 
 
 def test_an_edit_of_a_template_rebuilds_the_gallery_only(run: Workspace) -> None:
@@ -136,21 +139,21 @@ def test_an_edit_of_a_template_rebuilds_the_gallery_only(run: Workspace) -> None
 @pytest.mark.parametrize(
     ("change", "jobs"),
     [
-        ({"views": {"scale": "shared"}}, everything_after("figures")),
-        ({"views": {"match": 0.6}}, everything_after("classical", "figures", "atlas")),
-        ({"views": {"deconv": {"select": ["map"]}}}, everything_after("deconv", "figures", "atlas")),
+        ({"views": {"scale": "shared"}}, all_jobs("figures")),
+        ({"views": {"match": 0.6}}, all_jobs("classical", *DRAWING)),
+        ({"views": {"deconv": {"select": ["map"]}}}, all_jobs("deconv", *DRAWING)),
         (
             {"networks": {"lenet5": {"images": {"digits": [3]}}}},
-            of("lenet5", *AFTER_RECORDING) | {"gallery"},
+            jobs_of("lenet5", *RECORDING),
         ),
-        ({"views": {"strongest": {"k": 5}}}, everything_after("strongest", "merge", "project", *DRAWN)),
-        ({"views": {"strongest": {"units": 2}}}, everything_after("project", *DRAWN)),
+        ({"views": {"strongest": {"k": 5}}}, all_jobs(*DATASET_PASS, *DRAWING)),
+        ({"views": {"strongest": {"units": 2}}}, all_jobs("project_top_activations", *DRAWING)),
         (
             {"networks": {"lenet5": {"training": {"lr": 0.002}}}},
-            of("lenet5", "train", *AFTER_TRAINING) | {"gallery"},
+            jobs_of("lenet5", *TRAINING),
         ),
         ({"title": "Another title"}, {"gallery"}),
-        ({"seed": 1}, everything_after("train", *AFTER_TRAINING)),
+        ({"seed": 1}, all_jobs(*TRAINING)),
     ],
     ids=["scale", "match", "select", "images", "k", "units", "training", "title", "seed"],
 )
@@ -163,55 +166,25 @@ def test_a_setting_reruns_what_uses_it(run: Workspace, change: dict, jobs: set[s
         more.unlink()
 
 
-def test_a_lost_file_is_made_again(run: Workspace) -> None:
-    makers = {
+def test_a_lost_file_is_written_again(run: Workspace) -> None:
+    jobs = {
         "results/lenet5/layers.json": "record lenet5",
         "data/digits/MNIST/raw/t10k-labels-idx1-ubyte": "mnist digits",
         "results/simple_cnn/metrics.json": "train simple_cnn",
     }
-    for path, maker in makers.items():
-        lost = run.folder / path
-        kept = lost.rename(lost.with_name("kept"))
+    for path, job in jobs.items():
+        backup = (run.folder / path).rename((run.folder / path).with_name("backup"))
         try:
-            assert run.planned() >= {maker}
+            assert run.planned() >= {job}
         finally:
-            kept.rename(lost)
-
-
-@pytest.mark.parametrize(
-    "stage",
-    "data examples train record classical deconv strongest merge project figures atlas gallery "
-    "publish".split(),
-)
-def test_the_derived_dependencies_are_what_a_stage_imports(
-    stage: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Import a stage's script and compare the library files in sys.modules with those that are derived."""
-    program = (
-        "import sys, importlib.util\n"
-        f"spec = importlib.util.spec_from_file_location('script', 'scripts/{stage}.py')\n"
-        "spec.loader.exec_module(importlib.util.module_from_spec(spec))\n"
-        "library = (m for name, m in sys.modules.items() if name.split('.')[0] == 'convatlas')\n"
-        "print(*sorted(module.__file__ for module in library))\n"
-        "print('torch' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    imported, torch = done.stdout.splitlines()
-    monkeypatch.chdir(ROOT)
-    derived = dependencies.stage_files(f"scripts/{stage}.py")
-    assert [*sorted(imported.split()), str(ROOT / "scripts" / f"{stage}.py")] == [
-        str(ROOT / name) for name in derived
-    ]
-    assert torch == str(stage not in ("data", "examples", "merge", "figures", "atlas", "gallery", "publish"))
+            backup.rename(run.folder / path)
 
 
 # Reproducibility and interruption
 
 
 def test_an_interrupted_run_continues_to_the_same_bytes(run: Workspace, tmp_path: Path) -> None:
-    """A second clean run, killed in training and started again, equals the first in every byte."""
+    """A second clean run, killed during training and started again, has the same bytes as the first."""
     second = Workspace(tmp_path / "convatlas")
     process = subprocess.Popen(
         second.command(), cwd=second.folder, env=second.environment(), start_new_session=True,
@@ -230,14 +203,15 @@ def test_an_interrupted_run_continues_to_the_same_bytes(run: Workspace, tmp_path
     assert done.returncode == 0, done.stdout + done.stderr
     assert "unlocking" in done.stderr
     for folder in ("data", "results", "reports/gallery"):
-        first, again = (files_of(w.folder / folder, MAY_DIFFER) for w in (run, second))
+        first, again = (read_files(w.folder / folder, MAY_DIFFER) for w in (run, second))
         assert [name for name in first | again if first.get(name) != again.get(name)] == []
 
 
-# Faults
+# Errors
 
 
 def assert_one_clear_message(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Assert that a command failed with a message that holds these words, and no traceback."""
     text = done.stdout + done.stderr
     assert done.returncode != 0
     assert "Traceback" not in text
@@ -260,38 +234,40 @@ def assert_one_clear_message(done: subprocess.CompletedProcess[str], *words: str
         ),
     ],
 )
-def test_a_wrong_config_stops_before_any_job(broken: Workspace, config: dict, words: list[str]) -> None:
-    broken.overlay(config)
-    assert_one_clear_message(broken.snakemake(), *words)
-    assert not (broken.folder / "data").exists()
+def test_a_wrong_config_stops_before_any_job(
+    new_workspace: Workspace, config: dict, words: list[str]
+) -> None:
+    new_workspace.overlay(config)
+    assert_one_clear_message(new_workspace.snakemake(), *words)
+    assert not (new_workspace.folder / "data").exists()
 
 
-def test_a_fault_in_the_data_names_the_file_and_the_mended_run_continues(broken: Workspace) -> None:
-    raw = broken.folder / "mine/MNIST/raw"
-    broken.overlay(TINY | {"datasets": {"digits": {"source": "mine"}}})
+def test_damaged_data_is_named_and_the_run_continues_once_it_is_fixed(new_workspace: Workspace) -> None:
+    raw = new_workspace.folder / "mine/MNIST/raw"
+    new_workspace.overlay(TINY | {"datasets": {"digits": {"source": "mine"}}})
     assert_one_clear_message(
-        broken.snakemake("--", "download"), "datasets.digits.source", "no directory 'mine'"
+        new_workspace.snakemake("--", "download"), "datasets.digits.source", "no directory 'mine'"
     )
 
     raw.mkdir(parents=True)
     assert_one_clear_message(
-        broken.snakemake("--", "download"), "datasets.digits.source", "train-images-idx3-ubyte"
+        new_workspace.snakemake("--", "download"), "datasets.digits.source", "train-images-idx3-ubyte"
     )
 
     for prefix in ("train", "t10k"):
         (raw / f"{prefix}-images-idx3-ubyte").write_bytes(struct.pack(">HBBIII", 0, 8, 3, 2, 1, 1) + b"\0\1")
         (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(struct.pack(">HBBI", 0, 8, 1, 2) + b"\0\1")
-    whole = (raw / "t10k-images-idx3-ubyte").read_bytes()
-    (raw / "t10k-images-idx3-ubyte").write_bytes(whole[:-1])
+    content = (raw / "t10k-images-idx3-ubyte").read_bytes()
+    (raw / "t10k-images-idx3-ubyte").write_bytes(content[:-1])
     assert_one_clear_message(
-        broken.snakemake("--", "download"), "t10k-images-idx3-ubyte", "truncated or altered"
+        new_workspace.snakemake("--", "download"), "t10k-images-idx3-ubyte", "truncated or altered"
     )
-    assert not list(broken.folder.glob("data/digits/**/*ubyte"))
+    assert not list(new_workspace.folder.glob("data/digits/**/*ubyte"))
 
-    (raw / "t10k-images-idx3-ubyte").write_bytes(whole)
-    done = broken.snakemake("--", "download")
+    (raw / "t10k-images-idx3-ubyte").write_bytes(content)
+    done = new_workspace.snakemake("--", "download")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (broken.folder / "data/digits/MNIST/raw/t10k-images-idx3-ubyte").is_symlink()
+    assert (new_workspace.folder / "data/digits/MNIST/raw/t10k-images-idx3-ubyte").is_symlink()
 
 
 @pytest.mark.parametrize(
@@ -316,26 +292,23 @@ def test_a_fault_in_the_data_names_the_file_and_the_mended_run_continues(broken:
     ],
     ids=["layer", "no file", "no image", "index"],
 )
-def test_a_fault_after_training_keeps_what_was_finished(
+def test_an_error_after_training_keeps_what_was_finished(
     run: Workspace, tmp_path: Path, change: dict, words: list[str]
 ) -> None:
-    """In a copy of the finished run, so that only the stage at fault and what follows it run again."""
-    copy = tmp_path / "convatlas"
-    subprocess.run(["cp", "-a", str(run.folder), str(copy)], check=True)
-    workspace = Workspace.__new__(Workspace)
-    workspace.folder = copy
-    (copy / "more.yaml").write_text(json.dumps(change))
+    """In a copy of the finished run, so that only the failing stage and those after it run again."""
+    workspace = Workspace.copy_of(run, tmp_path / "convatlas")
+    (workspace.folder / "more.yaml").write_text(json.dumps(change))
     overlays = ("--configfile", "tiny.yaml", "more.yaml")
     assert_one_clear_message(workspace.snakemake(*overlays, "--", "results/lenet5/figures"), *words)
     assert "train lenet5" not in workspace.planned()
-    # The mistake mended, the next run continues from what was finished.
+    # Without the mistake, the next run continues from what was finished.
     done = workspace.snakemake("--", "results/lenet5/figures")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_place_that_cannot_be_written_is_named(broken: Workspace) -> None:
-    (broken.folder / "results").write_text("a file where a folder belongs")
-    assert_one_clear_message(broken.snakemake(), "cannot write in results")
+def test_a_path_that_cannot_be_written_is_named(new_workspace: Workspace) -> None:
+    (new_workspace.folder / "results").write_text("a file where a folder belongs")
+    assert_one_clear_message(new_workspace.snakemake(), "cannot write in results")
 
 
 def test_device_cuda_without_cuda_stops(run: Workspace, tmp_path: Path) -> None:
@@ -345,7 +318,7 @@ def test_device_cuda_without_cuda_stops(run: Workspace, tmp_path: Path) -> None:
          "--data", str(run.folder / "data/digits"), "--output", str(tmp_path / "out")],
         cwd=ROOT, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True,
     )  # fmt: skip
-    assert_one_clear_message(done, "device: cuda was asked for")
+    assert_one_clear_message(done, "device: cuda was requested")
     assert not (tmp_path / "out").exists()
 
 
@@ -360,19 +333,19 @@ def test_make_report_takes_a_config_and_sets_up_nothing_twice(run: Workspace) ->
     assert "venv" not in done.stdout
 
 
-def test_make_download_fetches_only(broken: Workspace) -> None:
-    done = broken.make("download", "CONFIG=tiny.yaml")
+def test_make_download_fetches_only(new_workspace: Workspace) -> None:
+    done = new_workspace.make("download", "CONFIG=tiny.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (broken.folder / "data/digits/MNIST/raw/train-labels-idx1-ubyte").is_file()
-    assert not list(broken.folder.glob("results/*/*"))
+    assert (new_workspace.folder / "data/digits/MNIST/raw/train-labels-idx1-ubyte").is_file()
+    assert not list(new_workspace.folder.glob("results/*/*"))
 
 
-def test_a_typo_after_an_interruption_is_told_as_such(broken: Workspace) -> None:
-    locks = broken.folder / ".snakemake/locks"
+def test_a_typo_after_an_interruption_is_reported_as_such(new_workspace: Workspace) -> None:
+    locks = new_workspace.folder / ".snakemake/locks"
     locks.mkdir(parents=True)
     (locks / "0.input.lock").write_text("data/digits/dataset.json")
-    broken.overlay({"sed": 1})
-    assert_one_clear_message(broken.make("report", "CONFIG=tiny.yaml"), "unknown key 'sed'")
+    new_workspace.overlay({"sed": 1})
+    assert_one_clear_message(new_workspace.make("report", "CONFIG=tiny.yaml"), "unknown key 'sed'")
 
 
 def test_make_help_lists_the_targets() -> None:
@@ -381,19 +354,19 @@ def test_make_help_lists_the_targets() -> None:
         assert f"make {target}" in done.stdout
 
 
-def test_unlock_leaves_a_running_run_alone(broken: Workspace) -> None:
-    locks = broken.folder / ".snakemake/locks"
+def test_unlock_does_not_touch_a_running_run(new_workspace: Workspace) -> None:
+    locks = new_workspace.folder / ".snakemake/locks"
     locks.mkdir(parents=True)
     (locks / "0.input.lock").touch()
-    (broken.folder / "snakemake").write_text("import time; time.sleep(60)")
-    alive = subprocess.Popen([sys.executable, "snakemake"], cwd=broken.folder)
+    (new_workspace.folder / "snakemake").write_text("import time; time.sleep(60)")
+    running = subprocess.Popen([sys.executable, "snakemake"], cwd=new_workspace.folder)
     try:
         done = subprocess.run(
-            [sys.executable, "workflow/unlock.py"], cwd=broken.folder, env=broken.environment(),
+            [sys.executable, "workflow/unlock.py"], cwd=new_workspace.folder, env=new_workspace.environment(),
             capture_output=True, text=True,
         )  # fmt: skip
     finally:
-        alive.kill()
-        alive.wait()
+        running.kill()
+        running.wait()
     assert_one_clear_message(done, "another run is at work")
     assert list(locks.iterdir())

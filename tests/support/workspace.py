@@ -92,7 +92,7 @@ class Workspace:
         )
 
     def planned(self, *arguments: str) -> set[str]:
-        """Return the jobs that a run would start now: `rule`, or `rule network` with its wildcards' values."""
+        """Return the jobs that a run would start now: `rule`, or `rule network` with all wildcards."""
         done = self.snakemake("--dry-run", "--quiet", "host", *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
         jobs, rule = set(), ""

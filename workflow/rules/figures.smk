@@ -4,7 +4,7 @@
 def describe_figure(wildcards):
     """Return a figure's kind and its label in Snakemake's report, from its entry in figures.json."""
     from convatlas.files import read_json
-    from convatlas.gallery.figure_kinds import FIGURE_KINDS
+    from convatlas.figure_kinds import FIGURE_KINDS
 
     figures = read_json(f"results/{wildcards.network}/figures/figures.json")
     number = next(n for n, figure in enumerate(figures) if figure["file"] == f"{wildcards.figure}.png")
