@@ -261,13 +261,24 @@ class FilterMatches(TypedDict):
     colour_classes: list[str] | None
 
 
-class SegmentationLayer(TypedDict):
-    """How well the units of a layer segment the pet, in masks/masks.json."""
+class SelectiveUnit(TypedDict):
+    """A unit that separates pet and background."""
 
-    name: str
-    ordinal: int
-    role: str
-    shape: list[int]
+    unit: int
+    auc: float  # area under the ROC curve, below 0.5 for a unit that is lower on the pet
+
+
+class HeadUnit(TypedDict):
+    """The unit with the largest share of its activation in the head's bounding box."""
+
+    unit: int
+    share: float  # of the activation
+    area: float  # share of the image that the box covers
+
+
+class UnitSegmentation(TypedDict):
+    """How well the units of a layer segment the pet."""
+
     iou: float  # on test images, of the unit and threshold chosen on training images
     train_iou: float
     chance_iou: float  # against the masks of other images
@@ -278,8 +289,17 @@ class SegmentationLayer(TypedDict):
     edge_correlation: float
     edge_unit: int
     edge_magnitude: bool  # whether the magnitude of the unit is correlated, not its value
-    selective_units: NotRequired[list[dict[str, Any]]]  # unit, auc
-    head: NotRequired[dict[str, Any] | None]  # unit, share, area
+    selective_units: list[SelectiveUnit]
+    head: HeadUnit | None
+
+
+class SegmentationLayer(UnitSegmentation):
+    """A layer in masks/masks.json."""
+
+    name: str
+    ordinal: int
+    role: str | None
+    shape: list[int]
 
 
 class EmergenceLayer(TypedDict):

@@ -1,7 +1,8 @@
-"""Classical operators beside learned ones: what a unit's map resembles.
+"""Classical operators and the units whose feature maps resemble them.
 
-A map is correlated with brightness, edges, corners and more of the same image (`correlations`, `pooled`).
-A match is claimed only above a threshold and above what an untrained network reaches too (`matches`).
+A feature map is correlated with the brightness, edges, corners and other features of the same image
+(`correlate_maps`, `mean_correlations`). A match is reported only above a threshold and above what an
+untrained network reaches as well (`match_units`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,21 +19,27 @@ from skimage.morphology import dilation, erosion
 from convatlas.analysis.features import FEATURE_CAPTIONS
 from convatlas.analysis.kernels import pearson_correlation
 from convatlas.analysis.sobel import SOBEL_DIAGONAL_DOWN, SOBEL_DIAGONAL_UP
+from convatlas.records import FeatureMatch
 
-MATCH_THRESHOLD = 0.5  # of |r|, below which no match is claimed: a quarter of the variance
-MIN_MAP_SIZE = 4  # of a map's sides: with fewer than 16 cells something always fits
-BORDER_DIVISOR = 14  # a map's outermost 1/14 on each side, where padding shows, does not count
-BRIGHTNESS_TOLERANCE = 0.02  # what differs less from brightness is brightness, the plainest word
+MATCH_THRESHOLD = 0.5  # of |r|, for a match: a quarter of the variance is explained
+MIN_MAP_SIZE = 4  # of a map's sides: with fewer than 16 cells something always correlates
+BORDER_DIVISOR = 14  # the outermost 1/14 of a map on each side, where padding shows, does not count
+BRIGHTNESS_TOLERANCE = 0.02  # a match that is better than brightness by less than this is brightness
+MARGIN = 6  # pixels of padding: the Gaussian of Harris's detector reaches 4 pixels, and its derivative one
 
-Size = tuple[int, int]
+Size = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class ClassicalFeature:
-    """A classical operator: its name, a key of WORDS, and how it is computed.
+    """A classical operator.
 
-    `of` maps brightness (H, W), float64 in 0..1, to (H, W). `toward` is for a signed one: where it is
-    brighter when positive, so that the two halves, which are all that rectified maps can show, have words.
+    Attributes:
+        name: A key of FEATURE_CAPTIONS.
+        compute: Maps brightness (H, W) float64 in 0..1 to the feature (H, W).
+        bright_side: Of a signed feature, where the image is brighter if the feature is positive; describes
+            the two halves, which are all that rectified maps can show.
+
     """
 
     name: str
@@ -41,27 +48,32 @@ class ClassicalFeature:
 
     @property
     def caption(self) -> str:
-        """What it is called in a caption."""
+        """Its name in a caption."""
         return FEATURE_CAPTIONS[self.name]
 
 
 def _diagonal_sobel(gray: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    return correlate(gray, kernel / 4, mode="nearest")  # over 4, as scikit-image's own Sobel
+    """Compute a diagonal Sobel feature, divided by 4 as scikit-image's own Sobel features are."""
+    feature: np.ndarray = correlate(gray, kernel / 4, mode="nearest")
+    return feature
 
 
 def _local_binary_pattern(gray: np.ndarray) -> np.ndarray:
-    """The rotation-invariant uniform pattern of 8 neighbours at radius 1: 0..8 of them as bright, or 9.
+    """Compute the rotation-invariant uniform pattern of 8 neighbours at radius 1.
 
-    In 256 steps of brightness, for differences by rounding would be patterns.
-    Ojala, Pietikäinen, Mäenpää, Multiresolution gray-scale and rotation invariant texture
-    classification with local binary patterns, PAMI 24 (2002).
+    0..8 of the neighbours are at least as bright, or 9 if the pattern is not uniform. Brightness is rounded
+    to 256 steps, because differences by rounding errors would be patterns. Ojala, Pietikäinen, Mäenpää,
+    Multiresolution gray-scale and rotation invariant texture classification with local binary patterns,
+    PAMI 24 (2002).
     """
-    return local_binary_pattern(np.round(255 * gray).astype(np.uint8), P=8, R=1, method="uniform")
+    steps = np.round(255 * gray).astype(np.uint8)
+    pattern: np.ndarray = local_binary_pattern(steps, P=8, R=1, method="uniform")
+    return pattern
 
 
-# Brightness comes first, the rival of all others: erosion and dilation show little but bright and dark, and
-# a map that is just the image must not be called after them. Harris's corners are in Noble's measure,
-# 2 det/trace: nowhere negative, so that nothing else than a corner is one, and with no constant to choose.
+# Brightness is first, because erosion and dilation differ little from it: a map that is just the image must
+# not be named after them. Corners are Harris's in Noble's measure, 2 det / trace, which is never negative
+# and has no constant to choose.
 FEATURES: dict[str, ClassicalFeature] = {
     feature.name: feature
     for feature in (
@@ -85,40 +97,51 @@ FEATURES: dict[str, ClassicalFeature] = {
 
 
 def _column_captions() -> dict[str, str]:
-    """What maps are compared with, and its words: the features and the halves of signed ones."""
-    words: dict[str, str] = {}
+    """Return the captions of all that maps are compared with: the features and the halves of signed ones."""
+    captions: dict[str, str] = {}
     for name, feature in FEATURES.items():
-        words[name] = feature.caption
+        captions[name] = feature.caption
         if feature.bright_side:
-            words[f"{name}+"] = f"{feature.caption}, brighter {feature.bright_side}"
-            words[f"{name}-"] = f"{feature.caption}, darker {feature.bright_side}"
-    return words
+            captions[f"{name}+"] = f"{feature.caption}, brighter {feature.bright_side}"
+            captions[f"{name}-"] = f"{feature.caption}, darker {feature.bright_side}"
+    return captions
 
 
 COLUMN_CAPTIONS: dict[str, str] = _column_captions()
 
 
 def compute_features(image: np.ndarray) -> dict[str, np.ndarray]:
-    """Compute every feature of an image (H, W) or (C, H, W) in 0..1, each (H, W) float32.
+    """Compute every classical feature of an image.
 
-    Three channels count by their luminance (Rec. 709, as in scikit-image), others by their mean. The
-    image goes on past its border as it ends there, so that the border itself is neither edge nor corner.
+    Args:
+        image: (H, W) or (C, H, W) in 0..1. Of three channels the brightness is the luminance (Rec. 709, as
+            in scikit-image), of other numbers the mean. The image is extended beyond its border by the
+            values there, so that the border is neither an edge nor a corner.
+
+    Returns:
+        The keys of FEATURES -> (H, W) float32, rounded to six decimals, so that a uniform image has no edges
+        from rounding errors.
+
     """
     gray = np.clip(image, 0, 1).astype(np.float64)
     if gray.ndim == 3:
         gray = rgb2gray(gray, channel_axis=0) if len(gray) == 3 else gray.mean(axis=0)
-    margin = 6  # Harris's Gaussian reaches 4 pixels and its derivative one
-    wide = np.pad(gray, margin, mode="edge")
-    inner = (slice(margin, -margin),) * 2
-    # Six decimals, so that a flat image has no edges made of rounding.
-    return {name: np.round(f.compute(wide)[inner], 6).astype(np.float32) for name, f in FEATURES.items()}
+    padded = np.pad(gray, MARGIN, mode="edge")
+    inner = (slice(MARGIN, -MARGIN),) * 2
+    return {
+        name: np.round(feature.compute(padded)[inner], 6).astype(np.float32)
+        for name, feature in FEATURES.items()
+    }
 
 
 @dataclass(frozen=True)
 class MapGrid:
-    """Where a map's cells lie in the image: the first one's centre and the step, (y, x) in pixels.
+    """Where the cells of a feature map lie in the image, in pixels from the centre of its first pixel.
 
-    Centres count from that of the image's first pixel, so that the image's own grid is `Grid()`.
+    Attributes:
+        start: Centre of the first cell, (y, x).
+        step: Distance between the centres of neighbouring cells, (y, x).
+
     """
 
     start: tuple[float, float] = (0.0, 0.0)
@@ -126,138 +149,144 @@ class MapGrid:
 
     @classmethod
     def covering(cls, image: Size, size: Size) -> "MapGrid":
-        """A map that covers the image evenly, for want of something better known."""
-        step = tuple(whole / cells for whole, cells in zip(image, size, strict=True))
-        return cls(tuple((s - 1) / 2 for s in step), step)
+        """Return the grid of a map of a size (h, w) that covers an image (H, W) evenly."""
+        y, x = (pixels / cells for pixels, cells in zip(image, size, strict=True))
+        return cls(((y - 1) / 2, (x - 1) / 2), (y, x))
 
 
 def resample_to_grid(values: np.ndarray, size: Size, grid: MapGrid | None = None) -> np.ndarray:
-    """Reduce (..., H, W) to a map's cells (..., h, w): the mean over the box of a step around each centre.
+    """Reduce values to the cells of a map: the mean over a box of one step around the centre of each cell.
 
-    `grid` says where the cells are; without it the map is taken to cover the image evenly. The mean
-    over boxes is the plainest filter against aliasing; it makes of a Sobel the coarser derivative
-    across a cell, in which the two sides of a line cancel, as in a layer that is linear up to there.
-    The mean of a Sobel's halves keeps both, as a layer does that rectifies first: see `cells`.
+    The mean over boxes is the simplest filter against aliasing. It turns a Sobel feature into the coarser
+    derivative across a cell, in which the two sides of a line cancel, as in a layer that is linear up to
+    there. The mean of the halves of a Sobel feature keeps both sides, as a layer after a ReLU does.
+
+    Args:
+        values: (..., H, W).
+        size: Size of the map, (h, w).
+        grid: Where the cells lie; by default they cover the image evenly.
+
+    Returns:
+        (..., h, w).
+
     """
     grid = grid or MapGrid.covering(values.shape[-2:], size)
-    down, across = (
+    rows, columns = (
         _box_weights(*axis) for axis in zip(values.shape[-2:], size, grid.start, grid.step, strict=True)
     )
-    return down @ values @ across.T
+    resampled: np.ndarray = rows @ values @ columns.T
+    return resampled
 
 
 def _box_weights(pixels: int, count: int, start: float, step: float) -> np.ndarray:
-    """The share of each pixel in each cell, (cells, pixels); each row sums to 1."""
-    # A cell that padding put outside the image is moved to its border.
+    """Return the weight of each pixel of a line in each cell, (cells, pixels); each row sums to 1."""
+    # A cell that lies outside the image, by padding, is moved to the image's border.
     centre = np.clip(start + step * np.arange(count), 0, pixels - 1)[:, None]
     pixel = np.arange(pixels)
     low = np.maximum(centre - step / 2, pixel - 0.5)
     high = np.minimum(centre + step / 2, pixel + 0.5)
     overlap = np.maximum(high - low, 0)
-    return overlap / overlap.sum(axis=1, keepdims=True)
+    weights: np.ndarray = overlap / overlap.sum(axis=1, keepdims=True)
+    return weights
 
 
 def resample_columns(
-    image: Mapping[str, np.ndarray], size: Size, grid: MapGrid | None = None
+    features: Mapping[str, np.ndarray], size: Size, grid: MapGrid | None = None
 ) -> dict[str, np.ndarray]:
-    """Give all that a map (h, w) is compared with, of one image's `features`: COLUMNS -> (h, w) float64.
+    """Resample the features of an image, and the halves of signed ones, to the cells of a map.
 
-    That is each feature and, of signed ones, max(f, 0) as `<name>+` and max(−f, 0) as `<name>-`, rectified
-    before the reduction. A signed map is nearest to the whole, one behind a ReLU to one of the halves.
+    Args:
+        features: The features of an image, as `compute_features` returns them.
+        size: Size of the map, (h, w).
+        grid: Where the cells lie; by default they cover the image evenly.
+
+    Returns:
+        The keys of COLUMN_CAPTIONS -> (h, w) float64. The halves of a signed feature f are max(f, 0),
+        `<name>+`, and max(-f, 0), `<name>-`, rectified before they are resampled: a signed map correlates
+        best with the feature, a map after a ReLU with one of the halves.
+
     """
-    parts = []
+    columns = []
     for column in COLUMN_CAPTIONS:
         name = column.rstrip("+-")
         sign = -1.0 if column.endswith("-") else 1.0
-        values = sign * image[name].astype(np.float64)
-        parts.append(values if column == name else np.maximum(values, 0))
-    return dict(zip(COLUMN_CAPTIONS, resample_to_grid(np.stack(parts), size, grid), strict=True))
+        values = sign * features[name].astype(np.float64)
+        columns.append(values if column == name else np.maximum(values, 0))
+    return dict(zip(COLUMN_CAPTIONS, resample_to_grid(np.stack(columns), size, grid), strict=True))
 
 
-def correlate_maps(maps: np.ndarray, classical: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Pearson's r of each map (units, h, w) with each of the `cells` (h, w): (units, columns) float32.
+def correlate_maps(maps: np.ndarray, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Compute Pearson's r of each feature map with each classical feature.
 
-    Signed; 0 where either is constant or not finite. The outermost 1/14 on each side does not count: zeros
-    that pad an image look like its strongest edge there.
+    Args:
+        maps: (units, h, w).
+        columns: Features at the size of the maps, as `resample_columns` returns them.
+
+    Returns:
+        (units, columns) float32, signed; 0 where either side is constant or not finite. The outermost 1/14
+        of a map on each side does not count: the zeros that pad an image look like its strongest edge.
+
     """
     height, width = maps.shape[1:]
     top, left = height // BORDER_DIVISOR, width // BORDER_DIVISOR
-    flat = [
+    rows = [
         array[:, top : height - top, left : width - left].reshape(len(array), -1)
-        for array in (maps, np.stack(list(classical.values())))
+        for array in (maps, np.stack(list(columns.values())))
     ]
-    return pearson_correlation(*flat).astype(np.float32)
+    return pearson_correlation(*rows).astype(np.float32)
 
 
-def mean_correlations(images: Sequence[np.ndarray]) -> np.ndarray:
-    """The mean of the images' correlations, each (units, columns).
+def mean_correlations(correlations: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the mean over images of correlations (units, columns), float32.
 
-    An image on which a unit is silent counts as 0: it is no evidence for any word.
+    An image on which a unit is inactive counts as 0.
     """
-    return np.mean(images, axis=0, dtype=np.float64).astype(np.float32)
-
-
-def layer_correlations(
-    maps: Sequence[np.ndarray], images: Sequence[Mapping[str, np.ndarray]], grid: MapGrid | None = None
-) -> np.ndarray | None:
-    """Pool a layer's correlations over images: (units, columns), or None for maps smaller than 4 × 4.
-
-    `maps` holds (units, h, w) and `images` the `features` of each image, at its own size; `grid` is as in
-    `at_size`.
-    """
-    if min(maps[0].shape[1:]) < MIN_MAP_SIZE:
-        return None
-    return mean_correlations(
-        [correlate_maps(m, resample_columns(f, m.shape[1:], grid)) for m, f in zip(maps, images, strict=True)]
-    )
-
-
-@dataclass(frozen=True)
-class FeatureMatch:
-    """What a unit's maps resemble: a key of COLUMNS, the pooled r, and the r that it had to beat."""
-
-    feature: str
-    correlation: float
-    baseline: float
-
-    @property
-    def base_feature(self) -> str:
-        """The key of FEATURES to draw beside the map: a half's whole."""
-        return self.feature.rstrip("+-")
+    mean = np.mean(correlations, axis=0, dtype=np.float64)
+    return np.asarray(mean, np.float32)
 
 
 def find_best_columns(correlation: np.ndarray) -> np.ndarray:
-    """The column of the largest |r| of each unit, (units,); brightness where that is as good, to 0.02."""
-    size = np.abs(correlation)
-    return np.where(size[:, 0] >= size.max(axis=1) - BRIGHTNESS_TOLERANCE, 0, size.argmax(axis=1))
+    """Return the column of the largest |r| of each unit, (units,), of correlations (units, columns).
+
+    Brightness, the first column, if its |r| is smaller by at most BRIGHTNESS_TOLERANCE.
+    """
+    magnitude = np.abs(correlation)
+    is_brightness = magnitude[:, 0] >= magnitude.max(axis=1) - BRIGHTNESS_TOLERANCE
+    return np.where(is_brightness, 0, magnitude.argmax(axis=1))
 
 
 def match_units(
     correlation: np.ndarray, baseline: float, threshold: float = MATCH_THRESHOLD
 ) -> list[FeatureMatch | None]:
-    """Name what each unit of (units, columns) resembles most, by |r|.
+    """Return the classical feature that each unit resembles.
 
-    None for what is not claimed: what is below the threshold, or not above the baseline.
+    Args:
+        correlation: Mean correlations over images, (units, columns).
+        baseline: What |r| must exceed, see `untrained_baseline`.
+        threshold: What |r| must reach.
+
+    Returns:
+        The feature of the largest |r| of each unit; None if |r| is less than the threshold or does not
+        exceed the baseline.
+
     """
     names = list(COLUMN_CAPTIONS)
-    found: list[FeatureMatch | None] = []
+    matches: list[FeatureMatch | None] = []
     for row, column in zip(correlation, find_best_columns(correlation), strict=True):
-        value = float(row[column])
-        claimed = abs(value) >= threshold and abs(value) > baseline
-        found.append(FeatureMatch(names[column], value, baseline) if claimed else None)
-    return found
+        name, r = names[column], float(row[column])
+        match: FeatureMatch = {"feature": name, "description": COLUMN_CAPTIONS[name], "r": r}
+        matches.append(match if abs(r) >= threshold and abs(r) > baseline else None)
+    return matches
 
 
-def untrained_baseline(untrained: np.ndarray) -> float:
-    """The 95th percentile, over an untrained network's units, of their best |r|: (units, columns).
+def untrained_baseline(correlation: np.ndarray) -> float:
+    """Return the 95th percentile, over the units of an untrained network, of their largest |r|.
 
-    One for all columns, for the best of all is what is claimed: one for each column would be beaten
-    by a quarter of an untrained network's units, not by a twentieth.
+    One baseline serves all columns, because the best of all columns is reported: a quarter of an untrained
+    network's units, not a twentieth, would exceed one of their own columns' baselines.
+
+    Args:
+        correlation: Mean correlations of the untrained network, (units, columns).
+
     """
-    return float(np.percentile(np.abs(untrained).max(axis=1), 95))
-
-
-def format_match(match: FeatureMatch, rival: str = "untrained") -> str:
-    """Words for a caption: `vertical edge, r = 0.83 (untrained 0.41)`."""
-    sign = "−" if match.correlation < 0 else ""
-    return f"{COLUMN_CAPTIONS[match.feature]}, r = {sign}{abs(match.correlation):.2f} ({rival} {match.baseline:.2f})"
+    return float(np.percentile(np.abs(correlation).max(axis=1), 95))

@@ -1,4 +1,4 @@
-"""The classical features by name, in the order in which they are shown, and their words in a caption."""
+"""The classical features by name, in the order of their display, and their names in captions."""
 
 FEATURE_CAPTIONS = {
     "brightness": "brightness",

@@ -1,7 +1,7 @@
-"""Classical kernels beside learned filters: which published kernel a filter resembles.
+"""Classical kernels, and the learned filters that resemble them.
 
-Sobel, Prewitt, Scharr, Laplacian, Gaussian and Gabor, of any odd size. A resemblance counts for something
-above what random filters reach too (`random_baseline`).
+Sobel, Prewitt, Scharr, Laplacian, Gaussian and Gabor kernels of any odd size. A resemblance is reported
+above what random filters reach as well (`random_baseline`).
 """
 
 from functools import cache
@@ -12,22 +12,28 @@ from skimage.filters import gabor_kernel
 
 from convatlas.analysis.sobel import SOBEL_DIAGONAL_DOWN, SOBEL_DIAGONAL_UP, SOBEL_X
 
-CHANNEL_SIMILARITY = (
-    0.75  # of channels' kernels; in pure noise fewer than 1 in 20 filters, even of 3 × 3, reach it
-)
+# Of the kernels of two channels; fewer than 1 in 20 filters of noise, even of 3 × 3, reach it.
+CHANNEL_SIMILARITY = 0.75
 
 SCHARR_X = np.array([[-3.0, 0, 3], [-10, 0, 10], [-3, 0, 3]])
 LAPLACIAN = np.array([[0.0, -1, 0], [-1, 4, -1], [0, -1, 0]])  # scikit-image's sign
 
 
 def classical_kernels(size: int) -> dict[str, np.ndarray]:
-    """The classical kernels of an odd size from 3, each (size, size), less its mean and of length 1.
+    """Return the classical kernels of a size.
 
-    Of 3 × 3 as published. Wider ones: Sobel, Scharr and the Laplacian convolved with a binomial, which
-    blurs as a Gaussian does; Prewitt as the slope of the plane that fits best; the Gaussian
-    as a binomial of the size. From 5 × 5 on also Gabor functions of eight directions, up to three
+    Those of 3 × 3 are as published. Of larger ones, Sobel, Scharr and the Laplacian are convolved with a
+    binomial kernel, which approximates a Gaussian; Prewitt is the slope of the plane of least squares; the
+    Gaussian is a binomial kernel. From 5 × 5 on there are Gabor functions of eight directions, up to three
     wavelengths and two phases, even (a bar) and odd (an edge); the direction is that of change, clockwise
-    from rightwards. Empty for other sizes.
+    from rightwards.
+
+    Args:
+        size: Side in pixels.
+
+    Returns:
+        Name -> (size, size) float64 of mean 0 and norm 1; empty unless the size is odd and at least 3.
+
     """
     if size < 3 or size % 2 == 0:
         return {}
@@ -46,11 +52,13 @@ def classical_kernels(size: int) -> dict[str, np.ndarray]:
     }
     if size >= 5:
         table |= _gabor_kernels(size)
-    return {name: standardize_rows(k.reshape(1, -1)).reshape(size, size) for name, k in table.items()}
+    return {
+        name: standardize_rows(kernel.reshape(1, -1)).reshape(size, size) for name, kernel in table.items()
+    }
 
 
 def _binomial_kernel(size: int) -> np.ndarray:
-    """Pascal's row times itself, (size, size): for 3, [1, 2, 1] down and across."""
+    """Return the outer product of a row of Pascal's triangle with itself, (size, size)."""
     row = np.ones(1)
     for _ in range(size - 1):
         row = np.convolve(row, [0.5, 0.5])
@@ -58,29 +66,38 @@ def _binomial_kernel(size: int) -> np.ndarray:
 
 
 def _widen_kernel(kernel: np.ndarray, size: int) -> np.ndarray:
-    return convolve2d(kernel, _binomial_kernel(size - 2))
+    """Convolve a kernel (3, 3) with a binomial one to a larger size."""
+    widened: np.ndarray = convolve2d(kernel, _binomial_kernel(size - 2))
+    return widened
 
 
 def _gabor_kernels(size: int) -> dict[str, np.ndarray]:
-    """Gabor functions of (size, size), their round envelope a fifth of it; wavelengths from 3 pixels."""
+    """Return Gabor functions whose round envelope has a sigma of size / 5; wavelengths from 3 pixels."""
     table: dict[str, np.ndarray] = {}
     for wavelength in sorted({max(3, round(size / waves)) for waves in (1, 2, 3)}):
         for angle in np.arange(8) * 22.5:
             wave = gabor_kernel(
                 1 / wavelength, np.deg2rad(angle), sigma_x=size / 5, sigma_y=size / 5, n_stds=5
             )
-            edge = (len(wave) - size) // 2  # 5 sigma reach past the size in every direction
-            middle = wave[edge : edge + size, edge : edge + size]
-            table[f"Gabor {angle:g}° λ{wavelength} even"] = middle.real
-            table[f"Gabor {angle:g}° λ{wavelength} odd"] = middle.imag
+            margin = (len(wave) - size) // 2  # 5 sigma exceed the size in every direction
+            centre = wave[margin : margin + size, margin : margin + size]
+            table[f"Gabor {angle:g}° λ{wavelength} even"] = centre.real
+            table[f"Gabor {angle:g}° λ{wavelength} odd"] = centre.imag
     return table
 
 
 def match_kernels(weight: np.ndarray) -> tuple[np.ndarray, list[list[str]]] | None:
-    """The best classical kernel of each channel of filters (units, channels, k, k), by Pearson's |r|.
+    """Return the classical kernel that each channel of filters resembles most, by Pearson's |r|.
 
-    Gives r, signed, (units, channels) float32, and the kernels' names; r leaves a kernel's mean and scale
-    out. A constant one has r = 0 and the name "". None where `kernels` has none of the size.
+    r does not depend on a kernel's mean and scale.
+
+    Args:
+        weight: Filters, (units, channels, k, k).
+
+    Returns:
+        r, signed, (units, channels) float32, and the names of the kernels; a constant channel has r = 0 and
+        the name "". None if there are no classical kernels of the size.
+
     """
     units, channels, height, width = weight.shape
     table = classical_kernels(height)
@@ -90,50 +107,74 @@ def match_kernels(weight: np.ndarray) -> tuple[np.ndarray, list[list[str]]] | No
     correlation = pearson_correlation(
         weight.reshape(units * channels, -1), np.stack(list(table.values())).reshape(len(names), -1)
     )
-    chosen = np.abs(correlation).argmax(axis=1)
-    values = np.take_along_axis(correlation, chosen[:, None], axis=1).reshape(units, channels)
-    words = np.where(values == 0, "", np.array(names)[chosen].reshape(units, channels))
-    return values.astype(np.float32), words.tolist()
+    best = np.abs(correlation).argmax(axis=1)
+    r = np.take_along_axis(correlation, best[:, None], axis=1).reshape(units, channels)
+    best_names = np.where(r == 0, "", np.array(names)[best].reshape(units, channels))
+    return r.astype(np.float32), best_names.tolist()
 
 
 @cache
 def random_baseline(size: int, seed: int = 0, n: int = 2000) -> float:
-    """The 95th percentile of the best |r| of `kernel_matches` for `n` filters (size, size) of Gaussian noise.
+    """Return the 95th percentile of the |r| of `match_kernels` for filters of Gaussian noise.
 
-    1 where there are no kernels of the size: nothing beats it.
+    Args:
+        size: Side of the filters in pixels.
+        seed: Of the noise.
+        n: Number of filters.
+
+    Returns:
+        The percentile; 1, which nothing exceeds, if there are no classical kernels of the size.
+
     """
-    found = match_kernels(np.random.default_rng(seed).standard_normal((n, 1, size, size)))
-    return 1.0 if found is None else float(np.percentile(np.abs(found[0]), 95))
+    matches = match_kernels(np.random.default_rng(seed).standard_normal((n, 1, size, size)))
+    return 1.0 if matches is None else float(np.percentile(np.abs(matches[0]), 95))
 
 
 def channel_correlations(weight: np.ndarray) -> np.ndarray:
-    """Pearson's r of filters' (units, 3, k, k) red with green, red with blue, green with blue: (units, 3)."""
+    """Compute Pearson's r between the colour channels of filters.
+
+    Args:
+        weight: Filters of RGB inputs, (units, 3, k, k).
+
+    Returns:
+        r of red with green, red with blue, and green with blue, (units, 3) float32.
+
+    """
     red, green, blue = (standardize_rows(weight[:, c].reshape(len(weight), -1)) for c in range(3))
     pairs = ((red, green), (red, blue), (green, blue))
     return np.stack([(a * b).sum(axis=1) for a, b in pairs], axis=1).clip(-1, 1).astype(np.float32)
 
 
-def classify_channels(row: np.ndarray) -> str:
-    """Say what a filter's `channel_correlations` (3,) mean.
+def classify_channels(correlations: np.ndarray) -> str:
+    """Return whether a filter responds to luminance or to colour.
 
-    "luminance": all r ≥ 0.75, one pattern in every channel; "colour": some r ≤ −0.75, one channel
-    against another; else "mixed".
+    Args:
+        correlations: The filter's row of `channel_correlations`, (3,).
+
+    Returns:
+        "luminance" if all r ≥ 0.75, one pattern in every channel; "colour" if some r ≤ -0.75, one channel
+        against another; else "mixed".
+
     """
-    if row.min() >= CHANNEL_SIMILARITY:
+    if correlations.min() >= CHANNEL_SIMILARITY:
         return "luminance"
-    return "colour" if row.min() <= -CHANNEL_SIMILARITY else "mixed"
+    return "colour" if correlations.min() <= -CHANNEL_SIMILARITY else "mixed"
 
 
 def pearson_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Pearson's r of each row of `a` (n, p) with each of `b` (m, p): (n, m) float64."""
-    return np.clip(standardize_rows(a) @ standardize_rows(b).T, -1, 1)
+    """Compute Pearson's r of each row of `a` (n, p) with each row of `b` (m, p): (n, m) float64."""
+    correlation: np.ndarray = np.clip(standardize_rows(a) @ standardize_rows(b).T, -1, 1)
+    return correlation
 
 
 def standardize_rows(rows: np.ndarray) -> np.ndarray:
-    """Rows (n, p) less their mean and over their length; 0 where that is nothing but rounding."""
+    """Subtract from each row (n, p) its mean and divide by its norm; 0 for a row that is constant but for
+    rounding, or not finite.
+    """
     rows = np.asarray(rows, dtype=np.float64)
     rows = np.where(np.isfinite(rows).all(axis=1, keepdims=True), rows, 0)
     rounding = 1e-6 * np.abs(rows).max(axis=1, keepdims=True) * np.sqrt(rows.shape[1])
     rows = rows - rows.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, length, out=np.zeros_like(rows), where=length > rounding)
+    norm = np.linalg.norm(rows, axis=1, keepdims=True)
+    standardized: np.ndarray = np.divide(rows, norm, out=np.zeros_like(rows), where=norm > rounding)
+    return standardized

@@ -1,18 +1,15 @@
-"""Where the mask appears: how well a layer's single maps agree with the masks of a data set.
+"""Where segmentation emerges: how well single feature maps of each layer segment the pets of a data set.
 
-Three passes over images, one image and one layer's maps at a time: `ranges` finds between which ends each
-unit's values lie, `search` chooses units and levels on training images, `evaluate` tests the chosen ones
-on others. Nothing that grows with the number of images is kept.
+Three passes over images, one image and the maps of one layer at a time: `measure_ranges` finds the range of
+each unit's values, `select_layer_units` chooses units and thresholds on training images, and
+`evaluate_selection` measures them on test images. Memory does not grow with the number of images.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
-import numpy as np
 import torch
-from skimage.color import rgb2gray
-from skimage.filters import sobel
 from torch import Tensor, nn
 
 from convatlas.analysis.accumulators import (
@@ -28,52 +25,32 @@ from convatlas.analysis.accumulators import (
     high_frequency_share,
     upsample_maps,
 )
-from convatlas.tracing.calls import Call, trace
+from convatlas.analysis.masked_images import MaskedImage
+from convatlas.records import EmergenceLayer, HeadUnit, Layer, SegmentationLayer, UnitSegmentation
+from convatlas.tracing.record import for_each_layer
 
-MAX_SELECTIVE_UNITS = 3  # units named, at most
-EMERGENCE_FRACTION = 0.9  # of the last layer's agreement
-
-
-@dataclass(frozen=True)
-class MaskedImage:
-    """One image: the network's input (1, C, H, W), and what its maps are compared with, each (H, W).
-
-    `mask` is true on the pet, `other` is the mask of another image; `edge_magnitude` is that of the
-    image's gradient, float32, and `head` is true in the head's box, None where that is not known.
-    """
-
-    x: Tensor
-    mask: Tensor
-    other_mask: Tensor
-    edge_magnitude: Tensor
-    head_mask: Tensor | None = None
+MAX_SELECTIVE_UNITS = 3  # most selective units that are reported for a layer
+EMERGENCE_FRACTION = 0.9  # of the IoU of the last layer, at which segmentation counts as emerged
 
 
-def sobel_magnitude(image: np.ndarray) -> np.ndarray:
-    """The Sobel magnitude of an image's brightness, (C, H, W) in 0..1 to (H, W) float32.
-
-    Three channels count by their luminance (Rec. 709), others by their mean.
-    """
-    gray = rgb2gray(image, channel_axis=0) if len(image) == 3 else image.mean(axis=0)
-    return sobel(gray).astype(np.float32)
-
-
-@torch.no_grad()
 def visit_feature_maps(
     network: nn.Module, x: Tensor, layers: Sequence[str], callback: Callable[[str, Tensor], None]
-) -> Tensor:
-    """Run one image (1, C, H, W); show each layer's maps (units, h, w) float32 to `see`, and keep none.
+) -> None:
+    """Run a network on one image and pass the maps of some of its layers to a function, keeping none.
 
-    Values that are not finite count as 0. Gives the network's output.
+    Args:
+        network: Any network.
+        x: The preprocessed image, (1, C, H, W).
+        layers: Names of layers.
+        callback: Called with the name and the maps (units, h, w) float32 of each layer; values that are not
+            finite are 0.
+
     """
-    wanted = set(layers)
 
-    def shown(call: Call) -> None:
-        if call.layer in wanted:
-            callback(call.layer, call.output[0].float().nan_to_num(0, 0, 0))
+    def pass_maps(layer: str, output: Tensor) -> None:
+        callback(layer, output[0].float().nan_to_num(0, 0, 0))
 
-    with trace(network, shown):
-        return network(x.clone())
+    for_each_layer(network, x, layers, pass_maps)
 
 
 # The first pass
@@ -82,16 +59,16 @@ def visit_feature_maps(
 def measure_ranges(
     network: nn.Module, layers: Sequence[str], images: Iterable[MaskedImage]
 ) -> dict[str, ValueRange]:
-    """The range of each unit of each layer over all images."""
-    found: dict[str, ValueRange] = {}
+    """Return the range of each unit of each layer over images."""
+    ranges: dict[str, ValueRange] = {}
 
-    def see(layer: str, maps: Tensor) -> None:
-        span = ValueRange.from_maps(maps)
-        found[layer] = found[layer].merge(span) if layer in found else span
+    def update_range(layer: str, maps: Tensor) -> None:
+        value_range = ValueRange.from_maps(maps)
+        ranges[layer] = ranges[layer].merge(value_range) if layer in ranges else value_range
 
     for image in images:
-        visit_feature_maps(network, image.x, layers, see)
-    return found
+        visit_feature_maps(network, image.x, layers, update_range)
+    return ranges
 
 
 # The second pass
@@ -99,11 +76,18 @@ def measure_ranges(
 
 @dataclass(frozen=True)
 class LayerSelection:
-    """What the training images chose of a layer: thresholds for the masks and for those of other images, and
-    the units that separate best, follow edges best and see most of the head (None without boxes).
+    """The units and thresholds of a layer that were chosen on training images.
 
-    `magnitude` says that it is the unit's absolute value that follows edges, as that of a filter does that
-    is positive on one side of an edge and negative on the other.
+    Attributes:
+        value_range: Ranges of all units on the training images.
+        mask_threshold: The unit and threshold that segment the pet best.
+        chance_threshold: Those that segment it best where the masks belong to other images.
+        selective_units: The units that separate pet and background best, by AUC.
+        edge_unit: The unit that correlates best with edges.
+        use_magnitude: Whether its absolute value correlates with edges, as of a filter that is positive on
+            one side of an edge and negative on the other.
+        head_unit: The unit with the largest share of its activation in the head's box; None without boxes.
+
     """
 
     value_range: ValueRange
@@ -116,138 +100,157 @@ class LayerSelection:
 
 
 class UnitSelector:
-    """The sums over training images from which a layer's units and levels are chosen."""
+    """Accumulators over training images from which the units and thresholds of a layer are chosen."""
 
-    def __init__(self, span: ValueRange) -> None:
-        self.histogram, self.edge_correlation, self.head_share = (
-            MaskHistogram(span),
-            RunningCorrelation(),
-            HeadShareAccumulator(),
-        )
+    def __init__(self, value_range: ValueRange) -> None:
+        self.histogram = MaskHistogram(value_range)
+        self.edge_correlation = RunningCorrelation()
+        self.head_share = HeadShareAccumulator()
 
     def update(self, maps: Tensor, image: MaskedImage) -> None:
-        """Take in a layer's maps (units, h, w) of an image."""
+        """Add the layer's maps (units, h, w) of an image."""
         self.histogram.update(maps, image.mask, image.other_mask)
-        self.edge_correlation.update(
-            torch.cat([maps, maps.abs()]), average_to_size(image.edge_magnitude, maps.shape[1:])
-        )
+        edges = average_to_size(image.edge_magnitude, maps.shape[1:])
+        self.edge_correlation.update(torch.cat([maps, maps.abs()]), edges)
         self.head_share.update(maps, image.head_mask)
 
     def result(self) -> LayerSelection:
-        """Choose."""
+        """Choose the units and thresholds."""
         inside, outside = self.histogram.counts_by_mask("mask")
-        magnitude, edge = divmod(int(self.edge_correlation.result().abs().argmax()), len(inside))
-        distance = (compute_aucs(inside, outside) - 0.5).abs().nan_to_num(0)
+        magnitude, edge_unit = divmod(int(self.edge_correlation.result().abs().argmax()), len(inside))
+        selectivity = (compute_aucs(inside, outside) - 0.5).abs().nan_to_num(0)
+        order = selectivity.sort(descending=True, stable=True).indices
+        head_unit = int(self.head_share.share_sum.argmax()) if self.head_share.image_count else None
         return LayerSelection(
-            self.histogram.value_range,
-            find_best_threshold(inside, outside),
-            find_best_threshold(*self.histogram.counts_by_mask("other")),
-            distance.sort(descending=True, stable=True).indices[:MAX_SELECTIVE_UNITS].tolist(),
-            edge,
-            bool(magnitude),
-            int(self.head_share.share_sum.argmax()) if self.head_share.image_count else None,
+            value_range=self.histogram.value_range,
+            mask_threshold=find_best_threshold(inside, outside),
+            chance_threshold=find_best_threshold(*self.histogram.counts_by_mask("other_mask")),
+            selective_units=order[:MAX_SELECTIVE_UNITS].tolist(),
+            edge_unit=edge_unit,
+            use_magnitude=bool(magnitude),
+            head_unit=head_unit,
         )
 
 
 def select_layer_units(
-    network: nn.Module, layers: Sequence[str], images: Iterable[MaskedImage], spans: Mapping[str, ValueRange]
+    network: nn.Module,
+    layers: Sequence[str],
+    images: Iterable[MaskedImage],
+    ranges: Mapping[str, ValueRange],
 ) -> dict[str, LayerSelection]:
-    """Choose each layer's units and levels on training images, given the ranges of the same images."""
-    sums = {layer: UnitSelector(spans[layer]) for layer in layers}
+    """Choose the units and thresholds of each layer.
+
+    Args:
+        network: Any network.
+        layers: Names of layers.
+        images: Training images.
+        ranges: The ranges of the layers' units on the same images.
+
+    """
+    selectors = {layer: UnitSelector(ranges[layer]) for layer in layers}
+
+    def update_selector(image: MaskedImage, layer: str, maps: Tensor) -> None:
+        selectors[layer].update(maps, image)
+
     for image in images:
-        visit_feature_maps(
-            network, image.x, layers, lambda layer, maps, image=image: sums[layer].update(maps, image)
-        )
-    return {layer: found.result() for layer, found in sums.items()}
+        visit_feature_maps(network, image.x, layers, partial(update_selector, image))
+    return {layer: selector.result() for layer, selector in selectors.items()}
 
 
 # The third pass
 
 
 class SelectionEvaluator:
-    """The sums over test images that say how well a layer's choice does there."""
+    """Accumulators over test images that measure the units and thresholds chosen for a layer."""
 
-    def __init__(self, chosen: LayerSelection) -> None:
-        self.selection = chosen
+    def __init__(self, selection: LayerSelection) -> None:
+        self.selection = selection
         self.mask_overlap, self.chance_overlap = IoUAccumulator(), IoUAccumulator()
-        self.histogram = MaskHistogram(chosen.value_range.select_units(chosen.selective_units))
+        self.histogram = MaskHistogram(selection.value_range.select_units(selection.selective_units))
         self.edge_correlation, self.head_share = RunningCorrelation(), HeadShareAccumulator()
         self.high_frequency_sum, self.image_count = torch.zeros((), dtype=torch.float64), 0
 
     def update(self, maps: Tensor, image: MaskedImage) -> None:
-        """Take in a layer's maps (units, h, w) of an image."""
-        chosen = self.selection
-        units = [chosen.mask_threshold.unit, chosen.chance_threshold.unit]
-        best, chance = upsample_maps(
-            chosen.value_range.select_units(units).scale_to_bins(maps[units]), image.mask.shape
-        )
-        self.mask_overlap.update(chosen.mask_threshold.apply(best), image.mask)
-        self.chance_overlap.update(chosen.chance_threshold.apply(chance), image.other_mask)
-        self.histogram.update(maps[chosen.selective_units], image.mask, image.other_mask)
-        edge = maps[[chosen.edge_unit]]
+        """Add the layer's maps (units, h, w) of an image."""
+        selection = self.selection
+        units = [selection.mask_threshold.unit, selection.chance_threshold.unit]
+        scaled = selection.value_range.select_units(units).scale_to_bins(maps[units])
+        mask_map, chance_map = upsample_maps(scaled, image.mask.shape)
+        self.mask_overlap.update(selection.mask_threshold.apply(mask_map), image.mask)
+        self.chance_overlap.update(selection.chance_threshold.apply(chance_map), image.other_mask)
+        self.histogram.update(maps[selection.selective_units], image.mask, image.other_mask)
+        edge_map = maps[[selection.edge_unit]]
         self.edge_correlation.update(
-            edge.abs() if chosen.use_magnitude else edge,
+            edge_map.abs() if selection.use_magnitude else edge_map,
             average_to_size(image.edge_magnitude, maps.shape[1:]),
         )
-        if chosen.head_unit is not None:
-            self.head_share.update(maps[[chosen.head_unit]], image.head_mask)
-        self.high_frequency_sum, self.image_count = (
-            self.high_frequency_sum + high_frequency_share(maps).mean(),
-            self.image_count + 1,
-        )
+        if selection.head_unit is not None:
+            self.head_share.update(maps[[selection.head_unit]], image.head_mask)
+        self.high_frequency_sum = self.high_frequency_sum + high_frequency_share(maps).mean()
+        self.image_count += 1
 
-    def to_dict(self) -> dict[str, Any]:
-        """The layer's entry in masks.json, less its name, ordinal, role and shape."""
-        chosen = self.selection
-        found = compute_aucs(*self.histogram.counts_by_mask("mask")).tolist()
+    def to_dict(self) -> UnitSegmentation:
+        """Return the layer's entry in masks.json, except for what layers.json says of it."""
+        selection = self.selection
+        threshold = selection.mask_threshold
+        aucs = compute_aucs(*self.histogram.counts_by_mask("mask")).tolist()
         return {
             "iou": self.mask_overlap.result(),
-            "train_iou": chosen.mask_threshold.iou,
+            "train_iou": threshold.iou,
             "chance_iou": self.chance_overlap.result(),
-            "unit": chosen.mask_threshold.unit,
-            "threshold": chosen.value_range.bin_edge_value(
-                chosen.mask_threshold.unit, chosen.mask_threshold.bin_edge
-            ),
-            "at_least": chosen.mask_threshold.at_least,
+            "unit": threshold.unit,
+            "threshold": selection.value_range.bin_edge_value(threshold.unit, threshold.bin_edge),
+            "at_least": threshold.at_least,
             "high_frequency_share": float(self.high_frequency_sum) / self.image_count,
             "edge_correlation": abs(float(self.edge_correlation.result()[0])),
-            "edge_unit": chosen.edge_unit,
-            "edge_magnitude": chosen.use_magnitude,
+            "edge_unit": selection.edge_unit,
+            "edge_magnitude": selection.use_magnitude,
             "selective_units": [
                 {"unit": unit, "auc": auc}
-                for unit, auc in zip(chosen.selective_units, found, strict=True)
-                if auc == auc  # not NaN, as it is where no test image has a pet
+                for unit, auc in zip(selection.selective_units, aucs, strict=True)
+                if auc == auc  # not NaN, as it is if no test image has a pet
             ],
-            "head": self._head_entry(),
+            "head": self._describe_head_unit(),
         }
 
-    def _head_entry(self) -> dict[str, Any] | None:
-        if not self.head_share.image_count:
+    def _describe_head_unit(self) -> HeadUnit | None:
+        """Return the unit that is chosen for heads with its mean shares; None without boxes."""
+        count = self.head_share.image_count
+        if self.selection.head_unit is None or not count:
             return None
-        share, area = (
-            float(self.head_share.share_sum[0]) / self.head_share.image_count,
-            float(self.head_share.area_sum) / self.head_share.image_count,
-        )
+        share, area = float(self.head_share.share_sum[0]) / count, float(self.head_share.area_sum) / count
         return {"unit": self.selection.head_unit, "share": share, "area": area}
 
 
 def evaluate_selection(
-    network: nn.Module, chosen: Mapping[str, LayerSelection], images: Iterable[MaskedImage]
-) -> dict[str, dict[str, Any]]:
-    """Evaluate each layer's choice on test images: the layer's entry in masks.json."""
-    sums = {layer: SelectionEvaluator(choice) for layer, choice in chosen.items()}
+    network: nn.Module, selections: Mapping[str, LayerSelection], images: Iterable[MaskedImage]
+) -> dict[str, UnitSegmentation]:
+    """Measure the units and thresholds chosen for each layer.
+
+    Args:
+        network: Any network.
+        selections: What was chosen on training images, by the name of the layer.
+        images: Test images.
+
+    Returns:
+        By the name of the layer, its entry in masks.json, except for what layers.json says of it.
+
+    """
+    evaluators = {layer: SelectionEvaluator(selection) for layer, selection in selections.items()}
+
+    def update_evaluator(image: MaskedImage, layer: str, maps: Tensor) -> None:
+        evaluators[layer].update(maps, image)
+
     for image in images:
-        visit_feature_maps(
-            network, image.x, list(chosen), lambda layer, maps, image=image: sums[layer].update(maps, image)
-        )
-    return {layer: found.to_dict() for layer, found in sums.items()}
+        visit_feature_maps(network, image.x, list(selections), partial(update_evaluator, image))
+    return {layer: evaluator.to_dict() for layer, evaluator in evaluators.items()}
 
 
-# What the curve says
+# Over the layers
 
 
-def select_convolutions(layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those of layers.json that are measured: the convolutions that are called and make maps."""
+def select_convolutions(layers: Sequence[Layer]) -> list[Layer]:
+    """Return the layers of layers.json that are measured: called convolutions whose outputs are maps."""
     return [
         layer
         for layer in layers
@@ -255,13 +258,17 @@ def select_convolutions(layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def find_emergence(layers: list[dict[str, Any]]) -> dict[str, Any]:
-    """The last layer's agreement, and the first layer that reaches REACHED of it; null without layers."""
+def find_emergence(
+    layers: Sequence[SegmentationLayer],
+) -> tuple[EmergenceLayer | None, EmergenceLayer | None]:
+    """Return the last layer, and the first layer that reaches 90 % of its IoU; None without layers."""
     if not layers:
-        return {"final": None, "emergence": None}
-    final = layers[-1]
-    first = next(layer for layer in layers if layer["iou"] >= EMERGENCE_FRACTION * final["iou"])
-    return {
-        name: {"layer": layer["name"], "ordinal": layer["ordinal"], "iou": layer["iou"]}
-        for name, layer in (("final", final), ("emergence", first))
-    }
+        return None, None
+    last = layers[-1]
+    first = next(layer for layer in layers if layer["iou"] >= EMERGENCE_FRACTION * last["iou"])
+    return _describe_iou(last), _describe_iou(first)
+
+
+def _describe_iou(layer: SegmentationLayer) -> EmergenceLayer:
+    """Return the name, ordinal and IoU of a layer."""
+    return {"layer": layer["name"], "ordinal": layer["ordinal"], "iou": layer["iou"]}

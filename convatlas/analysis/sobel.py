@@ -1,4 +1,4 @@
-"""Sobel's kernels, as published: what looks for edges where nobody has learned anything.
+"""Sobel's kernels, as published.
 
 I. Sobel, G. Feldman, A 3 × 3 isotropic gradient operator for image processing, Stanford AI Project (1968).
 """

@@ -1,7 +1,12 @@
 """Classical operators: against scipy, scikit-image, numpy and pictures made by hand."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from scipy.ndimage import laplace, maximum_filter, minimum_filter
 from scipy.signal import convolve2d
 from skimage import data
@@ -11,26 +16,31 @@ from skimage.filters import prewitt_v, scharr_v, sobel_h, sobel_v
 from convatlas.analysis.classical import (
     COLUMN_CAPTIONS,
     FEATURES,
-    FeatureMatch,
     MapGrid,
     compute_features,
     correlate_maps,
-    format_match,
-    layer_correlations,
     match_units,
     mean_correlations,
     resample_columns,
     resample_to_grid,
     untrained_baseline,
 )
+from convatlas.analysis.classical_report import match_first_filters, match_layer, write_classical_matches
 from convatlas.analysis.kernels import (
-    SOBEL_X,
     channel_correlations,
     classical_kernels,
     classify_channels,
     match_kernels,
     random_baseline,
 )
+from convatlas.analysis.sobel import SOBEL_X
+from convatlas.datasets import formats
+from convatlas.files import Npz, write_json, write_npz
+from convatlas.image_io import denormalize
+from convatlas.models import build
+from convatlas.records import FeatureMatch
+from convatlas.tracing.record import collect_filters, record_to_file
+from tests.support.dataset_pass import write_digits, write_lenet5
 
 pytestmark = pytest.mark.filterwarnings("error")
 RNG = np.random.default_rng(0)
@@ -146,60 +156,63 @@ def test_constant_and_broken_maps_correlate_with_nothing() -> None:
     assert correlate_maps(small, resample_columns(compute_features(CAT), (8, 8))).all()
 
 
-def named(*maps: np.ndarray, grid: MapGrid | None = None) -> list[FeatureMatch | None]:
-    """What each of the units that see both photographs is called; maps alternate, eye and coins."""
-    layers = [np.stack(maps[0::2]), np.stack(maps[1::2])]
-    return match_units(
-        layer_correlations(layers, [compute_features(CAT), compute_features(COINS)], grid), baseline=0.4
-    )
+def match_photographs(*maps: np.ndarray, grid: MapGrid | None = None) -> list[FeatureMatch | None]:
+    """Match the units with these maps of both photographs, alternately of the eye and of the coins."""
+    correlations = [
+        correlate_maps(np.stack(unit_maps), resample_columns(features, unit_maps[0].shape, grid))
+        for unit_maps, features in (
+            (maps[0::2], compute_features(CAT)),
+            (maps[1::2], compute_features(COINS)),
+        )
+    ]
+    return match_units(mean_correlations(correlations), baseline=0.4)
 
 
-def test_units_get_the_names_of_their_filters() -> None:
+def test_units_match_the_features_of_their_filters() -> None:
     images = compute_features(CAT)["brightness"], COINS
     valid = MapGrid((1.0, 1.0))
     edges = [filtered(image, SOBEL_X) for image in images]
     noise = [RNG.standard_normal(edge.shape) for edge in edges]
-    signed = named(*edges, *(-3 * edge.T for edge in edges), *noise, grid=valid)
-    assert [match and match.feature for match in signed] == ["sobel_x", None, None]
-    assert signed[0].correlation == pytest.approx(1, abs=1e-5)
-    assert named(*(-edge for edge in edges), grid=valid)[0].correlation == pytest.approx(-1, abs=1e-5)
+    signed = match_photographs(*edges, *(-3 * edge.T for edge in edges), *noise, grid=valid)
+    assert [match and match["feature"] for match in signed] == ["sobel_x", None, None]
+    assert signed[0]["r"] == pytest.approx(1, abs=1e-5)
+    assert signed[0]["description"] == "vertical edge"
+    assert match_photographs(*(-edge for edge in edges), grid=valid)[0]["r"] == pytest.approx(-1, abs=1e-5)
 
     halves = [np.maximum(sign * edge, 0) for sign in (1, -1) for edge in edges]
-    rectified = named(*halves, grid=valid)
-    assert [match.feature for match in rectified] == ["sobel_x+", "sobel_x-"]
-    assert [match.correlation for match in rectified] == pytest.approx([1, 1], abs=1e-5)
-    assert [match.base_feature for match in rectified] == ["sobel_x", "sobel_x"]
+    rectified = match_photographs(*halves, grid=valid)
+    assert [match["feature"] for match in rectified] == ["sobel_x+", "sobel_x-"]
+    assert [match["r"] for match in rectified] == pytest.approx([1, 1], abs=1e-5)
+    assert rectified[1]["description"] == "vertical edge, darker to the right"
 
 
 @pytest.mark.parametrize("name", COLUMN_CAPTIONS)
-def test_each_feature_is_its_own_best_match(name: str) -> None:
+def test_a_feature_matches_itself_best(name: str) -> None:
     """Also at half the size."""
     maps = [resample_columns(compute_features(image), (64, 64))[name] for image in (CAT, COINS)]
-    match = named(*maps)[0]
-    near = (
-        COLUMN_CAPTIONS if name in ("erosion", "dilation") else [name]
-    )  # close to brightness in a photograph
-    assert match.feature in near and match.correlation > 0.98
+    match = match_photographs(*maps)[0]
+    # Erosion and dilation are close to brightness in a photograph.
+    similar = COLUMN_CAPTIONS if name in ("erosion", "dilation") else [name]
+    assert match["feature"] in similar and match["r"] > 0.98
 
 
-def test_an_image_is_called_brightness_and_so_is_what_is_hardly_better() -> None:
+def test_brightness_is_preferred_unless_another_feature_is_clearly_better() -> None:
     row = np.zeros((1, len(COLUMN_CAPTIONS)), np.float32)
     row[0, list(COLUMN_CAPTIONS).index("erosion")] = 0.9
     for brightness, name in ((-0.89, "brightness"), (0.87, "erosion")):
         row[0, 0] = brightness
-        assert match_units(row, 0.5)[0].feature == name
-    assert named(CAT.mean(axis=0), COINS)[0].feature == "brightness"
+        assert match_units(row, 0.5)[0]["feature"] == name
+    assert match_photographs(CAT.mean(axis=0), COINS)[0]["feature"] == "brightness"
 
 
-def test_matches_beat_threshold_and_baseline() -> None:
+def test_a_match_reaches_the_threshold_and_exceeds_the_baseline() -> None:
     row = np.zeros((1, len(COLUMN_CAPTIONS)), np.float32)
     row[0, 1] = -0.75
-    assert match_units(row, 0.41) == [FeatureMatch("sobel_x", -0.75, 0.41)]
-    assert match_units(row, 0.75) == match_units(row, 0.1, threshold=0.8) == [None]
-    assert format_match(FeatureMatch("sobel_x", 0.834, 0.41)) == "vertical edge, r = 0.83 (untrained 0.41)"
-    assert format_match(FeatureMatch("laplacian-", -0.6, 0.5), "random") == (
-        "spot or line, darker than around it, r = −0.60 (random 0.50)"
-    )
+    match = {"feature": "sobel_x", "description": "vertical edge", "r": -0.75}
+    assert match_units(row, 0.41) == [match]
+    assert match_units(row, 0.41, threshold=0.75) == [match]  # the threshold itself suffices
+    assert match_units(row, 0.75) == [None]  # the baseline must be exceeded
+    assert match_units(row, 0.1, threshold=0.8) == [None]
 
 
 def test_a_twentieth_of_untrained_units_beat_their_baseline() -> None:
@@ -209,12 +222,9 @@ def test_a_twentieth_of_untrained_units_beat_their_baseline() -> None:
     assert sum(match is not None for match in match_units(untrained, baseline, 0)) <= 20
 
 
-def test_images_count_alike_and_small_maps_not_at_all() -> None:
+def test_all_images_count_alike() -> None:
     a, b = RNG.random((2, 3, len(COLUMN_CAPTIONS)), np.float32)
     np.testing.assert_allclose(mean_correlations([a, b]), (a + b) / 2, rtol=1e-6)
-    image = compute_features(CAT)
-    assert layer_correlations([RNG.random((9, 3, 8))], [image]) is None
-    assert layer_correlations([RNG.random((9, 4, 4))] * 2, [image] * 2).shape == (9, len(COLUMN_CAPTIONS))
 
 
 def test_kernels_of_three_are_the_published_ones() -> None:
@@ -287,3 +297,69 @@ def test_colours_of_filters() -> None:
     chance = channel_correlations(RNG.standard_normal((4000, 3, 3, 3)))
     assert np.mean([classify_channels(row) != "mixed" for row in chance]) < 0.05
     assert not channel_correlations(RNG.standard_normal((2, 3, 1, 1))).any()
+
+
+# The report
+
+
+def make_layer(**changes: Any) -> Any:
+    """Return an entry of layers.json of a first convolution."""
+    layer = {"name": "conv", "module": "conv", "ordinal": 1, "called": True, "output_shape": [4, 8, 8]}
+    return layer | changes
+
+
+def test_the_first_filters_are_matched(tmp_path: Path) -> None:
+    weight = np.stack([np.stack([SOBEL_X] * 3), np.stack([SOBEL_X, SOBEL_X, -SOBEL_X])])
+    write_npz(tmp_path / "filters.npz", {"conv": weight.astype(np.float32), "line": weight[..., 0]})
+    filters = Npz(tmp_path / "filters.npz")
+    matches = match_first_filters([make_layer(name="other", ordinal=None), make_layer()], filters)
+    assert matches["layer"] == "conv"
+    assert matches["kernels"][0] == ["Sobel x"] * 3
+    np.testing.assert_allclose(matches["r"], [[1, 1, 1], [1, 1, -1]], atol=1e-6)
+    assert matches["colour_classes"] == ["luminance", "colour"]
+    assert matches["baseline"] == random_baseline(3)
+    assert match_first_filters([make_layer(module="line")], filters) is None
+    assert match_first_filters([make_layer(module="absent")], filters) is None
+    assert match_first_filters([], filters) is None
+
+
+def test_a_layer_is_matched_above_what_it_reaches_untrained() -> None:
+    trained = np.zeros((2, len(COLUMN_CAPTIONS)), np.float32)
+    trained[:, 1] = 0.9, 0.55
+    untrained = np.full((2, len(COLUMN_CAPTIONS)), 0.6, np.float32)
+    result = match_layer([trained, trained], [untrained], 0.5)
+    assert result["baseline"] == pytest.approx(0.6)
+    assert [match and match["feature"] for match in result["units"]] == ["sobel_x", None]
+
+
+@pytest.mark.filterwarnings("default")
+def test_matches_of_a_network_are_written_with_its_features(tmp_path: Path) -> None:
+    folder, data = write_lenet5(tmp_path / "results/lenet5"), write_digits(tmp_path)
+    network, preprocessing = build.load_network(folder)
+    pixels = formats.load(data, "test").read_images("L", preprocessing.size, preprocessing.resize, [3, 7])
+    (folder / "activations").mkdir()
+    for name, x in zip(("a", "b"), preprocessing(torch.from_numpy(pixels)), strict=True):
+        record_to_file(network, x[None], folder / f"activations/{name}.npz")
+    write_npz(folder / "filters.npz", {k: w.numpy() for k, w in collect_filters(network).items()})
+    write_json(folder / "images.json", [{"name": "a"}, {"name": "b"}])
+    description = json.loads((folder / "network.json").read_text())
+    write_json(folder / "network.json", description | {"seed": 0})
+
+    write_classical_matches(folder, 0.3, torch.device("cpu"))
+
+    written = folder / "classical"
+    assert sorted(path.name for path in written.iterdir()) == ["a.npz", "b.npz", "filters.json", "units.json"]
+    assert list(Npz(written / "a.npz")) == list(FEATURES)
+    units = json.loads((written / "units.json").read_text())
+    assert units["threshold"] == 0.3
+    assert list(units["layers"]) == ["conv1", "relu1", "pool1", "conv2", "relu2", "pool2"]
+    outputs, inputs = Npz(folder / "activations/a.npz"), Npz(folder / "activations/b.npz")
+    expected = []
+    for arrays in (outputs, inputs):
+        features = compute_features(denormalize(arrays["input"], preprocessing.to_dict()))
+        expected.append(correlate_maps(arrays["conv1"], resample_columns(features, (28, 28), MapGrid())))
+    baseline = units["layers"]["conv1"]["baseline"]
+    assert units["layers"]["conv1"]["units"] == match_units(mean_correlations(expected), baseline, 0.3)
+    assert 0.3 < baseline < 1
+    filters = json.loads((written / "filters.json").read_text())
+    assert (filters["layer"], filters["channel_correlations"]) == ("conv1", None)

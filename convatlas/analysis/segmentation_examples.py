@@ -1,0 +1,126 @@
+"""Predicted masks of a segmentation network: the first test image, and the best, median and worst."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from convatlas.analysis.masked_images import MaskSplit
+from convatlas.datasets import formats
+from convatlas.models import build
+from convatlas.models.preprocessing import Preprocessing
+from convatlas.records import SegmentationExample
+from convatlas.training import metrics
+
+log = logging.getLogger(__name__)
+
+BACKGROUND = formats.MASK_CLASSES.index("background")
+BATCH_SIZE = 16  # images predicted at a time
+
+
+def is_segmentation(network: nn.Module, preprocessing: Preprocessing, classes: Sequence[str] | None) -> bool:
+    """Return whether a network predicts the classes of a trimap for every pixel of its input."""
+    output = build.run_on_zeros(network, preprocessing)
+    shape = (1, len(formats.MASK_CLASSES), *preprocessing.shape[1:])
+    return output is not None and output.shape == shape and classes == formats.MASK_CLASSES
+
+
+@dataclass(frozen=True)
+class PredictionScore:
+    """How well the prediction for a test image agrees with its trimap.
+
+    Attributes:
+        index: Number of the image in the split.
+        iou: IoU by class; None for a class in neither mask.
+        mean_iou: Mean over the classes.
+
+    """
+
+    index: int
+    iou: dict[str, float | None]
+    mean_iou: float
+
+    @classmethod
+    def from_prediction(cls, index: int, prediction: np.ndarray, truth: np.ndarray) -> "PredictionScore":
+        """Compare a prediction with the truth, both (H, W) uint8; ignored pixels do not count."""
+        count = len(formats.MASK_CLASSES)
+        is_known = truth < count
+        pairs = np.bincount(count * truth[is_known].astype(int) + prediction[is_known], minlength=count**2)
+        confusion = torch.from_numpy(pairs.reshape(count, count))
+        iou, _ = metrics.iou_and_dice(confusion)
+        return cls(index, dict(zip(formats.MASK_CLASSES, iou, strict=True)), metrics.mean_iou(confusion))
+
+
+def predict_examples(
+    network: nn.Module, preprocessing: Preprocessing, test: MaskSplit
+) -> tuple[list[SegmentationExample], dict[str, np.ndarray]]:
+    """Predict all test images, and choose the first, and the best, median and worst by the pet's IoU.
+
+    Args:
+        network: A segmentation network.
+        preprocessing: How an image becomes its input.
+        test: The test split.
+
+    Returns:
+        The entries of masks.json, and the arrays of masks/examples.npz, uint8: `photograph` (4, H, W, 3),
+        `truth` and `prediction` (4, H, W), numbers of MASK_CLASSES; ignored pixels of the truth are
+        background.
+
+    """
+
+    def predict_batch(start: int) -> np.ndarray:
+        return predict_classes(network, preprocessing, test.pixels[start : start + BATCH_SIZE])
+
+    scores = [
+        PredictionScore.from_prediction(index, prediction, test.classes[index])
+        for start in range(0, len(test.pixels), BATCH_SIZE)
+        for index, prediction in enumerate(predict_batch(start), start)
+    ]
+    log.info("predicted the masks of %d test images", len(scores))
+    selected = {"first": scores[0], **rank_predictions(scores)}
+    examples: list[SegmentationExample] = [
+        {
+            "rank": rank,
+            "index": score.index,
+            "name": test.examples.names[score.index],
+            "iou": score.iou,
+            "mean_iou": score.mean_iou,
+        }
+        for rank, score in selected.items()
+    ]
+    indices = [score.index for score in selected.values()]
+    truth = test.classes[indices]
+    # Predicted again in the same batches: in others the last digits of a logit may differ.
+    predictions = [predict_batch(index - index % BATCH_SIZE)[index % BATCH_SIZE] for index in indices]
+    return examples, {
+        "photograph": to_rgb(test.pixels[indices]),
+        "truth": np.where(truth == formats.IGNORE_INDEX, BACKGROUND, truth).astype(np.uint8),
+        "prediction": np.stack(predictions),
+    }
+
+
+def rank_predictions(scores: Sequence[PredictionScore]) -> dict[str, PredictionScore]:
+    """Return the best, the median and the worst by the pet's IoU, of equal ones the first.
+
+    Images without a pet in either mask do not count, unless there are no others.
+    """
+    with_pet = [score for score in scores if score.iou["pet"] is not None] or scores
+    ranked = sorted(with_pet, key=lambda score: (-(score.iou["pet"] or 0), score.index))
+    return {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}
+
+
+@torch.no_grad()
+def predict_classes(network: nn.Module, preprocessing: Preprocessing, pixels: np.ndarray) -> np.ndarray:
+    """Predict the class of every pixel of images (N, C, H, W) uint8: (N, H, W) uint8."""
+    x = preprocessing(torch.from_numpy(pixels).to(build.get_device(network)))
+    logits: Tensor = build.select_main_output(network(x))
+    classes: np.ndarray = logits.argmax(1).to(torch.uint8).cpu().numpy()
+    return classes
+
+
+def to_rgb(pixels: np.ndarray) -> np.ndarray:
+    """Return images (N, C, H, W) of one or three channels as (N, H, W, 3)."""
+    return np.broadcast_to(pixels, (len(pixels), 3, *pixels.shape[2:])).transpose(0, 2, 3, 1)

@@ -1,0 +1,113 @@
+"""masks/ of a network: at which layer segmentation emerges, and examples of what the network predicts."""
+
+import logging
+from pathlib import Path
+from typing import TypedDict
+
+import torch
+from torch import nn
+
+from convatlas.analysis import segmentation
+from convatlas.analysis.accumulators import CUTOFF_FREQUENCY
+from convatlas.analysis.masked_images import MaskSample, MaskSplit, sample_indices
+from convatlas.analysis.segmentation_examples import is_segmentation, predict_examples
+from convatlas.files import atomic_write, read_json, write_json, write_npz
+from convatlas.models import build
+from convatlas.pipeline.config_types import MaskViews
+from convatlas.records import EmergenceLayer, Layer, SegmentationAnalysis, SegmentationLayer
+
+log = logging.getLogger(__name__)
+
+
+class LayerAnalysis(TypedDict):
+    """What masks.json says of the layers."""
+
+    final: EmergenceLayer | None
+    emergence: EmergenceLayer | None
+    layers: list[SegmentationLayer]
+
+
+def write_segmentation_analysis(
+    folder: str | Path, data: str | Path, settings: MaskViews, device: torch.device
+) -> None:
+    """Measure at which layer of a network segmentation emerges and write its folder masks/.
+
+    Units and thresholds are chosen on images of the training split, and measured on images of the test
+    split.
+
+    Args:
+        folder: The network's folder, results/<network>, with weights, network.json and layers.json.
+        data: The data set's folder, data/<dataset>, of the format oxford-iiit-pet.
+        settings: Number of images of each split.
+        device: Where the network runs.
+
+    Raises:
+        UserError: The data set has no masks, or fewer than two images are to be used.
+
+    """
+    folder = Path(folder)
+    description = read_json(folder / "network.json")
+    layers = segmentation.select_convolutions(read_json(folder / "layers.json"))
+    network, preprocessing = build.load_network(folder)
+    network.to(device)
+
+    train_split = MaskSplit.load(data, "train", preprocessing)
+    test_split = MaskSplit.load(data, "test", preprocessing)
+    train_indices = sample_indices(len(train_split.pixels), settings["train"], f"{data}: the train split")
+    test_indices = sample_indices(len(test_split.pixels), settings["test"], f"{data}: the test split")
+    train = MaskSample(train_split, train_indices, device)
+    test = MaskSample(test_split, test_indices, device)
+    segments = is_segmentation(network, preprocessing, description["classes"])
+    examples, arrays = predict_examples(network, preprocessing, test_split) if segments else ([], {})
+
+    analysis: SegmentationAnalysis = {
+        "size": list(preprocessing.shape[1:]),
+        "images": {"train": len(train.indices), "test": len(test.indices)},
+        "pet_share": test.pet_share(),
+        "cutoff_frequency": CUTOFF_FREQUENCY,
+        **measure_layers(network, layers, train, test),
+        "examples": examples,
+        "is_segmentation": segments,
+    }
+    with atomic_write(folder / "masks") as masks:
+        masks.mkdir()
+        write_json(masks / "masks.json", analysis)
+        if segments:
+            write_npz(masks / "examples.npz", arrays)
+
+
+def measure_layers(
+    network: nn.Module, layers: list[Layer], train: MaskSample, test: MaskSample
+) -> LayerAnalysis:
+    """Choose units and thresholds of each layer on training images and measure them on test images.
+
+    Args:
+        network: Any network.
+        layers: The layers to measure, from layers.json.
+        train: Images that units and thresholds are chosen on.
+        test: Images that they are measured on.
+
+    """
+    names = [layer["name"] for layer in layers]
+    ranges = segmentation.measure_ranges(network, names, train)
+    log.info("measured the ranges of %d layers' units on %d training images", len(names), len(train.indices))
+    selections = segmentation.select_layer_units(network, names, train, ranges)
+    log.info("chose units and thresholds by the IoU with the masks")
+    results = segmentation.evaluate_selection(network, selections, test)
+    rows: list[SegmentationLayer] = [
+        {
+            "name": layer["name"],
+            "ordinal": layer["ordinal"] or 0,
+            "role": layer["role"],
+            "shape": layer["output_shape"],
+            **results[layer["name"]],
+        }
+        for layer in layers
+    ]
+    final, emergence = segmentation.find_emergence(rows)
+    if final and emergence:
+        log.info(
+            "measured on %d test images: %s reaches an IoU of %.3f, and %s is the first to reach 90 %% of it",
+            *(len(test.indices), final["layer"], final["iou"], emergence["layer"]),
+        )
+    return {"final": final, "emergence": emergence, "layers": rows}
