@@ -1,31 +1,26 @@
-"""Pack the gallery to send: a zip of its folder, and one HTML file that needs nothing beside it."""
+"""Pack the gallery: a zip of its folder, and one HTML file that needs no other file."""
 
 import argparse
 from pathlib import Path
 
 from convatlas import cli
 from convatlas.files import write_bytes
-from convatlas.gallery.single_file import MEGABYTE, build_single_file, select_figures, write_zip
+from convatlas.gallery.figure_selection import select_figures
+from convatlas.gallery.single_file import MEGABYTE, build_single_file
+from convatlas.gallery.zip_archive import write_zip
 
 
-def main(given: argparse.Namespace) -> None:
-    site, settings = Path(given.gallery), given.settings
-    write_zip(site, Path(given.zip))
-    plates = select_figures(Path(given.results), settings["networks"], settings["layers"])
-    file = build_single_file(site, plates, settings["megabytes"])
-    write_bytes(given.single, file.html.encode())
-    cli.log.info("packed %s, %s", given.zip, _format_size(given.zip))
-    cli.log.info(
-        "wrote %s, %s, with %d of %d plates",
-        given.single,
-        _format_size(given.single),
-        file.n_figures,
-        file.n_total,
-    )
-
-
-def _format_size(path: str) -> str:
-    return f"{Path(path).stat().st_size / MEGABYTE:.1f} MB"
+def main(args: argparse.Namespace) -> None:
+    """Write the zip and the single file."""
+    site, settings = Path(args.gallery), args.settings
+    write_zip(site, Path(args.zip))
+    cli.log.info("packed %s, %.1f MB", args.zip, Path(args.zip).stat().st_size / MEGABYTE)
+    figures = select_figures(Path(args.results), settings["networks"], settings["layers"])
+    file = build_single_file(site, figures, settings["megabytes"])
+    content = file.html.encode()
+    write_bytes(args.single, content)
+    log = "wrote %s, %.1f MB, with %d of %d figures"
+    cli.log.info(log, args.single, len(content) / MEGABYTE, file.n_figures, file.n_total)
 
 
 if __name__ == "__main__":
@@ -34,7 +29,7 @@ if __name__ == "__main__":
         "--settings",
         type=cli.parse_settings,
         required=True,
-        help='what goes into the single file, as JSON: {"layers": "highlight", "megabytes": 15, "networks": '
+        help='the content of the single file, as JSON: {"layers": "highlight", "megabytes": 15, "networks": '
         '{"name": []}}, the last with the highlighted layers of each network',
     )
     parser.add_argument("--gallery", default="reports/gallery", help="the folder of the gallery")

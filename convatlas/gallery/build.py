@@ -1,48 +1,147 @@
-"""The site: built from results/ alone, without torch, opened by a double click."""
+"""The gallery: a static site, built from results/ without torch, that opens from a file."""
 
-import csv
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import yaml
 
+from convatlas.figure_kinds import FIGURE_KINDS
 from convatlas.files import atomic_write
-from convatlas.gallery.pages import browser, classical, datasets, digits, layers, primer, share
-from convatlas.gallery.pages.network import NetworkData
-from convatlas.gallery.pages.notes import render_markdown
-from convatlas.gallery.pages.site import FIGURE_KINDS, GalleryContext, SitePage
+from convatlas.gallery.context import GalleryContext, SitePage
+from convatlas.gallery.explorer_data import read_explorer_data
+from convatlas.gallery.network_data import NetworkData
+from convatlas.gallery.pages import (
+    classical,
+    compare,
+    datasets,
+    digits,
+    index,
+    layers,
+    masks,
+    network,
+    primer,
+    provenance,
+    units,
+)
+from convatlas.gallery.preview import make_preview
+from convatlas.gallery.published_files import link_files
+from convatlas.gallery.run_info import RunInfo
+
+# Each makes the pages of one kind; the navigation lists pages in this order.
+PAGE_MAKERS: list[Callable[[GalleryContext], Iterator[SitePage]]] = [
+    index.make_pages,
+    network.make_pages,
+    layers.make_pages,
+    units.make_pages,
+    compare.make_pages,
+    classical.make_pages,
+    masks.make_pages,
+    digits.make_pages,
+    datasets.make_pages,
+    primer.make_pages,
+    provenance.make_pages,
+]
 
 
 def build_gallery(
-    output: Path, results: Path, data: Path, names: list[str], config: dict[str, Any], run: dict[str, Any]
+    output: Path, results: Path, data: Path, names: Sequence[str], config: Mapping[str, Any], run: RunInfo
 ) -> None:
-    """Write the whole site to `output`, replacing what was there.
+    """Build the site, replacing an older one.
 
-    `run` holds what may differ between two clean runs (dates, durations, machine, commit);
-    it appears on provenance.html alone.
+    Args:
+        output: The folder to write.
+        results: The folder of the networks' folders.
+        data: The folder of the data sets.
+        names: The networks to show.
+        config: The resolved config.
+        run: What may differ between two clean runs; shown on provenance.html alone.
+
+    Raises:
+        UserError: A file is missing or damaged, or the config names a layer that is not there.
+
     """
-    atlas = read_context(results, data, names, config)
-    sheets = list(make_all_pages(atlas, run))
-    published = {place for sheet in sheets for place in sheet.files}
-    preview = share.make_preview(atlas)
-    shared = {
+    context = read_context(results, data, names, config, run)
+    pages = [page for make_pages in PAGE_MAKERS for page in make_pages(context)]
+    preview = make_preview(context)
+    shared_values = {
         "title": config["title"],
-        "pages": atlas.networks,
-        "datasets": atlas.datasets,
-        "kinds": FIGURE_KINDS,
-        "run_id": compute_run_id(config, atlas.networks),
+        "networks": context.networks,
+        "datasets": context.datasets,
+        "figure_kinds": FIGURE_KINDS,
+        "run_id": compute_run_id(config, context.networks),
         "config": config,
-        "sheets": sheets,
-        "places": {page.name: layers.find_figure_pages(page) for page in atlas.networks},
+        "pages": pages,
         "preview": preview,
     }
+    templates = _load_templates({path for page in pages for path in page.files})
+    with atomic_write(output) as site:
+        with resources.as_file(resources.files("convatlas.gallery") / "static") as static:
+            shutil.copytree(static, site / "static")
+        (site / ".nojekyll").touch()  # without it GitHub Pages omits names that start with _
+        if preview:
+            (site / "preview.jpg").write_bytes(preview.jpeg)
+        for page in pages:
+            _write_page(site, page, templates, shared_values)
+
+
+def read_context(
+    results: Path, data: Path, names: Sequence[str], config: Mapping[str, Any], run: RunInfo
+) -> GalleryContext:
+    """Read what the pages show.
+
+    Args:
+        results: The folder of the networks' folders.
+        data: The folder of the data sets.
+        names: The networks to show.
+        config: The resolved config.
+        run: What may differ between two clean runs.
+
+    """
+    networks = []
+    explorers = {}
+    for name in names:
+        views = config["networks"][name]["views"]
+        network_data = NetworkData.read(
+            results,
+            data,
+            name,
+            rectified=views["deconv"]["rectify"],
+            highlight=views.get("highlight"),
+            notes=config["networks"][name].get("notes"),
+        )
+        networks.append(network_data)
+        explorer = read_explorer_data(network_data, views["scale"])
+        if explorer:
+            explorers[name] = explorer
+    datasets = {
+        network.description["dataset"]: network.dataset
+        for network in networks
+        if network.dataset and network.description["dataset"]
+    }
+    return GalleryContext(results, data, config, networks, datasets, explorers, run)
+
+
+def compute_run_id(config: Mapping[str, Any], networks: Sequence[NetworkData]) -> str:
+    """Hash what determines the results: the config, the weights and the versions.
+
+    Returns:
+        The first 12 hexadecimal digits of a SHA-256.
+
+    """
+    descriptions = [network.description for network in networks]
+    weights = [[network["weights"]["sha256"], network["versions"]] for network in descriptions]
+    text = json.dumps([config, *weights], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _load_templates(published: set[str]) -> jinja2.Environment:
+    """Load the templates, with the filter that links result files that are in the site."""
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("convatlas.gallery"),
         autoescape=True,
@@ -50,78 +149,33 @@ def build_gallery(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters["numbers"] = partial(share.link_files, published=published)
-    with atomic_write(output) as site:
-        with resources.as_file(resources.files("convatlas.gallery") / "static") as static:
-            shutil.copytree(static, site / "static")
-        (site / ".nojekyll").touch()  # GitHub Pages would leave out names that start with _
-        if preview:
-            (site / "preview.jpg").write_bytes(preview.jpeg)
-        for sheet in sheets:
-            for place, source in sheet.files.items():
-                _copy(source, site / place)
-            values = shared | {"here": sheet.path, "root": sheet.relative_root} | sheet.context
-            page = templates.get_template(f"{sheet.template}.j2").render(values)
-            for place, text in (sheet.generated_files | {sheet.path: page}).items():
-                path = site / place
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(text.encode() if isinstance(text, str) else text)
+    templates.filters["link_files"] = partial(link_files, published=published)
+    return templates
 
 
-def read_context(results: Path, data: Path, names: list[str], config: dict[str, Any]) -> GalleryContext:
-    """Read all that the pages show."""
-    pages = []
-    for name in names:
-        views = config["networks"][name]["views"]
-        notes = config["networks"][name].get("notes")
-        pages.append(
-            NetworkData.read(results, data, name, views["deconv"]["rectify"], views.get("road"), notes)
-        )
-    datasets = {page.network["dataset"]: page.dataset for page in pages if page.dataset}
-    return GalleryContext(results, data, config, pages, datasets)
+def _write_page(
+    site: Path, page: SitePage, templates: jinja2.Environment, shared_values: Mapping[str, Any]
+) -> None:
+    """Write a page with its files."""
+    for path, source in page.files.items():
+        _copy(source, site / path)
+    values = {
+        **shared_values,
+        "current_path": page.path,
+        "root": page.relative_root,
+        **page.context,
+    }
+    html = templates.get_template(f"{page.template}.j2").render(values)
+    for path, content in {**page.generated_files, page.path: html}.items():
+        target = site / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def make_all_pages(atlas: GalleryContext, run: dict[str, Any]) -> Iterator[SitePage]:
-    """Every page of the site, in the order in which they are named on each."""
-    noted = {"notes": render_markdown(atlas.config.get("notes", ""), "")}
-    yield SitePage("index.html", "index.html", "Contents", noted)
-    for page in atlas.networks:
-        yield from layers.make_pages(atlas, page)
-    yield from browser.make_pages(atlas)
-    yield from classical.make_pages(atlas)
-    if any(page.masks for page in atlas.networks):
-        yield SitePage("masks.html", "masks.html", "Where the mask appears", group="Across networks")
-    yield from digits.make_pages(atlas)
-    yield from datasets.make_pages(atlas)
-    yield from primer.make_pages(atlas)
-    text = yaml.safe_dump(json.loads(json.dumps(atlas.config)), sort_keys=False, allow_unicode=True)
-    values = {"run": run, "config_text": text}
-    yield SitePage("provenance.html", "provenance.html", "Provenance", values, group="About")
-
-
-def compute_run_id(config: dict[str, Any], pages: list[NetworkData]) -> str:
-    """Hash what decides the results: the config, the weights and the versions."""
-    parts = [config, *([page.network["weights"]["sha256"], page.network["versions"]] for page in pages)]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def read_durations(logs: Path, names: list[str]) -> list[dict[str, Any]]:
-    """Read the benchmark files of the stages: one row a stage, with seconds and peak memory in MB."""
-    rows = []
-    for name in names:
-        for path in sorted((logs / name).glob("*.tsv"), key=lambda path: path.stat().st_mtime):
-            with path.open() as file:
-                for row in csv.DictReader(file, delimiter="\t"):
-                    rows.append(
-                        {"name": name, "stage": path.stem, "seconds": row["s"], "memory": row["max_rss"]}
-                    )
-    return rows
-
-
-def _copy(source: Path, place: Path) -> None:
-    """Copy a file, or a folder but for the JSON that told about it."""
-    place.parent.mkdir(parents=True, exist_ok=True)
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file, or a folder without its JSON files."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        shutil.copytree(source, place, ignore=shutil.ignore_patterns("*.json"))
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.json"))
     else:
-        shutil.copyfile(source, place)
+        shutil.copyfile(source, target)

@@ -1,61 +1,117 @@
-"""A network's layers as sprites, one layer of one image at a time: its maps, filters and projections."""
+"""The explorer's sprites: feature maps, filters and projections of every layer as sheets of grey tiles."""
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
 
-from convatlas.files import Npz, read_json
-from convatlas.gallery.diagrams.data_flow import assign_stages
-from convatlas.gallery.explorer_statistics import DatasetStatistics
+from convatlas.files import Npz, atomic_write
+from convatlas.gallery.diagrams.stages import assign_stages
+from convatlas.gallery.explorer_statistics import StatisticsWriter
+from convatlas.gallery.explorer_types import (
+    ExplorerImage,
+    ExplorerIndex,
+    ExplorerInput,
+    FilterRange,
+    FilterSheets,
+    LayerUnits,
+    MapRange,
+    MatchSummary,
+    ProjectionKind,
+    ProjectionSheets,
+    SpriteLayer,
+    SpriteSheets,
+)
 from convatlas.image_io import denormalize
-from convatlas.names import choose_layers, describe_image
+from convatlas.layer_selection import choose_explored_layers
+from convatlas.names import describe_image, format_shape
 from convatlas.plotting import sprites
+from convatlas.records import Layer, Preprocessing
+from convatlas.results import Results, projected_units
 
 log = logging.getLogger(__name__)
 
-SCALE_QUANTILE = (
-    0.99  # of projections in colour, the share that spans the scale: a few beyond would grey all others
-)
-DISPLAY_DIGITS = 4  # significant digits of numbers that are only read
-LAYER_KEYS = ["type", "kind", "role", "ordinal", "receptive_field", "parameters", "within", "inputs"]
-
-Layer = dict[str, Any]
+# Of the magnitudes of RGB projections, the quantile at the end of the scale: a few outliers would leave all
+# other values grey.
+SCALE_QUANTILE = 0.99
+DISPLAY_DIGITS = 4  # significant digits of numbers that are only displayed
+MAX_SPRITE_AXES = 3  # of an output without the batch axis
 
 
-def write_layer_sprites(source: Path, folder: Path, name: str, views: dict[str, Any]) -> dict[str, Any]:
-    """Draw results/<network>/, at `source`, as the config's `views` ask, into `folder`; gives atlas.json.
+def draw_explorer(source: Path, name: str, views: Mapping[str, Any]) -> ExplorerIndex:
+    """Draw the sprites of a network and write them with their numbers to results/<network>/atlas/.
 
-    Raises UserError, which names views.atlas.layers, where a layer asked for is not there.
+    Args:
+        source: The network's folder, results/<network>.
+        name: The network's name in the config, for errors.
+        views: The network's `views` of the config.
+
+    Returns:
+        The content of atlas.json.
+
+    Raises:
+        UserError: `views` names a layer that is not there.
+
     """
-    network, images = read_json(source / "network.json"), read_json(source / "images.json")
-    layers = read_json(source / "layers.json")
-    levels, wanted = views["atlas"]["levels"], views["atlas"]["layers"]
-    key = f"networks.{name}.views.{'layers' if wanted is None else 'atlas.layers'}"
-    chosen = choose_layers(layers, views["layers"] if wanted is None else wanted, key)
-    records = RecordedArrays(source, [image["name"] for image in images])
-    surveyed = DatasetStatistics(source, network) if views.get("strongest") else None
-    chosen = [layer for layer in chosen if records.can_draw(layer)]
-    slugs, stage = dict(zip(chosen, sprites.make_unique_slugs(chosen), strict=True)), assign_stages(layers)
-    drawn = []
-    for layer in layers:
-        if slug := slugs.get(layer["name"]):
-            made = LayerSprites(folder, records, layer, slug, levels, surveyed).write()
-            drawn.append({"name": layer["name"], "slug": slug, "stage": stage[layer["name"]]} | made)
-    return {
-        "levels": levels,
-        "images": [
-            {"name": image["name"], "label": describe_image(image, network, ", ")} for image in images
+    with atomic_write(source / "atlas") as folder:
+        folder.mkdir()
+        index = write_layer_sprites(source, folder, name, views)
+        write_compact_json(folder / "atlas.json", index)
+        n_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    log.info(
+        "drew %d layers on %d images: %.1f MB", len(index["layers"]), len(index["images"]), n_bytes / 1e6
+    )
+    return index
+
+
+def write_layer_sprites(source: Path, folder: Path, name: str, views: Mapping[str, Any]) -> ExplorerIndex:
+    """Draw the sprites of a network into a folder.
+
+    Args:
+        source: The network's folder, results/<network>.
+        folder: The folder to write to.
+        name: The network's name in the config, for errors.
+        views: The network's `views` of the config.
+
+    Returns:
+        The content of atlas.json.
+
+    Raises:
+        UserError: `views` names a layer that is not there.
+
+    """
+    results = Results(source)
+    levels = views["atlas"]["levels"]
+    arrays = RecordedArrays(results)
+    statistics = StatisticsWriter(results) if views.get("has_top_activations") else None
+    selected = choose_explored_layers(results.layers, views, f"networks.{name}.views")
+    names = [layer for layer in selected if arrays.can_draw(layer)]
+    slugs = dict(zip(names, sprites.make_unique_slugs(names), strict=True))
+    stages = assign_stages(results.layers)
+    layers = [
+        LayerSprites(folder, arrays, layer, slugs[layer["name"]], levels, statistics).write(
+            stages[layer["name"]]
+        )
+        for layer in results.layers
+        if layer["name"] in slugs
+    ]
+    return ExplorerIndex(
+        levels=levels,
+        images=[
+            ExplorerImage(name=image["name"], label=describe_image(image, results.network, ", "))
+            for image in results.images
         ],
-        "inputs": {
-            image: _write_input(folder, image, found, network) for image, found in records.activations.items()
+        inputs={
+            image: _write_input(folder, image, outputs["input"], results.network["preprocessing"])
+            for image, outputs in arrays.activations.items()
         },
-        "set": surveyed and surveyed.description,
-        "layers": drawn,
-    }
+        dataset_pass=statistics.dataset_pass if statistics else None,
+        layers=layers,
+    )
 
 
 def write_compact_json(path: Path, value: Any) -> None:
@@ -65,133 +121,202 @@ def write_compact_json(path: Path, value: Any) -> None:
 
 
 class RecordedArrays:
-    """The arrays that sprites are drawn from, read when they are drawn."""
+    """The arrays from which sprites are drawn, each read when it is drawn.
 
-    def __init__(self, folder: Path, images: list[str]) -> None:
-        self.activations = {name: Npz(folder / f"activations/{name}.npz") for name in images}
-        self.projections = {name: Npz(folder / f"deconv/{name}.npz") for name in images}
-        self.filters = Npz(folder / "filters.npz")
-        self.unit_matches = read_json(folder / "classical/units.json")["layers"]
+    Args:
+        results: A network's results.
+
+    Attributes:
+        activations: The recorded outputs, by image.
+        projections: The deconvnet projections, by image.
+        filters: The weights, by module.
+        matches: The classical features that units match, by layer.
+
+    """
+
+    def __init__(self, results: Results) -> None:
+        names = [image["name"] for image in results.images]
+        self.activations: Mapping[str, Npz] = {name: results.activations(name) for name in names}
+        self.projections: Mapping[str, Npz] = {name: results.projections(name) for name in names}
+        self.filters = results.filters
+        self.matches = results.unit_matches["layers"]
 
     def can_draw(self, layer: str) -> bool:
-        """Whether a layer was recorded and makes what a sheet can hold; says so in the log where not."""
-        if not all(layer in found for found in self.activations.values()):
+        """Return whether a layer's output is recorded and fits a sheet; log why it does not fit."""
+        if not all(layer in outputs for outputs in self.activations.values()):
             return False
         shape = next(iter(self.activations.values()))[layer].shape
-        if 0 not in shape and len(shape) <= 3 and max(shape[1:], default=1) <= sprites.MAX_SHEET_SIZE:
+        fits = len(shape) <= MAX_SPRITE_AXES and max(shape[1:], default=1) <= sprites.MAX_SHEET_SIZE
+        if fits and 0 not in shape:
             return True
-        log.info("no sprites of %s, whose values are %s", layer, " x ".join(map(str, shape)))
+        log.info("no sprites of %s: its output is %s", layer, format_shape(shape))
         return False
 
 
 class LayerSprites:
-    """One layer of layers.json: its sheets, and what is told of them; `slug` is what its files are called."""
+    """Writer of the sheets and numbers of one layer.
+
+    Args:
+        folder: The folder to write to.
+        arrays: The network's arrays.
+        layer: The layer's entry in layers.json.
+        slug: The layer's name in file names.
+        levels: The number of grey levels of a sprite.
+        statistics: The writer of the statistics over the data set, if the units are tracked.
+
+    """
 
     def __init__(
         self,
         folder: Path,
-        records: RecordedArrays,
+        arrays: RecordedArrays,
         layer: Layer,
         slug: str,
         levels: int,
-        surveyed: DatasetStatistics | None = None,
+        statistics: StatisticsWriter | None = None,
     ) -> None:
-        self.folder, self.records, self.layer = folder, records, layer
-        self.slug, self.levels, self.dataset_statistics = slug, levels, surveyed
+        self.folder, self.arrays, self.layer = folder, arrays, layer
+        self.slug, self.levels, self.statistics = slug, levels, statistics
 
-    def write(self) -> dict[str, Any]:
-        """Write the sheets and units/<slug>.json; gives the layer's entry in atlas.json."""
-        told, maps = self._write_maps()
-        filters, weights = self._write_filters(told["units"])
-        deconv, projected = self._write_projections()
-        like = self.records.unit_matches.get(self.layer["name"], {}).get("units")
-        numbers = {
-            "maps": maps,
-            "filters": weights,
-            "deconv": projected,
-            "like": like and [match and {key: match[key] for key in ("words", "r")} for match in like],
-        }
-        strongest = None
-        if self.dataset_statistics and self.layer["name"] in self.dataset_statistics:
-            numbers["set"] = self.dataset_statistics.unit_statistics(self.layer)
-            strongest = self.dataset_statistics.write_sheets(
-                self.folder / "strongest" / self.slug, self.layer["name"]
+    def write(self, stage: str) -> SpriteLayer:
+        """Write the sheets and units/<slug>.json.
+
+        Args:
+            stage: The stage of the network to which the layer belongs.
+
+        Returns:
+            The layer's entry in atlas.json.
+
+        """
+        name, layer = self.layer["name"], self.layer
+        sheets, map_ranges, signed = self._write_maps()
+        shape = next(iter(self.arrays.activations.values()))[name].shape
+        n_units = shape[0] if shape else 1
+        filters, filter_range = self._write_filters(n_units)
+        deconv, magnitudes = self._write_projections()
+        units = LayerUnits(
+            maps=map_ranges, filters=filter_range, deconv=magnitudes, matches=self._list_matches()
+        )
+        top_activations = None
+        if self.statistics and name in self.statistics:
+            units["dataset_pass"] = self.statistics.unit_statistics(layer)
+            top_activations = self.statistics.write_sheets(self.folder / "strongest" / self.slug, name)
+        write_compact_json(self.folder / f"units/{self.slug}.json", units)
+        return SpriteLayer(
+            name=name,
+            slug=self.slug,
+            stage=stage,
+            type=layer["type"],
+            kind=layer["kind"],
+            role=layer["role"],
+            ordinal=layer["ordinal"],
+            receptive_field=layer["receptive_field"],
+            parameters=layer["parameters"],
+            within=layer["within"],
+            inputs=layer["inputs"],
+            shape=list(shape),
+            units=n_units,
+            signed=signed,
+            **sheets,
+            filters=filters,
+            deconv=deconv,
+            top_activations=top_activations,
+        )
+
+    def _list_matches(self) -> list[MatchSummary | None] | None:
+        """List the classical feature that each unit matches; None of a layer that was not compared."""
+        layer_matches = self.arrays.matches.get(self.layer["name"])
+        if layer_matches is None:
+            return None
+        return [
+            MatchSummary(description=match["description"], r=match["r"]) if match else None
+            for match in layer_matches["units"]
+        ]
+
+    def _write_maps(self) -> tuple[SpriteSheets, dict[str, MapRange], bool]:
+        """Write the feature maps on each image: their layout, their values, and whether any is negative."""
+        sheets: SpriteSheets | None = None
+        ranges: dict[str, MapRange] = {}
+        signed = False
+        for image, outputs in self.arrays.activations.items():
+            maps = sprites.quantize_maps(sprites.to_planes(outputs[self.layer["name"]]), self.levels)
+            sheets = self._write_sheets(f"maps/{self.slug}/{image}", maps.tiles)
+            signed = signed or bool((maps.low < 0).any())
+            ranges[image] = MapRange(
+                min=_round(maps.low),
+                max=_round(maps.high),
+                mean=_round(maps.mean, DISPLAY_DIGITS),
+                zero_fraction=_round(maps.zero_fraction, DISPLAY_DIGITS),
             )
-        write_compact_json(self.folder / f"units/{self.slug}.json", numbers)
-        described = {key: self.layer[key] for key in LAYER_KEYS}
-        return described | told | {"filters": filters, "deconv": deconv, "strongest": strongest}
+        assert sheets is not None  # as a network has sample images
+        return sheets, ranges, signed
 
-    def _write_maps(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        told: dict[str, Any] = {"signed": False}
-        numbers = {}
-        for image, found in self.records.activations.items():
-            values = found[self.layer["name"]]
-            maps = sprites.quantize_maps(sprites.to_planes(values), self.levels)
-            placed = self._write_sheets(f"maps/{self.slug}/{image}", maps.tiles)
-            signed = told["signed"] or bool((maps.low < 0).any())
-            told = {"shape": list(values.shape), "units": len(maps.tiles), "signed": signed} | placed
-            numbers[image] = {key: sprites.round_significant(getattr(maps, key)) for key in ("low", "high")}
-            numbers[image] |= {
-                "mean": sprites.round_significant(maps.mean, DISPLAY_DIGITS),
-                "zeros": sprites.round_significant(maps.zero_fraction, DISPLAY_DIGITS),
-            }
-        return told, numbers
-
-    def _write_filters(self, units: int) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    def _write_filters(self, n_units: int) -> tuple[FilterSheets | None, FilterRange | None]:
+        """Write the layer's filters, where it has weights that can be drawn as one tile per unit."""
         kind, module = self.layer["kind"], self.layer["module"]
-        if kind not in ("conv", "linear") or module not in self.records.filters:
+        if kind not in ("conv", "linear") or module not in self.arrays.filters:
             return None, None
-        weight = self.records.filters[module]
+        weight = self.arrays.filters[module]
         if "Transpose" in self.layer["type"]:
             weight = weight.swapaxes(0, 1)
-        colour = self.layer["ordinal"] == 1 and weight.ndim == 4 and weight.shape[1] == 3
-        found = sprites.make_filter_tiles(weight, self.levels, colour) if len(weight) == units else None
-        if found is None:
-            log.info(
-                "no sprites of the filters of %s, %s", self.layer["name"], " x ".join(map(str, weight.shape))
-            )
+        rgb = self.layer["ordinal"] == 1 and weight.ndim == 4 and weight.shape[1] == 3
+        tiles = sprites.make_filter_tiles(weight, self.levels, rgb) if len(weight) == n_units else None
+        if tiles is None:
+            log.info("no sprites of the filters of %s, %s", self.layer["name"], format_shape(weight.shape))
             return None, None
-        channels = None if found.channels is None else found.channels.tolist()
-        placed = self._write_sheets(f"filters/{self.slug}", found.tiles)
-        return placed | {"colour": colour}, {
-            "most": sprites.round_significant(found.max_abs),
-            "channels": channels,
-        }
+        sheets = self._write_sheets(f"filters/{self.slug}", tiles.tiles)
+        channels = None if tiles.channels is None else tiles.channels.tolist()
+        filter_range = FilterRange(max_abs=_round(tiles.max_abs), channels=channels)
+        return FilterSheets(**sheets, rgb=rgb), filter_range
 
-    def _write_projections(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    def _write_projections(self) -> tuple[ProjectionSheets | None, dict[str, dict[str, list[float]]] | None]:
+        """Write the projections of whole maps and then of peaks, as far as the layer was projected."""
         name = self.layer["name"]
-        told: dict[str, Any] = {}
-        units, numbers = {}, {}
-        for image, found in self.records.projections.items():
-            kinds = {kind: key for kind, key in (("map", name), ("peak", f"{name}@peak")) if key in found}
-            arrays = [found[key] for key in kinds.values()]
-            if not arrays or not arrays[0].size or max(arrays[0].shape[2:]) > sprites.MAX_SHEET_SIZE:
+        layout: ProjectionSheets | None = None
+        units: dict[str, list[int]] = {}
+        magnitudes: dict[str, dict[str, list[float]]] = {}
+        for image, projections in self.arrays.projections.items():
+            keys: dict[ProjectionKind, str] = {"map": name, "peak": f"{name}@peak"}
+            kinds = [kind for kind, key in keys.items() if key in projections]
+            values = [projections[keys[kind]] for kind in kinds]
+            if not values or not values[0].size or max(values[0].shape[2:]) > sprites.MAX_SHEET_SIZE:
                 return None, None
-            colour = arrays[0].shape[1] == 3
-            tiles, ends = sprites.quantize_signed(
-                np.concatenate(arrays), self.levels, SCALE_QUANTILE if colour else 1
-            )
-            tiles = tiles.transpose(0, 2, 3, 1) if colour else tiles[:, 0]
-            placed = self._write_sheets(f"deconv/{self.slug}/{image}", tiles)
-            told = {"kinds": list(kinds)} | placed | {"colour": colour}
-            numbered = f"{name}@units"
-            units[image] = found[numbered].tolist() if numbered in found else list(range(len(arrays[0])))
-            by_kind = zip(kinds, ends.reshape(len(kinds), -1), strict=True)
-            numbers[image] = {kind: sprites.round_significant(part) for kind, part in by_kind}
-        return {"units": units} | told, numbers
+            rgb = values[0].shape[1] == 3
+            quantile = SCALE_QUANTILE if rgb else 1
+            tiles, max_abs = sprites.quantize_signed(np.concatenate(values), self.levels, quantile)
+            tiles = tiles.transpose(0, 2, 3, 1) if rgb else tiles[:, 0]
+            sheets = self._write_sheets(f"deconv/{self.slug}/{image}", tiles)
+            units[image] = projected_units(projections, name)
+            layout = ProjectionSheets(units=units, kinds=kinds, **sheets, rgb=rgb)
+            magnitudes[image] = {
+                kind: _round(kind_max_abs)
+                for kind, kind_max_abs in zip(kinds, max_abs.reshape(len(kinds), -1), strict=True)
+            }
+        return layout, magnitudes
 
-    def _write_sheets(self, path: str, tiles: np.ndarray) -> dict[str, Any]:
-        """Write tiles as sheets, `path` with a suffix; gives that, and how they are laid out."""
-        places = sprites.compute_sheet_layout(*tiles.shape[:3])
-        suffix = sprites.write_sheets(self.folder / path, tiles, places)
-        return {"tile": list(tiles.shape[1:3]), "suffix": suffix} | vars(places)
+    def _write_sheets(self, path: str, tiles: np.ndarray) -> SpriteSheets:
+        """Write tiles as sheets, `path` with a suffix, and return their layout."""
+        layout = sprites.compute_sheet_layout(*tiles.shape[:3])
+        suffix = sprites.write_sheets(self.folder / path, tiles, layout)
+        return SpriteSheets(
+            tile_size=list(tiles.shape[1:3]),
+            suffix=suffix,
+            columns=layout.columns,
+            rows=layout.rows,
+            sheets=layout.sheets,
+        )
 
 
-def _write_input(folder: Path, name: str, record: Npz, network: dict[str, Any]) -> dict[str, Any]:
-    """Write an input as the network saw it, its normalisation undone: in colour, or its first channel."""
-    pixels = denormalize(record["input"], network["preprocessing"])
+def _write_input(folder: Path, name: str, values: np.ndarray, preprocessing: Preprocessing) -> ExplorerInput:
+    """Write an input with its normalisation undone: in colour, or its first channel in grey."""
+    pixels = denormalize(values, preprocessing)
     pixels = np.round(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
     path = folder / f"inputs/{name}.png"
     path.parent.mkdir(exist_ok=True)
     Image.fromarray(pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels[0]).save(path, format="png")
-    return {"file": f"inputs/{name}.png", "size": list(pixels.shape[1:])}
+    return ExplorerInput(file=f"inputs/{name}.png", size=list(pixels.shape[1:]))
+
+
+def _round(values: np.ndarray, digits: int = sprites.SIGNIFICANT_DIGITS) -> list[float]:
+    """Round finite numbers to significant digits."""
+    return cast(list[float], sprites.round_significant(values, digits))

@@ -1,16 +1,16 @@
-"""What a data set says of a layer's units, for the explorer: numbers, and a picture of what excites them.
+"""The statistics over the data set for the explorer: numbers, and sheets of top-activating images.
 
-A tile of the picture has all of a unit: at its left what caused its strongest activations, at its right the
-pixels of the images, as mosaics.py lays them out. It is coloured as it is, each unit on a scale of its own.
+A tile has the projections of a unit's top activations on the left and the image patches on the right, as
+plotting/top_activation_tiles.py lays them out. It is in colour, each unit on a scale of its own.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 from PIL import Image
 
-from convatlas.files import Npz, read_json
+from convatlas.gallery.explorer_types import DatasetPass, TopActivationSheets, UnitStatistics
 from convatlas.plotting.colormap import colour_table
 from convatlas.plotting.quantize import quantize_image
 from convatlas.plotting.sprites import (
@@ -23,112 +23,138 @@ from convatlas.plotting.top_activation_tiles import (
     OUTSIDE_COLOUR,
     assemble_tile_block,
     fit_projection_scale,
-    read_projected_units,
     render_patches,
     render_projections,
 )
+from convatlas.records import Layer
+from convatlas.results import Results, projected_units
 
-MAX_LOSSLESS_PATCH_SIZE = 24  # pixels of a patch up to which sheets are kept without loss
-JPEG_QUALITY = 75  # of JPEG, where patches are larger
+MAX_LOSSLESS_PATCH_SIZE = 24  # pixels; sheets of larger patches are JPEG
+JPEG_QUALITY = 75
 GAP = 6  # pixels between a unit's projections and its patches
-VALUE_DIGITS = 3  # significant digits of the strongest activations
-SUMMARY_KEYS = ("dataset", "split", "images", "classes", "class_images", "k")
-STATISTICS = {  # the explorer's name of each statistic -> that in statistics.npz
-    "mean": "mean",
-    "deviation": "std",
-    "maximum": "max",
-    "zeros": "zero_fraction",
-    "selectivity": "selectivity",
-}
+STATISTIC_DIGITS = 4  # significant digits of statistics
+VALUE_DIGITS = 3  # significant digits of top activations
+PASS_THROUGH_KINDS = ("reshape", "dropout")  # kinds of layers that only rearrange or pass on values
 
 
-class DatasetStatistics:
-    """results/<network>/statistics.npz and strongest.npz, read a layer at a time."""
+class StatisticsWriter:
+    """Writer of the statistics of a network's units over its data set.
 
-    def __init__(self, folder: Path, network: dict[str, Any]) -> None:
-        self.preprocessing = network["preprocessing"]
-        self.summary = read_json(folder / "statistics.json")
-        self.statistics, self.top_activations = Npz(folder / "statistics.npz"), Npz(folder / "strongest.npz")
+    Args:
+        results: A network's results.
+
+    """
+
+    def __init__(self, results: Results) -> None:
+        self.preprocessing = results.network["preprocessing"]
+        self.summary = results.dataset_statistics
+        self.statistics, self.top_activations = results.statistics, results.top_activations
 
     def __contains__(self, layer: str) -> bool:
         return f"{layer}@mean" in self.statistics
 
     @property
-    def description(self) -> dict[str, Any]:
-        """What atlas.json says of the set."""
-        return {key: self.summary[key] for key in SUMMARY_KEYS} | {"by": self.summary["class_source"]}
+    def dataset_pass(self) -> DatasetPass:
+        """Return the entry `dataset_pass` of atlas.json."""
+        summary = self.summary
+        return DatasetPass(
+            dataset=summary["dataset"],
+            split=summary["split"],
+            images=summary["images"],
+            class_source=summary["class_source"],
+            classes=summary["classes"],
+            class_images=summary["class_images"],
+            k=summary["k"],
+        )
 
-    def unit_statistics(self, layer: dict[str, Any]) -> dict[str, Any]:
-        """A layer's entry in units/<slug>.json, lists by units; None where a number is not defined.
+    def unit_statistics(self, layer: Layer) -> UnitStatistics:
+        """Return a layer's entry `dataset_pass` of units/<slug>.json.
 
-        `class` is the one that a unit responds to most, with the mean response. The strongest activations
-        (`values`, `images`, and `positions` as [row, column]) are left out of layers that only lay values
-        out anew.
+        The top activations are omitted of a layer that only rearranges values, and their positions of one
+        without spatial axes.
+
+        Args:
+            layer: Its entry in layers.json.
+
         """
-        names = (*STATISTICS.values(), "classes", "dead")
-        of = {what: self.statistics[f"{layer['name']}@{what}"] for what in names}
-        found: dict[str, Any] = {key: _round_or_none(of[what]) for key, what in STATISTICS.items()}
-        found["dead"] = np.flatnonzero(of["dead"]).tolist()
-        if of["classes"].shape[1]:
-            responses = np.where(np.isnan(of["classes"]), -np.inf, of["classes"])
-            found["class"] = responses.argmax(1).tolist()
-            found["response"] = _round_or_none(responses.max(1))
-        if layer["kind"] not in ("reshape", "dropout"):
-            values, images, positions = (
-                self.statistics[f"{layer['name']}@{what}"] for what in ("values", "images", "positions")
-            )
-            found["values"] = [_round_or_none(row, VALUE_DIGITS) for row in values]
-            found["images"] = images.tolist()
-            if len(layer["output_shape"]) > 1:
-                found["positions"] = positions.tolist()
-        return found
 
-    def write_sheets(self, path: Path, layer: str) -> dict[str, Any] | None:
-        """Write a layer's sheets, `path` with .png or .jpg; gives their layout, and whose they are."""
+        def read(key: str) -> np.ndarray:
+            return self.statistics[f"{layer['name']}@{key}"]
+
+        statistics = UnitStatistics(
+            mean=round_significant(read("mean"), STATISTIC_DIGITS),
+            std=round_significant(read("std"), STATISTIC_DIGITS),
+            max=round_significant(read("max"), STATISTIC_DIGITS),
+            zero_fraction=round_significant(read("zero_fraction"), STATISTIC_DIGITS),
+            selectivity=round_significant(read("selectivity"), STATISTIC_DIGITS),
+            dead=np.flatnonzero(read("dead")).tolist(),
+        )
+        class_means = read("classes")
+        if class_means.shape[1]:
+            class_means = np.where(np.isnan(class_means), -np.inf, class_means)
+            statistics["top_class"] = class_means.argmax(1).tolist()
+            statistics["top_class_mean"] = round_significant(class_means.max(1), STATISTIC_DIGITS)
+        if layer["kind"] not in PASS_THROUGH_KINDS:
+            statistics["values"] = [round_significant(row, VALUE_DIGITS) for row in read("values")]
+            statistics["images"] = read("images").tolist()
+            if len(layer["output_shape"]) > 1:
+                statistics["positions"] = read("positions").tolist()
+        return statistics
+
+    def write_sheets(self, path: Path, layer: str) -> TopActivationSheets | None:
+        """Write the sheets of a layer's top-activating images.
+
+        Args:
+            path: Where to write them, without a suffix.
+            layer: Name of the layer.
+
+        Returns:
+            Their layout; None where the top activations are not projected, or the tiles are too large.
+
+        """
         if f"{layer}@patches" not in self.top_activations:
             return None
-        projections, patches = (
-            self.top_activations[f"{layer}@{what}"] for what in ("projections", "patches")
-        )
-        tiles = np.stack([self._make_tile(*of) for of in zip(projections, patches, strict=True)])
+        projections = self.top_activations[f"{layer}@projections"]
+        patches = self.top_activations[f"{layer}@patches"]
+        tiles = np.stack([self._make_tile(*unit) for unit in zip(projections, patches, strict=True)])
         if max(tiles.shape[1:3]) > MAX_SHEET_SIZE:
             return None
-        places = compute_sheet_layout(*tiles.shape[:3])
-        is_small = max(patches.shape[-2:]) <= MAX_LOSSLESS_PATCH_SIZE
-        suffix = "png" if is_small else "jpg"
-        how = {"format": "png"} if is_small else {"format": "jpeg", "quality": JPEG_QUALITY, "subsampling": 0}
+        layout = compute_sheet_layout(*tiles.shape[:3])
+        is_lossless = max(patches.shape[-2:]) <= MAX_LOSSLESS_PATCH_SIZE
+        suffix = "png" if is_lossless else "jpg"
         path.parent.mkdir(exist_ok=True)
-        for number, pixels in enumerate(assemble_sheets(tiles, places), 1):
-            place = path.with_name(f"{path.name}{f'.{number}' if number > 1 else ''}.{suffix}")
-            picture = (
-                quantize_image(_add_alpha(pixels), [colour_table("RdBu_r")])
-                if is_small
-                else Image.fromarray(pixels)
-            )
-            picture.save(place, optimize=True, **how)
-        ends = [fit_projection_scale(one).high for one in projections]
-        return {
-            "units": read_projected_units(self.top_activations, layer),
-            "tile": list(tiles.shape[1:3]),
-            "suffix": suffix,
-            "patch": list(patches.shape[-2:]),
-            "colour": patches.shape[2] == 3,
-            "ends": round_significant(np.array(ends)),
-        } | vars(places)
+        for number, pixels in enumerate(assemble_sheets(tiles, layout), 1):
+            name = f"{path.name}.{number}" if number > 1 else path.name
+            _write_sheet(path.with_name(f"{name}.{suffix}"), pixels, is_lossless)
+        max_abs = [fit_projection_scale(unit_projections).high for unit_projections in projections]
+        return TopActivationSheets(
+            units=projected_units(self.top_activations, layer),
+            tile_size=list(tiles.shape[1:3]),
+            suffix=suffix,
+            patch_size=list(patches.shape[-2:]),
+            rgb=patches.shape[2] == 3,
+            max_abs=cast(list[float], round_significant(np.array(max_abs))),
+            columns=layout.columns,
+            rows=layout.rows,
+            sheets=layout.sheets,
+        )
 
     def _make_tile(self, projections: np.ndarray, patches: np.ndarray) -> np.ndarray:
-        """A unit's two blocks beside each other, (H, W, 3) uint8."""
-        caused = assemble_tile_block(render_projections(fit_projection_scale(projections), projections))
-        seen = assemble_tile_block(render_patches(self.preprocessing, patches))
-        between = np.full((len(seen), GAP, 3), OUTSIDE_COLOUR, np.uint8)
-        return np.concatenate([caused, between, seen], 1)
+        """Lay a unit's projections and patches side by side: (H, W, 3) uint8."""
+        left = assemble_tile_block(render_projections(fit_projection_scale(projections), projections))
+        right = assemble_tile_block(render_patches(self.preprocessing, patches))
+        gap = np.full((len(right), GAP, 3), OUTSIDE_COLOUR, np.uint8)
+        return np.concatenate([left, gap, right], 1)
 
 
-def _round_or_none(values: np.ndarray, digits: int = 4) -> list[float | None]:
-    """Numbers to a few significant digits; None for what is no number."""
-    found = (float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in values.tolist())
-    return [int(value) if value is not None and value.is_integer() else value for value in found]
+def _write_sheet(path: Path, pixels: np.ndarray, is_lossless: bool) -> None:
+    """Write a sheet (H, W, 3) uint8 as PNG with a palette, or as JPEG without chroma subsampling."""
+    if is_lossless:
+        quantize_image(_add_alpha(pixels), [colour_table("RdBu_r")]).save(path, format="png", optimize=True)
+    else:
+        Image.fromarray(pixels).save(path, format="jpeg", quality=JPEG_QUALITY, subsampling=0, optimize=True)
 
 
 def _add_alpha(pixels: np.ndarray) -> np.ndarray:
+    """Add an opaque alpha channel to (H, W, 3) uint8."""
     return np.concatenate([pixels, np.full((*pixels.shape[:2], 1), 255, np.uint8)], 2)

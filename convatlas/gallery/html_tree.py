@@ -1,61 +1,74 @@
-"""HTML as a tree: read from a page, pruned and rewritten, and written again."""
+"""HTML as a tree of elements: parsed, transformed and written again."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from html import escape
 from html.parser import HTMLParser
-from typing import Union
+from typing import TypeAlias, Union
 
 VOID_TAGS = frozenset("area base br col embed hr img input link meta source track wbr".split())
+
+Content: TypeAlias = Union["Element", str]  # an element, or text as HTML
 
 
 @dataclass
 class Element:
-    """A tag with its attributes (None: without a value), and what is within: elements and text, as HTML."""
+    """An element.
+
+    Attributes:
+        tag: Its tag.
+        attributes: Its attributes; None for one without a value.
+        children: The elements and text in it.
+
+    """
 
     tag: str
     attributes: dict[str, str | None] = field(default_factory=dict)
-    children: list[Union["Element", str]] = field(default_factory=list)
+    children: list[Content] = field(default_factory=list)
 
     @property
     def classes(self) -> set[str]:
+        """Return its CSS classes."""
         return set((self.attributes.get("class") or "").split())
 
     def walk(self) -> Iterator["Element"]:
-        """This element and all within, in the order of the page."""
+        """Yield this element and all elements in it, in document order."""
         yield self
         for child in self.children:
             if isinstance(child, Element):
                 yield from child.walk()
 
     def find(self, tag: str, **attributes: str) -> "Element | None":
-        """The first element of a tag that has these attributes."""
-        found = (one for one in self.walk() if one.tag == tag)
-        return next((one for one in found if attributes.items() <= one.attributes.items()), None)
+        """Return the first element with a tag and these attributes; None where there is none."""
+        elements = (element for element in self.walk() if element.tag == tag)
+        return next(
+            (element for element in elements if attributes.items() <= element.attributes.items()), None
+        )
 
     def get_text(self) -> str:
-        """The text within, as written."""
+        """Return the text in the element, as HTML."""
         return "".join(child if isinstance(child, str) else child.get_text() for child in self.children)
 
-    def transform(self, change: Callable[["Element"], list[Union["Element", str]]]) -> "Element":
-        """A copy with what `change` gives in the place of every element within, the innermost first."""
-        children: list[Element | str] = []
+    def transform(self, function: Callable[["Element"], list[Content]]) -> "Element":
+        """Return a copy in which each element is replaced by what a function returns, the innermost first."""
+        children: list[Content] = []
         for child in self.children:
-            children += [child] if isinstance(child, str) else change(child.transform(change))
+            children += [child] if isinstance(child, str) else function(child.transform(function))
         return Element(self.tag, dict(self.attributes), children)
 
     def to_html(self) -> str:
-        """The element as HTML."""
+        """Return the element as HTML."""
         parts: list[str] = []
         self._write(parts)
         return "".join(parts)
 
     def _write(self, parts: list[str]) -> None:
-        given = [
+        """Append the HTML of the element to a list."""
+        attributes = [
             f" {name}" if value is None else f' {name}="{escape(value)}"'
             for name, value in self.attributes.items()
         ]
-        parts.append(f"<{self.tag}{''.join(given)}>")
+        parts.append(f"<{self.tag}{''.join(attributes)}>")
         for child in self.children:
             if isinstance(child, str):
                 parts.append(child)
@@ -66,26 +79,33 @@ class Element:
 
 
 def parse_html(text: str) -> Element:
-    """Read a page whose elements are all closed, but for those that have no end."""
-    reader = _TreeBuilder()
-    reader.feed(text)
-    reader.close()
-    return reader.stack[0]
+    """Parse a page in which every element is closed, apart from void elements.
+
+    Returns:
+        An element "page" that holds the document.
+
+    """
+    builder = _TreeBuilder()
+    builder.feed(text)
+    builder.close()
+    return builder.stack[0]
 
 
 class _TreeBuilder(HTMLParser):
+    """Parser that builds the tree; `stack` holds the open elements."""
+
     def __init__(self) -> None:
         super().__init__(convert_charrefs=False)
         self.stack = [Element("page")]
 
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        element = Element(tag, dict(attributes))
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        element = Element(tag, dict(attrs))
         self.stack[-1].children.append(element)
         if tag not in VOID_TAGS:
             self.stack.append(element)
 
-    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.stack[-1].children.append(Element(tag, dict(attributes)))
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.stack[-1].children.append(Element(tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
         if tag in VOID_TAGS:

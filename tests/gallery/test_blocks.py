@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from convatlas.gallery.diagrams.blocks import BlockDiagram, draw_blocks
+from convatlas.gallery.diagrams.block_diagram import BlockDiagram, draw_blocks
 from convatlas.gallery.diagrams.layered_layout import NODE_GAP, Box, layout_graph
 from convatlas.models.architectures.lenet5 import lenet5
 from convatlas.models.architectures.sd_unet import sd_unet

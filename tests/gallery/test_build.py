@@ -5,18 +5,17 @@ import json
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from convatlas.files import write_json
-from convatlas.gallery.build import build_gallery, compute_run_id
+from convatlas.gallery.build import compute_run_id
 from convatlas.gallery.findings import list_findings
-from convatlas.gallery.network_data import NetworkData, format_output_size, read_matches
+from convatlas.gallery.network_data import NetworkData, format_output_size, summarize_matches
+from convatlas.results import Results
 from tests.support.fake_results import (
     VIEWS,
     FakeResults,
@@ -25,69 +24,8 @@ from tests.support.fake_results import (
     make_minimal_results,
     make_results,
 )
+from tests.support.site import CONFIG, HOSTILE_TEXT, TIMING, PageParser, build_site, write_network
 from tests.support.workspace import ROOT
-
-DATASET = {
-    "format": "images",
-    "source": "embedded",
-    "title": "Animals",
-    "description": "Made up.",
-    "licence": "none",
-    "image_shape": [3, 8, 6],
-    "classes": ["ant", "bee", "cat", "dog"],
-    "counts": {"train": [10] * 4, "test": [2] * 4},
-    "sha256": "cd" * 32,
-}
-CONFIG = {
-    "title": "An atlas",
-    "seed": 0,
-    "datasets": {"animals": {}},
-    "networks": {"own": {"views": VIEWS}, "other": {"views": VIEWS}},
-}
-RUN = {"date": "2001-02-03", "commit": "abc", "machine": "a machine", "durations": []}
-TIMING = {"started": "2001", "finished": "2001-02-03T04", "training_seconds": 1.5, "images_per_second": 1234}
-HOSTILE = '<img onerror=1 src="x">&amp;'
-
-
-def write(folder: Path, name: str, results: FakeResults | None = None, subject: str = "conv1") -> None:
-    """Write a network with three plates, and its data set, under `folder`."""
-    own = (results or make_results()).write(folder / "results" / name)
-    write_json(own / "timing.json", TIMING)
-    plates = []
-    for n, (kind, of) in enumerate((("cover", ""), ("maps", subject), ("deconv", "first")), 1):
-        text = f"Plate {n}. {name}. What {kind} shows of {of}."
-        plate = {"file": f"{kind}-{n}.png", "pdf": None, "kind": kind, "subject": of, "caption": text}
-        plates.append(plate | {"alt": text, "width": 60, "height": 40, "caption_height": 10})
-        (own / "figures").mkdir(exist_ok=True)
-        Image.new("RGB", (60, 40)).save(own / "figures" / f"{kind}-{n}.png")
-    write_json(own / "figures/plates.json", plates)
-    write_json(folder / "data/animals/dataset.json", DATASET)
-
-
-def built(folder: Path, *names: str, config: dict[str, Any] = CONFIG) -> Path:
-    build_gallery(folder / "gallery", folder / "results", folder / "data", list(names), config, RUN)
-    return folder / "gallery"
-
-
-class Reader(HTMLParser):
-    """Collects the tags, links and text of a page."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.images: list[dict[str, str | None]] = []
-        self.links: list[str] = []
-        self.text = ""
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        given = dict(attributes)
-        if tag == "img":
-            self.images.append(given)
-        self.links += [link for key in ("href", "src") if (link := given.get(key))]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
 
 # Arithmetic
 
@@ -148,8 +86,8 @@ def confusion(*mistakes: tuple[int, int, int]) -> dict[str, Any]:
 
 
 def found(folder: Path, results: FakeResults, metrics: dict[str, Any]) -> list[str]:
-    folder = results.write(folder / "own")
-    return list_findings(folder, results.layers, results.images, metrics, results.network["classes"])
+    results.metrics = metrics
+    return list_findings(Results(results.write(folder / "own")))
 
 
 def faultless() -> FakeResults:
@@ -165,7 +103,7 @@ def faultless() -> FakeResults:
 def test_the_commonest_mistake(tmp_path: Path) -> None:
     metrics = confusion((0, 1, 2), (2, 3, 5), (3, 2, 4))
     (said,) = found(tmp_path, faultless(), metrics)
-    assert said == ("The commonest mistake is cat taken for dog: 5 of the 11 mistakes on 91 test images.")
+    assert said == ("Most frequent confusion: cat → dog (5 of 11 errors on 91 test images).")
 
 
 @pytest.mark.parametrize(
@@ -183,7 +121,7 @@ def test_silent_units(tmp_path: Path) -> None:
         outputs["relu_2"][7, :, :3] = 0  # in part
     results.activations["first"]["relu"][1] = 0  # on one image only
     assert found(tmp_path, results, {}) == [
-        "2 of the 18 units of relu:2 are silent on all 2 images looked at: 4, 11."
+        "2 of 18 units in relu:2 are inactive on all 2 sample images: 4, 11."
     ]
 
 
@@ -194,8 +132,8 @@ def test_one_silent_unit_and_the_sparsest_layer(tmp_path: Path) -> None:
         outputs["relu_2"][:, :, :5] = 0
     share = np.mean([outputs["relu_2"] == 0 for outputs in results.activations.values()])
     assert found(tmp_path, results, {}) == [
-        "1 of the 5 units of relu is silent on all 2 images looked at: 2.",
-        f"relu_2 is the sparsest layer: {100 * share:.0f} % of its values are zero here.",
+        "1 of 5 units in relu is inactive on all 2 sample images: 2.",
+        f"relu_2 has the sparsest activations: {100 * share:.0f} % are zero on the sample images.",
     ]
 
 
@@ -205,7 +143,7 @@ def test_many_silent_units_are_not_all_listed_and_three_findings_are_enough(tmp_
         outputs["relu"][2] = outputs["relu:2"][1:15] = outputs["relu_2"][1:15] = 0
     said = found(tmp_path, results, confusion((0, 1, 9)))
     assert len(said) == 3
-    assert said[0].startswith("The commonest mistake")
+    assert said[0].startswith("Most frequent confusion")
     assert said[2].endswith(": 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and others.")
 
 
@@ -216,7 +154,7 @@ def test_the_run_id_follows_config_weights_and_versions_alone(tmp_path: Path) ->
     def identified(config: dict[str, Any] = CONFIG, **network: Any) -> str:
         results = make_results()
         results.network |= network
-        write(tmp_path, "own", results)
+        write_network(tmp_path, "own", results)
         return compute_run_id(
             config, [NetworkData.read(tmp_path / "results", tmp_path / "data", "own", False)]
         )
@@ -231,7 +169,7 @@ def test_the_run_id_follows_config_weights_and_versions_alone(tmp_path: Path) ->
     ]
     assert len({first, *changed}) == 4
     later = TIMING | {"finished": "2002-02-03T04", "training_seconds": 9}
-    write(tmp_path, "own")
+    write_network(tmp_path, "own")
     write_json(tmp_path / "results/own/timing.json", later)
     assert (
         compute_run_id(CONFIG, [NetworkData.read(tmp_path / "results", tmp_path / "data", "own", False)])
@@ -244,105 +182,107 @@ def test_the_run_id_follows_config_weights_and_versions_alone(tmp_path: Path) ->
 
 def test_the_pages_and_their_links(tmp_path: Path) -> None:
     for name in ("own", "other"):
-        write(tmp_path, name)
-    site = built(tmp_path, "own", "other")
+        write_network(tmp_path, name)
+    site = build_site(tmp_path, "own", "other")
     pages = sorted(str(path.relative_to(site)) for path in site.rglob("*.html"))
     assert {"index.html", "networks/other.html", "networks/own.html", "provenance.html"} <= {*pages}
-    assert not list((site / "plates").rglob("*.json"))
+    assert not list((site / "figures").rglob("*.json"))
     for name in pages:
-        page = Reader(site / name)
+        page = PageParser(site / name)
         for link in page.links:
             if not link.startswith(("http", "#")):
                 assert ((site / name).parent / link.partition("#")[0]).is_file(), link
         assert "An atlas" in page.text
         assert ("2001" in page.text) == (name == "provenance.html")
-    own = Reader(site / "networks/own.html")
+    own = PageParser(site / "networks/own.html")
     assert [image["src"] for image in own.images] == [
-        f"../plates/own/{file}" for file in ("cover-1.png", "maps-2.png", "deconv-3.png")
+        f"../figures/own/{file}" for file in ("cover-1.png", "maps-2.png", "deconv-3.png")
     ]
-    assert "Plate 2. own. What maps shows of conv1." in own.text
+    assert "Figure 2. own. What maps shows of conv1." in own.text
 
 
 def test_building_twice_gives_the_same_bytes_and_drops_a_network_that_is_gone(tmp_path: Path) -> None:
-    write(tmp_path, "own")
-    write(tmp_path, "other")
+    write_network(tmp_path, "own")
+    write_network(tmp_path, "other")
 
     def files(*names: str) -> dict[str, bytes]:
-        site = built(tmp_path, *names)
+        site = build_site(tmp_path, *names)
         return {str(p.relative_to(site)): p.read_bytes() for p in site.rglob("*") if p.is_file()}
 
     alone, both = files("own"), files("own", "other")
     assert {name for name in both if name not in alone} == {
         "networks/other.html", "networks/other-layers.html",
-        *(f"plates/other/{kind}.png" for kind in ("cover-1", "maps-2", "deconv-3")),
+        *(f"figures/other/{kind}.png" for kind in ("cover-1", "maps-2", "deconv-3")),
     }  # fmt: skip
     assert files("own") == alone
 
 
 def test_names_are_text_and_never_markup(tmp_path: Path) -> None:
     results = make_results()
-    results.network["classes"] = ["ant", "bee", HOSTILE, "dog"]
-    results.network["architecture"] = HOSTILE
-    results.metrics["class_accuracy"] = {HOSTILE: 0.5}
+    results.network["classes"] = ["ant", "bee", HOSTILE_TEXT, "dog"]
+    results.network["architecture"] = HOSTILE_TEXT
+    results.metrics["class_accuracy"] = {HOSTILE_TEXT: 0.5}
     results.metrics["confusion"][2][1] = 3
-    results.layers[0] |= {"name": HOSTILE, "module": HOSTILE}
-    results.images[0]["path"] = HOSTILE
-    write(tmp_path, "own", results, subject=HOSTILE)
-    site = built(tmp_path, "own", config=CONFIG | {"title": HOSTILE})
+    results.layers[0] |= {"name": HOSTILE_TEXT, "module": HOSTILE_TEXT}
+    results.images[0]["path"] = HOSTILE_TEXT
+    write_network(tmp_path, "own", results, subject=HOSTILE_TEXT)
+    site = build_site(tmp_path, "own", config=CONFIG | {"title": HOSTILE_TEXT})
     for path in site.rglob("*.html"):
-        page = Reader(path)
-        assert HOSTILE in page.text, path
+        page = PageParser(path)
+        assert HOSTILE_TEXT in page.text, path
         assert "<img onerror" not in path.read_text()
         assert not [image for image in page.images if "onerror" in image], path
-    assert f"is {HOSTILE} taken for bee" in Reader(site / "networks/own.html").text
+    assert f"confusion: {HOSTILE_TEXT} → bee" in PageParser(site / "networks/own.html").text
 
 
 def test_a_network_that_was_not_trained_or_tested(tmp_path: Path) -> None:
     results = make_results()
     results.metrics, results.history = {}, results.history.splitlines(keepends=True)[0]
-    write(tmp_path, "own", results)
-    site = built(tmp_path, "own")
+    write_network(tmp_path, "own", results)
+    site = build_site(tmp_path, "own")
     for name in ("index.html", "networks/own.html"):
-        assert "accuracy" not in Reader(site / name).text
+        assert "accuracy" not in PageParser(site / name).text
 
 
 def test_a_network_with_weights_but_no_data_set(tmp_path: Path) -> None:
     """As torchvision's: nothing was trained, and nothing is known of what it was trained on."""
-    write(tmp_path, "own", make_minimal_results())
-    site = built(tmp_path, "own")
-    page = Reader(site / "networks/own.html").text
-    assert "with the weights IMAGENET1K_V1" in page and "Nothing was trained here." in page
-    assert "Animals" not in page + Reader(site / "index.html").text
-    assert "IMAGENET1K_V1" in Reader(site / "provenance.html").text
+    write_network(tmp_path, "own", make_minimal_results())
+    site = build_site(tmp_path, "own")
+    page = PageParser(site / "networks/own.html").text
+    assert "with the weights IMAGENET1K_V1" in page and "Not trained in this run." in page
+    assert "Animals" not in page + PageParser(site / "index.html").text
+    assert "IMAGENET1K_V1" in PageParser(site / "provenance.html").text
 
 
 @pytest.mark.parametrize("rectify", [False, True])
 def test_a_page_says_where_the_deconvnet_is_a_heuristic(tmp_path: Path, rectify: bool) -> None:
-    write(tmp_path, "own")
+    write_network(tmp_path, "own")
     views = VIEWS | {"deconv": VIEWS["deconv"] | {"rectify": rectify}}
-    site = built(tmp_path, "own", config=CONFIG | {"networks": {"own": {"views": views}}})
-    assert ("read these projections as a heuristic" in Reader(site / "networks/own.html").text) is rectify
+    site = build_site(tmp_path, "own", config=CONFIG | {"networks": {"own": {"views": views}}})
+    assert (
+        "treat these projections as a heuristic" in PageParser(site / "networks/own.html").text
+    ) is rectify
 
 
 def test_units_that_resemble_a_classical_feature_are_counted_and_the_likest_named(tmp_path: Path) -> None:
     results = make_results()
     results.unit_matches["conv1"]["units"][1:3] = [make_match("harris", 0.9), make_match("lbp", -0.7)]
-    write(tmp_path, "own", results)
-    found = read_matches(tmp_path / "results/own")
-    assert found["threshold"] == 0.5
-    counts = [(row["layer"], row["units"], row["matched"]) for row in found["rows"]]
+    write_network(tmp_path, "own", results)
+    matches = summarize_matches(Results(tmp_path / "results/own").unit_matches)
+    assert matches.threshold == 0.5
+    counts = [(row.layer, row.units, row.n_matched) for row in matches.rows]
     assert counts == [("conv1", 5, 4), ("relu", 5, 1), ("block.conv2", 18, 0)]
-    assert [unit for unit, _ in found["rows"][0]["best"]] == [1, 0, 2]
-    page = Reader(built(tmp_path, "own") / "networks/own.html").text
+    assert [unit for unit, _ in matches.rows[0].top_matches] == [1, 0, 2]
+    page = PageParser(build_site(tmp_path, "own") / "networks/own.html").text
     assert "1 corner (0.90), 0 vertical edge (−0.83), 2 local binary pattern (−0.70)" in page
 
 
 def test_several_plates_of_one_image_have_one_heading(tmp_path: Path) -> None:
-    write(tmp_path, "own")
-    file = tmp_path / "results/own/figures/plates.json"
+    write_network(tmp_path, "own")
+    file = tmp_path / "results/own/figures/figures.json"
     plates = json.loads(file.read_text())
     write_json(file, [*plates, plates[-1] | {"file": "cover-1.png"}])
-    text = (built(tmp_path, "own") / "networks/own.html").read_text()
+    text = (build_site(tmp_path, "own") / "networks/own.html").read_text()
     assert text.count("<h3>first</h3>") == 1 and text.count("What deconv shows of first. ") == 2
 
 
@@ -351,12 +291,12 @@ def test_images_without_a_label_or_a_prediction(tmp_path: Path) -> None:
     results = make_results()
     nothing = dict.fromkeys(("index", "label", "prediction", "probability"))
     results.images = [image | nothing | {"path": "some/where/cat.png"} for image in results.images]
-    write(tmp_path, "own", results)
-    assert "cat.png" in Reader(built(tmp_path, "own") / "networks/own.html").text
+    write_network(tmp_path, "own", results)
+    assert "cat.png" in PageParser(build_site(tmp_path, "own") / "networks/own.html").text
 
 
 def test_the_gallery_imports_no_torch(tmp_path: Path) -> None:
-    write(tmp_path, "own")
+    write_network(tmp_path, "own")
     program = (
         "import runpy, sys\n"
         "try: runpy.run_path(sys.argv.pop(1), run_name='__main__')\n"

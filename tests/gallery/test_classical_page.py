@@ -21,8 +21,8 @@ from convatlas.gallery.convolution_example import (
     format_number,
 )
 from convatlas.gallery.pages.classical import apply_filter
-from tests.gallery.test_build import CONFIG, HOSTILE, Reader, built, write
 from tests.support.fake_results import PLANE, FakeResults, make_layer, make_match, make_results
+from tests.support.site import CONFIG, HOSTILE_TEXT, PageParser, build_site, write_network
 
 FRAMES = "all => all.map(e => [e.offsetLeft, e.offsetTop, e.offsetWidth, e.offsetHeight])"
 RNG = np.random.default_rng(5)
@@ -152,7 +152,9 @@ def true(channels: int = 1) -> FakeResults:
         outputs["conv1"] = convolved(outputs["input"], weight, bias, padding=1)
     from tests.support.fake_results import match_first_filters  # noqa: PLC0415
 
-    results.filter_matches = match_first_filters(weight) if channels == 3 else match_first_filters(weight.repeat(3, 1))
+    results.filter_matches = (
+        match_first_filters(weight) if channels == 3 else match_first_filters(weight.repeat(3, 1))
+    )
     if channels == 1:
         keep = results.filter_matches
         keep |= {"r": [row[:1] for row in keep["r"]], "kernels": [row[:1] for row in keep["kernels"]]}
@@ -160,15 +162,15 @@ def true(channels: int = 1) -> FakeResults:
 
 
 def page_of(folder: Path, results: FakeResults, **more: Any) -> Path:
-    write(folder, "own", results)
-    return built(folder, "own", config=CONFIG | {"networks": {"own": CONFIG["networks"]["own"]}} | more)
+    write_network(folder, "own", results)
+    return build_site(folder, "own", config=CONFIG | {"networks": {"own": CONFIG["networks"]["own"]}} | more)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_page_works_both_sums(tmp_path: Path, channels: int) -> None:
     results = true(channels)
     site = page_of(tmp_path, results)
-    text = " ".join(Reader(site / "classical.html").text.split())
+    text = " ".join(PageParser(site / "classical.html").text.split())
     assert (
         "Unit 3 of conv1 of own: the likest classical kernel is Sobel x, turned to its negative, r = −1.00"
         in text
@@ -195,7 +197,7 @@ def test_units_that_resemble_a_feature_are_set_beside_it(tmp_path: Path) -> None
     results = true()
     results.unit_matches["conv1"]["units"][1] = make_match("harris", 0.91)
     site = page_of(tmp_path, results)
-    page = Reader(site / "classical.html")
+    page = PageParser(site / "classical.html")
     text = " ".join(page.text.split())
     for said in (
         "vertical edge of first (computed), and the feature map of conv1 0 of own: vertical edge, r = −0.83 "
@@ -221,22 +223,22 @@ def test_without_a_filter_to_work_or_a_unit_to_compare_there_is_sobels_sum(tmp_p
 def test_hostile_names_are_text(tmp_path: Path) -> None:
     results = true()
     for outputs in results.activations.values():
-        outputs[HOSTILE] = outputs.pop("conv1")
-    results.filters = {key.replace("conv1", HOSTILE): value for key, value in results.filters.items()}
-    results.layers[0] |= {"name": HOSTILE, "module": HOSTILE}
-    results.unit_matches[HOSTILE] = results.unit_matches.pop("conv1")
-    results.filter_matches |= {"layer": HOSTILE}
-    write(tmp_path, "own", results, subject=HOSTILE)
-    site = built(tmp_path, "own")
-    page = Reader(site / "classical.html")
-    assert f"Unit 3 of {HOSTILE} of own" in " ".join(page.text.split())
+        outputs[HOSTILE_TEXT] = outputs.pop("conv1")
+    results.filters = {key.replace("conv1", HOSTILE_TEXT): value for key, value in results.filters.items()}
+    results.layers[0] |= {"name": HOSTILE_TEXT, "module": HOSTILE_TEXT}
+    results.unit_matches[HOSTILE_TEXT] = results.unit_matches.pop("conv1")
+    results.filter_matches |= {"layer": HOSTILE_TEXT}
+    write_network(tmp_path, "own", results, subject=HOSTILE_TEXT)
+    site = build_site(tmp_path, "own")
+    page = PageParser(site / "classical.html")
+    assert f"Unit 3 of {HOSTILE_TEXT} of own" in " ".join(page.text.split())
     assert "<img onerror" not in (site / "classical.html").read_text()
 
 
 # In a browser
 
 
-def opened(browser: Browser, site: Path, **context: Any) -> tuple[Page, list[str]]:
+def open_example(browser: Browser, site: Path, **context: Any) -> tuple[Page, list[str]]:
     page = browser.new_context(viewport={"width": 1280, "height": 900}, **context).new_page()
     faults: list[str] = []
     page.on("console", lambda message: faults.append(message.text))
@@ -251,7 +253,7 @@ def test_the_window_is_moved_by_keys_clicks_and_buttons(
 ) -> None:
     results = true(channels)
     recorded = results.activations["first"]["conv1"][3]
-    page, faults = opened(browser, page_of(tmp_path, results))
+    page, faults = open_example(browser, page_of(tmp_path, results))
     box = page.locator(".convolution-example").nth(1)
     given = json.loads(page.locator("#learned-data").inner_text())
     decimals = given["decimals"]["total"]
@@ -301,7 +303,7 @@ def test_the_window_is_moved_by_keys_clicks_and_buttons(
 
 
 def test_without_a_script_the_sums_stand_as_text(tmp_path: Path, browser: Browser) -> None:
-    page, faults = opened(browser, page_of(tmp_path, true()), java_script_enabled=False)
+    page, faults = open_example(browser, page_of(tmp_path, true()), java_script_enabled=False)
     assert page.locator(".controls").first.is_hidden()
     for box in page.locator(".convolution-example").all():
         assert "=" in box.locator("[data-part=sum]").inner_text()
@@ -310,7 +312,7 @@ def test_without_a_script_the_sums_stand_as_text(tmp_path: Path, browser: Browse
 
 def test_with_the_script_the_first_sum_stays_as_it_is(tmp_path: Path, browser: Browser) -> None:
     """A step away and back shows what the page was written with."""
-    page, _ = opened(browser, page_of(tmp_path, true()))
+    page, _ = open_example(browser, page_of(tmp_path, true()))
     for box in page.locator(".convolution-example").all():
         before = box.locator(".product").inner_text(), box.locator("[data-part=sum]").inner_text()
         frames = box.locator(".window").evaluate_all(FRAMES)

@@ -2,90 +2,47 @@
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 import pytest
-from PIL import Image
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Browser, Page
 
 from convatlas.files import read_json, write_json
-from convatlas.gallery import build
-from convatlas.gallery.context import GalleryContext, SitePage
-from convatlas.gallery.pages import browser as browser_module
-from convatlas.gallery.pages import layers
 from convatlas.plotting.colormap import colour_table
-from tests.gallery.test_build import CONFIG, HOSTILE, RUN, write
-from tests.gallery.test_page import opened
 from tests.support.browser import needs_chromium
-from tests.support.fake_results import VIEWS, FakeResults, make_results
+from tests.support.explorer_site import (
+    COLORMAPS,
+    LEVELS,
+    assert_colours,
+    build_explorer_site,
+    complete_layers,
+    draw_sprites,
+    get_part,
+    open_address,
+    read_colours,
+    read_state,
+    scale_limits,
+    wait_until_drawn,
+)
+from tests.support.fake_results import FakeResults, make_results
+from tests.support.site import HOSTILE_TEXT, open_page, write_network
 from tests.support.workspace import ROOT
 
 pytestmark = needs_chromium
 
-LEVELS = 64
-TABLES = {"viridis": "viridis", "diverging": "RdBu_r", "grey": "gray"}
-SETTINGS = VIEWS | {"atlas": {"layers": None, "levels": LEVELS}}
 OWN = "networks/own.html"
 STATIC = ROOT / "convatlas/gallery/static"
-
-
-def fitted(results: FakeResults | None = None) -> FakeResults:
-    """A made-up network that says of each layer what a run's layers.json says."""
-    results = results or make_results()
-    for layer in results.layers:
-        layer |= {"within": [], "inputs": []}
-    return results
-
-
-def sprites(folder: Path, name: str) -> None:
-    """Draw the sprites of a network under `folder`."""
-    script = [str(ROOT / "scripts/explorer.py"), "--name", name, "--settings", json.dumps(SETTINGS)]
-    command = [sys.executable, *script, "--output", str(folder / "results" / name)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-def built(folder: Path, *names: str, scale: str = "per_layer", **more: Any) -> Path:
-    """Build the pages of the networks under `folder`, and the comparison; `more` are further views."""
-
-    def sheets_of(atlas: GalleryContext, run: dict[str, Any]) -> Iterator[SitePage]:
-        yield SitePage(
-            "index.html",
-            "compare.html",
-            "Contents",
-            {"given": browser_module.dump_script_json({"networks": []})},
-        )
-        yield SitePage(
-            "provenance.html",
-            "compare.html",
-            "Contents",
-            {"given": browser_module.dump_script_json({"networks": []})},
-        )
-        for page in atlas.networks:
-            yield from layers.make_pages(atlas, page)
-        yield from browser_module.make_pages(atlas)
-
-    views = {"views": VIEWS | {"scale": scale} | more}
-    config = CONFIG | {"networks": dict.fromkeys(names, views)}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "make_all_pages", sheets_of)
-        build.build_gallery(folder / "gallery", folder / "results", folder / "data", list(names), config, RUN)
-    return folder / "gallery"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("explored")
     for name, results in (("own", make_results()), ("grey", make_results(channels=1))):
-        write(folder, name, fitted(results))
-        sprites(folder, name)
+        write_network(folder, name, complete_layers(results))
+        draw_sprites(folder, name)
     return folder
 
 
@@ -93,82 +50,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def faint(tmp_path_factory: pytest.TempPathFactory) -> tuple[FakeResults, Path]:
     """A network whose projections of peaks are a tenth of those of whole maps, and its site."""
     folder = tmp_path_factory.mktemp("faint")
-    results = fitted(make_results(channels=1))
+    results = complete_layers(make_results(channels=1))
     for projected in results.projections.values():
         projected |= {key: array / 10 for key, array in projected.items() if key.endswith("@peak")}
-    write(folder, "own", results)
-    sprites(folder, "own")
-    return results, built(folder, "own")
+    write_network(folder, "own", results)
+    draw_sprites(folder, "own")
+    return results, build_explorer_site(folder, "own")
 
 
 @pytest.fixture(scope="module")
 def site(folder: Path) -> Path:
-    return built(folder, "own", "grey")
-
-
-def still(page: Page) -> None:
-    """Wait until what was asked for is drawn."""
-    page.wait_for_function(
-        "!document.querySelector('[aria-busy]') && document.querySelector('.map[aria-label]')"
-    )
-    page.wait_for_timeout(60)
-
-
-def at(browser: Browser, site: Path, address: str, **options: Any) -> tuple[Page, list[str]]:
-    """A page at an address within the site, drawn, and what went wrong."""
-    name, _, hash_ = address.partition("#")
-    page, faults = opened(browser, site, name, options.pop("width", 1280), options.pop("scheme", "light"))
-    if hash_:
-        page.evaluate("hash => { location.hash = hash }", hash_)
-        page.wait_for_timeout(60)
-    still(page)
-    return page, faults
-
-
-def part(page: Page, name: str) -> Locator:
-    return page.locator(f"[data-part='{name}']")
-
-
-def state(page: Page) -> dict[str, str]:
-    """What the address says, read as a browser reads a query."""
-    script = "Object.fromEntries(new URLSearchParams(location.hash.slice(1)))"
-    page.wait_for_timeout(260)  # steps are written when they end
-    return page.evaluate(script)
+    return build_explorer_site(folder, "own", "grey")
 
 
 # Colours
-
-
-def ends(values: np.ndarray, colours: str) -> tuple[float, float]:
-    """The ends of a scale of these values: symmetrical where colours diverge, else from or to zero."""
-    most = float(np.abs(values).max())
-    return (-most, most) if colours == "diverging" else (min(0, values.min()), max(0, values.max()))
-
-
-def seen_colours(page: Page, canvas: Locator, box: list[float], shape: tuple[int, ...]) -> np.ndarray:
-    """The colours in the middle of each of a tile's pixels, (H, W, 3), as they are on the screen."""
-    canvas.scroll_into_view_if_needed()
-    page.evaluate("document.querySelectorAll('.grid-focus').forEach(p => p.style.visibility = 'hidden')")
-    screen = np.array(Image.open(BytesIO(page.screenshot())).convert("RGB")).astype(int)
-    where = canvas.bounding_box()
-    assert where
-    x, y, width, height = box
-    rows = np.round(where["y"] + y + (np.arange(shape[0]) + 0.5) * height / shape[0] - 0.5).astype(int)
-    columns = np.round(where["x"] + x + (np.arange(shape[1]) + 0.5) * width / shape[1] - 0.5).astype(int)
-    return screen[np.ix_(rows, columns)]
-
-
-def assert_shows(
-    colours: np.ndarray, values: np.ndarray, scale: tuple[float, float], table: str, step: float
-) -> None:
-    """Each colour is the table's for its value, within half a `step` of quantisation and what 8 bits cost."""
-    place = 255 * (values - scale[0]) / (scale[1] - scale[0])
-    room = 255 * step / (scale[1] - scale[0]) / 2 + 2
-    every = colour_table(TABLES[table]).astype(int)
-    apart = np.abs(colours[..., None, :] - every).max(-1)  # of each pixel from each of the 256 colours
-    near = np.abs(np.arange(256) - place[..., None]) <= room
-    assert (np.where(near, apart, 999).min(-1) <= 1).all()
-    assert len(np.unique(colours.reshape(-1, 3), axis=0)) > 1
 
 
 def tiles(page: Page) -> list[list[float]]:
@@ -189,10 +84,10 @@ def test_a_pixel_has_the_colour_of_its_value(
     """On the sheet and enlarged, in every choice of colours, against the very values and matplotlib."""
     outputs = make_results().activations
     every = np.concatenate([np.ravel(a) for o in outputs.values() for n, a in o.items() if n != "input"])
-    page, faults = at(browser, site, f"{OWN}#layer={layer}&unit=1&image=second&scale={scale}")
+    page, faults = open_address(browser, site, f"{OWN}#layer={layer}&unit=1&image=second&scale={scale}")
     for colours in ("auto", "viridis", "diverging", "grey"):
-        part(page, "colours").select_option(colours)
-        still(page)
+        get_part(page, "colours").select_option(colours)
+        wait_until_drawn(page)
         table = colours if colours != "auto" else "diverging" if layer == "conv1" else "viridis"
         maps = outputs["second"][layer]
         boxes = tiles(page)
@@ -200,16 +95,16 @@ def test_a_pixel_has_the_colour_of_its_value(
         for unit in (0, 1, 4):
             own = np.stack([o[layer][unit] for o in outputs.values()])
             whole = np.stack([o[layer] for o in outputs.values()])
-            ends_ = ends({"unit": own, "layer": whole, "network": every}[scale], table)
+            ends_ = scale_limits({"unit": own, "layer": whole, "network": every}[scale], table)
             step = float(np.ptp(maps[unit])) / (LEVELS - 1)
-            shown = seen_colours(page, page.locator(".tiles canvas"), boxes[unit], maps.shape[1:])
-            assert_shows(shown, maps[unit], ends_, table, step)
+            shown = read_colours(page, page.locator(".tiles canvas"), boxes[unit], maps.shape[1:])
+            assert_colours(shown, maps[unit], ends_, table, step)
             if unit == 1:
                 size = page.locator(".map").bounding_box()
                 assert size and size["width"] / maps.shape[2] == round(size["width"] / maps.shape[2])
                 box = [0, 0, size["width"], size["height"]]
-                shown = seen_colours(page, page.locator(".map"), box, maps.shape[1:])
-                assert_shows(shown, maps[unit], ends_, table, step)
+                shown = read_colours(page, page.locator(".map"), box, maps.shape[1:])
+                assert_colours(shown, maps[unit], ends_, table, step)
                 printed = page.locator(".map-view .scale").get_attribute("aria-label")
                 words = [f"{end:.3g}".replace("-", "−") for end in ends_]
                 assert printed == f"Scale from {words[0]} to {words[1]}"
@@ -219,20 +114,20 @@ def test_a_pixel_has_the_colour_of_its_value(
 
 def test_filters_and_projections_have_zero_in_the_middle(browser: Browser, site: Path) -> None:
     results = make_results(channels=1)
-    page, _ = at(browser, site, "networks/grey.html#layer=conv1&unit=1&image=first&show=filters")
+    page, _ = open_address(browser, site, "networks/grey.html#layer=conv1&unit=1&image=first&show=filters")
     weight = results.filters["conv1"][:, 0]
     step = float(np.abs(weight[1]).max()) / 16
-    shown = seen_colours(page, page.locator(".tiles canvas"), tiles(page)[1], weight.shape[1:])
-    assert_shows(shown, weight[1], ends(weight, "diverging"), "diverging", step)
+    shown = read_colours(page, page.locator(".tiles canvas"), tiles(page)[1], weight.shape[1:])
+    assert_colours(shown, weight[1], scale_limits(weight, "diverging"), "diverging", step)
     for kind, key in (("Projections (whole map)", "conv1"), ("Projections (peak)", "conv1@peak")):
-        part(page, "kinds").get_by_label(kind, exact=True).check()
-        still(page)
-        assert state(page)["show"] == {"conv1": "projections"}.get(key, "peaks")
+        get_part(page, "kinds").get_by_label(kind, exact=True).check()
+        wait_until_drawn(page)
+        assert read_state(page)["show"] == {"conv1": "projections"}.get(key, "peaks")
         projected = results.projections["first"][key][:, 0]
         every = np.concatenate([o[key] for o in results.projections.values()])
         step = float(np.abs(projected[1]).max()) / 16
-        shown = seen_colours(page, page.locator(".tiles canvas"), tiles(page)[1], projected.shape[1:])
-        assert_shows(shown, projected[1], ends(every, "diverging"), "diverging", step)
+        shown = read_colours(page, page.locator(".tiles canvas"), tiles(page)[1], projected.shape[1:])
+        assert_colours(shown, projected[1], scale_limits(every, "diverging"), "diverging", step)
     page.context.close()
 
 
@@ -243,7 +138,7 @@ def test_projections_of_peaks_have_a_scale_of_their_own(
     """On the sheet, of the unit, and where two are linked: the bars say what the arrays hold."""
     results, site = faint
     hash_ = f"layer=conv1&unit=3&image=first&show=peaks&scale={scale}"
-    page, faults = at(browser, site, f"{OWN}#{hash_}")
+    page, faults = open_address(browser, site, f"{OWN}#{hash_}")
 
     def most(ending: str) -> float:
         own = slice(3, 4) if scale == "unit" else slice(None)
@@ -253,10 +148,10 @@ def test_projections_of_peaks_have_a_scale_of_their_own(
 
     bars = {"(whole map)": f"{most(''):.3g}", "(peak)": f"{most('@peak'):.3g}"}
     if scale != "unit":  # which has no numbers on the sheet
-        label = part(page, "colorbar").locator(".scale").get_attribute("aria-label")
+        label = get_part(page, "colorbar").locator(".scale").get_attribute("aria-label")
         assert label == f"Scale from −{bars['(peak)']} to {bars['(peak)']}"
     compare = f"compare.html#a={quote('network=own&' + hash_)}&b={quote('network=own&' + hash_)}"
-    linked, more = at(browser, site, compare)
+    linked, more = open_address(browser, site, compare)
     for each in (page, linked):
         for title, end in bars.items():
             for scale_ in each.locator(".side-figure", has_text=title).locator(".scale").all():
@@ -271,17 +166,17 @@ def test_the_tables_of_colours_are_matplotlibs() -> None:
     text = (STATIC / "colormaps.js").read_text()
     for name in ("viridis", "diverging"):
         digits = "".join(re.findall(r'"([0-9a-f]+)"', text.split(f"  {name}:")[1].split(",\n")[0]))
-        assert digits == colour_table(TABLES[name]).tobytes().hex()
+        assert digits == colour_table(COLORMAPS[name]).tobytes().hex()
 
 
 def test_a_browser_that_cannot_colour_shows_grey_and_the_plate(browser: Browser, site: Path) -> None:
     page = browser.new_page()
     page.add_init_script("CSS.supports = () => false")
     page.goto((site / OWN).as_uri() + "#layer=conv1&unit=1&image=first")
-    still(page)
-    assert part(page, "colours").is_disabled()
-    assert "cannot apply the colour map" in part(page, "figure").inner_text()
-    assert "maps" in (part(page, "figure").locator("img").get_attribute("src") or "")
+    wait_until_drawn(page)
+    assert get_part(page, "colours").is_disabled()
+    assert "cannot apply the colour map" in get_part(page, "figure").inner_text()
+    assert "maps" in (get_part(page, "figure").locator("img").get_attribute("src") or "")
     assert page.locator(".tiles canvas").evaluate("c => c.style.filter") == ""
     page.close()
 
@@ -291,19 +186,19 @@ def test_a_browser_that_cannot_colour_shows_grey_and_the_plate(browser: Browser,
 
 def test_it_opens_on_a_telling_unit(browser: Browser, site: Path) -> None:
     """Of the first convolution two units resemble an edge: that of widest range, on the image where it is."""
-    page, faults = at(browser, site, OWN)
+    page, faults = open_address(browser, site, OWN)
     outputs = make_results().activations
     ranges = {(unit, name): np.ptp(o["conv1"][unit]) for unit in (0, 4) for name, o in outputs.items()}
     unit, image = max(ranges, key=lambda key: ranges[key])
-    assert part(page, "status").inner_text().startswith(f"Unit {unit} of conv1 on {image}: ")
+    assert get_part(page, "status").inner_text().startswith(f"Unit {unit} of conv1 on {image}: ")
     assert "edge" in page.locator(".unit .description").inner_text()
-    assert state(page) == {}
+    assert read_state(page) == {}
     assert faults == []
     page.context.close()
 
 
 def test_the_numbers_of_a_unit(browser: Browser, site: Path) -> None:
-    page, _ = at(browser, site, f"{OWN}#layer=relu&unit=2&image=first")
+    page, _ = open_address(browser, site, f"{OWN}#layer=relu&unit=2&image=first")
     values = make_results().activations["first"]["relu"]
     assert not values[2].any()
     assert "Inactive: zero on both sample images." in page.locator(".unit .description").inner_text()
@@ -312,8 +207,8 @@ def test_the_numbers_of_a_unit(browser: Browser, site: Path) -> None:
     )  # crossed out
     page.fill("[data-part='unit-number']", "1")
     page.keyboard.press("Tab")
-    still(page)
-    assert state(page)["unit"] == "1"
+    wait_until_drawn(page)
+    assert read_state(page)["unit"] == "1"
     cells = page.locator(".unit-details tbody tr").first.locator("td").all_inner_texts()
     expected = [values[1].min(), values[1].mean(), values[1].max()]
     assert cells[:3] == [f"{value:.3g}" for value in expected]
@@ -323,36 +218,38 @@ def test_the_numbers_of_a_unit(browser: Browser, site: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["log_softmax", "LogSigmoid"])
 def test_a_unit_is_not_dead_where_none_is_ever_positive(browser: Browser, tmp_path: Path, kind: str) -> None:
-    results = fitted()
+    results = complete_layers()
     last = next(layer for layer in results.layers if layer["name"] == "fc")
     results.layers.append(last | {"name": "last", "module": "last", "kind": "activation", "type": kind})
     for outputs in results.activations.values():
         outputs["last"] = -np.abs(outputs["fc"])
-    write(tmp_path, "own", results)
-    sprites(tmp_path, "own")
-    page, faults = at(browser, built(tmp_path, "own"), f"{OWN}#layer=last&unit=1&image=first")
+    write_network(tmp_path, "own", results)
+    draw_sprites(tmp_path, "own")
+    page, faults = open_address(
+        browser, build_explorer_site(tmp_path, "own"), f"{OWN}#layer=last&unit=1&image=first"
+    )
     words = page.locator(".unit .description").first
     assert "nactive" not in words.inner_text() and "Never positive" in words.inner_text()
-    assert "inactive" not in part(page, "facts").inner_text()
+    assert "inactive" not in get_part(page, "facts").inner_text()
     page.evaluate("location.hash = '#layer=conv1&unit=2&image=first'")
-    still(page)
+    wait_until_drawn(page)
     assert "No positive activation on both sample images." in words.inner_text()
-    assert "1 inactive unit" in part(page, "facts").inner_text()
+    assert "1 inactive unit" in get_part(page, "facts").inner_text()
     assert faults == []
     page.context.close()
 
 
 def test_by_keyboard(browser: Browser, site: Path) -> None:
-    page, faults = at(browser, site, f"{OWN}#layer=block.conv2&unit=0&image=first")
+    page, faults = open_address(browser, site, f"{OWN}#layer=block.conv2&unit=0&image=first")
     columns = sum(y == tiles(page)[0][1] for _, y, _, _ in tiles(page))
     page.focus(".grid-focus")
     for key, unit in (("ArrowRight", 1), ("ArrowDown", 1 + columns), ("ArrowLeft", columns), ("ArrowUp", 0)):
         page.keyboard.press(key)
-        still(page)
-        assert state(page)["unit"] == str(unit)
-        assert part(page, "status").inner_text().startswith(f"Unit {unit} of block.conv2")
+        wait_until_drawn(page)
+        assert read_state(page)["unit"] == str(unit)
+        assert get_part(page, "status").inner_text().startswith(f"Unit {unit} of block.conv2")
     page.keyboard.press("ArrowUp")  # there is none above
-    assert state(page)["unit"] == "0"
+    assert read_state(page)["unit"] == "0"
     for key, layer in (
         ("]", "relu:2"),
         ("PageUp", "block.conv2"),
@@ -360,16 +257,16 @@ def test_by_keyboard(browser: Browser, site: Path) -> None:
         ("PageDown", "block.conv2"),
     ):
         page.keyboard.press(key)
-        still(page)
-        assert state(page)["layer"] == layer
+        wait_until_drawn(page)
+        assert read_state(page)["layer"] == layer
     page.keyboard.press("Enter")
     page.wait_for_selector("dialog[open] .map")
     page.keyboard.press("ArrowRight")
-    still(page)
-    assert state(page)["unit"] == "1"
+    wait_until_drawn(page)
+    assert read_state(page)["unit"] == "1"
     page.keyboard.press("PageDown")  # scrolls
-    still(page)
-    assert state(page)["layer"] == "block.conv2"
+    wait_until_drawn(page)
+    assert read_state(page)["layer"] == "block.conv2"
     page.keyboard.press("Escape")
     page.wait_for_selector("dialog.unit-dialog:not([open])", state="attached")
     assert page.evaluate("document.activeElement.className") == "grid-focus"
@@ -378,78 +275,81 @@ def test_by_keyboard(browser: Browser, site: Path) -> None:
     page.keyboard.type("linear")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
-    still(page)
-    assert state(page)["layer"] == "fc"
+    wait_until_drawn(page)
+    assert read_state(page)["layer"] == "fc"
     assert faults == []
     page.context.close()
 
 
 def test_single_keys_can_be_switched_off(browser: Browser, site: Path) -> None:
-    page, _ = at(browser, site, OWN)
+    page, _ = open_address(browser, site, OWN)
     page.keyboard.press("]")
-    still(page)
-    assert state(page)["layer"] == "relu"
+    wait_until_drawn(page)
+    assert read_state(page)["layer"] == "relu"
     page.locator(".shortcuts summary").click()
-    part(page, "shortcuts").uncheck()
+    get_part(page, "shortcuts").uncheck()
     page.locator("h1").click()
     page.evaluate("document.activeElement.blur()")
     page.keyboard.press("]")
-    assert state(page)["layer"] == "relu"
+    assert read_state(page)["layer"] == "relu"
     page.context.close()
 
 
 def test_search_and_filter(browser: Browser, site: Path) -> None:
-    page, _ = at(browser, site, OWN)
+    page, _ = open_address(browser, site, OWN)
     shown = page.locator(".option:visible .name")
     assert shown.all_inner_texts() == [one["name"] for one in make_results().layers if one["called"]]
-    part(page, "search").fill("relu 2")
+    get_part(page, "search").fill("relu 2")
     assert shown.all_inner_texts() == ["relu:2", "relu_2"]
-    assert part(page, "match-count").inner_text() == "2 of 10 layers"
-    part(page, "search").fill("2")  # the second convolution, besides names
+    assert get_part(page, "match-count").inner_text() == "2 of 10 layers"
+    get_part(page, "search").fill("2")  # the second convolution, besides names
     assert shown.all_inner_texts() == ["block.conv2", "relu:2", "relu_2"]
-    part(page, "search").press("Escape")
-    part(page, "kind").select_option("linear")
+    get_part(page, "search").press("Escape")
+    get_part(page, "kind").select_option("linear")
     assert shown.all_inner_texts() == ["neck", "fc"]
-    part(page, "search").fill("fc")
-    part(page, "search").press("Enter")
-    still(page)
-    assert part(page, "name").inner_text() == "fc"
+    get_part(page, "search").fill("fc")
+    get_part(page, "search").press("Enter")
+    wait_until_drawn(page)
+    assert get_part(page, "name").inner_text() == "fc"
     assert page.locator(".option[aria-selected=true] .name").inner_text() == "fc"
     page.locator(".option:visible").first.click()
     page.context.close()
 
 
 def test_every_state_is_in_the_address_and_can_be_taken_back(browser: Browser, site: Path) -> None:
-    page, _ = at(browser, site, OWN)
+    page, _ = open_address(browser, site, OWN)
     page.locator(".option", has_text="block.conv2").click()
-    still(page)
+    wait_until_drawn(page)
     page.locator(".tiles canvas").click(position={"x": tiles(page)[7][0] + 5, "y": tiles(page)[7][1] + 5})
-    still(page)
-    other = part(page, "images").locator("input:not(:checked)")
+    wait_until_drawn(page)
+    other = get_part(page, "images").locator("input:not(:checked)")
     image = other.get_attribute("value") or ""
     other.check()
-    still(page)
-    part(page, "scale").select_option("unit")
-    part(page, "colours").select_option("grey")
-    still(page)
+    wait_until_drawn(page)
+    get_part(page, "scale").select_option("unit")
+    get_part(page, "colours").select_option("grey")
+    wait_until_drawn(page)
     expected = {"layer": "block.conv2", "unit": "7", "image": image, "scale": "unit", "colours": "grey"}
-    assert state(page) == expected
+    assert read_state(page) == expected
     page.locator("input[type=range]").fill("40")
-    assert state(page) == expected | {"overlay": "40"}
+    assert read_state(page) == expected | {"overlay": "40"}
     assert page.locator(".map").evaluate("c => c.style.opacity") == "0.4"
     assert (page.locator(".map-frame img").get_attribute("src") or "").endswith(f"inputs/{image}.png")
     link = page.url
     for _ in range(3):  # colours (and what was stepped since), scale, image
         page.go_back()
-        still(page)
-    assert state(page)["unit"] == "7" and state(page)["image"] != image
+        wait_until_drawn(page)
+    assert read_state(page)["unit"] == "7" and read_state(page)["image"] != image
     page.go_forward()
-    still(page)
-    assert state(page)["image"] == image and "scale" not in state(page)
-    again, faults = at(browser, site, link.removeprefix(site.as_uri() + "/"))
-    assert state(again) == expected | {"overlay": "40"}
-    assert part(again, "status").inner_text().startswith(f"Unit 7 of block.conv2 on {image}")
-    assert part(again, "scale").input_value() == "unit" and part(again, "colours").input_value() == "grey"
+    wait_until_drawn(page)
+    assert read_state(page)["image"] == image and "scale" not in read_state(page)
+    again, faults = open_address(browser, site, link.removeprefix(site.as_uri() + "/"))
+    assert read_state(again) == expected | {"overlay": "40"}
+    assert get_part(again, "status").inner_text().startswith(f"Unit 7 of block.conv2 on {image}")
+    assert (
+        get_part(again, "scale").input_value() == "unit"
+        and get_part(again, "colours").input_value() == "grey"
+    )
     assert faults == []
     page.context.close()
     again.context.close()
@@ -457,24 +357,24 @@ def test_every_state_is_in_the_address_and_can_be_taken_back(browser: Browser, s
 
 @pytest.mark.parametrize(
     ("broken", "absent"),
-    [("layer=nowhere&unit=1", "no layer “nowhere”"),
-     ("layer=conv1&unit=99&image=none", "no unit 99 of conv1 and no image “none”"),
-     ("layer=conv1&unit=5", "no unit 5 of conv1"),
-     ("layer=conv1&unit=4&image=third", "no image “third”"),
-     ("layer=conv1&unit=-1&scale=x&overlay=999", "no unit -1 of conv1"),
+    [("layer=nowhere&unit=1", "layer “nowhere”"),
+     ("layer=conv1&unit=99&image=none", "unit 99 of conv1 and image “none”"),
+     ("layer=conv1&unit=5", "unit 5 of conv1"),
+     ("layer=conv1&unit=4&image=third", "image “third”"),
+     ("layer=conv1&unit=-1&scale=x&overlay=999", "unit -1 of conv1"),
      ("layer=conv1&unit=4&image=second", ""),
      ("layer=%E0%A4%A&unit=1", ""), ("layer=conv1&show=peaks&colours=constructor", "")],
 )  # fmt: skip
 def test_a_link_that_is_out_of_date_still_opens(
     browser: Browser, site: Path, broken: str, absent: str
 ) -> None:
-    page, faults = at(browser, site, f"{OWN}#{broken}")
-    assert re.match(r"Unit \d of conv1 on (first|second): ", part(page, "status").inner_text())
+    page, faults = open_address(browser, site, f"{OWN}#{broken}")
+    assert re.match(r"Unit \d of conv1 on (first|second): ", get_part(page, "status").inner_text())
     told = f"Not found: {absent}. Showing the default." if absent else ""
-    assert part(page, "error").inner_text() == told
-    compare, more = at(browser, site, f"compare.html#a={quote('network=own&' + broken)}")
+    assert get_part(page, "error").inner_text() == told
+    compare, more = open_address(browser, site, f"compare.html#a={quote('network=own&' + broken)}")
     told = f"Not found in own: {absent}. Showing the default." if absent else ""
-    assert part(compare, "error").inner_text() == told
+    assert get_part(compare, "error").inner_text() == told
     assert faults == more == []
     page.context.close()
     compare.context.close()
@@ -482,46 +382,48 @@ def test_a_link_that_is_out_of_date_still_opens(
 
 def test_a_layer_of_fewer_units_is_no_trouble(browser: Browser, site: Path) -> None:
     """Where a reader chooses it beside a unit that it has not."""
-    page, faults = at(browser, site, f"compare.html#a={quote('network=own&layer=block.conv2&unit=17')}")
+    page, faults = open_address(
+        browser, site, f"compare.html#a={quote('network=own&layer=block.conv2&unit=17')}"
+    )
     left = page.locator(".side").first
     left.get_by_role("combobox", name="Layer", exact=True).select_option("conv1")
-    still(page)
+    wait_until_drawn(page)
     assert left.get_by_label("Unit", exact=True).input_value() == "0"
-    assert not part(page, "error").is_visible()
+    assert not get_part(page, "error").is_visible()
     assert faults == []
     page.context.close()
 
 
 def test_the_drawing_leads_into_the_explorer(browser: Browser, site: Path) -> None:
-    page, _ = at(browser, site, OWN)
+    page, _ = open_address(browser, site, OWN)
     page.locator(".diagram a").first.click()
-    still(page)
-    assert state(page)["layer"] == "conv1"
+    wait_until_drawn(page)
+    assert read_state(page)["layer"] == "conv1"
     page.locator("[data-part='source'] a").click()  # its plates
     assert page.evaluate("location.hash") == "#layer-conv1"
     page.go_back()
-    still(page)
-    assert part(page, "name").inner_text() == "conv1"
+    wait_until_drawn(page)
+    assert get_part(page, "name").inner_text() == "conv1"
     page.context.close()
 
 
 def test_numbers_that_are_missing_are_named(browser: Browser, folder: Path, tmp_path: Path) -> None:
-    site = built(folder, "own", "grey")
-    script = site / "atlas/own/units/relu.js"
+    site = build_explorer_site(folder, "own", "grey")
+    script = site / "explorer/own/units/relu.js"
     kept = script.read_bytes()
     script.unlink()
-    page, _ = opened(browser, site, OWN)
-    still(page)
+    page, _ = open_page(browser, site, OWN)
+    wait_until_drawn(page)
     page.locator(".option", has_text="relu").first.click()
     page.wait_for_selector("[data-part='error']:not([hidden])")
-    assert "atlas/own/units/relu.js is missing" in part(page, "error").inner_text()
+    assert "explorer/own/units/relu.js is missing" in get_part(page, "error").inner_text()
     script.write_bytes(kept)
     page.locator(".option", has_text="conv1").click()
-    still(page)
-    assert part(page, "error").is_hidden()
+    wait_until_drawn(page)
+    assert get_part(page, "error").is_hidden()
     page.locator(".option", has_text="relu").first.click()
-    still(page)
-    assert part(page, "name").inner_text() == "relu"
+    wait_until_drawn(page)
+    assert get_part(page, "name").inner_text() == "relu"
     page.context.close()
 
 
@@ -534,7 +436,7 @@ def phone(browser: Browser, site: Path) -> Iterator[Page]:
     context = browser.new_context(viewport=size, has_touch=True, is_mobile=True, device_scale_factor=2)
     page = context.new_page()
     page.goto((site / OWN).as_uri() + "#layer=block.conv2&unit=0&image=first")
-    still(page)
+    wait_until_drawn(page)
     yield page
     context.close()
 
@@ -543,8 +445,8 @@ def test_a_tap_enlarges_and_a_swipe_goes_on(phone: Page) -> None:
     x, y, width, height = tiles(phone)[4]
     phone.locator(".tiles canvas").tap(position={"x": x + width / 2, "y": y + height / 2})
     phone.wait_for_selector("dialog[open] .map")
-    still(phone)
-    assert state(phone)["unit"] == "4"
+    wait_until_drawn(phone)
+    assert read_state(phone)["unit"] == "4"
     box = phone.locator("dialog .map-frame").bounding_box()
     assert box and box["width"] > 200
     middle = box["y"] + box["height"] / 2
@@ -556,14 +458,14 @@ def test_a_tap_enlarges_and_a_swipe_goes_on(phone: Page) -> None:
             kind = "touchMove" if n else "touchStart"
             touches.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
         touches.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-        still(phone)
+        wait_until_drawn(phone)
 
     swipe(250, 200, 120)
-    assert state(phone)["unit"] == "5"
+    assert read_state(phone)["unit"] == "5"
     swipe(100, 180, 250)
     swipe(100, 180, 250)
-    assert state(phone)["unit"] == "3"
-    part(phone, "close").tap()
+    assert read_state(phone)["unit"] == "3"
+    get_part(phone, "close").tap()
     phone.wait_for_selector("dialog.unit-dialog:not([open])", state="attached")
     assert phone.locator(".panes .unit").count() == 1
 
@@ -572,21 +474,21 @@ def test_back_closes_the_enlarged_unit_and_a_link_opens_it(phone: Page) -> None:
     x, y, width, height = tiles(phone)[4]
     phone.locator(".tiles canvas").tap(position={"x": x + width / 2, "y": y + height / 2})
     phone.wait_for_selector("dialog[open] .map")
-    still(phone)
+    wait_until_drawn(phone)
     link = phone.url
-    assert state(phone)["view"] == "unit"
+    assert read_state(phone)["view"] == "unit"
     phone.go_back()
     phone.wait_for_selector("dialog.unit-dialog:not([open])", state="attached")
-    still(phone)
-    assert (state(phone)["unit"], "view" in state(phone)) == ("4", False)
+    wait_until_drawn(phone)
+    assert (read_state(phone)["unit"], "view" in read_state(phone)) == ("4", False)
     phone.goto("about:blank")
     phone.goto(link)
     phone.wait_for_selector("dialog[open] .map")
-    still(phone)
+    wait_until_drawn(phone)
     phone.keyboard.press("Escape")
     phone.wait_for_url(lambda url: "view=" not in url)
     assert phone.locator(".panes .unit").count() == 1
-    assert state(phone)["unit"] == "4"
+    assert read_state(phone)["unit"] == "4"
 
 
 def test_targets_are_large_enough_for_a_finger(phone: Page) -> None:
@@ -600,61 +502,66 @@ def test_targets_are_large_enough_for_a_finger(phone: Page) -> None:
         if box and 'type="checkbox"' not in name and 'class="grid-focus"' not in name:
             assert box["height"] >= 44, name
     phone.locator(".option", has_text="relu").first.tap()
-    still(phone)
+    wait_until_drawn(phone)
     assert not phone.locator(".list").is_visible()
-    assert part(phone, "name").inner_text() == "relu"
+    assert get_part(phone, "name").inner_text() == "relu"
 
 
 # The comparison
 
 
 def test_two_units_side_by_side_on_one_scale(browser: Browser, site: Path) -> None:
-    page, faults = at(browser, site, f"{OWN}#layer=conv1&unit=3&image=first&scale=unit")
-    part(page, "compare").click()
+    page, faults = open_address(browser, site, f"{OWN}#layer=conv1&unit=3&image=first&scale=unit")
+    get_part(page, "compare").click()
     page.wait_for_url(re.compile("compare.html"))
-    still(page)
+    wait_until_drawn(page)
     found = page.evaluate("convatlas.parseHash(location.hash)")
     assert found["a"] == "network=own&layer=conv1&unit=3&image=first&scale=unit"
     assert found["b"] == "network=own&layer=conv1&unit=3&image=second&scale=unit"
     right = page.locator(".side").nth(1)
     right.get_by_role("combobox", name="Network", exact=True).select_option("grey")
-    still(page)
+    wait_until_drawn(page)
     right.get_by_role("combobox", name="Layer", exact=True).select_option("relu")
-    still(page)
+    wait_until_drawn(page)
     right.get_by_label("Unit", exact=True).fill("1")
     right.get_by_label("Unit", exact=True).press("Enter")
-    still(page)
-    maps = make_results().activations["first"]["conv1"][3], make_results(channels=1).activations["first"]["relu"][1]
+    wait_until_drawn(page)
+    maps = (
+        make_results().activations["first"]["conv1"][3],
+        make_results(channels=1).activations["first"]["relu"][1],
+    )
     outputs, others = make_results().activations, make_results(channels=1).activations
     both = np.stack([*(o["conv1"][3] for o in outputs.values()), *(o["relu"][1] for o in others.values())])
     right.get_by_role("combobox", name="Image", exact=True).select_option("first")
-    still(page)
+    wait_until_drawn(page)
     for side, values in zip(page.locator(".side").all(), maps, strict=True):
         canvas = side.locator(".map")
         size = canvas.bounding_box()
         assert size
-        shown = seen_colours(page, canvas, [0, 0, size["width"], size["height"]], values.shape)
-        assert_shows(shown, values, ends(both, "diverging"), "diverging", np.ptp(values) / (LEVELS - 1))
+        shown = read_colours(page, canvas, [0, 0, size["width"], size["height"]], values.shape)
+        assert_colours(
+            shown, values, scale_limits(both, "diverging"), "diverging", np.ptp(values) / (LEVELS - 1)
+        )
     bars = page.locator(".map-view .scale")
     assert bars.nth(0).get_attribute("aria-label") == bars.nth(1).get_attribute("aria-label")
-    part(page, "linked").uncheck()
-    still(page)
+    get_part(page, "linked").uncheck()
+    wait_until_drawn(page)
     assert page.evaluate("convatlas.parseHash(location.hash)")["linked"] == "no"
     assert bars.nth(0).get_attribute("aria-label") != bars.nth(1).get_attribute("aria-label")
     link = page.url
-    part(page, "swap").click()
-    still(page)
+    get_part(page, "swap").click()
+    wait_until_drawn(page)
     assert (
         page.locator(".side").nth(0).get_by_role("combobox", name="Network", exact=True).input_value()
         == "grey"
     )
     page.go_back()
-    still(page)
+    wait_until_drawn(page)
     assert page.url == link
     page.locator(".side").nth(1).get_by_text("Open in network").click()
     page.wait_for_url(re.compile("grey.html"))
-    still(page)
-    assert part(page, "status").inner_text().startswith("Unit 1 of relu on first")
+    wait_until_drawn(page)
+    assert get_part(page, "status").inner_text().startswith("Unit 1 of relu on first")
     assert faults == []
     page.context.close()
 
@@ -670,10 +577,10 @@ def test_two_units_side_by_side_on_one_scale(browser: Browser, site: Path) -> No
      "networks/own-layers.html"],
 )  # fmt: skip
 def test_a_page_is_whole_and_fits(browser: Browser, site: Path, name: str, width: int, scheme: str) -> None:
-    page, faults = opened(browser, site, name.partition("#")[0], width, scheme)
+    page, faults = open_page(browser, site, name.partition("#")[0], width, scheme)
     if "layers" not in name:
         page.evaluate("hash => { location.hash = hash }", name.partition("#")[2])
-        still(page)
+        wait_until_drawn(page)
     assert faults == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert (
@@ -686,15 +593,15 @@ def test_a_page_is_whole_and_fits(browser: Browser, site: Path, name: str, width
 def test_axe_finds_nothing(browser: Browser, site: Path, name: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     for scheme in ("light", "dark"):
-        page, _ = opened(browser, site, name, scheme=scheme)
+        page, _ = open_page(browser, site, name, scheme=scheme)
         if "layers" not in name:
-            still(page)
+            wait_until_drawn(page)
         for _ in range(2):
             found = axe.run(page).response["violations"]
             assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
             if name == OWN and page.locator("dialog[open]").count() == 0:
-                part(page, "zoom").click()
-                still(page)
+                get_part(page, "zoom").click()
+                wait_until_drawn(page)
         page.context.close()
 
 
@@ -702,9 +609,9 @@ def test_without_javascript_the_sheets_are_linked(browser: Browser, site: Path) 
     page = browser.new_context(java_script_enabled=False).new_page()
     page.goto((site / OWN).as_uri())
     assert not page.locator(".browser").is_visible()
-    page.get_by_role("link", name="the table of layers").click()
+    page.get_by_role("link", name="the layer table").click()
     link = page.locator("td a").first
-    assert link.get_attribute("href") == "../atlas/own/maps/conv1/first.png"
+    assert link.get_attribute("href") == "../explorer/own/maps/conv1/first.png"
     assert (site / "networks" / str(link.get_attribute("href"))).is_file()
     page.goto((site / "compare.html").as_uri())
     assert page.get_by_role("link", name="grey").count() >= 1
@@ -712,8 +619,8 @@ def test_without_javascript_the_sheets_are_linked(browser: Browser, site: Path) 
 
 
 def test_names_are_text_and_never_markup(browser: Browser, tmp_path: Path) -> None:
-    results = fitted()
-    names = {"conv1": HOSTILE, "relu": "../x y", "pool": "é " + "long" * 30, "block/cat": "constructor"}
+    results = complete_layers()
+    names = {"conv1": HOSTILE_TEXT, "relu": "../x y", "pool": "é " + "long" * 30, "block/cat": "constructor"}
     for one in results.layers:
         one["name"] = one["module"] = names.get(one["name"], one["name"])
     for arrays in (*results.activations.values(), *results.projections.values(), results.filters):
@@ -722,13 +629,13 @@ def test_names_are_text_and_never_markup(browser: Browser, tmp_path: Path) -> No
                 if old + suffix in arrays:
                     arrays[new + suffix] = arrays.pop(old + suffix)
     results.unit_matches = {names.get(name, name): told for name, told in results.unit_matches.items()}
-    results.network["classes"] = ["ant", HOSTILE, "</script><script>alert(1)</script>", "dog"]
+    results.network["classes"] = ["ant", HOSTILE_TEXT, "</script><script>alert(1)</script>", "dog"]
     results.filter_matches = None
-    write(tmp_path, "own", results, subject=HOSTILE)
-    sprites(tmp_path, "own")
-    site = built(tmp_path, "own")
+    write_network(tmp_path, "own", results, subject=HOSTILE_TEXT)
+    draw_sprites(tmp_path, "own")
+    site = build_explorer_site(tmp_path, "own")
     for layer, unit in (
-        (HOSTILE, 1),
+        (HOSTILE_TEXT, 1),
         ("../x y", 1),
         (names["pool"], 2),
         ("constructor", 3),
@@ -736,24 +643,24 @@ def test_names_are_text_and_never_markup(browser: Browser, tmp_path: Path) -> No
         ("fc", 2),
     ):
         hash_ = f"layer={layer}&unit={unit}".replace("&amp;", "%26amp;").replace("<img", "%3Cimg")
-        page, faults = at(browser, site, OWN)
+        page, faults = open_address(browser, site, OWN)
         page.locator(".option").filter(has=page.get_by_text(layer, exact=True)).first.click()
-        still(page)
+        wait_until_drawn(page)
         page.fill("[data-part='unit-number']", str(unit))
         page.keyboard.press("Tab")
-        still(page)
-        assert hash_ and state(page)["layer"] == layer
-        assert part(page, "name").inner_text() == layer
-        assert part(page, "status").inner_text().startswith(f"Unit {unit}")
+        wait_until_drawn(page)
+        assert hash_ and read_state(page)["layer"] == layer
+        assert get_part(page, "name").inner_text() == layer
+        assert get_part(page, "status").inner_text().startswith(f"Unit {unit}")
         assert page.locator("img[onerror]").count() == 0
         link = page.url
         page.goto("about:blank")
         page.goto(link)
-        still(page)
-        assert part(page, "name").inner_text() == layer
-        part(page, "compare").click()
+        wait_until_drawn(page)
+        assert get_part(page, "name").inner_text() == layer
+        get_part(page, "compare").click()
         page.wait_for_url(re.compile("compare.html"))
-        still(page)
+        wait_until_drawn(page)
         assert (
             page.locator(".side").first.get_by_role("combobox", name="Layer", exact=True).input_value()
             == layer
@@ -767,7 +674,7 @@ def test_names_are_text_and_never_markup(browser: Browser, tmp_path: Path) -> No
 
 
 def test_plates_are_shown_one_at_a_time(browser: Browser, site: Path) -> None:
-    page, faults = at(browser, site, OWN)
+    page, faults = open_address(browser, site, OWN)
     page.locator("figure.figure a img").first.click()
     box = page.locator("dialog.lightbox")
     where = box.locator("[role=status]")
@@ -775,7 +682,7 @@ def test_plates_are_shown_one_at_a_time(browser: Browser, site: Path) -> None:
     page.keyboard.press("ArrowRight")
     assert where.inner_text() == "Figure 2 of 3"
     assert "What maps shows of conv1" in box.locator("figcaption").inner_text()
-    assert (box.locator("img").get_attribute("src") or "").endswith("plates/own/maps-2.png")
+    assert (box.locator("img").get_attribute("src") or "").endswith("figures/own/maps-2.png")
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")
     assert where.inner_text() == "Figure 3 of 3"
@@ -787,9 +694,11 @@ def test_plates_are_shown_one_at_a_time(browser: Browser, site: Path) -> None:
 
 
 def test_each_plate_prints_on_a_page_of_its_own(browser: Browser, site: Path) -> None:
-    page, _ = at(browser, site, OWN)
+    page, _ = open_address(browser, site, OWN)
     page.emulate_media(media="print")
-    breaks = page.eval_on_selector_all("figure.figure", "all => all.map(p => getComputedStyle(p).breakBefore)")
+    breaks = page.eval_on_selector_all(
+        "figure.figure", "all => all.map(p => getComputedStyle(p).breakBefore)"
+    )
     assert breaks == ["page"] * 3
     page.context.close()
 
@@ -797,7 +706,7 @@ def test_each_plate_prints_on_a_page_of_its_own(browser: Browser, site: Path) ->
 @pytest.mark.parametrize("name", [OWN, "networks/own-layers.html"])
 def test_nothing_wide_is_cut_off_in_print(browser: Browser, site: Path, name: str) -> None:
     """On A4, whose 210 mm less margins of a centimetre are 718 pixels; and no control is printed."""
-    page, _ = opened(browser, site, name, width=718)
+    page, _ = open_page(browser, site, name, width=718)
     page.emulate_media(media="print")
     overflows = page.eval_on_selector_all("main .frame", "all => all.map(f => getComputedStyle(f).overflow)")
     assert overflows and set(overflows) == {"visible"}
@@ -815,18 +724,18 @@ def test_nothing_wide_is_cut_off_in_print(browser: Browser, site: Path, name: st
 
 def test_the_opening_where_nothing_resembles_anything(tmp_path: Path) -> None:
     """The unit of widest range of the first convolution."""
-    results = fitted()
+    results = complete_layers()
     for told in results.unit_matches.values():
         told["units"] = [None] * len(told["units"])
-    write(tmp_path, "own", results)
-    sprites(tmp_path, "own")
+    write_network(tmp_path, "own", results)
+    draw_sprites(tmp_path, "own")
     given = read_json(tmp_path / "results/own/atlas/atlas.json")
-    site = built(tmp_path, "own", scale="shared")
+    site = build_explorer_site(tmp_path, "own", scale="shared")
     told = json.loads((site / OWN).read_text().split('id="explorer-data">')[1].split("</script>")[0])
     ranges = np.stack([np.ptp(o["conv1"], axis=(1, 2)) for o in results.activations.values()])
     image, unit = np.unravel_index(ranges.argmax(), ranges.shape)
     expected = {"layer": "conv1", "unit": unit, "image": given["images"][image]["name"]}
-    assert told["network"]["opening"] == expected
+    assert told["network"]["initial"] == expected
     assert told["scale"] == "network"
     every = [a for o in results.activations.values() for name, a in o.items() if name != "input"]
     span = [min(a.min() for a in every), max(a.max() for a in every)]
@@ -837,7 +746,7 @@ def test_the_opening_where_nothing_resembles_anything(tmp_path: Path) -> None:
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network of 520 layers, all with plates and sprites."""
     folder = tmp_path_factory.mktemp("large")
-    results = fitted()
+    results = complete_layers()
     for outputs in results.activations.values():
         outputs |= {f"stage{n // 100}.{n}.conv": outputs["relu"] for n in range(510)}
     one = next(layer for layer in results.layers if layer["name"] == "conv1")
@@ -846,7 +755,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for n in range(510)
     ]
     results.layers[3:3] = [layer | {"module": layer["name"], "kernel": [3, 3]} for layer in many]
-    write(folder, "own", results)
+    write_network(folder, "own", results)
     like = results.unit_matches["conv1"]
     units = {"threshold": 0.5, "layers": results.unit_matches | {layer["name"]: like for layer in many}}
     write_json(folder / "results/own/classical/units.json", units)
@@ -854,17 +763,17 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     drawn = [plates[1] | {"subject": layer["name"], "number": 0} for layer in many]
     plates += [plate | {"kind": kind} for plate in drawn for kind in ("filters", "maps", "pairs")]
     write_json(folder / "results/own/figures/figures.json", plates)
-    sprites(folder, "own")
-    return built(folder, "own")
+    draw_sprites(folder, "own")
+    return build_explorer_site(folder, "own")
 
 
 def test_a_network_of_hundreds_of_layers(browser: Browser, large: Path) -> None:
     names = sorted(path.name for path in (large / "networks").glob("*.html"))
     assert {"own-layers-2.html", "own-layers-3.html", "own-layers.html", "own-plates-2.html"} < {*names}
     for name in names:
-        page, faults = opened(browser, large, f"networks/{name}")
+        page, faults = open_page(browser, large, f"networks/{name}")
         if name == "own.html":
-            still(page)
+            wait_until_drawn(page)
         assert page.evaluate("document.querySelectorAll('*').length") <= 5000, name
         assert faults == []
         script = "all => all.map(a => decodeURI(new URL(a.getAttribute('href'), document.baseURI)))"
@@ -877,8 +786,8 @@ def test_a_network_of_hundreds_of_layers(browser: Browser, large: Path) -> None:
             if hash_ and hash_.startswith("layer-"):
                 assert f'id="{hash_}"' in target.read_text(), link
         page.context.close()
-    page, _ = at(browser, large, f"{OWN}#layer=stage4.420.conv&unit=1")
-    assert part(page, "name").inner_text() == "stage4.420.conv"
+    page, _ = open_address(browser, large, f"{OWN}#layer=stage4.420.conv&unit=1")
+    assert get_part(page, "name").inner_text() == "stage4.420.conv"
     page.locator("[data-part='source'] a").click()
     page.wait_for_url(re.compile("own-plates"))
     page.context.close()
@@ -889,7 +798,7 @@ def test_the_first_view_is_light_and_quick(browser: Browser, large: Path) -> Non
     asked: list[str] = []
     page.on("requestfinished", lambda request: asked.append(request.url))
     page.goto((large / OWN).as_uri())
-    still(page)
+    wait_until_drawn(page)
     took = page.evaluate("performance.now()")
     files = {large / url.removeprefix(large.as_uri() + "/") for url in asked if url.startswith("file:")}
     assert sum(path.stat().st_size for path in files) < 500_000

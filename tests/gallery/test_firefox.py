@@ -6,22 +6,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.gallery.test_build import write
-from tests.gallery.test_explorer import LEVELS, OWN, assert_shows, built, ends, fitted, sprites
+from tests.support.explorer_site import (
+    LEVELS,
+    assert_colours,
+    build_explorer_site,
+    complete_layers,
+    draw_sprites,
+    scale_limits,
+)
 from tests.support.fake_results import make_results
 from tests.support.firefox import Firefox, needs_firefox
+from tests.support.site import write_network
 
 pytestmark = needs_firefox
 
 STILL = "!document.querySelector('[aria-busy]') && document.querySelector('.map[aria-label]')"
 
+OWN = "networks/own.html"
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("explored")
-    write(folder, "own", fitted(make_results()))
-    sprites(folder, "own")
-    return built(folder, "own")
+    write_network(folder, "own", complete_layers(make_results()))
+    draw_sprites(folder, "own")
+    return build_explorer_site(folder, "own")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +66,7 @@ def test_a_pixel_has_the_colour_of_its_value(firefox: Firefox, site: Path, layer
         for start, size, n in (("y", "height", values.shape[0]), ("x", "width", values.shape[1]))
     )
     table = "diverging" if layer == "conv1" else "viridis"
-    scale = ends(np.stack([o[layer] for o in outputs.values()]), table)
+    scale = scale_limits(np.stack([o[layer] for o in outputs.values()]), table)
     step = float(np.ptp(values)) / (LEVELS - 1)
-    assert_shows(screen[np.ix_(rows, columns)], values, scale, table, step)
+    assert_colours(screen[np.ix_(rows, columns)], values, scale, table, step)
     assert firefox.faults == []

@@ -8,12 +8,12 @@ import pytest
 from markupsafe import Markup
 
 from convatlas import UserError
-from convatlas.gallery.pages import layers
+from convatlas.gallery import layer_pages
 from convatlas.gallery.notes import Notes, render_markdown
 from convatlas.pipeline.config import resolve_config
-from tests.gallery.test_build import CONFIG, HOSTILE, Reader, built, write
 from tests.pipeline.test_config import merged
 from tests.support.fake_results import make_results
+from tests.support.site import CONFIG, HOSTILE_TEXT, PageParser, build_site, write_network
 
 LAYERS = make_results().layers
 KEY = "networks.own.notes"
@@ -27,7 +27,7 @@ KEY = "networks.own.notes"
         ("- a\n- b", "<ul>\n<li>a</li>\n<li>b</li>\n</ul>\n"),
         ("<b>a</b>", "<p>&lt;b&gt;a&lt;/b&gt;</p>\n"),
         ("<script>x</script>", "<p>&lt;script&gt;x&lt;/script&gt;</p>\n"),
-        (HOSTILE, "<p>&lt;img onerror=1 src=&quot;x&quot;&gt;&amp;</p>\n"),  # &amp; is an & in Markdown
+        (HOSTILE_TEXT, "<p>&lt;img onerror=1 src=&quot;x&quot;&gt;&amp;</p>\n"),  # &amp; is an & in Markdown
         ("[a](javascript:alert(1))", "<p>[a](javascript:alert(1))</p>\n"),
         ("[a](masks.html#b)", '<p><a href="../masks.html#b">a</a></p>\n'),
         ("[a](#b)", '<p><a href="#b">a</a></p>\n'),
@@ -101,28 +101,28 @@ def test_nothing_is_published_unless_asked_for() -> None:
 
 
 def noted(folder: Path, **more: Any) -> Path:
-    write(folder, "own")
+    write_network(folder, "own")
     notes = {
-        "text": f"Of the *network* {HOSTILE}",
+        "text": f"Of the *network* {HOSTILE_TEXT}",
         "layers": {"conv1": "Of the layer", "fc": "Of one without plates"},
         "units": {"conv1 3": "Of the [unit](masks.html)"},
     }
     network = CONFIG["networks"]["own"] | {"notes": notes}
-    return built(folder, "own", config=CONFIG | {"networks": {"own": network}} | more)
+    return build_site(folder, "own", config=CONFIG | {"networks": {"own": network}} | more)
 
 
 def test_notes_stand_where_they_belong(tmp_path: Path) -> None:
-    site = noted(tmp_path, notes="Of the **run**", author=f"Ada {HOSTILE}")
-    page, index = (Reader(site / name) for name in ("networks/own.html", "index.html"))
+    site = noted(tmp_path, notes="Of the **run**", author=f"Ada {HOSTILE_TEXT}")
+    page, index = (PageParser(site / name) for name in ("networks/own.html", "index.html"))
     assert "Of the run" in index.text and "Of the network" not in index.text
     text = " ".join(page.text.split())
-    order = ["Of the network <img onerror", "Of one without plates", "Layer by layer", "Of the layer"]
+    order = ["Of the network <img onerror", "Of one without plates", "In the primer", "Of the layer"]
     order += ["Unit 3", "Of the unit"]
     places = [text.index(words) for words in order]
     assert places == sorted(places)
     assert "../masks.html" in page.links
     for path in site.rglob("*.html"):
-        assert f"By Ada {HOSTILE}." in Reader(path).text
+        assert f"By Ada {HOSTILE_TEXT}." in PageParser(path).text
         assert '<meta name="author" content="Ada &lt;img' in path.read_text()
 
 
@@ -130,15 +130,15 @@ def test_notes_of_layers_whose_plates_are_on_a_page_of_their_own_stand_on_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The explorer, on the network's page, takes them from there."""
-    monkeypatch.setattr(layers, "MAX_INLINE_LAYERS", 0)
+    monkeypatch.setattr(layer_pages, "MAX_INLINE_LAYERS", 0)
     site = noted(tmp_path)
-    for name in ("networks/own.html", "networks/own-plates.html"):
-        text = Reader(site / name).text
+    for name in ("networks/own.html", "networks/own-figures.html"):
+        text = PageParser(site / name).text
         assert text.count("Of the layer") == text.count("Of the unit") == 1
 
 
 def test_without_notes_nothing_is_shown(tmp_path: Path) -> None:
-    write(tmp_path, "own")
-    site = built(tmp_path, "own")
+    write_network(tmp_path, "own")
+    site = build_site(tmp_path, "own")
     for path in site.rglob("*.html"):
         assert 'class="notes"' not in path.read_text() and 'name="author"' not in path.read_text()

@@ -11,9 +11,10 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Request
+from playwright.sync_api import Browser
 
 from tests.support.browser import needs_chromium
+from tests.support.site import open_page
 from tests.support.workspace import Workspace
 
 PAGES = (
@@ -35,39 +36,11 @@ def site(run: Workspace) -> Path:
     return run.folder / "reports/gallery"
 
 
-def opened(
-    browser: Browser, site: Path, name: str, width: int = 1280, scheme: str = "light"
-) -> tuple[Page, list]:
-    """A page of the site with every image loaded, and what went wrong: messages and outside requests."""
-    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    page = context.new_page()
-    faults: list[str] = []
-    page.on("console", lambda message: faults.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("requestfailed", lambda request: _left(request) or faults.append(f"failed: {request.url}"))
-    page.on("request", lambda request: _inside(request.url, site) or faults.append(f"outside: {request.url}"))
-    page.goto((site / name).as_uri())
-    page.evaluate(
-        "Promise.all([...document.images].map(i => {"
-        "  i.loading = 'eager'; return i.decode().catch(() => 0) }))"
-    )
-    return page, faults
-
-
-def _left(request: Request) -> bool:
-    """Whether a request was given up, for one has gone on to another page."""
-    return request.failure == "net::ERR_ABORTED"
-
-
-def _inside(url: str, site: Path) -> bool:
-    return url.startswith((site.as_uri() + "/", "data:"))
-
-
 @pytest.mark.parametrize("width", [360, 1280, 2560])
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_whole_and_fits(browser: Browser, site: Path, name: str, width: int) -> None:
     for scheme in ("light", "dark"):
-        page, faults = opened(browser, site, name, width, scheme)
+        page, faults = open_page(browser, site, name, width, scheme)
         assert faults == []
         broken = page.evaluate("[...document.images].filter(i => i.src && !i.naturalWidth).map(i => i.src)")
         assert broken == []
@@ -79,7 +52,7 @@ def test_a_page_is_whole_and_fits(browser: Browser, site: Path, name: str, width
 def test_axe_finds_nothing(browser: Browser, site: Path, name: str) -> None:
     """No fault of accessibility that a program can find, by WCAG 2.2 and axe's best practices."""
     for scheme in ("light", "dark"):
-        page, _ = opened(browser, site, name, scheme=scheme)
+        page, _ = open_page(browser, site, name, scheme=scheme)
         page.wait_for_timeout(300)
         found = Axe().run(page).response["violations"]
         assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
@@ -90,7 +63,7 @@ def test_axe_finds_nothing(browser: Browser, site: Path, name: str) -> None:
 def test_the_page_is_marked_among_all_and_the_list_takes_one_row_of_a_phone(
     browser: Browser, site: Path
 ) -> None:
-    page, _ = opened(browser, site, "primer.html", 360)
+    page, _ = open_page(browser, site, "primer.html", 360)
     pages = page.get_by_role("navigation", name="Pages")
     marked = pages.locator("[aria-current=page]")
     assert marked.all_text_contents() == ["Primer"]
@@ -105,7 +78,7 @@ def test_the_page_is_marked_among_all_and_the_list_takes_one_row_of_a_phone(
 
 
 def test_a_plate_is_as_large_as_printed_where_one_asks_for_it(browser: Browser, site: Path) -> None:
-    page, _ = opened(browser, site, "networks/lenet5.html", 360)
+    page, _ = open_page(browser, site, "networks/lenet5.html", 360)
     plate, shown = page.locator("figure.figure a img").first, page.locator("dialog.lightbox img")
     plate.click()
     assert shown.bounding_box()["width"] <= 360
@@ -169,7 +142,7 @@ def test_links_lead_somewhere_inside(site: Path, name: str) -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_tiles_are_never_stretched_and_text_is_there(browser: Browser, site: Path, name: str) -> None:
     """Each plate is shown at its own aspect, less the caption printed at its foot, which is set as text."""
-    page, _ = opened(browser, site, name)
+    page, _ = open_page(browser, site, name)
     plates = page.locator("figure.figure").all()
     assert plates or not name.startswith(("index", "networks/lenet5.", "networks/simple_cnn."))
     for plate in plates:
@@ -184,7 +157,7 @@ def test_tiles_are_never_stretched_and_text_is_there(browser: Browser, site: Pat
 
 
 def test_each_layer_has_its_plates(browser: Browser, site: Path) -> None:
-    page, _ = opened(browser, site, "networks/lenet5.html")
+    page, _ = open_page(browser, site, "networks/lenet5.html")
     for layer in (
         "conv1",
         "relu1",
@@ -209,7 +182,7 @@ def test_each_layer_has_its_plates(browser: Browser, site: Path) -> None:
 
 def test_the_page_says_what_the_embedded_digits_are(browser: Browser, site: Path) -> None:
     for name in ("index.html", "networks/lenet5.html"):
-        page, _ = opened(browser, site, name)
+        page, _ = open_page(browser, site, name)
         assert "A stand-in for MNIST" in page.inner_text("main")
         page.context.close()
 

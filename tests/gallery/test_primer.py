@@ -13,29 +13,18 @@ from torch import nn
 from torch.nn import functional as F
 
 from convatlas.files import write_json, write_npz
-from convatlas.gallery import build
-from convatlas.gallery.pages import primer
+from convatlas.gallery import primer_examples, value_grid
+from convatlas.gallery.context import GalleryContext
 from convatlas.gallery.network_data import NetworkData
-from convatlas.gallery.context import GalleryContext, SitePage
+from convatlas.gallery.pages import primer
 from convatlas.models.architectures.lenet5 import lenet5
 from convatlas.models.architectures.simple_cnn import simple_cnn
+from convatlas.results import Results
 from convatlas.tracing import layers as layers_module
-from tests.gallery.test_build import CONFIG, HOSTILE, RUN, Reader, built, write
 from tests.support.fake_results import make_layer, make_results
+from tests.support.site import CONFIG, HOSTILE_TEXT, PageParser, build_page, build_site, write_network
 
-SECTIONS = ["filter", "map", "receptive-field", "size", "pooling", "deconvnet", "scales"]
-
-
-def page_of(atlas: GalleryContext, sheet: SitePage) -> str:
-    """A sheet of a site that has no other, as HTML."""
-    keep = build.make_all_pages
-    build.make_all_pages = lambda atlas, run: iter([sheet])
-    try:
-        results = atlas.results
-        build.build_gallery(results.parent / "site", results, atlas.data, ["own"], atlas.config, RUN)
-    finally:
-        build.make_all_pages = keep
-    return (atlas.results.parent / "site" / sheet.path).read_text(encoding="utf-8")
+SECTIONS = ["filter", "feature-map", "receptive-field", "output-size", "pooling", "deconvnet", "scales"]
 
 
 # Pooling
@@ -47,66 +36,72 @@ def test_pooling_and_unpooling_are_torchs(case: int) -> None:
     values = rng.integers(0, 9, (2 * rng.integers(1, 5), 2 * rng.integers(1, 5))).astype(
         np.float32
     )  # ties too
-    small, switches = primer.max_pool(values)
+    small, switches = primer_examples.max_pool(values)
     expected, places = F.max_pool2d(torch.from_numpy(values)[None, None], 2, return_indices=True)
     assert np.array_equal(small, expected[0, 0].numpy())
     assert np.array_equal(switches, places[0, 0].numpy())
     signal = rng.normal(size=small.shape).astype(np.float32)
     back = F.max_unpool2d(torch.from_numpy(signal)[None, None], places, 2, output_size=values.shape)
-    assert np.array_equal(primer.max_unpool(signal, switches), back[0, 0].numpy())
+    assert np.array_equal(primer_examples.max_unpool(signal, switches), back[0, 0].numpy())
 
 
-def texts(grid: primer.Grid) -> list[str]:
+def texts(grid: value_grid.Grid) -> list[str]:
     return [cell.text for cell in grid.cells]
 
 
-def told_of(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Steps down through a pooling, as the run keeps them: what steps.json says, signals, outputs."""
+def write_steps(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Write the results of steps through a pooling layer, and return the signals and the outputs."""
     rng = np.random.default_rng(3)
     maps = rng.random((2, 6, 6)).astype(np.float32)
     _, places = F.max_pool2d(torch.from_numpy(maps)[None], 2, return_indices=True)
-    above = rng.normal(size=(2, 3, 3)).astype(np.float32)
-    below = F.max_unpool2d(torch.from_numpy(above)[None], places, 2)[0].numpy()
-    signals = {"pool": above, "relu": below, "conv": below.clip(0)}
+    pooled_signal = rng.normal(size=(2, 3, 3)).astype(np.float32)
+    unpooled = F.max_unpool2d(torch.from_numpy(pooled_signal)[None], places, 2)[0].numpy()
+    signals = {"pool": pooled_signal, "relu": unpooled, "conv": unpooled.clip(0)}
     outputs = {"input": maps, "relu": maps}
     write_npz(folder / "steps/signals.npz", signals)
     write_npz(folder / "activations/first.npz", outputs)
     window = {"kernel": [2, 2], "stride": [2, 2], "padding": [0, 0]}
-    pool = make_layer("pool", "pool", (2, 6, 6), (2, 3, 3), **window) | {"type": "MaxPool2d", "inputs": ["relu"]}
+    pool = make_layer("pool", "pool", (2, 6, 6), (2, 3, 3), **window) | {
+        "type": "MaxPool2d",
+        "inputs": ["relu"],
+    }
     write_json(folder / "layers.json", [pool])
-    steps = [{"layer": "pool", "through": []}, {"layer": "relu", "through": ["pool"]}]
-    steps.append({"layer": "conv", "through": ["relu"]})
-    return {"image": "first", "steps": steps}, signals, outputs
+    write_json(folder / "images.json", [{"name": "first"}])
+    steps = [{"layer": "pool", "passed_layers": []}, {"layer": "relu", "passed_layers": ["pool"]}]
+    steps.append({"layer": "conv", "passed_layers": ["relu"]})
+    write_json(folder / "steps/steps.json", {"image": "first", "steps": steps})
+    return signals, outputs
 
 
-def test_the_example_of_pooling_is_the_runs_own(tmp_path: Path) -> None:
-    """What is pooled, unpooled and rectified here is what stands at that place in the run's arrays."""
-    told, signals, outputs = told_of(tmp_path)
-    shown = primer.make_pooling_example(tmp_path, told)
-    source = shown["source"]
-    assert (source["pool"], source["map"], source["image"]) == ("pool", "relu", "first")
-    unit, row, column = source["unit"], source["row"], source["column"]
+def test_the_example_of_pooling_has_numbers_of_the_run(tmp_path: Path) -> None:
+    """The pooled, unpooled and rectified values are those at that position in the run's arrays."""
+    signals, outputs = write_steps(tmp_path)
+    example = primer_examples.make_pooling_example(Results(tmp_path))
+    source = example.source
+    assert source is not None
+    assert (source.pool, source.map, source.image) == ("pool", "relu", "first")
 
-    def part(array: np.ndarray, step: int, side: int) -> list[str]:
-        cut = array[unit][row // step : row // step + side, column // step : column // step + side]
-        return [primer.format_value(value) for value in cut.ravel().tolist()]
+    def cut(array: np.ndarray, step: int, side: int) -> list[str]:
+        row, column = source.row // step, source.column // step
+        patch = array[source.unit][row : row + side, column : column + side]
+        return [value_grid.format_value(value) for value in patch.ravel().tolist()]
 
-    assert texts(shown["up"]) == part(outputs["relu"], 1, 4)
-    assert texts(shown["above"]) == part(signals["pool"], 2, 2)
-    assert texts(shown["down"]) == part(signals["relu"], 1, 4)
-    assert texts(shown["rectified"]) == part(signals["conv"], 1, 4)
-    assert any("−" in text for text in texts(shown["above"]))
-    framed = [n for n, cell in enumerate(shown["up"].cells) if cell.is_maximum]
-    assert framed == sorted(shown["switches"]) and len(framed) == 4
+    assert texts(example.map) == cut(outputs["relu"], 1, 4)
+    assert texts(example.signal) == cut(signals["pool"], 2, 2)
+    assert texts(example.unpooled) == cut(signals["relu"], 1, 4)
+    assert texts(example.rectified) == cut(signals["conv"], 1, 4)
+    assert any("−" in text for text in texts(example.signal))
+    maxima = [n for n, cell in enumerate(example.map.cells) if cell.is_maximum]
+    assert maxima == sorted(example.switches) and len(maxima) == 4
 
 
 def test_without_steps_the_example_is_made_up_and_shows_both_signs(tmp_path: Path) -> None:
-    shown = primer.make_pooling_example(tmp_path, None)
-    assert shown["source"] is None
-    small, _ = primer.max_pool(primer.EXAMPLE_MAP)
-    assert texts(shown["small"]) == [primer.format_value(value) for value in small.ravel().tolist()]
-    assert len(np.unique(primer.EXAMPLE_MAP[primer.EXAMPLE_MAP > 0])) >= 8
-    assert (primer.EXAMPLE_SIGNAL < 0).any() and (primer.EXAMPLE_SIGNAL > 0).any()
+    example = primer_examples.make_pooling_example(Results(tmp_path))
+    assert example.source is None
+    small, _ = primer_examples.max_pool(primer_examples.EXAMPLE_MAP)
+    assert texts(example.pooled) == [value_grid.format_value(value) for value in small.ravel().tolist()]
+    assert len(np.unique(primer_examples.EXAMPLE_MAP[primer_examples.EXAMPLE_MAP > 0])) >= 8
+    assert (primer_examples.EXAMPLE_SIGNAL < 0).any() and (primer_examples.EXAMPLE_SIGNAL > 0).any()
 
 
 # Filters, receptive fields, scales
@@ -120,8 +115,8 @@ def layers_of(net: nn.Module, side: int) -> list[dict[str, Any]]:
 def test_a_value_depends_on_just_the_pixels_drawn(net: nn.Module, side: int) -> None:
     """Against autograd: the pixels that the middle value of the uppermost window's map hears of."""
     layers = layers_of(net, side)
-    rows = primer.trace_receptive_field(layers)
-    assert rows[-1]["name"] == "input" and rows[-1]["size"] == side
+    rows = primer_examples.trace_receptive_field(layers)
+    assert rows[-1].name == "input" and rows[-1].size == side
     for net_part in net.modules():  # so that nothing is switched off
         if isinstance(net_part, nn.Conv2d):
             net_part.weight.data.abs_()
@@ -130,35 +125,37 @@ def test_a_value_depends_on_just_the_pixels_drawn(net: nn.Module, side: int) -> 
     value = x
     for name, module in net.named_children():
         value = nn.functional.avg_pool2d(value, 2) if isinstance(module, nn.MaxPool2d) else module(value)
-        if name == rows[0]["name"]:
+        if name == rows[0].name:
             break
-    value[0, 0, rows[0]["first"], rows[0]["first"]].backward()
+    value[0, 0, rows[0].first, rows[0].first].backward()
     heard = np.flatnonzero(x.grad[0, 0].abs().sum(0).numpy())
-    assert (heard.min(), heard.max()) == (rows[-1]["first"], rows[-1]["last"])
+    assert (heard.min(), heard.max()) == (rows[-1].first, rows[-1].last)
     for row in rows[:-1]:
-        above = primer.trace_receptive_field(layers[: [x["name"] for x in layers].index(row["name"]) + 1])
-        assert above[-1]["last"] - above[-1]["first"] + 1 == row["by"]["receptive_field"][-1]
+        above = primer_examples.trace_receptive_field(
+            layers[: [x["name"] for x in layers].index(row.name) + 1]
+        )
+        assert above[-1].last - above[-1].first + 1 == row.layer["receptive_field"][-1]
 
 
 def test_parameters_are_counted_as_torch_counts_them() -> None:
     for conv in (nn.Conv2d(3, 8, (3, 5)), nn.Conv2d(4, 8, 3, groups=2, bias=False), nn.Conv2d(1, 2, 1)):
         (told,) = layers_module.list_layers(nn.Sequential(conv), (conv.in_channels, 9, 9))
-        written = str(primer.format_parameter_count(told))
+        written = str(primer_examples.format_parameter_count(told))
         product, total = written.split(" = ")
         assert int(total.replace(",", "")) == sum(p.numel() for p in conv.parameters())
         assert eval(product.replace("·", "*")) == int(total.replace(",", ""))
     (told,) = layers_module.list_layers(nn.Sequential(nn.ConvTranspose2d(2, 3, 2)), (2, 4, 4))
-    assert primer.format_parameter_count(told) is None
+    assert primer_examples.format_parameter_count(told) is None
 
 
 def test_the_ramps_are_matplotlibs() -> None:
-    for name, ramp in (("RdBu_r", primer.RDBU), ("viridis", primer.VIRIDIS)):
+    for name, ramp in (("RdBu_r", value_grid.RDBU), ("viridis", value_grid.VIRIDIS)):
         for n, stop in enumerate(ramp):
             rgb = [round(255 * part) for part in matplotlib.colormaps[name](round(255 * n / 20))[:3]]
             assert stop == "#{:02x}{:02x}{:02x}".format(*rgb)
         for place in np.linspace(0, 1, 201):
             wanted = 255 * np.array(matplotlib.colormaps[name](place)[:3])
-            given = [int(primer.interpolate_colour(ramp, place)[i : i + 2], 16) for i in (1, 3, 5)]
+            given = [int(value_grid.interpolate_colour(ramp, place)[i : i + 2], 16) for i in (1, 3, 5)]
             assert np.abs(wanted - given).max() < 5
 
 
@@ -172,18 +169,18 @@ def test_numbers_stand_out_from_their_squares() -> None:
         red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
         return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
-    for ramp, place in itertools.product((primer.RDBU, primer.VIRIDIS), np.linspace(0, 1, 101)):
-        fill = primer.interpolate_colour(ramp, place)
-        light, dark = sorted([luminance(fill), luminance(primer.choose_text_colour(fill))], reverse=True)
+    for ramp, place in itertools.product((value_grid.RDBU, value_grid.VIRIDIS), np.linspace(0, 1, 101)):
+        fill = value_grid.interpolate_colour(ramp, place)
+        light, dark = sorted([luminance(fill), luminance(value_grid.choose_text_colour(fill))], reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 4.5
 
 
 def test_squares_stand_in_rows_and_are_said_in_words() -> None:
-    grid = primer.draw_grid(np.array([[1, -0.5, 0], [0.25, 0, 2]]), 2)
+    grid = value_grid.draw_grid(np.array([[1, -0.5, 0], [0.25, 0, 2]]), 2)
     assert [(cell.x / 46, cell.y / 46) for cell in grid.cells] == [(c, r) for r in (0, 1) for c in (0, 1, 2)]
     assert texts(grid) == ["1.00", "−0.50", "0", "0.25", "0", "2.00"]
     assert grid.alt == "1.00, −0.50, 0; 0.25, 0, 2.00"
-    assert grid.cells[2].fill == primer.RDBU[10] and grid.cells[5].fill == primer.RDBU[-1]
+    assert grid.cells[2].fill == value_grid.RDBU[10] and grid.cells[5].fill == value_grid.RDBU[-1]
 
 
 # Which network, and the pair
@@ -193,9 +190,9 @@ def test_the_network_told_of_is_rather_a_chain_that_pools() -> None:
     chains = {"lenet5": layers_of(lenet5(), 28), "simple_cnn": layers_of(simple_cnn(), 50)}
     branching = [dict(chains["lenet5"][0]) | {"inputs": ["somewhere"]}]
     pages = [fake(layers) for layers in (branching, chains["simple_cnn"], chains["lenet5"])]
-    assert primer.choose_network(pages) is pages[2]
-    assert primer.choose_network(pages[:2]) is pages[1]
-    assert primer.choose_network(pages[:1]) is pages[0]
+    assert primer_examples.choose_network(pages) is pages[2]
+    assert primer_examples.choose_network(pages[:2]) is pages[1]
+    assert primer_examples.choose_network(pages[:1]) is pages[0]
 
 
 def fake(layers: list[dict[str, Any]]) -> NetworkData:
@@ -206,73 +203,79 @@ def fake(layers: list[dict[str, Any]]) -> NetworkData:
 
 def test_the_pair_is_the_networks_own_where_it_is_a_chain() -> None:
     layers = layers_of(lenet5(), 28)
-    pair = primer.pair_layers(layers, {"layer": "pool2"})
-    assert [(row["name"], row["up"], row["down"], row["shape"]) for row in pair] == [
-        ("conv1", "filter", "filter, transposed", "6 × 28 × 28"),
+    pair = primer_examples.pair_layers(layers, {"layer": "pool2"})
+    assert [(row.name, row.forward, row.backward, row.shape) for row in pair] == [
+        ("conv1", "filter", "transposed filter", "6 × 28 × 28"),
         ("relu1", "rectify", "rectify", "6 × 28 × 28"),
         ("pool1", "max-pool", "unpool", "6 × 14 × 14"),
-        ("conv2", "filter", "filter, transposed", "16 × 10 × 10"),
+        ("conv2", "filter", "transposed filter", "16 × 10 × 10"),
         ("relu2", "rectify", "rectify", "16 × 10 × 10"),
         ("pool2", "max-pool", "unpool", "16 × 5 × 5"),
     ]
     for told in (None, {"layer": "elsewhere"}):
-        stage = primer.pair_layers(layers, told)
-        assert [row["down"] for row in stage] == ["filter, transposed", "rectify", "unpool"]
-        assert not any(row["shape"] for row in stage)
+        stage = primer_examples.pair_layers(layers, told)
+        assert [row.backward for row in stage] == ["transposed filter", "rectify", "unpool"]
+        assert not any(row.shape for row in stage)
 
 
 # The page
 
 
 def test_each_section_can_be_linked_to_and_names_its_source(tmp_path: Path) -> None:
-    write(tmp_path, "own")
-    site = built(tmp_path, "own", config=CONFIG | {"networks": {"own": CONFIG["networks"]["own"]}})
+    write_network(tmp_path, "own")
+    site = build_site(tmp_path, "own", config=CONFIG | {"networks": {"own": CONFIG["networks"]["own"]}})
     text = (site / "primer.html").read_text()
     for section in SECTIONS:
         part = text[text.index(f'<section aria-labelledby="{section}"') :]
         part = part[: part.index("</section>")]
         assert f'id="{section}"' in part
-        source = re.search(r'<p class="cited">(.*?)</p>', part, re.DOTALL)
+        source = re.search(r'<p class="references">(.*?)</p>', part, re.DOTALL)
         assert source and re.search(r"(19|20)\d\d|arXiv", source.group(1))
         assert re.search(r"section|chapter|533–536|\b27\b", source.group(1))
-    linked = {link for link in Reader(site / "index.html").links if link.startswith("primer.html#")}
+    linked = {link for link in PageParser(site / "index.html").links if link.startswith("primer.html#")}
     assert linked == {f"primer.html#{section}" for section in SECTIONS}
     ids = set(re.findall(r'id="([^"]+)"', text))
     for name in ("networks/own.html", "index.html"):
-        for link in Reader(site / name).links:
+        for link in PageParser(site / name).links:
             if "primer.html#" in link:
                 assert link.partition("#")[2] in ids
 
 
 def test_nothing_is_told_twice(tmp_path: Path) -> None:
     """What a deconvnet is stands in the primer alone."""
-    write(tmp_path, "own")
-    site = built(tmp_path, "own", config=CONFIG | {"networks": {"own": CONFIG["networks"]["own"]}})
-    telling = [path.name for path in site.rglob("*.html") if "sets all others to zero" in path.read_text()]
-    assert telling == []
-    assert "Rectify" in Reader(site / "primer.html").text
-    assert "Rectify" not in Reader(site / "index.html").text
+    write_network(tmp_path, "own")
+    site = build_site(tmp_path, "own", config=CONFIG | {"networks": {"own": CONFIG["networks"]["own"]}})
+    telling = [
+        path.name
+        for path in site.rglob("*.html")
+        if "All activations of the layer except those of one unit are set to zero" in path.read_text()
+    ]
+    assert telling == ["primer.html"]
+    assert "Rectify" in PageParser(site / "primer.html").text
+    assert "Rectify" not in PageParser(site / "index.html").text
 
 
 def test_hostile_names_are_text(tmp_path: Path) -> None:
     results = make_results()
-    results.layers[0] |= {"name": HOSTILE, "module": HOSTILE, "parameters": 5 * 3 * 3 * 3 + 5}
-    results.filters = {HOSTILE: results.filters["conv1"]}
-    write(tmp_path, "own", results)
+    results.layers[0] |= {"name": HOSTILE_TEXT, "module": HOSTILE_TEXT, "parameters": 5 * 3 * 3 * 3 + 5}
+    results.filters = {HOSTILE_TEXT: results.filters["conv1"]}
+    write_network(tmp_path, "own", results)
     page = NetworkData.read(tmp_path / "results", tmp_path / "data", "own", False)
-    atlas = GalleryContext(tmp_path / "results", tmp_path / "data", CONFIG, [page], {})
-    text = page_of(atlas, next(primer.make_pages(atlas)))
+    context = GalleryContext(tmp_path / "results", tmp_path / "data", CONFIG, [page], {})
+    text = build_page(context, next(primer.make_pages(context)))
     assert "<img onerror" not in text
-    assert f"unit {primer.choose_kernel(page, results.filters)['unit']} of &lt;img onerror" in text
+    assert (
+        f"unit {primer_examples.choose_kernel(page.layers, results.filters).unit} of &lt;img onerror" in text
+    )
 
 
 @pytest.mark.parametrize("network", ["lenet5"])
 def test_the_numbers_of_the_default_run(network: str) -> None:
     """LeNet-5's, as they are known."""
     layers = layers_of(lenet5(), 28)
-    told = [primer.format_parameter_count(found) for found in layers if found["kind"] == "conv"]
+    told = [primer_examples.format_parameter_count(found) for found in layers if found["kind"] == "conv"]
     assert told == ["6 · 1 · 5 · 5 + 6 = 156", "16 · 6 · 5 · 5 + 16 = 2,416"]
-    rows = primer.trace_receptive_field(layers)
-    assert [(row["name"], row["last"] - row["first"] + 1, row["size"]) for row in rows] == [
+    rows = primer_examples.trace_receptive_field(layers)
+    assert [(row.name, row.last - row.first + 1, row.size) for row in rows] == [
         ("pool2", 1, 5), ("conv2", 2, 10), ("pool1", 6, 14), ("conv1", 12, 28), ("input", 16, 28)
     ]  # fmt: skip

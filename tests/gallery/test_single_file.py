@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from convatlas.gallery.pages.share import link_files
 from PIL import Image
 from playwright.sync_api import Browser
 
 from convatlas import UserError
 from convatlas.files import write_json
-from convatlas.gallery import html_tree
-from convatlas.gallery.pages import network
+from convatlas.gallery import html_tree, network_data
+from convatlas.gallery.published_files import link_files
 from convatlas.gallery.single_file import (
     MEGABYTE,
     SingleFileBuilder,
@@ -28,8 +27,8 @@ from convatlas.gallery.single_file import (
     select_figures,
     write_zip,
 )
-from tests.gallery.test_build import CONFIG, HOSTILE, Reader, built, write
 from tests.support.fake_results import make_results
+from tests.support.site import CONFIG, HOSTILE_TEXT, PageParser, build_site, write_network
 from tests.support.workspace import ROOT
 
 NETWORKS: dict[str, list[str | int]] = {"own": [], "other": []}
@@ -41,7 +40,7 @@ def run(folder: Path, **config: Any) -> Path:
     """A made-up gallery of two networks whose plates are all different."""
     rng = np.random.default_rng(3)
     for name in NETWORKS:
-        write(folder, name, make_results())
+        write_network(folder, name, make_results())
         figures = folder / "results" / name / "figures"
         plates = []
         for n, (kind, subject) in enumerate(KINDS):
@@ -54,7 +53,7 @@ def run(folder: Path, **config: Any) -> Path:
             Image.new("RGB", (9, 9)).save(figures / f"{kind}-{n}.pdf", "pdf")
         plates[0]["pdf"] = "cover-0.pdf"
         write_json(figures / "figures.json", plates)
-    return built(folder, *NETWORKS, config=CONFIG | config)
+    return build_site(folder, *NETWORKS, config=CONFIG | config)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +103,7 @@ def test_every_page_of_a_gallery_is_read_whole(site: Path) -> None:
         assert elements[1:4] == [
             "header", "main", "footer",
         ], path  # fmt: skip
-        text = Reader(path).text
+        text = PageParser(path).text
         main = page.find("main")
         assert main and main.get_text().strip()[:40] in text.replace("&", "&amp;").replace("’", "’")
 
@@ -179,31 +178,31 @@ def test_a_heavy_frontispiece_is_shown_light_and_is_in_the_single_file(
 ) -> None:
     """The links beside it, and the one that the full-screen view follows, are the plate itself."""
     before = run(tmp_path / "before")
-    monkeypatch.setattr(network, "MAX_COVER_BYTES", 1000)
+    monkeypatch.setattr(network_data, "MAX_COVER_BYTES", 1000)
     site = run(tmp_path / "after")
-    assert (site / "plates/own/cover-0.png").read_bytes() == (before / "plates/own/cover-0.png").read_bytes()
-    with Image.open(site / "plates/own/cover-0.webp") as picture:
+    assert (site / "figures/own/cover-0.png").read_bytes() == (before / "figures/own/cover-0.png").read_bytes()
+    with Image.open(site / "figures/own/cover-0.webp") as picture:
         assert picture.size == (90, 70)
     for place, root in (("index.html", ""), ("networks/own.html", "../")):
         text = (site / place).read_text()
-        assert f'<img src="{root}plates/own/cover-0.webp" alt=' in text
-        assert text.count(f'href="{root}plates/own/cover-0.png"') == 2
-    assert not (site / "plates/own/curves-1.webp").exists()
+        assert f'<img src="{root}figures/own/cover-0.webp" alt=' in text
+        assert text.count(f'href="{root}figures/own/cover-0.png"') == 2
+    assert not (site / "figures/own/curves-1.webp").exists()
     assert plates_in(bound(site)[0]) == plates_in(bound(before)[0])
     assert bound(site)[1:] == bound(before)[1:]
 
 
 def test_pictures_keep_every_pixel(site: Path) -> None:
     book = SingleFileBuilder(site)
-    place = "plates/own/maps-3.png"
+    place = "figures/own/maps-3.png"
     kind, _, content = book.encode_image(place).partition(";base64,")
     with Image.open(io.BytesIO(base64.b64decode(content))) as found, Image.open(site / place) as given:
         np.testing.assert_array_equal(np.asarray(found.convert("RGB")), np.asarray(given.convert("RGB")))
-    smooth = site / "plates/own/smooth.png"
+    smooth = site / "figures/own/smooth.png"
     Image.fromarray(np.tile(np.arange(256, dtype=np.uint8)[:, None, None], (4, 300, 3))).save(
         smooth, compress_level=0
     )
-    kind, _, content = book.encode_image("plates/own/smooth.png").partition(";base64,")
+    kind, _, content = book.encode_image("figures/own/smooth.png").partition(";base64,")
     assert kind == "data:image/webp" and len(content) < smooth.stat().st_size / 4
     with Image.open(io.BytesIO(base64.b64decode(content))) as found, Image.open(smooth) as given:
         np.testing.assert_array_equal(np.asarray(found.convert("RGB")), np.asarray(given))
@@ -235,10 +234,10 @@ def test_it_is_no_larger_than_asked_and_the_last_plates_go_first(site: Path) -> 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
     results = make_results()
-    results.layers[0] |= {"name": HOSTILE, "module": HOSTILE}
-    results.network["classes"] = ["ant", "bee", HOSTILE, "dog"]
-    write(tmp_path, "own", results, subject=HOSTILE)
-    site = built(tmp_path, "own", config=CONFIG | {"title": HOSTILE, "author": HOSTILE})
+    results.layers[0] |= {"name": HOSTILE_TEXT, "module": HOSTILE_TEXT}
+    results.network["classes"] = ["ant", "bee", HOSTILE_TEXT, "dog"]
+    write_network(tmp_path, "own", results, subject=HOSTILE_TEXT)
+    site = build_site(tmp_path, "own", config=CONFIG | {"title": HOSTILE_TEXT, "author": HOSTILE_TEXT})
     html = build_single_file(site, select_figures(tmp_path / "results", {"own": []}, "all"), 15).html
     assert "<img onerror" not in html and "&lt;img onerror" in html
 
@@ -336,7 +335,7 @@ def test_shared_links_show_where_what_and_a_small_picture(tmp_path: Path, url: s
 def test_numbers_are_copied_and_linked_where_they_are_asked_for(tmp_path: Path) -> None:
     site = run(tmp_path, publish={"tensors": True, "weights": False})
     own = tmp_path / "results/own"
-    page = Reader(site / "networks/own.html")
+    page = PageParser(site / "networks/own.html")
     for name in (
         "filters.npz",
         "activations/first.npz",
@@ -349,7 +348,7 @@ def test_numbers_are_copied_and_linked_where_they_are_asked_for(tmp_path: Path) 
     assert not (site / "numbers/own/weights.safetensors").exists()
     assert "../networks/own.html#downloads" in page.links  # where there is a file for each image
     for path in site.rglob("*.html"):
-        for link in Reader(path).links:
+        for link in PageParser(path).links:
             if "numbers/" in link:
                 assert (path.parent / link).resolve().is_file()
 
@@ -359,8 +358,8 @@ def test_weights_are_copied_alone_too(tmp_path: Path) -> None:
     (tmp_path / "results/own/weights.safetensors").write_bytes(b"weights")
     site = run(tmp_path, publish={"tensors": False, "weights": True})
     assert [path.name for path in (site / "numbers").rglob("*.*")] == ["weights.safetensors"]
-    assert "../numbers/own/weights.safetensors" in Reader(site / "networks/own.html").links
-    assert "../numbers/own/filters.npz" not in Reader(site / "networks/own.html").links
+    assert "../numbers/own/weights.safetensors" in PageParser(site / "networks/own.html").links
+    assert "../numbers/own/filters.npz" not in PageParser(site / "networks/own.html").links
 
 
 def test_without_being_asked_for_no_number_is_copied(site: Path) -> None:
@@ -382,14 +381,14 @@ def test_where_the_numbers_are_is_linked() -> None:
 
 
 def test_each_plate_downloads_as_png_and_as_pdf_where_there_is_one(site: Path) -> None:
-    links = Reader(site / "networks/own.html").links
-    assert "../plates/own/cover-0.pdf" in links
-    for link in (link for link in links if link.startswith("../plates/")):
+    links = PageParser(site / "networks/own.html").links
+    assert "../figures/own/cover-0.pdf" in links
+    for link in (link for link in links if link.startswith("../figures/")):
         assert (site / "networks" / link).resolve().is_file()
     text = (site / "networks/own.html").read_text()
     for n, (kind, _) in enumerate(KINDS, 1):
         told = f'download aria-label="PNG of figure {n} of own">PNG</a>'
-        assert f'<a href="../plates/own/{kind}-{n - 1}.png" {told}' in text
+        assert f'<a href="../figures/own/{kind}-{n - 1}.png" {told}' in text
 
 
 # The workflow for GitHub Pages

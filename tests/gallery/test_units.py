@@ -18,11 +18,17 @@ from convatlas.gallery import build, explorer_statistics
 from convatlas.gallery.pages.units import compute_class_responses, find_selective_units, format_ranges
 from convatlas.plotting import top_activation_tiles
 from convatlas.plotting.labelled_figure import figure_style
-from tests.gallery.test_build import CONFIG, DATASET, RUN, Reader, write
-from tests.gallery.test_explorer import at, built, fitted, part, state
-from tests.gallery.test_page import opened
+from convatlas.results import Results
 from tests.support.browser import needs_chromium
+from tests.support.explorer_site import (
+    build_explorer_site,
+    complete_layers,
+    get_part,
+    open_address,
+    read_state,
+)
 from tests.support.fake_results import VIEWS, FakeResults, make_results
+from tests.support.site import CONFIG, DATASET, RUN, PageParser, open_page, write_network
 from tests.support.workspace import ROOT
 
 K, IMAGES, CLASSES = 4, 30, ["ant", "bee", "cat", "dog"]
@@ -186,9 +192,9 @@ def test_a_few_values_do_not_grey_all_others() -> None:
 
 def prepared(folder: Path, channels: int) -> Any:
     """results/own/ under a folder with a survey, the made-up network, and what the survey has."""
-    results = fitted(make_results(channels))
+    results = complete_layers(make_results(channels))
     results.layers[0]["receptive_field"] = list(FIELD)
-    write(folder, "own", results)
+    write_network(folder, "own", results)
     return folder, results, survey(folder / "results/own", results)
 
 
@@ -205,7 +211,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def plates_of(folder: Path, **views: Any) -> dict[str, Any]:
     with figure_style():
         drawn = figure_build.draw_figures(
-            folder / "results/own", "own", VIEWS | {"strongest": {"k": K}} | views
+            Results(folder / "results/own"), VIEWS | {"strongest": {"k": K}} | views
         )
         return {plate.subject: plate for plate in drawn if plate.kind == "strongest"}
 
@@ -403,9 +409,9 @@ def views(strongest: Any) -> dict[str, Any]:
     return CONFIG | {"networks": {"own": {"views": VIEWS | {"strongest": strongest}}}}
 
 
-def page_of(folder: Path, results: Path | None = None) -> Reader:
+def page_of(folder: Path, results: Path | None = None) -> PageParser:
     build.build_gallery(folder / "site", folder / "results", folder / "data", ["own"], views({"k": K}), RUN)
-    return Reader(folder / "site/networks/own-units.html")
+    return PageParser(folder / "site/networks/own-units.html")
 
 
 def test_the_page_lists_the_dead_by_layer_and_calls_classes_what_they_are(own: Any) -> None:
@@ -443,7 +449,7 @@ def test_no_page_where_it_is_left_out(own: Any) -> None:
 @pytest.fixture(scope="module")
 def site(atlas: Any) -> Path:
     folder = atlas[0].parents[2]
-    return built(folder, "own", strongest={"k": K})
+    return build_explorer_site(folder, "own", strongest={"k": K})
 
 
 def shown(page: Any) -> list[int]:
@@ -454,17 +460,17 @@ def shown(page: Any) -> list[int]:
 @needs_chromium
 @pytest.mark.parametrize("key", ["zeros", "selectivity"])
 def test_units_are_sorted_by_what_the_set_says(browser: Browser, site: Path, atlas: Any, key: str) -> None:
-    page, faults = at(browser, site, "networks/own.html#layer=relu:2&unit=0")
+    page, faults = open_address(browser, site, "networks/own.html#layer=relu:2&unit=0")
     assert shown(page) == list(range(18))
-    part(page, "sort").select_option(key)
+    get_part(page, "sort").select_option(key)
     page.wait_for_timeout(300)
     worth = [float(f"{value:.4g}") for value in atlas[2]["relu:2"][key].tolist()]
     order = sorted(range(18), key=lambda unit: (-worth[unit], unit))
     assert shown(page) == order
-    assert state(page)["sort"] == key
-    part(page, "next-unit").click()
+    assert read_state(page)["sort"] == key
+    get_part(page, "next-unit").click()
     expected = order[(order.index(0) + 1) % 18]
-    assert state(page)["unit"] == str(expected)
+    assert read_state(page)["unit"] == str(expected)
     page.reload()
     page.wait_for_timeout(500)
     assert shown(page) == order
@@ -474,18 +480,18 @@ def test_units_are_sorted_by_what_the_set_says(browser: Browser, site: Path, atl
 
 @needs_chromium
 def test_only_the_dead_or_the_alive_are_shown(browser: Browser, site: Path) -> None:
-    page, faults = at(browser, site, "networks/own.html#layer=conv1&only=dead")
+    page, faults = open_address(browser, site, "networks/own.html#layer=conv1&only=dead")
     assert shown(page) == DEAD["conv1"]
-    assert state(page) == {"layer": "conv1", "only": "dead"}
-    assert part(page, "unit-number").input_value() == "2"
-    part(page, "only").select_option("alive")
+    assert read_state(page) == {"layer": "conv1", "only": "dead"}
+    assert get_part(page, "unit-number").input_value() == "2"
+    get_part(page, "only").select_option("alive")
     page.wait_for_timeout(300)
     assert shown(page) == [0, 1, 3, 4]
     page.evaluate("location.hash = 'layer=pool&only=dead'")
     page.wait_for_timeout(400)
     assert not page.locator(".tiles").is_visible()
-    assert part(page, "empty").text_content() == "No dead units in this layer."
-    part(page, "only").select_option("all")
+    assert get_part(page, "empty").text_content() == "No dead units in this layer."
+    get_part(page, "only").select_option("all")
     page.wait_for_timeout(300)
     assert len(shown(page)) == 18
     assert faults == []
@@ -494,7 +500,7 @@ def test_only_the_dead_or_the_alive_are_shown(browser: Browser, site: Path) -> N
 
 @needs_chromium
 def test_a_unit_is_told_by_the_set(browser: Browser, site: Path, atlas: Any) -> None:
-    page, faults = at(browser, site, "networks/own.html#layer=pool&unit=11")
+    page, faults = open_address(browser, site, "networks/own.html#layer=pool&unit=11")
     told = page.locator(".dataset-statistics")
     of = atlas[2]["pool"]
     assert "30 test images of animals" in told.text_content()
@@ -521,9 +527,9 @@ def test_a_unit_is_told_by_the_set(browser: Browser, site: Path, atlas: Any) -> 
 def test_pages_fit_and_axe_finds_nothing(browser: Browser, site: Path, name: str, width: int) -> None:
     for scheme in ("light", "dark"):
         if "#" in name:
-            page, faults = at(browser, site, name, width=width, scheme=scheme)
+            page, faults = open_address(browser, site, name, width=width, scheme=scheme)
         else:
-            page, faults = opened(browser, site, name, width, scheme)
+            page, faults = open_page(browser, site, name, width, scheme)
         page.wait_for_timeout(300)
         assert faults == []
         found = Axe().run(page).response["violations"]

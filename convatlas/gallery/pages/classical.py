@@ -1,41 +1,54 @@
-"""Classical operators beside learned units: one sum of each worked, and which unit resembles what."""
+"""The page on classical operators: Sobel and a learned filter worked out, and units that match features."""
 
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from convatlas.analysis.sobel import SOBEL_DIAGONAL_DOWN, SOBEL_DIAGONAL_UP, SOBEL_X
-from convatlas.files import Npz, read_json
-from convatlas.gallery.pages.network import NetworkData
-from convatlas.gallery.pages.site import GalleryContext, SitePage
-from convatlas.gallery.pages.window import ConvolutionAxis, ConvolutionExample, format_number
+from convatlas.gallery.context import GalleryContext, SitePage
+from convatlas.gallery.convolution_example import ConvolutionAxis, ConvolutionExample, format_number
+from convatlas.gallery.network_data import NetworkData
 from convatlas.image_io import denormalize
 from convatlas.plotting.colormap import ColourScale
+from convatlas.records import Layer
+from convatlas.results import Results
 
 SOBEL_KERNELS = {
-    "Sobel x": (SOBEL_X, "answers where it is brighter to the right"),
-    "Sobel y": (SOBEL_X.T, "where it is brighter below"),
-    "Sobel 45° down": (SOBEL_DIAGONAL_DOWN, "where it is brighter to the lower right"),
-    "Sobel 45° up": (SOBEL_DIAGONAL_UP, "where it is brighter to the upper right"),
+    "Sobel x": (SOBEL_X, "responds to brightness increasing to the right (vertical edges)"),
+    "Sobel y": (SOBEL_X.T, "responds to brightness increasing downwards (horizontal edges)"),
+    "Sobel 45° down": (
+        SOBEL_DIAGONAL_DOWN,
+        "responds to brightness increasing towards the lower right",
+    ),
+    "Sobel 45° up": (SOBEL_DIAGONAL_UP, "responds to brightness increasing towards the upper right"),
 }
-LUMINANCE_WEIGHTS = np.array([0.2125, 0.7154, 0.0721])  # of red, green and blue, Rec. 709, as in the plates
-MIN_MAP_SIDE = 12  # of a map's sides, from which a picture of it tells something
-RELATIVE_TOLERANCE = (
-    2e-3  # of a map's largest value: what the recorded sums may differ by, in half precision and TF32
-)
+LUMINANCE_WEIGHTS = np.array([0.2125, 0.7154, 0.0721])  # Rec. 709, as scikit-image's rgb2gray
+MIN_MAP_SIDE = 12  # values; a smaller map is too coarse to be looked at
+# The tolerance between recomputed and recorded values, relative to the largest, in half precision and TF32.
+RELATIVE_TOLERANCE = 2e-3
+STRONG_RESPONSE = 0.9  # of the largest response, from which a position may be shown first
 
 
 @dataclass(frozen=True)
 class LearnedFilter:
-    """A learned filter, worked on an image of its network: which, why this one, and the sum."""
+    """A learned filter, worked out on an image.
+
+    Attributes:
+        network: Its network.
+        layer: Its layer.
+        unit: Its unit.
+        reason: Why it was chosen, in words.
+        image: Name of the image.
+        example: The convolution.
+
+    """
 
     network: NetworkData
-    layer: dict[str, Any]
+    layer: Layer
     unit: int
     reason: str
     image: str
@@ -43,8 +56,30 @@ class LearnedFilter:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A unit of a first convolution that may be shown: candidates are tried in the order of their ranks."""
+
+    rank: tuple[float, ...]
+    network: NetworkData
+    layer: Layer
+    unit: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class BestMatch:
-    """The unit of a network whose map most resembles a classical feature, by the pooled correlation r."""
+    """The unit of a network that matches a classical feature best.
+
+    Attributes:
+        network: Its network.
+        layer: Name of its layer.
+        unit: Its number.
+        description: The feature, in words.
+        r: Pearson's correlation, pooled over the sample images.
+        baseline: 95th percentile of the correlation in the untrained network.
+        is_fine: Whether its map is large enough to be looked at.
+
+    """
 
     network: NetworkData
     layer: str
@@ -52,238 +87,313 @@ class BestMatch:
     description: str
     r: float
     baseline: float
-    is_fine: bool  # whether its map has cells enough to be looked at
+    is_fine: bool
 
     @property
     def rank(self) -> tuple[bool, float]:
-        """What orders the units: fine maps first; rounded, for a layer that passes a map on is no better."""
+        """Return what orders units: fine maps first, then the correlation.
+
+        It is rounded, so that a layer that passes a map on does not rank above the layer that computed it.
+        """
         return self.is_fine, round(abs(self.r), 6)
 
 
-def make_pages(atlas: GalleryContext) -> Iterator[SitePage]:
-    """Yield the page; it has Sobel's sum at least."""
-    learned, rows = next(find_learned_filters(atlas), None), find_best_matches(atlas)
-    page = learned.network if learned else atlas.networks[0]
-    sobel = apply_sobel(atlas.results, page, page.images[0]["name"])
-    windows = [sobel, learned.example] if learned else [sobel]
-    pictures = {f"{window.name}-source": render_source(window) for window in windows}
-    pictures |= {f"{window.name}-map": render_map(window.output) for window in windows}
+@dataclass(frozen=True)
+class FeatureEntry:
+    """A classical feature: the image shown, its best match, and the best match of each network."""
+
+    name: str
+    image: str
+    best_match: BestMatch
+    by_network: dict[str, BestMatch]
+
+
+def make_pages(context: GalleryContext) -> Iterator[SitePage]:
+    """Yield the page, with Sobel's operator at least."""
+    learned_filter = next(find_learned_filters(context), None)
+    network = learned_filter.network if learned_filter else context.networks[0]
+    image = network.images[0]["name"]
+    sobel = apply_sobel(network, image)
+    pictures: dict[str, bytes] = {}
+    for example in [sobel, learned_filter.example] if learned_filter else [sobel]:
+        pictures[f"{example.name}-source"] = render_source(example)
+        pictures[f"{example.name}-map"] = render_map(example.output)
     features = []
-    for feature, found in rows.items():
-        best = max(found, key=lambda one: one.rank)
-        image, three = render_match(atlas.results, feature, best)
-        pictures |= {f"{feature}-{what}": picture for what, picture in three.items()}
-        of = {one.network.name: one for one in found}
-        features.append({"name": feature, "image": image, "best": best, "of": of})
-    values = {
-        "kernels": SOBEL_KERNELS,
-        "sobel": sobel,
-        "of": page,
-        "image": page.images[0]["name"],
-        "learned": learned,
-        "features": features,
-    }
-    places: dict[str, str | bytes] = {f"classical/{name}.png": picture for name, picture in pictures.items()}
-    title = "Classical operators"
+    for feature, matches in find_best_matches(context).items():
+        best_match = max(matches, key=lambda match: match.rank)
+        feature_image, match_pictures = render_match(feature, best_match)
+        pictures |= {f"{feature}-{suffix}": picture for suffix, picture in match_pictures.items()}
+        by_network = {match.network.name: match for match in matches}
+        features.append(FeatureEntry(feature, feature_image, best_match, by_network))
     yield SitePage(
-        "classical.html", "classical.html", title, values, "Across networks", generated_files=places
+        "classical.html",
+        "classical.html",
+        "Classical operators",
+        {
+            "sobel_kernels": SOBEL_KERNELS,
+            "sobel": sobel,
+            "network": network,
+            "image": image,
+            "learned_filter": learned_filter,
+            "features": features,
+        },
+        "Across networks",
+        generated_files={f"classical/{name}.png": picture for name, picture in pictures.items()},
     )
 
 
-# Sums, worked
+# Convolutions, worked out
 
 
-def apply_sobel(results: Path, page: NetworkData, image: str) -> ConvolutionExample:
-    """Sobel's sum over the brightness of an image, 0 to 255, at a strong vertical edge."""
-    seen = denormalize(
-        Npz(results / page.name / f"activations/{image}.npz")["input"], page.network["preprocessing"]
+def apply_sobel(network: NetworkData, image: str) -> ConvolutionExample:
+    """Apply Sobel's x operator to the brightness of an image, 0 to 255, at a strong vertical edge."""
+    pixels = _read_pixels(network, image)
+    brightness = np.tensordot(LUMINANCE_WEIGHTS, pixels, 1) if len(pixels) == 3 else pixels.mean(axis=0)
+    source = np.round(255 * brightness.clip(0, 1))[None]
+    vertical, horizontal = (ConvolutionAxis(0, 1, 1, 3, size - 2) for size in source.shape[1:])
+    example = ConvolutionExample(
+        name="sobel",
+        source=source,
+        kernel=SOBEL_X[None],
+        bias=0.0,
+        vertical=vertical,
+        horizontal=horizontal,
+        output=np.zeros((vertical.output_size, horizontal.output_size)),
+        position=(0, 0),
+        brightness_scale=[(1 / 255, 0.0)],
     )
-    grey = np.tensordot(LUMINANCE_WEIGHTS, seen, 1) if len(seen) == 3 else seen.mean(axis=0)
-    source = np.round(255 * grey.clip(0, 1))[None]
-    down, across = (ConvolutionAxis(0, 1, 1, 3, size - 2) for size in source.shape[1:])
-    nothing = np.zeros((down.output_size, across.output_size))
-    window = ConvolutionExample(
-        "sobel", source, SOBEL_X[None], 0.0, down, across, nothing, (0, 0), [(1 / 255, 0.0)]
-    )
-    return _move_to_strongest(replace(window, output=window.compute_output()))
+    return _move_to_strongest(replace(example, output=example.compute_output()))
 
 
-def find_learned_filters(atlas: GalleryContext) -> Iterator[LearnedFilter]:
-    """Learned filters worked on the first image of their network, the most like a Sobel kernel first.
+def find_learned_filters(context: GalleryContext) -> Iterator[LearnedFilter]:
+    """Yield learned filters, worked out on the first image of their network, the best candidates first.
 
-    Only those whose sums are the recorded map: a convolution that pads by anything but zero is passed over.
+    Filters whose computed map differs from the recorded one are skipped, such as those of a convolution with
+    other padding than zeros.
     """
-    for _, page, unit, why in sorted(find_candidates(atlas), key=lambda found: found[0]):
-        layer = next(layer for layer in page.layers if layer["ordinal"] == 1)
-        image = page.images[0]["name"]
-        window = apply_filter(atlas.results / page.name, page.network["preprocessing"], layer, unit, image)
-        if window is not None:
-            yield LearnedFilter(page, layer, unit, why, image, window)
+    for candidate in sorted(find_candidates(context), key=lambda candidate: candidate.rank):
+        network = candidate.network
+        image = network.images[0]["name"]
+        example = apply_filter(network.results, candidate.layer, candidate.unit, image)
+        if example is not None:
+            yield LearnedFilter(network, candidate.layer, candidate.unit, candidate.reason, image, example)
 
 
-Candidate = tuple[tuple[Any, ...], NetworkData, int, str]
+def find_candidates(context: GalleryContext) -> Iterator[Candidate]:
+    """Yield units of the networks' first convolutions.
 
-
-def find_candidates(atlas: GalleryContext) -> Iterator[Candidate]:
-    """Units of the networks' first convolutions: how late each is tried, and why it was chosen, in words.
-
-    First filters whose every channel is nearest to the same kernel of Sobel's, more so than chance has it,
-    then units whose maps are like Sobel's, of few channels before many, then filters nearest to any kernel.
+    The order of ranks: filters whose channels all match one of Sobel's kernels, above the baseline; units
+    whose maps match a Sobel feature, those of few input channels first; filters that match any kernel; the
+    first unit.
     """
-    for n, page in enumerate(atlas.networks):
-        folder = atlas.results / page.name / "classical"
-        found = read_json(folder / "filters.json")
-        if not found:
+    for number, network in enumerate(context.networks):
+        matches = network.results.filter_matches
+        if not matches:
             continue
-        like = read_json(folder / "units.json")["layers"].get(found["layer"], {"units": []})
-        for unit, match in enumerate(like["units"]):
+        layer = next(layer for layer in network.layers if layer["ordinal"] == 1)
+        n_channels = len(network.description["preprocessing"]["mean"])
+        unit_matches = network.results.unit_matches["layers"].get(matches["layer"])
+        for unit, match in enumerate(unit_matches["units"] if unit_matches else []):
             if match and match["feature"].startswith("sobel"):
-                why = f"its map resembles Sobel’s: {match['words']}, r = {format_number(match['r'], 2)}"
-                yield (
-                    (1, len(page.network["preprocessing"]["mean"]), -abs(match["r"]), n, unit),
-                    page,
-                    unit,
-                    why,
+                reason = (
+                    f"its feature map correlates with the Sobel response: {match['description']}, "
+                    f"r = {format_number(match['r'], 2)}"
                 )
-        yield (3, n), page, 0, "the first of its layer, for none resembles a classical kernel"
-        for unit, (values, names) in enumerate(zip(found["r"] or [], found["kernels"] or [], strict=True)):
-            if len({*zip(names, np.sign(values), strict=True)}) > 1:
-                continue  # its channels do not agree
-            r, turned = float(np.mean(np.abs(values))), ", turned to its negative" if values[0] < 0 else ""
-            signed = format_number(np.sign(values[0]) * r, 2)
-            told = (
-                f"the likest classical kernel is {names[0]}{turned}, r = {signed}, where 95 % of filters of "
-                f"random numbers stay below {found['baseline']:.2f}"
+                rank = (1, n_channels, -abs(match["r"]), number, unit)
+                yield Candidate(rank, network, layer, unit, reason)
+        reason = "the first unit of its layer; no filter matched a classical kernel"
+        yield Candidate((3, number), network, layer, 0, reason)
+        rows = zip(matches["r"] or [], matches["kernels"] or [], strict=True)
+        for unit, (correlations, kernels) in enumerate(rows):
+            if len({*zip(kernels, np.sign(correlations), strict=True)}) > 1:
+                continue  # its channels match different kernels
+            r = float(np.mean(np.abs(correlations)))
+            inverted = ", with inverted sign" if correlations[0] < 0 else ""
+            signed_r = format_number(np.sign(correlations[0]) * r, 2)
+            reason = (
+                f"best-matching classical kernel: {kernels[0]}{inverted}, r = {signed_r} "
+                f"(95th percentile of random filters: {matches['baseline']:.2f})"
             )
-            is_sobel = names[0].startswith("Sobel") and r > found["baseline"]
-            yield (0, len(values), -r, n, unit) if is_sobel else (2, -r, n, unit), page, unit, told
+            is_sobel = kernels[0].startswith("Sobel") and r > matches["baseline"]
+            filter_rank = (0, len(correlations), -r, number, unit) if is_sobel else (2, -r, number, unit)
+            yield Candidate(filter_rank, network, layer, unit, reason)
 
 
-def apply_filter(
-    folder: Path, preprocessing: dict[str, Any], layer: dict[str, Any], unit: int, image: str
-) -> ConvolutionExample | None:
-    """The sum of a unit of a convolution, (units, channels, k, k), at its strongest place on an image.
+def apply_filter(results: Results, layer: Layer, unit: int, image: str) -> ConvolutionExample | None:
+    """Work out a unit of a convolution at its strongest position on an image.
 
-    None where the recorded map is not that sum: of a transposed convolution, or one that pads otherwise.
+    Args:
+        results: The network's results.
+        layer: The convolution, with weights (units, channels, k, k).
+        unit: The unit.
+        image: Name of the image.
+
+    Returns:
+        None where the computed map differs from the recorded one, as for a transposed convolution or one with
+        other padding than zeros, or where an array is not recorded.
+
     """
-    filters, outputs = Npz(folder / "filters.npz"), Npz(folder / f"activations/{image}.npz")
-    below, module = layer.get("inputs") or [], layer["module"]
-    if len(below) != 1 or below[0] not in outputs or module not in filters or layer["name"] not in outputs:
+    filters, outputs = results.filters, results.activations(image)
+    inputs, module, name = layer.get("inputs") or [], layer["module"], layer["name"]
+    if len(inputs) != 1 or inputs[0] not in outputs or module not in filters or name not in outputs:
         return None
-    source, weight, made = outputs[below[0]], filters[module], outputs[layer["name"]][unit]
+    source, weight, output = outputs[inputs[0]], filters[module], outputs[name][unit]
     if not weight.ndim == source.ndim + 1 == 4 or "Transpose" in layer["type"]:
         return None
-    bias = float(filters[f"{module}.bias"][unit]) if f"{module}.bias" in filters else 0.0
-    group = unit // (len(weight) // layer["groups"])
+    group = unit // (len(weight) // (layer["groups"] or 1))
     source = source[group * weight.shape[1] : (group + 1) * weight.shape[1]]
-    axes = [
-        ConvolutionAxis(
-            -_get_padding(layer, axis), layer["stride"][axis], layer["dilation"][axis], size, cells
-        )
-        for axis, (size, cells) in enumerate(zip(weight.shape[2:], made.shape, strict=True))
-    ]
-    if below[0] == "input":
-        shade = list(zip(preprocessing["std"], preprocessing["mean"], strict=True))
-    else:
-        low, span = float(source.min()), float(np.ptp(source)) or 1.0
-        shade = [(1 / span, -low / span)] * len(source)
-    window = ConvolutionExample("learned", source, weight[unit], bias, *axes, made, (0, 0), shade)
-    if np.abs(window.compute_output() - made).max() > RELATIVE_TOLERANCE * max(
-        float(np.abs(made).max()), 1e-6
-    ):
+    vertical, horizontal = (
+        _make_axis(layer, axis, weight.shape[2 + axis], output.shape[axis]) for axis in (0, 1)
+    )
+    example = ConvolutionExample(
+        name="learned",
+        source=source,
+        kernel=weight[unit],
+        bias=float(filters[f"{module}.bias"][unit]) if f"{module}.bias" in filters else 0.0,
+        vertical=vertical,
+        horizontal=horizontal,
+        output=output,
+        position=(0, 0),
+        brightness_scale=_choose_brightness_scale(results, source, inputs[0]),
+    )
+    max_difference = np.abs(example.compute_output() - output).max()
+    if max_difference > RELATIVE_TOLERANCE * max(float(np.abs(output).max()), 1e-6):
         return None
-    return _move_to_strongest(window)
+    return _move_to_strongest(example)
 
 
-def _get_padding(layer: dict[str, Any], axis: int) -> int:
-    """Zeros before the source on an axis; "same" puts the odd one behind."""
-    given = layer["padding"]
-    if given == "same":
-        return layer["dilation"][axis] * (layer["kernel"][axis] - 1) // 2
-    return 0 if given == "valid" else given[axis]
+def _make_axis(layer: Layer, axis: int, kernel_size: int, output_size: int) -> ConvolutionAxis:
+    """Describe an axis (0: vertical, 1: horizontal) of a convolution."""
+    stride, dilation = layer["stride"], layer["dilation"]
+    assert stride is not None  # as the layer is a convolution
+    assert dilation is not None
+    return ConvolutionAxis(-_get_padding(layer, axis), stride[axis], dilation[axis], kernel_size, output_size)
 
 
-def _move_to_strongest(window: ConvolutionExample) -> ConvolutionExample:
-    """Put a window where its map is strong, wholly inside, and of such places nearest to the middle."""
-    values = np.where(window.compute_valid_mask(), np.abs(window.output), -np.inf)
+def _get_padding(layer: Layer, axis: int) -> int:
+    """Return the zeros before the source on an axis; "same" puts the odd one behind it."""
+    padding, kernel, dilation = layer["padding"], layer["kernel"], layer["dilation"]
+    if padding == "same":
+        assert kernel is not None  # as the layer is a convolution
+        assert dilation is not None
+        return dilation[axis] * (kernel[axis] - 1) // 2
+    return padding[axis] if isinstance(padding, list) else 0
+
+
+def _choose_brightness_scale(
+    results: Results, source: np.ndarray, source_name: str
+) -> list[tuple[float, float]]:
+    """Choose factor and offset of each channel: they undo the normalisation, or span the values."""
+    if source_name == "input":
+        preprocessing = results.network["preprocessing"]
+        return list(zip(preprocessing["std"], preprocessing["mean"], strict=True))
+    low, span = float(source.min()), float(np.ptp(source)) or 1.0
+    return [(1 / span, -low / span)] * len(source)
+
+
+def _move_to_strongest(example: ConvolutionExample) -> ConvolutionExample:
+    """Move to a strong response inside the source, of several to the one nearest to the centre."""
+    values = np.where(example.compute_valid_mask(), np.abs(example.output), -np.inf)
     if not np.isfinite(values).any():
-        return window.crop()
-    strong = values >= 0.9 * values.max()
-    rows, columns = np.nonzero(strong)
-    far = sum(((n - (size - 1) / 2) / size) ** 2 for n, size in
-              zip((rows, columns), window.output.shape, strict=True))  # fmt: skip
-    nearest = int(np.argmin(far))
-    return replace(window, position=(int(rows[nearest]), int(columns[nearest]))).crop()
+        return example.crop()
+    rows, columns = np.nonzero(values >= STRONG_RESPONSE * values.max())
+    height, width = example.output.shape
+    squared_distance = ((rows - (height - 1) / 2) / height) ** 2 + ((columns - (width - 1) / 2) / width) ** 2
+    nearest = int(np.argmin(squared_distance))
+    return replace(example, position=(int(rows[nearest]), int(columns[nearest]))).crop()
 
 
-# Features and the units that resemble them
+# Units that match a classical feature
 
 
-def find_best_matches(atlas: GalleryContext) -> dict[str, list[BestMatch]]:
-    """For each classical feature that a unit resembles, the likest unit of each network that has one.
+def find_best_matches(context: GalleryContext) -> dict[str, list[BestMatch]]:
+    """Find the best match of each classical feature in each network.
 
-    Of layers that have plates, and of coarse maps only where no fine one resembles it.
+    Only layers with figures are searched; coarse maps count only where no fine one matches.
+
+    Returns:
+        The best match of each network that has one, by feature.
+
     """
-    found: dict[str, dict[str, BestMatch]] = {}
-    for page in atlas.networks:
-        given = read_json(atlas.results / page.name / "classical/units.json")["layers"]
-        shown = {
-            layer["name"]: layer["output_shape"]
-            for layer in page.layers_with_figures
-            if layer["name"] in given
-        }
-        for layer, shape in shown.items():
-            like, is_fine = given[layer], min(shape[1:]) >= MIN_MAP_SIDE
-            for unit, match in enumerate(like["units"]):
+    best: dict[str, dict[str, BestMatch]] = {}
+    for network in context.networks:
+        layer_matches = network.results.unit_matches["layers"]
+        for layer in network.layers_with_figures:
+            name = layer["name"]
+            if name not in layer_matches:
+                continue
+            is_fine = min(layer["output_shape"][1:]) >= MIN_MAP_SIDE
+            baseline = layer_matches[name]["baseline"]
+            for unit, match in enumerate(layer_matches[name]["units"]):
                 if not match:
                     continue
-                one = BestMatch(page, layer, unit, match["words"], match["r"], like["baseline"], is_fine)
-                best = found.setdefault(match["feature"].rstrip("+-"), {})
-                if page.name not in best or one.rank > best[page.name].rank:
-                    best[page.name] = one
-    first = atlas.networks[0]
-    order = Npz(atlas.results / first.name / f"classical/{first.images[0]['name']}.npz")
-    return {feature: list(found[feature].values()) for feature in order if feature in found}
+                candidate = BestMatch(
+                    network, name, unit, match["description"], match["r"], baseline, is_fine
+                )
+                by_network = best.setdefault(match["feature"].rstrip("+-"), {})
+                if network.name not in by_network or candidate.rank > by_network[network.name].rank:
+                    by_network[network.name] = candidate
+    first = context.networks[0]
+    order = first.results.classical(first.images[0]["name"])
+    return {feature: list(best[feature].values()) for feature in order if feature in best}
 
 
-def render_match(results: Path, feature: str, one: BestMatch) -> tuple[str, dict[str, bytes]]:
-    """The first image on which a unit is alive: its name, and it, a classical feature of it, and the map."""
-    folder = results / one.network.name
-    for image in one.network.images:
-        made = Npz(folder / f"activations/{image['name']}.npz")[one.layer][one.unit]
-        if np.ptp(made):
+def render_match(feature: str, match: BestMatch) -> tuple[str, dict[str, bytes]]:
+    """Render a match on the first image on which the unit's map is not constant.
+
+    Returns:
+        The image's name, and as PNG the "image", the classical "feature" and the map of the "unit".
+
+    """
+    network = match.network
+    for image in network.images:
+        values = network.results.activations(image["name"])[match.layer][match.unit]
+        if np.ptp(values):
             break
-    seen = Npz(folder / f"activations/{image['name']}.npz")["input"]
-    return image["name"], {
-        "image": _encode_image(denormalize(seen, one.network.network["preprocessing"])),
-        "feature": render_map(Npz(folder / f"classical/{image['name']}.npz")[feature]),
-        "unit": render_map(made),
+    name = image["name"]
+    return name, {
+        "image": _encode_image(_read_pixels(network, name)),
+        "feature": render_map(network.results.classical(name)[feature]),
+        "unit": render_map(values),
     }
 
 
 # Pictures
 
 
-def render_source(window: ConvolutionExample) -> bytes:
-    """What a window slides over, as it looks: colours of three channels, else grey; PNG."""
-    bright = np.stack([factor * plane + offset for plane, (factor, offset) in
-                       zip(window.source.astype(np.float64), window.brightness_scale, strict=True)])  # fmt: skip
-    return _encode_image(bright)
-
-
-def _encode_image(bright: np.ndarray) -> bytes:
-    """An image (C, H, W) in 0..1: colours of three channels, else the channels' mean; PNG."""
-    shown = bright.clip(0, 1) if len(bright) == 3 else bright.clip(0, 1).mean(axis=0, keepdims=True)
-    return _encode_png(np.round(255 * shown).astype(np.uint8).transpose(1, 2, 0).squeeze())
+def render_source(example: ConvolutionExample) -> bytes:
+    """Render the source of a convolution as PNG: three channels in colour, others in grey."""
+    planes = [
+        factor * plane + offset
+        for plane, (factor, offset) in zip(
+            example.source.astype(np.float64), example.brightness_scale, strict=True
+        )
+    ]
+    return _encode_image(np.stack(planes))
 
 
 def render_map(values: np.ndarray) -> bytes:
-    """A map in the plates' colours, a pixel a value; PNG."""
+    """Render a map (H, W) as PNG in the colours of the figures, one pixel per value."""
     values = values.astype(np.float64)
     return _encode_png(ColourScale.from_values(values).to_rgb(values))
 
 
+def _read_pixels(network: NetworkData, image: str) -> np.ndarray:
+    """Return an image as the network saw it, (C, H, W) in 0..1, without its normalisation."""
+    preprocessing: Any = network.description["preprocessing"]
+    return denormalize(network.results.activations(image)["input"], preprocessing)
+
+
+def _encode_image(pixels: np.ndarray) -> bytes:
+    """Encode an image (C, H, W) in 0..1 as PNG: three channels in colour, the mean of others in grey."""
+    pixels = pixels.clip(0, 1)
+    if len(pixels) != 3:
+        pixels = pixels.mean(axis=0, keepdims=True)
+    return _encode_png(np.round(255 * pixels).astype(np.uint8).transpose(1, 2, 0).squeeze())
+
+
 def _encode_png(pixels: np.ndarray) -> bytes:
+    """Encode (H, W[, 3]) uint8 as PNG."""
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, "png", optimize=True)
     return content.getvalue()

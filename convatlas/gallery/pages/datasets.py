@@ -1,57 +1,86 @@
-"""A page for each data set: what it holds, examples, where it comes from, what was left out."""
+"""The page of a data set: its classes, images, examples, source and skipped files."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypedDict
 
 from convatlas.files import read_json
-from convatlas.gallery.pages.site import GalleryContext, SitePage
+from convatlas.gallery.context import GalleryContext, SitePage
+from convatlas.records import DatasetDescription
 
-MAX_TABLE_CLASSES = (
-    120  # classes that have a row each; more are listed as text, for a page of thousands of cells is slow
-)
-MAX_SKIPPED_FILES = 200  # files left out that are named
-REPLACED_DATASETS = {
-    "mnist": "MNIST",
-    "oxford-iiit-pet": "Oxford-IIIT Pet",
-}  # what embedded data stand in for
+MAX_TABLE_CLASSES = 120  # with a row each; more are listed as text, as a table of thousands of cells is slow
+MAX_SKIPPED_FILES = 200  # that are named
+REPLACED_DATASETS = {"mnist": "MNIST", "oxford-iiit-pet": "Oxford-IIIT Pet"}  # by embedded data
+SPLIT_WORDS = {"train": "training", "test": "test"}
+
+Example = dict[str, Any]  # an entry of examples.json, with its split in words
 
 
-def make_pages(atlas: GalleryContext) -> Iterator[SitePage]:
-    """Yield the page of each data set that a network was trained or tested on."""
-    for name, data in atlas.datasets.items():
-        folder = atlas.results / "_datasets" / name
-        examples = read_json(folder / "examples.json") if folder.is_dir() else None
+class DatasetExamples(TypedDict):
+    """results/_datasets/<name>/examples.json."""
+
+    classes: list[int]
+    train: list[Example]
+    test: list[Example]
+
+
+def make_pages(context: GalleryContext) -> Iterator[SitePage]:
+    """Yield the page of each data set on which a network was trained or tested."""
+    for name, dataset in context.datasets.items():
+        folder = context.results / "_datasets" / name
+        examples: DatasetExamples | None = None
+        if folder.is_dir():
+            examples = read_json(folder / "examples.json")
+        replaced = REPLACED_DATASETS.get(dataset["format"]) if dataset["source"] == "embedded" else None
         values = {
             "name": name,
-            "data": data,
-            "used_by": [page for page in atlas.networks if page.network["dataset"] == name],
-            "stands_in_for": REPLACED_DATASETS.get(data["format"]) if data["source"] == "embedded" else None,
-            "rows": count_images(data),
-            "listed": len(data["classes"]) > MAX_TABLE_CLASSES,
-            "most": max([*data["counts"]["train"], *data["counts"]["test"], 1]),
-            "examples": examples and group_by_class(examples, data["classes"]),
-            "has_trimaps": bool(examples) and any(e["trimap"] for e in examples["train"] + examples["test"]),
-            "left_out": data.get("skipped", []),
-            "at_most": MAX_SKIPPED_FILES,
+            "data": dataset,
+            "dataset_networks": [n for n in context.networks if n.description["dataset"] == name],
+            "replaced_dataset": replaced,
+            "rows": count_images(dataset),
+            "is_long": len(dataset["classes"]) > MAX_TABLE_CLASSES,
+            "max_count": max([*dataset["counts"]["train"], *dataset["counts"]["test"], 1]),
+            "examples": examples and group_by_class(examples, dataset["classes"]),
+            "has_trimaps": examples is not None and _has_trimaps(examples),
+            "skipped_files": dataset.get("skipped", []),
+            "max_skipped_files": MAX_SKIPPED_FILES,
         }
         files = {f"datasets/{name}": folder} if examples else {}
         yield SitePage(f"datasets/{name}.html", "dataset.html", name, values, "Data", files)
 
 
-def count_images(data: dict[str, Any]) -> list[tuple[str, int, int]]:
-    """The name of each class with its training and test images; none for images without labels."""
-    if not data["classes"]:
+def count_images(dataset: DatasetDescription) -> list[tuple[str, int, int]]:
+    """Return name, training images and test images of each class; nothing without labels."""
+    if not dataset["classes"]:
         return []
-    return list(zip(data["classes"], data["counts"]["train"], data["counts"]["test"], strict=True))
+    counts = dataset["counts"]
+    return list(zip(dataset["classes"], counts["train"], counts["test"], strict=True))
 
 
-def group_by_class(examples: dict[str, Any], classes: list[str]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The examples of each class shown, training images first, each with its `split` in words."""
-    told = [
-        example | {"split": words}
-        for split, words in (("train", "training"), ("test", "test"))
-        for example in examples[split]
+def group_by_class(examples: DatasetExamples, classes: Sequence[str]) -> list[tuple[str, list[Example]]]:
+    """Group examples by class.
+
+    Args:
+        examples: examples.json.
+        classes: The names of the classes; none without labels.
+
+    Returns:
+        The name of each class ("" without labels) and its examples, training images first, each with its
+        `split` in words.
+
+    """
+    splits: Mapping[str, list[Example]] = {"train": examples["train"], "test": examples["test"]}
+    rows = [
+        {**example, "split": SPLIT_WORDS[split]}
+        for split, split_examples in splits.items()
+        for example in split_examples
     ]
     if not classes:
-        return [("", told)]
-    return [(classes[n], [one for one in told if one["class"] == n]) for n in examples["classes"]]
+        return [("", rows)]
+    return [
+        (classes[number], [row for row in rows if row["class"] == number]) for number in examples["classes"]
+    ]
+
+
+def _has_trimaps(examples: DatasetExamples) -> bool:
+    """Return whether an example has a trimap."""
+    return any(example["trimap"] for example in examples["train"] + examples["test"])

@@ -1,89 +1,166 @@
-"""The page of the digits: one picture of what caused every unit's answer to each, and which answers most."""
+"""The page of the images chosen by class: projections of every unit on each, and the most active units."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
 
-from convatlas.files import Npz
-from convatlas.gallery.pages.network import NetworkData
-from convatlas.gallery.pages.site import GalleryContext, SitePage
+from convatlas.gallery.context import GalleryContext, SitePage
+from convatlas.gallery.network_data import NetworkData, PublishedFigure
 from convatlas.names import describe_classes
+from convatlas.records import SampleImage
 
-TILES_PER_LINE = 4  # tiles side by side where the picture is shown a digit at a time, on a phone
-LABEL_HEIGHT = 40  # pixels of the picture over each tile there, for its number
+TILES_PER_LINE = 4  # where the figure is shown one image at a time, on a phone
+LABEL_HEIGHT = 40  # pixels of the figure over each tile there, for its number
 
 
-def make_pages(atlas: GalleryContext) -> Iterator[SitePage]:
-    """Yield the page of the images chosen by class, if networks look at such and project their units."""
-    networks = [
-        {
-            "page": page,
-            "called": describe_classes(select_images(page), page.network),
-            "plates": [plate | {"parts": split_figure(plate)} for plate in page.get_figures("digits")],
-            "answers": find_most_active_units(atlas, page),
-        }
-        for page in atlas.networks
-        if page.get_figures("digits")
+class Position(TypedDict):
+    """A position in a figure, in pixels."""
+
+    x: int
+    y: int
+
+
+class TileLine(Position):
+    """The tiles of some units side by side, and the position of the first."""
+
+    units: list[int]
+
+
+class TileLines(TypedDict):
+    """The tiles of a layer, and the box of its colour bar: x, y, width, height."""
+
+    layer: str
+    lines: list[TileLine]
+    colour_bar: list[int]
+
+
+class ImagePart(TypedDict):
+    """The parts of a figure that show one image."""
+
+    image: str
+    input: Position
+    groups: list[TileLines]
+
+
+class ActivityRow(TypedDict):
+    """The most active unit of each layer on an image, with its maximum, and the number of inactive units."""
+
+    image: SampleImage
+    most_active: list[tuple[int, float]]
+    inactive: int
+
+
+@dataclass(frozen=True)
+class UnitActivity:
+    """The most active units of a network.
+
+    Attributes:
+        layers: The projected layers.
+        rows: The most active unit of each layer, by image.
+        same_for_all: The most active unit of each layer in which it is the same on all images.
+
+    """
+
+    layers: list[str]
+    rows: list[ActivityRow]
+    same_for_all: dict[str, int]
+
+
+@dataclass(frozen=True)
+class DigitsEntry:
+    """What the page shows of one network.
+
+    Attributes:
+        network: The network.
+        class_names: The classes of its images, as in a sentence.
+        figures: Its figures, each with its parts by image.
+        activity: Its most active units.
+
+    """
+
+    network: NetworkData
+    class_names: str
+    figures: list[tuple[PublishedFigure, list[ImagePart]]]
+    activity: UnitActivity
+
+
+def make_pages(context: GalleryContext) -> Iterator[SitePage]:
+    """Yield the page, if the units of a network are projected on images that are chosen by class."""
+    entries = [
+        DigitsEntry(
+            network,
+            describe_classes(select_images(network), network.description),
+            [(figure, split_figure(figure)) for figure in figures],
+            find_most_active_units(network),
+        )
+        for network in context.networks
+        if (figures := network.get_figures("digits"))
     ]
-    if networks:
-        names = list(dict.fromkeys(network["called"] for network in networks))
-        title = names[0][0].upper() + names[0][1:] if len(names) == 1 else "Class by class"
-        values = {"networks": networks, "heading_text": title, "across": TILES_PER_LINE, "room": LABEL_HEIGHT}
+    if entries:
+        class_names = {entry.class_names for entry in entries}
+        title = "Deconvnet projections by class"
+        if len(class_names) == 1:
+            names = class_names.pop()
+            title = names[0].upper() + names[1:]
+        values = {
+            "entries": entries,
+            "heading_text": title,
+            "tiles_per_line": TILES_PER_LINE,
+            "label_height": LABEL_HEIGHT,
+        }
         yield SitePage("digits.html", "digits.html", title, values, "Across networks")
 
 
-def select_images(page: NetworkData) -> list[dict[str, Any]]:
-    """The images of a network that are on its plates of digits."""
-    names = page.get_figures("digits")[0]["cells"]["images"]
-    return [image for image in page.images if image["name"] in names]
+def select_images(network: NetworkData) -> list[SampleImage]:
+    """Select the sample images that a network's figure of digits shows."""
+    names = network.get_figures("digits")[0]["tile_layout"]["images"]
+    return [image for image in network.images if image["name"] in names]
 
 
-def find_most_active_units(atlas: GalleryContext, page: NetworkData) -> dict[str, Any]:
-    """Which unit of each projected layer answers most to each image, and how many answer nowhere.
-
-    `all_alike` has the layers where it is the same unit for all images, with that unit.
-    """
-    layers = list(dict.fromkeys(group["layer"] for group in page.get_figures("digits")[0]["cells"]["groups"]))
+def find_most_active_units(network: NetworkData) -> UnitActivity:
+    """Find the unit of each projected layer with the largest value on each image."""
+    groups = network.get_figures("digits")[0]["tile_layout"]["groups"]
+    layers = list(dict.fromkeys(group["layer"] for group in groups))
     rows = []
-    for image in select_images(page):
-        outputs = Npz(atlas.results / page.name / f"activations/{image['name']}.npz")
-        most = {layer: outputs[layer].reshape(len(outputs[layer]), -1).max(1) for layer in layers}
-        strongest = {layer: int(values.argmax()) for layer, values in most.items()}
+    for image in select_images(network):
+        outputs = network.results.activations(image["name"])
+        maxima = {layer: outputs[layer].reshape(len(outputs[layer]), -1).max(1) for layer in layers}
         rows.append(
-            {
-                "image": image,
-                "strongest": [(unit, float(most[layer][unit])) for layer, unit in strongest.items()],
-                "dead": sum(int((values <= 0).sum()) for values in most.values()),
-            }
+            ActivityRow(
+                image=image,
+                most_active=[(int(values.argmax()), float(values.max())) for values in maxima.values()],
+                inactive=sum(int((values <= 0).sum()) for values in maxima.values()),
+            )
         )
-    alike = {
-        layer: units.pop()
-        for n, layer in enumerate(layers)
-        if len(units := {row["strongest"][n][0] for row in rows}) == 1
-    }
-    return {"layers": layers, "rows": rows, "all_alike": alike if len(rows) > 1 else {}}
+    return UnitActivity(layers, rows, _find_same_units(layers, rows) if len(rows) > 1 else {})
 
 
-def split_figure(plate: dict[str, Any]) -> list[dict[str, Any]]:
-    """Take a plate apart into what is shown of each image on a phone, as places in the plate, in pixels.
-
-    Of each group the units in lines of a few, with the place of their tiles, and the place of its scale.
-    """
-    cells = plate["cells"]
-    found = []
-    for row, image in enumerate(cells["images"]):
+def split_figure(figure: PublishedFigure) -> list[ImagePart]:
+    """Divide a figure into what a phone shows of each image: lines of a few tiles, and the colour bars."""
+    layout = figure["tile_layout"]
+    parts = []
+    for row, image in enumerate(layout["images"]):
         groups = []
-        for group in cells["groups"]:
-            lines = []
-            for first in range(0, len(group["units"]), TILES_PER_LINE):
-                left = group["left"] + first * cells["pitch"]
-                lines.append(
-                    {
-                        "x": left,
-                        "y": group["tops"][row],
-                        "units": group["units"][first : first + TILES_PER_LINE],
-                    }
+        for group in layout["groups"]:
+            lines = [
+                TileLine(
+                    x=group["left"] + start * layout["pitch"],
+                    y=group["tops"][row],
+                    units=group["units"][start : start + TILES_PER_LINE],
                 )
-            groups.append({"layer": group["layer"], "lines": lines, "bar": group["bar"]})
-        top = cells["groups"][0]["tops"][row]
-        found.append({"image": image, "input": {"x": cells["input"], "y": top}, "groups": groups})
-    return found
+                for start in range(0, len(group["units"]), TILES_PER_LINE)
+            ]
+            groups.append(TileLines(layer=group["layer"], lines=lines, colour_bar=group["colour_bar"]))
+        position = Position(x=layout["input"], y=layout["groups"][0]["tops"][row])
+        parts.append(ImagePart(image=image, input=position, groups=groups))
+    return parts
+
+
+def _find_same_units(layers: Sequence[str], rows: Sequence[ActivityRow]) -> dict[str, int]:
+    """Find the layers in which one unit is the most active on all images."""
+    same_units = {}
+    for n, layer in enumerate(layers):
+        units = {row["most_active"][n][0] for row in rows}
+        if len(units) == 1:
+            same_units[layer] = units.pop()
+    return same_units

@@ -1,154 +1,230 @@
-"""What a network's data set says of its units: the dead, those that tell classes apart, what excites each."""
+"""The page of a network's units over its data set: dead units, class selectivity, top activations."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from convatlas.files import Npz, read_json
-from convatlas.gallery.pages.network import NetworkData
-from convatlas.gallery.pages.site import GalleryContext, SitePage
+from convatlas.gallery.context import GalleryContext, SitePage
+from convatlas.gallery.explorer_statistics import PASS_THROUGH_KINDS
+from convatlas.gallery.network_data import NetworkData
+from convatlas.records import DatasetStatistics
 
-MAX_SELECTIVE_UNITS = 20  # units of a network that are named as its most selective
-MAX_CLASS_COLUMNS = (
-    12  # classes up to which the mean response to each is told of a last unit; of more the greatest three
-)
-MAX_LAST_LAYER_UNITS = 200  # units of the last layer that are told of
-PASS_THROUGH_KINDS = ("reshape", "dropout")  # kinds of layers that lay out or pass on what another has made
+MAX_SELECTIVE_UNITS = 20  # that are listed
+MAX_CLASS_COLUMNS = 12  # classes with a column each; of more, the three with the largest response are listed
+TOP_CLASSES = 3
+MAX_LAST_LAYER_UNITS = 200  # that are listed
 
-Row = dict[str, Any]
+
+@dataclass(frozen=True)
+class DeadUnits:
+    """The dead units of a layer: how many of how many, and their numbers as text."""
+
+    layer: str
+    units: int
+    n_dead: int
+    unit_ranges: str
+
+
+@dataclass(frozen=True)
+class SelectiveUnit:
+    """A class-selective unit.
+
+    Attributes:
+        layer: Name of its layer.
+        unit: Its number.
+        selectivity: Its class selectivity, in 0..1.
+        class_name: The class with the largest mean response.
+        class_mean: The mean response to that class.
+        other_classes_mean: The mean of the mean responses to the other classes.
+
+    """
+
+    layer: str
+    unit: int
+    selectivity: float
+    class_name: str
+    class_mean: float
+    other_classes_mean: float
+
+
+@dataclass(frozen=True)
+class ClassResponses:
+    """The mean responses of a unit to the classes.
+
+    Attributes:
+        unit: Its number.
+        name: The class that it stands for, "" where it stands for none.
+        class_name: The class with the largest mean response.
+        responses: Classes with their mean responses, None without an image: all, or the largest of many.
+        selectivity: Its class selectivity, in 0..1.
+
+    """
+
+    unit: int
+    name: str
+    class_name: str
+    responses: list[tuple[str, float | None]]
+    selectivity: float
 
 
 @dataclass(frozen=True)
 class UnitPageData:
-    """What the page tells; `about` is statistics.json.
+    """What the page of a network's units shows.
 
-    `dead` has a row for each layer with dead units, `followed` how many layers there are; `selective` a row
-    for each of the most selective units; `last` a row for each unit of `last_layer`, the last one that has
-    weights, of `last_units` in all.
+    Attributes:
+        summary: statistics.json.
+        n_layers: Number of tracked layers.
+        dead_units: The layers with dead units.
+        selective_units: The most class-selective units.
+        last_layer: The last layer with weights, "" without any.
+        class_responses: The responses of its units.
+        n_last_layer_units: Number of its units.
+
     """
 
-    summary: dict[str, Any]
+    summary: DatasetStatistics
     n_layers: int
-    dead_units: list[Row]
-    selective_units: list[Row]
+    dead_units: list[DeadUnits]
+    selective_units: list[SelectiveUnit]
     last_layer: str
-    class_responses: list[Row]
+    class_responses: list[ClassResponses]
     n_last_layer_units: int
 
     @property
     def has_labels(self) -> bool:
-        """Whether classes are the images' own, and not those that the network predicts."""
-        return self.summary["by"] == "label"
+        """Return whether classes are the labels of the images, and not the network's predictions."""
+        return self.summary["class_source"] == "label"
 
 
-def make_pages(atlas: GalleryContext, page: NetworkData, explored: Sequence[str]) -> Iterator[SitePage]:
-    """The page of a network's units, of one that was followed over its data set.
-
-    `explored` are the layers that its explorer shows.
-    """
-    if has_statistics(atlas, page):
+def make_pages(context: GalleryContext) -> Iterator[SitePage]:
+    """Yield the page of each network whose units are tracked over its data set."""
+    for network in context.networks:
+        if not has_statistics(context, network):
+            continue
+        explorer = context.explorers.get(network.name)
         values = {
-            "page": page,
-            "units": read_unit_data(atlas.results / page.name, page),
-            "explored": explored,
+            "network": network,
+            "units": read_unit_data(network),
+            "explorer_layers": list(explorer.slugs) if explorer else [],
         }
-        yield SitePage(f"networks/{page.name}-units.html", "units.html", f"{page.name}: its units", values)
+        path = f"networks/{network.name}-units.html"
+        yield SitePage(path, "units.html", f"{network.name}: unit statistics", values)
 
 
-def has_statistics(atlas: GalleryContext, page: NetworkData) -> bool:
-    """Whether there are statistics of a network's units over its data set."""
-    views = atlas.config["networks"][page.name]["views"]
-    return bool(page.network["dataset"]) and views.get("strongest") is not None
+def has_statistics(context: GalleryContext, network: NetworkData) -> bool:
+    """Return whether the config asks for statistics of a network's units over its data set."""
+    views = context.config["networks"][network.name]["views"]
+    return bool(network.description["dataset"]) and views.get("strongest") is not None
 
 
-def read_unit_data(folder: Path, page: NetworkData) -> UnitPageData:
-    """Read what the data set said of the units of results/<network>/."""
-    about, found = read_json(folder / "statistics.json"), Npz(folder / "statistics.npz")
-    kinds = {layer["name"]: layer["kind"] for layer in page.layers}
-    dead = [
-        {"layer": layer["name"], "units": layer["units"], "count": len(layer["dead"]),
-         "listed": format_ranges(layer["dead"])}
-        for layer in about["layers"]
+def read_unit_data(network: NetworkData) -> UnitPageData:
+    """Read the statistics of a network's units."""
+    summary, statistics = network.results.dataset_statistics, network.results.statistics
+    kinds = {layer["name"]: layer["kind"] for layer in network.layers}
+    tracked = [layer["name"] for layer in summary["layers"]]
+    dead_units = [
+        DeadUnits(layer["name"], layer["units"], len(layer["dead"]), format_ranges(layer["dead"]))
+        for layer in summary["layers"]
         if layer["dead"] and kinds.get(layer["name"]) not in PASS_THROUGH_KINDS
-    ]  # fmt: skip
-    activations = [layer["name"] for layer in about["layers"] if kinds.get(layer["name"]) == "activation"]
-    weighted = [layer["name"] for layer in about["layers"] if kinds.get(layer["name"]) in ("conv", "linear")]
-    last = weighted[-1] if weighted else ""
-    rows = compute_class_responses(found, last, about["classes"], page.network["classes"]) if last else []
+    ]
+    activations = [name for name in tracked if kinds.get(name) == "activation"]
+    weighted = [name for name in tracked if kinds.get(name) in ("conv", "linear")]
+    last_layer = weighted[-1] if weighted else ""
+    responses: list[ClassResponses] = []
+    if last_layer:
+        responses = compute_class_responses(
+            statistics, last_layer, summary["classes"], network.description["classes"]
+        )
     return UnitPageData(
-        about,
-        len(about["layers"]),
-        dead,
-        find_selective_units(found, activations, about["classes"]),
-        last,
-        rows[:MAX_LAST_LAYER_UNITS],
-        len(rows),
+        summary=summary,
+        n_layers=len(summary["layers"]),
+        dead_units=dead_units,
+        selective_units=find_selective_units(statistics, activations, summary["classes"]),
+        last_layer=last_layer,
+        class_responses=responses[:MAX_LAST_LAYER_UNITS],
+        n_last_layer_units=len(responses),
     )
 
 
-def find_selective_units(found: Npz, layers: Sequence[str], classes: Sequence[str]) -> list[Row]:
-    """The most class-selective units of the layers, the most selective first, ties in the layers' order.
+def find_selective_units(
+    statistics: Mapping[str, np.ndarray], layers: Sequence[str], classes: Sequence[str]
+) -> list[SelectiveUnit]:
+    """Find the most class-selective units, the most selective first, equal ones in the layers' order.
 
-    Of those alone that answer as many images as strongest activations are kept: a unit that answers one image
-    is selective by that. `found` is statistics.npz.
+    Only units that are positive on as many images as there are top activations: a unit that is positive on
+    one image is selective by that alone.
+
+    Args:
+        statistics: statistics.npz.
+        layers: The layers to search.
+        classes: The names of the classes.
+
     """
-    rows: list[Row] = []
+    units: list[SelectiveUnit] = []
     for layer in layers:
-        selectivity, responses = found[f"{layer}@selectivity"], found[f"{layer}@classes"]
-        answers = found[f"{layer}@values"][:, -1] > 0
-        for unit in np.flatnonzero(answers & (selectivity > 0)).tolist():
-            best = int(np.nanargmax(responses[unit]))
-            others = np.delete(responses[unit], best)
-            rows.append(
-                {
-                    "layer": layer,
-                    "unit": unit,
-                    "selectivity": float(selectivity[unit]),
-                    "class": classes[best],
-                }
-                | {"response": float(responses[unit, best]), "others": float(np.nanmean(others))}
+        selectivity, class_means = statistics[f"{layer}@selectivity"], statistics[f"{layer}@classes"]
+        is_active = statistics[f"{layer}@values"][:, -1] > 0
+        for unit in np.flatnonzero(is_active & (selectivity > 0)).tolist():
+            top_class = int(np.nanargmax(class_means[unit]))
+            others = np.delete(class_means[unit], top_class)
+            units.append(
+                SelectiveUnit(
+                    layer=layer,
+                    unit=unit,
+                    selectivity=float(selectivity[unit]),
+                    class_name=classes[top_class],
+                    class_mean=float(class_means[unit, top_class]),
+                    other_classes_mean=float(np.nanmean(others)),
+                )
             )
-    return sorted(rows, key=lambda row: -row["selectivity"])[:MAX_SELECTIVE_UNITS]
+    return sorted(units, key=lambda unit: -unit.selectivity)[:MAX_SELECTIVE_UNITS]
 
 
 def compute_class_responses(
-    found: Npz, layer: str, classes: Sequence[str], names: Sequence[str]
-) -> list[Row]:
-    """What each unit of a layer responds to: its name where it has one, and its mean response by class.
+    statistics: Mapping[str, np.ndarray], layer: str, classes: Sequence[str], names: Sequence[str]
+) -> list[ClassResponses]:
+    """List the mean responses of a layer's units to the classes.
 
-    `responses` are those to each class, or where they are many to the three of greatest, (class, response).
+    Args:
+        statistics: statistics.npz.
+        layer: Name of the layer.
+        classes: The names of the data set's classes.
+        names: The names of the network's classes, which name the units where there are as many.
+
     """
-    responses = found[f"{layer}@classes"]
-    if not responses.shape[1]:
+    class_means = statistics[f"{layer}@classes"]
+    if not class_means.shape[1]:
         return []
     rows = []
-    for unit, own in enumerate(responses):
-        order = np.argsort(-np.nan_to_num(own, nan=-np.inf), kind="stable")
-        shown = range(len(own)) if len(classes) <= MAX_CLASS_COLUMNS else order[:3].tolist()
+    for unit, means in enumerate(class_means):
+        order = np.argsort(-np.nan_to_num(means, nan=-np.inf), kind="stable").tolist()
+        shown = list(range(len(means))) if len(classes) <= MAX_CLASS_COLUMNS else order[:TOP_CLASSES]
         rows.append(
-            {
-                "unit": unit,
-                "name": names[unit] if len(names) == len(responses) else "",
-                "class": classes[int(order[0])],
-                "responses": [(classes[c], None if np.isnan(own[c]) else float(own[c])) for c in shown],
-                "selectivity": float(found[f"{layer}@selectivity"][unit]),
-            }
+            ClassResponses(
+                unit=unit,
+                name=names[unit] if len(names) == len(class_means) else "",
+                class_name=classes[order[0]],
+                responses=[(classes[c], None if np.isnan(means[c]) else float(means[c])) for c in shown],
+                selectivity=float(statistics[f"{layer}@selectivity"][unit]),
+            )
         )
     return rows
 
 
 def format_ranges(numbers: Sequence[int]) -> str:
-    """List whole numbers, ascending, those that follow one another by the first and the last: 3, 7–9."""
+    """Write ascending whole numbers with ranges: 3, 7–9."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][1] + 1:
             runs[-1][1] = number
         else:
             runs.append([number, number])
-    return ", ".join(
-        str(first) if first == last else f"{first}, {last}" if last == first + 1 else f"{first}–{last}"
-        for first, last in runs
-    )
+    return ", ".join(_format_run(first, last) for first, last in runs)
+
+
+def _format_run(first: int, last: int) -> str:
+    """Write a run of whole numbers; two are listed."""
+    if first == last:
+        return str(first)
+    return f"{first}, {last}" if last == first + 1 else f"{first}–{last}"

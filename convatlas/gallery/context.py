@@ -1,0 +1,71 @@
+"""What all pages share: the run that they show, and the record of one page of the site."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from convatlas.gallery.explorer_data import ExplorerData
+from convatlas.gallery.network_data import NetworkData
+from convatlas.gallery.run_info import RunInfo
+from convatlas.records import DatasetDescription
+
+NO_RUN_INFO = RunInfo(date="", commit="", machine="", durations=[])
+
+
+@dataclass(frozen=True)
+class GalleryContext:
+    """A run as its pages show it.
+
+    Attributes:
+        results: The folder of the networks' folders.
+        data: The folder of the data sets.
+        config: The resolved config.
+        networks: Every network, in the order of the config.
+        datasets: dataset.json of each data set, by its name in the config.
+        explorers: The data of each network's explorer, by the network's name; only of networks with sprites.
+        run: When, where and from which commit the gallery is built.
+
+    """
+
+    results: Path
+    data: Path
+    config: Mapping[str, Any]
+    networks: Sequence[NetworkData]
+    datasets: Mapping[str, DatasetDescription]
+    explorers: Mapping[str, ExplorerData] = field(default_factory=dict)
+    run: RunInfo = field(default_factory=lambda: NO_RUN_INFO)
+
+    @property
+    def networks_with_masks(self) -> list[NetworkData]:
+        """Return the networks whose segmentation was analysed."""
+        return [network for network in self.networks if network.masks]
+
+
+@dataclass(frozen=True)
+class SitePage:
+    """One page of the site.
+
+    Attributes:
+        path: Its place in the site.
+        template: The template that renders it, without the suffix .j2.
+        title: Its title in the navigation.
+        context: The variables of the template.
+        group: The heading under which the navigation lists it; None for a page that it does not list.
+        files: Files and folders to copy, by their places in the site.
+        generated_files: Texts and image bytes to write, by their places in the site; written after `files`.
+
+    """
+
+    path: str
+    template: str
+    title: str
+    context: Mapping[str, Any] = field(default_factory=dict)
+    group: str | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
+    generated_files: Mapping[str, str | bytes] = field(default_factory=dict)
+
+    @property
+    def relative_root(self) -> str:
+        """Return the relative path from the page's folder to the site's root."""
+        return "../" * self.path.count("/")

@@ -1,0 +1,308 @@
+"""One value of a convolution worked out, at any position: patch, kernel, products and sum."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+from markupsafe import Markup
+
+from convatlas.gallery.explorer_data import dump_script_json
+
+MAX_SOURCE_VALUES = 16_000  # of a source on a page; a larger one is cropped around the position
+SIGNIFICANT_DIGITS = 3  # of the largest value; one fewer with a large kernel
+LARGE_KERNEL_SIZE = 25  # values per channel
+MAX_DECIMALS = 6
+
+
+class ValueCell(TypedDict, total=False):
+    """A value as text, with a pixel's brightness (None outside) or a number's sign and magnitude."""
+
+    text: str
+    grey: int | None  # 0..255
+    sign: Literal["minus", "plus"]
+    magnitude: float  # 0..1
+
+
+class ChannelExample(TypedDict):
+    """One channel of the example."""
+
+    window: list[list[ValueCell]]
+    kernel: list[list[ValueCell]]
+    products: list[list[ValueCell]]
+    sum: str
+
+
+class WorkedExample(TypedDict):
+    """The example at one position, as text."""
+
+    channels: list[ChannelExample]
+    bias: str
+    total: str
+    recorded: str  # the value in the recorded map
+    position_text: str
+
+
+@dataclass(frozen=True)
+class ConvolutionAxis:
+    """One axis of a convolution: output n is computed from the source at start + stride · n + dilation · i.
+
+    Attributes:
+        start: The index in the source of the first output's first value; negative in the padding.
+        stride: The stride.
+        dilation: The dilation.
+        kernel_size: The size of the kernel.
+        output_size: The number of outputs.
+        first_output: The number of the first output, where the map is a part of a larger one.
+
+    """
+
+    start: int
+    stride: int
+    dilation: int
+    kernel_size: int
+    output_size: int
+    first_output: int = 0
+
+    def source_indices(self) -> np.ndarray:
+        """Return the indices in the source for each output, (outputs, kernel size); some may be outside."""
+        starts = self.start + self.stride * np.arange(self.output_size)
+        return starts[:, None] + self.dilation * np.arange(self.kernel_size)
+
+    @property
+    def extent(self) -> int:
+        """Return the number of values from the first to the last under the kernel."""
+        return self.dilation * (self.kernel_size - 1) + 1
+
+    def crop(self, output: int, width: int) -> tuple["ConvolutionAxis", slice, slice]:
+        """Crop the axis to the outputs around one.
+
+        Args:
+            output: The output to keep.
+            width: The largest number of values of the source.
+
+        Returns:
+            The cropped axis, and the slices of the source and of the map.
+
+        """
+        count = min(self.output_size, max(1, (width - self.extent) // self.stride + 1))
+        begin = min(max(output - count // 2, 0), self.output_size - count)
+        start = self.start + self.stride * begin
+        low = max(0, start)
+        axis = ConvolutionAxis(
+            start - low, self.stride, self.dilation, self.kernel_size, count, self.first_output + begin
+        )
+        return axis, slice(low, start + self.stride * (count - 1) + self.extent), slice(begin, begin + count)
+
+
+@dataclass(frozen=True)
+class ConvolutionExample:
+    """A convolution with one kernel.
+
+    Attributes:
+        name: What its files and elements are named after.
+        source: The source (C, H, W); zero beyond its border.
+        kernel: The kernel (C, k, k).
+        bias: The bias.
+        vertical: The vertical axis.
+        horizontal: The horizontal axis.
+        output: The map (h, w).
+        position: Row and column of the output that is shown first.
+        brightness_scale: For each channel the factor and offset that turn values into brightness, 0..1.
+
+    """
+
+    name: str
+    source: np.ndarray
+    kernel: np.ndarray
+    bias: float
+    vertical: ConvolutionAxis
+    horizontal: ConvolutionAxis
+    output: np.ndarray
+    position: tuple[int, int]
+    brightness_scale: list[tuple[float, float]]
+
+    def gather_source(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Return the source (C, ...) float64 at rows and columns that broadcast; NaN outside."""
+        padded = np.pad(self.source.astype(np.float64), [(0, 0), (1, 1), (1, 1)], constant_values=np.nan)
+        height, width = self.source.shape[1:]
+        return padded[:, rows.clip(-1, height) + 1, columns.clip(-1, width) + 1]
+
+    def get_patch(self, y: int, x: int) -> np.ndarray:
+        """Return the patch of the source for one output, (C, k, k); NaN outside."""
+        return self.gather_source(
+            self.vertical.source_indices()[y][:, None], self.horizontal.source_indices()[x]
+        )
+
+    def compute_value(self, y: int, x: int) -> float:
+        """Compute one output."""
+        return float((np.nan_to_num(self.get_patch(y, x)) * self.kernel).sum() + self.bias)
+
+    def compute_output(self) -> np.ndarray:
+        """Compute every output, (h, w) float64."""
+        rows, columns = self.vertical.source_indices()[:, :, None, None], self.horizontal.source_indices()
+        patches = np.nan_to_num(self.gather_source(rows, columns))
+        output: np.ndarray = np.einsum("cyixj,cij->yx", patches, self.kernel.astype(np.float64))
+        return output + self.bias
+
+    def compute_valid_mask(self) -> np.ndarray:
+        """Return which outputs are computed from inside the source alone, (h, w) bool."""
+        masks = [
+            ((indices >= 0) & (indices < size)).all(axis=1)
+            for indices, size in zip(
+                (self.vertical.source_indices(), self.horizontal.source_indices()),
+                self.source.shape[1:],
+                strict=True,
+            )
+        ]
+        return np.outer(masks[0], masks[1])
+
+    def crop(self) -> "ConvolutionExample":
+        """Return the example, cropped around the position where the source is too large for a page."""
+        if self.source.size <= MAX_SOURCE_VALUES:
+            return self
+        side = math.isqrt(MAX_SOURCE_VALUES // len(self.source))
+        vertical, source_rows, output_rows = self.vertical.crop(self.position[0], side)
+        horizontal, source_columns, output_columns = self.horizontal.crop(self.position[1], side)
+        return ConvolutionExample(
+            self.name,
+            self.source[:, source_rows, source_columns],
+            self.kernel,
+            self.bias,
+            vertical,
+            horizontal,
+            self.output[output_rows, output_columns],
+            (self.position[0] - output_rows.start, self.position[1] - output_columns.start),
+            self.brightness_scale,
+        )
+
+    # What a page shows
+
+    @property
+    def decimals(self) -> dict[str, int]:
+        """Return the number of decimals of source, kernel, product and total."""
+        values = [*self.kernel.flat, *self.source.flat, self.bias]
+        if all(float(value).is_integer() for value in values):
+            return dict.fromkeys(("source", "kernel", "product", "total"), 0)
+        digits = SIGNIFICANT_DIGITS
+        if self.kernel[0].size > LARGE_KERNEL_SIZE:
+            digits -= 1
+        source = _count_decimals(float(np.abs(self.source).max()), digits)
+        kernel = _count_decimals(float(np.abs(self.kernel).max()), digits)
+        return {
+            "source": source,
+            "kernel": kernel,
+            "product": max(source, kernel),
+            "total": max(source, kernel),
+        }
+
+    @property
+    def page_json(self) -> Markup:
+        """Return the JSON with which a page computes the example at any position."""
+        return dump_script_json(
+            {
+                "source": _round_to_lists(self.source),
+                "kernel": _round_to_lists(self.kernel),
+                "output": _round_to_lists(self.output),
+                "vertical": _describe_axis(self.vertical),
+                "horizontal": _describe_axis(self.horizontal),
+                "bias": _round_to_lists(np.array(self.bias)),
+                "position": self.position,
+                "brightness_scale": self.brightness_scale,
+                "decimals": self.decimals,
+            }
+        )
+
+    @property
+    def worked_example(self) -> WorkedExample:
+        """Return the example at the position, as a page shows it without a script."""
+        patch, decimals = self.get_patch(*self.position), self.decimals
+        products = np.nan_to_num(patch) * self.kernel
+        max_product = float(np.abs(products).max()) or 1.0
+        max_weight = float(np.abs(self.kernel).max()) or 1.0
+        channels = [
+            ChannelExample(
+                window=[
+                    [_make_pixel_cell(v, decimals["source"], self.brightness_scale[c]) for v in row]
+                    for row in patch[c].tolist()
+                ],
+                kernel=_make_signed_cells(self.kernel[c], decimals["kernel"], max_weight),
+                products=_make_signed_cells(products[c], decimals["product"], max_product),
+                sum=format_number(float(products[c].sum()), decimals["total"]),
+            )
+            for c in range(len(products))
+        ]
+        row = self.vertical.first_output + self.position[0]
+        column = self.horizontal.first_output + self.position[1]
+        return WorkedExample(
+            channels=channels,
+            bias=format_number(self.bias, decimals["total"]),
+            total=format_number(self.compute_value(*self.position), decimals["total"]),
+            recorded=format_number(float(self.output[self.position]), decimals["total"]),
+            position_text=f"row {row}, column {column}",
+        )
+
+    def format_frame_style(self, picture: Literal["source", "map"]) -> str:
+        """Return the CSS of a frame around the window in the source, or around its output in the map."""
+        sizes = self.source.shape[1:] if picture == "source" else self.output.shape
+        spans = []
+        for axis, output, size in zip((self.vertical, self.horizontal), self.position, sizes, strict=True):
+            begin, extent = output, 1
+            if picture == "source":
+                begin, extent = axis.start + axis.stride * output, axis.extent
+            spans.append((100 * begin / size, 100 * extent / size))
+        (top, height), (left, width) = spans
+        return f"top: {top:.3f}%; left: {left:.3f}%; height: {height:.3f}%; width: {width:.3f}%"
+
+
+def format_number(value: float, decimals: int) -> str:
+    """Write a number with a minus sign (U+2212), and without a sign where it is rounded to zero."""
+    text = f"{value:.{decimals}f}"
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def _describe_axis(axis: ConvolutionAxis) -> dict[str, int]:
+    """Describe an axis for the page's script."""
+    return {
+        "start": axis.start,
+        "stride": axis.stride,
+        "dilation": axis.dilation,
+        "first_output": axis.first_output,
+    }
+
+
+def _count_decimals(value: float, digits: int) -> int:
+    """Return the number of decimals with which a value has so many significant digits."""
+    return min(MAX_DECIMALS, max(0, digits - 1 - math.floor(math.log10(value)))) if value else 0
+
+
+def _round_to_lists(array: np.ndarray) -> Any:
+    """Return an array as nested lists, with six significant digits."""
+    if array.ndim == 0:
+        value = float(f"{float(array):.6g}")
+        return int(value) if value.is_integer() else value
+    return [_round_to_lists(part) for part in array]
+
+
+def _make_pixel_cell(value: float, decimals: int, brightness_scale: tuple[float, float]) -> ValueCell:
+    """Make a cell of the window: its text and brightness, None outside the source."""
+    if math.isnan(value):
+        return {"text": "0", "grey": None}
+    factor, offset = brightness_scale
+    brightness = min(max(factor * value + offset, 0), 1)
+    return {"text": format_number(value, decimals), "grey": round(255 * brightness)}
+
+
+def _make_signed_cells(values: np.ndarray, decimals: int, max_abs: float) -> list[list[ValueCell]]:
+    """Make the cells of signed values (k, k): text, sign, and magnitude relative to the largest."""
+    return [
+        [
+            {
+                "text": format_number(value, decimals),
+                "sign": "minus" if value < 0 else "plus",
+                "magnitude": round(abs(value) / max_abs, 3),
+            }
+            for value in row
+        ]
+        for row in values.tolist()
+    ]

@@ -1,0 +1,202 @@
+"""The JSON files of the explorer: results/<network>/atlas/ and what its scripts read in the site.
+
+Lists of numbers are by unit, in the order of the layer's output channels, unless stated otherwise.
+"""
+
+from typing import Literal, NotRequired, TypedDict
+
+from convatlas.records import Kind, Split
+
+ProjectionKind = Literal["map", "peak"]
+ViewKind = Literal["maps", "filters", "projections", "peaks"]
+
+
+class SpriteSheets(TypedDict):
+    """How tiles are laid out on sprite sheets, one tile per unit."""
+
+    tile_size: list[int]  # (height, width) in pixels
+    suffix: str
+    columns: int
+    rows: int
+    sheets: NotRequired[int]  # absent where it is 1
+
+
+class FilterSheets(SpriteSheets):
+    """The sprite sheets of a layer's filters."""
+
+    rgb: bool  # whether tiles show the three input channels as colours
+
+
+class ProjectionSheets(SpriteSheets):
+    """The sprite sheets of a layer's deconvnet projections."""
+
+    kinds: list[ProjectionKind]  # in the order of the tiles
+    units: dict[str, list[int]]  # the units that are projected, by image
+    rgb: bool
+
+
+class TopActivationSheets(SpriteSheets):
+    """The sprite sheets of a layer's top-activating patches, beside their projections."""
+
+    units: list[int]  # in the order of the tiles
+    patch_size: list[int]  # (height, width) in pixels of the data set's images
+    rgb: bool
+    max_abs: list[float]  # the largest magnitude on each tile's colour scale
+
+
+class ExplorerImage(TypedDict):
+    """A sample image: its name, and its name with class and prediction."""
+
+    name: str
+    label: str
+
+
+class ExplorerInput(TypedDict):
+    """The input as the network saw it."""
+
+    file: str
+    size: list[int]  # (height, width) in pixels
+
+
+class DatasetPass(TypedDict):
+    """The data set over which units are tracked."""
+
+    dataset: str
+    split: Split
+    images: int
+    class_source: Literal["label", "predicted class"]
+    classes: list[str]
+    class_images: list[int]
+    k: int  # top activations per unit
+
+
+class SpriteLayer(SpriteSheets):
+    """An entry of `layers` of atlas.json; its own sheets are those of its feature maps."""
+
+    name: str
+    slug: str  # of its files' names
+    stage: str
+    type: str
+    kind: Kind
+    role: str | None
+    ordinal: int | None
+    receptive_field: list[int] | None
+    parameters: int
+    within: list[str]
+    inputs: list[str]
+    shape: list[int]
+    units: int
+    signed: bool  # whether a map has negative values
+    filters: FilterSheets | None
+    deconv: ProjectionSheets | None
+    top_activations: TopActivationSheets | None
+
+
+class ExplorerIndex(TypedDict):
+    """atlas.json."""
+
+    levels: int  # grey levels of a sprite
+    images: list[ExplorerImage]
+    inputs: dict[str, ExplorerInput]  # by image
+    dataset_pass: DatasetPass | None
+    layers: list[SpriteLayer]
+
+
+class MapRange(TypedDict):
+    """The values of a layer's maps on one image."""
+
+    min: list[float]
+    max: list[float]
+    mean: list[float]
+    zero_fraction: list[float]
+
+
+class FilterRange(TypedDict):
+    """The weights of a layer's filters."""
+
+    max_abs: list[float]
+    channels: list[list[int]] | None  # the input channels that a tile shows
+
+
+class MatchSummary(TypedDict):
+    """The classical feature that a unit matches."""
+
+    description: str
+    r: float
+
+
+class UnitStatistics(TypedDict):
+    """The statistics of a layer's units over the data set; null where one is not defined."""
+
+    mean: list[float | None]
+    std: list[float | None]
+    max: list[float | None]
+    zero_fraction: list[float | None]
+    selectivity: list[float | None]
+    dead: list[int]  # unit numbers
+    top_class: NotRequired[list[int]]  # the class with the largest mean response
+    top_class_mean: NotRequired[list[float | None]]
+    values: NotRequired[list[list[float | None]]]  # (units, k)
+    images: NotRequired[list[list[int]]]  # (units, k)
+    positions: NotRequired[list[list[list[int]]]]  # (units, k, 2): row, column
+
+
+class LayerUnits(TypedDict):
+    """units/<slug>.json: the numbers of a layer's units."""
+
+    maps: dict[str, MapRange]  # by image
+    filters: FilterRange | None
+    deconv: dict[str, dict[str, list[float]]] | None  # largest magnitude, by image and kind
+    matches: list[MatchSummary | None] | None
+    dataset_pass: NotRequired[UnitStatistics]
+
+
+class ExplorerLayer(TypedDict, total=False):
+    """A layer as the explorer's scripts read it; absent keys are null, false, empty or as usual."""
+
+    name: str
+    slug: str
+    module: str  # absent where it is the name
+    type: str
+    kind: Kind
+    role: str
+    ordinal: int
+    stage: str
+    receptive_field: list[int]
+    shape: list[int]
+    parameters: int
+    units: int
+    signed: bool
+    tile_size: list[int]
+    columns: int
+    rows: int
+    sheets: int
+    filters: FilterSheets
+    deconv: ProjectionSheets
+    top_activations: TopActivationSheets
+    kernel: list[int]
+    notes: list[str]
+    is_class_score: bool
+    is_never_positive: bool
+    figures_page: str
+
+
+class InitialView(TypedDict):
+    """What the explorer shows first."""
+
+    layer: str
+    unit: int
+    image: str
+
+
+class ExplorerNetwork(TypedDict):
+    """A network as the explorer's scripts read it."""
+
+    name: str
+    images: list[ExplorerImage]
+    inputs: dict[str, ExplorerInput]
+    value_ranges: dict[ViewKind, list[float]]  # (min, max) over the whole network
+    initial: InitialView
+    classes: list[str]
+    dataset_pass: DatasetPass | None
+    layers: list[ExplorerLayer]

@@ -1,0 +1,280 @@
+"""What the pages show of one network, read from results/<network>/."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, cast
+
+from convatlas.datasets import formats
+from convatlas.files import read_json
+from convatlas.gallery.diagrams.block_diagram import BlockDiagram, draw_blocks
+from convatlas.gallery.diagrams.network_diagram import NetworkDiagram, draw_network
+from convatlas.gallery.findings import list_emergence_findings, list_findings
+from convatlas.gallery.notes import Notes
+from convatlas.layer_selection import choose_layers
+from convatlas.records import (
+    DatasetDescription,
+    FeatureMatch,
+    Figure,
+    Layer,
+    NetworkDescription,
+    SampleImage,
+    SegmentationAnalysis,
+    Timing,
+    UnitMatches,
+)
+from convatlas.results import Results
+
+MAX_COVER_BYTES = 200_000  # of a PNG; the first screen of a page may take half a megabyte
+TOP_MATCHES = 3  # units of a layer that a table lists
+
+
+class NetworkLayer(Layer):
+    """An entry of layers.json, with the formula of its output size."""
+
+    arithmetic: str | None
+
+
+class PublishedFigure(Figure):
+    """An entry of figures.json, with its number and the file that a page shows."""
+
+    number: int
+    display_file: str
+
+
+@dataclass(frozen=True)
+class LayerMatchRow:
+    """A row of the table of classical features: how many units of a layer match one.
+
+    Attributes:
+        layer: Name of the layer.
+        units: Number of its units.
+        n_matched: Number of its units that match a feature.
+        baseline: 95th percentile of the correlation in the untrained network.
+        top_matches: The units with the largest absolute correlation, and their matches.
+
+    """
+
+    layer: str
+    units: int
+    n_matched: int
+    baseline: float
+    top_matches: list[tuple[int, FeatureMatch]]
+
+
+@dataclass(frozen=True)
+class ClassicalMatches:
+    """The threshold of the correlation, and the rows of the table of classical features."""
+
+    threshold: float
+    rows: list[LayerMatchRow]
+
+
+@dataclass(frozen=True)
+class NetworkData:
+    """What the pages show of one network.
+
+    Attributes:
+        name: Its key under `networks` of the config.
+        results: Its results.
+        description: network.json.
+        metrics: metrics.json; empty where nothing was measured.
+        layers: layers.json.
+        images: images.json.
+        figures: figures.json.
+        timing: timing.json.
+        dataset: dataset.json of its data set, if it has one.
+        matches: The units that match a classical feature.
+        rectified: Whether projections are rectified at activations that are not ReLUs.
+        diagram: The diagram of its stages.
+        block_diagrams: The diagrams of its kinds of blocks.
+        findings: What stands out, as sentences.
+        masks: masks.json, of a data set with masks.
+        emergence_findings: Where segmentation emerges, as sentences.
+        highlighted_layers: The layers that `views.highlight` of the config names.
+        notes: The user's notes.
+
+    """
+
+    name: str
+    results: Results
+    description: NetworkDescription
+    metrics: Mapping[str, Any]
+    layers: Sequence[NetworkLayer]
+    images: Sequence[SampleImage]
+    figures: Sequence[PublishedFigure]
+    timing: Timing
+    dataset: DatasetDescription | None
+    matches: ClassicalMatches
+    rectified: bool
+    diagram: NetworkDiagram
+    block_diagrams: Sequence[BlockDiagram]
+    findings: Sequence[str]
+    masks: SegmentationAnalysis | None
+    emergence_findings: Sequence[str]
+    highlighted_layers: Sequence[str]
+    notes: Notes
+
+    @classmethod
+    def read(
+        cls,
+        results_folder: Path,
+        data_folder: Path,
+        name: str,
+        rectified: bool = False,
+        highlight: Sequence[str | int] | None = None,
+        notes: str | Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Read a network's results.
+
+        Args:
+            results_folder: The folder of the networks' folders.
+            data_folder: The folder of the data sets.
+            name: The network's name.
+            rectified: Whether projections are rectified at activations that are not ReLUs.
+            highlight: `views.highlight` of the config.
+            notes: The network's `notes` of the config.
+
+        Raises:
+            UserError: A file is missing or damaged, or the config names a layer that is not there.
+
+        """
+        results = Results(results_folder / name)
+        description, layers = results.network, results.layers
+        dataset = None
+        if description["dataset"]:
+            dataset = cast(
+                DatasetDescription, read_json(data_folder / description["dataset"] / "dataset.json")
+            )
+        masks = results.segmentation if dataset and formats.has_masks(dataset) else None
+        highlighted: list[str] = []
+        if highlight:
+            highlighted = choose_layers(layers, highlight, f"networks.{name}.views.highlight")
+        return cls(
+            name=name,
+            results=results,
+            description=description,
+            metrics=cast(Mapping[str, Any], results.metrics or {}),
+            layers=[
+                cast(NetworkLayer, {**layer, "arithmetic": format_output_size(layer)}) for layer in layers
+            ],
+            images=results.images,
+            figures=_number_figures(results),
+            timing=results.timing,
+            dataset=dataset,
+            matches=summarize_matches(results.unit_matches),
+            rectified=rectified,
+            diagram=draw_network(layers),
+            block_diagrams=draw_blocks(layers),
+            findings=list_findings(results),
+            masks=masks,
+            emergence_findings=list_emergence_findings(masks) if masks else [],
+            highlighted_layers=highlighted,
+            notes=Notes.from_config(notes, layers, f"networks.{name}.notes"),
+        )
+
+    def get_figures(self, kind: str, subject: str | None = None) -> list[PublishedFigure]:
+        """Return the figures of a kind, and of one layer or image where `subject` names it."""
+        return [
+            figure
+            for figure in self.figures
+            if figure["kind"] == kind and subject in (None, figure["subject"])
+        ]
+
+    @property
+    def layers_with_figures(self) -> list[NetworkLayer]:
+        """Return the layers that have figures of their own on the network's pages."""
+        subjects = {figure["subject"] for figure in self.figures if figure["kind"] != "strongest"}
+        return [layer for layer in self.layers if layer["name"] in subjects]
+
+    @property
+    def other_layers_by_stage(self) -> list[tuple[str, list[NetworkLayer]]]:
+        """Return the layers that have figures and are not highlighted, by the stages of the diagram.
+
+        Returns:
+            The name of each stage, and its layers.
+
+        """
+        remaining = {
+            layer["name"]: layer
+            for layer in self.layers_with_figures
+            if layer["name"] not in self.highlighted_layers
+        }
+        groups = []
+        for stage in self.diagram.stages:
+            names = [name for _, layer_names in stage.layers for name in layer_names]
+            groups.append([remaining.pop(name) for name in names if name in remaining])
+        groups.append(list(remaining.values()))
+        return [
+            (_format_layer_range([layer["name"] for layer in layers]), layers) for layers in groups if layers
+        ]
+
+
+def format_output_size(layer: Layer) -> str | None:
+    """Write the output size of a convolution or pooling layer as a formula with its numbers.
+
+    O = floor((I + 2P - D(K-1) - 1) / S) + 1 (Dumoulin & Visin, arXiv 1603.07285, relationship 15).
+
+    Returns:
+        None for a layer whose output size is not this.
+
+    """
+    kernel, stride, padding = layer["kernel"], layer["stride"], layer["padding"]
+    if not (isinstance(kernel, list) and isinstance(stride, list) and isinstance(padding, list)):
+        return None
+    if not layer["called"] or len(layer["output_shape"]) != 3:
+        return None
+    size = layer["input_shape"][-1]
+    dilation = (layer["dilation"] or [1])[-1]
+    output_size = (size + 2 * padding[-1] - dilation * (kernel[-1] - 1) - 1) // stride[-1] + 1
+    if output_size != layer["output_shape"][-1]:
+        return None  # transposed, or rounded up
+    return (
+        f"⌊({size} + 2·{padding[-1]} − {dilation}·({kernel[-1]} − 1) − 1) / {stride[-1]}⌋ + 1 = {output_size}"
+    )
+
+
+def summarize_matches(unit_matches: UnitMatches) -> ClassicalMatches:
+    """Count the units of each layer that match a classical feature, and find the best matches.
+
+    Args:
+        unit_matches: classical/units.json.
+
+    """
+    rows = []
+    for layer, layer_matches in unit_matches["layers"].items():
+        matches = [(unit, match) for unit, match in enumerate(layer_matches["units"]) if match]
+        matches.sort(key=lambda pair: -abs(pair[1]["r"]))
+        rows.append(
+            LayerMatchRow(
+                layer,
+                len(layer_matches["units"]),
+                len(matches),
+                layer_matches["baseline"],
+                matches[:TOP_MATCHES],
+            )
+        )
+    return ClassicalMatches(unit_matches["threshold"], rows)
+
+
+def _number_figures(results: Results) -> list[PublishedFigure]:
+    """Add to each figure its number and the file that a page shows."""
+    return [
+        cast(
+            PublishedFigure,
+            {**figure, "number": number, "display_file": _choose_display_file(results, figure)},
+        )
+        for number, figure in enumerate(results.figures, 1)
+    ]
+
+
+def _choose_display_file(results: Results, figure: Figure) -> str:
+    """Choose the PNG, or the compressed WebP of a large cover."""
+    path = results.folder / "figures" / figure["file"]
+    is_large_cover = figure["kind"] == "cover" and path.stat().st_size > MAX_COVER_BYTES
+    return path.with_suffix(".webp").name if is_large_cover else path.name
+
+
+def _format_layer_range(names: Sequence[str]) -> str:
+    """Name consecutive layers by the first and the last."""
+    return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"

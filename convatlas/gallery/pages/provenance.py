@@ -1,0 +1,18 @@
+"""The page on where the numbers come from: commit, hashes, versions, durations and the config."""
+
+import json
+from collections.abc import Iterator
+
+import yaml
+
+from convatlas.gallery.context import GalleryContext, SitePage
+
+
+def make_pages(context: GalleryContext) -> Iterator[SitePage]:
+    """Yield the page."""
+    config = json.loads(json.dumps(context.config))  # without aliases in the YAML
+    values = {
+        "run": context.run,
+        "config_text": yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
+    }
+    yield SitePage("provenance.html", "provenance.html", "Provenance", values, group="About")

@@ -1,0 +1,77 @@
+"""The result files that the gallery offers for download, and the links to them."""
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from markupsafe import Markup, escape
+
+from convatlas.gallery.context import GalleryContext
+
+RESULT_FILES = (
+    "filters.npz",
+    "activations",
+    "deconv",
+    "classical",
+    "masks",
+    "steps",
+    "statistics.npz",
+    "strongest.npz",
+    "statistics.json",
+    "history.csv",
+    "metrics.json",
+    "layers.json",
+    "images.json",
+    "network.json",
+)
+WEIGHTS_FILE = "weights.safetensors"
+
+
+def list_published_files(context: GalleryContext, network: str) -> dict[str, Path]:
+    """List the files of results/<network>/ that `publish` of the config copies into the site.
+
+    Returns:
+        The source of each file, by its place in the site, arrays/<network>/<file>.
+
+    """
+    settings = context.config.get("publish", {})
+    names: list[str] = []
+    if settings.get("tensors"):
+        names += RESULT_FILES
+    if settings.get("weights"):
+        names.append(WEIGHTS_FILE)
+    folder = context.results / network
+    paths = [path for name in names for path in (folder / name, *sorted((folder / name).rglob("[!.]*")))]
+    return {
+        f"arrays/{network}/{path.relative_to(folder).as_posix()}": path for path in paths if path.is_file()
+    }
+
+
+def link_files(text: str, root: str, published: Collection[str]) -> Markup:
+    """Turn names of result files into links to those that are in the site.
+
+    Args:
+        text: Words with names as "results/<network>/<file>, <key>". A name with `<image>` in it links to the
+            list of files on the network's page.
+        root: The relative path from the page's folder to the site's root.
+        published: The places of the published files.
+
+    """
+
+    def link(match: re.Match[str]) -> Markup:
+        network, file = match.groups()
+        place, folder = f"arrays/{network}/{file}", file.partition("<image>")[0]
+        if place in published:
+            return Markup('<a href="{}{}">{}</a>').format(root, place, match.group())
+        if folder != file and any(path.startswith(f"arrays/{network}/{folder}") for path in published):
+            return Markup('<a href="{}networks/{}.html#downloads">{}</a>').format(
+                root, network, match.group()
+            )
+        return escape(match.group())
+
+    parts: list[Markup] = []
+    end = 0
+    for match in re.finditer(r"results/([\w-]+)/([^\s,]+)", text):
+        parts += [escape(text[end : match.start()]), link(match)]
+        end = match.end()
+    return Markup("").join([*parts, escape(text[end:])])
