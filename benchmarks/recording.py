@@ -1,9 +1,9 @@
-"""Recording every layer call of resnet50 at 224 px: a forward pass, held in memory, streamed to a file.
+"""Measure recording every layer call of resnet50 at 224 px: a forward pass, held in memory, written to a file.
 
-The sides take turns, and the medians of each and of the ratios within a round are printed. Then the
-memory of each side at its peak, beyond the network's, in a process of its own.
+The methods take turns, and the medians of each and of the ratios within a round are printed. Then the
+memory of each method at its peak, beyond the network's, in a process of its own.
 
-    python benchmarks/recording.py [folder to write in]
+    python benchmarks/recording.py [folder to write in] [--smallest]
 """
 
 import argparse
@@ -17,30 +17,37 @@ from pathlib import Path
 import psutil
 import torch
 from torch import Tensor, nn
-from torchvision.models import resnet50
+from torchvision.models import resnet18, resnet50
 
 from convatlas.tracing.record import record, record_to_file
 
-ROUNDS = 15
-SIDES = ("forward", "record", "stream")
+WARM_UP_ROUNDS = 2
+METHODS = ("forward", "record", "stream")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", help="where the npz is written (default: a temporary folder)")
-    with tempfile.TemporaryDirectory(dir=parser.parse_args().folder) as folder:
+    parser.add_argument("--smallest", action="store_true", help="resnet18 at 64 px, one round: a few seconds")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         path = Path(folder) / "a.npz"
-        print(f"load of the last minute: {psutil.getloadavg()[0]:.1f}")
-        timed(path)
-        for side in SIDES:
-            in_child(peak_memory, side, path)
-        print(f"load of the last minute: {psutil.getloadavg()[0]:.1f}")
+        print_load()
+        measure_time(path, rounds=1 if args.smallest else 15, smallest=args.smallest)
+        for method in METHODS:
+            run_in_child(print_peak_memory, method, path, args.smallest)
+        print_load()
 
 
-def sides(path: Path) -> dict[str, Callable[[], object]]:
+def print_load() -> None:
+    print(f"load average of the last minute: {psutil.getloadavg()[0]:.1f}")
+
+
+def make_methods(path: Path, smallest: bool) -> dict[str, Callable[[], object]]:
     torch.manual_seed(0)
-    network: nn.Module = resnet50().eval()
-    image: Tensor = torch.randn(1, 3, 224, 224)
+    network: nn.Module = (resnet18() if smallest else resnet50()).eval()
+    size = 64 if smallest else 224
+    image: Tensor = torch.randn(1, 3, size, size)
 
     @torch.no_grad()
     def forward() -> Tensor:
@@ -53,36 +60,38 @@ def sides(path: Path) -> dict[str, Callable[[], object]]:
     }
 
 
-def timed(path: Path) -> None:
-    of = sides(path)
-    times: dict[str, list[float]] = {side: [] for side in SIDES}
-    for n in range(ROUNDS + 2):
-        for side, run in of.items():
+def measure_time(path: Path, rounds: int, smallest: bool) -> None:
+    methods = make_methods(path, smallest)
+    times: dict[str, list[float]] = {method: [] for method in METHODS}
+    for n in range(rounds + WARM_UP_ROUNDS):
+        for method, run in methods.items():
             start = time.perf_counter()
             run()
-            if n >= 2:  # to warm up
-                times[side].append(1000 * (time.perf_counter() - start))
-    for side, taken in times.items():
-        ratio = statistics.median(a / b for a, b in zip(taken, times["forward"], strict=True))
-        print(f"{side:8} {statistics.median(taken):7.1f} ms   {ratio:5.2f} x a forward pass")
+            if n >= WARM_UP_ROUNDS:
+                times[method].append(1000 * (time.perf_counter() - start))
+    for method, durations in times.items():
+        ratio = statistics.median(a / b for a, b in zip(durations, times["forward"], strict=True))
+        print(f"{method:8} {statistics.median(durations):7.1f} ms   {ratio:5.2f} x a forward pass")
     print(f"{'file':8} {path.stat().st_size / 2**20:7.1f} MiB")
 
 
-def peak_memory(side: str, path: Path) -> None:
-    """Print the most memory that the side's first run takes, as Linux keeps it: VmHWM, reset before."""
-    run = sides(path)[side]
+def print_peak_memory(method: str, path: Path, smallest: bool) -> None:
+    """Print the peak memory of a method's first run, as Linux records it: VmHWM, reset before the run."""
+    run = make_methods(path, smallest)[method]
     before = psutil.Process().memory_info().rss
     Path("/proc/self/clear_refs").write_text("5")
     run()
     status = Path("/proc/self/status").read_text()
     peak = 1024 * int(status.partition("VmHWM:")[2].split()[0])
-    print(f"{side:8} {(peak - before) / 2**20:7.1f} MiB at the peak, beyond the network")
+    print(f"{method:8} {(peak - before) / 2**20:7.1f} MiB at the peak, beyond the network")
 
 
-def in_child(work: Callable[[str, Path], None], *arguments: object) -> None:
-    child = multiprocessing.get_context("spawn").Process(target=work, args=arguments)
+def run_in_child(function: Callable[[str, Path, bool], None], *args: object) -> None:
+    child = multiprocessing.get_context("spawn").Process(target=function, args=args)
     child.start()
     child.join()
+    if child.exitcode:
+        raise SystemExit(child.exitcode)
 
 
 if __name__ == "__main__":

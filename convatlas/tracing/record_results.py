@@ -61,6 +61,7 @@ def record_results(
     blocks = [name for name in composite if name in settings["layers"]]
     layers = list_layers(network, preprocessing.shape, settings["downsample_name"], blocks)
     choose_layers(layers, settings["layers"], f"{key}.views.layers", extra_names=composite)
+    explored = choose_layers(layers, settings["explored_layers"], f"{key}.views.atlas.layers")
     write_json(output / "layers.json", layers)
     for line in kernel_taps.format_notes(layers):
         log.warning("%s", line)
@@ -78,7 +79,6 @@ def record_results(
             entries.append(image.to_dict(compute_probabilities(result)))
             log.info("recorded %s: %.1f MB", image.name, path.stat().st_size / 1e6)
     write_json(output / "images.json", entries)
-    explored = choose_layers(layers, settings["explored_layers"], f"{key}.views.atlas.layers")
     _log_explorer_size(layers, explored, len(entries))
 
 
