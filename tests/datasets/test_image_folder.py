@@ -14,176 +14,181 @@ from PIL import ExifTags, Image
 from convatlas import UserError
 from convatlas.datasets import base
 from convatlas.datasets.formats import describe, load, prepare
+from convatlas.records import DatasetDescription
 
 KEY = "datasets.d"
 SETTINGS = {"format": "images", "test_share": 0.2, "on_bad_image": "error"}
 
 
-def draw(path: Path, height: int = 12, width: int = 10) -> Path:
-    """Write an image file that differs from all others."""
+def write_image(path: Path, height: int = 12, width: int = 10) -> Path:
+    """Write a PNG, whatever the path's suffix, that differs from all others."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(list(os.fsencode(path.name) + os.fsencode(path.parent.name)))
     Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(path, "PNG")
     return path
 
 
-def make(folder: Path, source: Path | str, **settings: Any) -> dict[str, Any]:
+def prepare_folder(folder: Path, source: Path | str, **settings: Any) -> DatasetDescription:
+    """Prepare a data set named d and return its description."""
     prepare(folder, SETTINGS | {"source": str(source)} | settings, KEY)
     return describe(folder)
 
 
-def refused(tmp_path: Path, source: Path | str, **settings: Any) -> str:
+def read_refusal(tmp_path: Path, source: Path | str, **settings: Any) -> str:
+    """Return the error message of a source that is refused; nothing is written."""
     with pytest.raises(UserError) as error:
-        make(tmp_path / "made", source, **settings)
+        prepare_folder(tmp_path / "data", source, **settings)
     assert KEY in str(error.value)
-    assert list((tmp_path / "made").rglob("*")) == []
+    assert list((tmp_path / "data").rglob("*")) == []
     return str(error.value)
 
 
 @pytest.fixture
-def theirs(tmp_path: Path) -> Path:
-    """10 cats, 7 dogs and a single emu."""
+def source(tmp_path: Path) -> Path:
+    """Return a folder of 10 cats, 7 dogs and a single emu."""
     for name, count in {"dog": 7, "cat": 10, "emu": 1}.items():
         for n in range(count):
-            draw(tmp_path / f"theirs/{name}/{n}.png")
-    return tmp_path / "theirs"
+            write_image(tmp_path / f"source/{name}/{n}.png")
+    return tmp_path / "source"
 
 
 @pytest.mark.parametrize("share", [0.01, 0.2, 0.5, 0.9])
-def test_classes_are_split_by_the_hashes_of_names(tmp_path: Path, theirs: Path, share: float) -> None:
-    found = make(tmp_path / "made", theirs, test_share=share)
-    assert found["classes"] == ["cat", "dog", "emu"]
-    train, test = (load(tmp_path / "made", split) for split in ("train", "test"))
+def test_classes_are_split_by_the_hashes_of_the_names(tmp_path: Path, source: Path, share: float) -> None:
+    description = prepare_folder(tmp_path / "data", source, test_share=share)
+    assert description["classes"] == ["cat", "dog", "emu"]
+    train, test = (load(tmp_path / "data", split) for split in ("train", "test"))
     for label, (name, count) in enumerate({"cat": 10, "dog": 7, "emu": 1}.items()):
         names = [f"{name}/{n}.png" for n in range(count)]
-        held = 1 if count == 1 else min(math.ceil(share * count), count - 1)
-        tested = sorted(names, key=lambda path: hashlib.sha256(path.encode()).hexdigest())[:held]
-        for split, expected in ((test, set(tested)), (train, set(names).difference(tested))):
+        test_count = 1 if count == 1 else min(math.ceil(share * count), count - 1)
+        test_names = sorted(names, key=lambda path: hashlib.sha256(path.encode()).hexdigest())[:test_count]
+        for split, expected in ((test, set(test_names)), (train, set(names).difference(test_names))):
             assert [n for n in split.names if n.startswith(name)] == sorted(expected)
             assert sum(split.labels == label) == len(expected)
-        assert (found["counts"]["train"][label], found["counts"]["test"][label]) == (count - held, held)
+        assert description["counts"]["train"][label] == count - test_count
+        assert description["counts"]["test"][label] == test_count
 
 
-def test_a_class_that_cannot_be_written_down_is_reported(tmp_path: Path) -> None:
-    draw(tmp_path / "theirs" / os.fsdecode(b"\xff") / "a.png")
-    assert "rename" in refused(tmp_path, tmp_path / "theirs")
+def test_a_class_whose_name_is_not_text_is_reported(tmp_path: Path) -> None:
+    write_image(tmp_path / "source" / os.fsdecode(b"\xff") / "a.png")
+    assert "rename" in read_refusal(tmp_path, tmp_path / "source")
 
 
-def test_a_share_of_whole_images_is_exact(tmp_path: Path) -> None:
+def test_a_share_that_is_a_whole_number_of_images_is_exact(tmp_path: Path) -> None:
     """0.1 times 30 is above 3 in floating point."""
     for n in range(30):
-        draw(tmp_path / f"theirs/cat/{n}.png")
-    assert make(tmp_path / "made", tmp_path / "theirs", test_share=0.1)["counts"]["test"] == [3]
+        write_image(tmp_path / f"source/cat/{n}.png")
+    assert prepare_folder(tmp_path / "data", tmp_path / "source", test_share=0.1)["counts"]["test"] == [3]
 
 
 def test_a_folder_without_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {"b.png": (30, 20), 'a,"1".JPG': (8, 50), "c.webp": (10, 10), "é\r\n.gif": (40, 40)}
     for name, size in sizes.items():
-        draw(tmp_path / "theirs" / name, *size)  # PNG by content, all of them
+        write_image(tmp_path / "source" / name, *size)  # PNG by content, all of them
     monkeypatch.chdir(tmp_path)
-    for _ in range(2):  # again over itself
-        found = make(Path("made"), "theirs")
+    for _ in range(2):  # the second time replaces the first
+        description = prepare_folder(Path("data"), "source")
     monkeypatch.chdir("/")
-    assert (tmp_path / "made/images").is_symlink()
-    assert (tmp_path / "made/images").samefile(tmp_path / "theirs")
-    assert {path.name for path in (tmp_path / "made").iterdir()} == {"images", "splits.csv", "dataset.json"}
-    assert (found["classes"], found["counts"], found["target"]) == ([], {"train": [0], "test": [4]}, None)
-    assert found["image_sizes"] == {"smallest": [10, 10], "median": [8, 50], "largest": [40, 40]}
-    assert len(load(tmp_path / "made", "train")) == 0
-    assert load(tmp_path / "made", "train").read_images("RGB", 8, 8).shape == (0, 3, 8, 8)
-    test = load(tmp_path / "made", "test")
+    assert (tmp_path / "data/images").is_symlink()
+    assert (tmp_path / "data/images").samefile(tmp_path / "source")
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {"images", "splits.csv", "dataset.json"}
+    assert (description["classes"], description["target"]) == ([], None)
+    assert description["counts"] == {"train": [0], "test": [4]}
+    assert description["image_sizes"] == {"smallest": [10, 10], "median": [8, 50], "largest": [40, 40]}
+    assert len(load(tmp_path / "data", "train")) == 0
+    assert load(tmp_path / "data", "train").read_images("RGB", 8, 8).shape == (0, 3, 8, 8)
+    test = load(tmp_path / "data", "test")
     assert test.names == sorted(sizes)
     assert test.labels.tolist() == [-1] * 4
     for n, name in enumerate(test.names):
         height, width = sizes[name]
-        assert Path(str(test.paths[n])).samefile(tmp_path / "theirs" / name)
+        assert Path(str(test.paths[n])).samefile(tmp_path / "source" / name)
         assert test.read_image(n, "L").size == (width, height)
 
 
-def test_a_name_that_is_no_text_is_kept(tmp_path: Path) -> None:
-    path = draw(tmp_path / "theirs" / os.fsdecode(b"\xff\xfe.png"))
-    make(tmp_path / "made", tmp_path / "theirs")
-    assert Path(str(load(tmp_path / "made", "test").paths[0])).samefile(path)
+def test_a_name_that_is_not_text_is_kept(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "source" / os.fsdecode(b"\xff\xfe.png"))
+    prepare_folder(tmp_path / "data", tmp_path / "source")
+    assert Path(str(load(tmp_path / "data", "test").paths[0])).samefile(path)
 
 
-def test_what_is_no_image_is_passed_over(
-    tmp_path: Path, theirs: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    before = make(tmp_path / "made", theirs)
-    more = ["cat/notes.txt", "cat/.hidden.png", "Thumbs.db", "empty/readme", ".git/a.png", "cat/deep/a.png"]
-    for name in more:
-        draw(theirs / name)
+def test_other_files_are_ignored(tmp_path: Path, source: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = prepare_folder(tmp_path / "data", source)
+    others = ["cat/notes.txt", "cat/.hidden.png", "Thumbs.db", "empty/readme", ".git/a.png", "cat/deep/a.png"]
+    for name in others:
+        write_image(source / name)
     with caplog.at_level(logging.INFO, "convatlas"):
-        assert make(tmp_path / "made", theirs) == before
+        assert prepare_folder(tmp_path / "data", source) == before
     assert "4 other and hidden files" in caplog.text
     assert "empty holds no image files" in caplog.text
     assert "class emu has 1 usable image" in caplog.text
 
 
-def test_the_hash_is_of_the_contents(tmp_path: Path, theirs: Path) -> None:
-    first = make(tmp_path / "made", theirs)["sha256"]
-    theirs.rename(tmp_path / "elsewhere")
-    assert make(tmp_path / "made", tmp_path / "elsewhere")["sha256"] == first
+def test_the_hash_is_of_the_contents(tmp_path: Path, source: Path) -> None:
+    first = prepare_folder(tmp_path / "data", source)["sha256"]
+    source.rename(tmp_path / "elsewhere")
+    assert prepare_folder(tmp_path / "data", tmp_path / "elsewhere")["sha256"] == first
     (tmp_path / "elsewhere/cat/3.png").write_bytes((tmp_path / "elsewhere/cat/4.png").read_bytes())
-    assert make(tmp_path / "made", tmp_path / "elsewhere")["sha256"] != first
+    assert prepare_folder(tmp_path / "data", tmp_path / "elsewhere")["sha256"] != first
 
 
-def test_bad_images_stop_or_are_left_out(
-    tmp_path: Path, theirs: Path, caplog: pytest.LogCaptureFixture
+def test_bad_images_are_an_error_or_skipped(
+    tmp_path: Path, source: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert make(tmp_path / "good", theirs)["skipped"] == []
-    (theirs / "dog/3.png").write_bytes((theirs / "dog/3.png").read_bytes()[:200])
-    (theirs / "cat" / os.fsdecode(b"\xff.png")).write_text("no image")
-    (theirs / "cat/lost.png").symlink_to("nowhere")
-    message = refused(tmp_path, theirs)
+    assert prepare_folder(tmp_path / "good", source)["skipped"] == []
+    (source / "dog/3.png").write_bytes((source / "dog/3.png").read_bytes()[:200])
+    (source / "cat" / os.fsdecode(b"\xff.png")).write_text("no image")
+    (source / "cat/lost.png").symlink_to("nowhere")
+    message = read_refusal(tmp_path, source)
     for words in (
         "3 of 20 images cannot be used",
-        f"image missing: 1, the first is {theirs}/cat/lost.png",
-        f"image that cannot be read: 2, the first is {theirs}/cat/",
+        f"image missing: 1, the first is {source}/cat/lost.png",
+        f"image that cannot be read: 2, the first is {source}/cat/",
         f"{KEY}.on_bad_image: skip",
     ):
         assert words in message
-    found = make(tmp_path / "made", theirs, on_bad_image="skip")
-    assert [sum(pair) for pair in zip(*found["counts"].values(), strict=True)] == [10, 6, 1]
-    assert {one["path"]: one["reason"] for one in found["skipped"]} == {
+    description = prepare_folder(tmp_path / "data", source, on_bad_image="skip")
+    assert [sum(pair) for pair in zip(*description["counts"].values(), strict=True)] == [10, 6, 1]
+    assert {file["path"]: file["reason"] for file in description["skipped"]} == {
         "images/cat/lost.png": "image missing",
         "images/cat/\N{REPLACEMENT CHARACTER}.png": "image that cannot be read: no image",
         "images/dog/3.png": "image that cannot be read: image file is truncated",
     }
-    left_out = [record.message for record in caplog.records if "skipped" in record.message]
-    assert [one["path"] in told for one, told in zip(found["skipped"], left_out, strict=True)] == [True] * 3
-    for path in theirs.glob("*/*.png"):
+    messages = [record.message for record in caplog.records if "skipped" in record.message]
+    assert all(
+        file["path"] in message for file, message in zip(description["skipped"], messages, strict=True)
+    )
+    for path in source.glob("*/*.png"):
         path.unlink()
         path.write_text("no image")
     with pytest.raises(UserError, match="none of 20"):
-        make(tmp_path / "made", theirs, on_bad_image="skip")
-    assert describe(tmp_path / "made") == found
+        prepare_folder(tmp_path / "data", source, on_bad_image="skip")
+    assert describe(tmp_path / "data") == description
 
 
-def test_no_class_and_no_split_is_left_out_whole(tmp_path: Path, theirs: Path) -> None:
-    (theirs / "emu/0.png").write_text("no image")
-    assert "no image in the class emu;" in refused(tmp_path, theirs, on_bad_image="skip")
+def test_not_all_images_of_a_class_or_split_are_skipped(tmp_path: Path, source: Path) -> None:
+    (source / "emu/0.png").write_text("no image")
+    assert "no image in the class emu;" in read_refusal(tmp_path, source, on_bad_image="skip")
     for name in ("a", "b"):
-        draw(tmp_path / f"few/ant/{name}.png")
-    assert make(tmp_path / "made", tmp_path / "few")["counts"] == {"train": [1], "test": [1]}
+        write_image(tmp_path / f"few/ant/{name}.png")
+    assert prepare_folder(tmp_path / "data", tmp_path / "few")["counts"] == {"train": [1], "test": [1]}
     (tmp_path / "few/ant/a.png").write_text("no image")
     with pytest.raises(UserError, match="no image in the split train;"):
-        make(tmp_path / "made", tmp_path / "few", on_bad_image="skip")
+        prepare_folder(tmp_path / "data", tmp_path / "few", on_bad_image="skip")
 
 
-def test_what_readers_get_over_is_no_fault(tmp_path: Path) -> None:
-    """Extraneous bytes in a JPEG, as in two official photographs of pets, and turned images."""
-    (tmp_path / "theirs").mkdir()
+def test_what_readers_ignore_is_not_a_fault(tmp_path: Path) -> None:
+    """Extraneous bytes in a JPEG, as in two official photographs of pets, and rotated images."""
+    (tmp_path / "source").mkdir()
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8))
-    image.save(tmp_path / "theirs/a.jpg")
-    content = (tmp_path / "theirs/a.jpg").read_bytes()
-    (tmp_path / "theirs/b.jpg").write_bytes(content[:-2] + b"\0" * 200 + content[-2:])
+    image.save(tmp_path / "source/a.jpg")
+    content = (tmp_path / "source/a.jpg").read_bytes()
+    (tmp_path / "source/b.jpg").write_bytes(content[:-2] + b"\0" * 200 + content[-2:])
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
-    image.save(tmp_path / "theirs/c.jpg", exif=exif)
-    found = make(tmp_path / "made", tmp_path / "theirs")
-    assert found["counts"] == {"train": [0], "test": [3]}
-    assert found["image_sizes"]["smallest"] == [30, 40]
+    image.save(tmp_path / "source/c.jpg", exif=exif)
+    description = prepare_folder(tmp_path / "data", tmp_path / "source")
+    assert description["counts"] == {"train": [0], "test": [3]}
+    assert description["image_sizes"]["smallest"] == [30, 40]
 
 
 @pytest.mark.parametrize(
@@ -194,46 +199,46 @@ def test_what_readers_get_over_is_no_fault(tmp_path: Path) -> None:
         ("nowhere", ["no directory 'nowhere'"]),
         ("empty", ["empty holds no image files"]),
         ("both", ["both holds both", "a.png", "cat/"]),
-        ("made/images", ["output folder"]),
-        ("made", ["output folder"]),
+        ("data/images", ["output folder"]),
+        ("data", ["output folder"]),
     ],
 )
-def test_sources_that_will_not_do(
+def test_unsuitable_sources_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, words: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
-    draw(Path("both/a.png"))
-    draw(Path("both/cat/a.png"))
-    if source.startswith("made"):
-        draw(Path("made/images/a.png"))
+    write_image(Path("both/a.png"))
+    write_image(Path("both/cat/a.png"))
+    if source.startswith("data"):
+        write_image(Path("data/images/a.png"))
         with pytest.raises(UserError, match=rf"{KEY}\.source: .*output folder"):
-            make(Path("made"), source)
-        assert Path("made/images/a.png").is_file()
+            prepare_folder(Path("data"), source)
+        assert Path("data/images/a.png").is_file()
         return
-    message = refused(Path(), source)
+    message = read_refusal(Path(), source)
     for word in [*words, f"{KEY}.source", "folder of image files"]:
         assert word in message
 
 
-def test_progress_is_told(
-    tmp_path: Path, theirs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_progress_is_logged(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(base, "PROGRESS_INTERVAL", 3)
-    make(tmp_path / "made", theirs, test_share=0.4)
+    prepare_folder(tmp_path / "data", source, test_share=0.4)
     caplog.clear()
     with caplog.at_level(logging.INFO, "convatlas"):
-        load(tmp_path / "made", "test").read_images("L", 8, 8)
+        load(tmp_path / "data", "test").read_images("L", 8, 8)
     assert [record.message for record in caplog.records] == ["read 3 of 8 images", "read 6 of 8 images"]
 
 
-def test_splits_that_are_damaged_are_reported(tmp_path: Path, theirs: Path) -> None:
-    make(tmp_path / "made", theirs)
-    splits = tmp_path / "made/splits.csv"
+def test_damaged_splits_are_reported(tmp_path: Path, source: Path) -> None:
+    prepare_folder(tmp_path / "data", source)
+    splits = tmp_path / "data/splits.csv"
     for content in ("split,label\ntrain,0\n", "split,label,path\ntrain,x,images/a.png\n"):
         splits.write_text(content)
         with pytest.raises(UserError, match=r"splits\.csv is damaged"):
-            load(tmp_path / "made", "train")
+            load(tmp_path / "data", "train")
     splits.unlink()
     with pytest.raises(UserError, match=r"splits\.csv is missing"):
-        load(tmp_path / "made", "train")
+        load(tmp_path / "data", "train")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from convatlas.datasets import formats, previews, trimaps
 from convatlas.records import Previews
-from tests.datasets.test_oxford_pets import BOX, lay_out, make
+from tests.support.pets_source import BOX, prepare_pets, write_pets_source
 from tests.support.workspace import ROOT, read_files
 
 SETTINGS = {"format": "images", "test_share": 0.5, "on_bad_image": "error"}
@@ -85,7 +85,7 @@ def test_images_without_classes_are_shown(tmp_path: Path) -> None:
 
 def test_trimaps_and_head_boxes_match_the_photographs(tmp_path: Path) -> None:
     """The photographs show a bright pet with a brighter head: the overlay covers it and nothing else."""
-    source = lay_out(tmp_path / "source/oxford-iiit-pet")
+    source = write_pets_source(tmp_path / "source/oxford-iiit-pet")
     trimap = np.full((240, 320), trimaps.BACKGROUND, np.uint8)
     trimap[80:200, 100:300] = trimaps.BORDER
     trimap[100:180, 120:280] = trimaps.PET
@@ -96,7 +96,7 @@ def test_trimaps_and_head_boxes_match_the_photographs(tmp_path: Path) -> None:
         Image.fromarray(trimap).save(source / f"annotations/trimaps/{path.stem}.png")
     corners = "<xmin>120</xmin><ymin>100</ymin><xmax>200</xmax><ymax>140</ymax>"
     (source / "annotations/xmls/Some_Cat_2.xml").write_text(BOX.format(corners))
-    make(tmp_path / "data", source)
+    prepare_pets(tmp_path / "data", source)
     result = write_previews(tmp_path / "data", tmp_path / "out")
     boxes = {preview["name"]: preview["head_box"] for preview in result["test"]}
     assert boxes == {"shaggy_dog_1": None, "Some_Cat_2": [120 / 320, 0.4167, 200 / 320, 0.5833]}
@@ -160,7 +160,7 @@ def test_the_script_writes_the_same_bytes_twice(tmp_path: Path) -> None:
 
 
 def test_previews_of_the_real_pets_take_well_under_a_megabyte(tmp_path: Path, mnist: Path) -> None:
-    make(tmp_path / "data", mnist.parent / "pets", target="breed")
+    prepare_pets(tmp_path / "data", mnist.parent / "pets", target="breed")
     result = write_previews(tmp_path / "data", tmp_path / "out")
     assert len(result["classes"]) > 30
     assert sum(path.stat().st_size for path in (tmp_path / "out").iterdir()) < 800_000
