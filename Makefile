@@ -1,9 +1,10 @@
 # The two commands: `make report` and `make test`. Each sets up .venv first, once.
+SHELL := /bin/bash
 CONFIG ?=
 CORES ?= 2
 PROFILE ?= workflow/profiles/slurm
 ARGS ?=
-# Found before .venv is put on the path.
+# Looked up before .venv is put on the path.
 PYTHON := $(or $(PYTHON),$(shell command -v python3))
 
 UV := 0.13.8
@@ -20,23 +21,23 @@ SNAKEMAKE = $(UNLOCK) && snakemake --cores $(CORES) --workflow-profile workflow/
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-setup: $(READY) ## make .venv from requirements.lock (the other targets do it by themselves)
+setup: $(READY) ## create .venv from requirements.lock (all targets do this by themselves)
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
-	# compiled now, lest each of a run's jobs do it where Python may not write what it compiles
+	# Compile bytecode now, so that jobs need not, where Python cannot write it.
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes --requirements requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps --editable .
-	$(BIN)/python -c 'import convatlas.statistics.reduction' # which numba compiles, for this kind of processor
+	$(BIN)/python -c 'import convatlas.statistics.reduction' # numba compiles it, for this processor
 	@touch $@
 
-report: $(READY) ## run config.yaml, or with CONFIG=mine.yaml that merged over it, and make reports/gallery/
+report: $(READY) ## run config.yaml, with CONFIG=mine.yaml merged over it, and build reports/gallery/
 	@$(SNAKEMAKE) $(if $(CONFIG),--configfile $(CONFIG))
 	@echo "Open reports/gallery/index.html"
 
-publish: $(READY) ## make the report, and of it reports/gallery.zip and the single file reports/gallery.html
+publish: $(READY) ## build the report, then reports/gallery.zip and the single file reports/gallery.html
 	@$(SNAKEMAKE) $(if $(CONFIG),--configfile $(CONFIG)) -- publish
 
 full: ## run config.full.yaml: MNIST, Oxford-IIIT Pet and ImageNet weights, downloaded
@@ -45,23 +46,24 @@ full: ## run config.full.yaml: MNIST, Oxford-IIIT Pet and ImageNet weights, down
 download: $(READY) ## only fetch the data sets (of config.full.yaml, unless CONFIG names another)
 	@$(SNAKEMAKE) --configfile $(or $(CONFIG),config.full.yaml) -- download
 
-cluster: $(READY) ## make the report on SLURM, as PROFILE (workflow/profiles/slurm) says; see docs/cluster.md
+cluster: $(READY) ## build the report on SLURM, with PROFILE (workflow/profiles/slurm); see docs/cluster.md
 	@$(UNLOCK) && snakemake --workflow-profile $(PROFILE) $(if $(CONFIG),--configfile $(CONFIG)) $(ARGS)
 	@echo "Open reports/gallery/index.html"
 
-test: $(READY) ## run the tests
+test: $(READY) ## run the tests; the last line says which were skipped, and how to run them
 	@pytest
 
-lint: $(READY) ## check the code's style
+lint: $(READY) ## check the code's style and types
 	@ruff check .
 	@ruff format --check .
 	@snakefmt --check --line-length 110 Snakefile workflow
+	@mypy
 
 docs: $(READY) ## build the documentation, docs/_build/html/index.html
 	@python -m sphinx --quiet --fail-on-warning --keep-going -b html docs docs/_build/html
 
-lock: $(READY) ## renew requirements.lock from pyproject.toml's ranges
+lock: $(READY) ## update requirements.lock within the ranges of pyproject.toml
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --extra test --extra cluster --extra docs pyproject.toml -o requirements.lock
 
-clean: ## remove what runs made, but not data/ and .venv
+clean: ## remove the output of runs, but not data/ and .venv
 	rm -rf results reports/gallery reports/gallery.zip reports/gallery.html logs

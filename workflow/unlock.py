@@ -1,4 +1,4 @@
-"""Remove what an interrupted run left locked, unless another run is at work in this folder, or its jobs."""
+"""Unlock the folder after an interrupted run, unless another run or its SLURM jobs are still at work in it."""
 
 import getpass
 import shutil
@@ -10,27 +10,37 @@ import psutil
 
 
 def main() -> None:
+    """Unlock the working directory with Snakemake, to which the command line's arguments are passed."""
     if not any(Path(".snakemake/locks").glob("*")):
         return
-    for process in psutil.process_iter(["name", "cmdline"]):
-        try:
-            snakemake = any("snakemake" in Path(word).name for word in (process.info["cmdline"] or [])[:2])
-            if snakemake and Path(process.cwd()) == Path.cwd():
-                sys.exit(f"error: another run is at work here (process {process.pid}); wait for it to end")
-        except psutil.Error:
-            continue
-    if jobs := " ".join(jobs_here()):
+    if pid := find_running_snakemake():
+        sys.exit(f"error: another run is at work here (process {pid}); wait for it to end")
+    if jobs := " ".join(list_jobs_here()):
         sys.exit(f"error: jobs of an earlier run are at work here; wait for them to end, or `scancel {jobs}`")
     print("An earlier run was interrupted; unlocking.", file=sys.stderr)
-    sys.exit(subprocess.run(["snakemake", "--unlock", *sys.argv[1:]], stdout=subprocess.DEVNULL).returncode)
+    done = subprocess.run(["snakemake", "--unlock", *sys.argv[1:]], stdout=subprocess.DEVNULL)
+    sys.exit(done.returncode)
 
 
-def jobs_here() -> list[str]:
-    """The numbers of SLURM's jobs, queued or running, that were sent from this folder."""
+def find_running_snakemake() -> int | None:
+    """Return the process number of a Snakemake that runs in the working directory; None without one."""
+    for process in psutil.process_iter(["cmdline"]):
+        try:
+            words = (process.info["cmdline"] or [])[:2]  # the interpreter and its script
+            is_snakemake = any("snakemake" in Path(word).name for word in words)
+            if is_snakemake and Path(process.cwd()) == Path.cwd():
+                return process.pid
+        except psutil.Error:
+            continue
+    return None
+
+
+def list_jobs_here() -> list[str]:
+    """Return the numbers of SLURM's jobs, queued or running, that were submitted from the working directory."""
     if not shutil.which("squeue"):
         return []
-    asked = ["squeue", f"--user={getpass.getuser()}", "--noheader", "--format=%i %Z"]
-    table = subprocess.run(asked, capture_output=True, text=True, timeout=60).stdout
+    command = ["squeue", f"--user={getpass.getuser()}", "--noheader", "--format=%i %Z"]
+    table = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
     rows = (line.split(maxsplit=1) for line in table.splitlines())
     return [number for number, folder in rows if Path(folder) == Path.cwd()]
 

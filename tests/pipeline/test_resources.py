@@ -119,6 +119,17 @@ def test_the_profile_has_every_rule_that_uses_a_gpu() -> None:
     assert all(request == {"gpu": 1} for request in PROFILE["set-resources"].values())
 
 
+def test_make_expands_braces_as_in_the_documented_commands() -> None:
+    """`make cluster ARGS="--set-resources {train,record}:slurm_partition=gpu"` needs bash."""
+    done = subprocess.run(
+        ["make", "--eval", "show:\n\t@echo {train,record}:gpu", "show"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["train:gpu", "record:gpu"], done.stderr
+
+
 def test_make_cluster_waits_for_the_jobs_of_a_killed_run(new_workspace: Workspace, tmp_path: Path) -> None:
     locks = new_workspace.folder / ".snakemake/locks"
     locks.mkdir(parents=True)
