@@ -1,24 +1,17 @@
-"""Draw the plates of a network from its recorded arrays."""
+"""Draw the figures of a network from its results."""
 
 import argparse
 from pathlib import Path
 
 from convatlas import cli
-from convatlas.figures.build import draw_figures
-from convatlas.files import atomic_write, write_json
-from convatlas.plotting.labelled_figure import figure_style, save_figure
+from convatlas.figures.build import write_figures
+from convatlas.results import Results
 
 
 def main(args: argparse.Namespace) -> None:
     output = Path(args.output)
-    with atomic_write(output / "figures") as folder, figure_style():
-        folder.mkdir()
-        plates = []
-        for plate in draw_figures(output, args.name, args.settings):
-            save_figure(plate.figure, folder / plate.file, args.settings["pdf"])
-            plates.append(plate.to_dict(args.settings["pdf"]))
-        write_json(folder / "plates.json", plates)
-    cli.log.info("drew %d plates", len(plates))
+    count = write_figures(Results(output), args.settings, output / "figures")
+    cli.log.info("drew %d figures", count)
 
 
 if __name__ == "__main__":
@@ -27,6 +20,6 @@ if __name__ == "__main__":
         parser,
         "network",
         "its views",
-        "its folder, results/<network>, where its records are",
+        "its folder, results/<network>, with its results",
     )
     cli.run(main, parser)

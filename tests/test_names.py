@@ -8,7 +8,7 @@ import pytest
 
 from convatlas import UserError
 from convatlas.layer_selection import choose_explored_layers, choose_layers, choose_projected_layers
-from convatlas.names import join_names, name_images, slugify, suggest_nearest
+from convatlas.names import describe_classes, join_names, name_images, slugify, suggest_nearest
 
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -163,3 +163,18 @@ def test_explored_layers_are_those_of_the_atlas_or_else_of_the_views() -> None:
     for atlas, key in ((None, r"views\.layers"), (["x"], r"views\.atlas\.layers")):
         with pytest.raises(UserError, match=f"^{key}: no layer"):
             choose_explored_layers(LAYERS, {"layers": ["y"], "atlas": {"layers": atlas}}, "views")
+
+
+@pytest.mark.parametrize(
+    ("classes", "labels", "text"),
+    [
+        (list("0123456789"), [0, 1, 5, 8], "the digits 0, 1, 5 and 8"),
+        (list("0123456789"), [7], "the digit 7"),
+        (["ant", "bee", "cat", "dog"], [2, 3], "cat and dog"),
+    ],
+)
+def test_classes_of_images_are_described_as_in_a_sentence(
+    classes: list[str], labels: list[int], text: str
+) -> None:
+    images = [{"label": label} for label in labels]
+    assert describe_classes(images, {"dataset_classes": classes}) == text

@@ -1,92 +1,108 @@
-"""The plates of one network: which are drawn, in the order in which the pages show them."""
+"""The figures of one network: which are drawn, in the order in which the pages show them."""
 
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from convatlas.figures import deconv_steps, digits, layers, projections, segmentation, top_activations
-from convatlas.figures.context import CaptionedFigure, FigureContext, join_names
-from convatlas.plotting import charts
+from convatlas.figures import (
+    classical,
+    cover,
+    deconv_steps,
+    digits,
+    feature_maps,
+    filters,
+    metrics,
+    projections,
+    segmentation,
+    top_activations,
+    values,
+)
+from convatlas.figures.context import CaptionedFigure, FigureContext
+from convatlas.files import atomic_write, write_json
+from convatlas.names import join_names
+from convatlas.pipeline.config_types import ViewsConfig
+from convatlas.plotting.labelled_figure import figure_style, save_figure
+from convatlas.results import Results
 
 log = logging.getLogger(__name__)
 
 
-def draw_figures(folder: Path, name: str, views: dict[str, Any]) -> Iterator[CaptionedFigure]:
-    """Draw every plate of results/<network>/ as the config's `views` ask; `name` is the network's."""
-    desk = FigureContext(folder, name, views)
-    projected = [image for image in desk.all_images if len(desk.projections[image["name"]])]
+def write_figures(results: Results, views: ViewsConfig, folder: Path) -> int:
+    """Draw the figures of a network into a folder, with figures.json, which lists them in order.
+
+    Args:
+        results: The network's results.
+        views: `views` of the network's config.
+        folder: The folder, which replaces an older one.
+
+    Returns:
+        The number of figures.
+
+    Raises:
+        UserError: The views name a layer that is not there, or a file is missing or damaged.
+
+    """
+    entries = []
+    with atomic_write(folder) as temporary, figure_style():
+        temporary.mkdir()
+        for figure in draw_figures(results, views):
+            save_figure(figure.figure, temporary / figure.file, views["pdf"])
+            entries.append(figure.to_dict(views["pdf"]))
+        write_json(temporary / "figures.json", entries)
+    return len(entries)
+
+
+def draw_figures(results: Results, views: ViewsConfig) -> Iterator[CaptionedFigure]:
+    """Yield the figures of a network, in the order of its page; one is in memory at a time.
+
+    Args:
+        results: The network's results.
+        views: `views` of the network's config.
+
+    Raises:
+        UserError: The views name a layer that is not there, or a file is missing or damaged.
+
+    """
+    context = FigureContext(results, views)
+    projected = [image for image in results.images if len(context.projections(image["name"]))]
     if projected:
-        yield projections.draw_cover(desk, projected[:5])
-    if desk.history:
-        yield _draw_training_curves(desk)
-    if "confusion" in desk.metrics:
-        yield _draw_confusion_matrix(desk)
-    yield from segmentation.draw_segmentation_figures(desk)
-    yield from _draw_layers(desk)
-    for image in desk.images:
-        yield projections.draw_classical(desk, image)
-    yield from digits.draw_digit_figures(desk)
-    yield from deconv_steps.draw_deconv_steps(desk)
-    yield from top_activations.draw_top_activation_figures(desk)
+        yield cover.draw_cover(context, projected[: cover.MAX_IMAGES])
+    yield from metrics.draw_metrics(context)
+    yield from segmentation.draw_segmentation_figures(context)
+    yield from _draw_layers(context)
+    for image in context.images:
+        yield classical.draw_classical(context, image)
+    yield from digits.draw_digit_figures(context)
+    yield from deconv_steps.draw_deconv_steps(context)
+    yield from top_activations.draw_top_activation_figures(context)
     for image in projected:
-        yield from projections.draw_projections(desk, image)
+        yield from projections.draw_projections(context, image)
 
 
-def _draw_layers(desk: FigureContext) -> Iterator[CaptionedFigure]:
-    show = desk.views["show"]
-    if show == "filters" and (without := [name for name in desk.layer_names if name not in desk.conv_names]):
-        having = [name for name, layer in desk.layers.items() if layer["kind"] == "conv"]
-        log.info("no filters in %s; the layers that have them: %s", join_names(without), join_names(having))
-    for layer in sorted(
-        desk.layer_names, key=lambda name: name not in desk.highlighted_layers
-    ):  # as on the page
-        is_conv = layer in desk.conv_names and desk.weight(layer).ndim == 4
-        if is_conv and show != "maps":
-            yield layers.draw_filters(desk, layer)
+def _draw_layers(context: FigureContext) -> Iterator[CaptionedFigure]:
+    """Draw the filters and outputs of each layer, highlighted layers first, as on the page."""
+    show = context.views["show"]
+    without = [name for name in context.layer_names if name not in context.conv_names]
+    if show == "filters" and without:
+        convolutions = [name for name, layer in context.layers.items() if layer["kind"] == "conv"]
+        log.info(
+            "no filters in %s; the layers that have them: %s", join_names(without), join_names(convolutions)
+        )
+    for layer in sorted(context.layer_names, key=lambda name: name not in context.highlighted_layers):
+        has_2d_kernels = layer in context.conv_names and context.weight(layer).ndim == 4
+        if has_2d_kernels and show != "maps":
+            yield filters.draw_filters(context, layer)
         if show != "filters":
-            yield from _draw_outputs(desk, layer)
-        if is_conv and show == "both" and desk.output_ndim(layer) == 3:
-            yield layers.draw_filter_map_pairs(desk, layer)
+            yield from _draw_outputs(context, layer)
+        if has_2d_kernels and show == "both" and context.output_ndim(layer) == 3:
+            yield filters.draw_filter_map_pairs(context, layer)
 
 
-def _draw_outputs(desk: FigureContext, layer: str) -> Iterator[CaptionedFigure]:
-    """The plate of what a layer makes, by its axes."""
-    drawn = {1: layers.draw_values, 2: layers.draw_tokens, 3: layers.draw_maps}
-    axes = desk.output_ndim(layer)
-    if axes in drawn:
-        yield drawn[axes](desk, layer)
+def _draw_outputs(context: FigureContext, layer: str) -> Iterator[CaptionedFigure]:
+    """Draw the output of a layer by its number of axes."""
+    draw_by_ndim = {1: values.draw_values, 2: values.draw_tokens, 3: feature_maps.draw_maps}
+    ndim = context.output_ndim(layer)
+    if ndim in draw_by_ndim:
+        yield draw_by_ndim[ndim](context, layer)
     else:
-        log.info("no plate of %s, whose values have %d axes", layer, axes)
-
-
-def _draw_training_curves(desk: FigureContext) -> CaptionedFigure:
-    training = desk.network["training"]
-    caption = desk.make_caption(
-        f"Training over {len(desk.history)} epochs of {training['images']:,} images, and the images held "
-        f"out to validate on. The weights of epoch {training['best_epoch']} are kept."
-    )
-    figure = charts.plot_training_curves(desk.history, training["best_epoch"], caption)
-    return desk.make_figure("curves", "", caption, figure)
-
-
-def _draw_confusion_matrix(desk: FigureContext) -> CaptionedFigure:
-    counts = np.array(desk.metrics["confusion"])
-    segments = "mean_iou" in desk.metrics
-    if segments:
-        text = (
-            f"The confusion matrix on the {counts.sum():,} pixels of {desk.metrics['images']:,} test images, "
-            f"looked at once, after training: {100 * desk.metrics['pixel_accuracy']:.2f} % are right. Rows "
-            "are the true class, columns the predicted; numbers and shades are shares of the row."
-        )
-    else:
-        text = (
-            f"The confusion matrix on {counts.sum():,} test images, looked at once, after training: "
-            f"{100 * desk.metrics['accuracy']:.2f} % are right. Rows are the true class, columns the "
-            "predicted; shades are shares of the row."
-        )
-    caption = desk.make_caption(text)
-    figure = charts.plot_confusion_matrix(counts, desk.network["classes"], caption, segments)
-    return desk.make_figure("confusion", "", caption, figure)
+        log.info("no figure of %s: its output has %d axes", layer, ndim)

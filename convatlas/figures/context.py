@@ -1,190 +1,242 @@
-"""What the plates of one network share: the arrays they are drawn from, their numbers, captions and tiles."""
+"""What the figures of one network share: its results, the views of the config, captions and scales."""
 
-import csv
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from convatlas.files import Npz, read_json
+from convatlas import records
+from convatlas.figures.tiles import DEFAULT_OPTIONS, MontageOptions, value_range
 from convatlas.image_io import denormalize
 from convatlas.layer_selection import choose_layers
 from convatlas.names import describe_image, join_names
-from convatlas.plotting.colormap import ColourScale, LayerScales
+from convatlas.pipeline.config_types import ViewsConfig
+from convatlas.plotting.colormap import ColourScale, LayerScales, magnitude_quantile
 from convatlas.plotting.labelled_figure import ColourBar, caption_height, make_montage_figure
-from convatlas.plotting.montage import GAP, TILE_SIZE, Tile, assemble_montage
+from convatlas.plotting.montage import TILE_SIZE, Tile, TileRow, assemble_montage
+from convatlas.results import Results, list_projection_keys
 
 log = logging.getLogger(__name__)
 
-MAX_COLUMNS = 16  # tiles a line
-MAX_ROW_WIDTH = MAX_COLUMNS * (TILE_SIZE + GAP)  # pixels that a line of tiles may take
-TileRow = list[Tile | None]
-Array = np.ndarray
-Item = TypeVar("Item")
+MIN_LABELLED_TILE_SIZE = 168  # pixels of a tile that has the name of a layer above it, at least
 
 
 @dataclass(frozen=True)
 class CaptionedFigure:
-    """One plate: where it goes, what it is, and the drawing."""
+    """A figure with its file name and texts.
+
+    Attributes:
+        file: Name of the PNG.
+        kind: A key of FIGURE_KINDS.
+        subject: The layer or image that it shows, or "".
+        caption: Its caption, which is drawn into it.
+        alt: A text for readers who cannot see it.
+        figure: The drawing.
+        tile_layout: Where its tiles are, of a figure whose tiles the pages rearrange.
+
+    """
 
     file: str
-    kind: str  # a key of gallery.KINDS
-    subject: str  # the layer, or the image of a deconv or classical plate
+    kind: str
+    subject: str
     caption: str
     alt: str
     figure: Figure = field(repr=False)
-    cells: dict[str, Any] | None = None  # where its tiles lie, of a plate that pages take apart
+    tile_layout: records.TileLayout | None = None
 
-    def to_dict(self, pdf: bool) -> dict[str, Any]:
-        """Its entry in figures/figures.json, from which the pages are made."""
-        width, height = self.figure.get_size_inches() * self.figure.dpi
-        return {
+    def to_dict(self, pdf: bool) -> records.Figure:
+        """Return its entry in figures/figures.json; `pdf` says whether there is a PDF beside the PNG."""
+        width, height = (round(float(side)) for side in self.figure.get_size_inches() * self.figure.dpi)
+        entry: records.Figure = {
             "file": self.file,
             "pdf": self.file.replace(".png", ".pdf") if pdf else None,
             "kind": self.kind,
             "subject": self.subject,
             "caption": self.caption,
             "alt": self.alt,
-            "width": round(width),
-            "height": round(height),
-            "caption_height": caption_height(self.caption, round(width)),
-        } | ({"cells": self.cells} if self.cells else {})
+            "width": width,
+            "height": height,
+            "caption_height": caption_height(self.caption, width),
+        }
+        if self.tile_layout is not None:
+            entry["tile_layout"] = self.tile_layout
+        return entry
 
 
 class FigureContext:
-    """The folder results/<network>/, as the config's `views` ask for it; `name` is the network's.
+    """The results of a network, as the views of the config select them.
 
-    Arrays are read when they are drawn, so that memory is that of a layer or of an image's projections.
+    Arrays are read when they are drawn: memory holds one layer, or the projections of one image.
+
+    Args:
+        results: The network's results.
+        views: `views` of the network's config.
+
+    Raises:
+        UserError: The views name a layer that is not there, or a file is missing or damaged.
+
+    Attributes:
+        layers: The entries of layers.json by name.
+        images: The sample images that are drawn; `results.images` has all.
+        layer_names: The layers that are drawn, in execution order.
+        highlighted_layers: Those of `views.highlight`.
+        conv_names: Those of `layer_names` that are convolutions.
+        activations: Opens the activations of an image by its name.
+        projections: Opens the projections of an image by its name.
+
     """
 
-    def __init__(self, folder: Path, name: str, views: dict[str, Any]) -> None:
-        self.folder, self.name, self.views = folder, name, views
+    def __init__(self, results: Results, views: ViewsConfig) -> None:
+        self.results, self.views = results, views
+        self.network, self.name = results.network, results.name
+        self.activations, self.projections = cache(results.activations), cache(results.projections)
         self.figure_count = 0
-        self.logged: set[str] = set()
-        self.network = read_json(folder / "network.json")
-        self.metrics = read_json(folder / "metrics.json")
-        self.layers = {layer["name"]: layer for layer in read_json(folder / "layers.json")}
-        self.filters = Npz(folder / "filters.npz")
-        like = read_json(folder / "classical/units.json")
-        self.unit_matches, self.match_threshold = like["layers"], like["threshold"]
-        self.filter_matches = read_json(folder / "classical/filters.json")
-        follows = views.get("strongest") is not None and self.network["dataset"]
-        self.statistics_summary: dict[str, Any] | None = (
-            read_json(folder / "statistics.json") if follows else None
+        self._logged_subjects: set[str] = set()
+        self.layers = {layer["name"]: layer for layer in results.layers}
+        self.images = results.images[: self.limit_count(views["n_images"], len(results.images), "images")]
+        key = f"networks.{self.name}.views"
+        self.layer_names = choose_layers(results.layers, views["layers"], f"{key}.layers")
+        highlight = views.get("highlight")
+        self.highlighted_layers = (
+            choose_layers(results.layers, highlight, f"{key}.highlight") if highlight else []
         )
-        masks = folder / "masks/masks.json"  # of a network whose data set has masks
-        self.masks: dict[str, Any] | None = read_json(masks) if masks.is_file() else None
-        with (folder / "history.csv").open() as file:
-            self.history = list(csv.DictReader(file))
-        self.all_images = read_json(folder / "images.json")
-        self.images = self.all_images[: self.limit_count(views["n_images"], len(self.all_images), "images")]
-        names = [image["name"] for image in self.all_images]
-        self.activations = {name: Npz(folder / f"activations/{name}.npz") for name in names}
-        self.projections = {name: Npz(folder / f"deconv/{name}.npz") for name in names}
-        self.classical = {name: Npz(folder / f"classical/{name}.npz") for name in names}
-        key = f"networks.{name}.views.layers"
-        self.layer_names = choose_layers(list(self.layers.values()), views["layers"], key)
-        self.highlighted_layers = self._choose_layers("highlight")
-        self.conv_names = [layer for layer in self.layer_names if self.layers[layer]["module"] in self.filters
-                      and self.layers[layer]["kind"] == "conv"]  # fmt: skip
+        self.conv_names = [name for name in self.layer_names if self._has_kernels(name)]
 
-    def _choose_layers(self, key: str) -> list[str]:
-        """The layers that a key of the views names, none where it is absent."""
-        wanted = self.views.get(key)
-        named = f"networks.{self.name}.views.{key}"
-        return choose_layers(list(self.layers.values()), wanted, named) if wanted else []
+    def _has_kernels(self, layer: str) -> bool:
+        return self.layers[layer]["kind"] == "conv" and self.layers[layer]["module"] in self.results.filters
 
-    # What there is
+    # Arrays
 
-    @cached_property
-    def segmentation_examples(self) -> Npz:
-        """Photographs with their truth and prediction, of a network that segments."""
-        return Npz(self.folder / "masks/examples.npz")
+    @property
+    def dataset_statistics(self) -> records.DatasetStatistics | None:
+        """What the top activations were computed on; None where the views ask for none."""
+        if self.views.get("strongest") is None or not self.network["dataset"]:
+            return None
+        return self.results.dataset_statistics
 
     def output_ndim(self, layer: str) -> int:
-        """The number of axes of a layer's output: 3 for maps, 1 for values, maps of one pixel too."""
+        """Return the number of axes of a layer's output; maps of one pixel count as values, 1."""
         shape = self.layers[layer]["output_shape"]
         return len(shape) if any(side > 1 for side in shape[1:]) else 1
 
-    def outputs(self, layer: str) -> list[Array]:
-        """What a layer makes of each image drawn, (units, ...)."""
-        return [self.activations[image["name"]][layer] for image in self.images]
+    def outputs(self, layer: str) -> list[np.ndarray]:
+        """Return the output of a layer on each image that is drawn, (units, ...)."""
+        return [self.activations(image["name"])[layer] for image in self.images]
 
-    def weight(self, layer: str) -> Array:
-        """A layer's filters, (units, channels, ...), as a transposed convolution does not keep them."""
-        weight = self.filters[self.layers[layer]["module"]]
+    def weight(self, layer: str) -> np.ndarray:
+        """Return the filters of a layer, (units, channels, ...), of a transposed convolution as well."""
+        weight = self.results.filters[self.layers[layer]["module"]]
         return weight.swapaxes(0, 1) if "Transpose" in self.layers[layer]["type"] else weight
 
     def has_rgb_filters(self, layer: str) -> bool:
-        """Whether a layer's filters look at the image's own red, green and blue."""
+        """Whether the filters of a layer apply to the red, green and blue of the image itself."""
         return self.layers[layer]["ordinal"] == 1 and self.weight(layer).shape[1] == 3
 
+    def find_inactive_units(self, image: str, layer: str) -> set[int]:
+        """Return the units of a layer that are nowhere positive on an image."""
+        output = self.activations(image)[layer]
+        return set(np.flatnonzero(output.reshape(len(output), -1).max(1) <= 0).tolist())
+
+    def select_units(self, layer: str, available: int) -> range:
+        """Return the units of a layer that are drawn, the first `views.n_filters`."""
+        return range(self.limit_count(self.views["n_filters"], available, f"units in {layer}"))
+
+    def limit_count(self, requested: int | str, available: int, subject: str) -> int:
+        """Return how many of the available are drawn; log once where fewer are available than requested."""
+        if isinstance(requested, int) and requested > available and subject not in self._logged_subjects:
+            self._logged_subjects.add(subject)
+            log.info("%d %s requested, %d available: drawing all", requested, subject, available)
+        return available if requested == "all" else min(int(requested), available)
+
+    # Scales
+
     def make_weight_scales(self, layer: str) -> LayerScales:
-        """The scales of a layer's filters."""
+        """Return the scales of a layer's filters."""
         if self.views["scale"] == "shared":
             return self._shared_weight_scales
         return LayerScales(self.views["scale"], {layer: [self.weight(layer)]}, signed=True)
 
     def make_map_scales(self, layer: str) -> LayerScales:
-        """The scales of a layer's maps."""
+        """Return the scales of a layer's feature maps."""
         if self.views["scale"] == "shared":
             return self._shared_map_scales
         return LayerScales(self.views["scale"], {layer: self.outputs(layer)})
 
+    def make_projection_scales(self, images: Sequence[str]) -> LayerScales:
+        """Return the scales of the projections of some images together.
+
+        A scale that all layers share spans all sample images. RGB projections are scaled to the 99th
+        percentile of their nonzero magnitudes.
+        """
+        is_shared = self.views["scale"] == "shared"
+        scaled_images = [image["name"] for image in self.results.images] if is_shared else images
+        keys = list_projection_keys(self.projections(images[0]))
+        as_rgb = self.projections(images[0])[keys[0]].shape[1] == 3
+        find_range = symmetric_range if as_rgb else value_range
+        ranges = {key: [find_range(self.projections(name)[key]) for name in scaled_images] for key in keys}
+        return LayerScales(self.views["scale"], ranges, signed=True, as_rgb=as_rgb)
+
     @cached_property
     def _shared_weight_scales(self) -> LayerScales:
-        return LayerScales(
-            "shared", {layer: [value_range(self.weight(layer))] for layer in self.conv_names}, signed=True
-        )
+        ranges = {layer: [value_range(self.weight(layer))] for layer in self.conv_names}
+        return LayerScales("shared", ranges, signed=True)
 
     @cached_property
     def _shared_map_scales(self) -> LayerScales:
-        spatial = [layer for layer in self.layer_names if self.output_ndim(layer) == 3]
-        return LayerScales(
-            "shared", {layer: [value_range(a) for a in self.outputs(layer)] for layer in spatial}
-        )
+        layers = [layer for layer in self.layer_names if self.output_ndim(layer) == 3]
+        ranges = {layer: [value_range(output) for output in self.outputs(layer)] for layer in layers}
+        return LayerScales("shared", ranges)
 
-    def select_units(self, layer: str, available: int) -> range:
-        """The units of a layer that are drawn."""
-        return range(self.limit_count(self.views["n_filters"], available, f"units in {layer}"))
-
-    def limit_count(self, requested: int | str, available: int, what: str) -> int:
-        """What can be drawn of what is wanted; says so in the log, once, where that is less."""
-        if isinstance(requested, int) and requested > available and what not in self.logged:
-            self.logged.add(what)
-            log.info("%d %s asked for, there are %d: all are drawn", requested, what, available)
-        return available if requested == "all" else min(int(requested), available)
-
-    # Words
+    # Texts
 
     @property
     def joined_image_names(self) -> str:
+        """The names of the images that are drawn, as in a sentence."""
         return join_names([image["name"] for image in self.images])
 
-    def describe_image(self, image: dict[str, Any], separator: str) -> str:
-        """An image's name, its class and the network's prediction."""
+    def describe_image(self, image: records.SampleImage, separator: str) -> str:
+        """Return an image's name, its class and the network's prediction."""
         return describe_image(image, self.network, separator)
 
-    def make_caption(self, text: str) -> str:
-        """Number a plate and say whose it is."""
-        self.figure_count += 1
-        return f"Plate {self.figure_count}. {self.name}. {text}"
+    @property
+    def rectification_note(self) -> str:
+        """A sentence for the captions of projections that are rectified at every activation, or ""."""
+        if not self.views["deconv"]["rectify"]:
+            return ""
+        return " Rectified at activations other than ReLU too, where the method is undefined."
 
-    # Tiles and plates
+    def make_caption(self, text: str) -> str:
+        """Return a caption that begins with the figure's number and the network."""
+        self.figure_count += 1
+        return f"{self._caption_prefix}{text}"
+
+    @property
+    def _caption_prefix(self) -> str:
+        return f"Figure {self.figure_count}. {self.name}. "
+
+    # Tiles and figures
 
     @property
     def input_size(self) -> int:
         """The side of the input, in pixels."""
         return self.network["preprocessing"]["size"]
 
-    def make_input_tile(self, image: dict[str, Any], title: str = "input") -> Tile:
-        """The input as the network saw it, (C, H, W), its normalisation undone: grey or RGB in 0..1."""
-        x = self.activations[image["name"]]["input"]
+    @property
+    def tile_size(self) -> int:
+        """The pixels of a tile of the input's size, enlarged by a whole factor to about TILE_SIZE."""
+        return self.input_size * max(1, round(TILE_SIZE / self.input_size))
+
+    @property
+    def labelled_tile_size(self) -> int:
+        """The pixels of a tile of the input's size, enlarged so that a layer's name fits above it."""
+        return self.input_size * -(-MIN_LABELLED_TILE_SIZE // self.input_size)
+
+    def make_input_tile(self, image: str, title: str = "input") -> Tile:
+        """Return the tile of an image as the network saw it, without normalisation: grey, or RGB in 0..1."""
+        x = self.activations(image)["input"]
         pixels = np.clip(denormalize(x, self.network["preprocessing"]), 0, 1)
         if len(pixels) == 3:
             return Tile(pixels.transpose(1, 2, 0), title=title)
@@ -194,73 +246,57 @@ class FigureContext:
         self,
         kind: str,
         subject: str,
-        rows: list[TileRow],
-        labels: list[str],
-        bars: list[ColourBar],
+        rows: Sequence[TileRow],
+        labels: Sequence[str],
+        bars: Sequence[ColourBar],
         text: str,
+        options: MontageOptions = DEFAULT_OPTIONS,
         suffix: str = "",
-        **layout: Any,
     ) -> CaptionedFigure:
-        """A plate of tiles; `layout` is as in montage.assemble."""
+        """Return a figure of tiles.
+
+        Args:
+            kind: A key of FIGURE_KINDS.
+            subject: The layer or image that it shows, or "".
+            rows: The tiles.
+            labels: A label of each row.
+            bars: The colour bars.
+            text: The caption, without number and network.
+            options: How the tiles are arranged.
+            suffix: As in `make_figure`.
+
+        """
         caption = self.make_caption(text)
-        figure = make_montage_figure(assemble_montage(rows, **layout), labels, bars, caption)
+        montage = assemble_montage(
+            rows,
+            tile_size=options.tile_size,
+            header_height=options.header_height,
+            gap=options.gap,
+            group_starts=options.group_starts,
+        )
+        figure = make_montage_figure(montage, labels, bars, caption)
         return self.make_figure(kind, subject, caption, figure, suffix)
 
     def make_figure(
         self, kind: str, subject: str, caption: str, figure: Figure, suffix: str = ""
     ) -> CaptionedFigure:
-        """Name a drawing's file and give it its text for those who cannot see it.
+        """Return a drawing with the name of its file and its alternative text.
 
-        `part` tells the plates of one kind and subject apart; no image's name ends as it does.
+        Args:
+            kind: A key of FIGURE_KINDS.
+            subject: The layer or image that it shows, or "".
+            caption: The caption; its first sentence is the alternative text.
+            figure: The drawing.
+            suffix: Distinguishes the figures of one kind and subject; begins with "+", which no image's
+                name contains.
+
         """
         stem = "-".join(filter(None, (kind, subject.replace("/", "+").replace(":", "~")))) + suffix
-        alt = caption.removeprefix(f"Plate {self.figure_count}. {self.name}. ").partition(". ")[0]
+        alt = caption.removeprefix(self._caption_prefix).partition(". ")[0]
         return CaptionedFigure(f"{stem}.png", kind, subject, caption, alt, figure)
 
 
-def make_tile(
-    scales: LayerScales, layer: str, values: Array, unit: int | str, right_title: str = "", note: str = ""
-) -> Tile:
-    """The tile of one unit; where tiles have scales of their own, it tells where its own ends."""
-    scale = scales.for_tile(layer, values)
-    if scales.mode == "per_tile":
-        end = (scale.high or scale.low) if values.any() else 0
-        right_title = f"{right_title} {end:.2g}".strip()
-    return Tile(values, scale, str(unit), right_title, note)
-
-
-def make_dense_tile(scales: LayerScales, layer: str, values: Array, _: int) -> Tile:
-    """The tile of one unit on a dense plate, where nothing is printed above it."""
-    return Tile(values, scales.for_tile(layer, values))
-
-
-def make_rgb_tile(scales: LayerScales, key: str, values: Array, unit: int | str, note: str = "") -> Tile:
-    """The tile of signed values of three channels, (3, H, W), as colours about grey."""
-    pixels = 0.5 + values.transpose(1, 2, 0) / (2 * scales.for_tile(key, values).high)
-    return replace(make_tile(scales, key, values, unit, "", note), values=pixels, scale=None)
-
-
-def make_colour_bar(scales: LayerScales, layer: str, first: int, last: int, label: str) -> ColourBar:
-    return ColourBar(first, last, scales.for_layer(layer), label, scales.end_labels(layer))
-
-
-def split_into_chunks(units: Sequence[Item], size: int = MAX_COLUMNS) -> list[Sequence[Item]]:
-    return [units[start : start + size] for start in range(0, len(units), size)]
-
-
-def count_tiles_per_row(side: int) -> int:
-    """How many tiles of `side` pixels a line holds."""
-    return max(4, min(MAX_COLUMNS, MAX_ROW_WIDTH // (max(side, TILE_SIZE) + GAP)))
-
-
-def format_unit_range(units: Sequence[int]) -> str:
-    return str(units[0]) if len(units) == 1 else f"{units[0]}–{units[-1]}"
-
-
-def format_shape(shape: Sequence[int]) -> str:
-    return " × ".join(map(str, shape))
-
-
-def value_range(array: Array) -> Array:
-    """The least and the greatest value, which are all that a scale needs of an array."""
-    return np.array([array.min(), array.max()]) if array.size else array
+def symmetric_range(values: np.ndarray) -> np.ndarray:
+    """Return ± the 99th percentile of the nonzero magnitudes, (2,)."""
+    end = magnitude_quantile(values)
+    return np.array([-end, end])

@@ -1,163 +1,172 @@
-"""The plate of one unit's projection on its way down to the pixels, step by step, with its numbers."""
+"""The figure of one unit's deconvnet projection, step by step from the layer to the pixels."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from convatlas.figures.context import Array, CaptionedFigure, FigureContext, TileRow, format_shape
-from convatlas.figures.projections import CLIPPING_NOTE, symmetric_percentile_range
-from convatlas.files import Npz, read_json
-from convatlas.plotting.colormap import ColourScale
+from convatlas.figures.context import CaptionedFigure, FigureContext, symmetric_range
+from convatlas.figures.tiles import CLIPPING_NOTE, MontageOptions, to_rgb_pixels
+from convatlas.names import format_number, format_shape
+from convatlas.plotting.colormap import RGB_CMAP, ColourScale
 from convatlas.plotting.labelled_figure import ColourBar
-from convatlas.plotting.montage import TILE_SIZE, Tile
+from convatlas.plotting.montage import Tile, TileRow
+from convatlas.records import DeconvStep, DeconvSteps, Layer
+from convatlas.results import UNITS_SUFFIX
 
-MAX_UNITS = 16  # of a layer that are drawn, as many as are kept
-MAX_NAMED_LAYERS = 3  # layers that a step goes through and that are told one by one
+MAX_UNITS = 16  # units of a layer that are drawn, as many as steps/signals.npz holds
+MAX_NAMED_LAYERS = 3  # layers that the label of a step names
 
-# What the deconvnet does at a layer, by its kind
-VERBS = {"pool": "unpool", "activation": "rectify", "conv": "filter", "linear": "weigh", "norm": "scale",
-         "reshape": "put back", "merge": "part", "dropout": "pass on"}  # fmt: skip
+# What the deconvnet does at a layer, by its kind.
+VERBS = {
+    "pool": "unpool",
+    "activation": "rectify",
+    "conv": "filter",
+    "linear": "apply weights",
+    "norm": "rescale",
+    "reshape": "reshape",
+    "merge": "split",
+    "dropout": "pass through",
+}
 
 
-def draw_deconv_steps(desk: FigureContext) -> Iterator[CaptionedFigure]:
-    """The plate of results/<network>/steps/, if there is one."""
-    steps = desk.folder / "steps/steps.json"
-    told = read_json(steps) if steps.is_file() else None
-    if told:
-        yield _draw_steps(desk, told, Npz(desk.folder / "steps/signals.npz"))
+def draw_deconv_steps(context: FigureContext) -> Iterator[CaptionedFigure]:
+    """Draw the projection that steps/ holds, if there is one."""
+    if context.results.steps:
+        yield _draw_steps(context, context.results.steps, context.results.step_signals)
 
 
-def _draw_steps(desk: FigureContext, told: dict[str, Any], signals: Mapping[str, Array]) -> CaptionedFigure:
-    image = next(image for image in desk.all_images if image["name"] == told["image"])
-    layer, unit, down = told["layer"], told["unit"], told["steps"]
-    maps = desk.activations[told["image"]][layer]
+def _draw_steps(
+    context: FigureContext, projection: DeconvSteps, signals: Mapping[str, np.ndarray]
+) -> CaptionedFigure:
+    image, layer, unit = projection["image"], projection["layer"], projection["unit"]
+    maps = context.activations(image)[layer]
     units = _select_most_active_units(maps, unit)
     scales = [ColourScale.from_values(maps[units])]
-    lines: list[TileRow] = [[desk.make_input_tile(image), *_make_tiles(maps[units], units, scales[0])]]
-    labels = [
-        f"the maps of {layer}\n{format_shape(maps.shape)}\n{_format_value_range(maps.min(), maps.max())}"
-    ]
-    for number, step in enumerate(down, 1):
-        signal, kept = signals[step["layer"]], _list_recorded_units(signals, step)
-        scales.append(_make_scale(signal, pixels=step["layer"] == "input"))
-        if number == 1:  # with the tiles that were set to zero, each under its map
-            alone = np.zeros((len(units), *signal.shape[1:]), signal.dtype)
-            alone[units.index(unit)] = signal[kept.index(unit)] if unit in kept else 0
-            lines.append([None, *_make_tiles(alone, units, scales[-1])])
-        elif step["layer"] == "input":
-            lines.append([desk.make_input_tile(image), _make_projection_tile(signal, scales[-1])])
+    rows: list[TileRow] = [[context.make_input_tile(image), *_make_tiles(maps[units], units, scales[0])]]
+    value_range = _format_value_range(maps.min(), maps.max())
+    labels = [f"feature maps of {layer}\n{format_shape(maps.shape)}\n{value_range}"]
+    for number, step in enumerate(projection["steps"], 1):
+        signal, signal_units = signals[step["layer"]], _list_recorded_units(signals, step)
+        is_input = step["layer"] == "input"
+        scale = _make_scale(signal, is_input)
+        if number == 1:  # with the units that were set to zero, each below its feature map
+            masked = np.zeros((len(units), *signal.shape[1:]), signal.dtype)
+            if unit in signal_units:
+                masked[units.index(unit)] = signal[signal_units.index(unit)]
+            rows.append([None, *_make_tiles(masked, units, scale)])
+        elif is_input:
+            rows.append([context.make_input_tile(image), _make_pixel_tile(signal, scale)])
         else:
-            lines.append([None, *_make_tiles(signal, kept, scales[-1], empty=False)])
-        labels.append("\n".join([f"{number}. {_describe_step(desk, step, unit)}", *_format_signal(step)]))
-    kinds = ["activation", *["signal"] * (len(down) - 1), "projection"]
+            rows.append([None, *_make_tiles(signal, signal_units, scale, skip_zero=True)])
+        scales.append(scale)
+        labels.append("\n".join([f"{number}. {_describe_step(context, step, unit)}", *_format_signal(step)]))
+    kinds = ["activation", *["signal"] * (len(projection["steps"]) - 1), "projection"]
     bars = [ColourBar(n, n, scale, kind) for n, (scale, kind) in enumerate(zip(scales, kinds, strict=True))]
-    edge = desk.input_size * max(1, round(TILE_SIZE / desk.input_size))
-    return desk.make_montage(
-        "steps", "", lines, labels, bars, _make_caption_text(desk, told), tile_size=edge, group_starts=(1,)
-    )
+    text = _make_caption_text(context, projection)
+    options = MontageOptions(tile_size=context.tile_size, group_starts=(1,))
+    return context.make_montage("steps", "", rows, labels, bars, text, options)
 
 
-def _make_caption_text(desk: FigureContext, told: dict[str, Any]) -> str:
-    steps = told["steps"]
-    many = [step for step in steps if len(step["shape"]) > 1 and step["shape"][0] > MAX_UNITS]
-    passed = any(len(step["through"]) > MAX_NAMED_LAYERS for step in steps)
+def _make_caption_text(context: FigureContext, projection: DeconvSteps) -> str:
+    steps, layer = projection["steps"], projection["layer"]
+    has_many_units = any(len(step["shape"]) > 1 and step["shape"][0] > MAX_UNITS for step in steps)
+    has_long_step = any(len(step["passed_layers"]) > MAX_NAMED_LAYERS for step in steps)
     text = (
-        f"From unit {told['unit']} of {told['layer']} down to the pixels of {told['image']}, step by step. "
-        "Uppermost the maps that the network made. The deconvnet sets all but one to zero, and goes back "
-        "down: unpool into the switches, rectify, filter with the transposed filters; what arrives last is "
-        "the unit's projection, beside the input. At the left of each row is what was done, and of the "
-        "signal its shape, its range and how many of its values are not zero. Each row has the scale beside "
-        f"it: {ColourScale(-1, 1, 'RdBu_r').description}."
+        f"Deconvnet projection of unit {projection['unit']} of {layer} on {projection['image']}, step by "
+        f"step, from top to bottom: the feature maps of {layer}; all units but one set to zero; then back "
+        "through unpooling (by the switches), rectification and the transposed filters to the pixels, beside "
+        "the input. Left of each row: the operation, and the shape, range and nonzero values of its signal. "
+        f"Each row has its own colour scale: {ColourScale(-1, 1, 'RdBu_r').description}."
     )
     if steps[-1]["shape"][0] == 3:
-        text += f" The projection is in colours: {ColourScale(-1, 1, 'gray').description}. {CLIPPING_NOTE}"
-    if many:
-        text += f" Of more than {MAX_UNITS} units those with the largest values are drawn."
-    if passed:
-        text += (
-            " Where ways part and meet again, as at a skip connection, the signal takes all of them at once."
-        )
-    if desk.views["deconv"]["rectify"]:
-        text += " Rectified at activations that are not a ReLU too, where the method is undefined."
-    if steps[0]["nonzero"] == 0:
-        text += " The unit is dead on this image: nothing goes down from it."
+        text += f" The projection: {ColourScale(-1, 1, RGB_CMAP).description}. {CLIPPING_NOTE}"
+    if has_many_units:
+        text += f" Of more than {MAX_UNITS} units those with the largest values are shown."
+    if has_long_step:
+        text += " Across branches, such as skip connections, the signal takes all paths in one step."
+    text += context.rectification_note
+    if steps[0]["nonzero_count"] == 0:
+        text += " The unit is inactive on this image, so the signal is zero."
     return text
 
 
-def _describe_step(desk: FigureContext, step: dict[str, Any], unit: int) -> str:
-    """What the deconvnet did to come to a step, and where that is."""
-    through = step["through"]
-    if not through:
-        return f"all but unit {unit} set to zero"
-    if len(through) > MAX_NAMED_LAYERS:
-        return f"down {len(through)} layers"
-    verbs = ", ".join(_choose_verb(desk.layers[name]) for name in through)
-    return f"{verbs} ({', '.join(through)})"
+def _describe_step(context: FigureContext, step: DeconvStep, unit: int) -> str:
+    """Return the operation that leads to a step, and the layers that it passes."""
+    passed = step["passed_layers"]
+    if not passed:
+        return f"all units but {unit} set to zero"
+    if len(passed) > MAX_NAMED_LAYERS:
+        return f"back through {len(passed)} layers"
+    verbs = ", ".join(_choose_verb(context.layers[name]) for name in passed)
+    return f"{verbs} ({', '.join(passed)})"
 
 
-def _choose_verb(layer: dict[str, Any]) -> str:
+def _choose_verb(layer: Layer) -> str:
     if layer["kind"] == "pool" and "max" not in layer["type"].lower():
         return "spread"
     return VERBS.get(layer["kind"], "go back through")
 
 
-def _format_signal(step: dict[str, Any]) -> list[str]:
-    place = "the pixels" if step["layer"] == "input" else step["layer"]
+def _format_signal(step: DeconvStep) -> list[str]:
     return [
-        f"at {place}: {format_shape(step['shape'])}",
-        _format_value_range(step["low"], step["high"]),
-        f"{step['nonzero']:,} of {step['size']:,} not zero",
+        f"at {step['layer']}: {format_shape(step['shape'])}",
+        _format_value_range(step["min"], step["max"]),
+        f"{step['nonzero_count']:,} of {step['value_count']:,} nonzero",
     ]
 
 
 def _format_value_range(low: float, high: float) -> str:
-    return f"{low:.3g} to {high:.3g}".replace("-", "−")
+    return f"{format_number(low)} to {format_number(high)}"
 
 
-def _select_most_active_units(maps: Array, unit: int) -> list[int]:
-    """The units of a layer that are drawn: all, or of many those that answer most, `unit` among them."""
+def _select_most_active_units(maps: np.ndarray, unit: int) -> list[int]:
+    """Return the units that are drawn: all, or of many the most active, `unit` among them."""
     if maps.ndim == 1 or len(maps) <= MAX_UNITS:
         return list(range(len(maps)))
-    order = np.argsort(-maps.reshape(len(maps), -1).max(1), kind="stable").tolist()
+    order: list[int] = np.argsort(-maps.reshape(len(maps), -1).max(1), kind="stable").tolist()
     return order[:MAX_UNITS] if unit in order[:MAX_UNITS] else [unit, *order[: MAX_UNITS - 1]]
 
 
-def _list_recorded_units(signals: Mapping[str, Array], step: dict[str, Any]) -> list[int]:
-    """The units of a step that are kept, by their numbers."""
-    kept = signals.get(f"{step['layer']}@units")
-    return list(range(step["shape"][0])) if kept is None else kept.tolist()
+def _list_recorded_units(signals: Mapping[str, np.ndarray], step: DeconvStep) -> list[int]:
+    """Return the numbers of the units that the signal of a step holds."""
+    units = signals.get(f"{step['layer']}{UNITS_SUFFIX}")
+    return list(range(step["shape"][0])) if units is None else [int(unit) for unit in units]
 
 
-def _make_tiles(values: Array, units: Sequence[int], scale: ColourScale, empty: bool = True) -> TileRow:
-    """A tile a unit, those that are all zero too where `empty`; of values without a place one tile."""
+def _make_tiles(
+    values: np.ndarray, units: Sequence[int], scale: ColourScale, skip_zero: bool = False
+) -> TileRow:
+    """Return a tile per unit, or one tile of values (n,).
+
+    With `skip_zero`, units that are zero everywhere have none, unless all are.
+    """
     if values.ndim == 1:
         return [Tile(_to_plane(values), scale)]
-    empty = empty or not values.any()  # of a dead unit nothing else is there
+    skip_zero = skip_zero and bool(values.any())
     return [
-        Tile(_to_plane(values[n]), scale, str(unit)) if empty or values[n].any() else None
+        None if skip_zero and not values[n].any() else Tile(_to_plane(values[n]), scale, str(unit))
         for n, unit in enumerate(units)
     ]
 
 
-def _make_scale(signal: Array, pixels: bool) -> ColourScale:
-    """The scale of a step; that of pixels in colours is for their bulk, as on the plates of projections."""
-    if pixels and len(signal) == 3:
-        return replace(ColourScale.diverging(symmetric_percentile_range(signal)), cmap="gray")
+def _make_scale(signal: np.ndarray, is_input: bool) -> ColourScale:
+    """Return the scale of a step; RGB pixels have that of the projections' figures."""
+    if is_input and len(signal) == 3:
+        return replace(ColourScale.diverging(symmetric_range(signal)), cmap=RGB_CMAP)
     return ColourScale.diverging(signal)
 
 
-def _make_projection_tile(values: Array, scale: ColourScale) -> Tile:
-    """The projection (C, H, W): one channel by the scale, three as colours about grey."""
+def _make_pixel_tile(values: np.ndarray, scale: ColourScale) -> Tile:
+    """Return the tile of the projection (C, H, W): three channels as RGB, otherwise the first."""
     if len(values) == 3:
-        return Tile(0.5 + values.transpose(1, 2, 0) / (2 * scale.high), title="projection")
+        return Tile(to_rgb_pixels(values, scale.high), title="projection")
     return Tile(values[0], scale, "projection")
 
 
-def _to_plane(values: Array) -> Array:
-    """Values as rows and columns: a vector is broken into lines, as near to a square as they fill."""
+def _to_plane(values: np.ndarray) -> np.ndarray:
+    """Return values as rows and columns; a vector becomes a nearly square rectangle."""
     if values.ndim > 1:
         return values.reshape(-1, values.shape[-1])
-    lines = next(n for n in range(max(1, int(np.sqrt(values.size))), 0, -1) if values.size % n == 0)
-    return values.reshape(lines, -1)
+    rows = next(n for n in range(max(1, int(np.sqrt(values.size))), 0, -1) if values.size % n == 0)
+    return values.reshape(rows, -1)

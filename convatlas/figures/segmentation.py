@@ -1,268 +1,307 @@
-"""Plates of masks: what a network segments, and where among its layers the mask appears."""
+"""Figures of segmentation: what a network segments, and in which layers segmentation emerges."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from convatlas.figures.context import (
-    Array,
-    CaptionedFigure,
-    FigureContext,
-    TileRow,
-    count_tiles_per_row,
-    join_names,
-    split_into_chunks,
-)
-from convatlas.figures.projections import MIN_LABELLED_TILE_SIZE
+from convatlas.figures.context import CaptionedFigure, FigureContext
+from convatlas.figures.tiles import MontageOptions, count_tiles_per_row, split_into_chunks
+from convatlas.names import format_shape, join_names
 from convatlas.plotting import charts
 from convatlas.plotting.colormap import ColourScale
-from convatlas.plotting.labelled_figure import ACCENT_COLOUR, COLOUR_BAR_COLUMN_WIDTH, TOP_MARGIN
-from convatlas.plotting.montage import BACKGROUND_COLOUR, HAIRLINE, TILE_SIZE, Tile
+from convatlas.plotting.labelled_figure import (
+    ACCENT_COLOUR,
+    BACKGROUND_RGB,
+    COLOUR_BAR_COLUMN_WIDTH,
+    HAIRLINE_RGB,
+    SMALL_POINTS,
+    TOP_MARGIN,
+)
+from convatlas.plotting.montage import TILE_SIZE, Tile, TileRow
+from convatlas.records import SegmentationAnalysis, SegmentationExample, SegmentationLayer
 
-PET, BACKGROUND, BORDER = 0, 1, 2  # the classes of a trimap, as in examples.npz
+PET, BACKGROUND, BORDER = 0, 1, 2  # the classes of a trimap, as in masks/examples.npz
 CLASS_COLOURS = {"pet": "#1f6a9a", "background": "#e3dccb", "border": "#e3a72f"}
-# Agreement is quiet, a little darker on the pet, so that its shape is seen.
-DIFFERENCE_COLOURS = {"right": "#efe9dc", "right, pet": "#cfc7b6", "missed pet": "#9c2f1a", "false pet": "#1f6a9a",
-              "at the border": "#e3a72f"}  # fmt: skip
-N_DEFAULT_LAYERS = 8  # layers whose best maps are shown where the views name none
-MAX_SEPARATING_UNITS = 8  # units
-MAX_IMAGES = 3  # images of the separating units
-FADE_FRACTION = 0.82  # how far what lies outside a mask goes towards paper
+# Correct pixels are pale, a little darker on the pet, so that its shape is visible.
+DIFFERENCE_COLOURS = {
+    "correct": "#efe9dc",
+    "correct, pet": "#cfc7b6",
+    "missed pet": "#9c2f1a",
+    "false pet": "#1f6a9a",
+    "at the border": "#e3a72f",
+}
+N_DEFAULT_LAYERS = 8  # layers whose best maps are drawn where the views highlight none
+MAX_SEPARATING_UNITS = 8
+MAX_IMAGES = 3  # images on which the separating units are drawn
+FADE_FRACTION = 0.82  # how far what lies outside a mask is faded to the background colour
 
 
-def draw_segmentation_figures(desk: FigureContext) -> Iterator[CaptionedFigure]:
-    """Draw the plates of masks of a network, none where it has no masks."""
-    if not desk.masks:
+class SeparatingUnit(NamedTuple):
+    """A unit that separates pet from background."""
+
+    layer: SegmentationLayer
+    unit: int
+    auc: float  # area under the ROC curve
+
+
+def draw_segmentation_figures(context: FigureContext) -> Iterator[CaptionedFigure]:
+    """Draw the figures of the segmentation analysis, if there is one."""
+    analysis = context.results.segmentation
+    if analysis is None:
         return
-    if desk.masks["examples"]:
-        yield draw_segmentation_examples(desk, desk.masks["examples"])
-    if desk.masks["layers"]:
-        yield draw_mask_emergence(desk, desk.masks)
-    if desk.images:
-        if found := _select_layers(desk, desk.masks["layers"]):
-            yield draw_best_maps(desk, desk.images[0], found)
-        if units := _select_separating_units(desk, desk.masks["layers"]):
-            yield draw_separating_units(desk, units)
+    if analysis["examples"]:
+        yield _draw_examples(context, analysis)
+    if analysis["layers"]:
+        yield _draw_mask_emergence(context, analysis)
+    if context.images:
+        if layers := _select_layers(context, analysis["layers"]):
+            yield _draw_best_maps(context, context.images[0]["name"], layers)
+        if units := _select_separating_units(context, analysis["layers"]):
+            yield _draw_separating_units(context, units)
 
 
 # What is segmented
 
 
-def draw_segmentation_examples(desk: FigureContext, examples: list[dict[str, Any]]) -> CaptionedFigure:
-    """An example a row: photograph, truth, prediction, and where the two differ."""
-    photographs, truths, predictions = (
-        desk.segmentation_examples[key] for key in ("photograph", "truth", "prediction")
-    )
-    lines: list[TileRow] = []
-    labels = []
-    for n, example in enumerate(examples):
-        truth, predicted = truths[n], predictions[n]
+def _draw_examples(context: FigureContext, analysis: SegmentationAnalysis) -> CaptionedFigure:
+    """Draw an example per row: photograph, ground truth, prediction and difference."""
+    arrays, examples = context.results.segmentation_examples, analysis["examples"]
+    photographs, truths, predictions = (arrays[key] for key in ("photograph", "truth", "prediction"))
+    rows: list[TileRow] = []
+    for n in range(len(examples)):
+        difference = classify_differences(truths[n], predictions[n])
         pictures = {
             "photograph": photographs[n] / 255,
-            "truth": colour_classes(truth, list(CLASS_COLOURS.values())),
-            "prediction": colour_classes(predicted, list(CLASS_COLOURS.values())),
-            "difference": colour_classes(
-                classify_differences(truth, predicted), list(DIFFERENCE_COLOURS.values())
-            ),
+            "ground truth": colour_classes(truths[n], CLASS_COLOURS),
+            "prediction": colour_classes(predictions[n], CLASS_COLOURS),
+            "difference": colour_classes(difference, DIFFERENCE_COLOURS),
         }
-        lines.append([Tile(values, title=title) for title, values in pictures.items()])
-        labels.append(_format_example_label(example))
-    pixels = " × ".join(map(str, desk.masks["size"])) if desk.masks else ""
+        rows.append([Tile(values, title=title) for title, values in pictures.items()])
+    labels = [_format_example_label(example) for example in examples]
     text = (
-        f"What the network segments: photographs of {len(examples)} test images, their truth, the "
-        f"prediction, and where the two differ, at the network's input of {pixels} pixels. The first test "
-        "image, and the best, the median and the worst by the IoU of the pet (intersection over union: 1 is "
-        "perfect), which is printed beside each with those of background and border. In the difference, what "
-        "agrees is pale; a pixel is at the border where one of the two calls it border, the other not."
+        f"Segmentation of {len(examples)} test images: photograph, ground truth, prediction and difference, "
+        f"at the input size of {format_shape(analysis['size'])} pixels. Rows: the first test image, and the "
+        "best, the median and the worst by the IoU of the pet (intersection over union: 1 is perfect); "
+        "beside each the IoU of every class. Difference: correct pixels are pale; a pixel is at the border "
+        "where only one of ground truth and prediction is border."
     )
-    plate = desk.make_montage("segmentation", "", lines, labels, [], text, tile_size=3 * TILE_SIZE)
-    _draw_legends(plate.figure)
-    return plate
+    options = MontageOptions(tile_size=3 * TILE_SIZE)
+    figure = context.make_montage("segmentation", "", rows, labels, [], text, options)
+    _draw_legends(figure.figure)
+    return figure
 
 
-def colour_classes(classes: Array, colours: list[str]) -> Array:
-    """Colour classes (H, W), integers that count the colours, as (H, W, 3) in 0..1."""
-    return np.array([to_rgb(colour) for colour in colours])[classes]
+def colour_classes(classes: npt.NDArray[np.integer], colours: Mapping[str, str]) -> npt.NDArray[np.float64]:
+    """Return the colours of classes (H, W), which number the entries of `colours`: (H, W, 3) in 0..1."""
+    pixels: npt.NDArray[np.float64] = np.array([to_rgb(colour) for colour in colours.values()])[classes]
+    return pixels
 
 
-def classify_differences(truth: Array, predicted: Array) -> Array:
-    """Tell how a prediction (H, W) of classes differs from the truth: (H, W), places in DIFFERENCE."""
-    found = np.where(truth == PET, 1, 0)
-    found[(truth == PET) & (predicted == BACKGROUND)] = 2
-    found[(truth == BACKGROUND) & (predicted == PET)] = 3
-    found[(truth != predicted) & ((truth == BORDER) | (predicted == BORDER))] = 4
-    return found
+def classify_differences(
+    truth: npt.NDArray[np.integer], prediction: npt.NDArray[np.integer]
+) -> npt.NDArray[np.int64]:
+    """Return how a prediction of classes (H, W) differs from the truth.
+
+    Returns:
+        (H, W), numbers of the entries of DIFFERENCE_COLOURS.
+
+    """
+    differences = np.where(truth == PET, 1, 0)
+    differences[(truth == PET) & (prediction == BACKGROUND)] = 2
+    differences[(truth == BACKGROUND) & (prediction == PET)] = 3
+    differences[(truth != prediction) & ((truth == BORDER) | (prediction == BORDER))] = 4
+    return differences
 
 
-def _format_example_label(example: dict[str, Any]) -> str:
-    """What stands beside an example: which it is, and its IoUs; a class absent from both has none."""
+def _format_example_label(example: SegmentationExample) -> str:
+    """Return the label of an example; a class absent from truth and prediction has no IoU."""
     rows = [f"{name} {'–' if iou is None else f'{iou:.2f}'}" for name, iou in example["iou"].items()]
     return "\n".join([example["rank"], example["name"], "", "IoU", *rows, f"mean {example['mean_iou']:.2f}"])
 
 
 def _draw_legends(figure: Figure) -> None:
-    """Print what the colours mean, at the right of a montage, where other plates have their colour bars."""
+    """Draw the legends right of a montage, in the column of colour bars."""
     width, height = figure.get_size_inches() * figure.dpi
-    parts = (("class", CLASS_COLOURS, 0), ("difference", DIFFERENCE_COLOURS, 190))
-    for title, colours, down in parts:
+    for title, colours, offset in (("class", CLASS_COLOURS, 0), ("difference", DIFFERENCE_COLOURS, 190)):
         handles = [
-            Rectangle((0, 0), 1, 1, facecolor=colour, edgecolor=np.divide(HAIRLINE, 255), linewidth=0.4)
+            Rectangle((0, 0), 1, 1, facecolor=colour, edgecolor=HAIRLINE_RGB, linewidth=0.4)
             for colour in colours.values()
         ]
-        place = 1 - (COLOUR_BAR_COLUMN_WIDTH - 4) / width, 1 - (TOP_MARGIN + 18 + down) / height
-        figure.legend(handles, list(colours), title=title, loc="upper left", bbox_to_anchor=place,
-                      frameon=False, fontsize=6.5, title_fontsize=6.5, alignment="left", borderpad=0,
-                      borderaxespad=0, handlelength=1.2, handleheight=1.2, handletextpad=0.6)  # fmt: skip
+        anchor = 1 - (COLOUR_BAR_COLUMN_WIDTH - 4) / width, 1 - (TOP_MARGIN + 18 + offset) / height
+        figure.legend(
+            handles,
+            list(colours),
+            title=title,
+            loc="upper left",
+            bbox_to_anchor=anchor,
+            frameon=False,
+            fontsize=SMALL_POINTS,
+            title_fontsize=SMALL_POINTS,
+            alignment="left",
+            borderpad=0,
+            borderaxespad=0,
+            handlelength=1.2,
+            handleheight=1.2,
+            handletextpad=0.6,
+        )
 
 
-# Where the mask appears
+# Where segmentation emerges
 
 
-def draw_mask_emergence(desk: FigureContext, masks: dict[str, Any]) -> CaptionedFigure:
-    """Over the convolutions in the order in which they run: agreement with the mask, and fine detail."""
-    images, layers, reached = masks["images"], masks["layers"], masks["emergence"]
-    remark = desk.views.get("remark")
-    if remark and remark["ordinal"] > layers[-1]["ordinal"]:
-        remark = None
+def _draw_mask_emergence(context: FigureContext, analysis: SegmentationAnalysis) -> CaptionedFigure:
+    """Draw the agreement with the mask and the fine detail of each convolution, in execution order."""
+    images, layers, emergence = analysis["images"], analysis["layers"], analysis["emergence"]
+    cutoff = analysis["cutoff_frequency"]
     text = (
-        f"Where the mask appears in {len(layers)} convolutions: how well the best single map of each, "
-        f"thresholded, agrees with the mask of the pet (IoU over {images['test']:,} test images; map and "
-        f"level chosen on {images['train']:,} training images). Chance is the same search on masks shuffled "
-        f"between images; to call every pixel pet gives {masks['pet_share']:.2f}."
+        f"Where segmentation emerges in {len(layers)} convolutions. Above: IoU of the best thresholded "
+        f"feature map with the mask of the pet, over {images['test']:,} test images (unit and threshold "
+        f"chosen on {images['train']:,} training images). Chance: the same search on masks shuffled between "
+        f"images. All-pet baseline: {analysis['pet_share']:.2f}."
     )
-    if reached:
+    if emergence and analysis["final"]:
         text += (
-            f" {reached['layer']} ({reached['ordinal']}) is the first to reach 90 % of the last one's "
-            f"{masks['final']['iou']:.2f}."
+            f" {emergence['layer']} ({emergence['ordinal']}) is the first to reach 90 % of the last layer's "
+            f"{analysis['final']['iou']:.2f}."
         )
     text += (
-        f" Below, fine detail: the share of each layer's spectral energy above {masks['cutoff_frequency']:g} cycles "
-        f"per image, which maps of at most {2 * masks['cutoff_frequency']:g} pixels cannot hold, and the "
-        "correlation |r| with the image's edges (Sobel) of the map that follows them best."
+        f" Below: share of the spectral energy above {cutoff:g} cycles per image, which maps of at most "
+        f"{2 * cutoff:g} pixels cannot hold, and the largest correlation |r| of a feature map with the "
+        "image's edges (Sobel)."
     )
-    if remark:
-        text += f" Layer {remark['ordinal']}: {remark['text']}."
-    caption = desk.make_caption(text)
-    return desk.make_figure("mask", "", caption, charts.plot_mask_emergence(masks, remark, caption))
+    remark = None
+    configured = context.views.get("remark")
+    if configured and configured["ordinal"] <= layers[-1]["ordinal"]:
+        remark = charts.Remark(configured["ordinal"], configured["text"])
+        text += f" Layer {remark.ordinal}: {remark.text}."
+    caption = context.make_caption(text)
+    figure = charts.plot_mask_emergence(analysis, remark, caption)
+    return context.make_figure("mask", "", caption, figure)
 
 
-def draw_best_maps(
-    desk: FigureContext, image: dict[str, Any], layers: list[dict[str, Any]]
+def _draw_best_maps(
+    context: FigureContext, image: str, layers: Sequence[SegmentationLayer]
 ) -> CaptionedFigure:
-    """The best map of each layer on one image, and under it what its threshold keeps of the image."""
-    shown, edge = desk.make_input_tile(image), _tile_size(desk)
-    lines: list[TileRow] = []
+    """Draw the best map of each layer on one image, and below it the image within its thresholded mask."""
+    input_tile, tile_size = context.make_input_tile(image), context.labelled_tile_size
+    rows: list[TileRow] = []
     labels = []
-    for n, some in enumerate(split_into_chunks(layers, count_tiles_per_row(edge))):
-        maps: TileRow = [shown if n == 0 else None]
-        kept: TileRow = [None]
-        for layer in some:
-            values = desk.activations[image["name"]][layer["name"]][layer["unit"]]
-            name = f"{layer['ordinal']} {layer['name']}"
-            iou = f"IoU {layer['iou']:.2f}"
-            maps.append(Tile(values, ColourScale.from_values(values), f"unit {layer['unit']}", iou, name))
-            kept.append(Tile(fade_outside_mask(_as_rgb(shown), values, layer, edge // desk.input_size)))
-        lines += [maps, kept]
-        labels += ["map", "what its\nthreshold\nkeeps"]
+    for n, chunk in enumerate(split_into_chunks(layers, count_tiles_per_row(tile_size))):
+        maps: TileRow = [input_tile if n == 0 else None]
+        masked: TileRow = [None]
+        for layer in chunk:
+            values = context.activations(image)[layer["name"]][layer["unit"]]
+            maps.append(_make_unit_tile(layer, values, layer["unit"], f"IoU {layer['iou']:.2f}"))
+            factor = tile_size // context.input_size
+            masked.append(Tile(fade_outside_mask(_to_rgb_image(input_tile), values, layer, factor)))
+        rows += [maps, masked]
+        labels += ["feature map", "image within\nthe mask"]
     text = (
-        f"The map of each of {len(layers)} convolutions that agrees best with the mask of the pet, on "
-        f"{image['name']}, and under it what the map's threshold keeps of the image. Over each stand the "
-        "convolution's ordinal and name, the unit, and the IoU over the test images, not over this one. Unit "
-        "and level were chosen on training images. Each map has a scale of its own, signed ones with white "
-        "for zero."
+        f"The feature map of each of {len(layers)} convolutions that agrees best with the mask of the pet, "
+        f"on {image}, and below it the image within the thresholded map. Above each: ordinal and name of the "
+        "convolution, unit, and IoU over the test images, not over this one. Unit and threshold were chosen "
+        "on training images. Each feature map has its own colour scale; signed ones are white at 0."
     )
-    return desk.make_montage(
-        "mask", image["name"], lines, labels, [], text, tile_size=edge, group_starts=(1,)
-    )
+    options = MontageOptions(tile_size=tile_size, group_starts=(1,))
+    return context.make_montage("mask", image, rows, labels, [], text, options)
 
 
-def fade_outside_mask(picture: Array, values: Array, layer: dict[str, Any], factor: int = 1) -> Array:
-    """Fade a picture (H, W, 3) in 0..1 to paper where a map's threshold leaves it out, and outline the rest.
+def _make_unit_tile(layer: SegmentationLayer, values: np.ndarray, unit: int, right_title: str) -> Tile:
+    """Return the tile of a feature map with the ordinal and name of its convolution above it."""
+    note = f"{layer['ordinal']} {layer['name']}"
+    return Tile(values, ColourScale.from_values(values), f"unit {unit}", right_title, note)
 
-    The map (h, w) is brought to the picture's size bilinearly, as where its IoU was measured; `layer` is an
-    entry of masks.json: where it is "at_least", values of at least its "threshold" are kept, else those below it.
-    What is given is `factor` times as large, so that the outline can be fine.
+
+def fade_outside_mask(
+    image: np.ndarray, values: np.ndarray, layer: SegmentationLayer, factor: int = 1
+) -> npt.NDArray[np.float64]:
+    """Return an image faded outside the thresholded map of a layer, with an outline of the mask.
+
+    Args:
+        image: (H, W, 3) in 0..1.
+        values: The map (h, w), which is resized bilinearly to the image, as where its IoU is measured.
+        layer: Its entry in masks.json: with "at_least" the mask is where values are at least the
+            threshold, otherwise where they are below it.
+        factor: A whole number by which the result is enlarged, so that the outline is thin.
+
+    Returns:
+        (factor · H, factor · W, 3) in 0..1.
+
     """
-    size = picture.shape[1], picture.shape[0]
-    large = np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
-    kept = (large >= layer["threshold"]) == layer["at_least"]
-    paper = np.divide(BACKGROUND_COLOUR, 255)
-    result = np.where(kept[..., None], picture, FADE_FRACTION * paper + (1 - FADE_FRACTION) * picture)
-    kept, result = (array.repeat(factor, 0).repeat(factor, 1) for array in (kept, result))
-    result[_find_outline(kept)] = to_rgb(ACCENT_COLOUR)
+    size = image.shape[1], image.shape[0]
+    resized = np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+    mask = (resized >= layer["threshold"]) == layer["at_least"]
+    faded = FADE_FRACTION * np.array(BACKGROUND_RGB) + (1 - FADE_FRACTION) * image
+    result = np.where(mask[..., None], image, faded)
+    mask, result = (array.repeat(factor, 0).repeat(factor, 1) for array in (mask, result))
+    result[_find_outline(mask)] = to_rgb(ACCENT_COLOUR)
     return result
 
 
-def _find_outline(kept: Array) -> Array:
-    """The pixels of a mask (H, W) that have a neighbour outside it."""
-    padded = np.pad(kept, 1, mode="edge")
-    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return kept & ~inner
+def _find_outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return the pixels of a mask (H, W) that have a neighbour outside it."""
+    padded = np.pad(mask, 1, mode="edge")
+    is_inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return mask & ~is_inner
 
 
-def draw_separating_units(
-    desk: FigureContext, units: list[tuple[dict[str, Any], int, float]]
-) -> CaptionedFigure:
-    """The units that best tell pet from background, on the images looked at."""
-    images = desk.images[:MAX_IMAGES]
-    edge = _tile_size(desk)
-    lines: list[TileRow] = []
-    for row, image in enumerate(images):
-        line: TileRow = [desk.make_input_tile(image)]
+def _draw_separating_units(context: FigureContext, units: Sequence[SeparatingUnit]) -> CaptionedFigure:
+    """Draw the units that best separate pet from background, on the sample images."""
+    images = context.images[:MAX_IMAGES]
+    names = [image["name"] for image in images]
+    rows: list[TileRow] = []
+    for row_index, name in enumerate(names):
+        row: TileRow = [context.make_input_tile(name)]
         for layer, unit, auc in units:
-            values = desk.activations[image["name"]][layer["name"]][unit]
-            name = f"{layer['ordinal']} {layer['name']}" if row == 0 else ""
-            line.append(Tile(values, ColourScale.from_values(values), f"unit {unit}", f"AUC {auc:.2f}", name))
-        lines.append(line)
+            values = context.activations(name)[layer["name"]][unit]
+            tile = _make_unit_tile(layer, values, unit, f"AUC {auc:.2f}")
+            row.append(tile if row_index == 0 else replace(tile, note=""))
+        rows.append(row)
     text = (
-        f"The {len(units)} units that best separate pet from background, of all convolutions, on "
-        f"{join_names([image['name'] for image in images])}. Over each stand the convolution's ordinal and name, "
-        "the unit, and the area under its ROC curve (AUC) over the pixels of the test images: 1 separates "
-        "them wholly, 0.5 not at all, and below that the unit is lower on the pet. Units were chosen on "
-        "training images. Each tile has a scale of its own, signed ones with white for zero."
+        f"The {len(units)} units, of all convolutions, that best separate pet from background, on "
+        f"{join_names(names)}. Above each: ordinal and name of the convolution, unit, and area under its ROC "
+        "curve (AUC) over the pixels of the test images: 1 is perfect separation, 0.5 none; below 0.5 the "
+        "unit is lower on the pet. Units were chosen on training images. Each tile has its own colour scale; "
+        "signed ones are white at 0."
     )
-    labels = [desk.describe_image(image, "\n") for image in images]
-    return desk.make_montage(
-        "mask", images[0]["name"], lines, labels, [], text, "+units", tile_size=edge, group_starts=(1,)
-    )
+    labels = [context.describe_image(image, "\n") for image in images]
+    options = MontageOptions(tile_size=context.labelled_tile_size, group_starts=(1,))
+    return context.make_montage("mask", names[0], rows, labels, [], text, options, "+units")
 
 
 def _select_separating_units(
-    desk: FigureContext, layers: list[dict[str, Any]]
-) -> list[tuple[dict[str, Any], int, float]]:
-    """The best separating units over all layers that were recorded: layer, unit, AUC."""
-    recorded = desk.activations[desk.images[0]["name"]]
-    found = [
-        (layer, one["unit"], one["auc"])
+    context: FigureContext, layers: Sequence[SegmentationLayer]
+) -> list[SeparatingUnit]:
+    """Return the units of the recorded layers that separate best."""
+    recorded = context.activations(context.images[0]["name"])
+    units = [
+        SeparatingUnit(layer, entry["unit"], entry["auc"])
         for layer in layers
-        for one in layer["selective_units"]
+        for entry in layer.get("selective_units", [])
         if layer["name"] in recorded
     ]
-    found.sort(key=lambda entry: -abs(entry[2] - 0.5))
-    return found[: min(MAX_SEPARATING_UNITS, count_tiles_per_row(_tile_size(desk)))]
+    units.sort(key=lambda entry: -abs(entry.auc - 0.5))
+    return units[: min(MAX_SEPARATING_UNITS, count_tiles_per_row(context.labelled_tile_size))]
 
 
-def _select_layers(desk: FigureContext, layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The layers whose best maps are shown: the road's, else some evenly spaced, with the first and last."""
-    recorded = desk.activations[desk.images[0]["name"]]
-    there = [layer for layer in layers if layer["name"] in recorded and layer["unit"] is not None]
-    on_road = [layer for layer in there if layer["name"] in desk.highlighted_layers]
-    if on_road or not there:
-        return on_road
-    places = np.unique(np.linspace(0, len(there) - 1, N_DEFAULT_LAYERS).round().astype(int))
-    return [there[place] for place in places]
+def _select_layers(context: FigureContext, layers: Sequence[SegmentationLayer]) -> list[SegmentationLayer]:
+    """Return the layers whose best maps are drawn: the highlighted ones, or else evenly spaced ones."""
+    recorded = context.activations(context.images[0]["name"])
+    available = [layer for layer in layers if layer["name"] in recorded and layer["unit"] is not None]
+    highlighted = [layer for layer in available if layer["name"] in context.highlighted_layers]
+    if highlighted or not available:
+        return highlighted
+    positions = np.unique(np.linspace(0, len(available) - 1, N_DEFAULT_LAYERS).round().astype(int))
+    return [available[position] for position in positions]
 
 
-def _tile_size(desk: FigureContext) -> int:
-    """The pixels of a tile that has room for a layer's name: the input enlarged by a whole factor."""
-    return desk.input_size * -(-MIN_LABELLED_TILE_SIZE // desk.input_size)
-
-
-def _as_rgb(tile: Tile) -> Array:
-    """The pixels of an input's tile, (H, W, 3) in 0..1, grey ones three times."""
+def _to_rgb_image(tile: Tile) -> np.ndarray:
+    """Return the pixels of an input's tile as RGB, (H, W, 3) in 0..1."""
     return tile.values if tile.values.ndim == 3 else np.repeat(tile.values[..., None], 3, axis=2)

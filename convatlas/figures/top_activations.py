@@ -1,128 +1,115 @@
-"""Plates of what excites units most over a data set: what caused it, beside the images' pixels."""
+"""Figures of the top-activating images of each unit: image patches beside their deconvnet projections."""
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from convatlas.figures.context import (
-    MAX_ROW_WIDTH,
-    Array,
-    CaptionedFigure,
-    FigureContext,
-    TileRow,
-    format_shape,
-    split_into_chunks,
-)
-from convatlas.files import Npz
-from convatlas.plotting.colormap import ColourScale
+from convatlas.figures.context import CaptionedFigure, FigureContext
+from convatlas.figures.tiles import CLIPPING_NOTE, MAX_ROW_WIDTH, MontageOptions, split_into_chunks
+from convatlas.names import format_shape
+from convatlas.plotting.colormap import RGB_CMAP, ColourScale
 from convatlas.plotting.labelled_figure import ColourBar
-from convatlas.plotting.montage import GAP, Tile
+from convatlas.plotting.montage import GAP, Tile, TileRow
 from convatlas.plotting.top_activation_tiles import (
     assemble_tile_block,
     fit_projection_scale,
-    read_projected_units,
     render_patches,
     render_projections,
 )
+from convatlas.records import DatasetStatistics
+from convatlas.results import projected_units
 
-TARGET_PATCH_SIZE = (
-    72  # pixels that the longer side of a projection or patch is brought near to, by a whole factor
-)
-MAX_VALUES = 500_000  # values that a plate shows, which make some 0.3 MB: of large patches fewer units
+TARGET_PATCH_SIZE = 72  # pixels to which a patch's longer side is enlarged, about, by a whole factor
+MAX_VALUES = 500_000  # values that a figure shows, about 0.3 MB: of large patches fewer units
 
 
-def draw_top_activation_figures(desk: FigureContext) -> Iterator[CaptionedFigure]:
-    """A plate of each layer whose strongest activations were projected."""
-    if desk.statistics_summary is None:
+def draw_top_activation_figures(context: FigureContext) -> Iterator[CaptionedFigure]:
+    """Draw a figure of each layer whose top activations were projected."""
+    statistics = context.dataset_statistics
+    if statistics is None:
         return
-    found = Npz(desk.folder / "strongest.npz")
-    layers = [key.removesuffix("@patches") for key in found if key.endswith("@patches")]
-    scales = {layer: fit_projection_scale(found[f"{layer}@projections"]) for layer in layers}
-    if desk.views["scale"] == "shared":
-        widest = max(scales.values(), key=lambda scale: scale.high, default=None)
-        scales = dict.fromkeys(layers, widest)
+    arrays = context.results.top_activations
+    layers = [key.removesuffix("@patches") for key in arrays if key.endswith("@patches")]
+    scales = {layer: fit_projection_scale(arrays[f"{layer}@projections"]) for layer in layers}
+    if scales and context.views["scale"] == "shared":
+        scales = dict.fromkeys(layers, max(scales.values(), key=lambda scale: scale.high))
     for layer in layers:
-        yield _draw_layer_figure(desk, desk.statistics_summary, found, layer, scales[layer])
+        yield _draw_layer_figure(context, statistics, layer, scales[layer])
 
 
 def _draw_layer_figure(
-    desk: FigureContext, survey: dict[str, Any], found: Npz, layer: str, scale: ColourScale
+    context: FigureContext, statistics: DatasetStatistics, layer: str, scale: ColourScale
 ) -> CaptionedFigure:
-    projections, patches = found[f"{layer}@projections"], found[f"{layer}@patches"]
-    values = found[f"{layer}@values"]
-    units = read_projected_units(found, layer)
-    shown = max(1, min(len(units), MAX_VALUES // (2 * math.prod(patches.shape[1:]))))
+    arrays = context.results.top_activations
+    projections, patches = arrays[f"{layer}@projections"], arrays[f"{layer}@patches"]
+    values = arrays[f"{layer}@values"]
+    projected = projected_units(arrays, layer)
+    units = projected[: max(1, MAX_VALUES // (2 * math.prod(patches.shape[1:])))]
     factor = max(1, round(TARGET_PATCH_SIZE / max(patches.shape[-2:])))
     pairs = [
-        _make_unit_tiles(desk, scale, unit, values[unit], projections[n], patches[n], factor)
-        for n, unit in enumerate(units[:shown])
+        _make_unit_tiles(context, scale, unit, values[unit], projections[n], patches[n], factor)
+        for n, unit in enumerate(units)
     ]
-    edge = max(max(tile.values.shape[:2]) for tile in pairs[0])
-    bands = split_into_chunks(pairs, max(1, MAX_ROW_WIDTH // (2 * (edge + GAP) + 2 * GAP)))
-    lines: list[TileRow] = [[tile for pair in band for tile in pair] for band in bands]
-    labels = [f"{layer}\n{format_shape(patches.shape[-2:])} px", *[""] * (len(lines) - 1)]
-    own = desk.views["scale"] == "per_tile"
-    ends = ("−most", "most") if own else None
-    return desk.make_montage(
-        "strongest",
-        layer,
-        lines,
-        labels,
-        [ColourBar(0, len(lines) - 1, scale, "projection", ends)],
-        _make_caption_text(desk, survey, layer, units[:shown], values, patches[:shown], scale),
-        tile_size=edge,
-        group_starts=range(2, 2 * len(bands[0]), 2),
-    )
+    tile_size = max(max(tile.values.shape[:2]) for tile in pairs[0])
+    pairs_per_row = max(1, MAX_ROW_WIDTH // (2 * (tile_size + GAP) + 2 * GAP))
+    chunks = split_into_chunks(pairs, pairs_per_row)
+    rows: list[TileRow] = [[tile for pair in chunk for tile in pair] for chunk in chunks]
+    labels = [f"{layer}\n{format_shape(patches.shape[-2:])} px", *[""] * (len(rows) - 1)]
+    end_labels = ("−max", "max") if context.views["scale"] == "per_tile" else None
+    bars = [ColourBar(0, len(rows) - 1, scale, "projection", end_labels)]
+    text = _make_caption_text(context, statistics, layer, units, values, patches[: len(units)], scale)
+    options = MontageOptions(tile_size=tile_size, group_starts=range(2, 2 * len(chunks[0]), 2))
+    return context.make_montage("strongest", layer, rows, labels, bars, text, options)
 
 
 def _make_unit_tiles(
-    desk: FigureContext,
+    context: FigureContext,
     scale: ColourScale,
     unit: int,
-    values: Array,
-    projections: Array,
-    patches: Array,
+    values: np.ndarray,
+    projections: np.ndarray,
+    patches: np.ndarray,
     factor: int,
 ) -> tuple[Tile, Tile]:
-    """The two blocks of a unit, its number and its strongest activation over them."""
-    dead = not values[0] > 0
-    own = fit_projection_scale(projections) if desk.views["scale"] == "per_tile" else scale
-    caused = assemble_tile_block(render_projections(own, projections), factor) / 255
-    seen = assemble_tile_block(render_patches(desk.network["preprocessing"], patches), factor) / 255
-    strongest = "dead" if dead else f"{values[0]:.3g}"
-    return Tile(caused, None, f"unit {unit}", strongest, crossed_out=dead), Tile(seen)
+    """Return the two blocks of a unit, with its number and strongest activation above them."""
+    is_dead = not values[0] > 0
+    if context.views["scale"] == "per_tile":
+        scale = fit_projection_scale(projections)
+    projection_block = assemble_tile_block(render_projections(scale, projections), factor) / 255
+    patch_block = assemble_tile_block(render_patches(context.network["preprocessing"], patches), factor) / 255
+    strongest = "dead" if is_dead else f"{values[0]:.3g}"
+    return Tile(projection_block, None, f"unit {unit}", strongest, crossed_out=is_dead), Tile(patch_block)
 
 
 def _make_caption_text(
-    desk: FigureContext,
-    survey: dict[str, Any],
+    context: FigureContext,
+    statistics: DatasetStatistics,
     layer: str,
-    units: list[int],
-    values: Array,
-    patches: Array,
+    units: Sequence[int],
+    values: np.ndarray,
+    patches: np.ndarray,
     scale: ColourScale,
 ) -> str:
-    """The caption."""
-    described, k = desk.layers[layer], values.shape[1]
-    field = described["receptive_field"]
-    looks = f"receptive field {format_shape(field)} pixels" if field else "which depends on the whole image"
-    which = "each unit" if len(units) == len(values) else f"{len(units)} of {len(values)} units"
-    order = "" if len(units) == len(values) else ", those that answer most, the strongest first"
-    beside = "each unit has a scale of its own" if desk.views["scale"] == "per_tile" else "one scale for all"
-    text = (
-        f"What excites {which} of {layer} ({described['type']}; {looks}) most, over the "
-        f"{survey['images']:,} {survey['split']} images of {survey['dataset']}{order}. For each unit, its "
-        f"number and its strongest activation above, stand at the left what caused its {k} strongest "
-        f"activations, one an image, in rows, the deconvnet's projections, signed, {beside}: {scale.description}; "
-        f"at the right, in the same order, the {format_shape(patches.shape[-2:])} pixels of the images that they "
-        "depend on."
+    field = context.layers[layer]["receptive_field"]
+    field_text = (
+        f"receptive field {format_shape(field)} pixels" if field else "receptive field: the whole image"
     )
-    if scale.cmap == "gray":
-        text += " One value in a hundred lies beyond the ends and is drawn as they are."
+    unit_text, order = "each unit", ""
+    if len(units) < len(values):
+        unit_text = f"{len(units)} of {len(values)} units"
+        order = ", the most active units, strongest first"
+    scale_text = "a scale per unit" if context.views["scale"] == "per_tile" else "one scale for all"
+    text = (
+        f"Top-activating images of {unit_text} of {layer} ({context.layers[layer]['type']}; {field_text}), "
+        f"over the {statistics['images']:,} {statistics['split']} images of {statistics['dataset']}{order}. "
+        f"Left: the deconvnet projections of a unit's {values.shape[1]} strongest activations, one per "
+        f"image, in rows, signed, {scale_text}: {scale.description}; right: the "
+        f"{format_shape(patches.shape[-2:])} pixels of each image that they depend on. Above: the "
+        "unit and its strongest activation."
+    )
+    if scale.cmap == RGB_CMAP:
+        text += f" {CLIPPING_NOTE}"
     if np.isnan(patches).any():
-        text += " What lies beyond an image's border is beige."
-    if desk.views["deconv"]["rectify"]:
-        text += " Rectified at activations that are not a ReLU too, where the method is undefined."
-    return text
+        text += " Beige: outside the image."
+    return text + context.rectification_note

@@ -1,0 +1,1 @@
+"""Colour scales, tiles, montages, charts and sprites: drawing arrays, without knowing networks."""

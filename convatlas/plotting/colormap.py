@@ -1,16 +1,19 @@
-"""Colour scales: what the colours of tiles mean, and which tiles share one."""
+"""Colour scales: what the colours of a tile mean, and which tiles share one scale."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import matplotlib
 import numpy as np
-from matplotlib.colors import Colormap
+import numpy.typing as npt
+
+RGB_CMAP = "gray"  # of a diverging scale: three channels are drawn as red, green and blue, grey at 0
 
 
 @dataclass(frozen=True)
 class ColourScale:
-    """A colour scale: what its ends mean, and its colours, by matplotlib's name."""
+    """A colour scale: the values at its ends, and the name of its matplotlib colour map."""
 
     low: float
     high: float
@@ -18,9 +21,10 @@ class ColourScale:
 
     @classmethod
     def from_values(cls, *arrays: np.ndarray) -> "ColourScale":
-        """Span the values of all arrays: diverging and centred on zero for signed values, else viridis.
+        """Return the scale that spans the values of all arrays.
 
-        Values of one sign span from zero, so that darkness means nothing there.
+        Signed values get a diverging scale centred on zero, all others viridis; values of one sign span
+        from zero, so that dark means zero (or the minimum, where all are negative).
         """
         low = min((float(array.min()) for array in arrays if array.size), default=0.0)
         high = max((float(array.max()) for array in arrays if array.size), default=0.0)
@@ -32,95 +36,116 @@ class ColourScale:
 
     @classmethod
     def diverging(cls, *arrays: np.ndarray) -> "ColourScale":
-        """Centred on zero whatever the values' signs, for what is signed by nature."""
-        most = max((float(np.abs(array).max()) for array in arrays if array.size), default=0.0) or 1.0
-        return cls(-most, most, "RdBu_r")
+        """Return the scale centred on zero that spans all arrays, whatever their signs."""
+        max_abs = max((float(np.abs(array).max()) for array in arrays if array.size), default=0.0) or 1.0
+        return cls(-max_abs, max_abs, "RdBu_r")
 
     @property
     def is_diverging(self) -> bool:
+        """Whether zero lies within the scale."""
         return self.low < 0 < self.high
 
     @property
     def description(self) -> str:
         """What the colours mean, for a caption."""
-        if self.is_diverging and self.cmap == "gray":
-            return "grey is zero, brighter positive and darker negative, in each colour"
+        if self.is_diverging and self.cmap == RGB_CMAP:
+            return "RGB, grey = 0"
         if self.is_diverging:
-            return "white is zero, red positive, blue negative"
-        return "dark is zero, bright the maximum" if self.low == 0 else "bright is zero, dark the minimum"
+            return "white = 0, red positive, blue negative"
+        return "dark = 0, bright = maximum" if self.low == 0 else "bright = 0, dark = minimum"
 
-    def to_rgb(self, values: np.ndarray) -> np.ndarray:
-        """Colour (H, W) values as (H, W, 3) uint8."""
-        place = (values.astype(np.float64) - self.low) / (self.high - self.low)
-        return colour_table(self.cmap)[np.clip(np.round(255 * place), 0, 255).astype(np.uint8)]
+    def to_rgb(self, values: np.ndarray) -> npt.NDArray[np.uint8]:
+        """Return the colours of values (H, W), clipped to the scale: (H, W, 3)."""
+        position = (values.astype(np.float64) - self.low) / (self.high - self.low)
+        return colour_table(self.cmap)[np.clip(np.round(255 * position), 0, 255).astype(np.uint8)]
 
 
 @cache
-def colour_table(cmap: str) -> np.ndarray:
-    """The 256 colours of a map, (256, 3) uint8."""
-    colormap: Colormap = matplotlib.colormaps[cmap]
-    return np.round(255 * colormap(np.arange(256))[:, :3]).astype(np.uint8)
+def colour_table(cmap: str) -> npt.NDArray[np.uint8]:
+    """Return the 256 colours of a matplotlib colour map: (256, 3) uint8."""
+    return np.round(255 * matplotlib.colormaps[cmap](np.arange(256))[:, :3]).astype(np.uint8)
+
+
+def magnitude_quantile(values: np.ndarray, quantile: float = 0.99) -> float:
+    """Return the quantile of the magnitudes of the finite, nonzero values; 0 where there are none.
+
+    A scale that ends there is not set by a few outliers.
+    """
+    magnitudes = np.abs(values[np.isfinite(values) & (values != 0)])
+    return float(np.quantile(magnitudes, quantile)) if magnitudes.size else 0.0
 
 
 @dataclass
 class LayerScales:
-    """Which tiles share a scale: `per_tile` each alone, `per_layer` a layer's, `shared` all layers'.
+    """The scales of the tiles of some layers.
 
-    `layers` holds the arrays of each layer over all units and images; `signed` makes every
-    scale diverging, as weights and projections need; `in_colour` is for signed values of three
-    channels, which are drawn as colours about grey.
+    Attributes:
+        mode: "per_tile" (a scale for each tile), "per_layer" or "shared" (one scale for all layers).
+        layers: By layer, the arrays over all its units and images that a scale must span.
+        signed: Whether every scale is diverging, as for weights and projections.
+        as_rgb: Whether signed values of three channels are drawn as RGB, with grey for zero.
+
     """
 
     mode: str
-    layers: dict[str, list[np.ndarray]]
+    layers: Mapping[str, Sequence[np.ndarray]]
     signed: bool = False
     as_rgb: bool = False
 
     @cached_property
     def _layer_scales(self) -> dict[str, ColourScale]:
-        """The scale of each layer; for `per_tile`, one that has the layer's colours."""
-        make = self._make_diverging if self.signed else ColourScale.from_values
+        """The scale of each layer; in mode "per_tile" only its colour map is used."""
+        make_scale = self._make_diverging if self.signed else ColourScale.from_values
         if self.mode == "shared":
-            shared = make(*(array for arrays in self.layers.values() for array in arrays))
+            shared = make_scale(*(array for arrays in self.layers.values() for array in arrays))
             return dict.fromkeys(self.layers, shared)
-        return {layer: make(*arrays) for layer, arrays in self.layers.items()}
+        return {layer: make_scale(*arrays) for layer, arrays in self.layers.items()}
 
     def _make_diverging(self, *arrays: np.ndarray) -> ColourScale:
         scale = ColourScale.diverging(*arrays)
-        return replace(scale, cmap="gray") if self.as_rgb else scale
+        return replace(scale, cmap=RGB_CMAP) if self.as_rgb else scale
 
     def for_layer(self, layer: str) -> ColourScale:
-        """The scale that a layer's colour bar shows."""
+        """Return the scale of a layer, which its colour bar shows."""
         return self._layer_scales[layer]
 
     def for_tile(self, layer: str, values: np.ndarray) -> ColourScale:
-        """The scale of one tile, in its layer's colours."""
-        layers = self._layer_scales[layer]
+        """Return the scale of one tile of a layer."""
+        layer_scale = self._layer_scales[layer]
         if self.mode != "per_tile":
-            return layers
-        if layers.is_diverging:
+            return layer_scale
+        if layer_scale.is_diverging:
             return self._make_diverging(values)
-        if layers.high:
-            return ColourScale(0.0, float(values.max()) or 1.0, layers.cmap)
-        return ColourScale(float(values.min()) or -1.0, 0.0, layers.cmap)
+        if layer_scale.high:
+            return ColourScale(0.0, float(values.max()) or 1.0, layer_scale.cmap)
+        return ColourScale(float(values.min()) or -1.0, 0.0, layer_scale.cmap)
 
     def end_labels(self, layer: str) -> tuple[str, str] | None:
-        """What stands at the ends of a colour bar where they have no number, for each tile has its own."""
+        """Return the labels of a colour bar's ends, or None where they are numbers.
+
+        Tiles that have a scale each share a colour bar whose ends are words.
+        """
         if self.mode != "per_tile":
             return None
         scale = self._layer_scales[layer]
-        return ("−max" if scale.is_diverging else "min" if scale.low else "0", "max" if scale.high else "0")
+        low = "−max" if scale.is_diverging else "min" if scale.low else "0"
+        return low, "max" if scale.high else "0"
 
     def describe(self, layer: str, subject: str = "tiles", dense: bool = False) -> str:
-        """Say for a caption which tiles share the scale and what its colours mean.
+        """Return a sentence for a caption: which tiles share a scale, and what its colours mean.
 
-        On a `dense` plate no tile has room for its scale's end.
+        Args:
+            layer: Name of the layer.
+            subject: What the tiles show, in the plural.
+            dense: Whether nothing is printed above the tiles.
+
         """
+        description = self._layer_scales[layer].description
         if self.mode == "per_tile":
-            printed = "" if dense else ", its end printed above it"
+            printed = "" if dense else " (end printed above)"
             return (
-                f"Each tile has a scale of its own{printed}, so {subject} cannot be compared "
-                f"by colour: {self._layer_scales[layer].description}."
+                f"Each tile has its own colour scale{printed}; {subject} cannot be compared by colour: "
+                f"{description}."
             )
-        over = " with those of the other layers drawn" if self.mode == "shared" else ""
-        return f"All {subject} share one scale{over}: {self._layer_scales[layer].description}."
+        extent = " across the layers shown" if self.mode == "shared" else ""
+        return f"All {subject} share one colour scale{extent}: {description}."

@@ -1,50 +1,60 @@
-"""Labelled plates: a montage or chart with its row labels, colour bars and caption, as PNG or PDF."""
+"""Labelled figures: a montage or chart with row labels, colour bars and a caption, as PNG or PDF."""
 
 import textwrap
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+import numpy.typing as npt
 from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import FigureImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from convatlas.files import atomic_write
+from convatlas.names import format_number
 from convatlas.plotting.colormap import ColourScale, colour_table
-from convatlas.plotting.montage import BACKGROUND_COLOUR, HAIRLINE, TEXT_COLOUR, Montage, text_width
+from convatlas.plotting.montage import BACKGROUND_COLOUR, HAIRLINE_COLOUR, TEXT_COLOUR, Montage, text_width
 from convatlas.plotting.quantize import quantize_image
 
-DPI = 200  # plates are shown at half their pixels, so that they are sharp on a fine screen
+DPI = 200  # the pages show figures at half their pixels, so that they are sharp on a high-density screen
 TOP_MARGIN = 44  # pixels above a montage, for the names of the colour bars
 BOTTOM_MARGIN = 14  # pixels below it, for the lowest number of a colour bar
+LEFT_MARGIN = 48  # pixels beside the row labels, on both sides together
 COLOUR_BAR_COLUMN_WIDTH = 190  # pixels of the column of colour bars
-COLOUR_BAR_WIDTH = 22  # pixels that a colour bar is wide
-TICK_LENGTH = 6  # pixels of a mark beside it
-LABEL_POINTS = 7.5  # the labels' font
-SMALL_POINTS = 6.5  # that of colour bars
-LABEL_PIXELS = LABEL_POINTS * DPI / 72  # the same in pixels
-MIN_WIDTH = 1200  # pixels of the narrowest plate, so that its caption has room
+COLOUR_BAR_WIDTH = 22  # pixels
+MAX_COLOUR_BAR_HEIGHT = 420  # pixels
+COLOUR_BAR_TITLE_HEIGHT = 34  # pixels between a colour bar and the next, which has another name
+TICK_LENGTH = 6  # pixels
+LABEL_POINTS = 7.5  # font of the labels
+SMALL_POINTS = 6.5  # font of the colour bars
+CAPTION_POINTS = 9.5
+LABEL_PIXELS = LABEL_POINTS * DPI / 72
+MIN_WIDTH = 1200  # pixels of the narrowest figure, so that its caption fits
 ACCENT_COLOUR = "#9c3d22"
 MUTED_COLOUR = "#8d8778"
+BACKGROUND_RGB, HAIRLINE_RGB, TEXT_RGB = (
+    tuple(np.divide(colour, 255).tolist()) for colour in (BACKGROUND_COLOUR, HAIRLINE_COLOUR, TEXT_COLOUR)
+)
 
-STYLE = {
+STYLE: dict[Any, Any] = {  # keys of matplotlib's rcParams
     "font.family": "DejaVu Sans",
     "font.size": LABEL_POINTS,
-    "text.color": np.divide(TEXT_COLOUR, 255),
-    "axes.facecolor": np.divide(BACKGROUND_COLOUR, 255),
-    "axes.edgecolor": np.divide(HAIRLINE, 255),
-    "axes.labelcolor": np.divide(TEXT_COLOUR, 255),
+    "text.color": TEXT_RGB,
+    "axes.facecolor": BACKGROUND_RGB,
+    "axes.edgecolor": HAIRLINE_RGB,
+    "axes.labelcolor": TEXT_RGB,
     "axes.linewidth": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "xtick.color": np.divide(TEXT_COLOUR, 255),
-    "ytick.color": np.divide(TEXT_COLOUR, 255),
+    "xtick.color": TEXT_RGB,
+    "ytick.color": TEXT_RGB,
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "pdf.fonttype": 42,
@@ -52,18 +62,21 @@ STYLE = {
 }
 
 
-class _PixelImage(FigureImage):
-    """Pixels set into a figure one for one, `left` and `bottom` in pixels, without being resampled as PNG.
+class PixelImage(FigureImage):
+    """Pixels placed in a figure one to one, which a PNG shows without resampling.
 
-    `colormap` names the scale, where they are a bar of it.
+    Attributes:
+        pixels: (H, W, 3) uint8.
+        cmap_name: The colour map that the pixels are a colour bar of, or "".
+
     """
 
     def __init__(
-        self, figure: Figure, pixels: np.ndarray, left: int, bottom: int, colormap: str = ""
+        self, figure: Figure, pixels: npt.NDArray[np.uint8], left: int, bottom: int, cmap_name: str = ""
     ) -> None:
         super().__init__(figure, offsetx=left, offsety=bottom, origin="upper")
         self.set_data(pixels)
-        self.pixels, self.colormap = pixels, colormap
+        self.pixels, self.cmap_name = pixels, cmap_name
 
     def make_image(
         self, renderer: RendererBase, magnification: float = 1.0, unsampled: bool = False
@@ -76,7 +89,16 @@ class _PixelImage(FigureImage):
 
 @dataclass(frozen=True)
 class ColourBar:
-    """A colour bar beside the lines `first` to `last` of a montage; `ends` names ends that have no number."""
+    """A colour bar beside rows of a montage.
+
+    Attributes:
+        first_row: The first row beside which it stands.
+        last_row: The last one.
+        scale: The colours and the values at the ends.
+        label: What the values are.
+        end_labels: Labels of the ends that replace the numbers.
+
+    """
 
     first_row: int
     last_row: int
@@ -88,66 +110,111 @@ class ColourBar:
 def make_montage_figure(
     montage: Montage, labels: Sequence[str], bars: Sequence[ColourBar], caption: str
 ) -> Figure:
-    """Set a montage, pixel for pixel, between its row labels and colour bars, above its caption."""
+    """Return a figure of a montage, pixel for pixel, between row labels and colour bars, above its caption.
+
+    Args:
+        montage: The tiles.
+        labels: A label of each row; lines are separated by newlines.
+        bars: The colour bars, from top to bottom.
+        caption: The caption, which is wrapped.
+
+    """
     height, width = montage.pixels.shape[:2]
-    left = 48 + max(text_width(line, LABEL_PIXELS) for label in labels for line in label.split("\n"))
-    full = max(MIN_WIDTH, left + width + COLOUR_BAR_COLUMN_WIDTH)
-    text = _wrap_caption(caption, full)
-    foot = caption_height(caption, full)
-    total = TOP_MARGIN + height + BOTTOM_MARGIN + foot
-    figure = _make_figure(full, total)
-    figure.images.append(_PixelImage(figure, montage.pixels, left, foot + BOTTOM_MARGIN))
+    left = LEFT_MARGIN + max(text_width(line, LABEL_PIXELS) for label in labels for line in label.split("\n"))
+    full_width = max(MIN_WIDTH, left + width + COLOUR_BAR_COLUMN_WIDTH)
+    text = _wrap_caption(caption, full_width)
+    text_height = caption_height(caption, full_width)
+    full_height = TOP_MARGIN + height + BOTTOM_MARGIN + text_height
+    figure = _make_figure(full_width, full_height)
+    add_pixels(figure, montage.pixels, left, text_height + BOTTOM_MARGIN)
     for label, (top, bottom) in zip(labels, montage.row_spans, strict=True):
-        y = 1 - (TOP_MARGIN + (top + bottom) / 2) / total
-        figure.text((left - 16) / full, y, label, ha="right", va="center", linespacing=1.4)
-    for before, bar, after in zip([None, *bars], bars, [*bars[1:], None], strict=False):
+        y = 1 - (TOP_MARGIN + (top + bottom) / 2) / full_height
+        figure.text((left - 16) / full_width, y, label, ha="right", va="center", linespacing=1.4)
+    for previous, bar, following in _with_neighbours(bars):
         top, bottom = montage.row_spans[bar.first_row][0], montage.row_spans[bar.last_row][1]
-        room = 34 if after and after.label != bar.label else 0  # for the name of the next
-        tall = min(bottom - top - room, 420)
-        titled = before is None or before.label != bar.label
-        _draw_colour_bar(figure, left + width + 18, TOP_MARGIN + top, tall, bar, titled)
+        next_has_title = following is not None and following.label != bar.label
+        room = COLOUR_BAR_TITLE_HEIGHT if next_has_title else 0
+        bar_height = min(bottom - top - room, MAX_COLOUR_BAR_HEIGHT)
+        has_title = previous is None or previous.label != bar.label
+        _draw_colour_bar(figure, left + width + 18, TOP_MARGIN + top, bar_height, bar, has_title)
     _add_caption(figure, text)
     return figure
 
 
-def make_chart_figure(width: int, height: int, caption: str) -> tuple[Figure, Figure]:
-    """Start a plate of charts `width` x `height` pixels: the whole figure and the part above the caption."""
+def _with_neighbours(
+    bars: Sequence[ColourBar],
+) -> list[tuple[ColourBar | None, ColourBar, ColourBar | None]]:
+    """Return each bar with the one before and the one after it."""
+    padded = [None, *bars, None]
+    return [(padded[n], bar, padded[n + 2]) for n, bar in enumerate(bars)]
+
+
+def make_chart_figure(width: int, height: int, caption: str) -> tuple[Figure, SubFigure]:
+    """Return a figure for charts, and its part above the caption.
+
+    Args:
+        width: Pixels of the figure.
+        height: Pixels of the part above the caption.
+        caption: The caption, which is wrapped.
+
+    """
     text = _wrap_caption(caption, width)
-    foot = caption_height(caption, width)
-    figure = _make_figure(width, height + foot)
-    chart, below = figure.subfigures(2, 1, height_ratios=[height, foot])
-    for part in (chart, below):
-        part.set_facecolor(np.divide(BACKGROUND_COLOUR, 255))
+    text_height = caption_height(caption, width)
+    figure = _make_figure(width, height + text_height)
+    chart, caption_part = figure.subfigures(2, 1, squeeze=False, height_ratios=[height, text_height])[:, 0]
+    for part in (chart, caption_part):
+        part.set_facecolor(BACKGROUND_RGB)
     _add_caption(figure, text)
     return figure, chart
 
 
-def add_pixels(figure: Figure, pixels: np.ndarray, left: int, bottom: int, cmap: str = "") -> None:
-    """Set pixels (H, W, 3) into a plate one for one; `colormap` names the scale that they are a bar of."""
-    figure.images.append(_PixelImage(figure, pixels, left, bottom, cmap))
+def add_pixels(
+    figure: Figure, pixels: npt.NDArray[np.uint8], left: int, bottom: int, cmap_name: str = ""
+) -> None:
+    """Place pixels in a figure one to one.
+
+    Args:
+        figure: The figure.
+        pixels: (H, W, 3) uint8.
+        left: Pixels from the figure's left edge.
+        bottom: Pixels from its bottom edge.
+        cmap_name: The colour map that they are a colour bar of, or "".
+
+    """
+    figure.images.append(PixelImage(figure, pixels, left, bottom, cmap_name))
 
 
 def save_figure(figure: Figure, path: Path, pdf: bool) -> None:
-    """Write a plate as PNG, and as PDF beside it where asked, without dates or software names."""
-    with atomic_write(path) as aside:
-        figure.canvas.draw()
-        scales = [colour_table(name) for name in sorted({image.colormap for image in figure.images} - {""})]
-        picture = quantize_image(np.asarray(figure.canvas.buffer_rgba()), scales)
-        picture.save(aside, format="png", dpi=(DPI, DPI))
+    """Write a figure as PNG, without dates or software names, so that equal figures are equal files.
+
+    Args:
+        figure: The figure.
+        path: The file, *.png.
+        pdf: Whether to write a PDF beside it as well.
+
+    """
+    with atomic_write(path) as temporary:
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()  # type: ignore[no-untyped-call]
+        names = {image.cmap_name for image in figure.images if isinstance(image, PixelImage)}
+        tables = [colour_table(name) for name in sorted(names - {""})]
+        pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+        image = quantize_image(pixels, tables)
+        image.save(temporary, format="png", dpi=(DPI, DPI))
     if pdf:
-        with atomic_write(path.with_suffix(".pdf")) as aside:
+        with atomic_write(path.with_suffix(".pdf")) as temporary:
             metadata = {"CreationDate": None, "Creator": None, "Producer": None}
-            figure.savefig(aside, format="pdf", metadata=metadata, facecolor=figure.get_facecolor())
+            figure.savefig(temporary, format="pdf", metadata=metadata, facecolor=figure.get_facecolor())
 
 
-def figure_style() -> Any:
-    """The look of all plates, as a context."""
+def figure_style() -> AbstractContextManager[None]:
+    """Return a context in which figures have the project's fonts and colours."""
     return matplotlib.rc_context(STYLE)
 
 
 def _make_figure(width: int, height: int) -> Figure:
-    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=np.divide(BACKGROUND_COLOUR, 255))
-    figure.suppressComposite = True  # each picture by itself in a PDF, without a seam between them
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=BACKGROUND_RGB)
+    figure.suppressComposite = True  # a PDF shows a seam between images that were composed
     FigureCanvasAgg(figure)
     return figure
 
@@ -157,7 +224,7 @@ def _wrap_caption(caption: str, width: int) -> str:
 
 
 def caption_height(caption: str, width: int) -> int:
-    """Pixels that a caption takes at the foot of a plate `width` pixels wide."""
+    """Return the pixels that a caption takes at the bottom of a figure `width` pixels wide."""
     return 46 + 32 * (_wrap_caption(caption, width).count("\n") + 1)
 
 
@@ -170,38 +237,36 @@ def _add_caption(figure: Figure, text: str) -> None:
         ha="left",
         va="bottom",
         family="STIXGeneral",
-        size=9.5,
+        size=CAPTION_POINTS,
         linespacing=1.25,
     )
 
 
-def _draw_colour_bar(figure: Figure, left: int, top: int, tall: int, bar: ColourBar, titled: bool) -> None:
-    """Draw a colour bar, `left` and `top` in pixels from the plate's corner, without the cost of axes."""
-    full, total = map(round, figure.get_size_inches() * DPI)
+def _draw_colour_bar(figure: Figure, left: int, top: int, height: int, bar: ColourBar, title: bool) -> None:
+    """Draw a colour bar; `left` and `top` are pixels from the upper left corner. Axes would be slow."""
+    full_width, full_height = (round(float(side)) for side in figure.get_size_inches() * DPI)
 
     def y(value: float) -> float:
-        return 1 - (top + tall * (high - value) / (high - low)) / total
-
-    def line(start: tuple[float, float], end: tuple[float, float]) -> None:
-        figure.add_artist(
-            Line2D(*zip(start, end, strict=True), linewidth=0.6, color=np.divide(TEXT_COLOUR, 255))
-        )
+        return 1 - (top + height * (high - value) / (high - low)) / full_height
 
     low, high = bar.scale.low, bar.scale.high
-    steps = colour_table(bar.scale.cmap)[np.linspace(255, 0, tall).round().astype(int)]
+    steps = colour_table(bar.scale.cmap)[np.linspace(255, 0, height).round().astype(int)]
     pixels = steps[:, None].repeat(COLOUR_BAR_WIDTH, 1)
-    figure.images.append(_PixelImage(figure, pixels, left, total - top - tall, bar.scale.cmap))
-    frame = Rectangle((left / full, y(low)), COLOUR_BAR_WIDTH / full, tall / total, fill=False, linewidth=0.6)
-    frame.set(edgecolor=np.divide(HAIRLINE, 255), transform=figure.transFigure)
+    add_pixels(figure, pixels, left, full_height - top - height, bar.scale.cmap)
+    corner, width = (left / full_width, y(low)), COLOUR_BAR_WIDTH / full_width
+    frame = Rectangle(corner, width, height / full_height, fill=False, linewidth=0.6)
+    frame.set(edgecolor=HAIRLINE_RGB, transform=figure.transFigure)
     figure.add_artist(frame)
     if bar.end_labels:
         ticks = {low: bar.end_labels[0], high: bar.end_labels[1]}
     else:
         middle = 0.0 if low < 0 < high else (low + high) / 2
-        ticks = {value: f"{value:.3g}".replace("-", "−") for value in (low, middle, high)}
-    for value, words in ticks.items():
-        edge = left + COLOUR_BAR_WIDTH
-        line((edge / full, y(value)), ((edge + TICK_LENGTH) / full, y(value)))
-        figure.text((edge + 2 * TICK_LENGTH) / full, y(value), words, va="center_baseline", size=SMALL_POINTS)
-    if titled:
-        figure.text(left / full, 1 - (top - 22) / total, bar.label, size=SMALL_POINTS)
+        ticks = {value: format_number(value) for value in (low, middle, high)}
+    right = left + COLOUR_BAR_WIDTH
+    for value, text in ticks.items():
+        x_data = [right / full_width, (right + TICK_LENGTH) / full_width]
+        figure.add_artist(Line2D(x_data, [y(value)] * 2, linewidth=0.6, color=TEXT_RGB))
+        text_x = (right + 2 * TICK_LENGTH) / full_width
+        figure.text(text_x, y(value), text, va="center_baseline", size=SMALL_POINTS)
+    if title:
+        figure.text(left / full_width, 1 - (top - 22) / full_height, bar.label, size=SMALL_POINTS)

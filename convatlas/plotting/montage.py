@@ -1,4 +1,4 @@
-"""Montages: tiles coloured, enlarged without smoothing, and laid on one array of pixels."""
+"""Montages: tiles are coloured, enlarged without smoothing and arranged in rows on one array of pixels."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -8,30 +8,35 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from convatlas.plotting.colormap import ColourScale
 
 BACKGROUND_COLOUR = (255, 253, 248)
-HAIRLINE = (176, 170, 158)
+HAIRLINE_COLOUR = (176, 170, 158)
 TEXT_COLOUR = (60, 56, 50)
 
 TILE_SIZE = 112  # pixels that a tile fills, where a whole factor of enlargement allows
-HEADER_HEIGHT = 24  # the strip above a tile that carries its number
-NOTE_HEIGHT = 22  # what a line's strip has more where its tiles have notes
-GAP = 10
-FONT_SIZE = 18  # the height of the numbers' font, in pixels
-PlacedText = tuple[
-    int, int, str, str
-]  # x, y, text, and which of its corners stands there, as Pillow names them
+HEADER_HEIGHT = 24  # pixels above a row of tiles, for their titles
+NOTE_HEIGHT = 22  # pixels that the header gains where a tile of the row has a note
+GAP = 10  # pixels between tiles
+FONT_SIZE = 18  # pixels of the titles' font
+PlacedText = tuple[int, int, str, str]  # x, y, text, and the anchor of (x, y) in Pillow's terms
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a montage: values (H, W) under a scale, or an (H, W, 3) image in 0..1.
+    """A picture of a montage.
 
-    `number` is printed above it at the left, `mark` at the right, `note` above both; `crossed` strikes it
-    out.
+    Attributes:
+        values: (H, W), coloured by `scale`, or an image (H, W, 3) in 0..1.
+        scale: The colour scale of (H, W) values.
+        title: Printed above the tile on the left.
+        right_title: Printed above the tile on the right.
+        note: Printed above both titles.
+        crossed_out: Whether a line crosses the tile out.
+
     """
 
     values: np.ndarray
@@ -41,8 +46,14 @@ class Tile:
     note: str = ""
     crossed_out: bool = False
 
-    def render(self, tile_size: int) -> np.ndarray:
-        """Colour the tile and enlarge it by the greatest whole factor that fits `edge`: uint8 RGB."""
+    def render(self, tile_size: int) -> npt.NDArray[np.uint8]:
+        """Return the tile's colours, enlarged by the greatest whole factor that fits: (H, W, 3) uint8.
+
+        Args:
+            tile_size: Pixels of the longer side at most; a larger tile keeps its size.
+
+        """
+        rgb: npt.NDArray[np.uint8]
         if self.values.ndim == 3:
             rgb = np.round(255 * np.clip(self.values, 0, 1)).astype(np.uint8)
         else:
@@ -52,11 +63,21 @@ class Tile:
         return rgb.repeat(factor, 0).repeat(factor, 1)
 
 
+TileRow = list[Tile | None]  # None leaves a place free
+
+
 @dataclass(frozen=True)
 class Montage:
-    """Pixels (H, W, 3) uint8, and where tiles lie: each line's top and bottom row, each column's left."""
+    """Tiles arranged in rows.
 
-    pixels: np.ndarray
+    Attributes:
+        pixels: (H, W, 3) uint8.
+        row_spans: The top and bottom of the tiles of each row, in pixels.
+        column_lefts: The left edge of each column, in pixels.
+
+    """
+
+    pixels: npt.NDArray[np.uint8]
     row_spans: list[tuple[int, int]]
     column_lefts: list[int]
 
@@ -68,81 +89,105 @@ def assemble_montage(
     gap: int = GAP,
     group_starts: Collection[int] = (),
 ) -> Montage:
-    """Lay lines of tiles on paper; None leaves a place free. A tile larger than `edge` widens its cells.
+    """Arrange rows of tiles on a plain background.
 
-    `strip` pixels above each line carry the tiles' numbers, and `gap` pixels part them: three times as many
-    before the columns `apart`, where another group begins.
+    Args:
+        rows: The tiles; None leaves a place free.
+        tile_size: Pixels of a tile's longer side; a larger tile widens all columns.
+        header_height: Pixels above each row, for the tiles' titles.
+        gap: Pixels between tiles.
+        group_starts: Columns with three gaps before them, where another group begins.
+
     """
-    tile_size = max([tile_size, *(max(tile.values.shape[:2]) for line in rows for tile in line if tile)])
-    columns = max(len(line) for line in rows)
+    tile_size = max([tile_size, *(max(tile.values.shape[:2]) for row in rows for tile in row if tile)])
+    columns = max(len(row) for row in rows)
     lefts = [
-        n * (tile_size + gap) + gap + 2 * gap * sum(a <= n for a in group_starts) for n in range(columns + 1)
+        n * (tile_size + gap) + gap + 2 * gap * sum(start <= n for start in group_starts)
+        for n in range(columns + 1)
     ]
-    strips = [header_height + NOTE_HEIGHT * any(tile.note for tile in line if tile) for line in rows]
-    height = sum(strips) + len(rows) * (tile_size + gap)
+    headers = [_measure_header(row, header_height) for row in rows]
+    height = sum(headers) + len(rows) * (tile_size + gap)
     canvas = np.full((height, lefts[-1], 3), BACKGROUND_COLOUR, np.uint8)
-    words, crosses, spans, top = [], [], [], 0
-    for line, above in zip(rows, strips, strict=True):
-        top += above
-        tallest = 0
-        for left, tile in zip(lefts, line, strict=False):
+    texts: list[PlacedText] = []
+    crosses: list[tuple[int, int, int, int]] = []
+    spans: list[tuple[int, int]] = []
+    top = 0
+    for row, header in zip(rows, headers, strict=True):
+        top += header
+        row_height = 0
+        for left, tile in zip(lefts, row, strict=False):
             if tile is None:
                 continue
             rgb = tile.render(tile_size)
-            tall, wide = rgb.shape[:2]
-            canvas[top - 1 : top + tall + 1, left - 1 : left + wide + 1] = HAIRLINE
-            canvas[top : top + tall, left : left + wide] = rgb
-            words += _place_texts(tile, left, top, wide, tile_size + gap - 2)
+            tile_height, tile_width = rgb.shape[:2]
+            bottom, right = top + tile_height, left + tile_width
+            canvas[top - 1 : bottom + 1, left - 1 : right + 1] = HAIRLINE_COLOUR
+            canvas[top:bottom, left:right] = rgb
+            texts += _place_texts(tile, left, top, tile_width, tile_size + gap - 2)
             if tile.crossed_out:
-                crosses.append((left, top + tall - 1, left + wide - 1, top))
-            tallest = max(tallest, tall)
-        spans.append((top, top + tallest))
+                crosses.append((left, bottom - 1, right - 1, top))
+            row_height = max(row_height, tile_height)
+        spans.append((top, top + row_height))
         top += tile_size + gap
-    return Montage(_draw_texts(canvas, words, crosses), spans, lefts[:-1])
+    return Montage(_draw_texts(canvas, texts, crosses), spans, lefts[:-1])
 
 
-def _place_texts(tile: Tile, left: int, top: int, wide: int, room: int) -> list[PlacedText]:
-    """What is printed above a tile, and where."""
-    number, note = shorten_to_width(tile.title, room), shorten_to_width(tile.note, room)
-    # Over a small tile the mark goes on past its edge rather than over the number.
-    right = max(left + wide, left + text_width(f"{number} {tile.right_title}")) if tile.right_title else 0
+def _measure_header(row: Sequence[Tile | None], header_height: int) -> int:
+    """Return the pixels above a row: more where a tile has a note."""
+    return header_height + (NOTE_HEIGHT if any(tile.note for tile in row if tile) else 0)
+
+
+def _place_texts(tile: Tile, left: int, top: int, tile_width: int, max_width: int) -> list[PlacedText]:
+    """Return the texts above a tile, with their places."""
+    title, note = shorten_to_width(tile.title, max_width), shorten_to_width(tile.note, max_width)
+    # The right title of a narrow tile extends beyond its edge, so as not to cover the title.
+    right = 0
+    if tile.right_title:
+        right = max(left + tile_width, left + text_width(f"{title} {tile.right_title}"))
     return [
-        (left, top - 6, number, "ls"),
+        (left, top - 6, title, "ls"),
         (right, top - 6, tile.right_title, "rs"),
         (left, top - 6 - NOTE_HEIGHT, note, "ls"),
     ]
 
 
 def shorten_to_width(text: str, width: int, size: float = FONT_SIZE) -> str:
-    """Leave out of the middle what does not fit `room` pixels, in a font `size` pixels high."""
-    keep = len(text)
+    """Replace the middle of a text that is wider than `width` pixels by an ellipsis.
+
+    Args:
+        text: One line.
+        width: Pixels available.
+        size: Pixels of the font.
+
+    """
+    length = len(text)
     short = text
-    while keep > 2 and text_width(short, size) > width:
-        keep -= 1
-        short = f"{text[: keep - keep // 2]}…{text[-(keep // 2) :]}"
+    while length > 2 and text_width(short, size) > width:
+        length -= 1
+        short = f"{text[: length - length // 2]}…{text[-(length // 2) :]}"
     return short
 
 
 def _draw_texts(
-    canvas: np.ndarray, words: list[PlacedText], crosses: list[tuple[int, int, int, int]]
-) -> np.ndarray:
-    """Print what stands above the tiles and strike out the crossed ones, in one pass."""
+    canvas: npt.NDArray[np.uint8], texts: list[PlacedText], crosses: list[tuple[int, int, int, int]]
+) -> npt.NDArray[np.uint8]:
+    """Print all texts and cross out tiles, in one pass."""
     image = Image.fromarray(canvas)
     draw = ImageDraw.Draw(image)
-    for x, y, text, anchor in words:
+    for x, y, text, anchor in texts:
         if text:
             draw.text((x, y), text, TEXT_COLOUR, _load_font(FONT_SIZE), anchor)
-    for ends in crosses:
-        draw.line(ends, HAIRLINE, 2)
+    for line in crosses:
+        draw.line(line, HAIRLINE_COLOUR, 2)
     return np.asarray(image)
 
 
 def text_width(text: str, size: float = FONT_SIZE) -> int:
-    """The pixels that a line of text takes, in a font `size` pixels high."""
+    """Return the width in pixels of a line of text in a font of `size` pixels."""
     return math.ceil(_load_font(size).getlength(text))
 
 
 @cache
 def _load_font(size: float) -> ImageFont.FreeTypeFont:
-    """The sans that matplotlib brings along, so that plates look alike on every machine."""
+    """Load the sans-serif font that comes with matplotlib: figures look alike on every machine."""
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)

@@ -1,50 +1,40 @@
-"""The strongest activations of one unit as a picture: what caused them, and beside it the images' own pixels.
+"""Tiles of the top activations of a unit: their deconvnet projections, and the image patches.
 
 The arrangement of Zeiler & Fergus, Visualizing and understanding convolutional networks (arXiv 1311.2901),
-figure 2: a block of projections, and a block of the patches of the images, in the same order.
+figure 2: a block of projections beside a block of patches, in the same order.
 """
 
 import math
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from convatlas.files import Npz
 from convatlas.image_io import denormalize
-from convatlas.plotting.colormap import ColourScale
+from convatlas.plotting.colormap import RGB_CMAP, ColourScale, magnitude_quantile
+from convatlas.records import Preprocessing
 
-OUTSIDE_COLOUR = (216, 209, 196)  # what an activation does not depend on, or lies beyond an image's border
-TILE_GAP = 2  # pixels between the pictures of a block
-RGB_STEP = (
-    8  # of 255, that projections in colour are drawn in: they are noise, which would take twice the bytes
-)
-
-
-def read_projected_units(strongest: Npz, layer: str) -> list[int]:
-    """The units of a layer that strongest.npz has projections of, in its order: those named, else all."""
-    key = f"{layer}@units"
-    return strongest[key].tolist() if key in strongest else list(range(len(strongest[f"{layer}@values"])))
-
-
-def magnitude_percentile(values: np.ndarray) -> float:
-    """The end within which 99 % of the values lie that are not zero: a few beyond would grey all others."""
-    there = np.abs(values[np.isfinite(values) & (values != 0)])
-    return float(np.percentile(there, 99)) if there.size else 0.0
+OUTSIDE_COLOUR = (216, 209, 196)  # of what lies outside the image, or outside the receptive field
+TILE_GAP = 2  # pixels between the tiles of a block
+RGB_STEP = 8  # of 255, in which RGB projections are drawn: they are noise, which would take twice the bytes
 
 
 def fit_projection_scale(projections: np.ndarray) -> ColourScale:
-    """The scale of projections (..., C, h, w), about zero: of three channels that of colours about grey."""
-    colour = projections.shape[-3] == 3
-    end = (
-        magnitude_percentile(projections)
-        if colour
-        else float(np.nan_to_num(np.abs(projections)).max(initial=0))
-    )
-    return ColourScale(-(end or 1.0), end or 1.0, "gray" if colour else "RdBu_r")
+    """Return the scale, centred on zero, of projections (..., C, h, w).
+
+    Three channels are drawn as RGB, up to the 99th percentile of the nonzero magnitudes.
+    """
+    if projections.shape[-3] == 3:
+        end = magnitude_quantile(projections) or 1.0
+        return ColourScale(-end, end, RGB_CMAP)
+    end = float(np.nan_to_num(np.abs(projections)).max(initial=0)) or 1.0
+    return ColourScale(-end, end, "RdBu_r")
 
 
-def render_projections(scale: ColourScale, projections: np.ndarray) -> np.ndarray:
-    """Colour projections (..., C, h, w), signed: (..., h, w, 3) uint8. Of few channels the first is drawn."""
+def render_projections(scale: ColourScale, projections: np.ndarray) -> npt.NDArray[np.uint8]:
+    """Return the colours of projections (..., C, h, w), signed: (..., h, w, 3).
+
+    Three channels are drawn as RGB, with grey for zero; of other numbers of channels the first is drawn.
+    """
     if projections.shape[-3] == 3:
         steps = np.round(np.nan_to_num(np.moveaxis(projections, -3, -1)) / scale.high * 128 / RGB_STEP)
         pixels = np.clip(128 + RGB_STEP * steps, 0, 255).astype(np.uint8)
@@ -53,43 +43,39 @@ def render_projections(scale: ColourScale, projections: np.ndarray) -> np.ndarra
     return _fill_outside(pixels, projections)
 
 
-def render_patches(preprocessing: dict[str, Any], patches: np.ndarray) -> np.ndarray:
-    """Undo the normalisation of patches (..., C, h, w) of inputs: (..., h, w, 3) uint8, grey or in colour."""
+def render_patches(preprocessing: Preprocessing, patches: np.ndarray) -> npt.NDArray[np.uint8]:
+    """Return the colours of patches (..., C, h, w) of inputs, without normalisation: (..., h, w, 3)."""
     pixels = _to_uint8(np.moveaxis(denormalize(patches, preprocessing), -3, -1))
     return _fill_outside(pixels if pixels.shape[-1] == 3 else pixels[..., :1].repeat(3, -1), patches)
 
 
-def assemble_tile_block(tiles: np.ndarray, factor: int = 1) -> np.ndarray:
-    """Lay pictures (k, h, w, 3) uint8 in rows, as near to a square as they come, enlarged: (H, W, 3).
+def assemble_tile_block(tiles: npt.NDArray[np.uint8], factor: int = 1) -> npt.NDArray[np.uint8]:
+    """Arrange tiles (k, h, w, 3) in a nearly square block, TILE_GAP pixels apart: (H, W, 3).
 
-    LINE pixels are between them; places that are free are as what lies beyond an image.
+    Args:
+        tiles: The tiles, in the order of rows. Free places have OUTSIDE_COLOUR.
+        factor: A whole number by which the tiles are enlarged.
+
     """
     enlarged = tiles.repeat(factor, 1).repeat(factor, 2)
     count, height, width = enlarged.shape[:3]
-    across = count_block_columns(count)
-    down = -(-count // across)
-    canvas = np.full(
-        (down * (height + TILE_GAP) - TILE_GAP, across * (width + TILE_GAP) - TILE_GAP, 3),
-        OUTSIDE_COLOUR,
-        np.uint8,
-    )
-    for n, picture in enumerate(enlarged):
-        top, left = n // across * (height + TILE_GAP), n % across * (width + TILE_GAP)
-        canvas[top : top + height, left : left + width] = picture
+    columns = math.ceil(math.sqrt(count))  # three of nine
+    rows = -(-count // columns)
+    size = rows * (height + TILE_GAP) - TILE_GAP, columns * (width + TILE_GAP) - TILE_GAP
+    canvas = np.full((*size, 3), OUTSIDE_COLOUR, np.uint8)
+    for n, tile in enumerate(enlarged):
+        top, left = n // columns * (height + TILE_GAP), n % columns * (width + TILE_GAP)
+        canvas[top : top + height, left : left + width] = tile
     return canvas
 
 
-def count_block_columns(count: int) -> int:
-    """How many of a unit's pictures stand side by side: three of nine."""
-    return math.ceil(math.sqrt(count))
+def _to_uint8(shares: np.ndarray) -> npt.NDArray[np.uint8]:
+    """Return values in 0..1 as uint8; NaN becomes 0."""
+    pixels: npt.NDArray[np.uint8] = np.round(255 * np.clip(np.nan_to_num(shares), 0, 1)).astype(np.uint8)
+    return pixels
 
 
-def _to_uint8(shares: np.ndarray) -> np.ndarray:
-    """0..1 as uint8; what is not a number is 0."""
-    return np.round(255 * np.clip(np.nan_to_num(shares), 0, 1)).astype(np.uint8)
-
-
-def _fill_outside(pixels: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Mark the places of `values` (..., C, h, w) where nothing is."""
+def _fill_outside(pixels: npt.NDArray[np.uint8], values: np.ndarray) -> npt.NDArray[np.uint8]:
+    """Fill the places where all channels of `values` (..., C, h, w) are NaN."""
     pixels[np.isnan(values).all(-3)] = OUTSIDE_COLOUR
     return pixels

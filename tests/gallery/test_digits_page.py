@@ -18,7 +18,7 @@ from convatlas.plotting.montage import HAIRLINE_COLOUR
 from convatlas.results import Results
 from tests.support.browser import needs_chromium
 from tests.support.fake_results import VIEWS, FakeResults, make_digit_results
-from tests.support.site import CONFIG, HOSTILE_TEXT, TIMING, write_network
+from tests.support.site import CONFIG, HOSTILE_TEXT, TIMING, build_page, write_network
 
 
 def atlas_of(folder: Path, results: FakeResults) -> GalleryContext:

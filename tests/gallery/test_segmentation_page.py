@@ -169,5 +169,5 @@ def test_the_commonest_mistake_among_pixels(tmp_path: Path) -> None:
     results = make_segmentation_results()
     said = list_findings(Results(folder))
     assert said == [
-        "Most frequent confusion: pet → background (34 % of the misclassified pixels on 60 test images."
+        "Most frequent confusion: pet → background (34 % of the misclassified pixels on 60 test images)."
     ]

@@ -458,7 +458,7 @@ def shown(page: Any) -> list[int]:
 
 
 @needs_chromium
-@pytest.mark.parametrize("key", ["zeros", "selectivity"])
+@pytest.mark.parametrize("key", ["zero_fraction", "selectivity"])
 def test_units_are_sorted_by_what_the_set_says(browser: Browser, site: Path, atlas: Any, key: str) -> None:
     page, faults = open_address(browser, site, "networks/own.html#layer=relu:2&unit=0")
     assert shown(page) == list(range(18))

@@ -13,7 +13,7 @@ from convatlas.plotting.colormap import ColourScale, LayerScales
 from convatlas.plotting.montage import (
     BACKGROUND_COLOUR,
     GAP,
-    HAIRLINE,
+    HAIRLINE_COLOUR,
     HEADER_HEIGHT,
     NOTE_HEIGHT,
     Tile,
@@ -48,7 +48,7 @@ def brute_force(lines: list[list[Tile | None]], edge: int) -> np.ndarray:
                 for x in range(-1, factor * width + 1):
                     inside = 0 <= y < factor * height and 0 <= x < factor * width
                     colour = tile.values[y // factor, x // factor] if inside else None
-                    canvas[top + y][left + x] = HAIRLINE if colour is None else colour * 255
+                    canvas[top + y][left + x] = HAIRLINE_COLOUR if colour is None else colour * 255
     return np.rint(np.array(canvas)).astype(np.uint8)
 
 
@@ -164,7 +164,7 @@ def test_a_crossed_tile_is_struck_out_from_corner_to_corner_and_nothing_else_cha
     plain = assemble_montage([[Tile(values), Tile(values)]])
     crossed = assemble_montage([[Tile(values, crossed_out=True), Tile(values)]])
     changed = (plain.pixels != crossed.pixels).any(2)
-    assert (crossed.pixels[changed] == HAIRLINE).all()
+    assert (crossed.pixels[changed] == HAIRLINE_COLOUR).all()
     top, bottom = crossed.row_spans[0]
     tile = changed[top:bottom, GAP : GAP + 112]
     assert tile.sum() == changed.sum()

@@ -75,7 +75,7 @@ def make_layer(name: str, kind: str, *shapes: tuple[int, ...], **fields: Any) ->
 
 def make_match(feature: str, r: float) -> dict[str, Any]:
     """Return the entry of classical/units.json of a unit that matches a classical feature."""
-    return {"feature": feature, "words": COLUMN_CAPTIONS[feature], "r": r}
+    return {"feature": feature, "description": COLUMN_CAPTIONS[feature], "r": r}
 
 
 def match_first_filters(weight: np.ndarray) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def match_first_filters(weight: np.ndarray) -> dict[str, Any]:
     channels = channel_correlations(weight)
     matches = {"layer": "conv1", "baseline": random_baseline(3), "r": r.tolist(), "kernels": names}
     colours = [classify_channels(row) for row in channels]
-    return matches | {"channels": channels.tolist(), "colour": colours}
+    return matches | {"channel_correlations": channels.tolist(), "colour_classes": colours}
 
 
 def make_results(channels: int = 3) -> FakeResults:
@@ -165,7 +165,7 @@ def make_results(channels: int = 3) -> FakeResults:
                 "shift": 1,
                 "flip": False,
                 "precision": "float32",
-                "kept_epoch": 2,
+                "best_epoch": 2,
                 "images": 40,
             },
             "seed": 0,
@@ -198,6 +198,18 @@ def make_results(channels: int = 3) -> FakeResults:
             for name in activations
         },
     )
+
+
+def make_digit_results(channels: int = 1) -> FakeResults:
+    """Return results whose images were chosen by class, named digit-2 and digit-3."""
+    results = make_results(channels)
+    names = {"first": "digit-2", "second": "digit-3"}
+    for attribute in ("inputs", "activations", "projections", "classical"):
+        arrays = getattr(results, attribute)
+        setattr(results, attribute, {names[name]: value for name, value in arrays.items()})
+    for label, image in enumerate(results.images, 2):
+        image |= {"name": names[image["name"]], "label": label, "prediction": label}
+    return results
 
 
 def make_minimal_results() -> FakeResults:

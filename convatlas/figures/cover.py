@@ -1,0 +1,51 @@
+"""The first figure of a network: sample images above the projections of their strongest activations."""
+
+from collections.abc import Sequence
+
+from convatlas.figures.context import CaptionedFigure, FigureContext, symmetric_range
+from convatlas.figures.tiles import CLIPPING_NOTE, MontageOptions, make_colour_bar, make_projection_tile
+from convatlas.names import join_names
+from convatlas.plotting.colormap import LayerScales
+from convatlas.plotting.montage import TILE_SIZE, TileRow
+from convatlas.records import SampleImage
+from convatlas.results import list_projection_keys, projected_units
+
+MAX_IMAGES = 5
+
+
+def draw_cover(context: FigureContext, images: Sequence[SampleImage]) -> CaptionedFigure:
+    """Draw each image, and below it the projection of the most active unit of the deepest projected layer."""
+    names = [image["name"] for image in images]
+    first_keys: dict[str, str] = {}
+    for key in list_projection_keys(context.projections(names[0])):
+        first_keys.setdefault(key.partition("@")[0], key)
+    layer, key = list(first_keys.items())[-1]
+    top_units, projections = [], []
+    for name in names:
+        units = projected_units(context.projections(name), layer)
+        output = context.activations(name)[layer]
+        maxima = output.reshape(len(output), -1).max(1)[units]
+        top_units.append(units[int(maxima.argmax())])
+        projections.append(context.projections(name)[key][int(maxima.argmax())])
+    as_rgb = len(projections[0]) == 3
+    ranges = [symmetric_range(projection) for projection in projections] if as_rgb else projections
+    scales = LayerScales("per_layer", {key: ranges}, signed=True, as_rgb=as_rgb)
+    tiles: TileRow = [
+        make_projection_tile(scales, key, projection, unit, unit in context.find_inactive_units(name, layer))
+        for name, projection, unit in zip(names, projections, top_units, strict=True)
+    ]
+    inputs: TileRow = [context.make_input_tile(name, name) for name in names]
+    location = "strongest location" if "@" in key else "whole map"
+    text = (
+        f"Deconvnet projections of the strongest activation of {layer} on {join_names(names)}: {location} of "
+        f"the most active unit, below each image. {scales.describe(key, 'projections')}"
+    )
+    return context.make_montage(
+        "cover",
+        "",
+        [inputs, tiles],
+        ["input", f"most active\nunit of\n{layer}"],
+        [make_colour_bar(scales, key, 1, 1, "projection")],
+        f"{text} {CLIPPING_NOTE}" if as_rgb else text,
+        MontageOptions(tile_size=2 * TILE_SIZE),
+    )

@@ -1,0 +1,51 @@
+"""Figures of a network's training and test metrics: the training curves and the confusion matrix."""
+
+from collections.abc import Iterator
+from typing import cast
+
+import numpy as np
+
+from convatlas.figures.context import CaptionedFigure, FigureContext
+from convatlas.plotting import charts
+from convatlas.records import ClassificationMetrics, SegmentationMetrics
+
+
+def draw_metrics(context: FigureContext) -> Iterator[CaptionedFigure]:
+    """Draw what there is of the training curves and the confusion matrix."""
+    if context.results.history:
+        yield _draw_training_curves(context)
+    metrics = context.results.metrics
+    if metrics and "confusion" in metrics:
+        yield _draw_confusion_matrix(context, metrics)
+
+
+def _draw_training_curves(context: FigureContext) -> CaptionedFigure:
+    training, history = context.network["training"] or {}, context.results.history
+    epoch = training["best_epoch"]
+    caption = context.make_caption(
+        f"Loss and accuracy over {len(history)} epochs, on the {training['images']:,} training images and on "
+        f"the validation set. Checkpoint: epoch {epoch}."
+    )
+    figure = charts.plot_training_curves(history, epoch, caption)
+    return context.make_figure("curves", "", caption, figure)
+
+
+def _draw_confusion_matrix(
+    context: FigureContext, metrics: ClassificationMetrics | SegmentationMetrics
+) -> CaptionedFigure:
+    counts = np.array(metrics["confusion"])
+    is_segmentation = "mean_iou" in metrics
+    if is_segmentation:
+        subject = f"the {counts.sum():,} pixels of {metrics['images']:,} test images"
+        accuracy = f"pixel accuracy {100 * cast(SegmentationMetrics, metrics)['pixel_accuracy']:.2f} %"
+        shading = "numbers and shading: share of the row"
+    else:
+        subject = f"{counts.sum():,} test images"
+        accuracy = f"accuracy {100 * cast(ClassificationMetrics, metrics)['accuracy']:.2f} %"
+        shading = "shading: share of the row"
+    caption = context.make_caption(
+        f"Confusion matrix on {subject}, evaluated once, after training: {accuracy}. Rows: true class; "
+        f"columns: predicted class; {shading}."
+    )
+    figure = charts.plot_confusion_matrix(counts, context.network["classes"], caption, is_segmentation)
+    return context.make_figure("confusion", "", caption, figure)

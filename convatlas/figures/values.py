@@ -1,0 +1,52 @@
+"""Figures of layers without spatial axes: bars, heat maps, and tokens."""
+
+import numpy as np
+
+from convatlas.figures.context import CaptionedFigure, FigureContext
+from convatlas.figures.tiles import make_colour_bar, make_tile
+from convatlas.plotting import charts
+from convatlas.plotting.colormap import ColourScale, LayerScales
+from convatlas.plotting.montage import TileRow
+
+
+def draw_values(context: FigureContext, layer: str) -> CaptionedFigure:
+    """Draw the values of a layer as bars where there are few units, else as heat maps."""
+    values = np.stack([output.ravel() for output in context.outputs(layer)])
+    count, classes = values.shape[1], context.network["classes"]
+    titles = [context.describe_image(image, "   ") for image in context.images]
+    has_classes = count == len(classes)
+    predictions = [image["prediction"] if has_classes else None for image in context.images]
+    has_predictions = any(unit is not None for unit in predictions)
+    text = (
+        f"The {count} values of {layer} ({context.layers[layer]['type']}) on {context.joined_image_names}. "
+    )
+    if count > charts.MAX_LABELLED:
+        scale = ColourScale.from_values(values)
+        row_length = charts.choose_row_length(count)
+        rows = f"Rows of {row_length} units" if count > row_length else "All units in one row"
+        framed = "; the prediction is framed." if has_predictions else "."
+        caption = context.make_caption(f"{text}{rows}, from left to right; {scale.description}{framed}")
+        figure = charts.plot_unit_heatmaps(values, titles, scale, predictions, caption)
+    else:
+        coloured = "; the prediction is coloured." if has_predictions else "."
+        caption = context.make_caption(f"{text}All charts share one axis{coloured}")
+        names = classes if has_classes else [str(unit) for unit in range(count)]
+        figure = charts.plot_unit_bars(values, names, titles, predictions, caption)
+    return context.make_figure("values", layer, caption, figure)
+
+
+def draw_tokens(context: FigureContext, layer: str) -> CaptionedFigure:
+    """Draw the output (vectors, values) of a layer such as a transformer's: a tile per image."""
+    scales = LayerScales("per_layer", {layer: context.outputs(layer)})
+    names = [image["name"] for image in context.images]
+    rows: list[TileRow] = [
+        [context.make_input_tile(name), make_tile(scales, layer, output, "")]
+        for name, output in zip(names, context.outputs(layer), strict=True)
+    ]
+    shape = context.layers[layer]["output_shape"]
+    text = (
+        f"The {shape[0]} vectors of {shape[1]} values of {layer} ({context.layers[layer]['type']}) on "
+        f"{context.joined_image_names}, one vector per row. {scales.describe(layer)}"
+    )
+    bars = [make_colour_bar(scales, layer, 0, len(rows) - 1, "activation")]
+    return context.make_montage("values", layer, rows, names, bars, text)
