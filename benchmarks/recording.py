@@ -1,4 +1,4 @@
-"""Measure recording every layer call of resnet50 at 224 px: a forward pass, held in memory, written to a file.
+"""Measure recording every layer call of resnet50 at 224 px: a forward pass, in memory, and written to a file.
 
 The methods take turns, and the medians of each and of the ratios within a round are printed. Then the
 memory of each method at its peak, beyond the network's, in a process of its own.
