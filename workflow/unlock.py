@@ -1,4 +1,4 @@
-"""Unlock the folder after an interrupted run, unless another run or its SLURM jobs are still at work in it."""
+"""Unlock the folder after an interrupted run, unless another run or its SLURM jobs still work in it."""
 
 import getpass
 import shutil
@@ -36,7 +36,7 @@ def find_running_snakemake() -> int | None:
 
 
 def list_jobs_here() -> list[str]:
-    """Return the numbers of SLURM's jobs, queued or running, that were submitted from the working directory."""
+    """Return the numbers of SLURM jobs, queued or running, submitted from the working directory."""
     if not shutil.which("squeue"):
         return []
     command = ["squeue", f"--user={getpass.getuser()}", "--noheader", "--format=%i %Z"]
