@@ -1,7 +1,9 @@
 """The public names: listed, documented, and imported on first use."""
 
+import doctest
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 import torch
@@ -27,6 +29,15 @@ def test_every_public_name_is_there_and_documented(name: str) -> None:
     value = getattr(ca, name)
     assert value.__doc__
     assert getattr(ca, name) is value
+
+
+@pytest.mark.parametrize(
+    "module", ["tracing.layers", "tracing.record", "tracing.extractor", "attribution.deconvnet"]
+)
+def test_the_examples_of_public_functions_run(module: str) -> None:
+    results = doctest.testmod(import_module(f"convatlas.{module}"))
+    assert results.attempted > 0
+    assert results.failed == 0
 
 
 def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
