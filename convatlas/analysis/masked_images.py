@@ -14,9 +14,10 @@ from torch import Tensor
 from convatlas import UserError, image_io
 from convatlas.datasets import cache, formats
 from convatlas.datasets.oxford_pets import OxfordPetDataset
+from convatlas.datasets.trimaps import MASK_CLASSES
 from convatlas.models.preprocessing import Preprocessing
 
-PET = formats.MASK_CLASSES.index("pet")
+PET = MASK_CLASSES.index("pet")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from convatlas.analysis.masked_images import MaskSplit
-from convatlas.datasets import formats
+from convatlas.datasets.base import IGNORE_INDEX
+from convatlas.datasets.trimaps import MASK_CLASSES
 from convatlas.models import build
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.records import SegmentationExample
@@ -17,15 +18,15 @@ from convatlas.training import metrics
 
 log = logging.getLogger(__name__)
 
-BACKGROUND = formats.MASK_CLASSES.index("background")
+BACKGROUND = MASK_CLASSES.index("background")
 BATCH_SIZE = 16  # images predicted at a time
 
 
 def is_segmentation(network: nn.Module, preprocessing: Preprocessing, classes: Sequence[str] | None) -> bool:
     """Return whether a network predicts the classes of a trimap for every pixel of its input."""
     output = build.run_on_zeros(network, preprocessing)
-    shape = (1, len(formats.MASK_CLASSES), *preprocessing.shape[1:])
-    return output is not None and output.shape == shape and classes == formats.MASK_CLASSES
+    shape = (1, len(MASK_CLASSES), *preprocessing.shape[1:])
+    return output is not None and output.shape == shape and classes == MASK_CLASSES
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,12 @@ class PredictionScore:
     @classmethod
     def from_prediction(cls, index: int, prediction: np.ndarray, truth: np.ndarray) -> "PredictionScore":
         """Compare a prediction with the truth, both (H, W) uint8; ignored pixels do not count."""
-        count = len(formats.MASK_CLASSES)
+        count = len(MASK_CLASSES)
         is_known = truth < count
         pairs = np.bincount(count * truth[is_known].astype(int) + prediction[is_known], minlength=count**2)
         confusion = torch.from_numpy(pairs.reshape(count, count))
         iou, _ = metrics.iou_and_dice(confusion)
-        return cls(index, dict(zip(formats.MASK_CLASSES, iou, strict=True)), metrics.mean_iou(confusion))
+        return cls(index, dict(zip(MASK_CLASSES, iou, strict=True)), metrics.mean_iou(confusion))
 
 
 def predict_examples(
@@ -97,7 +98,7 @@ def predict_examples(
     predictions = [predict_batch(index - index % BATCH_SIZE)[index % BATCH_SIZE] for index in indices]
     return examples, {
         "photograph": to_rgb(test.pixels[indices]),
-        "truth": np.where(truth == formats.IGNORE_INDEX, BACKGROUND, truth).astype(np.uint8),
+        "truth": np.where(truth == IGNORE_INDEX, BACKGROUND, truth).astype(np.uint8),
         "prediction": np.stack(predictions),
     }
 

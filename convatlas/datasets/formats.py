@@ -12,9 +12,7 @@ from typing import Protocol
 
 from convatlas import UserError
 from convatlas.datasets import image_folder, mnist, oxford_pets
-from convatlas.datasets.base import IGNORE_INDEX as IGNORE_INDEX
 from convatlas.datasets.base import ImageDataset, read_description
-from convatlas.datasets.trimaps import MASK_CLASSES as MASK_CLASSES
 from convatlas.pipeline.config_types import DatasetConfig
 from convatlas.records import DatasetDescription
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from convatlas.datasets.formats import IGNORE_INDEX
+from convatlas.datasets.base import IGNORE_INDEX
 
 # Weights of red, green and blue in luma (ITU-R BT.601).
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)

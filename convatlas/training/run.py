@@ -115,7 +115,7 @@ def _get_classes(dataset: DatasetDescription | None) -> DatasetClasses | None:
     """Return the classes of a data set's images, and of its masks' pixels."""
     if dataset is None:
         return None
-    return DatasetClasses(dataset["classes"], formats.MASK_CLASSES if formats.has_masks(dataset) else [])
+    return DatasetClasses(dataset["classes"], formats.mask_classes(dataset))
 
 
 def _train(
@@ -175,7 +175,7 @@ def evaluate_test_split(
     dataset = formats.describe(data)
     names = dataset["classes"]
     if prepared.is_segmentation:
-        names = formats.MASK_CLASSES if formats.has_masks(dataset) else []
+        names = formats.mask_classes(dataset)
     if not names or not sum(dataset["counts"]["test"]):
         return None
     # The outputs of torchvision's weights are the classes of their names; others may have been named anew.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convatlas.datasets.formats import IGNORE_INDEX
+from convatlas.datasets.base import IGNORE_INDEX
 from convatlas.models.build import get_device, select_main_output, to_device
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.pipeline.config_types import TrainingConfig

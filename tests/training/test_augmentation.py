@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from convatlas.datasets.formats import IGNORE_INDEX
+from convatlas.datasets.base import IGNORE_INDEX
 from convatlas.training.augmentation import (
     augment,
     colour_jitter,
