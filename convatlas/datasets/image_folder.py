@@ -24,7 +24,7 @@ from convatlas.pipeline.config_types import DatasetConfig
 log = logging.getLogger(__name__)
 
 TITLE = "Image folder"
-LAYOUT = "image files, one folder a class where there are classes"
+LAYOUT = "image files, one folder per class where there are classes"
 MASK_CLASSES: Sequence[str] = ()
 CHANNELS = 3
 INPUT_SIZE: int | None = None

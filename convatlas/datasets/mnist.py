@@ -31,7 +31,7 @@ FILE_NAMES = [name for names in SPLIT_FILES.values() for name in names]
 EXPECTED_LAYOUT = f"a directory that holds MNIST/raw/ with {', '.join(FILE_NAMES)}"
 
 TITLE = "MNIST"
-LAYOUT = "as MNIST’s: MNIST/raw/*-ubyte"
+LAYOUT = "MNIST layout: MNIST/raw/*-ubyte"
 MASK_CLASSES: Sequence[str] = ()
 CHANNELS = 1
 INPUT_SIZE: int | None = 28

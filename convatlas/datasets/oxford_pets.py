@@ -39,7 +39,7 @@ from convatlas.records import SkippedFile
 log = logging.getLogger(__name__)
 
 TITLE = "Oxford-IIIT Pet"
-LAYOUT = "as Oxford-IIIT Pet’s: oxford-iiit-pet/{images,annotations}"
+LAYOUT = "Oxford-IIIT Pet layout: oxford-iiit-pet/{images,annotations}"
 MASK_CLASSES: Sequence[str] = trimaps.MASK_CLASSES
 CHANNELS = 3
 INPUT_SIZE: int | None = None

@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
+from convatlas.datasets.formats import FORMATS, has_masks
 from convatlas.files import read_json
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.records import DatasetDescription
 
 MAX_TABLE_CLASSES = 120  # with a row each; more are listed as text, as a table of thousands of cells is slow
 MAX_SKIPPED_FILES = 200  # that are named
-REPLACED_DATASETS = {"mnist": "MNIST", "oxford-iiit-pet": "Oxford-IIIT Pet"}  # by embedded data
 SPLIT_WORDS = {"train": "training", "test": "test"}
 
 Example = dict[str, Any]  # an entry of examples.json, with its split in words
@@ -30,12 +30,14 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
         examples: DatasetExamples | None = None
         if folder.is_dir():
             examples = read_json(folder / "examples.json")
-        replaced = REPLACED_DATASETS.get(dataset["format"]) if dataset["source"] == "embedded" else None
+        dataset_format = FORMATS[dataset["format"]]
         values = {
             "name": name,
             "data": dataset,
             "dataset_networks": [n for n in context.networks if n.description["dataset"] == name],
-            "replaced_dataset": replaced,
+            "replaced_dataset": dataset_format.TITLE if dataset["source"] == "embedded" else None,
+            "layout": dataset_format.LAYOUT,
+            "has_masks": has_masks(dataset),
             "rows": count_images(dataset),
             "is_long": len(dataset["classes"]) > MAX_TABLE_CLASSES,
             "max_count": max([*dataset["counts"]["train"], *dataset["counts"]["test"], 1]),
