@@ -33,7 +33,7 @@ UNET = sd_unet(4)
 
 def test_sd_unet_has_three_blocks_and_a_whole() -> None:
     whole, attention, down, pyramid = drawn(UNET, 160)
-    assert (whole.title, whole.name, whole.similar_blocks) == ("The whole network", "", [])
+    assert (whole.title, whole.name, whole.similar_blocks) == ("Full network", "", [])
     assert (attention.name, attention.similar_blocks) == (
         "encoder.0",
         [*(f"encoder.{n}" for n in range(1, 5)), *(f"decoder.{n}" for n in range(4))],
@@ -65,7 +65,7 @@ def test_squeeze_and_attention_is_drawn_as_its_formula() -> None:
 def test_the_pyramid_tells_dilations_and_what_they_cannot_show() -> None:
     pyramid = drawn(UNET, 160)[3]
     assert ["atrous18", "conv 3 × 3 d18 → norm → LeakyReLU", "32 × 10 × 10"] in said(pyramid)
-    assert pyramid.caption.endswith("d the dilation.")
+    assert pyramid.caption.endswith("d = dilation.")
     assert [note.split(":")[0] for note in pyramid.notes] == [
         "pyramid.atrous12.conv",
         "pyramid.atrous18.conv",

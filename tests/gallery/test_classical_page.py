@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page
 from scipy.ndimage import correlate
 
 from convatlas.analysis.sobel import SOBEL_X
-from convatlas.files import write_npz
+from convatlas.files import write_json, write_npz
 from convatlas.gallery.convolution_example import (
     MAX_SOURCE_VALUES,
     ConvolutionAxis,
@@ -21,34 +21,41 @@ from convatlas.gallery.convolution_example import (
     format_number,
 )
 from convatlas.gallery.pages.classical import apply_filter
+from convatlas.results import Results
 from tests.support.fake_results import PLANE, FakeResults, make_layer, make_match, make_results
 from tests.support.site import CONFIG, HOSTILE_TEXT, PageParser, build_site, write_network
 
 FRAMES = "all => all.map(e => [e.offsetLeft, e.offsetTop, e.offsetWidth, e.offsetHeight])"
 RNG = np.random.default_rng(5)
-PLAIN = {"std": [1.0] * 3, "mean": [0.0] * 3}
 
 
 def noise(*shape: int) -> np.ndarray:
     return RNG.normal(size=shape).astype(np.float32)
 
 
-def convolved(source: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, **how: Any) -> np.ndarray:
-    given = [None if array is None else torch.from_numpy(array) for array in (source[None], weight, bias)]
-    return torch.nn.functional.conv2d(*given, **how)[0].numpy()
+def convolve(source: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, **settings: Any) -> np.ndarray:
+    """Return torch's convolution of a source (C, H, W)."""
+    tensors = [None if array is None else torch.from_numpy(array) for array in (source[None], weight, bias)]
+    return torch.nn.functional.conv2d(*tensors, **settings)[0].numpy()
 
 
-def written_out(
-    folder: Path, source: np.ndarray, weight: np.ndarray, bias: np.ndarray, made: np.ndarray
-) -> None:
+def write_convolution(
+    folder: Path, source: np.ndarray, weight: np.ndarray, bias: np.ndarray, output: np.ndarray
+) -> Results:
+    """Write the results of a network with one convolution on one image."""
+    preprocessing = {"std": [1.0] * len(source), "mean": [0.0] * len(source)}
+    write_json(folder / "network.json", {"preprocessing": preprocessing})
+    write_json(folder / "images.json", [{"name": "first"}])
     write_npz(folder / "filters.npz", {"own": weight, "own.bias": bias})
-    write_npz(folder / "activations/first.npz", {"input": source, "own:2": made})
+    write_npz(folder / "activations/first.npz", {"input": source, "own:2": output})
+    return Results(folder)
 
 
-def described(**given: Any) -> dict[str, Any]:
-    plain = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1, "kernel": [3, 3]}
-    own = {"module": "own", "inputs": ["input"], "type": "Conv2d"}
-    return make_layer("own:2", "conv", (3, 9, 9), (4, 7, 7), ordinal=1, **plain | own | given)
+def make_convolution(**fields: Any) -> Any:
+    """Return the entry of layers.json of the second call of a convolution."""
+    defaults = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1, "kernel": [3, 3]}
+    names = {"module": "own", "inputs": ["input"], "type": "Conv2d"}
+    return make_layer("own:2", "conv", (3, 9, 9), (4, 7, 7), ordinal=1, **defaults | names | fields)
 
 
 # Sums
@@ -64,44 +71,42 @@ def test_every_sum_is_torchs_and_the_recorded_one(
     tmp_path: Path, kernel: tuple[int, int], stride: Any, padding: Any, dilation: Any, groups: int
 ) -> None:
     source, weight, bias = noise(4, 13, 17), noise(6, 4 // groups, *kernel), noise(6)
-    how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    expected = convolved(source, weight, bias, **how)
-    written_out(tmp_path, source, weight, bias, expected)
-    given = described(
-        kernel=list(kernel), **{k: list(v) if isinstance(v, tuple) else v for k, v in how.items()}
-    )
+    settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    expected = convolve(source, weight, bias, **settings)
+    results = write_convolution(tmp_path, source, weight, bias, expected)
+    fields = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
+    layer = make_convolution(kernel=list(kernel), **fields)
     for unit in (0, 5):
-        window = apply_filter(tmp_path, PLAIN | {"std": [1.0] * 4, "mean": [0.0] * 4}, given, unit, "first")
-        assert window is not None
-        np.testing.assert_allclose(window.compute_output(), expected[unit], atol=1e-5)
+        example = apply_filter(results, layer, unit, "first")
+        assert example is not None
+        np.testing.assert_allclose(example.compute_output(), expected[unit], atol=1e-5)
         for y, x in np.ndindex(*expected[unit].shape):
-            assert window.compute_value(y, x) == pytest.approx(expected[unit, y, x], abs=1e-5)
-        worked = window.worked_example
-        assert worked["total"] == worked["made"]
-        assert window.compute_valid_mask()[window.position]  # wholly on the image
-        assert not np.isnan(window.get_patch(*window.position)).any()
+            assert example.compute_value(y, x) == pytest.approx(expected[unit, y, x], abs=1e-5)
+        worked_example = example.worked_example
+        assert worked_example["total"] == worked_example["recorded"]
+        assert example.compute_valid_mask()[example.position]  # wholly on the image
+        assert not np.isnan(example.get_patch(*example.position)).any()
 
 
-def test_a_map_that_is_not_the_sum_is_passed_over(tmp_path: Path) -> None:
+def test_a_map_that_is_not_the_convolution_is_skipped(tmp_path: Path) -> None:
     source, weight, bias = noise(3, 9, 9), noise(4, 3, 3, 3), noise(4)
     padded = torch.nn.functional.pad(torch.from_numpy(source[None]), (1, 1, 1, 1), mode="reflect")[0].numpy()
-    made = convolved(padded, weight, bias)
-    written_out(tmp_path, source, weight, bias, made)
-    assert apply_filter(tmp_path, PLAIN, described(padding=[1, 1]), 0, "first") is None
-    made = convolved(source, weight, bias)
-    written_out(tmp_path, source, weight, bias, made)
-    assert apply_filter(tmp_path, PLAIN, described(), 0, "first") is not None
+    results = write_convolution(tmp_path, source, weight, bias, convolve(padded, weight, bias))
+    assert apply_filter(results, make_convolution(padding=[1, 1]), 0, "first") is None
+    output = convolve(source, weight, bias)
+    results = write_convolution(tmp_path, source, weight, bias, output)
+    assert apply_filter(results, make_convolution(), 0, "first") is not None
     for change in ({"type": "ConvTranspose2d"}, {"inputs": ["input", "own"]}, {"inputs": ["lost"]}):
-        assert apply_filter(tmp_path, PLAIN, described(**change), 0, "first") is None
-    half = made.astype(np.float16)  # as `record: {dtype: float16}` keeps it
+        assert apply_filter(results, make_convolution(**change), 0, "first") is None
+    half = output.astype(np.float16)  # as `record: {dtype: float16}` keeps it
     write_npz(tmp_path / "activations/first.npz", {"input": source.astype(np.float16), "own:2": half})
-    assert apply_filter(tmp_path, PLAIN, described(), 0, "first") is not None
+    assert apply_filter(Results(tmp_path), make_convolution(), 0, "first") is not None
 
 
 @pytest.mark.parametrize("place", [(0, 0), (60, 3), (111, 111)])
 def test_of_a_large_image_the_part_about_the_place_is_kept(place: tuple[int, int]) -> None:
     source, weight = noise(3, 224, 224), noise(1, 3, 7, 7)
-    expected = convolved(source, weight, None, stride=2, padding=3)[0]
+    expected = convolve(source, weight, None, stride=2, padding=3)[0]
     axes = [ConvolutionAxis(-3, 2, 1, 7, 112)] * 2
     window = ConvolutionExample("learned", source, weight[0], 0.0, *axes, expected, place, [(1.0, 0.0)] * 3)
     part = window.crop()
@@ -149,7 +154,7 @@ def true(channels: int = 1) -> FakeResults:
     results.layers[0] |= {"inputs": ["input"], "groups": 1}
     for outputs in results.activations.values():
         bias = results.filters["conv1.bias"]
-        outputs["conv1"] = convolved(outputs["input"], weight, bias, padding=1)
+        outputs["conv1"] = convolve(outputs["input"], weight, bias, padding=1)
     from tests.support.fake_results import match_first_filters  # noqa: PLC0415
 
     results.filter_matches = (
@@ -172,7 +177,7 @@ def test_the_page_works_both_sums(tmp_path: Path, channels: int) -> None:
     site = page_of(tmp_path, results)
     text = " ".join(PageParser(site / "classical.html").text.split())
     assert (
-        "Unit 3 of conv1 of own: the likest classical kernel is Sobel x, turned to its negative, r = −1.00"
+        "Unit 3 of conv1 of own: best-matching classical kernel: Sobel x, with inverted sign, r = −1.00"
         in text
     )
     page = (site / "classical.html").read_text()
@@ -182,9 +187,9 @@ def test_the_page_works_both_sums(tmp_path: Path, channels: int) -> None:
     seen = results.inputs["first"]
     grey = np.round(255 * (np.tensordot([0.2125, 0.7154, 0.0721], seen, 1) if channels == 3 else seen[0]))
     np.testing.assert_array_equal(sobel["source"][0], grey)
-    np.testing.assert_array_equal(sobel["made"], correlate(grey, SOBEL_X)[1:-1, 1:-1])
-    np.testing.assert_allclose(learned["made"], results.activations["first"]["conv1"][3], rtol=1e-5)
-    y, x = learned["place"]
+    np.testing.assert_array_equal(sobel["output"], correlate(grey, SOBEL_X)[1:-1, 1:-1])
+    np.testing.assert_allclose(learned["output"], results.activations["first"]["conv1"][3], rtol=1e-5)
+    y, x = learned["position"]
     recorded = results.activations["first"]["conv1"][3, y, x]
     printed = f"{recorded:.{learned['decimals']['total']}f}".replace("-", "−")
     assert f"(bias) = {printed} At row {y}, column {x}." in text
@@ -272,7 +277,7 @@ def test_the_window_is_moved_by_keys_clicks_and_buttons(
 
     source, picture = (box.locator(f"[data-part={name}]") for name in ("source", "map"))
     source.focus()
-    y, x = given["place"]
+    y, x = given["position"]
     for key, step in {
         "ArrowRight": (0, 1),
         "ArrowDown": (1, 0),

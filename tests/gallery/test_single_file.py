@@ -19,14 +19,10 @@ from playwright.sync_api import Browser
 from convatlas import UserError
 from convatlas.files import write_json
 from convatlas.gallery import html_tree, network_data
+from convatlas.gallery.figure_selection import select_figures
 from convatlas.gallery.published_files import link_files
-from convatlas.gallery.single_file import (
-    MEGABYTE,
-    SingleFileBuilder,
-    build_single_file,
-    select_figures,
-    write_zip,
-)
+from convatlas.gallery.single_file import MEGABYTE, SingleFileBuilder, build_single_file
+from convatlas.gallery.zip_archive import write_zip
 from tests.support.fake_results import make_results
 from tests.support.site import CONFIG, HOSTILE_TEXT, PageParser, build_site, write_network
 from tests.support.workspace import ROOT
@@ -45,7 +41,7 @@ def run(folder: Path, **config: Any) -> Path:
         plates = []
         for n, (kind, subject) in enumerate(KINDS):
             file = f"{kind}-{n}.png"
-            text = f"Plate {n + 1}. {name}. What {kind} shows of {subject}."
+            text = f"Figure {n + 1}. {name}. What {kind} shows of {subject}."
             plate = {"file": file, "pdf": None, "kind": kind, "subject": subject, "caption": text}
             plates.append(plate | {"alt": text, "width": 90, "height": 70, "caption_height": 10})
             pixels = rng.integers(0, 256, (70, 90, 3), np.uint8)
@@ -63,14 +59,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def bound(site: Path, layers: Any = "all", megabytes: float = 15) -> tuple[str, int, int]:
-    found = build_single_file(site, select_figures(site.parent / "results", NETWORKS, layers), megabytes)
-    return found.html, found.n_figures, found.n_total
+def build_file(site: Path, layers: Any = "all", megabytes: float = 15) -> tuple[str, int, int]:
+    figures = select_figures(site.parent / "results", NETWORKS, layers)
+    file = build_single_file(site, figures, megabytes)
+    return file.html, file.n_figures, file.n_total
 
 
-def plates_in(html: str) -> list[str]:
-    """The plates of a single file, by their alternative texts."""
-    return re.findall(r'<img [^>]*alt="(Plate \d+\. \w+)', html)
+def list_figures(html: str) -> list[str]:
+    """Return the figures of a single file, by their alternative texts."""
+    return re.findall(r'<img [^>]*alt="(Figure \d+\. \w+)', html)
 
 
 # HTML as a tree
@@ -148,8 +145,8 @@ def test_which_plates_are_asked_for(site: Path) -> None:
 
 
 def test_the_single_file_needs_nothing(site: Path) -> None:
-    html, plates, of = bound(site)
-    assert plates == of == 2 * len(KINDS)
+    html, n_figures, n_total = build_file(site)
+    assert n_figures == n_total == 2 * len(KINDS)
     page = html_tree.parse_html(html)
     ids = [one.attributes["id"] for one in page.walk() if "id" in one.attributes]
     assert len(ids) == len(set(ids))
@@ -170,7 +167,7 @@ def test_the_single_file_needs_nothing(site: Path) -> None:
         assert words not in re.sub(
             r"<style>.*?</style>|<p class=\"note\">.*?</p>|<script>.*?</script>", "", html, flags=re.S
         )
-    assert bound(site)[0] == html  # the same bytes
+    assert build_file(site)[0] == html  # the same bytes
 
 
 def test_a_heavy_frontispiece_is_shown_light_and_is_in_the_single_file(
@@ -180,7 +177,8 @@ def test_a_heavy_frontispiece_is_shown_light_and_is_in_the_single_file(
     before = run(tmp_path / "before")
     monkeypatch.setattr(network_data, "MAX_COVER_BYTES", 1000)
     site = run(tmp_path / "after")
-    assert (site / "figures/own/cover-0.png").read_bytes() == (before / "figures/own/cover-0.png").read_bytes()
+    cover = "figures/own/cover-0.png"
+    assert (site / cover).read_bytes() == (before / cover).read_bytes()
     with Image.open(site / "figures/own/cover-0.webp") as picture:
         assert picture.size == (90, 70)
     for place, root in (("index.html", ""), ("networks/own.html", "../")):
@@ -188,8 +186,8 @@ def test_a_heavy_frontispiece_is_shown_light_and_is_in_the_single_file(
         assert f'<img src="{root}figures/own/cover-0.webp" alt=' in text
         assert text.count(f'href="{root}figures/own/cover-0.png"') == 2
     assert not (site / "figures/own/curves-1.webp").exists()
-    assert plates_in(bound(site)[0]) == plates_in(bound(before)[0])
-    assert bound(site)[1:] == bound(before)[1:]
+    assert list_figures(build_file(site)[0]) == list_figures(build_file(before)[0])
+    assert build_file(site)[1:] == build_file(before)[1:]
 
 
 def test_pictures_keep_every_pixel(site: Path) -> None:
@@ -210,26 +208,26 @@ def test_pictures_keep_every_pixel(site: Path) -> None:
 
 
 def test_chosen_layers_alone_are_in_it_with_no_heading_over_nothing(site: Path) -> None:
-    html, plates, of = bound(site, ["conv1"])
-    assert plates == of - 4
+    html, n_figures, n_total = build_file(site, ["conv1"])
+    assert n_figures == n_total - 4
     assert "shows of conv1" in html and "shows of relu" not in html
     assert 'id="networks.own/layer-conv1"' in html and 'id="networks.own/layer-relu"' not in html
-    assert f"{plates} of {of} plates are in it" in html
+    assert f"{n_figures} of {n_total} figures are included" in html
 
 
 def test_it_is_no_larger_than_asked_and_the_last_plates_go_first(site: Path) -> None:
-    whole, plates, of = bound(site)
+    whole, n_figures, n_total = build_file(site)
     size = len(whole.encode()) / MEGABYTE
-    html, fewer, _ = bound(site, megabytes=size - 0.03)
-    assert len(html.encode()) / MEGABYTE <= size - 0.03 and 0 < fewer < plates
-    assert f"{fewer} of {of} plates are in it" in html
-    lost = {*plates_in(whole)} - {*plates_in(html)}
-    assert lost == {"Plate 8. own", "Plate 8. other"} or lost == {"Plate 8. other"}
-    assert {*plates_in(html)} >= {"Plate 1. own", "Plate 1. other"}
-    if lost == {"Plate 8. own", "Plate 8. other"}:
+    html, fewer, _ = build_file(site, megabytes=size - 0.03)
+    assert len(html.encode()) / MEGABYTE <= size - 0.03 and 0 < fewer < n_figures
+    assert f"{fewer} of {n_total} figures are included" in html
+    lost = {*list_figures(whole)} - {*list_figures(html)}
+    assert lost == {"Figure 8. own", "Figure 8. other"} or lost == {"Figure 8. other"}
+    assert {*list_figures(html)} >= {"Figure 1. own", "Figure 1. other"}
+    if lost == {"Figure 8. own", "Figure 8. other"}:
         assert "<h3>second</h3>" not in html and "<h3>first</h3>" in html
-    with pytest.raises(UserError, match=r"megabytes: 0\.01 are too few; the pages take"):
-        bound(site, megabytes=0.01)
+    with pytest.raises(UserError, match=r"megabytes: 0\.01 MB is too small; the pages take"):
+        build_file(site, megabytes=0.01)
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
@@ -249,8 +247,8 @@ def test_the_script_writes_both_and_tells_their_sizes(site: Path, tmp_path: Path
     command += ["--zip", str(tmp_path / "g.zip"), "--single", str(tmp_path / "g.html")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert re.search(r"g\.zip, \d+\.\d MB", done.stderr)
-    assert re.search(r"g\.html, \d+\.\d MB, with 16 of 16 plates", done.stderr)
-    assert (tmp_path / "g.html").read_text() == bound(site)[0]
+    assert re.search(r"g\.html, \d+\.\d MB, with 16 of 16 figures", done.stderr)
+    assert (tmp_path / "g.html").read_text() == build_file(site)[0]
 
 
 # In a browser
@@ -260,7 +258,7 @@ def test_the_script_writes_both_and_tells_their_sizes(site: Path, tmp_path: Path
 def test_alone_in_an_empty_folder_it_shows_a_page_at_a_time(
     site: Path, tmp_path: Path, browser: Browser, scripts: bool
 ) -> None:
-    (tmp_path / "gallery.html").write_text(bound(site)[0], encoding="utf-8")
+    (tmp_path / "gallery.html").write_text(build_file(site)[0], encoding="utf-8")
     page = browser.new_context(java_script_enabled=scripts).new_page()
     faults: list[str] = []
     page.on("console", lambda message: faults.append(message.text))
@@ -323,7 +321,7 @@ def test_shared_links_show_where_what_and_a_small_picture(tmp_path: Path, url: s
         assert f'<link rel="canonical" href="https://a.org/atlas/{address}">' in text
         assert f'<meta property="og:url" content="https://a.org/atlas/{address}">' in text
         assert '<meta property="og:image" content="https://a.org/atlas/preview.jpg">' in text
-        assert '<meta property="og:image:alt" content="Plate 1. own.' in text
+        assert '<meta property="og:image:alt" content="Figure 1. own.' in text
     with Image.open(site / "preview.jpg") as picture:
         assert picture.size == (1200, 630)
     assert (site / "preview.jpg").stat().st_size < 300_000
@@ -343,13 +341,13 @@ def test_numbers_are_copied_and_linked_where_they_are_asked_for(tmp_path: Path) 
         "classical/units.json",
         "metrics.json",
     ):
-        assert (site / "numbers/own" / name).read_bytes() == (own / name).read_bytes()
-        assert f"../numbers/own/{name}" in page.links
-    assert not (site / "numbers/own/weights.safetensors").exists()
+        assert (site / "arrays/own" / name).read_bytes() == (own / name).read_bytes()
+        assert f"../arrays/own/{name}" in page.links
+    assert not (site / "arrays/own/weights.safetensors").exists()
     assert "../networks/own.html#downloads" in page.links  # where there is a file for each image
     for path in site.rglob("*.html"):
         for link in PageParser(path).links:
-            if "numbers/" in link:
+            if "arrays/" in link:
                 assert (path.parent / link).resolve().is_file()
 
 
@@ -357,21 +355,21 @@ def test_weights_are_copied_alone_too(tmp_path: Path) -> None:
     (tmp_path / "results/own").mkdir(parents=True)
     (tmp_path / "results/own/weights.safetensors").write_bytes(b"weights")
     site = run(tmp_path, publish={"tensors": False, "weights": True})
-    assert [path.name for path in (site / "numbers").rglob("*.*")] == ["weights.safetensors"]
-    assert "../numbers/own/weights.safetensors" in PageParser(site / "networks/own.html").links
-    assert "../numbers/own/filters.npz" not in PageParser(site / "networks/own.html").links
+    assert [path.name for path in (site / "arrays").rglob("*.*")] == ["weights.safetensors"]
+    assert "../arrays/own/weights.safetensors" in PageParser(site / "networks/own.html").links
+    assert "../arrays/own/filters.npz" not in PageParser(site / "networks/own.html").links
 
 
 def test_without_being_asked_for_no_number_is_copied(site: Path) -> None:
-    assert not (site / "numbers").exists()
+    assert not (site / "arrays").exists()
     text = (site / "networks/own.html").read_text()
     assert "results/own/filters.npz" in text and 'id="downloads"' not in text
 
 
 def test_where_the_numbers_are_is_linked() -> None:
-    published = {"numbers/own/filters.npz", "numbers/own/deconv/first.npz"}
+    published = {"arrays/own/filters.npz", "arrays/own/deconv/first.npz"}
     assert link_files("results/own/filters.npz, a <b>", "../", published) == (
-        '<a href="../numbers/own/filters.npz">results/own/filters.npz</a>, a &lt;b&gt;'
+        '<a href="../arrays/own/filters.npz">results/own/filters.npz</a>, a &lt;b&gt;'
     )
     assert link_files("results/own/deconv/<image>.npz", "", published) == (
         '<a href="networks/own.html#downloads">results/own/deconv/&lt;image&gt;.npz</a>'

@@ -55,7 +55,7 @@ def build_explorer_site(folder: Path, *names: str, scale: str = "per_layer", **v
             yield SitePage(path, "compare.html", "Contents", {"page_json": '{"networks":[]}'})
 
     makers = [make_stub_pages, *(page.make_pages for page in (network, layers, units, compare))]
-    config = CONFIG | {"networks": dict.fromkeys(names, {"views": VIEWS | {"scale": scale} | views})}
+    config = CONFIG | {"networks": {name: {"views": VIEWS | {"scale": scale} | views} for name in names}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "PAGE_MAKERS", makers)
         build.build_gallery(folder / "gallery", folder / "results", folder / "data", list(names), config, RUN)

@@ -91,7 +91,7 @@ def describe_graph(nodes: Sequence[Sequence[NodeLine]], edges: Sequence[tuple[in
     for node, name in enumerate(names):
         inputs = [names[start] for start, end in edges if end == node]
         if inputs:
-            sentences.append(f"{name}, input from {' and '.join(inputs)}")
+            sentences.append(f"{name}, from {' and '.join(inputs)}")
     return "; ".join(sentences)
 
 
