@@ -22,9 +22,11 @@ def draw_metrics(context: FigureContext) -> Iterator[CaptionedFigure]:
 def _draw_training_curves(context: FigureContext) -> CaptionedFigure:
     training, history = context.network["training"] or {}, context.results.history
     epoch = training["best_epoch"]
+    is_segmentation = history[0].get("validation_mean_iou") is not None
+    metrics = "Loss, accuracy and mean IoU" if is_segmentation else "Loss and accuracy"
     caption = context.make_caption(
-        f"Loss and accuracy over {len(history)} epochs, on the {training['images']:,} training images and on "
-        f"the validation set. Checkpoint: epoch {epoch}."
+        f"{metrics} over {len(history)} epochs, on the {training['images']:,} training images and on the "
+        f"validation set. Checkpoint: epoch {epoch}."
     )
     figure = charts.plot_training_curves(history, epoch, caption)
     return context.make_figure("curves", "", caption, figure)

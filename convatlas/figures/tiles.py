@@ -15,7 +15,7 @@ MAX_COLUMNS = 16  # tiles in a row
 MAX_ROW_WIDTH = MAX_COLUMNS * (TILE_SIZE + GAP)  # pixels
 MAX_DENSE_COLUMNS = 64  # tiles in a row of a dense figure
 DENSE_TILE_SIZE = 28  # pixels of a tile of a dense figure
-CLIPPING_NOTE = "1 % of the nonzero values exceed the scale and are clipped."  # of RGB projections
+CLIPPING_NOTE = "Nonzero magnitudes above their 99th percentile are clipped."  # of RGB projections
 Item = TypeVar("Item")
 
 

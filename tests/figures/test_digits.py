@@ -82,7 +82,10 @@ def test_the_caption_describes_other_scales(tmp_path: Path, scale: str, text: st
 
 def test_rgb_projections(tmp_path: Path) -> None:
     entry, pixels = draw(tmp_path, make_digit_results(3))[0]
-    assert "grey = 0" in entry["caption"] and "1 % of the nonzero values exceed the scale" in entry["caption"]
+    assert (
+        "grey = 0" in entry["caption"]
+        and "Nonzero magnitudes above their 99th percentile are clipped" in entry["caption"]
+    )
     group = entry["tile_layout"]["groups"][1]
     tile = pixels[group["tops"][0] :, group["left"] :][: PLANE[0], : PLANE[1]]
     assert np.ptp(tile.astype(int), axis=2).max() > 20
