@@ -382,6 +382,20 @@ def test_the_head_box_is_turned_with_its_photograph(tmp_path: Path, source: Path
         assert dataset.read_head_box(0) == (5, 2, 14, 7)
 
 
+def test_the_head_box_of_a_square_photograph_is_turned(tmp_path: Path, source: Path) -> None:
+    """Its annotated size does not show whether it was annotated upright: it belongs to the stored pixels."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # rotated clockwise by 90° for display
+    Image.fromarray(np.zeros((30, 30), np.uint8)).save(source / "images/Some_Cat_1.jpg", exif=exif)
+    Image.fromarray(np.ones((30, 30), np.uint8)).save(read_source_trimap("Some_Cat_1", source)[0])
+    corners = "<xmin>5</xmin><ymin>2</ymin><xmax>14</xmax><ymax>7</ymax>"
+    size = "<annotation><size><width>30</width><height>30</height></size>"
+    xml = source / "annotations/xmls/Some_Cat_1.xml"
+    xml.write_text(BOX.format(corners).replace("<annotation>", size))
+    prepare_pets(tmp_path / "data", source)
+    assert load(tmp_path / "data", "train").read_head_box(0) == (23, 5, 28, 14)
+
+
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_a_trimap_is_turned_with_its_photograph(tmp_path: Path, source: Path, orientation: int) -> None:
     """A trimap belongs to the stored pixels, unless only the upright photograph has its size."""
