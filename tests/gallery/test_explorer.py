@@ -739,7 +739,7 @@ def test_the_opening_where_nothing_resembles_anything(tmp_path: Path) -> None:
     assert told["scale"] == "network"
     every = [a for o in results.activations.values() for name, a in o.items() if name != "input"]
     span = [min(a.min() for a in every), max(a.max() for a in every)]
-    np.testing.assert_allclose(told["network"]["range"]["maps"], span, rtol=1e-5)
+    np.testing.assert_allclose(told["network"]["value_ranges"]["maps"], span, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -769,7 +769,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_network_of_hundreds_of_layers(browser: Browser, large: Path) -> None:
     names = sorted(path.name for path in (large / "networks").glob("*.html"))
-    assert {"own-layers-2.html", "own-layers-3.html", "own-layers.html", "own-plates-2.html"} < {*names}
+    assert {"own-layers-2.html", "own-layers-3.html", "own-layers.html", "own-figures-2.html"} < {*names}
     for name in names:
         page, faults = open_page(browser, large, f"networks/{name}")
         if name == "own.html":
@@ -789,7 +789,7 @@ def test_a_network_of_hundreds_of_layers(browser: Browser, large: Path) -> None:
     page, _ = open_address(browser, large, f"{OWN}#layer=stage4.420.conv&unit=1")
     assert get_part(page, "name").inner_text() == "stage4.420.conv"
     page.locator("[data-part='source'] a").click()
-    page.wait_for_url(re.compile("own-plates"))
+    page.wait_for_url(re.compile("own-figures"))
     page.context.close()
 
 

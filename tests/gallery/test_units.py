@@ -479,6 +479,20 @@ def test_units_are_sorted_by_what_the_set_says(browser: Browser, site: Path, atl
 
 
 @needs_chromium
+@pytest.mark.parametrize(("former", "key"), [("zeros", "zero_fraction"), ("maximum", "max")])
+def test_addresses_of_earlier_galleries_open(browser: Browser, site: Path, former: str, key: str) -> None:
+    page, errors = open_address(browser, site, f"networks/own.html#layer=relu:2&sort={former}&view=sheet")
+    assert get_part(page, "sort").input_value() == key
+    assert page.locator("dialog[open]").count() == 0
+    assert shown(page) != list(range(18))
+    get_part(page, "next-unit").click()
+    state = read_state(page)
+    assert state["sort"] == key and "view" not in state
+    assert errors == []
+    page.context.close()
+
+
+@needs_chromium
 def test_only_the_dead_or_the_alive_are_shown(browser: Browser, site: Path) -> None:
     page, faults = open_address(browser, site, "networks/own.html#layer=conv1&only=dead")
     assert shown(page) == DEAD["conv1"]
