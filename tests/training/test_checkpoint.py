@@ -1,31 +1,32 @@
-"""Interrupted training goes on to the very weights of training that was not."""
+"""Interrupted training continues, and gives the same bits as training without interruption."""
 
 import json
 import resource
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torchvision  # noqa: F401  its version is part of a training's description
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from convatlas import UserError
 from convatlas.datasets import formats
 from convatlas.datasets.synthetic_pets.generate import draw_pets
+from convatlas.files import read_json
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.training import trainer
 from convatlas.training.checkpoint import TENSORS_FILE, VALUES_FILE, Checkpoint, set_optimizer_state
 from convatlas.training.labelled_images import LabelledImages, hold_out
+from convatlas.training.run import train_network
 from convatlas.training.trainer import TrainingResult, fit
 from tests.support.workspace import ROOT
 
-TRAIN = ROOT / "scripts/train.py"
 SETTINGS: dict[str, Any] = {
     "epochs": 5,
     "max_steps": None,
@@ -49,51 +50,62 @@ SETTINGS: dict[str, Any] = {
 PLAIN = Preprocessing(8, (0.5,), (0.5,))
 
 
-def data() -> tuple[LabelledImages, LabelledImages]:
-    """Images whose bright pixels are of class 0."""
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Compute with one thread: for tensors as small as these, several mostly wait for each other."""
+    threads, debug_mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    torch.set_deterministic_debug_mode(debug_mode)
+
+
+def make_splits() -> tuple[LabelledImages, LabelledImages]:
+    """Return images of noise whose bright pixels are of class 0, for training and validation."""
     images = torch.randint(
         0, 256, (60, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
     return hold_out(LabelledImages(images, (images[:, 0] < 128).to(torch.uint8)), 0.2, 0)
 
 
-def network() -> nn.Module:
+def build_network() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.3), nn.Conv2d(6, 2, 1)
     )
 
 
-class _StoppedError(Exception):
+class _InterruptedError(Exception):
     pass
 
 
-def fitted(
-    settings: dict[str, Any], kept_in: Checkpoint | None = None
+def train_small(
+    settings: dict[str, Any], checkpoint: Checkpoint | None = None
 ) -> tuple[dict[str, Tensor], TrainingResult]:
-    made = network()
-    found = fit(made, PLAIN, *data(), settings, seed=0, checkpoint=kept_in)
-    return made.state_dict(), found
+    """Train the small network, and return its weights and the training's result."""
+    network = build_network()
+    result = fit(network, PLAIN, *make_splits(), settings, seed=0, checkpoint=checkpoint)
+    return network.state_dict(), result
 
 
 @pytest.fixture
-def stop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Training that ends in the middle of an epoch, before its validation."""
-    plain = trainer.evaluate
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Interrupt the next training after some epochs, before the validation of the following one."""
+    evaluate = trainer.evaluate
 
-    def after(epochs: int) -> None:
-        left = [epochs]
+    def interrupt(epochs: int) -> None:
+        remaining = [epochs]
 
-        def evaluate(*arguments: Any) -> Any:
-            if not left[0]:
-                monkeypatch.setattr(trainer, "evaluate", plain)
-                raise _StoppedError
-            left[0] -= 1
-            return plain(*arguments)
+        def evaluate_or_raise(*arguments: Any) -> Any:
+            if not remaining[0]:
+                monkeypatch.setattr(trainer, "evaluate", evaluate)
+                raise _InterruptedError
+            remaining[0] -= 1
+            return evaluate(*arguments)
 
-        monkeypatch.setattr(trainer, "evaluate", evaluate)
+        monkeypatch.setattr(trainer, "evaluate", evaluate_or_raise)
 
-    return after
+    return interrupt
 
 
 @pytest.mark.parametrize("after", [0, 1, 4])
@@ -108,31 +120,31 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     ids=["adamw", "sgd", "adam", "progressive_resize"],
 )
 def test_resumed_training_gives_the_same_bits(
-    stop: Any, tmp_path: Path, changed: dict[str, Any], after: int
+    interrupt: Callable[[int], None], tmp_path: Path, changed: dict[str, Any], after: int
 ) -> None:
     settings = SETTINGS | changed
-    expected, told = fitted(settings)
-    kept_in = Checkpoint(tmp_path / "checkpoint", {"seed": 0})
-    stop(after)
-    with pytest.raises(_StoppedError):
-        fitted(settings, kept_in)
+    expected_weights, expected = train_small(settings)
+    checkpoint = Checkpoint(tmp_path / "checkpoint", {"seed": 0})
+    interrupt(after)
+    with pytest.raises(_InterruptedError):
+        train_small(settings, checkpoint)
     torch.manual_seed(99)
-    found, again = fitted(settings, kept_in)
-    assert again.history == told.history
-    assert (again.best_epoch, again.resumed_epochs) == (told.best_epoch, after)
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+    weights, result = train_small(settings, checkpoint)
+    assert result.history == expected.history
+    assert (result.best_epoch, result.resumed_epochs) == (expected.best_epoch, after)
+    assert all(torch.equal(tensor, expected_weights[name]) for name, tensor in weights.items())
 
 
-def test_a_finished_training_is_not_done_again(tmp_path: Path) -> None:
-    kept_in = Checkpoint(tmp_path / "checkpoint", {})
-    expected, told = fitted(SETTINGS, kept_in)
-    found, again = fitted(SETTINGS, kept_in)
-    assert again.resumed_epochs == len(told.history) == 5
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "checkpoint", {})
+    expected_weights, expected = train_small(SETTINGS, checkpoint)
+    weights, result = train_small(SETTINGS, checkpoint)
+    assert result.resumed_epochs == len(expected.history) == 5
+    assert all(torch.equal(tensor, expected_weights[name]) for name, tensor in weights.items())
 
 
-def test_what_an_optimizer_has_gathered_is_put_where_its_parameters_are() -> None:
-    """The count of steps too: a fused optimiser on a GPU reads it there."""
+def test_an_optimizers_state_is_set_on_its_parameters_device() -> None:
+    """The step count too: a fused optimiser on a GPU reads it there."""
     parameter = nn.Parameter(torch.zeros(2, 3, 4, 4, device="meta").to(memory_format=torch.channels_last))
     optimizer = torch.optim.AdamW([parameter])
     set_optimizer_state(optimizer, {"0.step": torch.tensor(3.0), "0.exp_avg": torch.zeros(2, 3, 4, 4)})
@@ -142,22 +154,22 @@ def test_what_an_optimizer_has_gathered_is_put_where_its_parameters_are() -> Non
     assert state["step"].shape == ()
 
 
-def test_a_checkpoint_that_there_is_no_space_for_is_told_and_the_last_one_kept(tmp_path: Path) -> None:
-    kept = Checkpoint(tmp_path / "checkpoint", {"of": "this"})
-    kept.save({"w": torch.ones(3)}, {"epoch": 1})
+def test_a_checkpoint_that_does_not_fit_the_disk_is_reported_and_the_last_one_remains(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "checkpoint", {"of": "this"})
+    checkpoint.save({"w": torch.ones(3)}, {"epoch": 1})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
         with pytest.raises(UserError, match=r"^cannot write .*checkpoint: File too large$"):
-            kept.save({"w": torch.zeros(100_000)}, {"epoch": 2})
+            checkpoint.save({"w": torch.zeros(100_000)}, {"epoch": 2})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    tensors, values = kept.load() or ({}, {})
+    tensors, values = checkpoint.load() or ({}, {})
     assert (tensors["w"].tolist(), values) == ([1, 1, 1], {"epoch": 1})
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
-def test_what_is_of_another_training_or_damaged_is_not_taken_up(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_or_that_of_another_training_is_not_loaded(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
     assert Checkpoint(folder, {"seed": 0}).load() is None
     Checkpoint(folder, {"seed": 0}).save({"x": torch.ones(2)}, {"n": 1})
@@ -172,8 +184,41 @@ def test_what_is_of_another_training_or_damaged_is_not_taken_up(tmp_path: Path) 
     assert not folder.exists()
 
 
+# A process that is killed.
+
+EPOCHS = 5
+NETWORK = {
+    "architecture": "sd_unet",
+    "arguments": {"width": 2},
+    "dataset": "pets",
+    "input": {"size": 32},
+    "training": SETTINGS | {"epochs": EPOCHS},
+}
+# Trains, and sends itself a signal while it saves the checkpoint of the third epoch: before the files are
+# written, or when one of two is. torchvision is imported as its version is part of a training's description.
+PROGRAM = """
+import json, os, signal, sys
+import torchvision
+from convatlas.training import checkpoint
+from convatlas.training.run import train_network
+
+network, data, output, function, number = sys.argv[1:]
+calls, original = [], getattr(checkpoint, function)
+
+def interrupted(*arguments):
+    calls.append(1)
+    if len(calls) == 3:
+        os.kill(os.getpid(), int(number))
+    return original(*arguments)
+
+setattr(checkpoint, function, interrupted)
+train_network("sd_unet", json.loads(network), output, data, device="cpu", threads=1)
+"""
+
+
 @pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of a few drawn pets."""
     folder = tmp_path_factory.mktemp("few")
     (folder / "drawn").mkdir()
     draw_pets(folder / "drawn", count=36)
@@ -182,46 +227,34 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "pets"
 
 
-def started(data: Path, output: Path) -> subprocess.Popen[bytes]:
-    settings = {
-        "architecture": "sd_unet",
-        "arguments": {"width": 2},
-        "dataset": "pets",
-        "input": {"size": 32},
-        "training": SETTINGS | {"epochs": 12},
-    }
-    command = [sys.executable, str(TRAIN), "--name", "sd_unet", "--settings", json.dumps(settings)]
-    return subprocess.Popen(
-        [*command, "--data", str(data), "--output", str(output)], stderr=subprocess.DEVNULL
-    )
-
-
-@pytest.fixture(scope="module")
-def whole(few: Path) -> Path:
-    """What training makes that nobody stops."""
-    output = few.parent / "whole"
-    assert started(few, output).wait() == 0
+def train_here(data: Path, output: Path) -> Path:
+    train_network("sd_unet", NETWORK, output, data, device="cpu", threads=1)
     return output
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
-def test_a_stopped_process_is_taken_up_where_it_was(
-    few: Path, whole: Path, tmp_path: Path, sent: signal.Signals
+@pytest.fixture
+def uninterrupted(pets: Path) -> Path:
+    """The files of a training without interruption, made once."""
+    output = pets.parent / "uninterrupted"
+    return output if output.exists() else train_here(pets, output)
+
+
+@pytest.mark.parametrize(
+    ("sent", "function"), [(signal.SIGINT, "atomic_write"), (signal.SIGKILL, "write_json")]
+)
+def test_a_killed_process_continues_after_its_last_epoch(
+    pets: Path, uninterrupted: Path, tmp_path: Path, sent: signal.Signals, function: str
 ) -> None:
-    """SD-UNet on drawn pets: the files of a run that was stopped are those of one that was not."""
-    process = started(few, tmp_path / "stopped")
-    kept = tmp_path / "stopped/checkpoint" / VALUES_FILE
-    while process.poll() is None and not kept.exists():
-        time.sleep(0.005)
-    process.send_signal(sent)
-    assert process.wait() != 0
-    assert kept.exists()
-    assert not (tmp_path / "stopped/weights.safetensors").exists()
-    done = len(load_file(kept.parent / TENSORS_FILE)["history"])
-    assert 1 <= done < 12
-    assert started(few, tmp_path / "stopped").wait() == 0
+    """SD-UNet on drawn pets: the files of an interrupted training are those of one without interruption."""
+    output = tmp_path / "interrupted"
+    command = [sys.executable, "-c", PROGRAM, json.dumps(NETWORK), str(pets), str(output), function]
+    process = subprocess.run([*command, str(int(sent))], cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == -signal.SIGKILL or "KeyboardInterrupt" in process.stderr
+    assert not (output / "weights.safetensors").exists()
+    assert len(load_file(output / "checkpoint" / TENSORS_FILE)["history"]) == 2
+    train_here(pets, output)
     for name in ("weights.safetensors", "history.csv", "metrics.json", "network.json"):
-        assert (tmp_path / "stopped" / name).read_bytes() == (whole / name).read_bytes(), name
-    told = json.loads((tmp_path / "stopped/timing.json").read_text())
-    assert told["resumed_after_epoch"] >= done
-    assert not kept.parent.exists()
+        assert (output / name).read_bytes() == (uninterrupted / name).read_bytes(), name
+    assert read_json(output / "timing.json")["resumed_after_epoch"] == 2
+    assert len((output / "history.csv").read_text().splitlines()) == 1 + EPOCHS
+    assert not (output / "checkpoint").exists()
