@@ -42,7 +42,7 @@ class Workspace:
         for name in ("Snakefile", "config.yaml", "Makefile"):
             shutil.copy(ROOT / name, folder)
         for name in ("convatlas", "scripts", "workflow"):
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.pyc"))
         self.overlay(TINY if config is None else config)
         for name in ("requirements.lock", "pyproject.toml"):
             shutil.copy2(ROOT / name, folder)
