@@ -1,6 +1,7 @@
 """Oxford-IIIT Pet from directories, synthetic and real, compared with what torchvision reads."""
 
 import logging
+import re
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -104,6 +105,15 @@ def test_classes(tmp_path: Path, source: Path, target: str, classes: list[str], 
             np.bincount(load(tmp_path / "data", split).labels, minlength=len(classes)).tolist()
             == counts[split]
         )
+
+
+def test_breeds_are_in_the_order_of_their_numbers(tmp_path: Path, source: Path) -> None:
+    for name in ("trainval", "test"):
+        path = source / f"annotations/{name}.txt"
+        path.write_text(re.sub(r"(shaggy_dog_\d+) 9", r"\1 2", path.read_text()))
+    description = prepare_pets(tmp_path / "data", source)
+    assert description["classes"] == ["Shaggy Dog", "Some Cat", "Old Hound"]
+    assert load(tmp_path / "data", "train").labels.tolist() == [1, 0, 1, 2]
 
 
 def test_pixels_are_those_of_the_files(tmp_path: Path, source: Path) -> None:
