@@ -10,7 +10,7 @@ import pytest
 from convatlas.files import write_json
 from convatlas.pipeline import size_estimate
 from convatlas.plotting import sprites
-from tests.plotting.test_sprites import drawn, records
+from tests.support.explorer_site import complete_layers, draw_layers
 from tests.support.fake_results import VIEWS, FakeResults, make_layer
 
 ATLAS = {"atlas": {"levels": 64, "layers": None}}
@@ -18,7 +18,7 @@ ATLAS = {"atlas": {"levels": 64, "layers": None}}
 
 def large_results() -> FakeResults:
     """Return results with smooth, noisy feature maps, so large that file headers are negligible."""
-    results = records()
+    results = complete_layers()
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:40, :30] / 12
     for described, units in zip(results.layers[:3], (40, 30, 20), strict=True):
@@ -39,7 +39,7 @@ def test_the_expected_size_is_near_the_real_one(
 ) -> None:
     results = large_results()
     names = [described["name"] for described in results.layers[:3]]
-    folder, _ = drawn(tmp_path, results, layers=names, levels=levels)
+    folder, _ = draw_layers(tmp_path, results, layers=names, levels=levels)
     size = sum(
         path.stat().st_size for part in ("maps", "filters", "units") for path in (folder / part).rglob("*.*")
     )
@@ -56,7 +56,9 @@ def parts(**changes: Any) -> dict[str, float]:
     """Return the expected bytes of each part, with these changes of the views."""
     views = VIEWS | ATLAS | {"layers": ["conv1", "pool"]}
     views["deconv"] = views["deconv"] | {"layers": ["pool"], "units": 4} | changes.pop("deconv", {})
-    return size_estimate.estimate_part_sizes(records().layers, views | changes, changes.pop("images", 2))
+    return size_estimate.estimate_part_sizes(
+        complete_layers().layers, views | changes, changes.pop("images", 2)
+    )
 
 
 def test_each_setting_bounds_its_part() -> None:
@@ -102,8 +104,8 @@ def test_large_weight_matrices_and_most_channels_of_kernels_are_not_counted() ->
 def test_expected_sizes_are_known_for_recorded_layers(tmp_path: Path) -> None:
     """A network that was never recorded, or whose views name other layers, is listed as unknown."""
     views = VIEWS | ATLAS
-    write_json(tmp_path / "known/layers.json", records().layers)
-    write_json(tmp_path / "changed/layers.json", records().layers)
+    write_json(tmp_path / "known/layers.json", complete_layers().layers)
+    write_json(tmp_path / "changed/layers.json", complete_layers().layers)
     networks = {
         "known": {"images": {"first": 5}, "views": views},
         "changed": {"images": {"digits": [1]}, "views": views | {"layers": ["block"]}},

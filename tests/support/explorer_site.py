@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from convatlas.files import read_json
 from convatlas.gallery import build
 from convatlas.gallery.context import GalleryContext, SitePage
-from convatlas.gallery.explorer_sprites import draw_explorer
+from convatlas.gallery.explorer_sprites import draw_explorer, write_compact_json, write_layer_sprites
 from convatlas.gallery.pages import compare, layers, network, units
 from convatlas.plotting.colormap import colour_table
 from tests.support.fake_results import VIEWS, FakeResults, make_results
@@ -30,8 +31,37 @@ def complete_layers(results: FakeResults | None = None) -> FakeResults:
     """Return results whose layers have all keys of layers.json that sprites need."""
     results = results or make_results()
     for layer in results.layers:
-        layer |= {"within": [], "inputs": []}
+        layer |= {"within": [], "inputs": ["input"]}
     return results
+
+
+def draw_layers(
+    folder: Path,
+    results: FakeResults | None = None,
+    layers: Any = "all",
+    explored: Any = None,
+    levels: int = LEVELS,
+) -> tuple[Path, dict[str, Any]]:
+    """Draw the sprites of a network's layers.
+
+    Args:
+        folder: Where to write its results and sprites.
+        results: The network's results.
+        layers: `views.layers` of the config.
+        explored: `views.atlas.layers` of the config.
+        levels: `views.atlas.levels` of the config.
+
+    Returns:
+        The folder of the sprites, and the content of atlas.json.
+
+    """
+    source = (results or complete_layers()).write(folder / "own")
+    views = VIEWS | {"layers": layers, "atlas": {"levels": levels, "layers": explored}}
+    (folder / "atlas").mkdir()
+    index = write_layer_sprites(source, folder / "atlas", "own", views)
+    write_compact_json(folder / "atlas/atlas.json", index)
+    assert read_json(folder / "atlas/atlas.json") == index
+    return folder / "atlas", index
 
 
 def draw_sprites(folder: Path, name: str) -> None:

@@ -1,0 +1,249 @@
+"""The explorer's sprites: every map, filter and projection of a network, against its arrays."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convatlas import UserError
+from convatlas.files import Npz, read_json
+from convatlas.gallery.explorer_data import format_units_script
+from convatlas.plotting import sprites
+from tests.support.explorer_site import complete_layers, draw_layers
+from tests.support.fake_results import FLAT, SPATIAL, VIEWS, make_layer, make_results
+from tests.support.sprite_sheets import cut_tiles, read_pixels
+from tests.support.workspace import ROOT, read_files
+
+
+def test_every_map_of_every_layer_is_told_to_half_a_step(tmp_path: Path) -> None:
+    results = complete_layers()
+    folder, index = draw_layers(tmp_path, results)
+    called = [described["name"] for described in results.layers if described["called"]]
+    assert [described["name"] for described in index["layers"]] == called
+    for described in index["layers"]:
+        units = read_json(folder / f"units/{described['slug']}.json")
+        for image, outputs in results.activations.items():
+            values = sprites.to_planes(outputs[described["name"]]).astype(np.float64)
+            numbers = units["maps"][image]
+            tiles = cut_tiles(folder / f"maps/{described['slug']}/{image}", described, described["units"])
+            assert tiles.shape == values.shape
+            low, high = (np.array(numbers[key])[:, None, None] for key in ("min", "max"))
+            told = low + tiles / 255 * (high - low)
+            assert (abs(told - values) <= (high - low) * (0.5 / 63 + 0.5 / 255) + 1e-5 * abs(values)).all()
+            np.testing.assert_allclose(numbers["mean"], values.mean((1, 2)), rtol=5.1e-4, atol=1e-6)
+            np.testing.assert_allclose(numbers["zero_fraction"], (values == 0).mean((1, 2)), rtol=5.1e-4)
+        assert described["signed"] == any(
+            (o[described["name"]] < 0).any() for o in results.activations.values()
+        )
+        assert described["shape"] == list(outputs[described["name"]].shape)
+
+
+def test_inputs_are_as_the_network_saw_them(tmp_path: Path) -> None:
+    results = complete_layers()
+    folder, index = draw_layers(tmp_path, results)
+    for image, picture in results.inputs.items():
+        told = index["inputs"][image]
+        found = np.asarray(Image.open(folder / told["file"]))
+        assert told["size"] == list(picture.shape[1:])
+        np.testing.assert_allclose(found.transpose(2, 0, 1) / 255, picture, atol=0.5 / 255 + 1e-5)
+
+
+def test_grey_inputs_and_projections(tmp_path: Path) -> None:
+    folder, index = draw_layers(tmp_path, complete_layers(make_results(channels=1)))
+    assert Image.open(folder / "inputs/first.png").mode == "L"
+    first = index["layers"][0]
+    assert first["deconv"]["rgb"] is first["filters"]["rgb"] is False
+    assert read_pixels(folder / "deconv/conv1/first.png").ndim == 2
+
+
+def test_projections_of_maps_then_of_peaks_with_each_images_own_units(tmp_path: Path) -> None:
+    results = complete_layers()
+    picked = {"first": [4, 0], "second": [1, 3]}
+    for image, units in picked.items():
+        found = results.projections[image]
+        found |= {key: found[key][units] for key in ("conv1", "conv1@peak")}
+        found["conv1@units"] = np.array(units, np.int32)
+    folder, index = draw_layers(tmp_path, results, layers=["conv1", "pool", "relu"])
+    conv, relu, pool = (described["deconv"] for described in index["layers"])
+    assert relu is None
+    assert conv["units"] == picked
+    assert pool["units"] == {"first": list(range(18)), "second": list(range(18))}
+    numbers = read_json(folder / "units/conv1.json")["deconv"]
+    for image in picked:
+        tiles = cut_tiles(folder / f"deconv/conv1/{image}", conv, 4)
+        for n, key in enumerate(("conv1", "conv1@peak")):
+            ends = np.array(numbers[image][("map", "peak")[n]])[:, None, None, None]
+            told = (tiles[2 * n : 2 * n + 2].astype(float) - 128) / 127 * ends
+            values = results.projections[image][key].transpose(0, 2, 3, 1)
+            assert (abs(told - np.clip(values, -ends, ends)) <= ends * (0.5 / 16 + 0.5 / 127) + 1e-5).all()
+            beyond = (abs(values) > ends).sum((1, 2, 3))
+            assert (beyond <= 0.02 * values[0].size).all()
+
+
+def test_only_what_was_projected_has_kinds(tmp_path: Path) -> None:
+    results = complete_layers()
+    for found in results.projections.values():
+        del found["pool"], found["conv1@peak"]
+    index = draw_layers(tmp_path, results)[1]
+    kinds = {d["name"]: d["deconv"] and d["deconv"]["kinds"] for d in index["layers"]}
+    assert kinds["conv1"] == ["map"]
+    assert kinds["pool"] == ["peak"]
+
+
+def test_filters_stand_with_their_layers(tmp_path: Path) -> None:
+    results = complete_layers()
+    folder, index = draw_layers(tmp_path, results)
+    filters = {described["name"]: described["filters"] for described in index["layers"]}
+    assert [name for name, found in filters.items() if found] == ["conv1", "block.conv2", "fc"]
+    assert filters["conv1"]["rgb"] is True
+    assert filters["conv1"]["tile_size"] == [3, 3]
+    assert filters["block.conv2"]["tile_size"] == [11, 11]
+    weights = read_json(folder / "units/block-conv2.json")["filters"]
+    assert np.shape(weights["channels"]) == (18, 9)
+    np.testing.assert_allclose(
+        read_json(folder / "units/fc.json")["filters"]["max_abs"],
+        abs(results.filters["fc"]).max(1),
+        rtol=1e-5,
+    )
+
+
+def test_what_a_unit_resembles_stands_with_it(tmp_path: Path) -> None:
+    folder, _ = draw_layers(tmp_path)
+    matches = read_json(folder / "units/conv1.json")["matches"]
+    assert matches[0] == {"description": "vertical edge", "r": -0.83}
+    assert matches[1] is None
+    assert read_json(folder / "units/pool.json")["matches"] is None
+
+
+@pytest.mark.parametrize(
+    ("layers", "explored", "expected"),
+    [
+        (["relu", 2], None, ["relu", "block.conv2"]),
+        (["relu", 2], ["f*"], ["flatten", "fc"]),
+        (["relu", 2], "all", [*SPATIAL, *FLAT]),
+    ],
+)
+def test_the_layers_of_the_views_or_those_asked_for(
+    tmp_path: Path, layers: list[str | int], explored: Any, expected: list[str]
+) -> None:
+    index = draw_layers(tmp_path, layers=layers, explored=explored)[1]
+    assert [described["name"] for described in index["layers"]] == expected
+
+
+def test_a_layer_that_is_not_there_is_the_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"networks\.own\.views\.atlas\.layers: no layer 'nothing'"):
+        draw_layers(tmp_path, explored=["nothing"])
+
+
+def test_a_layer_that_was_not_recorded_or_has_no_maps_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    results = complete_layers()
+    del results.activations["second"]["relu"]
+    for outputs in results.activations.values():
+        outputs["neck"] = np.zeros((2, 3, 4, 5), np.float32)
+        outputs["fc"] = np.zeros((4, 0), np.float32)
+    caplog.set_level("INFO", "convatlas")
+    names = [described["name"] for described in draw_layers(tmp_path, results)[1]["layers"]]
+    assert not {"relu", "neck", "fc"} & set(names)
+    assert "conv1" in names
+    assert "no sprites of neck: its output is 2 × 3 × 4 × 5" in caplog.text
+
+
+def test_2048_units_are_a_file_an_image(tmp_path: Path) -> None:
+    results = complete_layers()
+    results.layers.append(
+        make_layer("wide", "activation", (5, 8, 6), (2048, 7, 7), within=[], inputs=["input"])
+    )
+    for n, outputs in enumerate(results.activations.values()):
+        outputs["wide"] = np.random.default_rng(n).normal(size=(2048, 7, 7)).astype(np.float32)
+    folder, index = draw_layers(tmp_path, results, layers=["wide"])
+    (wide,) = index["layers"]
+    assert wide["sheets"] == 1
+    assert len(list((folder / "maps/wide").iterdir())) == len(results.activations)
+    tiles = cut_tiles(folder / "maps/wide/first", wide, 2048)
+    assert (tiles.reshape(2048, -1).min(1) == 0).all()
+    assert (tiles.reshape(2048, -1).max(1) == 255).all()
+
+
+def test_hostile_names_come_out_as_safe_files(tmp_path: Path) -> None:
+    results = complete_layers()
+    names = ["<img onerror=1 src=x>", "../../x", "a" * 300]
+    for described, name in zip(results.layers, names, strict=False):
+        for outputs in results.activations.values():
+            outputs[name] = outputs.pop(described["name"])
+        described["name"] = name
+    folder, index = draw_layers(tmp_path, results)
+    assert [described["name"] for described in index["layers"]][:3] == names
+    made_files = [path for path in tmp_path.rglob("*") if path.is_file() and "own" not in path.parts]
+    assert all(folder in path.parents for path in made_files)
+    for path in made_files:
+        assert path.stem.replace("-", "").replace("_", "").replace(".", "").isalnum()
+
+
+def command(folder: Path, settings: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "scripts/explorer.py", "--name", "own", "--settings", json.dumps(settings),
+         "--output", str(folder)],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_the_script_draws_the_same_bytes_twice(tmp_path: Path) -> None:
+    views = VIEWS | {"atlas": {"levels": 16, "layers": None}}
+    found = []
+    for name in ("one", "two"):
+        folder = complete_layers().write(tmp_path / name)
+        done = command(folder, views)
+        assert done.returncode == 0, done.stderr
+        assert "own: drew 10 layers on 2 images" in done.stderr
+        found.append(read_files(folder / "atlas"))
+    assert found[0] == found[1]
+    assert {"atlas.json", "inputs/first.png", "maps/conv1/second.png", "units/conv1.json"} <= set(found[0])
+    assert json.loads(found[0]["atlas.json"])["levels"] == 16
+    pixels = read_pixels(tmp_path / "one/atlas/maps/conv1/first.png")
+    assert len(np.unique(pixels)) <= 16
+
+
+def test_the_script_says_what_is_missing(tmp_path: Path) -> None:
+    folder = complete_layers().write(tmp_path / "own")
+    (folder / "deconv/second.npz").unlink()
+    done = command(folder, VIEWS | {"atlas": {"levels": 64, "layers": None}})
+    assert done.returncode == 1
+    assert "second.npz is missing" in done.stderr
+    assert not (folder / "atlas").exists()
+
+
+def test_one_layer_of_one_image_is_in_memory_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: list[str] = []
+    read = Npz.__getitem__
+
+    def counted(self: Npz, name: str) -> np.ndarray:
+        alive.append(name)
+        return read(self, name)
+
+    monkeypatch.setattr(Npz, "__getitem__", counted)
+    monkeypatch.setattr(Npz, "values", None)  # which would read all
+    monkeypatch.setattr(Npz, "items", None)
+    draw_layers(tmp_path, layers=["pool"])
+    assert set(alive) == {"input", "pool", "pool@peak"}
+
+
+# In the site
+
+
+def test_numbers_are_a_script_that_hides_nothing_in_it() -> None:
+    text = format_units_script("a</script><!--\u2028", "x", {"maps": {"<b>": [1, None]}})
+    assert text.startswith("convatlas.registerUnits(")
+    assert text.endswith(");\n")
+    assert "<" not in text
+    assert text.isascii()
+    given = json.loads(f"[{text.removeprefix('convatlas.registerUnits(').removesuffix(');' + chr(10))}]")
+    assert given == ["a</script><!--\u2028", "x", {"maps": {"<b>": [1, None]}}]

@@ -1,0 +1,82 @@
+"""The statistics over the data set in the explorer's files, against plain loops."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convatlas.files import read_json
+from convatlas.gallery.explorer_sprites import draw_explorer
+from convatlas.plotting import top_activation_tiles
+from tests.support.explorer_site import SETTINGS
+from tests.support.fake_statistics import (
+    FIELD,
+    N_IMAGES,
+    FakeStatistics,
+    write_network_with_statistics,
+)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> FakeStatistics:
+    """A network with statistics whose sprites are drawn."""
+    network = write_network_with_statistics(tmp_path_factory.mktemp("own"))
+    draw_explorer(network.network_folder, "own", SETTINGS | {"has_top_activations": True})
+    return network
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """Return the layers of atlas.json, by name."""
+    return {layer["name"]: layer for layer in read_json(folder / "atlas.json")["layers"]}
+
+
+def test_a_tile_has_the_projections_and_patches_of_its_unit(network: FakeStatistics) -> None:
+    folder = network.network_folder / "atlas"
+    index = read_index(folder)
+    preprocessing = network.results.network["preprocessing"]
+    for name in ("conv1", "pool"):
+        sheets, arrays = index[name]["top_activations"], network.layers[name]
+        assert sheets["units"] == arrays["units"].tolist()
+        assert (sheets["patch_size"], sheets["suffix"]) == ([*FIELD], "png")
+        sheet = np.asarray(Image.open(folder / f"strongest/{index[name]['slug']}.png").convert("RGB"))
+        height, width = sheets["tile_size"]
+        for n in range(len(sheets["units"])):
+            scale = top_activation_tiles.fit_projection_scale(arrays["projections"][n])
+            assert sheets["max_abs"][n] == pytest.approx(scale.high, rel=1e-5)
+            row, column = divmod(n, sheets["columns"])
+            tile = sheet[row * height : (row + 1) * height, column * width : (column + 1) * width]
+            left = top_activation_tiles.assemble_tile_block(
+                top_activation_tiles.render_projections(scale, arrays["projections"][n])
+            ).astype(int)
+            right = top_activation_tiles.assemble_tile_block(
+                top_activation_tiles.render_patches(preprocessing, arrays["patches"][n])
+            ).astype(int)
+            assert np.abs(tile[:, : left.shape[1]] - left).mean() <= 1.2
+            assert np.abs(tile[:, -right.shape[1] :] - right).mean() <= 1.2
+    others = [layer for name, layer in index.items() if name not in ("conv1", "pool")]
+    assert not any(layer["top_activations"] for layer in others)
+
+
+def test_the_numbers_of_units_are_those_of_the_statistics(network: FakeStatistics) -> None:
+    folder = network.network_folder / "atlas"
+    assert read_json(folder / "atlas.json")["dataset_pass"]["images"] == N_IMAGES
+    for name, layer in read_index(folder).items():
+        numbers = read_json(folder / f"units/{layer['slug']}.json")["dataset_pass"]
+        arrays = network.layers[name]
+        for key in ("mean", "std", "max", "zero_fraction", "selectivity"):
+            expected = [None if np.isnan(value) else value for value in arrays[key].tolist()]
+            assert len(numbers[key]) == len(expected)
+            for value, expected_value in zip(numbers[key], expected, strict=True):
+                assert (value is None) == (expected_value is None)
+                assert value is None or value == pytest.approx(expected_value, rel=1e-3)
+        assert numbers["dead"] == np.flatnonzero(arrays["dead"]).tolist()
+        assert numbers["top_class"] == np.nanargmax(arrays["classes"], 1).tolist()
+        np.testing.assert_allclose(numbers["top_class_mean"], np.nanmax(arrays["classes"], 1), rtol=1e-3)
+        assert ("values" in numbers) == (layer["kind"] != "reshape")
+        if "values" in numbers:
+            assert numbers["images"] == arrays["images"].tolist()
+            np.testing.assert_allclose(numbers["values"], arrays["values"], rtol=5e-3, atol=1e-6)
+        has_positions = "values" in numbers and len(layer["shape"]) > 1
+        assert ("positions" in numbers) == has_positions

@@ -1,0 +1,215 @@
+"""The page of a network's units, and the statistics over the data set in the explorer, in a browser."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from convatlas.files import read_json, write_json
+from convatlas.gallery import build
+from convatlas.gallery.explorer_sprites import draw_explorer
+from convatlas.gallery.pages.units import compute_class_responses, find_selective_units, format_ranges
+from tests.support.browser import needs_chromium
+from tests.support.explorer_site import (
+    SETTINGS,
+    build_explorer_site,
+    get_part,
+    open_address,
+    read_state,
+)
+from tests.support.fake_results import VIEWS
+from tests.support.fake_statistics import (
+    CLASSES,
+    DEAD_UNITS,
+    FakeStatistics,
+    K,
+    write_network_with_statistics,
+)
+from tests.support.site import CONFIG, RUN, PageParser, open_page
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> FakeStatistics:
+    return write_network_with_statistics(tmp_path_factory.mktemp("own"))
+
+
+# The tables
+
+
+def test_ranges_name_every_number_once() -> None:
+    assert format_ranges([]) == ""
+    assert format_ranges([0, 2, 3, 7, 8, 9, 12]) == "0, 2, 3, 7–9, 12"
+
+
+def test_the_most_selective_units_are_those_of_all_activations(network: FakeStatistics) -> None:
+    names = ["relu", "relu:2", "relu_2"]
+    statistics = {f"{name}@{key}": array for name in names for key, array in network.layers[name].items()}
+    units = find_selective_units(statistics, names, CLASSES)
+    expected = []
+    for name in names:
+        for unit, selectivity in enumerate(network.layers[name]["selectivity"].tolist()):
+            if selectivity > 0 and network.layers[name]["values"][unit, -1] > 0:
+                expected.append((-selectivity, len(expected), name, unit))
+    expected.sort()
+    assert [(unit.layer, unit.unit) for unit in units] == [(name, unit) for *_, name, unit in expected[:20]]
+    means = network.layers[units[0].layer]["classes"][units[0].unit][:3]
+    assert units[0].class_name == CLASSES[int(means.argmax())]
+    assert units[0].class_mean == pytest.approx(means.max())
+    assert units[0].other_classes_mean == pytest.approx(np.sort(means)[:2].mean())
+
+
+def test_the_units_of_the_last_layer_have_a_response_for_each_class(network: FakeStatistics) -> None:
+    statistics = {f"fc@{key}": array for key, array in network.layers["fc"].items()}
+    rows = compute_class_responses(statistics, "fc", CLASSES, CLASSES)
+    assert [row.name for row in rows] == CLASSES
+    for row, means in zip(rows, network.layers["fc"]["classes"], strict=True):
+        assert row.class_name == CLASSES[int(np.nanargmax(means))]
+        assert [name for name, _ in row.responses] == CLASSES
+        assert row.responses[3][1] is None  # no image of it
+    names = [str(n) for n in range(20)]
+    statistics["fc@classes"] = np.arange(80.0).reshape(4, 20)[:, ::-1]
+    (first, *_) = compute_class_responses(statistics, "fc", names, [])
+    assert [name for name, _ in first.responses] == ["0", "1", "2"]
+
+
+# The page
+
+
+def build_pages(folder: Path, strongest: dict[str, Any] | None) -> Path:
+    """Build the gallery, with `views.strongest` of the config, and return the folder of networks."""
+    config = CONFIG | {"networks": {"own": {"views": VIEWS | {"strongest": strongest}}}}
+    build.build_gallery(folder / "site", folder / "results", folder / "data", ["own"], config, RUN)
+    return folder / "site/networks"
+
+
+def read_page_text(folder: Path) -> str:
+    """Build the gallery, and return the text of the page of units."""
+    return " ".join(PageParser(build_pages(folder, {"k": K}) / "own-units.html").text.split())
+
+
+def test_the_page_lists_dead_units_by_layer_and_says_where_classes_come_from(network: FakeStatistics) -> None:
+    text = read_page_text(network.folder)
+    assert "over the 30 test images of animals" in text
+    assert "conv1512 relu512 fc420, 3" in text  # layer, units, dead units, their numbers
+    assert "predicted class" not in text
+    path = network.network_folder / "statistics.json"
+    summary = read_json(path)
+    skipped = [{"image": 3, "name": "a.png", "reason": "cut"}]
+    write_json(path, summary | {"class_source": "predicted class", "skipped": skipped})
+    try:
+        text = read_page_text(network.folder)
+    finally:
+        write_json(path, summary)
+    assert "the data set has no labels" in text
+    assert "over the images of each predicted class" in text
+    assert "1 unreadable image skipped" in text
+
+
+def test_there_is_no_page_where_the_config_asks_for_none(network: FakeStatistics) -> None:
+    folder = build_pages(network.folder, None)
+    assert not (folder / "own-units.html").exists()
+    assert "own-units" not in (folder / "own.html").read_text()
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def site(network: FakeStatistics) -> Path:
+    draw_explorer(network.network_folder, "own", SETTINGS | {"has_top_activations": True})
+    return build_explorer_site(network.folder, "own", strongest={"k": K})
+
+
+def read_units(page: "Page") -> list[int]:
+    """Return the units on the grid, in its order."""
+    return [int(text.split()[0]) for text in page.locator(".tiles text").all_text_contents()]
+
+
+@needs_chromium
+@pytest.mark.parametrize("key", ["zero_fraction", "selectivity"])
+def test_units_are_sorted_by_the_statistics(
+    browser: "Browser", site: Path, network: FakeStatistics, key: str
+) -> None:
+    page, errors = open_address(browser, site, "networks/own.html#layer=relu:2&unit=0")
+    assert read_units(page) == list(range(18))
+    get_part(page, "sort").select_option(key)
+    page.wait_for_timeout(300)
+    values = [float(f"{value:.4g}") for value in network.layers["relu:2"][key].tolist()]
+    order = sorted(range(18), key=lambda unit: (-values[unit], unit))
+    assert read_units(page) == order
+    assert read_state(page)["sort"] == key
+    get_part(page, "next-unit").click()
+    expected = order[(order.index(0) + 1) % 18]
+    assert read_state(page)["unit"] == str(expected)
+    page.reload()
+    page.wait_for_timeout(500)
+    assert read_units(page) == order
+    assert errors == []
+    page.context.close()
+
+
+@needs_chromium
+def test_only_dead_or_active_units_are_shown(browser: "Browser", site: Path) -> None:
+    page, errors = open_address(browser, site, "networks/own.html#layer=conv1&only=dead")
+    assert read_units(page) == DEAD_UNITS["conv1"]
+    assert read_state(page) == {"layer": "conv1", "only": "dead"}
+    assert get_part(page, "unit-number").input_value() == "2"
+    get_part(page, "only").select_option("alive")
+    page.wait_for_timeout(300)
+    assert read_units(page) == [0, 1, 3, 4]
+    page.evaluate("location.hash = 'layer=pool&only=dead'")
+    page.wait_for_timeout(400)
+    assert not page.locator(".tiles").is_visible()
+    assert get_part(page, "empty").text_content() == "No dead units in this layer."
+    get_part(page, "only").select_option("all")
+    page.wait_for_timeout(300)
+    assert len(read_units(page)) == 18
+    assert errors == []
+    page.context.close()
+
+
+@needs_chromium
+def test_the_statistics_of_a_unit_are_shown(browser: "Browser", site: Path, network: FakeStatistics) -> None:
+    page, errors = open_address(browser, site, "networks/own.html#layer=pool&unit=11")
+    panel = page.locator(".dataset-statistics")
+    arrays = network.layers["pool"]
+    assert "30 test images of animals" in (panel.text_content() or "")
+    top_class = CLASSES[int(np.nanargmax(arrays["classes"][11]))]
+    assert top_class in (panel.locator(".description").text_content() or "")
+    panel.locator("canvas").scroll_into_view_if_needed()
+    panel.locator("summary").click()
+    lines = panel.locator("li").all_text_contents()
+    assert len(lines) == K
+    for line, image, (row, column) in zip(lines, arrays["images"][11], arrays["positions"][11], strict=True):
+        assert f"test image {image}, row {row}, column {column}" in line
+    page.evaluate("location.hash = 'layer=pool&unit=1'")
+    page.wait_for_timeout(400)
+    assert page.locator(".dataset-statistics canvas").count() == 0  # not projected
+    page.evaluate("location.hash = 'layer=conv1&unit=2'")
+    page.wait_for_timeout(400)
+    assert "Dead: never positive." in (page.locator(".dataset-statistics").text_content() or "")
+    assert errors == []
+    page.context.close()
+
+
+@needs_chromium
+@pytest.mark.parametrize("name", ["networks/own-units.html", "networks/own.html#layer=pool&unit=11"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_pages_fit_and_are_accessible(browser: "Browser", site: Path, name: str, width: int) -> None:
+    for scheme in ("light", "dark"):
+        open_function = open_address if "#" in name else open_page
+        page, errors = open_function(browser, site, name, width, scheme)
+        page.wait_for_timeout(300)
+        assert errors == []
+        violations = Axe().run(page).response["violations"]
+        assert [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in violations] == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        rows = page.locator("th[scope=row]")
+        rows.evaluate_all("all => all.forEach(name => name.append('.of.a.block'.repeat(4)))")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.context.close()
