@@ -1,0 +1,60 @@
+"""Labelled figures: montage, colour bars and size, as files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convatlas.plotting.colormap import ColourScale, colour_table
+from convatlas.plotting.labelled_figure import (
+    DPI,
+    LABEL_PIXELS,
+    TOP_MARGIN,
+    ColourBar,
+    figure_style,
+    make_montage_figure,
+    save_figure,
+)
+from convatlas.plotting.montage import Tile, assemble_montage, text_width
+
+
+def test_the_montage_is_in_the_png_pixel_for_pixel(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    montage = assemble_montage([[Tile(rng.random((9, 7, 3))) for _ in range(3)] for _ in range(2)])
+    bars = [ColourBar(0, 1, ColourScale(-2.5, 2.5, "RdBu_r"), "weight")]
+    with figure_style():
+        save_figure(
+            make_montage_figure(montage, ["one", "two"], bars, "A caption."), tmp_path / "a.png", False
+        )
+    pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
+    height, width = montage.pixels.shape[:2]
+    left = 48 + max(text_width(label, LABEL_PIXELS) for label in ("one", "two"))
+    np.testing.assert_array_equal(
+        pixels[TOP_MARGIN : TOP_MARGIN + height, left : left + width], montage.pixels
+    )
+
+
+@pytest.mark.parametrize(
+    ("scale", "end_labels", "texts"),
+    [
+        (ColourScale(-2.5, 2.5, "RdBu_r"), None, ["−2.5", "0", "2.5"]),
+        (ColourScale(0, 0.125, "viridis"), None, ["0", "0.0625", "0.125"]),
+        (ColourScale(0, 3, "viridis"), ("0", "max"), ["0", "max"]),
+    ],
+)
+def test_the_colour_bar_has_the_values_of_its_ends(
+    scale: ColourScale, end_labels: tuple[str, str] | None, texts: list[str]
+) -> None:
+    montage = assemble_montage([[Tile(np.zeros((9, 7, 3)))]])
+    figure = make_montage_figure(
+        montage, ["one"], [ColourBar(0, 0, scale, "weight", end_labels)], "A caption."
+    )
+    positions = {text.get_text(): text.get_position()[1] for text in figure.texts[1:-1]}
+    assert list(positions) == [*texts, "weight"]
+    steps = figure.images[1].pixels
+    table = colour_table(scale.cmap)
+    np.testing.assert_array_equal(steps[[0, -1]][:, 0], [table[255], table[0]])
+    height = round(figure.get_size_inches()[1] * DPI)
+    ends = np.array([positions[texts[0]], positions[texts[-1]]]) * height
+    np.testing.assert_allclose(ends, [figure.images[1].oy, figure.images[1].oy + len(steps)])
