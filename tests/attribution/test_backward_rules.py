@@ -1,4 +1,4 @@
-"""The deconvnet's rules, against autograd of the same written out with what is held fixed detached.
+"""The deconvnet's rules, against autograd of the same functions written with constants detached.
 
 In float64, on tensors so small that every unit is looked at. Beyond the paper's layers, the adjoint decides,
 with whatever depends on the image held fixed: statistics, denominators, attention's weights.
@@ -21,14 +21,14 @@ X = torch.randn(4, 6, 8, generator=torch.Generator().manual_seed(1)).double()
 
 @pytest.fixture(autouse=True)
 def deterministic() -> Iterator[None]:
-    """Nothing here may be nondeterministic."""
+    """Fail on nondeterministic operations."""
     torch.set_deterministic_debug_mode("error")
     yield
     torch.set_deterministic_debug_mode("default")
 
 
 class Between(nn.Module):
-    """A convolution, what is tested, and a convolution: signals of both signs arrive at it."""
+    """A convolution, the tested function, and a last layer: signals of both signs arrive at the function."""
 
     def __init__(self, step: Step, after: nn.Module) -> None:
         super().__init__()
@@ -39,34 +39,34 @@ class Between(nn.Module):
         return self.after(self.step(self.before(x)))
 
 
-def both(step: Step, written: Step, rectify: bool = False) -> tuple[Tensor, Tensor]:
+def project_both_ways(step: Step, written: Step, rectify: bool = False) -> tuple[Tensor, Tensor]:
     """The projections of every unit after `step`, and autograd's of it `written` out."""
     with torch.no_grad():
         shape = step(torch.zeros(1, 4, 6, 8).double()).shape
     torch.manual_seed(0)
     after = nn.Conv2d(shape[1], 3, 1) if len(shape) == 4 else nn.Linear(shape[-1], 3)
-    nn.init.constant_(after.bias, 2.0)  # so that the units fire
+    nn.init.constant_(after.bias, 2.0)  # so that the units are active
     net = Between(step, after).double().eval()
-    found, expected = [], []
+    projections, expected = [], []
     for select in ("map", "peak"):
-        found.append(project(net, X, "after", select=select, rectify=rectify))
+        projections.append(project(net, X, "after", select=select, rectify=rectify))
         x = X[None].clone().requires_grad_()
         top = net.after(written(net.before(x)))
-        torch.testing.assert_close(top, net(X[None]))  # the two are the same on the way up
+        torch.testing.assert_close(top, net(X[None]))  # both compute the same output
         start = make_seed_signal(top.detach(), select)
         for unit in range(top.shape[1]):
-            alone = torch.zeros_like(start)
-            alone[:, unit] = start[:, unit]
-            expected.append(torch.autograd.grad(top, x, alone, retain_graph=True)[0])
-    assert torch.cat(found).any()
-    return torch.cat(found), torch.cat(expected)
+            isolated = torch.zeros_like(start)
+            isolated[:, unit] = start[:, unit]
+            expected.append(torch.autograd.grad(top, x, isolated, retain_graph=True)[0])
+    assert torch.cat(projections).any()
+    return torch.cat(projections), torch.cat(expected)
 
 
 def assert_same(pair: tuple[Tensor, Tensor]) -> None:
     torch.testing.assert_close(*pair, rtol=1e-10, atol=1e-12)
 
 
-# Steps whose adjoint is autograd's own.
+# Functions whose adjoint autograd computes.
 
 ADJOINT: dict[str, Step] = {
     "average pool": lambda x: F.avg_pool2d(x, 3, 2, 1),
@@ -107,15 +107,15 @@ ADJOINT: dict[str, Step] = {
 def test_the_adjoint_decides(name: str) -> None:
     step = ADJOINT[name]
     if isinstance(step, nn.BatchNorm2d):
-        varied(step).running_var.uniform_(0.5, 2)
-    assert_same(both(step, step))
+        randomise(step).running_var.uniform_(0.5, 2)
+    assert_same(project_both_ways(step, step))
 
 
-# Steps of which a part is held fixed.
+# Functions with a part that is constant.
 
 
-def varied(module: nn.Module) -> Any:
-    """Gains and shifts that are not 1 and 0."""
+def randomise(module: nn.Module) -> Any:
+    """Return a module with random parameters, in float64."""
     generator = torch.Generator().manual_seed(2)
     for parameter in module.parameters():
         nn.init.normal_(parameter, generator=generator)
@@ -123,7 +123,7 @@ def varied(module: nn.Module) -> Any:
 
 
 def normalised(x: Tensor, axes: tuple[int, ...], eps: float = 1e-5) -> Tensor:
-    """Less its mean, over its deviation, both held fixed."""
+    """Subtract the mean and divide by the standard deviation, both constants."""
     deviation = (x.var(axes, unbiased=False, keepdim=True) + eps).sqrt()
     return (x - x.mean(axes, keepdim=True).detach()) / deviation.detach()
 
@@ -151,7 +151,7 @@ def attended(x: Tensor) -> Tensor:
 
 
 def attention(x: Tensor) -> Tensor:
-    """Of values wider than the keys, which torch does not fuse."""
+    """Attend to values wider than the keys, which torch does not fuse."""
     q, k, v = x.flatten(2).mT.split((1, 1, 2), 2)
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).unflatten(2, (6, 8))
 
@@ -161,12 +161,12 @@ def rms(x: Tensor) -> Tensor:
 
 
 RMS_EPS = torch.finfo(torch.float64).eps
-GROUPS = [varied(nn.GroupNorm(2, 4)), nn.GroupNorm(4, 4, affine=False), varied(nn.GroupNorm(1, 4))]
-LAYER = varied(nn.LayerNorm((4, 6, 8)))
-LAST = varied(nn.LayerNorm(8))
-INSTANCE = varied(nn.InstanceNorm2d(4, affine=True))
-OWN = varied(nn.BatchNorm2d(4, track_running_stats=False))
-RMS = varied(nn.RMSNorm(8))
+GROUPS = [randomise(nn.GroupNorm(2, 4)), nn.GroupNorm(4, 4, affine=False), randomise(nn.GroupNorm(1, 4))]
+LAYER = randomise(nn.LayerNorm((4, 6, 8)))
+LAST = randomise(nn.LayerNorm(8))
+INSTANCE = randomise(nn.InstanceNorm2d(4, affine=True))
+OWN = randomise(nn.BatchNorm2d(4, track_running_stats=False))
+RMS = randomise(nn.RMSNorm(8))
 FIXED: dict[str, tuple[Step, Step]] = {
     "group norm": (GROUPS[0], group_norm(GROUPS[0])),
     "group norm, no gain": (GROUPS[1], group_norm(GROUPS[1])),
@@ -202,12 +202,12 @@ FIXED: dict[str, tuple[Step, Step]] = {
 
 
 @pytest.mark.parametrize("name", FIXED)
-def test_what_depends_on_the_image_otherwise_is_held_fixed(name: str) -> None:
-    assert_same(both(*FIXED[name]))
+def test_other_quantities_that_depend_on_the_image_are_constants(name: str) -> None:
+    assert_same(project_both_ways(*FIXED[name]))
 
 
 def test_self_attention_passes_the_signal_to_the_values() -> None:
-    module = varied(nn.MultiheadAttention(4, 2, batch_first=True))
+    module = randomise(nn.MultiheadAttention(4, 2, batch_first=True))
 
     def step(x: Tensor) -> Tensor:
         tokens = x.flatten(2).mT
@@ -222,7 +222,7 @@ def test_self_attention_passes_the_signal_to_the_values() -> None:
             heads.append(weights.detach() @ v[..., part])
         return module.out_proj(torch.cat(heads, 2))
 
-    assert_same(both(step, written))
+    assert_same(project_both_ways(step, written))
 
 
 # Activations.
@@ -239,7 +239,7 @@ RELUS: list[Step] = [
 
 
 class Rule(torch.autograd.Function):
-    """Any activation whose way down rectifies the signal."""
+    """Any activation whose backward pass rectifies the signal."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, activation: Step) -> Tensor:
@@ -252,8 +252,8 @@ class Rule(torch.autograd.Function):
 
 
 @pytest.mark.parametrize("relu", RELUS)
-def test_relus_under_whatever_name_rectify_the_signal(relu: Step) -> None:
-    assert_same(both(relu, lambda x: Rule.apply(x, F.relu)))
+def test_relus_under_any_name_rectify_the_signal(relu: Step) -> None:
+    assert_same(project_both_ways(relu, lambda x: Rule.apply(x, F.relu)))
 
 
 OTHERS: list[Step] = [
@@ -289,19 +289,19 @@ OTHERS: list[Step] = [
 @pytest.mark.parametrize("activation", OTHERS)
 def test_other_activations_stop_unless_rectified(activation: Step) -> None:
     with pytest.raises(UserError, match=r"defined for ReLUs.*rectify: true"):
-        both(activation, activation)
-    assert_same(both(activation, lambda x: Rule.apply(x, activation), rectify=True))
+        project_both_ways(activation, activation)
+    assert_same(project_both_ways(activation, lambda x: Rule.apply(x, activation), rectify=True))
 
 
-def test_nothing_below_what_is_held_fixed_is_asked_for() -> None:
-    """Activations in a denominator or in attention's weights bend no signal."""
-    assert_same(both(lambda x: x / (1 + x.sigmoid()), lambda x: x / (1 + x.sigmoid()).detach()))
+def test_no_rule_is_needed_below_a_constant() -> None:
+    """Activations in a denominator or in attention weights meet no signal."""
+    assert_same(project_both_ways(lambda x: x / (1 + x.sigmoid()), lambda x: x / (1 + x.sigmoid()).detach()))
 
 
 CONVOLUTIONS: list[tuple[type[nn.Module], dict[str, Any]]] = [
     (nn.Conv2d, {"kernel_size": 3, "padding": 1}),
     (nn.Conv2d, {"kernel_size": (3, 2), "padding": (2, 0), "dilation": (2, 1)}),
-    (nn.Conv2d, {"kernel_size": 1, "padding": 2}),  # wider than the filter reaches
+    (nn.Conv2d, {"kernel_size": 1, "padding": 2}),  # padding wider than the filter
     (nn.Conv2d, {"kernel_size": 3, "stride": 2, "padding": 1}),
     (nn.Conv2d, {"kernel_size": 3, "groups": 2}),
     (nn.ConvTranspose2d, {"kernel_size": 3, "padding": 1}),
@@ -312,7 +312,7 @@ CONVOLUTIONS: list[tuple[type[nn.Module], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("kind", "arguments"), CONVOLUTIONS)
 def test_projecting_from_a_convolution_is_its_gradient(kind: Any, arguments: dict[str, Any]) -> None:
-    """Of half the sum of its rectified map's squares; each unit by itself, in the order asked for."""
+    """The gradient of half the sum of the squares of a unit's rectified map, in the order of the units."""
     axes = int(kind.__name__[-2])
     torch.manual_seed(0)
     conv = kind(4, 6, **arguments).double()
@@ -334,7 +334,7 @@ def test_a_unit_that_is_nowhere_positive_projects_to_zeros() -> None:
 def test_other_precisions_and_a_network_within_no_grad(x: Tensor) -> None:
     net = nn.Sequential(nn.Conv2d(4, 3, 3), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Conv2d(3, 2, 1)).to(x.dtype)
     with torch.no_grad():
-        found = project(net, x, "3")
-    assert found.dtype == x.dtype
+        projections = project(net, x, "3")
+    assert projections.dtype == x.dtype
     exact = project(net.double(), x.double(), "3")
-    torch.testing.assert_close(found.double(), exact, rtol=0.1, atol=0.05 * float(exact.abs().max()))
+    torch.testing.assert_close(projections.double(), exact, rtol=0.1, atol=0.05 * float(exact.abs().max()))

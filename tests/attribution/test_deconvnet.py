@@ -1,6 +1,6 @@
 """The deconvnet against Captum, an autograd adjoint with its ReLU rule, and transposed filters by hand.
 
-Both the taught example, for chains, and `project`, for any network. All in float64 but for one test, so
+Both the sequential example, for chains, and `project`, for any network. All but one test use float64, so
 that 1e-5 is far above rounding.
 """
 
@@ -27,7 +27,7 @@ SIMPLE_CNN = ["conv1", "relu1", "conv2", "relu2", "conv3", "relu3", "pool1"]
 BUNDLED = [("lenet5", layer) for layer in LENET5] + [("simple_cnn", layer) for layer in SIMPLE_CNN]
 SELECTS: list[Select] = ["map", "peak"]
 
-# What there is besides the bundled networks, and the side of its input.
+# Chains besides the bundled networks, each with the side of its input.
 CHAINS: dict[str, tuple[int, list[nn.Module]]] = {
     "overlapping pools": (
         15,
@@ -97,7 +97,7 @@ CHAINS: dict[str, tuple[int, list[nn.Module]]] = {
 
 
 class RectifiedSignal(torch.autograd.Function):
-    """An activation whose way down is the deconvnet's: rectify the signal, whatever passed on the way up."""
+    """An activation with the deconvnet's backward pass: rectify the signal, whatever the forward pass did."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, activation: nn.Module) -> Tensor:
@@ -118,24 +118,24 @@ class Ruled(nn.Module):
         return RectifiedSignal.apply(x, self.activation)
 
 
-def flat(net: nn.Sequential, prefix: str = "") -> list[tuple[str, nn.Module]]:
-    """The leaves of nested nn.Sequentials by their dotted paths; no module is used twice here."""
+def list_leaves(net: nn.Sequential, prefix: str = "") -> list[tuple[str, nn.Module]]:
+    """Return the leaves of nested nn.Sequentials by their dotted paths; no module is used twice here."""
     leaves = []
     for name, module in net.named_children():
         nested = isinstance(module, nn.Sequential)
-        leaves += flat(module, f"{prefix}{name}.") if nested else [(prefix + name, module)]
+        leaves += list_leaves(module, f"{prefix}{name}.") if nested else [(prefix + name, module)]
     return leaves
 
 
 def up_to(net: nn.Sequential, layer: str) -> list[nn.Module]:
-    names = [name for name, _ in flat(net)]
-    return [module for _, module in flat(net)][: names.index(layer) + 1]
+    names = [name for name, _ in list_leaves(net)]
+    return [module for _, module in list_leaves(net)][: names.index(layer) + 1]
 
 
 def adjoint(
     net: nn.Sequential, layer: str, x: Tensor, select: Select, units: list[int] | None = None
 ) -> Tensor:
-    """The same projection by autograd: the chain's adjoint, its activations following the rule."""
+    """Return the same projections by autograd: the adjoint of the chain, with the rule at its activations."""
     kind = "torch.nn.modules.activation"
     steps = [Ruled(m) if type(m).__module__ == kind else m for m in up_to(net, layer)]
     x = x.clone().requires_grad_()
@@ -147,14 +147,14 @@ def adjoint(
         start = start * (places == peaks[..., None]).reshape(start.shape)
     maps = []
     for unit in range(top.shape[1]) if units is None else units:
-        alone = torch.zeros_like(start)
-        alone[:, unit] = start[:, unit]
-        maps.append(torch.autograd.grad(top, x, alone, retain_graph=True)[0])
+        isolated = torch.zeros_like(start)
+        isolated[:, unit] = start[:, unit]
+        maps.append(torch.autograd.grad(top, x, isolated, retain_graph=True)[0])
     return torch.stack(maps, 1)
 
 
 class Selected(nn.Module):
-    """A head for Captum: of row i, the peak of unit i, or a number whose gradient is the unit's whole map."""
+    """A head for Captum: for row i the peak of unit i, or a scalar whose gradient is the map of unit i."""
 
     def __init__(self, chain: list[nn.Module], select: Select) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ class Selected(nn.Module):
 
 
 def captum(net: nn.Sequential, layer: str, x: Tensor, select: Select) -> Tensor:
-    """Captum's Deconvolution of every unit; it seeds ones, so a peak's map is multiplied by the peak."""
+    """Return Captum's Deconvolution of every unit; its seeds are ones, so peaks are multiplied afterwards."""
     head = Selected(up_to(copy.deepcopy(net), layer), select)
     with torch.no_grad():
         units = head.chain(x).shape[1]
@@ -184,22 +184,22 @@ def captum(net: nn.Sequential, layer: str, x: Tensor, select: Select) -> Tensor:
     return maps.detach().unflatten(0, (len(x), units))
 
 
-def projected(net: nn.Module, layer: str, x: Tensor, select: Select = "map") -> Tensor:
-    """What `project` gives of each image: (N, units, C, H, W)."""
+def project_each(net: nn.Module, layer: str, x: Tensor, select: Select = "map") -> Tensor:
+    """Return what `project` computes for each image: (N, units, C, H, W)."""
     return torch.stack([project(net, image, layer, select=select) for image in x])
 
 
-def assert_projections(found: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
-    """Each unit's map differs by at most a share of its own largest value; a zero one not at all."""
-    assert found.shape == expected.shape
-    assert found.dtype == expected.dtype
+def assert_projections(projections: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
+    """Check that each projection differs by at most a share of its largest value; a zero one not at all."""
+    assert projections.shape == expected.shape
+    assert projections.dtype == expected.dtype
     scale = expected.abs().amax((-3, -2, -1))
-    error = (found - expected).abs().amax((-3, -2, -1))
+    error = (projections - expected).abs().amax((-3, -2, -1))
     assert (error <= tolerance * scale).all(), (error / scale).max()
 
 
-def randomised(net: nn.Sequential, dead: int = 0) -> nn.Sequential:
-    """Give it in float64, evaluation mode, with seeded weights; `dead` units of each conv never fire."""
+def randomise(net: nn.Sequential, dead: int = 0) -> nn.Sequential:
+    """Return a network in float64 and evaluation mode with seeded weights and `dead` dead units per conv."""
     torch.manual_seed(0)
     for module in net.modules():
         if hasattr(module, "reset_parameters"):
@@ -215,7 +215,7 @@ def images(n: int, channels: int, side: int) -> Tensor:
 
 @pytest.fixture(scope="module", autouse=True)
 def threads() -> Iterator[None]:
-    """One thread: of tensors so small several only wait for each other, long where cores are shared."""
+    """Use one thread: on tensors this small several threads only wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -224,19 +224,19 @@ def threads() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def nets() -> dict[str, tuple[nn.Sequential, Tensor]]:
-    """The bundled networks, two dead units in each convolution, and two images for each."""
+    """Return the bundled networks, with two dead units in each convolution, and two images for each."""
     built = {"lenet5": (lenet5(), 28), "simple_cnn": (simple_cnn(), 50)}
-    return {name: (randomised(net, dead=2), images(2, 1, side)) for name, (net, side) in built.items()}
+    return {name: (randomise(net, dead=2), images(2, 1, side)) for name, (net, side) in built.items()}
 
 
 @pytest.fixture
 def lenet() -> nn.Sequential:
-    return randomised(lenet5())
+    return randomise(lenet5())
 
 
-def of_chain(name: str) -> tuple[nn.Sequential, Tensor]:
+def make_chain(name: str) -> tuple[nn.Sequential, Tensor]:
     side, modules = CHAINS[name]
-    return randomised(nn.Sequential(*copy.deepcopy(modules))), images(2, 2, side)
+    return randomise(nn.Sequential(*copy.deepcopy(modules))), images(2, 2, side)
 
 
 # The bundled networks, every conv, ReLU and pool layer, all units.
@@ -248,7 +248,7 @@ def test_equals_the_autograd_adjoint(nets: dict, name: str, layer: str, select: 
     net, x = nets[name]
     expected = adjoint(net, layer, x, select)
     assert_projections(Deconvnet(net, layer)(x, select=select), expected)
-    assert_projections(projected(net, layer, x, select), expected)
+    assert_projections(project_each(net, layer, x, select), expected)
 
 
 @pytest.mark.parametrize("select", SELECTS)
@@ -263,11 +263,11 @@ def test_equals_captum(nets: dict, name: str, layer: str, select: Select) -> Non
 @pytest.mark.parametrize(("name", "layer"), BUNDLED)
 def test_dead_units_are_exactly_zero_and_no_others(nets: dict, name: str, layer: str, select: Select) -> None:
     net, x = nets[name]
-    found = Deconvnet(net, layer)(x, select=select)
+    projections = Deconvnet(net, layer)(x, select=select)
     dead = nn.Sequential(*up_to(net, layer))(x).flatten(2).amax(-1) <= 0
     assert dead[:, :2].all()
-    assert torch.equal(~found.flatten(2).any(-1), dead)
-    assert torch.equal(~projected(net, layer, x, select).flatten(2).any(-1), dead)
+    assert torch.equal(~projections.flatten(2).any(-1), dead)
+    assert torch.equal(~project_each(net, layer, x, select).flatten(2).any(-1), dead)
 
 
 @pytest.mark.parametrize("select", SELECTS)
@@ -287,35 +287,35 @@ def test_flatten_and_linear_layers_equal_the_adjoint(
     lenet: nn.Sequential, layer: str, select: Select
 ) -> None:
     x, units = images(2, 1, 28), [0, 7, 3]
-    found = Deconvnet(lenet, layer)(x, units, select)
-    assert_projections(found, adjoint(lenet, layer, x, select, units))
+    projections = Deconvnet(lenet, layer)(x, units, select)
+    assert_projections(projections, adjoint(lenet, layer, x, select, units))
 
 
-def test_a_top_of_pool2_by_hand(lenet: nn.Sequential) -> None:
+def test_projections_of_pool2_by_hand(lenet: nn.Sequential) -> None:
     """Unpool into the switches, rectify, filter with the transposed filters; nothing after the pixels."""
     x = images(1, 1, 28)
     one = F.relu(F.conv2d(x, lenet.conv1.weight, lenet.conv1.bias, padding=2))
     pooled, first = F.max_pool2d(one, 2, return_indices=True)
     two = F.relu(F.conv2d(pooled, lenet.conv2.weight, lenet.conv2.bias))
     top, second = F.max_pool2d(two, 2, return_indices=True)
-    signal = top * torch.eye(16).double()[:, :, None, None]  # a row a unit, zeros in all other channels
+    signal = top * torch.eye(16).double()[:, :, None, None]  # one row per unit, zeros in all other channels
     signal = F.relu(F.max_unpool2d(signal, second.expand(16, -1, -1, -1), 2))
     signal = F.conv_transpose2d(signal, lenet.conv2.weight)
     signal = F.relu(F.max_unpool2d(signal, first.expand(16, -1, -1, -1), 2))
     signal = F.conv_transpose2d(signal, lenet.conv1.weight, padding=2)
-    found = Deconvnet(lenet, "pool2")(x)
-    assert_projections(found, signal[None])
-    assert (found < 0).any()
-    assert (found > 0).any()
+    projections = Deconvnet(lenet, "pool2")(x)
+    assert_projections(projections, signal[None])
+    assert (projections < 0).any()
+    assert (projections > 0).any()
 
 
 def test_float32_is_within_1e_5_of_float64() -> None:
-    net, x = randomised(lenet5()), images(2, 1, 28)
+    net, x = randomise(lenet5()), images(2, 1, 28)
     exact = [Deconvnet(net, "pool2")(x, select=select) for select in SELECTS]
-    found = [Deconvnet(net.float(), "pool2")(x.float(), select=select) for select in SELECTS]
-    for one, other in zip(found, exact, strict=True):
-        assert one.dtype == torch.float32
-        assert_projections(one.double(), other, 1e-5)
+    projections = [Deconvnet(net.float(), "pool2")(x.float(), select=select) for select in SELECTS]
+    for rounded, expected in zip(projections, exact, strict=True):
+        assert rounded.dtype == torch.float32
+        assert_projections(rounded.double(), expected, 1e-5)
 
 
 def test_lenet5_has_22_reconstructions_of_28_by_28(lenet: nn.Sequential) -> None:
@@ -329,23 +329,23 @@ def test_lenet5_has_22_reconstructions_of_28_by_28(lenet: nn.Sequential) -> None
 @pytest.mark.parametrize("select", SELECTS)
 @pytest.mark.parametrize("name", CHAINS)
 def test_every_layer_of_other_chains_equals_the_adjoint(name: str, select: Select) -> None:
-    net, x = of_chain(name)
-    for layer, _ in flat(net):
+    net, x = make_chain(name)
+    for layer, _ in list_leaves(net):
         expected = adjoint(net, layer, x, select)
         assert_projections(Deconvnet(net, layer)(x, select=select), expected)
-        assert_projections(projected(net, layer, x, select), expected)
+        assert_projections(project_each(net, layer, x, select), expected)
 
 
 @pytest.mark.parametrize("side", [11, 12, 13, 14, 15])
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 2, 1), (5, 3, 0), (1, 4, 0), (2, 3, 1)])
-def test_odd_sizes_come_back_whole(side: int, kernel: int, stride: int, padding: int) -> None:
-    net = randomised(nn.Sequential(nn.Conv2d(2, 3, kernel, stride, padding), nn.ReLU()))
+def test_sizes_that_leave_a_remainder_are_restored(side: int, kernel: int, stride: int, padding: int) -> None:
+    net = randomise(nn.Sequential(nn.Conv2d(2, 3, kernel, stride, padding), nn.ReLU()))
     x = images(1, 2, side)
     assert_projections(Deconvnet(net, "1")(x), adjoint(net, "1", x, "map"))
-    assert_projections(projected(net, "1", x), adjoint(net, "1", x, "map"))
+    assert_projections(project_each(net, "1", x), adjoint(net, "1", x, "map"))
 
 
-def test_overlapping_switches_add_up_and_do_not_overwrite() -> None:
+def test_overlapping_switches_add_up() -> None:
     net, x = nn.Sequential(nn.Identity(), nn.MaxPool2d(3, 2)), torch.zeros(1, 1, 5, 5).double()
     x[0, 0, 2, 2] = 7.0  # in all four windows
     expected = torch.zeros_like(x)
@@ -355,47 +355,47 @@ def test_overlapping_switches_add_up_and_do_not_overwrite() -> None:
 
 
 def test_the_peak_of_one_convolution_is_its_filter_times_the_activation() -> None:
-    net = randomised(nn.Sequential(nn.Conv2d(2, 3, (3, 4)), nn.ReLU()))
+    net = randomise(nn.Sequential(nn.Conv2d(2, 3, (3, 4)), nn.ReLU()))
     x = images(1, 2, 9)
-    found = Deconvnet(net, "0")(x, select="peak")[0]
+    projections = Deconvnet(net, "0")(x, select="peak")[0]
     for unit, plane in enumerate(net(x)[0]):
         row, column = divmod(int(plane.argmax()), plane.shape[1])
         expected = torch.zeros(2, 9, 9).double()
         expected[:, row : row + 3, column : column + 4] = net[0].weight[unit] * plane.max()
-        torch.testing.assert_close(found[unit], expected)
+        torch.testing.assert_close(projections[unit], expected)
 
 
 def test_a_relu_used_twice_rectifies_twice() -> None:
     relu = nn.ReLU()
-    shared = randomised(nn.Sequential(nn.Conv2d(1, 4, 3), relu, nn.Conv2d(4, 4, 3), relu, nn.Conv2d(4, 2, 3)))
-    alone = copy.deepcopy(shared)
-    alone[3] = nn.ReLU()
+    shared = randomise(nn.Sequential(nn.Conv2d(1, 4, 3), relu, nn.Conv2d(4, 4, 3), relu, nn.Conv2d(4, 2, 3)))
+    separate = copy.deepcopy(shared)
+    separate[3] = nn.ReLU()
     x = images(2, 1, 12)
-    assert_projections(Deconvnet(shared, "4")(x), adjoint(alone, "4", x, "map"))
+    assert_projections(Deconvnet(shared, "4")(x), adjoint(separate, "4", x, "map"))
 
 
 def test_a_later_call_of_a_layer_can_be_chosen() -> None:
     relu = nn.ReLU()
-    net = randomised(nn.Sequential(nn.Conv2d(1, 4, 3), relu, nn.Conv2d(4, 4, 3), relu))
-    alone = copy.deepcopy(net)
-    alone[3] = nn.ReLU()
+    net = randomise(nn.Sequential(nn.Conv2d(1, 4, 3), relu, nn.Conv2d(4, 4, 3), relu))
+    separate = copy.deepcopy(net)
+    separate[3] = nn.ReLU()
     x = images(2, 1, 12)
-    assert_projections(Deconvnet(net, "1:2")(x), adjoint(alone, "3", x, "map"))
+    assert_projections(Deconvnet(net, "1:2")(x), adjoint(separate, "3", x, "map"))
 
 
-# What is asked for.
+# Units and images.
 
 
 @pytest.mark.parametrize("layer", ["conv2", "pool2", "fc2"])
-def test_units_are_given_in_the_order_asked_for(lenet: nn.Sequential, layer: str) -> None:
+def test_units_are_returned_in_the_order_given(lenet: nn.Sequential, layer: str) -> None:
     x = images(2, 1, 28)
-    whole = Deconvnet(lenet, layer)(x)
-    assert_projections(Deconvnet(lenet, layer)(x, [5, 0, 5]), whole[:, [5, 0, 5]])
+    projections = Deconvnet(lenet, layer)(x)
+    assert_projections(Deconvnet(lenet, layer)(x, [5, 0, 5]), projections[:, [5, 0, 5]])
 
 
 def test_units_of_a_grouped_convolution() -> None:
-    net, x = of_chain("groups, depthwise")
-    for layer, _ in flat(net):
+    net, x = make_chain("groups, depthwise")
+    for layer, _ in list_leaves(net):
         assert_projections(Deconvnet(net, layer)(x, [3, 1]), Deconvnet(net, layer)(x)[:, [3, 1]])
 
 
@@ -441,10 +441,10 @@ def test_no_gradient_is_kept(lenet: nn.Sequential, layer: str) -> None:
     assert all(parameter.grad is None for parameter in lenet.parameters())
 
 
-# What it refuses.
+# Errors of the sequential deconvnet.
 
 
-def test_an_unknown_layer_is_reported_with_those_there_are(lenet: nn.Sequential) -> None:
+def test_an_unknown_layer_is_an_error_that_lists_the_layers(lenet: nn.Sequential) -> None:
     with pytest.raises(UserError, match=r"no layer 'pool3'.*conv1, relu1, pool1"):
         Deconvnet(lenet, "pool3")
 
@@ -464,22 +464,22 @@ NO_RELU = [
 @pytest.mark.parametrize("activation", NO_RELU, ids=lambda module: type(module).__name__)
 def test_another_activation_is_refused_by_name_unless_rectified(activation: nn.Module) -> None:
     steps = OrderedDict(conv=nn.Conv2d(1, 3, 3), bend=activation, last=nn.Conv2d(3, 2, 3))
-    net, x = randomised(nn.Sequential(steps)), images(2, 1, 9)
+    net, x = randomise(nn.Sequential(steps)), images(2, 1, 9)
     with pytest.raises(UserError, match=f"layer 'bend' is a {type(activation).__name__}"):
         Deconvnet(net, "last")(x)
     with pytest.raises(UserError, match=r"these activations are none: bend \(\w+\); .*rectify"):
         project(net, x[0], "last")
-    Deconvnet(net, "conv")(x)  # nothing undefined on its way
+    Deconvnet(net, "conv")(x)  # no activation on the way
     project(net, x[0], "conv")
     for layer in ("bend", "last"):
         for select in SELECTS:
             for image, expected in zip(x, adjoint(net, layer, x, select), strict=True):
-                found = project(net, image, layer, select=select, rectify=True)
-                assert_projections(found, expected)
+                projections = project(net, image, layer, select=select, rectify=True)
+                assert_projections(projections, expected)
 
 
 class Composite(nn.Module):
-    """A block with a ReLU that no hook sees."""
+    """A block with a ReLU that is no module."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -490,7 +490,7 @@ class Composite(nn.Module):
 
 
 class Residual(nn.Sequential):
-    """An nn.Sequential by its class, but no chain."""
+    """A subclass of nn.Sequential that is no chain."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x + super().forward(x)
@@ -501,14 +501,14 @@ class Functional(nn.Module):
         return F.relu(x)
 
 
-@pytest.mark.parametrize("net", [Composite(), nn.Sequential(Composite())], ids=["whole", "inside"])
+@pytest.mark.parametrize("net", [Composite(), nn.Sequential(Composite())], ids=["network", "submodule"])
 def test_a_network_that_is_no_chain_is_refused(net: nn.Module) -> None:
     with pytest.raises(UserError, match=r"chain of layers.*not from Composite"):
         Deconvnet(net, "0.conv")
 
 
-@pytest.mark.parametrize("inside", [False, True], ids=["whole", "inside"])
-def test_a_sequential_with_a_way_of_its_own_is_no_chain(inside: bool) -> None:
+@pytest.mark.parametrize("inside", [False, True], ids=["network", "submodule"])
+def test_a_sequential_with_a_forward_pass_of_its_own_is_no_chain(inside: bool) -> None:
     block = Residual(nn.Conv2d(3, 3, 3, padding=1), nn.ReLU())
     with pytest.raises(UserError, match="Residual"):
         Deconvnet(nn.Sequential(block) if inside else block, "0.1" if inside else "1")
@@ -529,21 +529,21 @@ def test_a_sequential_with_a_way_of_its_own_is_no_chain(inside: bool) -> None:
     ],
     ids=repr,
 )
-def test_a_layer_of_no_such_chain_is_refused_by_name(module: nn.Module) -> None:
+def test_a_layer_of_another_kind_is_an_error_that_names_it(module: nn.Module) -> None:
     net = nn.Sequential(OrderedDict(conv=nn.Conv2d(1, 3, 3), odd=module)).eval()
     with pytest.raises(UserError, match=f"layer 'odd' is a {type(module).__name__}.*project takes any"):
         Deconvnet(net, "odd")(images(1, 1, 9).float())
     assert project(net, images(1, 1, 9)[0].float(), "odd").shape[1:] == (1, 9, 9)
 
 
-def test_what_has_no_inverse_above_the_layer_does_not_matter(lenet: nn.Sequential) -> None:
+def test_layers_above_the_chosen_one_do_not_matter(lenet: nn.Sequential) -> None:
     with pytest.raises(UserError, match="'log_softmax' is a LogSoftmax"):
         Deconvnet(lenet, "log_softmax")(images(1, 1, 28))
     assert Deconvnet(lenet, "fc3")(images(1, 1, 28)).shape == (1, 10, 1, 28, 28)
 
 
 @pytest.mark.parametrize("units", [[6], [-1], [0, 99]])
-def test_units_that_are_not_there_are_named(lenet: nn.Sequential, units: list[int]) -> None:
+def test_units_that_do_not_exist_are_named(lenet: nn.Sequential, units: list[int]) -> None:
     with pytest.raises(UserError, match=r"conv1 has no units .* it has 6"):
         Deconvnet(lenet, "conv1")(images(1, 1, 28), units)
     with pytest.raises(UserError, match=r"conv1 has no units .* it has 6"):
@@ -559,7 +559,7 @@ def test_no_units_give_no_projections(lenet: nn.Sequential) -> None:
 
 
 class Modular(nn.Module):
-    """torchvision's blocks with a ReLU module for each call, none in place: Captum's hooks need both."""
+    """A residual block of torchvision with a ReLU module per call, none in place, as Captum needs them."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
@@ -570,14 +570,14 @@ class Modular(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         short = x if self.block.downsample is None else self.block.downsample(x)
-        *most, (conv, bn, last) = zip(self.convs, self.bns, self.relus, strict=True)
-        for c, b, relu in most:
+        *first, (conv, bn, last) = zip(self.convs, self.bns, self.relus, strict=True)
+        for c, b, relu in first:
             x = relu(b(c(x)))
         return last(bn(conv(x)) + short)
 
 
 def modular(net: nn.Module) -> nn.Module:
-    """A copy of a torchvision ResNet or VGG that Captum takes, with the same weights."""
+    """Return a copy of a torchvision ResNet or VGG that Captum takes, with the same weights."""
     net = copy.deepcopy(net)
     for parent in list(net.modules()):
         for name, child in list(parent.named_children()):
@@ -589,7 +589,7 @@ def modular(net: nn.Module) -> nn.Module:
 
 
 class UpTo(nn.Module):
-    """Runs a network up to a module, and gives that module's output or, of a block, what it adds up."""
+    """Runs some modules of a network, one after the other."""
 
     def __init__(self, net: nn.Module, steps: list[str]) -> None:
         super().__init__()
@@ -619,7 +619,7 @@ CAPTUM: list[tuple[str, str, list[str]]] = [
 
 @pytest.fixture(scope="module")
 def published() -> dict[str, nn.Module]:
-    """Torchvision's networks in float64, with batch norms that have seen images."""
+    """Return torchvision's networks in float64, with random batch-norm statistics."""
     nets = {}
     for name in ("resnet18", "resnet50", "vgg11_bn"):
         torch.manual_seed(0)
@@ -651,9 +651,9 @@ def test_torchvision_networks_equal_captum(
                 peak = head(x).clamp(min=0)
             down = Deconvolution(head).attribute(x)
             expected.append(down * peak if select == "peak" else down)
-        found = project(net, x[0], layer, units, select)
-        assert_projections(found, torch.cat(expected).detach())
-        assert found.any()
+        projections = project(net, x[0], layer, units, select)
+        assert_projections(projections, torch.cat(expected).detach())
+        assert projections.any()
 
 
 class Mixed(nn.Module):
@@ -690,7 +690,7 @@ def test_relus_of_every_kind_follow_the_rule(select: Select) -> None:
     plain = Mixed(plain=True).double().eval()
     plain.load_state_dict(net.state_dict())
     expected = adjoint(nn.Sequential(plain), "0", x, select)
-    assert_projections(projected(net, "relu:3", x, select), expected)
+    assert_projections(project_each(net, "relu:3", x, select), expected)
 
 
 def test_the_forward_pass_runs_once_and_no_further_than_the_layer(lenet: nn.Sequential) -> None:
@@ -708,7 +708,7 @@ def test_project_leaves_the_network_as_it_was() -> None:
     net[0].bias.requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     x = images(1, 1, 9)[0]
-    given = x.clone()
+    copied = x.clone()
     for layer, fault in (("2", None), ("9", UserError)):
         if fault is None:
             with torch.no_grad():
@@ -720,18 +720,18 @@ def test_project_leaves_the_network_as_it_was() -> None:
         assert [p.requires_grad for p in net.parameters()] == [True, False, True, True]
         assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
     assert torch._C._get_mkldnn_enabled()
-    assert torch.equal(x, given)
+    assert torch.equal(x, copied)
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
 
-def test_many_units_are_those_asked_for_one_by_one() -> None:
+def test_many_units_at_once_equal_one_at_a_time() -> None:
     torch.manual_seed(0)
     net, x = nn.Sequential(nn.Conv2d(1, 40, 3), nn.ReLU(), nn.Conv2d(40, 37, 3)).double(), images(1, 1, 9)[0]
-    whole = project(net, x, "2")
-    assert whole.shape == (37, 1, 9, 9)
+    projections = project(net, x, "2")
+    assert projections.shape == (37, 1, 9, 9)
     units = [36, 0, 16, 15, 15]
-    assert_projections(project(net, x, "2", units), whole[units])
-    assert_projections(torch.cat([project(net, x, "2", [unit]) for unit in units]), whole[units])
+    assert_projections(project(net, x, "2", units), projections[units])
+    assert_projections(torch.cat([project(net, x, "2", [unit]) for unit in units]), projections[units])
 
 
 def test_a_block_can_be_projected_by_its_name() -> None:
@@ -748,7 +748,38 @@ def test_the_peak_is_the_first_in_raster_order() -> None:
     assert project(net, x, "0", select="peak").tolist() == [[[[0, 2], [0, 0]]]]
 
 
-# What project refuses.
+@pytest.mark.parametrize("select", SELECTS)
+@pytest.mark.parametrize("layer", ["conv1", "pool2", "fc1"])
+def test_a_batch_is_projected_image_by_image(lenet: nn.Sequential, layer: str, select: Select) -> None:
+    x = images(3, 1, 28)
+    projections = project(lenet, x, layer, [2, 0], select)
+    assert projections.shape == (3, 2, 1, 28, 28)
+    for image, expected in zip(x, projections, strict=True):
+        assert torch.equal(project(lenet, image, layer, [2, 0], select), expected)
+
+
+# Errors of project.
+
+
+@pytest.mark.parametrize("shape", [(3, 28, 28), (1, 20, 20), (2, 3, 28, 28), (28, 28)])
+def test_an_input_that_the_network_does_not_take_is_one_clear_error(
+    lenet: nn.Sequential, shape: tuple[int, ...]
+) -> None:
+    with pytest.raises(UserError, match=r"the network does not take an input of shape \(1, "):
+        project(lenet, torch.zeros(shape).double(), "fc1")
+
+
+def test_an_empty_input_and_a_single_number_of_a_unit_are_errors(lenet: nn.Sequential) -> None:
+    with pytest.raises(UserError, match=r"x has the shape \(0, 1, 28, 28\); give one image"):
+        project(lenet, images(0, 1, 28), "conv1")
+    with pytest.raises(UserError, match=r"such as \[3\], not 3"):
+        project(lenet, images(1, 1, 28)[0], "conv1", 3)  # type: ignore[arg-type]
+
+
+def test_a_layer_without_units_is_an_error() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(0)).double()
+    with pytest.raises(UserError, match="the layer '1' has no units"):
+        project(net, images(1, 1, 9)[0], "1")
 
 
 @pytest.mark.parametrize("select", ["top", "", None])
@@ -763,14 +794,14 @@ def test_project_names_the_nearest_layers(lenet: nn.Sequential) -> None:
 
 
 class Learned(nn.Module):
-    """Adds a picture of its own to what it is given."""
+    """Adds a learned image to its input."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.own, self.conv = nn.Parameter(torch.ones(1, 1, 9, 9)), nn.Conv2d(1, 1, 1)
+        self.learned, self.conv = nn.Parameter(torch.ones(1, 1, 9, 9)), nn.Conv2d(1, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(self.own.to(x.dtype))
+        return x + self.conv(self.learned.to(x.dtype))
 
 
 @pytest.mark.parametrize("detach", [False, True])

@@ -1,4 +1,4 @@
-"""Patches, against what the network itself depends on: pixel by pixel, and on the whole image."""
+"""Patches, against the pixels on which the network depends, and against projections on the whole image."""
 
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from convatlas.tracing.record import record
 
 
 class Branched(nn.Module):
-    """Strides, dilation, paddings, uneven geometrys and a shortcut."""
+    """Strides, dilation, paddings, uneven windows and a shortcut."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a network calls: modules, functions and operators, their names, kinds and inputs."""
+"""The traced calls of a network: modules, functions and operators, their names, kinds and inputs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,28 +20,28 @@ X = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
 class Net(nn.Module):
-    """A composite module that does what it is told, with modules under the names given."""
+    """A composite module with any forward function and submodules."""
 
-    def __init__(self, do: Callable[[Any, Tensor], Any], **modules: nn.Module) -> None:
+    def __init__(self, function: Callable[[Any, Tensor], Any], **modules: nn.Module) -> None:
         super().__init__()
-        self.do = do
+        self.function = function
         for name, module in modules.items():
             self.add_module(name, module)
 
     def forward(self, x: Tensor) -> Any:
-        return self.do(self, x)
+        return self.function(self, x)
 
 
-def calls(network: nn.Module, x: Tensor = X, blocks: tuple[str, ...] = ()) -> dict[str, Call]:
-    found: dict[str, Call] = {}
+def trace_calls(network: nn.Module, x: Tensor = X, blocks: tuple[str, ...] = ()) -> dict[str, Call]:
+    calls: dict[str, Call] = {}
 
-    def see(call: Call) -> None:
-        assert call.layer not in found, "a name came twice"
-        found[call.layer] = call
+    def add(call: Call) -> None:
+        assert call.layer not in calls, "a name came twice"
+        calls[call.layer] = call
 
-    with torch.no_grad(), trace(network, see, blocks):
+    with torch.no_grad(), trace(network, add, blocks):
         network(x.clone())
-    return found
+    return calls
 
 
 # Functions and operators.
@@ -93,29 +93,29 @@ FUNCTIONS: list[tuple[str, str, Callable[[Tensor], Tensor]]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "kind_name", "do"), FUNCTIONS)
+@pytest.mark.parametrize(("name", "kind_name", "function"), FUNCTIONS)
 def test_functions_and_operators_are_layers(
-    name: str, kind_name: str, do: Callable[[Tensor], Tensor]
+    name: str, kind_name: str, function: Callable[[Tensor], Tensor]
 ) -> None:
-    """At the root under their own name, within a module after its path; recorded is what they give."""
-    block = Net(lambda _, x: do(x), spare=nn.Identity())
+    """At the root by the function's name, within a module after its path; their outputs are recorded."""
+    block = Net(lambda _, x: function(x), spare=nn.Identity())
     for network, layer in ((block, name), (nn.Sequential(block), f"0/{name}")):
-        (call,) = calls(network).values()
+        (call,) = trace_calls(network).values()
         assert (call.layer, call.type, call.kind) == (layer, name, kind_name)
-        assert torch.equal(record(network, X).outputs[layer], do(X.clone()))
+        assert torch.equal(record(network, X).outputs[layer], function(X.clone()))
 
 
-def test_plus_equals_is_an_addition_and_its_inputs_are_given() -> None:
+def test_plus_equals_is_an_addition_with_its_two_inputs() -> None:
     def residual(net: Any, x: Tensor) -> Tensor:
         y = net.conv(x)
         y += x
         return F.relu(y + net.conv(y))
 
-    found = calls(Net(residual, conv=nn.Conv2d(3, 3, 1)))
-    assert list(found) == ["conv", "add", "conv:2", "add:2", "relu"]
-    assert len(found["add"].inputs) == 2
-    assert found["add:2"].inputs[0] is found["add"].output
-    assert found["add:2"].inputs[1] is found["conv:2"].output
+    calls = trace_calls(Net(residual, conv=nn.Conv2d(3, 3, 1)))
+    assert list(calls) == ["conv", "add", "conv:2", "add:2", "relu"]
+    assert len(calls["add"].inputs) == 2
+    assert calls["add:2"].inputs[0] is calls["add"].output
+    assert calls["add:2"].inputs[1] is calls["conv:2"].output
 
 
 @pytest.mark.parametrize(
@@ -134,40 +134,40 @@ def test_functions_within_a_leaf_are_not_layers() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return F.relu(x + 1)
 
-    assert list(calls(nn.Sequential(Leaf(), nn.Softmax2d()))) == ["0", "1"]
+    assert list(trace_calls(nn.Sequential(Leaf(), nn.Softmax2d()))) == ["0", "1"]
 
 
-def test_what_the_watcher_does_is_no_layer() -> None:
-    seen = []
+def test_functions_that_the_callback_calls_are_no_layers() -> None:
+    layers = []
 
-    def see(call: Call) -> None:
-        seen.append(call.layer)
+    def compute(call: Call) -> None:
+        layers.append(call.layer)
         F.relu(call.output + 1)
 
-    with trace(network := nn.Sequential(nn.Sequential(nn.Softmax(1)), nn.Flatten()), see, blocks=["0"]):
+    with trace(network := nn.Sequential(nn.Sequential(nn.Softmax(1)), nn.Flatten()), compute, blocks=["0"]):
         network(X)
-    assert seen == ["0.0", "0", "1"]
+    assert layers == ["0.0", "0", "1"]
 
 
-def test_what_does_not_depend_on_the_input_is_no_layer() -> None:
+def test_a_function_of_weights_alone_is_no_layer() -> None:
     def forward(net: Any, x: Tensor) -> Tensor:
         scale = F.softmax(net.weight * 2, 0).mean() + torch.ones(1).relu()
         return x * scale
 
     network = Net(forward)
     network.weight = nn.Parameter(torch.ones(3))
-    assert list(calls(network)) == ["mul"]
-    assert len(calls(network)["mul"].inputs) == 1  # the weights are none of them
+    assert list(trace_calls(network)) == ["mul"]
+    assert len(trace_calls(network)["mul"].inputs) == 1  # not the weights
 
 
-def test_dependence_goes_through_what_is_no_layer() -> None:
+def test_dependence_on_the_input_passes_through_functions_that_are_no_layers() -> None:
     def forward(_: Any, x: Tensor) -> Tensor:
         first, second = x.chunk(2, 3)
         filled = torch.zeros(1, 3, 8, 4)
         filled[:] = first.abs().sqrt()[..., :4]
         return filled.relu().mT + second.sum(dtype=torch.float64).to(torch.float32)
 
-    assert list(calls(Net(forward))) == ["relu", "add"]
+    assert list(trace_calls(Net(forward))) == ["relu", "add"]
 
 
 # Names.
@@ -176,23 +176,23 @@ def test_dependence_goes_through_what_is_no_layer() -> None:
 def test_names_at_any_depth() -> None:
     inner = Net(lambda net, x: F.relu(net.bn(net.conv(x))) + x, conv=nn.Conv2d(3, 3, 1), bn=nn.BatchNorm2d(3))
     network = nn.Sequential(nn.Sequential(inner), nn.ReLU())
-    assert list(calls(network)) == ["0.0.conv", "0.0.bn", "0.0/relu", "0.0/add", "1"]
+    assert list(trace_calls(network)) == ["0.0.conv", "0.0.bn", "0.0/relu", "0.0/add", "1"]
 
 
 def test_reused_modules_and_blocks_are_numbered() -> None:
     block = Net(lambda net, x: net.relu(net.relu(x) - 1), relu=nn.ReLU())
-    found = calls(Net(lambda net, x: net.block(net.block(x)), block=block))
+    calls = trace_calls(Net(lambda net, x: net.block(net.block(x)), block=block))
     once = ["block.relu", "block/sub", "block.relu:2"]
-    assert list(found) == [*once, "block.relu:3", "block/sub:2", "block.relu:4"]
+    assert list(calls) == [*once, "block.relu:3", "block/sub:2", "block.relu:4"]
 
 
-def test_a_module_under_two_names_goes_by_its_first() -> None:
+def test_a_module_under_two_names_has_the_first_as_its_layer_name() -> None:
     shared = nn.Conv2d(3, 3, 1)
-    assert list(calls(Net(lambda net, x: net.b(net.a(x)), a=shared, b=shared))) == ["a", "a:2"]
+    assert list(trace_calls(Net(lambda net, x: net.b(net.a(x)), a=shared, b=shared))) == ["a", "a:2"]
 
 
-def test_a_network_that_is_a_leaf_shows_what_it_calls() -> None:
-    assert list(calls(nn.Conv2d(3, 2, 3))) == ["conv2d"]
+def test_the_layers_of_a_network_that_is_a_leaf_are_its_functions() -> None:
+    assert list(trace_calls(nn.Conv2d(3, 2, 3))) == ["conv2d"]
 
 
 STRANGE = [
@@ -201,7 +201,7 @@ STRANGE = [
 ]
 
 
-def test_names_are_unique_and_safe_whatever_the_modules_are_called(tmp_path: Path) -> None:
+def test_names_are_unique_and_safe_for_any_names_of_modules(tmp_path: Path) -> None:
     names = [name for name in STRANGE if "." not in name]  # which torch refuses
 
     def forward(net: Any, x: Tensor) -> Tensor:
@@ -213,17 +213,17 @@ def test_names_are_unique_and_safe_whatever_the_modules_are_called(tmp_path: Pat
     for name in names:
         network.add_module(name, nn.Conv2d(3, 3, 1))
     network.add_module("block", nn.Sequential(nn.Conv2d(3, 3, 1)))  # not called
-    found = record(network, X)
-    assert len(found.outputs) == 3 * len(names)
-    assert "input" not in found.outputs
+    activations = record(network, X)
+    assert len(activations.outputs) == 3 * len(names)
+    assert "input" not in activations.outputs
     record_to_file(network, X, tmp_path / "a.npz")
     read = read_npz(tmp_path / "a.npz")
-    assert list(read) == ["input", *found.outputs]
-    assert all((read[layer] == output[0].numpy()).all() for layer, output in found.outputs.items())
-    assert [layer["name"] for layer in list_layers(network, (3, 8, 8))] == [*found.outputs, "block.0"]
+    assert list(read) == ["input", *activations.outputs]
+    assert all((read[layer] == output[0].numpy()).all() for layer, output in activations.outputs.items())
+    assert [layer["name"] for layer in list_layers(network, (3, 8, 8))] == [*activations.outputs, "block.0"]
 
 
-def test_a_child_called_npy_is_told_from_its_parent(tmp_path: Path) -> None:
+def test_a_child_called_npy_is_distinguished_from_its_parent(tmp_path: Path) -> None:
     network = Net(lambda net, x: net.a(x), a=nn.Sequential())
     network.a.add_module("npy", nn.Conv2d(3, 2, 1))
     network.a.add_module("last", nn.Conv2d(2, 1, 1))
@@ -239,27 +239,27 @@ def test_a_child_called_npy_is_told_from_its_parent(tmp_path: Path) -> None:
 # Blocks.
 
 
-def test_the_outputs_of_blocks_are_layers_where_asked_for() -> None:
+def test_the_outputs_of_blocks_are_layers_where_they_are_named() -> None:
     network = nn.Sequential(nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU()), nn.Flatten())
-    assert list(calls(network)) == ["0.0", "0.1", "1"]
-    found = calls(network, blocks=("0",))
-    assert list(found) == ["0.0", "0.1", "0", "1"]
-    assert found["0"].output is found["0.1"].output
-    assert found["0"].type == "Sequential"
+    assert list(trace_calls(network)) == ["0.0", "0.1", "1"]
+    calls = trace_calls(network, blocks=("0",))
+    assert list(calls) == ["0.0", "0.1", "0", "1"]
+    assert calls["0"].output is calls["0.1"].output
+    assert calls["0"].type == "Sequential"
     assert composite_modules(network) == ["0"]
     _, _, block, _ = list_layers(network, (3, 8, 8), blocks=["0"])
     assert [block[key] for key in ("output_shape", "receptive_field", "parameters")] == [[3, 6, 6], [3, 3], 0]
 
 
-def test_a_block_may_give_a_tuple_or_a_dict_as_the_network_may() -> None:
+def test_a_block_and_the_network_may_return_a_tuple_or_a_dict() -> None:
     inner = Net(lambda net, x: {"out": net.conv(x), "more": [x + 1]}, conv=nn.Conv2d(3, 2, 1))
     network = Net(lambda net, x: (net.inner(x)["out"].relu(), None, 3), inner=inner)
-    found = calls(network, blocks=("inner",))
-    assert list(found) == ["inner.conv", "inner/add", "inner", "relu"]
-    assert found["inner"].output is found["inner.conv"].output
+    calls = trace_calls(network, blocks=("inner",))
+    assert list(calls) == ["inner.conv", "inner/add", "inner", "relu"]
+    assert calls["inner"].output is calls["inner.conv"].output
 
 
-# Modules that are not what they seem.
+# Modules that are leaves although they hold others, or the reverse.
 
 
 def test_parametrised_layers_are_leaves() -> None:
@@ -270,9 +270,9 @@ def test_parametrised_layers_are_leaves() -> None:
     )
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     expected = network.eval()(X)
-    found = record(network, X)
-    assert list(found.outputs) == ["0", "1", "2"]
-    assert torch.equal(found.outputs["2"], expected)
+    activations = record(network, X)
+    assert list(activations.outputs) == ["0", "1", "2"]
+    assert torch.equal(activations.outputs["2"], expected)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     layers = list_layers(network, (3, 8, 8))
     assert [(layer["name"], layer["kind"]) for layer in layers] == [
@@ -284,7 +284,7 @@ def test_parametrised_layers_are_leaves() -> None:
     assert list(Extractor(network).conv_layers) == ["0", "2"]
 
 
-def test_a_convolution_that_holds_others_shows_what_it_calls() -> None:
+def test_the_layers_of_a_convolution_with_submodules_are_its_calls() -> None:
     class Gated(nn.Conv2d):
         def __init__(self) -> None:
             super().__init__(3, 4, 3)
@@ -293,12 +293,12 @@ def test_a_convolution_that_holds_others_shows_what_it_calls() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.gate(super().forward(x))
 
-    assert list(calls(nn.Sequential(Gated()))) == ["0/conv2d", "0.gate"]
+    assert list(trace_calls(nn.Sequential(Gated()))) == ["0/conv2d", "0.gate"]
     assert list(Extractor(nn.Sequential(Gated())).conv_layers) == ["0"]
 
 
-def test_attention_is_a_leaf_and_takes_the_way_that_it_takes_when_nobody_looks() -> None:
-    """Torch fuses it where no gradient is wanted and no function is overridden: other bits, within 1e-6."""
+def test_attention_is_a_leaf_and_uses_the_same_kernel_as_without_tracing() -> None:
+    """Torch fuses it where no gradient is computed and no function is overridden: other bits, within 1e-6."""
     attention = nn.MultiheadAttention(64, 4, batch_first=True)
 
     def forward(net: Any, x: Tensor) -> Tensor:
@@ -306,11 +306,11 @@ def test_attention_is_a_leaf_and_takes_the_way_that_it_takes_when_nobody_looks()
         return net.attention(tokens, tokens, tokens)[0] + 1
 
     network = Net(forward, attention=attention).eval()
-    found = calls(network)
-    assert list(found) == ["flatten", "attention", "add"]
-    assert found["attention"].kind == "other"
+    calls = trace_calls(network)
+    assert list(calls) == ["flatten", "attention", "add"]
+    assert calls["attention"].kind == "other"
     with torch.no_grad():
-        assert torch.equal(found["add"].output, network(X))
+        assert torch.equal(calls["add"].output, network(X))
     layers = list_layers(network, (3, 8, 8))
     assert sum(layer["parameters"] for layer in layers) == sum(p.numel() for p in network.parameters())
 
@@ -321,8 +321,8 @@ def test_a_leaf_that_fails_leaves_functions_as_they_were() -> None:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        calls(nn.Sequential(Fails()))
-    assert list(calls(Net(lambda _, x: x.relu()))) == ["relu"]
+        trace_calls(nn.Sequential(Fails()))
+    assert list(trace_calls(Net(lambda _, x: x.relu()))) == ["relu"]
 
 
 def test_kinds_of_subclasses() -> None:
@@ -331,7 +331,7 @@ def test_kinds_of_subclasses() -> None:
     assert module_kind(Net(lambda _, x: x)) == "other"
 
 
-# The network is left as it was.
+# The network is restored.
 
 
 def state(network: nn.Module) -> list[Any]:
@@ -344,7 +344,7 @@ def state(network: nn.Module) -> list[Any]:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_hooks_modes_and_gradients_are_put_back(fails: bool) -> None:
+def test_hooks_modes_and_gradients_are_restored(fails: bool) -> None:
     def forward(net: Any, x: Tensor) -> Tensor:
         if fails:
             raise ZeroDivisionError
@@ -358,17 +358,17 @@ def test_hooks_modes_and_gradients_are_put_back(fails: bool) -> None:
     tensors = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     if fails:
         with pytest.raises(ZeroDivisionError):
-            calls(network)
+            trace_calls(network)
     else:
-        calls(network)
+        trace_calls(network)
     assert state(network) == before
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in network.state_dict().items())
     assert network.training
     assert torch.overrides._get_current_function_mode() is None
 
 
-def test_a_parameter_beside_the_output_is_not_taken_for_dependent() -> None:
+def test_a_parameter_returned_with_the_output_does_not_depend_on_the_input() -> None:
     network = Net(lambda net, x: (x * net.scale.exp().relu(), net.scale))
     network.scale = nn.Parameter(torch.ones(1))
-    assert list(calls(network)) == ["mul"]
-    assert list(calls(network)) == ["mul"]
+    assert list(trace_calls(network)) == ["mul"]
+    assert list(trace_calls(network)) == ["mul"]

@@ -1,4 +1,4 @@
-"""The index of layers, against tables of the bundled networks."""
+"""The list of layers, against tables of the bundled networks."""
 
 import re
 from collections import OrderedDict
@@ -88,7 +88,7 @@ def test_every_layer_has_every_key_of_the_contract() -> None:
         assert set(layer) == set(KEYS)
 
 
-def test_what_a_layer_is_made_of() -> None:
+def test_the_geometry_of_a_layer() -> None:
     network = nn.Sequential(
         nn.Conv2d(4, 8, (3, 5), stride=2, padding=(1, 2), dilation=(1, 2), groups=4),
         nn.MaxPool2d(3, 2, padding=1),
@@ -151,7 +151,7 @@ def test_a_module_called_twice_is_listed_twice_and_its_parameters_once() -> None
     assert second["output_shape"] == [2, 4, 4]
 
 
-def test_a_module_that_is_never_called_comes_last_and_says_so() -> None:
+def test_a_module_that_is_never_called_comes_last_and_is_marked() -> None:
     *called, spare = list_layers(Chosen(nn.Conv2d(1, 2, 3), nn.Linear(4, 5)), (1, 8, 8))
     assert all(layer["called"] for layer in called)
     assert [spare["name"], spare["called"], spare["parameters"]] == ["spare", False, 25]
@@ -178,7 +178,7 @@ def test_layers_are_in_the_order_of_execution_not_of_registration() -> None:
     ]
 
 
-def test_the_index_leaves_the_network_as_it_was() -> None:
+def test_listing_leaves_the_network_as_it_was() -> None:
     network = lenet5().eval()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     list_layers(network, (1, 28, 28))
@@ -187,11 +187,11 @@ def test_the_index_leaves_the_network_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("network", [nn.Sequential(nn.ReLU()), nn.Sequential(nn.Conv2d(1, 1, 1)).double()])
-def test_networks_without_parameters_or_in_double_precision_are_indexed(network: nn.Module) -> None:
+def test_networks_without_parameters_or_in_double_precision_are_listed(network: nn.Module) -> None:
     assert [layer["output_shape"] for layer in list_layers(network, (1, 4, 4))] == [[1, 4, 4]]
 
 
-def test_the_convolutions_of_shortcuts_are_told_by_the_name_given() -> None:
+def test_convolutions_of_shortcuts_are_recognised_by_the_downsample_name() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Sequential(OrderedDict(shortcut=nn.Conv2d(2, 2, 1))))
     roles = [
         [layer["role"] for layer in list_layers(network, (1, 4, 4), name)] for name in ("shortcut", "down")
@@ -199,17 +199,17 @@ def test_the_convolutions_of_shortcuts_are_told_by_the_name_given() -> None:
     assert roles == [["main", "downsample"], ["main", "main"]]
 
 
-class Calls(nn.Module):
-    """Does what it is told, with modules of its own."""
+class Net(nn.Module):
+    """A composite module with any forward function and submodules."""
 
     def __init__(self, forward: Any, **modules: nn.Module) -> None:
         super().__init__()
-        self.told = forward
+        self.function = forward
         for name, module in modules.items():
             self.add_module(name, module)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.told(self, x)
+        return self.function(self, x)
 
 
 def inputs_of(network: nn.Module, blocks: tuple[str, ...] = (), side: int = 8) -> dict[str, list[str]]:
@@ -224,20 +224,20 @@ def conv() -> nn.Module:
 # What a layer is computed from.
 
 
-def test_inputs_are_named_in_order_through_branches_and_merges() -> None:
+def test_inputs_are_listed_in_order_through_branches_and_merges() -> None:
     def forward(self: Any, x: Tensor) -> Tensor:
         a = self.a(x)
         b = self.b(a)
         return torch.cat([b, x, a, b], 1)
 
-    assert inputs_of(Calls(forward, a=conv(), b=conv())) == {
+    assert inputs_of(Net(forward, a=conv(), b=conv())) == {
         "a": ["input"],
         "b": ["a"],
         "cat": ["b", "input", "a"],
     }
 
 
-def test_changes_in_place_are_told_from_what_they_change() -> None:
+def test_the_input_of_a_change_in_place_is_the_layer_that_it_changes() -> None:
     def forward(self: Any, x: Tensor) -> Tensor:
         a = self.a(x)
         b = self.relu(a)  # `a` is now the rectified one
@@ -246,7 +246,7 @@ def test_changes_in_place_are_told_from_what_they_change() -> None:
         c[:, :1] = x[:, :1]
         return F.relu_(c)
 
-    assert inputs_of(Calls(forward, a=conv(), b=conv(), relu=nn.ReLU(inplace=True))) == {
+    assert inputs_of(Net(forward, a=conv(), b=conv(), relu=nn.ReLU(inplace=True))) == {
         "a": ["input"],
         "relu": ["a"],
         "b": ["relu"],
@@ -256,61 +256,61 @@ def test_changes_in_place_are_told_from_what_they_change() -> None:
 
 
 @pytest.mark.parametrize("same", [nn.Identity(), nn.Dropout(), nn.Dropout2d(0.1)])
-def test_a_shortcut_is_told_from_a_layer_that_gives_back_its_input(same: nn.Module) -> None:
+def test_a_shortcut_around_a_layer_that_returns_its_input_is_distinguished(same: nn.Module) -> None:
     def forward(self: Any, x: Tensor) -> Tensor:
         a = self.a(x)
         b = self.same(a)
         c = F.dropout(a, training=self.training)
         return self.b(b) + a + c
 
-    found = inputs_of(Calls(forward, a=conv(), b=conv(), same=same))
-    assert [found[name] for name in ("same", "dropout", "b")] == [["a"], ["a"], ["same"]]
-    assert [found[name] for name in ("add", "add:2")] == [["b", "a"], ["add", "dropout"]]
+    inputs = inputs_of(Net(forward, a=conv(), b=conv(), same=same))
+    assert [inputs[name] for name in ("same", "dropout", "b")] == [["a"], ["a"], ["same"]]
+    assert [inputs[name] for name in ("add", "add:2")] == [["b", "a"], ["add", "dropout"]]
 
 
-def test_what_gives_back_its_input_keeps_its_receptive_field() -> None:
+def test_a_layer_that_returns_its_input_has_its_receptive_field() -> None:
     layers = list_layers(nn.Sequential(conv(), nn.Dropout(), nn.Identity(), conv()).eval(), (4, 9, 9))
     assert [layer["receptive_field"] for layer in layers] == [[3, 3], [3, 3], [3, 3], [5, 5]]
 
 
-def test_parts_and_views_come_from_the_whole() -> None:
+def test_parts_and_views_of_a_tensor_have_its_sources() -> None:
     def forward(self: Any, x: Tensor) -> Tensor:
         a, b = self.a(x).chunk(2, 1)
         return torch.cat([a, self.b(torch.where(b > 0, x[:, 2:], b).repeat(1, 2, 1, 1))], 1)
 
-    assert inputs_of(Calls(forward, a=conv(), b=conv())) == {
+    assert inputs_of(Net(forward, a=conv(), b=conv())) == {
         "a": ["input"],
         "b": ["a", "input"],
         "cat": ["a", "b"],
     }
 
 
-def test_switches_come_from_the_layer_that_gave_them() -> None:
+def test_the_source_of_switches_is_the_layer_that_returned_them() -> None:
     def forward(self: Any, x: Tensor) -> Tensor:
         small, where = self.pool(x)
         return self.unpool(self.a(small), where)
 
     pool, unpool = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
-    assert inputs_of(Calls(forward, a=conv(), pool=pool, unpool=unpool))["unpool"] == ["a", "pool"]
+    assert inputs_of(Net(forward, a=conv(), pool=pool, unpool=unpool))["unpool"] == ["a", "pool"]
 
 
-def test_composite_modules_have_inputs_and_are_nobodys() -> None:
+def test_composite_modules_have_inputs_and_are_never_an_input() -> None:
     inner = nn.Sequential(nn.ReLU(inplace=True), conv())
-    network = Calls(lambda self, x: self.block(self.a(x)) * 2, a=conv(), block=inner)
-    plain, asked = inputs_of(network), inputs_of(network, ("block",))
-    assert plain == {"a": ["input"], "block.0": ["a"], "block.1": ["block.0"], "mul": ["block.1"]}
-    assert asked == plain | {"block": ["a"]}
+    network = Net(lambda self, x: self.block(self.a(x)) * 2, a=conv(), block=inner)
+    without_blocks, with_blocks = inputs_of(network), inputs_of(network, ("block",))
+    assert without_blocks == {"a": ["input"], "block.0": ["a"], "block.1": ["block.0"], "mul": ["block.1"]}
+    assert with_blocks == without_blocks | {"block": ["a"]}
 
 
-def test_functions_that_a_block_asked_for_calls_are_layers_as_ever() -> None:
+def test_functions_that_a_listed_block_calls_are_layers_too() -> None:
     network = torchvision.models.resnet18().eval()
-    plain = list_layers(network, (3, 32, 32))
-    asked = list_layers(network, (3, 32, 32), blocks=("layer2.0", "layer3"))
-    assert [layer for layer in asked if layer["name"] not in ("layer2.0", "layer3")] == plain
-    added = next(layer for layer in plain if layer["name"] == "layer2.0/add")
+    without_blocks = list_layers(network, (3, 32, 32))
+    with_blocks = list_layers(network, (3, 32, 32), blocks=("layer2.0", "layer3"))
+    assert [layer for layer in with_blocks if layer["name"] not in ("layer2.0", "layer3")] == without_blocks
+    added = next(layer for layer in without_blocks if layer["name"] == "layer2.0/add")
     assert added["inputs"] == ["layer2.0.bn2", "layer2.0.downsample.1"]
     assert added["within"] == ["Sequential", "BasicBlock"]
-    assert [layer["inputs"] for layer in asked if layer["name"] == "layer2.0"] == [["layer1.1.relu:2"]]
+    assert [layer["inputs"] for layer in with_blocks if layer["name"] == "layer2.0"] == [["layer1.1.relu:2"]]
 
 
 @pytest.mark.parametrize("name", ["densenet121", "shufflenet_v2_x1_0", "swin_t", "vit_b_16", "googlenet"])
@@ -329,14 +329,14 @@ def test_every_layer_comes_from_earlier_ones_and_all_but_the_last_is_used(name: 
 # Roles.
 
 
-def test_a_network_tells_its_roles_and_the_first_pattern_counts() -> None:
+def test_a_network_declares_its_roles_and_the_first_pattern_counts() -> None:
     network = nn.Sequential(OrderedDict(stem=conv(), down=nn.Sequential(conv(), conv()), last=conv()))
     network.roles = {"down.1": "second", "down": "down", "la*": "end", "*": "rest"}
     convs = list_layers(network, (4, 8, 8))
     assert [layer["role"] for layer in convs] == ["rest", "down", "second", "end"]
     network.roles = {"l*": "end"}
-    found = [layer["role"] for layer in list_layers(network, (4, 8, 8), "down")]
-    assert found == ["main", "downsample", "downsample", "end"]
+    roles = [layer["role"] for layer in list_layers(network, (4, 8, 8), "down")]
+    assert roles == ["main", "downsample", "downsample", "end"]
     network.roles = ["no", "mapping"]
     assert {layer["role"] for layer in list_layers(network, (4, 8, 8))} == {"main"}
 
@@ -344,7 +344,7 @@ def test_a_network_tells_its_roles_and_the_first_pattern_counts() -> None:
 # Taps that never meet the image.
 
 
-def test_sd_unets_wide_dilations_say_which_input_they_need() -> None:
+def test_notes_of_sd_unets_wide_dilations_state_the_input_that_they_need() -> None:
     """The published sizes: 208 pixels for a dilation of 12, 304 for one of 18."""
     network = sd_unet(2).eval()
     assert kernel_taps.format_notes(list_layers(network, (3, 160, 160))) == [
@@ -355,8 +355,8 @@ def test_sd_unets_wide_dilations_say_which_input_they_need() -> None:
     assert kernel_taps.format_notes(list_layers(network, (3, 320, 320))) == []
 
 
-def test_taps_are_those_that_weigh_in_a_convolution() -> None:
-    """Which weights have a gradient, for all small convolutions of one axis."""
+def test_active_taps_are_those_with_a_gradient() -> None:
+    """For all small convolutions of one axis."""
     for k, s, p, d, n in product((1, 2, 3, 5), (1, 2, 3), (0, 1, 4), (1, 2, 5), (1, 2, 5, 9)):
         if n + 2 * p < d * (k - 1) + 1:
             continue
@@ -405,7 +405,7 @@ def test_notes(module: nn.Module, side: int, expected: str | None) -> None:
         assert re.search(expected, note)
 
 
-def test_a_size_that_does_not_grow_with_the_image_promises_nothing_of_it() -> None:
+def test_no_input_size_is_stated_where_a_layers_size_does_not_grow_with_it() -> None:
     network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Conv2d(1, 1, 3, padding=2, dilation=2))
     (note,) = list_layers(network, (1, 64, 64))[1]["notes"]
     assert note.endswith("at least 3 × 3 to show all")

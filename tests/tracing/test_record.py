@@ -1,4 +1,4 @@
-"""What is recorded, against the same networks written out in torch.nn.functional."""
+"""Records of networks, against the same networks written with torch.nn.functional."""
 
 import zipfile
 from pathlib import Path
@@ -41,11 +41,11 @@ def simple() -> nn.Sequential:
 
 
 def assert_recorded(network: nn.Module, x: Tensor, expected: dict[str, Tensor]) -> None:
-    found = record(network, x)
-    assert torch.equal(found.input, x)
-    assert list(found.outputs) == list(expected)
+    activations = record(network, x)
+    assert torch.equal(activations.input, x)
+    assert list(activations.outputs) == list(expected)
     for layer, output in expected.items():
-        assert torch.equal(found.outputs[layer], output), layer
+        assert torch.equal(activations.outputs[layer], output), layer
 
 
 def test_lenet5_layer_by_layer(lenet: nn.Sequential) -> None:
@@ -116,9 +116,9 @@ def test_recording_leaves_the_network_as_it_was(lenet: nn.Sequential, training: 
     lenet.train(training)
     x = images(2, 28)
     before = {name: tensor.clone() for name, tensor in lenet.state_dict().items()}
-    output, given = lenet(x), x.clone()
+    output, copy = lenet(x), x.clone()
     record(lenet, x)
-    assert torch.equal(x, given)
+    assert torch.equal(x, copy)
     assert torch.equal(lenet(x), output)
     assert hooks(lenet) == 0
     assert lenet.training is training
@@ -135,33 +135,33 @@ def test_hooks_are_removed_when_the_forward_pass_fails(lenet: nn.Sequential) -> 
 
 def test_a_record_is_a_copy_without_gradients(lenet: nn.Sequential) -> None:
     x = images(1, 28)
-    found = record(lenet, x)
-    kept = {name: tensor.clone() for name, tensor in found.outputs.items()}
+    activations = record(lenet, x)
+    copies = {name: tensor.clone() for name, tensor in activations.outputs.items()}
     x.zero_()
     with torch.no_grad():
         lenet(x)
-    assert found.input.any()
-    for name, tensor in found.outputs.items():
-        assert torch.equal(tensor, kept[name])
+    assert activations.input.any()
+    for name, tensor in activations.outputs.items():
+        assert torch.equal(tensor, copies[name])
         assert not tensor.requires_grad
 
 
 @pytest.mark.parametrize("first", [False, True])
-def test_an_in_place_relu_does_not_reach_the_record_before_it(first: bool) -> None:
+def test_an_in_place_relu_does_not_change_the_record_of_the_layer_before(first: bool) -> None:
     conv = nn.Conv2d(1, 3, 3)
     x = images(1, 8)
     network = nn.Sequential(*([nn.ReLU(inplace=True)] if first else []), conv, nn.ReLU(inplace=True))
-    given = x.clone()
+    copy = x.clone()
     outputs = list(record(network, x).outputs.values())
-    below = given.clamp(min=0) if first else given
-    expected = F.conv2d(below, conv.weight, conv.bias)
+    conv_input = copy.clamp(min=0) if first else copy
+    expected = F.conv2d(conv_input, conv.weight, conv.bias)
     assert (expected < 0).any()
     assert torch.equal(outputs[-2], expected)
     assert torch.equal(outputs[-1], expected.clamp(min=0))
-    assert torch.equal(x, given)
+    assert torch.equal(x, copy)
 
 
-def test_later_calls_of_one_module_are_recorded_apart() -> None:
+def test_later_calls_of_one_module_are_recorded_separately() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -171,12 +171,12 @@ def test_later_calls_of_one_module_are_recorded_apart() -> None:
             return self.pool(self.relu(self.pool(self.relu(x)) - 0.5))
 
     x = images(1, 8)
-    found = record(Twice(), x)
-    assert list(found.outputs) == ["relu", "pool", "sub", "relu:2", "pool:2"]
-    assert list(found.switches) == ["pool", "pool:2"]
-    assert torch.equal(found.outputs["pool"], F.max_pool2d(x.relu(), 2))
-    assert torch.equal(found.outputs["relu:2"], (found.outputs["pool"] - 0.5).relu())
-    assert found.switches["pool:2"].max() < 16
+    activations = record(Twice(), x)
+    assert list(activations.outputs) == ["relu", "pool", "sub", "relu:2", "pool:2"]
+    assert list(activations.switches) == ["pool", "pool:2"]
+    assert torch.equal(activations.outputs["pool"], F.max_pool2d(x.relu(), 2))
+    assert torch.equal(activations.outputs["relu:2"], (activations.outputs["pool"] - 0.5).relu())
+    assert activations.switches["pool:2"].max() < 16
 
 
 # Switches.
@@ -203,12 +203,12 @@ def test_switches_point_at_the_first_maximum_of_each_window(
 ) -> None:
     x = images(2, 7, channels=9)[..., :6]
     x = x.round() if ties else x
-    found = compute_switches(pool, x.contiguous(memory_format=layout))
-    assert found.shape == pool(x).shape
+    switches = compute_switches(pool, x.contiguous(memory_format=layout))
+    assert switches.shape == pool(x).shape
     (kh, kw), (sh, sw), (ph, pw), (dh, dw) = map(
         pair, (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
     )
-    for n, c, row, column in np.ndindex(*found.shape):
+    for n, c, row, column in np.ndindex(*switches.shape):
         window = [
             (y, z)
             for y in range(row * sh - ph, row * sh - ph + kh * dh, dh)
@@ -216,7 +216,7 @@ def test_switches_point_at_the_first_maximum_of_each_window(
             if 0 <= y < 7 and 0 <= z < 6
         ]
         y, z = max(window, key=lambda place: float(x[n, c, place[0], place[1]]))  # the first of equals
-        assert found[n, c, row, column] == y * 6 + z
+        assert switches[n, c, row, column] == y * 6 + z
 
 
 def test_unpooling_with_the_files_switches_puts_the_maxima_back(lenet: nn.Sequential, tmp_path: Path) -> None:
@@ -244,16 +244,16 @@ def test_a_file_holds_what_is_recorded_in_execution_order(
 ) -> None:
     network = request.getfixturevalue(name)
     x = images(1, 28 if name == "lenet" else 50)
-    found = record(network, x)
+    activations = record(network, x)
     output = record_to_file(network, x, tmp_path / "a.npz")
     assert torch.equal(output, network(x))
     with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
         assert file.files == keys
         assert np.array_equal(file["input"], x[0].numpy())
-        for layer, output in found.outputs.items():
+        for layer, output in activations.outputs.items():
             assert file[layer].dtype == np.float32
             assert np.array_equal(file[layer], output[0].numpy()), layer
-        for layer, places in found.switches.items():
+        for layer, places in activations.switches.items():
             assert file[layer + "@switches"].dtype == np.int32
             assert np.array_equal(file[layer + "@switches"], places[0].numpy()), layer
 
@@ -273,13 +273,13 @@ class Residual(nn.Module):
 
 def test_what_changes_in_place_is_written_as_it_was(tmp_path: Path) -> None:
     network, x = nn.Sequential(Residual(), nn.Flatten(0)), images(1, 9)
-    found = record(network, x)
+    activations = record(network, x)
     names = ["0.conv", "0.relu", "0/add", "0/relu", "0/max_pool2d", "0/flatten", "0/mul", "1"]
-    assert list(found.outputs) == names
+    assert list(activations.outputs) == names
     expected = F.conv2d(x, network[0].conv.weight, network[0].conv.bias, padding=1)
     for layer, step in zip(names, (lambda y: y, F.relu, lambda y: y + x, F.relu), strict=False):
         expected = step(expected)
-        assert torch.equal(found.outputs[layer], expected), layer
+        assert torch.equal(activations.outputs[layer], expected), layer
     record_to_file(network, x, tmp_path / "a.npz", blocks=["0"])
     with np.load(tmp_path / "a.npz") as file:
         assert [name for name in file.files if name != "0/max_pool2d@switches"] == [
@@ -289,7 +289,9 @@ def test_what_changes_in_place_is_written_as_it_was(tmp_path: Path) -> None:
             "1",
         ]
         for layer in names:
-            assert np.array_equal(file[layer], found.outputs[layer].numpy().reshape(file[layer].shape)), layer
+            assert np.array_equal(
+                file[layer], activations.outputs[layer].numpy().reshape(file[layer].shape)
+            ), layer
 
 
 @pytest.mark.parametrize("compress", [False, True])
@@ -307,13 +309,13 @@ def test_files_are_the_same_bytes_twice(
 
 def test_half_precision_rounds_activations_alone(lenet: nn.Sequential, tmp_path: Path) -> None:
     x = images(1, 28)
-    found = record(lenet, x)
+    activations = record(lenet, x)
     record_to_file(lenet, x, tmp_path / "a.npz", dtype="float16")
     with np.load(tmp_path / "a.npz") as file:
         assert file["input"].dtype == np.float32
         assert np.array_equal(file["input"], x[0].numpy())
         assert file["pool1@switches"].dtype == np.int32
-        for layer, output in found.outputs.items():
+        for layer, output in activations.outputs.items():
             assert file[layer].dtype == np.float16
             assert np.array_equal(file[layer], output[0].numpy().astype(np.float16)), layer
 
@@ -375,9 +377,9 @@ def test_for_each_layer_passes_on_composite_modules_too() -> None:
 def test_filters_are_copies_of_the_state_dict(name: str, request: pytest.FixtureRequest) -> None:
     network = request.getfixturevalue(name)
     state = network.state_dict()
-    found = collect_filters(network)
-    assert list(found) == [parameter.removesuffix(".weight") for parameter in state]
-    for layer, array in found.items():
+    filters = collect_filters(network)
+    assert list(filters) == [parameter.removesuffix(".weight") for parameter in state]
+    for layer, array in filters.items():
         parameter = layer if layer.endswith(".bias") else f"{layer}.weight"
         assert torch.equal(array, state[parameter])
         array.fill_(7)
@@ -399,7 +401,7 @@ def test_a_network_in_training_mode_is_recorded_in_evaluation_and_left_as_it_was
     network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Dropout(0.5)).train()
     network[2].eval()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    found = record(network, images(1, 8))
-    assert torch.equal(found.outputs["2"], found.outputs["1"])
+    activations = record(network, images(1, 8))
+    assert torch.equal(activations.outputs["2"], activations.outputs["1"])
     assert [module.training for module in network.modules()] == [True, True, True, False]
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
