@@ -123,7 +123,7 @@ def _assign_splits(files: dict[Path, str], root: Path, share: float) -> dict[Pat
         classes.setdefault(name, []).append(file)
     for name, members in classes.items():
         members.sort(key=lambda file: _hash_path(file.relative_to(root)))
-        # Rounded first, for in floating point 0.1 × 30 is above 3.
+        # Rounded first, for in floating point 0.28 × 25 is above 7.
         test_count = math.ceil(round(share * len(members), 9))
         test_count = min(test_count, max(len(members) - 1, 1))
         splits |= dict.fromkeys(members[:test_count] if name else members, "test")

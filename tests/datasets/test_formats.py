@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from convatlas import UserError
-from convatlas.datasets import cache, formats
+from convatlas.datasets import base, cache, formats
 from convatlas.datasets.base import IGNORE_INDEX, ImageDataset, SegmentationDataset
 from convatlas.pipeline.config import SCHEMA_PATH
-from tests.support.mnist_source import FILES, prepare_mnist, write_source
-from tests.support.pets_source import prepare_pets, write_pets_source
+from tests.support.mnist_source import FILES, write_source
+from tests.support.pets_source import write_pets_source
 
 
 @pytest.mark.parametrize("name", ["mnits", "pets"])
@@ -48,34 +48,42 @@ def test_a_format_provides_all_attributes(name: str) -> None:
         assert list(Path(formats.__file__).parents[1].glob(pattern)), pattern
 
 
-def write_image_source(folder: Path) -> Path:
-    """Write two classes of images."""
-    for name in ("ant", "bee"):
-        (folder / name).mkdir(parents=True)
-        for n in range(2):
-            image_file = folder / f"{name}/{n}.png"
-            image_file.write_bytes(TINY_PNG)
-    return folder
-
-
 TINY_PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
     "0000000a49444154789c6360000000020001e527d4a20000000049454e44ae426082"
 )
 
 
+def write_image_source(folder: Path) -> None:
+    """Write two classes of images."""
+    for name in ("ant", "bee"):
+        (folder / name).mkdir(parents=True)
+        for n in range(2):
+            image_file = folder / f"{name}/{n}.png"
+            image_file.write_bytes(TINY_PNG)
+
+
+WRITE_SOURCE = {
+    "mnist": lambda folder: write_source(folder, FILES),
+    "oxford-iiit-pet": write_pets_source,
+    "images": write_image_source,
+}
+
+
 def prepare_from_directory(name: str, folder: Path) -> Path:
-    """Prepare a small data set of a format in folder/data; return its source."""
-    if name == "mnist":
-        source = write_source(folder / "source", FILES)
-        prepare_mnist(folder / "data", str(source))
-    elif name == "oxford-iiit-pet":
-        source = write_pets_source(folder / "source")
-        prepare_pets(folder / "data", source)
-    else:
-        source = write_image_source(folder / "source")
-        settings = {"format": name, "source": str(source), "test_share": 0.5, "on_bad_image": "error"}
-        formats.prepare(folder / "data", settings, "datasets.d")
+    """Prepare a small data set of a format in folder/data; return its source, folder/source."""
+    source = folder / "source"
+    if not source.exists():
+        WRITE_SOURCE[name](source)
+    settings = {
+        "format": name,
+        "source": str(source),
+        "mirrors": [],
+        "target": "breed",
+        "test_share": 0.5,
+        "on_bad_image": "error",
+    }
+    formats.prepare(folder / "data", settings, "datasets.d")
     return source
 
 
@@ -89,6 +97,22 @@ def test_a_format_writes_its_output_files_and_watches_files_of_the_source(name: 
     for folder in module.OUTPUT_FOLDERS:
         assert (data / folder).is_dir(), folder
     assert [path for pattern in module.SOURCE_PATTERNS for path in source.glob(pattern)]
+
+
+@pytest.mark.parametrize("name", formats.FORMATS)
+def test_an_interrupted_preparation_leaves_no_description(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A description that remained would describe the files that were replaced."""
+
+    def interrupt(path: Path, value: object) -> None:
+        raise KeyboardInterrupt
+
+    prepare_from_directory(name, tmp_path)
+    monkeypatch.setattr(base, "write_json", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_from_directory(name, tmp_path)
+    assert not (tmp_path / "data/dataset.json").exists()
 
 
 @pytest.mark.parametrize("name", formats.FORMATS)

@@ -74,10 +74,10 @@ def test_a_class_whose_name_is_not_text_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_share_that_is_a_whole_number_of_images_is_exact(tmp_path: Path) -> None:
-    """0.1 times 30 is above 3 in floating point."""
-    for n in range(30):
+    """0.28 times 25 is above 7 in floating point."""
+    for n in range(25):
         write_image(tmp_path / f"source/cat/{n}.png")
-    assert prepare_folder(tmp_path / "data", tmp_path / "source", test_share=0.1)["counts"]["test"] == [3]
+    assert prepare_folder(tmp_path / "data", tmp_path / "source", test_share=0.28)["counts"]["test"] == [7]
 
 
 def test_a_folder_without_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
