@@ -1,12 +1,12 @@
 """The page of a data set: its classes, images, examples, source and skipped files."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 from convatlas.datasets.formats import FORMATS, has_masks
 from convatlas.files import read_json
 from convatlas.gallery.context import GalleryContext, SitePage
-from convatlas.records import DatasetDescription
+from convatlas.records import DatasetDescription, Preview, Previews
 
 MAX_TABLE_CLASSES = 120  # with a row each; more are listed as text, as a table of thousands of cells is slow
 MAX_SKIPPED_FILES = 200  # that are named
@@ -15,19 +15,11 @@ SPLIT_WORDS = {"train": "training", "test": "test"}
 Example = dict[str, Any]  # an entry of examples.json, with its split in words
 
 
-class DatasetExamples(TypedDict):
-    """results/_datasets/<name>/examples.json."""
-
-    classes: list[int]
-    train: list[Example]
-    test: list[Example]
-
-
 def make_pages(context: GalleryContext) -> Iterator[SitePage]:
     """Yield the page of each data set on which a network was trained or tested."""
     for name, dataset in context.datasets.items():
         folder = context.results / "_datasets" / name
-        examples: DatasetExamples | None = None
+        examples: Previews | None = None
         if folder.is_dir():
             examples = read_json(folder / "examples.json")
         dataset_format = FORMATS[dataset["format"]]
@@ -58,7 +50,7 @@ def count_images(dataset: DatasetDescription) -> list[tuple[str, int, int]]:
     return list(zip(dataset["classes"], counts["train"], counts["test"], strict=True))
 
 
-def group_by_class(examples: DatasetExamples, classes: Sequence[str]) -> list[tuple[str, list[Example]]]:
+def group_by_class(examples: Previews, classes: Sequence[str]) -> list[tuple[str, list[Example]]]:
     """Group examples by class.
 
     Args:
@@ -70,7 +62,7 @@ def group_by_class(examples: DatasetExamples, classes: Sequence[str]) -> list[tu
         `split` in words.
 
     """
-    splits: Mapping[str, list[Example]] = {"train": examples["train"], "test": examples["test"]}
+    splits: Mapping[str, list[Preview]] = {"train": examples["train"], "test": examples["test"]}
     rows = [
         {**example, "split": SPLIT_WORDS[split]}
         for split, split_examples in splits.items()
@@ -83,6 +75,6 @@ def group_by_class(examples: DatasetExamples, classes: Sequence[str]) -> list[tu
     ]
 
 
-def _has_trimaps(examples: DatasetExamples) -> bool:
+def _has_trimaps(examples: Previews) -> bool:
     """Return whether an example has a trimap."""
     return any(example["trimap"] for example in examples["train"] + examples["test"])
