@@ -140,13 +140,15 @@ def _measure_header(row: Sequence[Tile | None], header_height: int) -> int:
 def _place_texts(tile: Tile, left: int, top: int, tile_width: int, max_width: int) -> list[PlacedText]:
     """Return the texts above a tile, with their places."""
     title, note = shorten_to_width(tile.title, max_width), shorten_to_width(tile.note, max_width)
-    # The right title of a narrow tile extends beyond its edge, so as not to cover the title.
-    right = 0
-    if tile.right_title:
-        right = max(left + tile_width, left + text_width(f"{title} {tile.right_title}"))
+    right_title, right = tile.right_title, 0
+    if right_title:
+        # The right title of a narrow tile extends beyond its edge, so as not to cover the title.
+        right = max(left + tile_width, left + text_width(f"{title} {right_title}"))
+    if tile.crossed_out and right > left + max_width:
+        right_title = ""  # which would cover the next title; the line says the same
     return [
         (left, top - 6, title, "ls"),
-        (right, top - 6, tile.right_title, "rs"),
+        (right, top - 6, right_title, "rs"),
         (left, top - 6 - NOTE_HEIGHT, note, "ls"),
     ]
 
