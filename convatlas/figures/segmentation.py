@@ -284,7 +284,7 @@ def _select_separating_units(
     units = [
         SeparatingUnit(layer, entry["unit"], entry["auc"])
         for layer in layers
-        for entry in layer.get("selective_units", [])
+        for entry in layer["selective_units"]
         if layer["name"] in recorded
     ]
     units.sort(key=lambda entry: -abs(entry.auc - 0.5))
@@ -294,7 +294,7 @@ def _select_separating_units(
 def _select_layers(context: FigureContext, layers: Sequence[SegmentationLayer]) -> list[SegmentationLayer]:
     """Return the layers whose best maps are drawn: the highlighted ones, or else evenly spaced ones."""
     recorded = context.activations(context.images[0]["name"])
-    available = [layer for layer in layers if layer["name"] in recorded and layer["unit"] is not None]
+    available = [layer for layer in layers if layer["name"] in recorded]
     highlighted = [layer for layer in available if layer["name"] in context.highlighted_layers]
     if highlighted or not available:
         return highlighted

@@ -188,12 +188,10 @@ def plot_mask_emergence(analysis: SegmentationAnalysis, remark: Remark | None, c
 
 
 def _plot_curve(ax: Axes, layers: Sequence[SegmentationLayer], curve: _Curve) -> None:
-    """Plot a value of the layers over their ordinals; a missing value leaves a gap."""
-    ordinals = [layer["ordinal"] for layer in layers]
-    values = [np.nan if layer[curve.key] is None else layer[curve.key] for layer in layers]
+    """Plot a value of the layers over their ordinals."""
     ax.plot(
-        ordinals,
-        values,
+        [layer["ordinal"] for layer in layers],
+        [layer[curve.key] for layer in layers],
         color=curve.colour,
         label=curve.label,
         marker=curve.marker,
