@@ -5,7 +5,8 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from convatlas.records import Kind
-from convatlas.tracing.calls import is_leaf, module_kind
+from convatlas.tracing.calls import is_leaf
+from convatlas.tracing.layer_kinds import module_kind
 
 
 class Extractor:

@@ -13,12 +13,12 @@ from convatlas.tracing import kernel_taps
 from convatlas.tracing.calls import (
     Call,
     is_leaf,
-    module_kind,
     named_leaf_modules,
     raise_on_wrong_input,
     trace,
 )
 from convatlas.tracing.dataflow import DataflowTracker
+from convatlas.tracing.layer_kinds import module_kind
 from convatlas.tracing.receptive_field import ReceptiveField, propagate_field
 
 

@@ -17,10 +17,10 @@ from convatlas.tracing.calls import (
     Call,
     composite_modules,
     is_single_image,
-    module_kind,
     raise_on_wrong_input,
     trace,
 )
+from convatlas.tracing.layer_kinds import module_kind
 
 SWITCHES_SUFFIX = "@switches"
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from convatlas.tracing.calls import Call, composite_modules, module_kind, trace
+from convatlas.tracing.calls import Call, composite_modules, trace
 from convatlas.tracing.extractor import Extractor
+from convatlas.tracing.layer_kinds import module_kind
 from convatlas.tracing.layers import list_layers
 from convatlas.tracing.record import record, record_to_file
 from tests.support.arrays import read_npz

@@ -15,7 +15,7 @@ from convatlas.models.architectures.lenet5 import lenet5
 from convatlas.models.architectures.sd_unet import sd_unet
 from convatlas.models.architectures.simple_cnn import simple_cnn
 from convatlas.tracing import kernel_taps
-from convatlas.tracing.calls import module_kind
+from convatlas.tracing.layer_kinds import module_kind
 from convatlas.tracing.layers import list_layers
 from convatlas.tracing.window_geometry import AxisWindow, get_axis_windows
 
