@@ -1,6 +1,7 @@
-/* The convolution at one position, which the reader moves: by a click on either image, by the arrow keys on them, or by
-   the buttons. Without this script the page shows one position. The data are in the page, as JSON: the source (channels,
-   rows, columns), the kernel (channels, rows, columns), the bias, the output, and how output cells map to the source. */
+/* The convolution at one position, which the reader moves: by a click on either image, by the arrow keys on them, or
+   by the buttons. Without this script the page shows one position. The data are in the page, as JSON: the source
+   (channels, rows, columns), the kernel (channels, rows, columns), the bias, the output, and how output cells map to
+   the source. */
 (() => {
   "use strict";
 

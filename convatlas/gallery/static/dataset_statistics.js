@@ -15,7 +15,8 @@
     const title = `${dataset.images.toLocaleString("en")} ${dataset.split} images of ${dataset.dataset}`;
     const elements = [makeElement("p", { class: "title" }, title),
       makeElement("p", { class: "description" }, describeStatistics(dataset, statistics, unit))];
-    if (layer.top_activations && layer.top_activations.units.includes(unit)) elements.push(renderMosaic(net, layer, unit));
+    const isProjected = layer.top_activations && layer.top_activations.units.includes(unit);
+    if (isProjected) elements.push(renderMosaic(net, layer, unit));
     if (statistics.values) elements.push(renderTopActivations(dataset, layer, statistics, unit));
     return [makeElement("div", { class: "dataset-statistics", role: "group", "aria-label": title }, ...elements)];
   }

@@ -130,7 +130,8 @@
     const [min, max] = convatlas.getRange(net, layer, data, "maps", "layer", 0);
     const maps = Object.values(data.maps);
     const units = [...Array(layer.units).keys()];
-    const nInactive = layer.is_never_positive ? 0 : units.filter((unit) => maps.every((map) => map.max[unit] <= 0)).length;
+    const inactiveUnits = units.filter((unit) => maps.every(({ max: maxima }) => maxima[unit] <= 0));
+    const nInactive = layer.is_never_positive ? 0 : inactiveUnits.length;
     const facts = [
       convatlas.describeKernel(layer),
       layer.ordinal ? `convolution ${layer.ordinal}${layer.role ? `, ${layer.role}` : ""}` : null,

@@ -154,12 +154,11 @@ const convatlas = (() => {
   // Order and selection of units, by their statistics over the data set
 
   const SORTS = {
-    number: "index", max: "maximum (descending)", mean: "mean (descending)",
-    zero_fraction: "zero fraction (descending)", selectivity: "class selectivity (descending)",
+    number: "index", max: "maximum", mean: "mean", zero_fraction: "zero fraction", selectivity: "class selectivity",
   };
-  const FILTERS = { all: "all", alive: "active on the data set", dead: "dead (never active)" };
+  const FILTERS = { all: "all", alive: "active", dead: "dead" };
 
-  /* Filter and sort units; units without the statistic come last, ties keep their order. */
+  /* Filter units, and sort them in descending order; units without the statistic come last, ties keep their order. */
   function sortUnits({ dataset_pass: statistics }, { sort, only }, units) {
     if (!statistics) return units;
     const dead = new Set(statistics.dead);

@@ -103,7 +103,8 @@
         input: () => this.updateOpacity(),
         change: () => onChange({ overlay: Number(this.slider.value) }, true) });
       this.opacity = makeElement("output", {});
-      this.opacityControl = makeElement("label", { class: "opacity-control" }, "Map opacity", this.slider, this.opacity);
+      this.opacityControl = makeElement("label", { class: "opacity-control" },
+        "Map opacity", this.slider, this.opacity);
       this.description = makeElement("p", { class: "description" });
       this.details = makeElement("div", { class: "unit-details" });
       const mapView = makeElement("div", { class: "map-view" }, this.mapFrame, this.colorbar, this.opacityControl);
