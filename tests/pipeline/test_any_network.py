@@ -1,8 +1,8 @@
-"""Networks of anyone's, on photographs: through the pipeline, from the config to the page."""
+"""Networks of users, on photographs, through the pipeline: from the config to the page."""
 
 import json
-import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +11,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from convatlas.datasets.synthetic_pets.generate import draw_pets
+from tests.support.arrays import read_npz
+from tests.support.real_data import get_real_data
 from tests.support.workspace import Workspace
 
 RESNET20 = '''
@@ -73,13 +75,14 @@ class Shortcut(nn.Module):
 """
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 CIFAR = {"size": 32, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-CHOSEN = ["conv1", "relu", "layer1.0/relu:2", "layer1.0", "layer2.0/add", "layer*.2.conv?", "linear"]
+LAYERS = ["conv1", "relu", "layer1.0/relu:2", "layer1.0", "layer2.0/add", "layer3.2.conv?", "linear"]
 
 
-SHIPPED = dict.fromkeys(["simple_cnn", "lenet5", "resnet18", "sd_unet"])  # removed
+REMOVED = dict.fromkeys(["simple_cnn", "lenet5", "resnet18", "sd_unet"])  # the networks of config.yaml
 
 
-def own(folder: Path) -> dict:
+def write_own_network(folder: Path) -> dict[str, Any]:
+    """Write a network's code and class names, and return its section of the config."""
     (folder / "nets").mkdir()
     (folder / "nets/resnet.py").write_text(RESNET20)
     (folder / "nets/parts.py").write_text(PARTS)
@@ -90,13 +93,13 @@ def own(folder: Path) -> dict:
         "classes": "names.txt",
         "downsample_name": "shortcut",
         "images": {"photographs": ["cat", "rocket"]},
-        "views": {"layers": CHOSEN, "deconv": {"layers": ["layer1.0", "layer3.2/relu:2"], "units": 5}},
+        "views": {"layers": LAYERS, "deconv": {"layers": ["layer1.0", "layer3.2/relu:2"], "units": 5}},
     }
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """An own file with random weights, and torchvision's ResNet-18 trained for one epoch on a few pets."""
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A run of a user's network with random weights, and of torchvision's ResNet-18 trained for an epoch."""
     workspace = Workspace(tmp_path_factory.mktemp("any") / "convatlas", {})
     (workspace.folder / "few").mkdir()
     draw_pets(workspace.folder / "few", count=36)
@@ -105,13 +108,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     Image.new("RGBA", (40, 30), (255, 0, 0, 100)).save(mine / "a.jpg", format="PNG")
     Image.new("P", (30, 40), 3).save(mine / "b.jpg", format="GIF")
     (mine / "notes.txt").write_text("no image")
-    small = {
+    resnet18 = {
         "training": {"epochs": 1, "batch_size": 16},
         "input": {"size": 32},
         "images": {"indices": [0], "photographs": None, "files": ["mine"]},
         "record": {"dtype": "float16"},
+        "views": {
+            "layers": ["conv1", "layer1.0/add"],
+            "deconv": {"layers": ["maxpool"], "units": 2},
+            "strongest": {"project": ["maxpool"], "units": 2},
+            "masks": {"train": 2, "test": 2},
+        },
     }
-    networks = SHIPPED | {"resnet18": small, "own": own(workspace.folder)}
+    networks = REMOVED | {"resnet18": resnet18, "own": write_own_network(workspace.folder)}
     workspace.overlay({"datasets": {"pets": {"source": "few"}}, "networks": networks})
     done = workspace.snakemake()
     assert done.returncode == 0, done.stdout + done.stderr
@@ -119,63 +128,66 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 def read(workspace: Workspace, path: str) -> dict[str, np.ndarray]:
-    with np.load(workspace.folder / "results" / path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    """Read an npz under results/."""
+    return read_npz(workspace.folder / "results" / path)
 
 
-def test_functions_operators_and_blocks_are_recorded(made: Workspace) -> None:
-    found = read(made, "own/activations/cat.npz")
+def test_functions_operators_and_blocks_are_recorded(workspace: Workspace) -> None:
+    activations = read(workspace, "own/activations/cat.npz")
     for layer in ("relu", "avg_pool2d", "view", "layer1.0/relu", "layer1.0/add", "layer2.0.shortcut"):
-        assert layer in found, layer
-    np.testing.assert_array_equal(found["layer1.0"], found["layer1.0/relu:2"])
-    np.testing.assert_array_equal(found["layer1.0/relu:2"], found["layer1.0/add"].clip(0))
-    means = found["layer3.2/relu:2"].mean((1, 2))
-    np.testing.assert_allclose(means, found["avg_pool2d"].ravel(), rtol=1e-5)
+        assert layer in activations, layer
+    np.testing.assert_array_equal(activations["layer1.0"], activations["layer1.0/relu:2"])
+    np.testing.assert_array_equal(activations["layer1.0/relu:2"], activations["layer1.0/add"].clip(0))
+    means = activations["layer3.2/relu:2"].mean((1, 2))
+    np.testing.assert_allclose(means, activations["avg_pool2d"].ravel(), rtol=1e-5)
 
 
-def test_downsampling_and_never_called_are_told(made: Workspace) -> None:
-    layers = json.loads((made.folder / "results/own/layers.json").read_text())
+def test_downsampling_convolutions_have_a_role(workspace: Workspace) -> None:
+    layers = json.loads((workspace.folder / "results/own/layers.json").read_text())
     convs = [layer for layer in layers if layer["kind"] == "conv"]
     assert [layer["ordinal"] for layer in convs] == list(range(1, 20))
     roles = {
         layer["name"]: layer["role"]
-        for layer in json.loads((made.folder / "results/resnet18/layers.json").read_text())
+        for layer in json.loads((workspace.folder / "results/resnet18/layers.json").read_text())
     }
     assert sorted(name for name, role in roles.items() if role == "downsample") == [
         f"layer{n}.0.downsample.0" for n in (2, 3, 4)
     ]
 
 
-def test_the_strongest_units_are_projected(made: Workspace) -> None:
-    recorded, projected = read(made, "own/activations/rocket.npz"), read(made, "own/deconv/rocket.npz")
+def test_the_most_active_units_are_projected(workspace: Workspace) -> None:
+    recorded, projected = (
+        read(workspace, "own/activations/rocket.npz"),
+        read(workspace, "own/deconv/rocket.npz"),
+    )
     for layer in ("layer1.0", "layer3.2/relu:2"):
-        most = recorded[layer].reshape(len(recorded[layer]), -1).max(1)
-        assert projected[f"{layer}@units"].tolist() == np.argsort(-most, kind="stable")[:5].tolist()
+        maxima = recorded[layer].reshape(len(recorded[layer]), -1).max(1)
+        assert projected[f"{layer}@units"].tolist() == np.argsort(-maxima, kind="stable")[:5].tolist()
         assert projected[layer].shape == projected[f"{layer}@peak"].shape == (5, 3, 32, 32)
 
 
-def test_files_that_are_not_what_their_name_says(made: Workspace) -> None:
-    images = json.loads((made.folder / "results/resnet18/images.json").read_text())
+def test_image_files_with_a_wrong_suffix_are_read_by_content(workspace: Workspace) -> None:
+    images = json.loads((workspace.folder / "results/resnet18/images.json").read_text())
     assert [image["name"] for image in images] == ["test-00000", "a", "b"]
     assert [image["label"] is None for image in images] == [False, True, True]
-    half = read(made, "resnet18/activations/a.npz")
+    half = read(workspace, "resnet18/activations/a.npz")
     assert half["input"].dtype == np.float32
     assert {array.dtype for name, array in half.items() if name.endswith("conv1")} == {np.dtype("float16")}
 
 
-def test_the_page_says_what_was_not_trained(made: Workspace) -> None:
-    page = (made.folder / "reports/gallery/networks/own.html").read_text()
+def test_the_page_says_that_nothing_was_trained(workspace: Workspace) -> None:
+    page = (workspace.folder / "reports/gallery/networks/own.html").read_text()
     assert "Nothing was trained here" in page and "random" in page
     assert "layer1.0/relu:2" in page and "Classical features" in page
 
 
-def test_an_edit_beside_the_own_file_reruns_its_network_only(made: Workspace) -> None:
-    parts = made.folder / "nets/parts.py"
+def test_an_edit_of_a_module_of_the_users_network_reruns_that_network_only(workspace: Workspace) -> None:
+    parts = workspace.folder / "nets/parts.py"
     before = parts.read_text()
     parts.write_text(before + "# edited\n")
     try:
         stages = ("train", "record", "classical", "deconv", "figures", "explorer")
-        assert made.planned() == {f"{stage} own" for stage in stages} | {"gallery"}
+        assert workspace.planned() == {f"{stage} own" for stage in stages} | {"gallery"}
     finally:
         parts.write_text(before)
 
@@ -197,17 +209,17 @@ def test_an_edit_beside_the_own_file_reruns_its_network_only(made: Workspace) ->
     ],
     ids=["layer", "deconv layer", "image", "weights", "channels"],
 )
-def test_faults_are_told_in_one_message(made: Workspace, change: dict, words: list[str]) -> None:
-    more = made.folder / "more.yaml"
+def test_an_error_is_reported_in_one_message(workspace: Workspace, change: dict, words: list[str]) -> None:
+    more = workspace.folder / "more.yaml"
     more.write_text(json.dumps({"networks": {"own": change}}))
-    done = made.snakemake("--configfile", "tiny.yaml", "more.yaml", "--", "results/own/deconv")
+    done = workspace.snakemake("--configfile", "tiny.yaml", "more.yaml", "--", "results/own/deconv")
     text = done.stdout + done.stderr
     assert done.returncode != 0 and "Traceback" not in text
     for word in words:
         assert word in text, text
 
 
-def test_a_network_without_relus_stops_unless_told_otherwise(tmp_path: Path) -> None:
+def test_a_network_without_relus_is_an_error_unless_rectify_is_set(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "convatlas", {})
     (workspace.folder / "net.py").write_text(
         "from torch import nn\n"
@@ -217,36 +229,33 @@ def test_a_network_without_relus_stops_unless_told_otherwise(tmp_path: Path) -> 
         "                         nn.Linear(720, 2))\n"
     )
     silu = {"architecture": "net.py:build", "images": {"photographs": ["coffee"]}}
-    workspace.overlay({"networks": SHIPPED | {"silu": silu}})
+    workspace.overlay({"networks": REMOVED | {"silu": silu}})
     done = workspace.snakemake()
     assert done.returncode != 0
     assert "1 (Silu)" in done.stdout + done.stderr and "rectify: true" in done.stdout + done.stderr
-    workspace.overlay({"networks": SHIPPED | {"silu": silu | {"views": {"deconv": {"rectify": True}}}}})
+    workspace.overlay({"networks": REMOVED | {"silu": silu | {"views": {"deconv": {"rectify": True}}}}})
     done = workspace.snakemake()
     assert done.returncode == 0, done.stdout + done.stderr
     page = (workspace.folder / "reports/gallery/networks/silu.html").read_text()
     assert "activations that are not ReLUs" in page
 
 
-def test_somebody_else_s_trained_network(tmp_path: Path) -> None:
-    """The real checkpoint: the logits of a plain load, a cat that is a cat, maps after functional ReLUs."""
-    data = os.environ.get("CONVATLAS_TEST_DATA")
-    if not data:
-        pytest.skip("CONVATLAS_TEST_DATA names no folder of real data")
-    checkpoint = Path(data) / "weights/resnet20-12fca82f.th"
+def test_a_published_checkpoint(tmp_path: Path) -> None:
+    """A real checkpoint: logits as of a plain load, a cat classified as cat, maps after functional ReLUs."""
+    checkpoint = get_real_data("weights/resnet20-12fca82f.th")
     workspace = Workspace(tmp_path / "convatlas", {})
-    given = {"path": str(checkpoint), "key": "state_dict", "strip_prefix": "module."}
-    network = own(workspace.folder) | {"weights": given}
-    workspace.overlay({"networks": SHIPPED | {"own": network}})
+    weights = {"path": str(checkpoint), "key": "state_dict", "strip_prefix": "module."}
+    network = write_own_network(workspace.folder) | {"weights": weights}
+    workspace.overlay({"networks": REMOVED | {"own": network}})
     done = workspace.snakemake()
     assert done.returncode == 0, done.stdout + done.stderr
     cat = json.loads((workspace.folder / "results/own/images.json").read_text())[0]
     assert CLASSES[cat["prediction"]] == "cat" and cat["probability"] > 0.9
 
-    found = read(workspace, "own/activations/cat.npz")
+    activations = read(workspace, "own/activations/cat.npz")
     state = torch.load(checkpoint, weights_only=True, map_location="cpu")["state_dict"]
-    first = F.conv2d(torch.from_numpy(found["input"])[None], state["module.conv1.weight"], padding=1)
-    np.testing.assert_allclose(found["conv1"], first[0].numpy(), atol=1e-5)
-    assert found["layer3.2/relu:2"].min() == 0 < found["layer3.2/relu:2"].max()
-    logits = state["module.linear.weight"].numpy() @ found["avg_pool2d"].ravel()
-    np.testing.assert_allclose(found["linear"], logits + state["module.linear.bias"].numpy(), atol=1e-4)
+    first = F.conv2d(torch.from_numpy(activations["input"])[None], state["module.conv1.weight"], padding=1)
+    np.testing.assert_allclose(activations["conv1"], first[0].numpy(), atol=1e-5)
+    assert activations["layer3.2/relu:2"].min() == 0 < activations["layer3.2/relu:2"].max()
+    logits = state["module.linear.weight"].numpy() @ activations["avg_pool2d"].ravel()
+    np.testing.assert_allclose(activations["linear"], logits + state["module.linear.bias"].numpy(), atol=1e-4)

@@ -1,4 +1,4 @@
-"""The config: completed with its defaults, or stopped with every fault at once."""
+"""The config: completed with its defaults, or rejected with all errors at once."""
 
 import json
 import os
@@ -51,13 +51,14 @@ def merged(overlay: str, base: str = BASE) -> dict[str, Any]:
     return config
 
 
-def fault(overlay: str) -> str:
+def get_error(overlay: str) -> str:
+    """Return the error of a config with this overlay."""
     with pytest.raises(UserError) as error:
         resolve_config(merged(overlay))
     return str(error.value)
 
 
-# What comes out
+# The completed config
 
 
 @pytest.mark.parametrize("overlay", ["", (ROOT / "config.full.yaml").read_text()])
@@ -68,7 +69,7 @@ def test_the_shipped_configs_resolve(overlay: str) -> None:
     assert set(config["datasets"]) == used
 
 
-def test_the_given_config_is_not_changed() -> None:
+def test_the_config_is_not_modified_in_place() -> None:
     config = merged("networks: {lenet5: {images: {digits: null}}}")
     before = deepcopy(config)
     resolve_config(config)["networks"]["lenet5"]["views"]["deconv"]["layers"].append("x")
@@ -85,12 +86,12 @@ def test_null_removes_a_data_set() -> None:
     assert list(resolve_config(config)["datasets"]) == ["d"]
 
 
-def test_null_removes_a_kind_of_images() -> None:
+def test_null_removes_a_key_of_images() -> None:
     config = resolve_config(merged("networks: {lenet5: {images: {digits: null, indices: [3]}}}"))
     assert config["networks"]["lenet5"]["images"] == {"indices": [3]}
 
 
-def test_null_gives_a_setting_its_default_back() -> None:
+def test_null_restores_the_default_of_a_setting() -> None:
     overlay = "networks: {simple_cnn: {training: {epochs: null, lr: 1}}}\nviews: {n_filters: null}"
     network = resolve_config(merged(overlay))["networks"]["simple_cnn"]
     assert network["training"]["epochs"] == SCHEMA["$defs"]["training"]["properties"]["epochs"]["default"]
@@ -104,7 +105,7 @@ def test_max_steps_null_sets_no_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "properties"),
+    ("keys", "properties"),
     [
         ([], SCHEMA["properties"]),
         (["datasets", "d"], SCHEMA["$defs"]["dataset"]["properties"]),
@@ -116,16 +117,16 @@ def test_max_steps_null_sets_no_limit() -> None:
         ),
     ],
 )
-def test_defaults_are_filled_at_every_level(place: list[str], properties: dict[str, Any]) -> None:
+def test_defaults_are_filled_at_every_level(keys: list[str], properties: dict[str, Any]) -> None:
     section = resolve_config(MINIMAL)
-    for key in place:
+    for key in keys:
         section = section[key]
     for key, schema in properties.items():
         if isinstance(schema.get("default"), (str, int, float, list)) and key != "datasets":
             assert section[key] == schema["default"], key
 
 
-def test_what_is_given_wins_over_the_default() -> None:
+def test_a_setting_overrides_its_default() -> None:
     config = resolve_config(merged("seed: 3\nnetworks: {lenet5: {training: {shift: 0}}}"))
     assert config["seed"] == 3
     assert config["networks"]["lenet5"]["training"]["shift"] == 0
@@ -133,7 +134,7 @@ def test_what_is_given_wins_over_the_default() -> None:
     assert config["networks"]["simple_cnn"]["training"]["shift"] == 1
 
 
-def test_a_networks_images_win_whole_and_its_views_key_by_key() -> None:
+def test_a_networks_images_replace_the_shared_ones_and_its_views_are_merged() -> None:
     overlay = """
       images: {first: 2, indices: [9]}
       views: {n_images: 3, deconv: {rectify: true, select: [peak]}}
@@ -163,12 +164,12 @@ def test_a_networks_images_win_whole_and_its_views_key_by_key() -> None:
     }
 
 
-def test_without_any_images_the_first_five_are_taken() -> None:
+def test_the_first_five_images_are_the_default() -> None:
     assert resolve_config(MINIMAL)["networks"]["n"]["images"] == {"first": 5}
 
 
-def alone(**network: Any) -> dict[str, Any]:
-    """A config of one network."""
+def config_of(**network: Any) -> dict[str, Any]:
+    """Return a config of one network, with these keys of its section."""
     return {"datasets": {"d": {"format": "mnist"}}, "networks": {"n": network}, "images": {"first": 2}}
 
 
@@ -176,7 +177,7 @@ PHOTOGRAPHS = {"photographs": ["cat", "astronaut", "coffee", "rocket"]}
 
 
 @pytest.mark.parametrize(
-    ("shared", "found"),
+    ("shared", "expected"),
     [
         ({"first": 2}, PHOTOGRAPHS),
         ({"first": 2, "on_bad_image": "skip"}, PHOTOGRAPHS | {"on_bad_image": "skip"}),
@@ -184,9 +185,11 @@ PHOTOGRAPHS = {"photographs": ["cat", "astronaut", "coffee", "rocket"]}
         ({"photographs": ["cat"]}, {"photographs": ["cat"]}),
     ],
 )
-def test_without_a_data_set_there_are_no_test_images(shared: dict[str, Any], found: dict[str, Any]) -> None:
-    config = resolve_config(alone(architecture="torchvision/resnet18") | {"images": shared})
-    assert config["networks"]["n"]["images"] == found
+def test_without_a_data_set_there_are_no_test_images(
+    shared: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    config = resolve_config(config_of(architecture="torchvision/resnet18") | {"images": shared})
+    assert config["networks"]["n"]["images"] == expected
     assert config["datasets"] == {}
     assert resolve_config(config) == config
 
@@ -194,7 +197,7 @@ def test_without_a_data_set_there_are_no_test_images(shared: dict[str, Any], fou
 def test_arguments_are_free_in_form_and_weights_get_their_full_name() -> None:
     arguments = {"width_per_group": 3, "deep": {"a": [1, {"b": None}], "records": {}}}
     network = resolve_config(
-        alone(architecture="torchvision/resnet50", weights="DEFAULT", arguments=arguments)
+        config_of(architecture="torchvision/resnet50", weights="DEFAULT", arguments=arguments)
     )
     network = network["networks"]["n"]
     assert network["arguments"] == {"width_per_group": 3, "deep": {"a": [1, {"b": None}], "records": {}}}
@@ -202,32 +205,30 @@ def test_arguments_are_free_in_form_and_weights_get_their_full_name() -> None:
     assert network["downsample_name"] == "downsample"
 
 
-def test_what_lies_beside_the_working_directory_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paths_are_relative_to_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("net.py", "names.txt", "w.pth"):
         (tmp_path / name).touch()
     settings: dict[str, Any] = {"weights": {"path": "w.pth", "key": "a"}, "classes": "names.txt"}
-    found = resolve_config(alone(architecture="net.py:build", **settings))["networks"]["n"]
-    assert {key: found[key] for key in settings} == settings
+    network = resolve_config(config_of(architecture="net.py:build", **settings))["networks"]["n"]
+    assert {key: network[key] for key in settings} == settings
     for name in ("net.py", "names.txt", "w.pth"):
         (tmp_path / name).unlink()
     with pytest.raises(UserError) as error:
-        resolve_config(alone(architecture="net.py:build", **settings))
-    told = str(error.value)
-    assert "networks.n.architecture: there is no file 'net.py'" in told
-    assert "networks.n.weights.path: there is no file 'w.pth'" in told
-    assert "networks.n.classes: there is no file 'names.txt'" in told
+        resolve_config(config_of(architecture="net.py:build", **settings))
+    message = str(error.value)
+    assert "networks.n.architecture: there is no file 'net.py'" in message
+    assert "networks.n.weights.path: there is no file 'w.pth'" in message
+    assert "networks.n.classes: there is no file 'names.txt'" in message
 
 
-def test_only_chooses_and_unused_data_sets_are_dropped() -> None:
+def test_only_selects_networks_and_unused_data_sets_are_dropped() -> None:
     config = merged(
         "only: [simple_cnn]\ndatasets: {other: {format: mnist}}\nnetworks: {lenet5: {dataset: other}}"
     )
-    found = resolve_config(config)
-    assert list(found["networks"]) == ["simple_cnn"]
-    assert list(found["datasets"]) == ["digits"]
+    resolved = resolve_config(config)
+    assert list(resolved["networks"]) == ["simple_cnn"]
+    assert list(resolved["datasets"]) == ["digits"]
     assert set(resolve_config(config | {"only": []})["datasets"]) == {"digits", "other"}
 
 
@@ -255,11 +256,11 @@ def test_the_result_is_the_same_text_under_any_hash_seed(tmp_path: Path) -> None
     assert texts == {(json.dumps(resolve_config(config)) + "\n").encode()}
 
 
-# What stops it
+# Errors
 
 
 @pytest.mark.parametrize(
-    ("overlay", "key", "given", "allowed"),
+    ("overlay", "key", "value", "allowed"),
     [
         ("sede: 1", "the top level", "'sede'", "did you mean 'seed'"),
         (
@@ -366,13 +367,13 @@ def test_the_result_is_the_same_text_under_any_hash_seed(tmp_path: Path) -> None
         ),
     ],
 )
-def test_a_fault_names_the_key_what_was_given_and_what_is_allowed(
-    overlay: str, key: str, given: str, allowed: str
+def test_an_error_names_the_key_the_value_and_what_is_allowed(
+    overlay: str, key: str, value: str, allowed: str
 ) -> None:
-    told = [line for line in fault(overlay).splitlines() if line.lstrip(" -").startswith(f"{key}: ")]
-    assert len(told) == 1
-    assert given in told[0].removeprefix(key)
-    assert allowed in told[0]
+    lines = [line for line in get_error(overlay).splitlines() if line.lstrip(" -").startswith(f"{key}: ")]
+    assert len(lines) == 1
+    assert value in lines[0].removeprefix(key)
+    assert allowed in lines[0]
 
 
 @pytest.mark.parametrize(
@@ -411,7 +412,7 @@ def test_a_fault_names_the_key_what_was_given_and_what_is_allowed(
     ],
 )
 def test_an_old_name_gives_one_line_with_the_new_name(overlay: str, message: str) -> None:
-    assert fault(overlay).splitlines()[1:] == [f"  - {message}"]
+    assert get_error(overlay).splitlines()[1:] == [f"  - {message}"]
 
 
 def test_old_names_are_free_elsewhere() -> None:
@@ -421,13 +422,13 @@ def test_old_names_are_free_elsewhere() -> None:
 
 
 def test_a_null_in_a_list_is_not_called_a_mapping() -> None:
-    message = fault("images: {files: [null]}")
+    message = get_error("images: {files: [null]}")
     assert "images.files.0: got null" in message
     assert "mapping" not in message
 
 
-def test_every_fault_is_reported_at_once() -> None:
-    message = fault("""
+def test_all_errors_are_reported_at_once() -> None:
+    message = get_error("""
       sede: 1
       device: gpu
       only: [nobody]
@@ -435,8 +436,8 @@ def test_every_fault_is_reported_at_once() -> None:
       networks:
         lenet5: {architecture: lenet, dataset: pets, training: {epochs: many, lr: -1}}
     """)
-    places = [line.lstrip(" -").split(":")[0] for line in message.splitlines()[1:]]
-    assert sorted(places) == [
+    keys = [line.lstrip(" -").split(":")[0] for line in message.splitlines()[1:]]
+    assert sorted(keys) == [
         "device",
         "networks.lenet5.architecture",
         "networks.lenet5.dataset",
@@ -449,18 +450,18 @@ def test_every_fault_is_reported_at_once() -> None:
 
 
 @pytest.mark.parametrize("kind", ["digits", "indices", "files"])
-def test_an_empty_list_of_images_is_a_fault(kind: str) -> None:
-    assert "networks.lenet5.images" in fault(
+def test_an_empty_list_of_images_is_an_error(kind: str) -> None:
+    assert "networks.lenet5.images" in get_error(
         f"networks: {{lenet5: {{images: {{digits: null, {kind}: []}}}}}}"
     )
 
 
 @pytest.mark.parametrize("name", ["5", "true", "2024-01-01"])
-def test_a_name_that_yaml_reads_as_no_text_is_a_fault(name: str) -> None:
-    assert "networks" in fault(f"networks: {{{name}: {{architecture: lenet5, dataset: digits}}}}")
+def test_a_name_that_yaml_does_not_read_as_text_is_an_error(name: str) -> None:
+    assert "networks" in get_error(f"networks: {{{name}: {{architecture: lenet5, dataset: digits}}}}")
 
 
-def test_a_whole_number_written_with_a_point_comes_out_whole_or_is_a_fault() -> None:
+def test_a_whole_number_with_a_decimal_point_becomes_an_integer_or_is_an_error() -> None:
     try:
         config = resolve_config(merged("networks: {lenet5: {training: {batch_size: 64.0}}}"))
     except UserError as error:
@@ -472,31 +473,31 @@ def test_a_whole_number_written_with_a_point_comes_out_whole_or_is_a_fault() -> 
 # The schema
 
 
-def keys(schema: dict[str, Any], place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Walk every key that the schema knows, with its own schema."""
+def list_keys(schema: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every key of a schema, with the key's own schema."""
     if "$ref" in schema:
         schema = SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[1]]
     for name, inner in schema.get("properties", {}).items():
-        described = SCHEMA["$defs"][inner["$ref"].rsplit("/", 1)[1]] if "$ref" in inner else inner
-        yield f"{place}{name}", described
-        yield from keys(inner, f"{place}{name}.")
-    for more in ("additionalProperties", "items"):
-        if isinstance(schema.get(more), dict):
-            yield from keys(schema[more], f"{place}*.")
+        resolved = SCHEMA["$defs"][inner["$ref"].rsplit("/", 1)[1]] if "$ref" in inner else inner
+        yield f"{prefix}{name}", resolved
+        yield from list_keys(inner, f"{prefix}{name}.")
+    for nested in ("additionalProperties", "items"):
+        if isinstance(schema.get(nested), dict):
+            yield from list_keys(schema[nested], f"{prefix}*.")
 
 
-def test_the_schema_is_a_schema() -> None:
+def test_the_schema_is_valid() -> None:
     Draft202012Validator.check_schema(SCHEMA)
 
 
 def test_every_key_has_a_description() -> None:
-    found = dict(keys(SCHEMA))
-    assert {"seed", "networks.*.training.lr", "networks.*.views.deconv.select"} <= set(found)
-    assert [name for name, schema in found.items() if not schema.get("description")] == []
+    schemas = dict(list_keys(SCHEMA))
+    assert {"seed", "networks.*.training.lr", "networks.*.views.deconv.select"} <= set(schemas)
+    assert [name for name, schema in schemas.items() if not schema.get("description")] == []
 
 
 def test_every_default_is_valid() -> None:
-    for name, schema in keys(SCHEMA):
+    for name, schema in list_keys(SCHEMA):
         if "default" in schema:
             with_defs = schema | {"$defs": SCHEMA["$defs"]}
             assert Draft202012Validator(with_defs).is_valid(schema["default"]), name
