@@ -125,6 +125,7 @@ def test_other_files_are_ignored(tmp_path: Path, source: Path, caplog: pytest.Lo
 
 def test_the_hash_is_of_the_contents(tmp_path: Path, source: Path) -> None:
     first = prepare_folder(tmp_path / "data", source)["sha256"]
+    assert prepare_folder(tmp_path / "data", source, test_share=0.5)["sha256"] != first, "the splits count"
     source.rename(tmp_path / "elsewhere")
     assert prepare_folder(tmp_path / "data", tmp_path / "elsewhere")["sha256"] == first
     (tmp_path / "elsewhere/cat/3.png").write_bytes((tmp_path / "elsewhere/cat/4.png").read_bytes())
