@@ -109,7 +109,7 @@ def test_a_missing_setting_ends_with_one_message(
 
 
 def test_a_missing_setting_of_a_network_is_named(exit_message: Callable[..., object], tmp_path: Path) -> None:
-    (tmp_path / "dataset.json").write_text('{"classes": ["0", "1"]}')
+    (tmp_path / "dataset.json").write_text('{"format": "mnist", "classes": ["0", "1"]}')
     arguments = ("--name", "n", "--data", str(tmp_path), "--output", str(tmp_path / "output"))
     assert "'architecture'" in str(exit_message("train", *arguments, "--settings", '{"dataset": "d"}'))
     assert not (tmp_path / "output").exists()
@@ -117,13 +117,14 @@ def test_a_missing_setting_of_a_network_is_named(exit_message: Callable[..., obj
 
 @pytest.mark.parametrize("name", ["record", "deconv", "figures"])
 def test_missing_results_are_named(exit_message: Callable[..., object], tmp_path: Path, name: str) -> None:
+    (tmp_path / "output").mkdir()
     data = ("--data", str(tmp_path)) if name == "record" else ()
     settings = json.dumps({"first": 1, "n_images": 1, "layers": "all", "show": "both", "scale": "per_layer"})
     message = exit_message(
         name, "--name", "n", *data, "--output", str(tmp_path / "output"), "--settings", settings
     )
     assert str(message).startswith("error: ")
-    assert f"{tmp_path}/output/network.json is missing" in str(message)
+    assert re.search(rf"{tmp_path}/output/\w+\.json is missing", str(message))
 
 
 def test_a_missing_source_directory_is_reported_with_its_config_key(tmp_path: Path) -> None:
