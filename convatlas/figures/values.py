@@ -18,7 +18,7 @@ def draw_values(context: FigureContext, layer: str) -> CaptionedFigure:
     predictions = [image["prediction"] if has_classes else None for image in context.images]
     has_predictions = any(unit is not None for unit in predictions)
     text = (
-        f"The {count} values of {layer} ({context.layers[layer]['type']}) on {context.joined_image_names}. "
+        f"The {count:,} values of {layer} ({context.layers[layer]['type']}) on {context.joined_image_names}. "
     )
     if count > charts.MAX_LABELLED:
         scale = ColourScale.from_values(values)
