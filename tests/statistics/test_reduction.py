@@ -90,3 +90,64 @@ def test_maps_of_other_precision_or_strides_are_reduced(dtype: torch.dtype) -> N
         assert torch.equal(result.max, flat.amax(2))
         assert torch.equal(result.argmax.long(), flat.argmax(2))
         torch.testing.assert_close(result.mean, flat.double().mean(2), rtol=1e-5, atol=1e-6)
+
+
+def reduce_plainly(values: np.ndarray, units: int) -> tuple[np.ndarray, ...]:
+    """Reduce maps (area, units) float32 as the compiled loop does, in the same order of additions.
+
+    Values are divided into lines of lanes. Four lines are added in pairs, the rest one by one, 64 lines in
+    float32; the lanes of a unit are folded in halves.
+    """
+    lanes = units
+    while 2 * lanes <= 128 and (lanes < 16 or lanes * 16 <= values.size):
+        lanes *= 2
+
+    def add(terms: np.ndarray) -> np.ndarray:
+        total = np.zeros(units)
+        for start in range(0, terms.size, 64 * lanes):
+            sums = np.zeros(lanes, np.float32)
+            block = terms[start : start + 64 * lanes]
+            grouped = block.size // (4 * lanes) * 4 * lanes
+            for a, b, c, d in block[:grouped].reshape(-1, 4, lanes):
+                sums += (a + b) + (c + d)
+            for line in range(grouped, block.size, lanes):
+                sums[: len(block[line : line + lanes])] += block[line : line + lanes]
+            total += fold(sums)
+        return total
+
+    def fold(sums: np.ndarray) -> np.ndarray:
+        while len(sums) > units:
+            sums = sums[: len(sums) // 2] + sums[len(sums) // 2 :]
+        return sums
+
+    mean = add(values.reshape(-1)) / len(values)
+    deviations = values - mean.astype(np.float32)
+    squared = add((deviations * deviations).reshape(-1))
+    return values.max(0), values.argmax(0), mean, squared, (values == 0).sum(0)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES[:6], (2, 512, 7, 7), (2, 300, 5, 13), (2, 6, 100, 101)])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_the_compiled_loop_equals_a_plain_one_bit_by_bit(
+    shape: tuple[int, ...], memory_format: torch.memory_format
+) -> None:
+    maps = torch.randn(*shape, generator=torch.Generator().manual_seed(1)).mul(3).add(1).relu()
+    if maps.ndim == 4:
+        maps = maps.to(memory_format=memory_format)
+    n, units = shape[:2]
+    result = MapReduction(n, units, CPU)
+    result.update(maps, slice(0, units))
+    adjacent = units if maps.reshape(n, units, -1).stride(1) == 1 else 1
+    squared = torch.zeros(reduction.IMAGE_PARTS, units, dtype=torch.float64)
+    for image in range(n):
+        part = next(p for p in range(16) if p * n // 16 <= image < (p + 1) * n // 16)
+        for unit in range(0, units, adjacent):
+            block = slice(unit, unit + adjacent)
+            values = np.ascontiguousarray(maps[image, block].flatten(1).numpy().T)
+            outputs = reduce_plainly(values, adjacent)
+            for array, expected in zip((result.max, result.argmax, result.mean), outputs, strict=False):
+                assert array[image, block].numpy().astype(np.float64).tobytes() == (
+                    expected.astype(np.float64).tobytes()
+                )
+            squared[part, block] += torch.from_numpy(outputs[3])
+    assert torch.equal(result.sum_squared_deviation, squared)
