@@ -177,7 +177,7 @@ def test_image_files_with_a_wrong_suffix_are_read_by_content(workspace: Workspac
 
 def test_the_page_says_that_nothing_was_trained(workspace: Workspace) -> None:
     page = (workspace.folder / "reports/gallery/networks/own.html").read_text()
-    assert "Nothing was trained here" in page and "random" in page
+    assert "Not trained in this run" in page and "random initialisation" in page
     assert "layer1.0/relu:2" in page and "Classical features" in page
 
 

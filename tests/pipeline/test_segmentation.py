@@ -136,7 +136,7 @@ def test_the_page_shows_the_analysis(workspace: Workspace) -> None:
     gallery = workspace.folder / "reports/gallery"
     page = (gallery / "networks/sd_unet.html").read_text()
     for words in (
-        "Where the mask appears",
+        "Where segmentation emerges",
         "Electronics 2022",
         "Squeeze",
         "Pyramid",

@@ -65,9 +65,9 @@ def test_the_gallery_has_the_statistics_of_the_set(shards: Workspace) -> None:
     figures = read_json(shards.folder / "results/lenet5/figures/figures.json")
     drawn = [figure for figure in figures if figure["kind"] == "strongest"]
     assert [figure["subject"] for figure in drawn] == ["pool1", "pool2"]
-    assert all((site / "plates/lenet5" / figure["file"]).is_file() and figure["alt"] for figure in drawn)
-    assert (site / "atlas/lenet5/strongest/pool1.png").is_file()
-    assert not (site / "atlas/lenet5/strongest/pool2.png").exists()  # not one of the explored layers
+    assert all((site / "figures/lenet5" / figure["file"]).is_file() and figure["alt"] for figure in drawn)
+    assert (site / "explorer/lenet5/strongest/pool1.png").is_file()
+    assert not (site / "explorer/lenet5/strongest/pool2.png").exists()  # not one of the explored layers
     description = read_json(shards.folder / "results/lenet5/statistics.json")
     assert (description["images"], description["class_source"], description["k"]) == (360, "label", 4)
 
@@ -124,7 +124,7 @@ def test_null_disables_the_pass(shards: Workspace, tmp_path: Path) -> None:
         assert planned_rules(shards) == set()
         site = shards.folder / "reports/gallery"
         assert not (site / "networks/lenet5-units.html").exists()
-        assert not (site / "atlas/lenet5/strongest").exists()
+        assert not (site / "explorer/lenet5/strongest").exists()
         figures = read_json(shards.folder / "results/lenet5/figures/figures.json")
         assert "strongest" not in {figure["kind"] for figure in figures}
     finally:
