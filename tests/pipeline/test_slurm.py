@@ -108,7 +108,8 @@ def without_cuda(cluster: Cluster, refused: str) -> str:
 def interrupted(cluster: Cluster, without_cuda: str) -> str:
     driver = cluster.start("--", TARGET)
     log = cluster.folder / "logs/lenet5/train.log"
-    wait_until(lambda: log.exists() and "validation images" in log.read_text())  # the job runs, the driver waits
+    # The job runs, and the driver waits.
+    wait_until(lambda: log.exists() and "validation images" in log.read_text())
     driver.send_signal(signal.SIGINT)
     return wait_for_failure(driver)
 
