@@ -20,7 +20,9 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 def workspace(new_workspace: Workspace) -> Workspace:
     """A workspace with the examples in it, and with what they ask for."""
     shutil.copytree(
-        ROOT / "examples", new_workspace.folder / "examples", ignore=shutil.ignore_patterns("*.pth", "photographs")
+        ROOT / "examples",
+        new_workspace.folder / "examples",
+        ignore=shutil.ignore_patterns("*.pth", "photographs"),
     )
     return new_workspace
 
