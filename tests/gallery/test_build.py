@@ -1,4 +1,4 @@
-"""The gallery: its arithmetic, its findings, its run id and its pages."""
+"""The gallery: output sizes, findings, run id and pages."""
 
 import itertools
 import json
@@ -27,40 +27,49 @@ from tests.support.fake_results import (
 from tests.support.site import CONFIG, HOSTILE_TEXT, TIMING, PageParser, build_site, write_network
 from tests.support.workspace import ROOT
 
-# Arithmetic
+# Output sizes
 
 
-def window(size: int, kernel: int, stride: int, padding: int, dilation: int, result: int) -> dict[str, Any]:
-    given = {"kernel": [9, kernel], "stride": [9, stride], "padding": [9, padding], "dilation": [9, dilation]}
-    return make_layer("conv", "conv", (3, 9, size), (4, 9, result), **given)
+def make_window_layer(
+    size: int, kernel: int, stride: int, padding: int, dilation: int, result: int
+) -> dict[str, Any]:
+    window = {
+        "kernel": [9, kernel],
+        "stride": [9, stride],
+        "padding": [9, padding],
+        "dilation": [9, dilation],
+    }
+    return make_layer("conv", "conv", (3, 9, size), (4, 9, result), **window)
 
 
-def positions(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    """Count the places where the whole window lies on the padded line."""
+def count_positions(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    """Count the positions at which the window is inside the padded line."""
     count, start = 0, -padding
     while all(-padding <= start + dilation * tap < size + padding for tap in range(kernel)):
         count, start = count + 1, start + stride
     return count
 
 
-def test_the_arithmetic_counts_the_windows_positions() -> None:
+def test_the_output_size_is_the_number_of_window_positions() -> None:
     cases = itertools.product((5, 6, 7, 28, 33), (1, 2, 3, 5), (1, 2, 3, 4), (0, 1, 2), (1, 2, 3))
-    counted = [(case, positions(*case)) for case in cases]
-    assert len([case for case, result in counted if result]) > 500
-    for case, result in counted:
+    cases_with_size = [(case, count_positions(*case)) for case in cases]
+    assert len([case for case, result in cases_with_size if result]) > 500
+    for case, result in cases_with_size:
         if result:
             size, kernel, stride, padding, dilation = case
             expected = f"⌊({size} + 2·{padding} − {dilation}·({kernel} − 1) − 1) / {stride}⌋ + 1 = {result}"
-            assert format_output_size(window(*case, result)) == expected
-            assert format_output_size(window(*case, result + 1)) is None  # as where it is rounded up
+            assert format_output_size(make_window_layer(*case, result)) == expected
+            assert (
+                format_output_size(make_window_layer(*case, result + 1)) is None
+            )  # as where it is rounded up
 
 
-def test_no_arithmetic_where_there_is_no_window() -> None:
-    given = window(8, 3, 1, 1, 1, 8)
-    assert format_output_size(given)
+def test_layers_without_a_window_have_no_formula() -> None:
+    layer = make_window_layer(8, 3, 1, 1, 1, 8)
+    assert format_output_size(layer)
     for change in ({"kernel": None}, {"called": False}, {"output_shape": [32]}):
-        assert format_output_size(given | change) is None
-    assert format_output_size(given | {"dilation": None})  # average pooling has none
+        assert format_output_size(layer | change) is None
+    assert format_output_size(layer | {"dilation": None})  # average pooling has none
 
 
 @pytest.mark.parametrize(
@@ -68,30 +77,30 @@ def test_no_arithmetic_where_there_is_no_window() -> None:
     [{"padding": "same"}, {"padding": "valid"}, {"padding": None}, {"stride": None}],
     ids=lambda change: str(*change.values()),
 )
-def test_arithmetic_of_layers_that_say_it_otherwise(change: dict[str, Any]) -> None:
-    """As a convolution with padding="same" does, or nn.LPPool2d; the page must not fail on them."""
+def test_layers_with_other_padding_or_stride_do_not_fail(change: dict[str, Any]) -> None:
+    """As of a convolution with padding="same", or of nn.LPPool2d."""
     result = 6 if change == {"padding": "valid"} else 8
-    said = format_output_size(window(8, 3, 1, 1, 1, result) | change)
-    assert said is None or said.endswith(f" = {result}")
+    formula = format_output_size(make_window_layer(8, 3, 1, 1, 1, result) | change)
+    assert formula is None or formula.endswith(f" = {result}")
 
 
 # Findings
 
 
-def confusion(*mistakes: tuple[int, int, int]) -> dict[str, Any]:
+def confusion(*errors: tuple[int, int, int]) -> dict[str, Any]:
     counts = np.diag([20, 20, 20, 20])
-    for true, predicted, count in mistakes:
+    for true, predicted, count in errors:
         counts[true, predicted] = count
     return {"confusion": counts.tolist()}
 
 
-def found(folder: Path, results: FakeResults, metrics: dict[str, Any]) -> list[str]:
+def list_findings_with(folder: Path, results: FakeResults, metrics: dict[str, Any]) -> list[str]:
     results.metrics = metrics
     return list_findings(Results(results.write(folder / "own")))
 
 
-def faultless() -> FakeResults:
-    """Activations that are zero in two places of eleven, and of no unit everywhere."""
+def make_results_without_findings() -> FakeResults:
+    """Return results in which a sixth of the activations is zero, but of no unit all."""
     results = make_results()
     for outputs in results.activations.values():
         for name in ("relu", "relu:2", "relu_2"):
@@ -100,58 +109,58 @@ def faultless() -> FakeResults:
     return results
 
 
-def test_the_commonest_mistake(tmp_path: Path) -> None:
+def test_the_most_frequent_confusion(tmp_path: Path) -> None:
     metrics = confusion((0, 1, 2), (2, 3, 5), (3, 2, 4))
-    (said,) = found(tmp_path, faultless(), metrics)
-    assert said == ("Most frequent confusion: cat → dog (5 of 11 errors on 91 test images).")
+    (finding,) = list_findings_with(tmp_path, make_results_without_findings(), metrics)
+    assert finding == ("Most frequent confusion: cat → dog (5 of 11 errors on 91 test images).")
 
 
 @pytest.mark.parametrize(
     "metrics", [{}, confusion(), confusion((0, 1, 1)), confusion((0, 1, 3), (1, 0, 3)), {"mean_iou": 0.5}]
 )
-def test_nothing_is_said_of_a_network_without_faults(tmp_path: Path, metrics: dict[str, Any]) -> None:
-    """Nor where one mistake is as common as another, or is the only one."""
-    assert found(tmp_path, faultless(), metrics) == []
+def test_there_are_no_findings_on_a_network_without_errors(tmp_path: Path, metrics: dict[str, Any]) -> None:
+    """Nor where two confusions are equally frequent, or there is one error."""
+    assert list_findings_with(tmp_path, make_results_without_findings(), metrics) == []
 
 
-def test_silent_units(tmp_path: Path) -> None:
-    results = faultless()
+def test_inactive_units(tmp_path: Path) -> None:
+    results = make_results_without_findings()
     for outputs in results.activations.values():
         outputs["relu:2"][[4, 11]] = 0
         outputs["relu_2"][7, :, :3] = 0  # in part
     results.activations["first"]["relu"][1] = 0  # on one image only
-    assert found(tmp_path, results, {}) == [
+    assert list_findings_with(tmp_path, results, {}) == [
         "2 of 18 units in relu:2 are inactive on all 2 sample images: 4, 11."
     ]
 
 
-def test_one_silent_unit_and_the_sparsest_layer(tmp_path: Path) -> None:
-    results = faultless()
+def test_one_inactive_unit_and_the_sparsest_layer(tmp_path: Path) -> None:
+    results = make_results_without_findings()
     for outputs in results.activations.values():
         outputs["relu"][[2]] = 0
         outputs["relu_2"][:, :, :5] = 0
     share = np.mean([outputs["relu_2"] == 0 for outputs in results.activations.values()])
-    assert found(tmp_path, results, {}) == [
+    assert list_findings_with(tmp_path, results, {}) == [
         "1 of 5 units in relu is inactive on all 2 sample images: 2.",
         f"relu_2 has the sparsest activations: {100 * share:.0f} % are zero on the sample images.",
     ]
 
 
-def test_many_silent_units_are_not_all_listed_and_three_findings_are_enough(tmp_path: Path) -> None:
-    results = faultless()
+def test_at_most_twelve_units_and_three_findings_are_listed(tmp_path: Path) -> None:
+    results = make_results_without_findings()
     for outputs in results.activations.values():
         outputs["relu"][2] = outputs["relu:2"][1:15] = outputs["relu_2"][1:15] = 0
-    said = found(tmp_path, results, confusion((0, 1, 9)))
-    assert len(said) == 3
-    assert said[0].startswith("Most frequent confusion")
-    assert said[2].endswith(": 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and others.")
+    findings = list_findings_with(tmp_path, results, confusion((0, 1, 9)))
+    assert len(findings) == 3
+    assert findings[0].startswith("Most frequent confusion")
+    assert findings[2].endswith(": 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and others.")
 
 
 # Run id
 
 
 def test_the_run_id_follows_config_weights_and_versions_alone(tmp_path: Path) -> None:
-    def identified(config: dict[str, Any] = CONFIG, **network: Any) -> str:
+    def compute_id(config: dict[str, Any] = CONFIG, **network: Any) -> str:
         results = make_results()
         results.network |= network
         write_network(tmp_path, "own", results)
@@ -159,15 +168,15 @@ def test_the_run_id_follows_config_weights_and_versions_alone(tmp_path: Path) ->
             config, [NetworkData.read(tmp_path / "results", tmp_path / "data", "own", False)]
         )
 
-    first = identified()
+    first = compute_id()
     assert re.fullmatch(r"[0-9a-f]{12}", first)
-    assert identified() == first
-    changed = [
-        identified(CONFIG | {"seed": 1}),
-        identified(weights={"origin": "trained here", "sha256": "ef" * 32}),
-        identified(versions={"convatlas": "0.1.0", "numpy": "2.1"}),
+    assert compute_id() == first
+    changed_ids = [
+        compute_id(CONFIG | {"seed": 1}),
+        compute_id(weights={"origin": "trained here", "sha256": "ef" * 32}),
+        compute_id(versions={"convatlas": "0.1.0", "numpy": "2.1"}),
     ]
-    assert len({first, *changed}) == 4
+    assert len({first, *changed_ids}) == 4
     later = TIMING | {"finished": "2002-02-03T04", "training_seconds": 9}
     write_network(tmp_path, "own")
     write_json(tmp_path / "results/own/timing.json", later)
@@ -255,7 +264,7 @@ def test_a_network_with_weights_but_no_data_set(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rectify", [False, True])
-def test_a_page_says_where_the_deconvnet_is_a_heuristic(tmp_path: Path, rectify: bool) -> None:
+def test_the_page_says_where_the_deconvnet_is_a_heuristic(tmp_path: Path, rectify: bool) -> None:
     write_network(tmp_path, "own")
     views = VIEWS | {"deconv": VIEWS["deconv"] | {"rectify": rectify}}
     site = build_site(tmp_path, "own", config=CONFIG | {"networks": {"own": {"views": views}}})
@@ -264,7 +273,7 @@ def test_a_page_says_where_the_deconvnet_is_a_heuristic(tmp_path: Path, rectify:
     ) is rectify
 
 
-def test_units_that_resemble_a_classical_feature_are_counted_and_the_likest_named(tmp_path: Path) -> None:
+def test_matching_units_are_counted_and_the_best_matches_named(tmp_path: Path) -> None:
     results = make_results()
     results.unit_matches["conv1"]["units"][1:3] = [make_match("harris", 0.9), make_match("lbp", -0.7)]
     write_network(tmp_path, "own", results)
@@ -277,11 +286,11 @@ def test_units_that_resemble_a_classical_feature_are_counted_and_the_likest_name
     assert "1 corner (0.90), 0 vertical edge (−0.83), 2 local binary pattern (−0.70)" in page
 
 
-def test_several_plates_of_one_image_have_one_heading(tmp_path: Path) -> None:
+def test_several_figures_of_one_image_have_one_heading(tmp_path: Path) -> None:
     write_network(tmp_path, "own")
     file = tmp_path / "results/own/figures/figures.json"
-    plates = json.loads(file.read_text())
-    write_json(file, [*plates, plates[-1] | {"file": "cover-1.png"}])
+    figures = json.loads(file.read_text())
+    write_json(file, [*figures, figures[-1] | {"file": "cover-1.png"}])
     text = (build_site(tmp_path, "own") / "networks/own.html").read_text()
     assert text.count("<h3>first</h3>") == 1 and text.count("What deconv shows of first. ") == 2
 

@@ -20,7 +20,7 @@ from convatlas.gallery.convolution_example import (
     ConvolutionExample,
     format_number,
 )
-from convatlas.gallery.pages.classical import apply_filter
+from convatlas.gallery.learned_filter import apply_filter
 from convatlas.results import Results
 from tests.support.fake_results import PLANE, FakeResults, make_layer, make_match, make_results
 from tests.support.site import CONFIG, HOSTILE_TEXT, PageParser, build_site, write_network

@@ -13,31 +13,31 @@ from tests.datasets.test_previews import prepare_classes
 from tests.support.site import CONFIG, DATASET, HOSTILE_TEXT, PageParser, build_site, write_network
 
 
-def with_examples(folder: Path, **change: Any) -> Path:
-    """A made-up run with examples of its data set."""
+def build_site_with_examples(folder: Path, **change: Any) -> Path:
+    """Build the gallery of a small network whose data set has examples."""
     write_network(folder, "own")
     write_json(folder / "data/animals/dataset.json", DATASET | change)
-    made = folder / "results/_datasets/animals"
-    made.mkdir(parents=True)
+    examples_folder = folder / "results/_datasets/animals"
+    examples_folder.mkdir(parents=True)
     entry = {"size": [6, 8], "trimap": None, "head_box": None}
-    found: dict[str, Any] = {"classes": [0, 2], "train": [], "test": []}
+    examples: dict[str, Any] = {"classes": [0, 2], "train": [], "test": []}
     for split in ("train", "test"):
         for n in (0, 2):
             file = f"{split}-{n}.png"
-            Image.new("L", (8, 6)).save(made / file)
-            found[split].append(entry | {"class": n, "name": f"{split} {HOSTILE_TEXT}", "file": file})
-    Image.new("P", (8, 6)).save(made / "t.png")
-    found["test"][1] |= {"trimap": "t.png", "head_box": [0.25, 0.5, 0.75, 1]}
-    write_json(made / "examples.json", found)
+            Image.new("L", (8, 6)).save(examples_folder / file)
+            examples[split].append(entry | {"class": n, "name": f"{split} {HOSTILE_TEXT}", "file": file})
+    Image.new("P", (8, 6)).save(examples_folder / "t.png")
+    examples["test"][1] |= {"trimap": "t.png", "head_box": [0.25, 0.5, 0.75, 1]}
+    write_json(examples_folder / "examples.json", examples)
     return build_site(folder, "own", config=CONFIG | {"networks": {"own": CONFIG["networks"]["own"]}})
 
 
 def test_the_page_shows_counts_examples_and_source(tmp_path: Path) -> None:
-    site = with_examples(tmp_path)
+    site = build_site_with_examples(tmp_path)
     page = PageParser(site / "datasets/animals.html")
     words = " ".join(page.text.split())
-    for said in ("Animals", "Made up.", "40", "8", "ant", "10", "cd" * 32, "None: every listed image"):
-        assert said in words, said
+    for expected in ("Animals", "Made up.", "40", "8", "ant", "10", "cd" * 32, "None: every listed image"):
+        assert expected in words, expected
     assert "../networks/own.html" in page.links
     sources = [image["src"] for image in page.images]
     assert sources == [
@@ -54,18 +54,18 @@ def test_the_page_shows_counts_examples_and_source(tmp_path: Path) -> None:
     assert not (site / "datasets/animals/examples.json").exists()
 
 
-def test_embedded_data_are_said_to_be_a_stand_in(tmp_path: Path) -> None:
-    site = with_examples(tmp_path, format="mnist")
+def test_embedded_data_name_the_data_set_that_they_replace(tmp_path: Path) -> None:
+    site = build_site_with_examples(tmp_path, format="mnist")
     assert "replaces MNIST" in PageParser(site / "datasets/animals.html").text
-    site = with_examples(tmp_path / "own", format="mnist", source="directory")
+    site = build_site_with_examples(tmp_path / "own", format="mnist", source="directory")
     assert "replaces" not in PageParser(site / "datasets/animals.html").text
 
 
-def test_what_was_left_out_is_named(tmp_path: Path) -> None:
+def test_skipped_files_are_named(tmp_path: Path) -> None:
     skipped = [
         {"path": f"{n}{HOSTILE_TEXT}", "reason": "image missing"} for n in range(MAX_SKIPPED_FILES + 3)
     ]
-    page = PageParser(with_examples(tmp_path, skipped=skipped) / "datasets/animals.html")
+    page = PageParser(build_site_with_examples(tmp_path, skipped=skipped) / "datasets/animals.html")
     words = " ".join(page.text.split())
     assert f"{MAX_SKIPPED_FILES + 3} listed images are unusable and excluded" in words
     assert (
@@ -87,7 +87,7 @@ def test_data_without_classes_or_with_a_thousand(tmp_path: Path, count: int) -> 
     assert ("class 999: 2 + 1." in text) is bool(count)
 
 
-def test_the_entries_of_the_page_are_those_of_the_script(tmp_path: Path) -> None:
+def test_the_page_reads_what_the_script_writes(tmp_path: Path) -> None:
     """What the script writes is what the page reads."""
     data = prepare_classes(tmp_path / "made", 4, 4)
     write_network(tmp_path, "own")

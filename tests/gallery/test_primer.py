@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from convatlas.files import write_json, write_npz
-from convatlas.gallery import primer_examples, value_grid
+from convatlas.gallery import pooling_example, primer_examples, value_grid
 from convatlas.gallery.context import GalleryContext
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.pages import primer
@@ -36,13 +36,13 @@ def test_pooling_and_unpooling_are_torchs(case: int) -> None:
     values = rng.integers(0, 9, (2 * rng.integers(1, 5), 2 * rng.integers(1, 5))).astype(
         np.float32
     )  # ties too
-    small, switches = primer_examples.max_pool(values)
+    small, switches = pooling_example.max_pool(values)
     expected, places = F.max_pool2d(torch.from_numpy(values)[None, None], 2, return_indices=True)
     assert np.array_equal(small, expected[0, 0].numpy())
     assert np.array_equal(switches, places[0, 0].numpy())
     signal = rng.normal(size=small.shape).astype(np.float32)
     back = F.max_unpool2d(torch.from_numpy(signal)[None, None], places, 2, output_size=values.shape)
-    assert np.array_equal(primer_examples.max_unpool(signal, switches), back[0, 0].numpy())
+    assert np.array_equal(pooling_example.max_unpool(signal, switches), back[0, 0].numpy())
 
 
 def texts(grid: value_grid.Grid) -> list[str]:
@@ -76,7 +76,7 @@ def write_steps(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarr
 def test_the_example_of_pooling_has_numbers_of_the_run(tmp_path: Path) -> None:
     """The pooled, unpooled and rectified values are those at that position in the run's arrays."""
     signals, outputs = write_steps(tmp_path)
-    example = primer_examples.make_pooling_example(Results(tmp_path))
+    example = pooling_example.make_pooling_example(Results(tmp_path))
     source = example.source
     assert source is not None
     assert (source.pool, source.map, source.image) == ("pool", "relu", "first")
@@ -96,12 +96,12 @@ def test_the_example_of_pooling_has_numbers_of_the_run(tmp_path: Path) -> None:
 
 
 def test_without_steps_the_example_is_made_up_and_shows_both_signs(tmp_path: Path) -> None:
-    example = primer_examples.make_pooling_example(Results(tmp_path))
+    example = pooling_example.make_pooling_example(Results(tmp_path))
     assert example.source is None
-    small, _ = primer_examples.max_pool(primer_examples.EXAMPLE_MAP)
+    small, _ = pooling_example.max_pool(pooling_example.EXAMPLE_MAP)
     assert texts(example.pooled) == [value_grid.format_value(value) for value in small.ravel().tolist()]
-    assert len(np.unique(primer_examples.EXAMPLE_MAP[primer_examples.EXAMPLE_MAP > 0])) >= 8
-    assert (primer_examples.EXAMPLE_SIGNAL < 0).any() and (primer_examples.EXAMPLE_SIGNAL > 0).any()
+    assert len(np.unique(pooling_example.EXAMPLE_MAP[pooling_example.EXAMPLE_MAP > 0])) >= 8
+    assert (pooling_example.EXAMPLE_SIGNAL < 0).any() and (pooling_example.EXAMPLE_SIGNAL > 0).any()
 
 
 # Filters, receptive fields, scales

@@ -23,22 +23,24 @@ from tests.support.fake_segmentation import (
 from tests.support.site import CONFIG, DATASET, TIMING, PageParser, build_site
 
 
-def site(folder: Path, *names: str, **views: Any) -> Path:
-    """The gallery of networks that write_segmentation() has written under results/."""
+def build_segmentation_site(folder: Path, *names: str, **views: Any) -> Path:
+    """Draw the figures of the networks under a folder, and build their gallery."""
     for name in names:
-        own = folder / "results" / name
-        chosen = {"show": "maps", "n_images": 1, "n_filters": 1} | views
+        network_folder = folder / "results" / name
+        settings = {"show": "maps", "n_images": 1, "n_filters": 1} | views
         with figure_style():
-            plates = [plate.to_dict(False) for plate in draw_figures(Results(own), VIEWS | chosen)]
-        write_json(own / "figures/figures.json", plates)
-        for plate in plates:
-            Image.new("RGB", (6, 4)).save(own / "figures" / plate["file"])
-        write_json(own / "timing.json", TIMING)
+            figures = [
+                figure.to_dict(False) for figure in draw_figures(Results(network_folder), VIEWS | settings)
+            ]
+        write_json(network_folder / "figures/figures.json", figures)
+        for figure in figures:
+            Image.new("RGB", (6, 4)).save(network_folder / "figures" / figure["file"])
+        write_json(network_folder / "timing.json", TIMING)
     networks = {name: {"views": VIEWS | views} for name in names}
     return build_site(folder, *names, config=CONFIG | {"networks": networks})
 
 
-def ready(folder: Path, **dataset: Any) -> Path:
+def write_networks(folder: Path, **dataset: Any) -> Path:
     write_segmentation(folder / "results/own")
     write_segmentation(folder / "results/other", is_segmentation=False)
     write_json(folder / "data/animals/dataset.json", DATASET | {"format": "oxford-iiit-pet"} | dataset)
@@ -47,31 +49,33 @@ def ready(folder: Path, **dataset: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The gallery of two networks with masks, of which one segments; neither has a main road."""
+    """The gallery of two networks with masks, one of which segments; neither has highlighted layers."""
     skipped = [{"path": f"images/cat_{n}.jpg", "reason": "it is no image"} for n in range(23)]
-    folder = ready(tmp_path_factory.mktemp("site"), skipped=skipped)
+    folder = write_networks(tmp_path_factory.mktemp("site"), skipped=skipped)
     network = json.loads((folder / "results/own/network.json").read_text())
     write_json(folder / "results/own/network.json", network | {"source": "Some <Paper>, 2022"})
-    return site(folder, "own", "other")
+    return build_segmentation_site(folder, "own", "other")
 
 
-def test_the_page_of_a_network_that_segments(gallery: Path) -> None:
+def test_the_page_of_a_segmentation_network(gallery: Path) -> None:
     page = PageParser(gallery / "networks/own.html")
-    assert "mean IoU 0.67 over the pixels of 60 test images" in page.text
-    for words in ("0.810", "0.940", "in no image", "87.33 %", "Where the mask appears"):
-        assert words in page.text
-    assert "predicted" not in page.text.partition("The images looked at")[2].partition("Where the mask")[0]
-    table = (gallery / "networks/own.html").read_text().partition("All 12 convolutions")[2]
+    assert "test mean IoU 0.67 (60 images)" in page.text
+    for text in ("0.810", "0.940", "no images", "87.33 %", "Where segmentation emerges"):
+        assert text in page.text
+    html = (gallery / "networks/own.html").read_text()
+    images = html.partition('<h2 id="images">')[2].partition('<h2 id="segmentation-emergence">')[0]
+    assert "<table>" in images and "predicted" not in images
+    table = html.partition("Table of all 12 convolutions")[2]
     assert table.partition("</table>")[0].count("<tr>") == 13
     card = PageParser(gallery / "index.html").text
     assert re.search(r"mean IoU\s*0.67", card) and re.search(r"test accuracy\s*75.00 %", card)
 
 
-def test_the_page_that_sets_networks_side_by_side(gallery: Path) -> None:
+def test_the_page_that_compares_networks(gallery: Path) -> None:
     page = PageParser(gallery / "masks.html")
     assert [image["src"] for image in page.images] == ["figures/own/mask.png", "figures/other/mask.png"]
-    assert page.text.count("Fine detail comes first") == 2
-    assert "trained to segment" in page.text and "not trained on masks" in page.text
+    assert page.text.count("High-frequency content peaks earlier") == 2
+    assert "segmentation network" in page.text and "not trained on masks" in page.text
     assert "masks.html" in PageParser(gallery / "index.html").links
     assert "../masks.html" in PageParser(gallery / "networks/other.html").links
     for link in page.links:
@@ -82,92 +86,95 @@ def test_the_page_that_sets_networks_side_by_side(gallery: Path) -> None:
 def test_without_masks_there_is_no_such_page(tmp_path: Path) -> None:
     make_segmentation_results().write(tmp_path / "results/own")
     write_json(tmp_path / "data/animals/dataset.json", DATASET | {"skipped": []})
-    gallery = site(tmp_path, "own")
+    gallery = build_segmentation_site(tmp_path, "own")
     assert not (gallery / "masks.html").exists()
     for name in ("index.html", "networks/own.html"):
         text = PageParser(gallery / name).text
-        assert "Where the mask" not in text and "left out" not in text
+        assert "Where segmentation emerges" not in text and "skipped" not in text.lower()
 
 
-def test_the_main_road_comes_first_and_the_rest_is_folded(tmp_path: Path) -> None:
-    gallery = site(ready(tmp_path), "own", highlight=[1, 12])
+def test_highlighted_layers_come_first_and_the_rest_is_collapsed(tmp_path: Path) -> None:
+    gallery = build_segmentation_site(write_networks(tmp_path), "own", highlight=[1, 12])
     text = (gallery / "networks/own.html").read_text()
     section = text.partition('<h2 id="layers">')[2]
-    found = re.findall(r'<h3 id="layer-([^"]+)"|(<details)', section)
-    order = [name or "folded" for name, _ in found]
-    assert order[:3] == [NAMES[0], "head", "folded"]
-    assert [name for name in order[2:] if name != "folded"] == list(NAMES[1:-1])
-    assert order.count("folded") > 1
+    headings = re.findall(r'<h3 id="layer-([^"]+)"|(<details)', section)
+    order = [name or "collapsed" for name, _ in headings]
+    assert order[:3] == [NAMES[0], "head", "collapsed"]
+    assert [name for name in order[2:] if name != "collapsed"] == list(NAMES[1:-1])
+    assert order.count("collapsed") > 1
     numbers = [int(n) for n in re.findall(r"Figure (\d+)\. own", section)]
     assert numbers == sorted(numbers)
 
 
-def test_without_a_road_all_layers_are_open(gallery: Path) -> None:
+def test_without_highlighted_layers_all_are_open(gallery: Path) -> None:
     section = (gallery / "networks/own.html").read_text().partition('<h2 id="layers">')[2]
     assert re.findall(r'<h3 id="layer-([^"]+)"', section) == list(NAMES) and "<details" not in section
 
 
-def test_where_a_network_was_published(gallery: Path) -> None:
-    assert "After Some <Paper>, 2022." in PageParser(gallery / "networks/own.html").text
-    assert "After" not in PageParser(gallery / "networks/other.html").text
+def test_the_source_of_a_network(gallery: Path) -> None:
+    assert "Based on Some <Paper>, 2022." in PageParser(gallery / "networks/own.html").text
+    assert "Based on" not in PageParser(gallery / "networks/other.html").text
 
 
 def test_skipped_images_are_listed(gallery: Path) -> None:
     page = PageParser(gallery / "index.html").text
-    assert "23 images were left out" in page and "and 3 more" in page
+    assert "23 images skipped" in page and "and 3 more" in page
     assert page.count("it is no image") == 20 and "images/cat_19.jpg" in page
 
 
-# What is said
-
-
-def test_what_is_said_of_the_mask() -> None:
-    masks = make_analysis()
-    first = next(one for one in masks["layers"] if one["ordinal"] == masks["emergence"]["ordinal"])
-    said = list_emergence_findings(masks)
-    assert len(said) == 3
-    assert said[0].startswith(f"{first['name']} ({first['ordinal']}) is the first of 12 convolutions")
-    assert said[1].startswith("Fine detail comes first: the share of energy above 8 cycles per image is")
-    assert "greatest in part.2.main (2) (0.50)" in said[1]
-    assert said[2] == (
-        "Unit 2 of head (12) sees heads: 43 % of its activation lies in their boxes, which take 11 % of the "
-        "area. Unit 2 of head (12) separates pet from background best (AUC 0.85)."
+def test_the_findings_of_a_segmentation_network() -> None:
+    analysis = make_analysis()
+    first = next(
+        layer for layer in analysis["layers"] if layer["ordinal"] == analysis["emergence"]["ordinal"]
+    )
+    findings = list_emergence_findings(analysis)
+    assert len(findings) == 3
+    assert findings[0].startswith(f"{first['name']} ({first['ordinal']}) is the first of 12 convolutions")
+    assert findings[1].startswith(
+        "High-frequency content peaks earlier: the fraction of spectral energy above 8 cycles per image is"
+    )
+    assert "highest in part.2.main (2) (0.50)" in findings[1]
+    assert findings[2] == (
+        "Unit 2 of head (12) responds to heads: 43 % of its activation lies inside the head boxes, which "
+        "cover 11 % of the image. Unit 2 of head (12) discriminates pet from background best (AUC 0.85)."
     )
 
 
-def test_what_does_not_hold_is_not_said() -> None:
-    masks = make_analysis()
-    for n, one in enumerate(masks["layers"]):
-        one |= {"head": None, "selective_units": [{"unit": 0, "auc": 0.55}], "high_frequency_share": 0.01 * n}
-    (said,) = list_emergence_findings(masks)
-    assert "is the first of 12" in said
-    for one in masks["layers"]:
-        one["iou"] = one["chance_iou"] + 0.01
-    assert list_emergence_findings(masks) == []
-    assert list_emergence_findings(masks | {"layers": []}) == []
+def test_findings_below_their_baseline_are_not_reported() -> None:
+    analysis = make_analysis()
+    for n, layer in enumerate(analysis["layers"]):
+        layer |= {
+            "head": None,
+            "selective_units": [{"unit": 0, "auc": 0.55}],
+            "high_frequency_share": 0.01 * n,
+        }
+    (finding,) = list_emergence_findings(analysis)
+    assert "is the first of 12" in finding
+    for layer in analysis["layers"]:
+        layer["iou"] = layer["chance_iou"] + 0.01
+    assert list_emergence_findings(analysis) == []
+    assert list_emergence_findings(analysis | {"layers": []}) == []
 
 
-def test_a_network_that_loses_the_mask_is_said_to() -> None:
-    masks = make_analysis(False)
-    masks["layers"][-1]["iou"] = 0.33
-    assert list_emergence_findings(masks)[0] == (
-        "The last convolution does not make the mask: head (12) agrees with it by an IoU of 0.33, where "
-        "chance gives 0.31; the best is part.11.main (11), by 0.82 where chance gives 0.31."
+def test_a_network_whose_last_layer_does_not_segment() -> None:
+    analysis = make_analysis(False)
+    analysis["layers"][-1]["iou"] = 0.33
+    assert list_emergence_findings(analysis)[0] == (
+        "The last convolution does not segment the image: head (12) has IoU 0.33 (chance: 0.31); the best is "
+        "part.11.main (11), IoU 0.82 (chance: 0.31)."
     )
 
 
-def test_a_unit_that_is_lower_on_the_pet_is_said_to_be() -> None:
-    masks = make_analysis()
-    masks["layers"][2]["selective_units"] = [{"unit": 7, "auc": 0.05}]
-    assert list_emergence_findings(masks)[2].endswith(
-        "Unit 7 of part.3.attention (3) separates pet from background best (AUC 0.05, lower on the pet)."
+def test_a_unit_that_is_lower_on_the_pet() -> None:
+    analysis = make_analysis()
+    analysis["layers"][2]["selective_units"] = [{"unit": 7, "auc": 0.05}]
+    assert list_emergence_findings(analysis)[2].endswith(
+        "Unit 7 of part.3.attention (3) discriminates pet from background best (AUC 0.05, lower on the pet)."
     )
 
 
-def test_the_commonest_mistake_among_pixels(tmp_path: Path) -> None:
+def test_the_most_frequent_confusion_of_pixels(tmp_path: Path) -> None:
     folder = write_segmentation(tmp_path / "own")
-    results = make_segmentation_results()
-    said = list_findings(Results(folder))
-    assert said == [
+    assert list_findings(Results(folder)) == [
         "Most frequent confusion: pet → background (34 % of the misclassified pixels on 60 test images)."
     ]

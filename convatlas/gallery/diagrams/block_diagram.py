@@ -34,7 +34,7 @@ ARROWHEAD_LENGTH = 6.0
 
 @dataclass(frozen=True)
 class Text:
-    """A line of a node: its text, position and role: name, type, shape, sign or beside."""
+    """A line of a node: its text, position and role: name, type, shape, sign or side-label."""
 
     text: str
     x: float

@@ -10,12 +10,11 @@ from PIL import Image
 
 from convatlas.analysis.sobel import SOBEL_DIAGONAL_DOWN, SOBEL_DIAGONAL_UP, SOBEL_X
 from convatlas.gallery.context import GalleryContext, SitePage
-from convatlas.gallery.convolution_example import ConvolutionAxis, ConvolutionExample, format_number
+from convatlas.gallery.convolution_example import ConvolutionAxis, ConvolutionExample
+from convatlas.gallery.learned_filter import find_learned_filters, move_to_strongest
 from convatlas.gallery.network_data import NetworkData
 from convatlas.image_io import denormalize
 from convatlas.plotting.colormap import ColourScale
-from convatlas.records import Layer
-from convatlas.results import Results
 
 SOBEL_KERNELS = {
     "Sobel x": (SOBEL_X, "responds to brightness increasing to the right (vertical edges)"),
@@ -28,42 +27,6 @@ SOBEL_KERNELS = {
 }
 LUMINANCE_WEIGHTS = np.array([0.2125, 0.7154, 0.0721])  # Rec. 709, as scikit-image's rgb2gray
 MIN_MAP_SIDE = 12  # values; a smaller map is too coarse to be looked at
-# The tolerance between recomputed and recorded values, relative to the largest, in half precision and TF32.
-RELATIVE_TOLERANCE = 2e-3
-STRONG_RESPONSE = 0.9  # of the largest response, from which a position may be shown first
-
-
-@dataclass(frozen=True)
-class LearnedFilter:
-    """A learned filter, worked out on an image.
-
-    Attributes:
-        network: Its network.
-        layer: Its layer.
-        unit: Its unit.
-        reason: Why it was chosen, in words.
-        image: Name of the image.
-        example: The convolution.
-
-    """
-
-    network: NetworkData
-    layer: Layer
-    unit: int
-    reason: str
-    image: str
-    example: ConvolutionExample
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A unit of a first convolution that may be shown: candidates are tried in the order of their ranks."""
-
-    rank: tuple[float, ...]
-    network: NetworkData
-    layer: Layer
-    unit: int
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -162,145 +125,7 @@ def apply_sobel(network: NetworkData, image: str) -> ConvolutionExample:
         position=(0, 0),
         brightness_scale=[(1 / 255, 0.0)],
     )
-    return _move_to_strongest(replace(example, output=example.compute_output()))
-
-
-def find_learned_filters(context: GalleryContext) -> Iterator[LearnedFilter]:
-    """Yield learned filters, worked out on the first image of their network, the best candidates first.
-
-    Filters whose computed map differs from the recorded one are skipped, such as those of a convolution with
-    other padding than zeros.
-    """
-    for candidate in sorted(find_candidates(context), key=lambda candidate: candidate.rank):
-        network = candidate.network
-        image = network.images[0]["name"]
-        example = apply_filter(network.results, candidate.layer, candidate.unit, image)
-        if example is not None:
-            yield LearnedFilter(network, candidate.layer, candidate.unit, candidate.reason, image, example)
-
-
-def find_candidates(context: GalleryContext) -> Iterator[Candidate]:
-    """Yield units of the networks' first convolutions.
-
-    The order of ranks: filters whose channels all match one of Sobel's kernels, above the baseline; units
-    whose maps match a Sobel feature, those of few input channels first; filters that match any kernel; the
-    first unit.
-    """
-    for number, network in enumerate(context.networks):
-        matches = network.results.filter_matches
-        if not matches:
-            continue
-        layer = next(layer for layer in network.layers if layer["ordinal"] == 1)
-        n_channels = len(network.description["preprocessing"]["mean"])
-        unit_matches = network.results.unit_matches["layers"].get(matches["layer"])
-        for unit, match in enumerate(unit_matches["units"] if unit_matches else []):
-            if match and match["feature"].startswith("sobel"):
-                reason = (
-                    f"its feature map correlates with the Sobel response: {match['description']}, "
-                    f"r = {format_number(match['r'], 2)}"
-                )
-                rank = (1, n_channels, -abs(match["r"]), number, unit)
-                yield Candidate(rank, network, layer, unit, reason)
-        reason = "the first unit of its layer; no filter matched a classical kernel"
-        yield Candidate((3, number), network, layer, 0, reason)
-        rows = zip(matches["r"] or [], matches["kernels"] or [], strict=True)
-        for unit, (correlations, kernels) in enumerate(rows):
-            if len({*zip(kernels, np.sign(correlations), strict=True)}) > 1:
-                continue  # its channels match different kernels
-            r = float(np.mean(np.abs(correlations)))
-            inverted = ", with inverted sign" if correlations[0] < 0 else ""
-            signed_r = format_number(np.sign(correlations[0]) * r, 2)
-            reason = (
-                f"best-matching classical kernel: {kernels[0]}{inverted}, r = {signed_r} "
-                f"(95th percentile of random filters: {matches['baseline']:.2f})"
-            )
-            is_sobel = kernels[0].startswith("Sobel") and r > matches["baseline"]
-            filter_rank = (0, len(correlations), -r, number, unit) if is_sobel else (2, -r, number, unit)
-            yield Candidate(filter_rank, network, layer, unit, reason)
-
-
-def apply_filter(results: Results, layer: Layer, unit: int, image: str) -> ConvolutionExample | None:
-    """Work out a unit of a convolution at its strongest position on an image.
-
-    Args:
-        results: The network's results.
-        layer: The convolution, with weights (units, channels, k, k).
-        unit: The unit.
-        image: Name of the image.
-
-    Returns:
-        None where the computed map differs from the recorded one, as for a transposed convolution or one with
-        other padding than zeros, or where an array is not recorded.
-
-    """
-    filters, outputs = results.filters, results.activations(image)
-    inputs, module, name = layer.get("inputs") or [], layer["module"], layer["name"]
-    if len(inputs) != 1 or inputs[0] not in outputs or module not in filters or name not in outputs:
-        return None
-    source, weight, output = outputs[inputs[0]], filters[module], outputs[name][unit]
-    if not weight.ndim == source.ndim + 1 == 4 or "Transpose" in layer["type"]:
-        return None
-    group = unit // (len(weight) // (layer["groups"] or 1))
-    source = source[group * weight.shape[1] : (group + 1) * weight.shape[1]]
-    vertical, horizontal = (
-        _make_axis(layer, axis, weight.shape[2 + axis], output.shape[axis]) for axis in (0, 1)
-    )
-    example = ConvolutionExample(
-        name="learned",
-        source=source,
-        kernel=weight[unit],
-        bias=float(filters[f"{module}.bias"][unit]) if f"{module}.bias" in filters else 0.0,
-        vertical=vertical,
-        horizontal=horizontal,
-        output=output,
-        position=(0, 0),
-        brightness_scale=_choose_brightness_scale(results, source, inputs[0]),
-    )
-    max_difference = np.abs(example.compute_output() - output).max()
-    if max_difference > RELATIVE_TOLERANCE * max(float(np.abs(output).max()), 1e-6):
-        return None
-    return _move_to_strongest(example)
-
-
-def _make_axis(layer: Layer, axis: int, kernel_size: int, output_size: int) -> ConvolutionAxis:
-    """Describe an axis (0: vertical, 1: horizontal) of a convolution."""
-    stride, dilation = layer["stride"], layer["dilation"]
-    assert stride is not None  # as the layer is a convolution
-    assert dilation is not None
-    return ConvolutionAxis(-_get_padding(layer, axis), stride[axis], dilation[axis], kernel_size, output_size)
-
-
-def _get_padding(layer: Layer, axis: int) -> int:
-    """Return the zeros before the source on an axis; "same" puts the odd one behind it."""
-    padding, kernel, dilation = layer["padding"], layer["kernel"], layer["dilation"]
-    if padding == "same":
-        assert kernel is not None  # as the layer is a convolution
-        assert dilation is not None
-        return dilation[axis] * (kernel[axis] - 1) // 2
-    return padding[axis] if isinstance(padding, list) else 0
-
-
-def _choose_brightness_scale(
-    results: Results, source: np.ndarray, source_name: str
-) -> list[tuple[float, float]]:
-    """Choose factor and offset of each channel: they undo the normalisation, or span the values."""
-    if source_name == "input":
-        preprocessing = results.network["preprocessing"]
-        return list(zip(preprocessing["std"], preprocessing["mean"], strict=True))
-    low, span = float(source.min()), float(np.ptp(source)) or 1.0
-    return [(1 / span, -low / span)] * len(source)
-
-
-def _move_to_strongest(example: ConvolutionExample) -> ConvolutionExample:
-    """Move to a strong response inside the source, of several to the one nearest to the centre."""
-    values = np.where(example.compute_valid_mask(), np.abs(example.output), -np.inf)
-    if not np.isfinite(values).any():
-        return example.crop()
-    rows, columns = np.nonzero(values >= STRONG_RESPONSE * values.max())
-    height, width = example.output.shape
-    squared_distance = ((rows - (height - 1) / 2) / height) ** 2 + ((columns - (width - 1) / 2) / width) ** 2
-    nearest = int(np.argmin(squared_distance))
-    return replace(example, position=(int(rows[nearest]), int(columns[nearest]))).crop()
+    return move_to_strongest(replace(example, output=example.compute_output()))
 
 
 # Units that match a classical feature

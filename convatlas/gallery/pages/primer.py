@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from convatlas.gallery.context import GalleryContext, SitePage
+from convatlas.gallery.pooling_example import make_pooling_example
 from convatlas.gallery.primer_examples import (
     MAX_CONE_LAYERS,
     choose_kernel,
@@ -10,7 +11,6 @@ from convatlas.gallery.primer_examples import (
     count_parameters,
     count_zeros,
     make_colour_bars,
-    make_pooling_example,
     pair_layers,
     trace_receptive_field,
 )
