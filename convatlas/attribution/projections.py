@@ -39,9 +39,9 @@ def project_sample_images(
             defined for the network.
 
     """
-    results = Results(folder)
     network, _ = build.load_network(folder)
     network.to(device)
+    results = Results(folder)
     layers = choose_projected_layers(results.layers, settings["layers"], f"{key}.layers")
     target = choose_step_target(results, layers, settings["steps"], f"{key}.steps")
     with atomic_write(results.folder / "deconv") as output:

@@ -90,9 +90,9 @@ def project_top_activations(
             network.
 
     """
-    results = Results(folder)
     network, preprocessing = build.load_network(folder)
     network.to(device)
+    results = Results(folder)
     tracked = [layer["name"] for layer in results.dataset_statistics["layers"]]
     selected = choose_tracked_layers(results.layers, tracked, settings["project"], key)
     split = results.dataset_statistics["split"]
