@@ -1,8 +1,8 @@
 """Images per second in training SD-UNet: this project's loop, and a plain PyTorch loop.
 
 Both train the same network with batches of the same size on the same images, in a memory-mapped file: the
-plain loop with a DataLoader over tensors, without augmentation, in float32; this project's as the pipeline does,
-in channels_last, without and with augmentation. The loops take turns, an epoch each.
+plain loop with a DataLoader over tensors, without augmentation, in float32; this project's loop as in the
+pipeline, in channels_last, without and with augmentation. The loops take turns, an epoch each.
 
     python benchmarks/segmentation.py
 """

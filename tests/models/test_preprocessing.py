@@ -1,4 +1,4 @@
-"""From image files to inputs, against Pillow's resizing and formulas by hand."""
+"""From image files to inputs, against Pillow's resizing and the formula of the normalisation."""
 
 from pathlib import Path
 
@@ -14,41 +14,41 @@ GREY = Preprocessing(28, (0.5,), (0.5,))
 COLOUR = Preprocessing(28, (0.5,) * 3, (0.5,) * 3)
 
 
-def pixels(height: int, width: int, channels: int = 1, n: int = 1) -> np.ndarray:
+def make_pixels(height: int, width: int, channels: int = 1, n: int = 1) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, channels, height, width), dtype=np.uint8)
 
 
 # Preprocessing.
 
 
-def test_without_resizing_it_is_the_formula() -> None:
-    given = pixels(28, 28, channels=3, n=2)
+def test_an_input_of_the_networks_size_is_only_normalised() -> None:
+    pixels = make_pixels(28, 28, channels=3, n=2)
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    found = Preprocessing(28, mean, std)(torch.from_numpy(given))
-    expected = (given / 255 - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
-    assert found.dtype == torch.float32
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-6)
+    result = Preprocessing(28, mean, std)(torch.from_numpy(pixels))
+    expected = (pixels / 255 - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
+    assert result.dtype == torch.float32
+    np.testing.assert_allclose(result.numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("side", [8, 28, 64, 101])
 @pytest.mark.parametrize("size", [28, 50])
-def test_resizing_is_that_of_pillow(side: int, size: int) -> None:
-    given = pixels(side, side, n=2)
-    found = Preprocessing(size, (0.1,), (0.4,))(torch.from_numpy(given))
-    for image, expected in zip(found, given, strict=True):
+def test_pixels_are_resized_as_by_pillow(side: int, size: int) -> None:
+    pixels = make_pixels(side, side, n=2)
+    result = Preprocessing(size, (0.1,), (0.4,))(torch.from_numpy(pixels))
+    for image, expected in zip(result, pixels, strict=True):
         plane = Image.fromarray(expected[0].astype(np.float32) / 255)
         resized = np.asarray(plane.resize((size, size), Image.Resampling.BILINEAR))
         np.testing.assert_allclose(image[0], (resized - 0.1) / 0.4, atol=1e-5)
 
 
-def test_preprocessing_leaves_the_pixels_as_they_were() -> None:
-    given = torch.from_numpy(pixels(28, 28))
-    before = given.clone()
-    GREY(given)
-    assert torch.equal(given, before)
+def test_preprocessing_does_not_change_the_pixels() -> None:
+    pixels = torch.from_numpy(make_pixels(28, 28))
+    before = pixels.clone()
+    GREY(pixels)
+    assert torch.equal(pixels, before)
 
 
-def test_preprocessing_is_described_and_made_again() -> None:
+def test_preprocessing_is_written_and_read() -> None:
     preprocessing = Preprocessing(20, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "stretch", "bicubic")
     description = {"size": 20, "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
     description |= {"resize": "stretch", "interpolation": "bicubic"}
@@ -56,7 +56,7 @@ def test_preprocessing_is_described_and_made_again() -> None:
     assert Preprocessing.from_config(description) == preprocessing
 
 
-def test_the_shorter_side_is_brought_to_the_size_unless_said_otherwise() -> None:
+def test_the_shorter_side_is_resized_to_the_size_unless_configured() -> None:
     assert GREY.resize == 28
     known = {"size": 224, "resize": 256}
     assert merge_input_settings(known, {"size": 64}) == {"size": 64}
@@ -67,13 +67,13 @@ def test_the_shorter_side_is_brought_to_the_size_unless_said_otherwise() -> None
 @pytest.mark.parametrize("resize", [28, 40, "stretch"])
 def test_an_oblong_image_is_read_at_the_networks_size(tmp_path: Path, resize: int | str) -> None:
     path = tmp_path / "wide.png"
-    Image.fromarray(pixels(60, 90, 3)[0].transpose(1, 2, 0)).save(path)
-    found = Preprocessing(28, (0.5,) * 3, (0.5,) * 3, resize).read_pixels(path)
+    Image.fromarray(make_pixels(60, 90, 3)[0].transpose(1, 2, 0)).save(path)
+    result = Preprocessing(28, (0.5,) * 3, (0.5,) * 3, resize).read_pixels(path)
     with Image.open(path) as image:
         sides = (28, 28) if resize == "stretch" else (resize * 90 // 60, resize)
         resized = np.asarray(image.resize(sides, Image.Resampling.BILINEAR))
     left, top = ((side - 28) // 2 for side in sides)
-    assert np.array_equal(found[0].permute(1, 2, 0), resized[top : top + 28, left : left + 28])
+    assert np.array_equal(result[0].permute(1, 2, 0), resized[top : top + 28, left : left + 28])
 
 
 def test_an_unknown_key_of_an_input_is_named() -> None:
@@ -83,32 +83,32 @@ def test_an_unknown_key_of_an_input_is_named() -> None:
 
 # Image files.
 
-RGB = pixels(28, 28, 3)[0].transpose(1, 2, 0)
+RGB = make_pixels(28, 28, 3)[0].transpose(1, 2, 0)
 LUMA = RGB @ np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
-def saved(folder: Path, array: np.ndarray, mode: str | None = None, name: str = "a.png") -> Path:
+def save_image(folder: Path, array: np.ndarray, mode: str | None = None, name: str = "a.png") -> Path:
     image = Image.fromarray(array)
     (image.convert(mode) if mode else image).save(folder / name)
     return folder / name
 
 
-def test_a_grey_file_is_read_as_it_is(tmp_path: Path) -> None:
-    plane = pixels(28, 28)[0, 0]
-    path = saved(tmp_path, plane)
+def test_a_grey_file_is_read_unchanged(tmp_path: Path) -> None:
+    plane = make_pixels(28, 28)[0, 0]
+    path = save_image(tmp_path, plane)
     assert np.array_equal(GREY.read_pixels(path), plane[None, None])
     assert np.array_equal(COLOUR.read_pixels(path), np.stack([plane] * 3)[None])
     assert GREY.read_pixels(path).dtype == torch.uint8
 
 
 def test_a_colour_file_is_read_in_the_order_red_green_blue_or_as_luma(tmp_path: Path) -> None:
-    path = saved(tmp_path, RGB)
+    path = save_image(tmp_path, RGB)
     assert np.array_equal(COLOUR.read_pixels(path)[0], RGB.transpose(2, 0, 1))
     np.testing.assert_allclose(GREY.read_pixels(path)[0, 0], LUMA, atol=1)
 
 
 def test_an_opaque_rgba_file_is_read_as_its_colours(tmp_path: Path) -> None:
-    path = saved(tmp_path, np.dstack([RGB, np.full((28, 28), 255, np.uint8)]))
+    path = save_image(tmp_path, np.dstack([RGB, np.full((28, 28), 255, np.uint8)]))
     assert Image.open(path).mode == "RGBA"
     assert np.array_equal(COLOUR.read_pixels(path)[0], RGB.transpose(2, 0, 1))
     np.testing.assert_allclose(GREY.read_pixels(path)[0, 0], LUMA, atol=1)
@@ -116,7 +116,7 @@ def test_an_opaque_rgba_file_is_read_as_its_colours(tmp_path: Path) -> None:
 
 def test_a_palette_file_is_read_as_its_colours_not_its_indices(tmp_path: Path) -> None:
     few = (RGB // 128) * 255  # eight colours
-    path = saved(tmp_path, few, "P")
+    path = save_image(tmp_path, few, "P")
     colours = np.asarray(Image.open(path).convert("RGB"))
     assert Image.open(path).mode == "P"
     assert np.array_equal(COLOUR.read_pixels(path)[0], colours.transpose(2, 0, 1))
@@ -131,15 +131,15 @@ def test_a_16_bit_grey_file_is_scaled_not_clipped(
     tmp_path: Path, name: str, preprocessing: Preprocessing
 ) -> None:
     plane = (np.arange(28 * 28).reshape(28, 28) * 83).astype(np.uint16)
-    found = preprocessing.read_pixels(saved(tmp_path, plane, name=name))
-    assert found.shape == (1, preprocessing.shape[0], 28, 28)
-    for channel in found[0]:
+    result = preprocessing.read_pixels(save_image(tmp_path, plane, name=name))
+    assert result.shape == (1, preprocessing.shape[0], 28, 28)
+    for channel in result[0]:
         np.testing.assert_allclose(channel, plane / 257, atol=1)
 
 
 def test_a_black_and_white_file_is_black_and_white(tmp_path: Path) -> None:
-    plane = pixels(28, 28)[0, 0] > 127
-    assert np.array_equal(GREY.read_pixels(saved(tmp_path, plane))[0, 0], 255 * plane)
+    plane = make_pixels(28, 28)[0, 0] > 127
+    assert np.array_equal(GREY.read_pixels(save_image(tmp_path, plane))[0, 0], 255 * plane)
 
 
 @pytest.mark.parametrize("preprocessing", [GREY, COLOUR], ids=["grey", "colour"])
@@ -147,9 +147,9 @@ def test_a_black_and_white_file_is_black_and_white(tmp_path: Path) -> None:
 def test_a_file_of_any_mode_and_size_becomes_an_input(
     tmp_path: Path, mode: str, preprocessing: Preprocessing
 ) -> None:
-    path = saved(tmp_path, RGB[:20, :17], mode if mode != "I;16" else "L")
+    path = save_image(tmp_path, RGB[:20, :17], mode if mode != "I;16" else "L")
     if mode == "I;16":
-        path = saved(tmp_path, RGB[:20, :17, 0].astype(np.uint16) * 257)
+        path = save_image(tmp_path, RGB[:20, :17, 0].astype(np.uint16) * 257)
     assert Image.open(path).mode == mode
     x = preprocessing(preprocessing.read_pixels(path))
     assert x.shape == (1, *preprocessing.shape)
@@ -159,11 +159,11 @@ def test_a_file_of_any_mode_and_size_becomes_an_input(
 
 @pytest.fixture
 def png(tmp_path: Path) -> bytes:
-    return saved(tmp_path, RGB).read_bytes()
+    return save_image(tmp_path, RGB).read_bytes()
 
 
 @pytest.mark.parametrize("damage", ["empty", "text", "half", "short header", "words for numbers"])
-def test_a_file_that_is_no_image_is_reported(tmp_path: Path, png: bytes, damage: str) -> None:
+def test_a_file_that_is_not_an_image_is_reported(tmp_path: Path, png: bytes, damage: str) -> None:
     contents = {
         "empty": b"",
         "text": b"no image\n",
@@ -178,15 +178,15 @@ def test_a_file_that_is_no_image_is_reported(tmp_path: Path, png: bytes, damage:
 
 
 @pytest.mark.parametrize("name", ["nowhere.png", "."])
-def test_a_file_that_is_not_there_is_reported(tmp_path: Path, name: str) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="cannot read the image"):
         GREY.read_pixels(tmp_path / name)
 
 
-def test_what_is_transparent_lies_on_white(tmp_path: Path) -> None:
-    drawn = np.zeros((8, 8, 4), np.uint8)
-    drawn[2:4, :, 3] = 255  # a black stroke, nothing else
-    path = saved(tmp_path, drawn)
+def test_transparent_images_are_read_on_white(tmp_path: Path) -> None:
+    image = np.zeros((8, 8, 4), np.uint8)
+    image[2:4, :, 3] = 255  # a black stroke, nothing else
+    path = save_image(tmp_path, image)
     read = Preprocessing(8, (0.5,), (0.5,)).read_pixels(path)[0, 0].numpy()
     assert (read[2:4] == 0).all()
     assert (np.delete(read, [2, 3], axis=0) == 255).all()

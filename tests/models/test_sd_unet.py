@@ -1,4 +1,4 @@
-"""SD-UNet against its published numbering, and its blocks against their formulas."""
+"""SD-UNet against the published table of its convolutions, and its blocks against their formulas."""
 
 import pytest
 import torch
@@ -28,8 +28,8 @@ def test_the_51_convolutions_are_numbered_as_published() -> None:
     assert sum(parameter.numel() for parameter in network.parameters()) == 21_507_171
     convs = [layer for layer in list_layers(network, (3, 160, 160)) if layer["ordinal"]]
     assert [layer["ordinal"] for layer in convs] == list(range(1, 52))
-    found = [f"{c['input_shape'][0]}-{c['output_shape'][0]}@{c['output_shape'][1]}" for c in convs]
-    assert found == PUBLISHED
+    shapes = [f"{c['input_shape'][0]}-{c['output_shape'][0]}@{c['output_shape'][1]}" for c in convs]
+    assert shapes == PUBLISHED
     assert {c["ordinal"]: c["dilation"][0] for c in convs if c["dilation"] != [1, 1]} == {
         25: 6,
         26: 12,
@@ -41,7 +41,7 @@ def test_the_51_convolutions_are_numbered_as_published() -> None:
     assert names[51] == "head"
 
 
-def test_every_convolution_but_the_head_is_normalised_with_the_published_channels_a_group() -> None:
+def test_every_convolution_but_the_head_is_normalised_with_the_published_channels_per_group() -> None:
     for width in (8, 32):
         norms = [m for m in sd_unet(width).modules() if isinstance(m, nn.GroupNorm)]
         assert len(norms) == 50
@@ -79,10 +79,10 @@ def test_the_pyramid_is_its_formula() -> None:
 
 def test_a_block_is_convolution_normalisation_and_leaky_relu() -> None:
     block, x = ConvBlock(3, 4, 3, 2, dilation=2), torch.randn(1, 3, 8, 8)
-    made = F.conv2d(x, block.conv.weight, block.conv.bias, padding=2, dilation=2)
-    groups = made.reshape(1, 2, -1)
+    convolved = F.conv2d(x, block.conv.weight, block.conv.bias, padding=2, dilation=2)
+    groups = convolved.reshape(1, 2, -1)
     scaled = (groups - groups.mean(2, True)) / (groups.var(2, correction=0, keepdim=True) + 1e-3).sqrt()
-    expected = F.leaky_relu(scaled.reshape(made.shape), 0.3)
+    expected = F.leaky_relu(scaled.reshape(convolved.shape), 0.3)
     torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-5)
 
 

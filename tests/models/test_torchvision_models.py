@@ -51,8 +51,8 @@ CONVOLUTIONS = {
 
 
 @pytest.fixture
-def built(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], nn.Module]:
-    """Builds a network on the meta device, where its numbers take no memory and no time."""
+def build_on_meta(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], nn.Module]:
+    """Builds a network on the meta device, where its weights take no memory and no time."""
     regnet: Any = BlockParams.from_init_params.__func__  # type: ignore[attr-defined]
 
     def on_cpu(cls: type, *arguments: Any, **named: Any) -> Any:
@@ -69,8 +69,8 @@ def built(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], nn.Module]:
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_the_counts_of_the_field(built: Callable[[str], nn.Module], name: str) -> None:
-    extractor = Extractor(built(name))
+def test_the_counts_of_the_field(build_on_meta: Callable[[str], nn.Module], name: str) -> None:
+    extractor = Extractor(build_on_meta(name))
     info = extractor.info()
     found = tuple(info[key] for key in ("conv", "sequential", "downsample", "linear", "blocks"))
     assert found == COUNTS[name]
@@ -79,17 +79,17 @@ def test_the_counts_of_the_field(built: Callable[[str], nn.Module], name: str) -
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_the_networks_on_which_others_fail(built: Callable[[str], nn.Module], name: str) -> None:
-    assert len(Extractor(built(name)).conv_layers) == CONVOLUTIONS[name]
+def test_the_networks_on_which_others_fail(build_on_meta: Callable[[str], nn.Module], name: str) -> None:
+    assert len(Extractor(build_on_meta(name)).conv_layers) == CONVOLUTIONS[name]
 
 
 @pytest.mark.parametrize("name", list_models(module=torchvision.models))
 @pytest.mark.filterwarnings("ignore")
 def test_every_convolution_of_every_classification_network_is_found(
-    built: Callable[[str], nn.Module], name: str
+    build_on_meta: Callable[[str], nn.Module], name: str
 ) -> None:
     """By the shapes in state_dict(): no other layer has a weight of more than two axes."""
-    network = built(name)
+    network = build_on_meta(name)
     extractor = Extractor(network)
     expected = {
         key.removesuffix(".weight"): tuple(tensor.shape)
@@ -100,8 +100,8 @@ def test_every_convolution_of_every_classification_network_is_found(
     assert {layer: tuple(weight.shape) for layer, weight in found.items()} == expected
 
 
-def test_vision_transformer_has_37_linears(built: Callable[[str], nn.Module]) -> None:
-    assert len(Extractor(built("vit_b_16")).linear_weights) == 37
+def test_vision_transformer_has_37_linears(build_on_meta: Callable[[str], nn.Module]) -> None:
+    assert len(Extractor(build_on_meta("vit_b_16")).linear_weights) == 37
 
 
 def test_containers_subclasses_and_other_convolutions() -> None:
@@ -190,16 +190,16 @@ class Copying(torch.fx.Interpreter):
         self.copies: dict[torch.fx.Node, Tensor] = {}
 
     def run_node(self, node: torch.fx.Node) -> Any:
-        made = super().run_node(node)
-        first = made[0] if isinstance(made, tuple | list) else made
-        depends = node.op == "placeholder" or any(given in self.copies for given in node.all_input_nodes)
+        output = super().run_node(node)
+        first = output[0] if isinstance(output, tuple | list) else output
+        depends = node.op == "placeholder" or any(other in self.copies for other in node.all_input_nodes)
         if isinstance(first, Tensor) and depends:
             self.copies[node] = first.clone()
-        return made
+        return output
 
 
-def ours(name: str, node: torch.fx.Node) -> tuple[str, str]:
-    """The module that a node stands for or in, and our name of its first call, as layer1.0/add."""
+def get_our_name(name: str, node: torch.fx.Node) -> tuple[str, str]:
+    """Return the module of a node, and our name of its first call, such as layer1.0/add."""
     if node.op == "call_module":
         return str(node.target), str(node.target)
     path, function = name.rpartition(".")[0], getattr(node.target, "__name__", str(node.target)).strip("_")
@@ -219,21 +219,23 @@ def test_records_equal_torchvisions_feature_extractor(family: tuple[str, nn.Modu
     expected, calls = {}, Counter({"input": 1})
     (output,) = graph.graph.find_nodes(op="output")
     for name, node in output.args[0].items():
-        path, layer = ours(name, node)
+        path, layer = get_our_name(name, node)
         function = layer.rpartition("/")[2] in FUNCTION_KINDS and (not path or path in composite)
         if node in run.copies and (function or node.op == "call_module"):
             expected[next_call_name(layer, calls)] = run.copies[node]
     found = record(network, image[None], list(expected)).outputs
     assert len(expected) >= 20
-    for layer, made in expected.items():
-        assert torch.equal(found[layer], made), layer
+    for layer, output in expected.items():
+        assert torch.equal(found[layer], output), layer
 
 
 def test_projections_of_every_family(family: tuple[str, nn.Module, Tensor]) -> None:
     name, network, image = family
     _, relus = FAMILIES[name]
     outputs = record(network, image[None]).outputs
-    layer, top = [(layer, made) for layer, made in outputs.items() if made.any() and "drop" not in layer][-1]
+    layer, top = [
+        (layer, output) for layer, output in outputs.items() if output.any() and "drop" not in layer
+    ][-1]
     fires = top.flatten(2).amax(-1) if top.ndim > 2 else top
     units = [int(fires[0].argmax()), int(fires[0].argmin())]
     if not relus:

@@ -136,9 +136,7 @@ def test_the_same_seed_drops_the_same_values() -> None:
 @pytest.mark.parametrize(
     ("n", "fraction", "count"), [(100, 0.1, 10), (10, 0.5, 5), (7, 0.3, 2), (5, 0.01, 1)]
 )
-def test_training_and_validation_images_do_not_overlap(
-    n: int, fraction: float, count: int
-) -> None:
+def test_training_and_validation_images_do_not_overlap(n: int, fraction: float, count: int) -> None:
     split = LabelledImages(torch.arange(n).reshape(n, 1, 1, 1), torch.arange(n) + 1000)
     train, validation = hold_out(split, fraction, seed=0)
     assert len(validation) == count
