@@ -1,42 +1,27 @@
-"""Figures of segmentation: what a network segments, and in which layers segmentation emerges."""
+"""Figures of the segmentation analysis: in which layers segmentation emerges, and what is segmented."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from PIL import Image
 
 from convatlas.figures.context import CaptionedFigure, FigureContext
+from convatlas.figures.segmentation_examples import draw_examples
 from convatlas.figures.tiles import MontageOptions, count_tiles_per_row, split_into_chunks
-from convatlas.names import format_shape, join_names
+from convatlas.names import join_names
 from convatlas.plotting import charts
 from convatlas.plotting.colormap import ColourScale
 from convatlas.plotting.labelled_figure import (
     ACCENT_COLOUR,
     BACKGROUND_RGB,
-    COLOUR_BAR_COLUMN_WIDTH,
-    HAIRLINE_RGB,
-    SMALL_POINTS,
-    TOP_MARGIN,
 )
-from convatlas.plotting.montage import TILE_SIZE, Tile, TileRow
-from convatlas.records import SegmentationAnalysis, SegmentationExample, SegmentationLayer
+from convatlas.plotting.montage import Tile, TileRow
+from convatlas.records import SegmentationAnalysis, SegmentationLayer
 
-PET, BACKGROUND, BORDER = 0, 1, 2  # the classes of a trimap, as in masks/examples.npz
-CLASS_COLOURS = {"pet": "#1f6a9a", "background": "#e3dccb", "border": "#e3a72f"}
-# Correct pixels are pale, a little darker on the pet, so that its shape is visible.
-DIFFERENCE_COLOURS = {
-    "correct": "#efe9dc",
-    "correct, pet": "#cfc7b6",
-    "missed pet": "#9c2f1a",
-    "false pet": "#1f6a9a",
-    "at the border": "#e3a72f",
-}
 N_DEFAULT_LAYERS = 8  # layers whose best maps are drawn where the views highlight none
 MAX_SEPARATING_UNITS = 8
 MAX_IMAGES = 3  # images on which the separating units are drawn
@@ -57,7 +42,7 @@ def draw_segmentation_figures(context: FigureContext) -> Iterator[CaptionedFigur
     if analysis is None:
         return
     if analysis["examples"]:
-        yield _draw_examples(context, analysis)
+        yield draw_examples(context, analysis)
     if analysis["layers"]:
         yield _draw_mask_emergence(context, analysis)
     if context.images:
@@ -65,95 +50,6 @@ def draw_segmentation_figures(context: FigureContext) -> Iterator[CaptionedFigur
             yield _draw_best_maps(context, context.images[0]["name"], layers)
         if units := _select_separating_units(context, analysis["layers"]):
             yield _draw_separating_units(context, units)
-
-
-# What is segmented
-
-
-def _draw_examples(context: FigureContext, analysis: SegmentationAnalysis) -> CaptionedFigure:
-    """Draw an example per row: photograph, ground truth, prediction and difference."""
-    arrays, examples = context.results.segmentation_examples, analysis["examples"]
-    photographs, truths, predictions = (arrays[key] for key in ("photograph", "truth", "prediction"))
-    rows: list[TileRow] = []
-    for n in range(len(examples)):
-        difference = classify_differences(truths[n], predictions[n])
-        pictures = {
-            "photograph": photographs[n] / 255,
-            "ground truth": colour_classes(truths[n], CLASS_COLOURS),
-            "prediction": colour_classes(predictions[n], CLASS_COLOURS),
-            "difference": colour_classes(difference, DIFFERENCE_COLOURS),
-        }
-        rows.append([Tile(values, title=title) for title, values in pictures.items()])
-    labels = [_format_example_label(example) for example in examples]
-    text = (
-        f"Segmentation of {len(examples)} test images: photograph, ground truth, prediction and difference, "
-        f"at the input size of {format_shape(analysis['size'])} pixels. Rows: the first test image, and the "
-        "best, the median and the worst by the IoU of the pet (intersection over union: 1 is perfect); "
-        "beside each the IoU of every class. Difference: correct pixels are pale; a pixel is at the border "
-        "where only one of ground truth and prediction is border."
-    )
-    options = MontageOptions(tile_size=3 * TILE_SIZE)
-    figure = context.make_montage("segmentation", "", rows, labels, [], text, options)
-    _draw_legends(figure.figure)
-    return figure
-
-
-def colour_classes(classes: npt.NDArray[np.integer], colours: Mapping[str, str]) -> npt.NDArray[np.float64]:
-    """Return the colours of classes (H, W), which number the entries of `colours`: (H, W, 3) in 0..1."""
-    pixels: npt.NDArray[np.float64] = np.array([to_rgb(colour) for colour in colours.values()])[classes]
-    return pixels
-
-
-def classify_differences(
-    truth: npt.NDArray[np.integer], prediction: npt.NDArray[np.integer]
-) -> npt.NDArray[np.int64]:
-    """Return how a prediction of classes (H, W) differs from the truth.
-
-    Returns:
-        (H, W), numbers of the entries of DIFFERENCE_COLOURS.
-
-    """
-    differences = np.where(truth == PET, 1, 0)
-    differences[(truth == PET) & (prediction == BACKGROUND)] = 2
-    differences[(truth == BACKGROUND) & (prediction == PET)] = 3
-    differences[(truth != prediction) & ((truth == BORDER) | (prediction == BORDER))] = 4
-    return differences
-
-
-def _format_example_label(example: SegmentationExample) -> str:
-    """Return the label of an example; a class absent from truth and prediction has no IoU."""
-    rows = [f"{name} {'–' if iou is None else f'{iou:.2f}'}" for name, iou in example["iou"].items()]
-    return "\n".join([example["rank"], example["name"], "", "IoU", *rows, f"mean {example['mean_iou']:.2f}"])
-
-
-def _draw_legends(figure: Figure) -> None:
-    """Draw the legends right of a montage, in the column of colour bars."""
-    width, height = figure.get_size_inches() * figure.dpi
-    for title, colours, offset in (("class", CLASS_COLOURS, 0), ("difference", DIFFERENCE_COLOURS, 190)):
-        handles = [
-            Rectangle((0, 0), 1, 1, facecolor=colour, edgecolor=HAIRLINE_RGB, linewidth=0.4)
-            for colour in colours.values()
-        ]
-        anchor = 1 - (COLOUR_BAR_COLUMN_WIDTH - 4) / width, 1 - (TOP_MARGIN + 18 + offset) / height
-        figure.legend(
-            handles,
-            list(colours),
-            title=title,
-            loc="upper left",
-            bbox_to_anchor=anchor,
-            frameon=False,
-            fontsize=SMALL_POINTS,
-            title_fontsize=SMALL_POINTS,
-            alignment="left",
-            borderpad=0,
-            borderaxespad=0,
-            handlelength=1.2,
-            handleheight=1.2,
-            handletextpad=0.6,
-        )
-
-
-# Where segmentation emerges
 
 
 def _draw_mask_emergence(context: FigureContext, analysis: SegmentationAnalysis) -> CaptionedFigure:

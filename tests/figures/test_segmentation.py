@@ -17,9 +17,10 @@ from scipy import ndimage
 from torch.nn import functional
 
 from convatlas import UserError
-from convatlas.figures import build, context, segmentation
+from convatlas.figures import build, context, segmentation, segmentation_examples
 from convatlas.figures.context import CaptionedFigure, FigureContext
-from convatlas.figures.segmentation import classify_differences, fade_outside_mask
+from convatlas.figures.segmentation import fade_outside_mask
+from convatlas.figures.segmentation_examples import classify_differences
 from convatlas.plotting.labelled_figure import ACCENT_COLOUR, figure_style
 from convatlas.plotting.montage import Montage, Tile
 from convatlas.results import Results
@@ -123,7 +124,7 @@ def test_all_figures_of_a_network_are_in_the_order_of_its_page(tmp_path: Path) -
 
 def test_the_difference_of_each_pair_of_classes() -> None:
     truth, prediction = np.mgrid[:3, :3].astype(np.uint8)  # rows pet, background, border
-    names = np.array(list(segmentation.DIFFERENCE_COLOURS))[classify_differences(truth, prediction)]
+    names = np.array(list(segmentation_examples.DIFFERENCE_COLOURS))[classify_differences(truth, prediction)]
     assert names.tolist() == [
         ["correct, pet", "missed pet", "at the border"],
         ["false pet", "correct", "at the border"],
@@ -134,7 +135,7 @@ def test_the_difference_of_each_pair_of_classes() -> None:
 def test_each_example_is_its_photograph_truth_prediction_and_difference(draw: Draw, tmp_path: Path) -> None:
     drawing = draw()[0]
     examples = read_npz(tmp_path / "own/masks/examples.npz")
-    colours = np.array([to_rgb(colour) for colour in segmentation.CLASS_COLOURS.values()])
+    colours = np.array([to_rgb(colour) for colour in segmentation_examples.CLASS_COLOURS.values()])
     assert len(drawing.rows) == 4
     for n, row in enumerate(drawing.rows):
         assert [tile.title for tile in row] == ["photograph", "ground truth", "prediction", "difference"]
@@ -145,7 +146,7 @@ def test_each_example_is_its_photograph_truth_prediction_and_difference(draw: Dr
         "best", "Bombay_1", "", "IoU", "pet 0.81", "background 0.91", "border –", "mean 0.70"
     ]  # fmt: skip
     texts = [text.get_text() for legend in drawing.figure.figure.legends for text in legend.get_texts()]
-    assert texts == [*segmentation.CLASS_COLOURS, *segmentation.DIFFERENCE_COLOURS]
+    assert texts == [*segmentation_examples.CLASS_COLOURS, *segmentation_examples.DIFFERENCE_COLOURS]
 
 
 # Where segmentation emerges
