@@ -38,10 +38,10 @@ def site(run: Workspace) -> Path:
 
 @pytest.mark.parametrize("width", [360, 1280, 2560])
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_whole_and_fits(browser: Browser, site: Path, name: str, width: int) -> None:
+def test_a_page_loads_completely_and_fits(browser: Browser, site: Path, name: str, width: int) -> None:
     for scheme in ("light", "dark"):
-        page, faults = open_page(browser, site, name, width, scheme)
-        assert faults == []
+        page, errors = open_page(browser, site, name, width, scheme)
+        assert errors == []
         broken = page.evaluate("[...document.images].filter(i => i.src && !i.naturalWidth).map(i => i.src)")
         assert broken == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -49,25 +49,23 @@ def test_a_page_is_whole_and_fits(browser: Browser, site: Path, name: str, width
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_axe_finds_nothing(browser: Browser, site: Path, name: str) -> None:
-    """No fault of accessibility that a program can find, by WCAG 2.2 and axe's best practices."""
+def test_a_page_is_accessible(browser: Browser, site: Path, name: str) -> None:
+    """By the rules of WCAG 2.2 and axe's best practices that a program can check."""
     for scheme in ("light", "dark"):
         page, _ = open_page(browser, site, name, scheme=scheme)
         page.wait_for_timeout(300)
-        found = Axe().run(page).response["violations"]
-        assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
+        violations = Axe().run(page).response["violations"]
+        assert [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in violations] == []
         assert page.evaluate("document.querySelectorAll('*').length") <= 5000
         page.context.close()
 
 
-def test_the_page_is_marked_among_all_and_the_list_takes_one_row_of_a_phone(
-    browser: Browser, site: Path
-) -> None:
+def test_the_navigation_marks_the_page_and_takes_one_row_on_a_phone(browser: Browser, site: Path) -> None:
     page, _ = open_page(browser, site, "primer.html", 360)
     pages = page.get_by_role("navigation", name="Pages")
-    marked = pages.locator("[aria-current=page]")
-    assert marked.all_text_contents() == ["Primer"]
-    assert marked.bounding_box()["x"] + marked.bounding_box()["width"] <= 360
+    current = pages.locator("[aria-current=page]")
+    assert current.all_text_contents() == ["Primer"]
+    assert current.bounding_box()["x"] + current.bounding_box()["width"] <= 360
     styles = [one.evaluate("a => getComputedStyle(a).textDecorationLine") for one in pages.locator("a").all()]
     assert styles.count("underline") == 1
     assert len({one.bounding_box()["y"] for one in pages.locator("a").all()}) == 1
@@ -77,27 +75,27 @@ def test_the_page_is_marked_among_all_and_the_list_takes_one_row_of_a_phone(
     page.context.close()
 
 
-def test_a_plate_is_as_large_as_printed_where_one_asks_for_it(browser: Browser, site: Path) -> None:
+def test_a_figure_can_be_shown_in_full_size(browser: Browser, site: Path) -> None:
     page, _ = open_page(browser, site, "networks/lenet5.html", 360)
-    plate, shown = page.locator("figure.figure a img").first, page.locator("dialog.lightbox img")
-    plate.click()
+    figure, shown = page.locator("figure.figure a img").first, page.locator("dialog.lightbox img")
+    figure.click()
     assert shown.bounding_box()["width"] <= 360
     page.get_by_role("button", name="Full size").click()
-    assert shown.bounding_box()["width"] == int(plate.get_attribute("width")) > 360
+    assert shown.bounding_box()["width"] == int(figure.get_attribute("width")) > 360
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     page.context.close()
 
 
 @pytest.fixture(scope="module")
-def served(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the site below a path of a server on this machine."""
+def server_url(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serve the site from a path of a server on this machine, and return its address."""
     root = tmp_path_factory.mktemp("served")
-    (root / "below").mkdir()
-    (root / "below/here").symlink_to(site)
+    (root / "path/to").mkdir(parents=True)
+    (root / "path/to/site").symlink_to(site)
     handler = partial(_Silent, directory=str(root))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/below/here/"
+        yield f"http://127.0.0.1:{server.server_port}/path/to/site/"
         server.shutdown()
 
 
@@ -107,24 +105,24 @@ class _Silent(SimpleHTTPRequestHandler):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_it_works_below_a_path_of_a_server(browser: Browser, served: str, name: str) -> None:
+def test_it_works_from_a_path_of_a_server(browser: Browser, server_url: str, name: str) -> None:
     page = browser.new_page()
-    faults: list[str] = []
-    page.on("console", lambda message: faults.append(message.text))
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("response", lambda answer: answer.ok or faults.append(f"{answer.status}: {answer.url}"))
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("response", lambda response: response.ok or errors.append(f"{response.status}: {response.url}"))
     page.on(
-        "request", lambda request: request.url.startswith((served, "data:")) or faults.append(request.url)
+        "request", lambda request: request.url.startswith((server_url, "data:")) or errors.append(request.url)
     )
-    page.goto(served + name)
+    page.goto(server_url + name)
     page.wait_for_timeout(200)
-    assert faults == []
+    assert errors == []
     page.close()
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_links_lead_somewhere_inside(site: Path, name: str) -> None:
-    links, ids = _links(site / name)
+def test_links_lead_to_pages_and_anchors_of_the_site(site: Path, name: str) -> None:
+    links, ids = _read_links_and_ids(site / name)
     assert len(ids) == len(set(ids))
     for link in links:
         parts = urlsplit(link)
@@ -135,28 +133,28 @@ def test_links_lead_somewhere_inside(site: Path, name: str) -> None:
         target = (site / name).parent / unquote(parts.path) if parts.path else site / name
         assert target.resolve().is_file(), link
         assert target.resolve().is_relative_to(site.resolve()), link
-        if parts.fragment and not parts.fragment.startswith("layer="):  # a state of the explorer's
-            assert parts.fragment in _links(target)[1], link
+        if parts.fragment and not parts.fragment.startswith("layer="):  # a state of the explorer
+            assert parts.fragment in _read_links_and_ids(target)[1], link
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_tiles_are_never_stretched_and_text_is_there(browser: Browser, site: Path, name: str) -> None:
-    """Each plate is shown at its own aspect, less the caption printed at its foot, which is set as text."""
+def test_figures_are_never_stretched_and_have_a_caption(browser: Browser, site: Path, name: str) -> None:
+    """Each keeps its aspect ratio, without the caption in the image, which the page sets as text."""
     page, _ = open_page(browser, site, name)
-    plates = page.locator("figure.figure").all()
-    assert plates or not name.startswith(("index", "networks/lenet5.", "networks/simple_cnn."))
-    for plate in plates:
-        image = plate.locator("img")
-        shown = image.evaluate("i => [i.clientWidth, i.clientHeight, i.naturalWidth, i.naturalHeight]")
-        cut = image.evaluate("i => getComputedStyle(i).objectFit + ' ' + getComputedStyle(i).objectPosition")
-        assert cut == "cover 50% 0%"  # whole in its width, the foot cut off
-        assert 0.4 < (shown[1] / shown[0]) / (shown[3] / shown[2]) < 1
+    figures = page.locator("figure.figure").all()
+    assert figures or not name.startswith(("index", "networks/lenet5.", "networks/simple_cnn."))
+    for figure in figures:
+        image = figure.locator("img")
+        sizes = image.evaluate("i => [i.clientWidth, i.clientHeight, i.naturalWidth, i.naturalHeight]")
+        crop = image.evaluate("i => getComputedStyle(i).objectFit + ' ' + getComputedStyle(i).objectPosition")
+        assert crop == "cover 50% 0%"  # the full width, without the foot
+        assert 0.4 < (sizes[1] / sizes[0]) / (sizes[3] / sizes[2]) < 1
         assert image.get_attribute("alt")
-        assert re.match(r"Plate \d+\. ", plate.locator("figcaption").inner_text())
+        assert re.match(r"Figure \d+\. ", figure.locator("figcaption").inner_text())
     page.context.close()
 
 
-def test_each_layer_has_its_plates(browser: Browser, site: Path) -> None:
+def test_each_layer_has_its_figures(browser: Browser, site: Path) -> None:
     page, _ = open_page(browser, site, "networks/lenet5.html")
     for layer in (
         "conv1",
@@ -187,10 +185,10 @@ def test_the_page_says_what_the_embedded_digits_are(browser: Browser, site: Path
         page.context.close()
 
 
-def test_only_provenance_tells_dates(site: Path) -> None:
+def test_only_the_provenance_has_dates(site: Path) -> None:
     for name in PAGES:
-        dated = re.search(r"20\d\d-\d\d-\d\d", (site / name).read_text())
-        assert bool(dated) == (name == "provenance.html")
+        date = re.search(r"20\d\d-\d\d-\d\d", (site / name).read_text())
+        assert bool(date) == (name == "provenance.html")
 
 
 class _Collector(HTMLParser):
@@ -199,14 +197,14 @@ class _Collector(HTMLParser):
         self.links: list[str] = []
         self.ids: list[str] = []
 
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        given = dict(attributes)
-        self.links += [value for key in ("href", "src") if (value := given.get(key))]
-        if given.get("id"):
-            self.ids.append(str(given["id"]))
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = dict(attrs)
+        self.links += [value for key in ("href", "src") if (value := attributes.get(key))]
+        if attributes.get("id"):
+            self.ids.append(str(attributes["id"]))
 
 
-def _links(path: Path) -> tuple[list[str], list[str]]:
+def _read_links_and_ids(path: Path) -> tuple[list[str], list[str]]:
     collector = _Collector()
     collector.feed(path.read_text())
     return collector.links, collector.ids
