@@ -33,7 +33,7 @@ def _make_photograph(rng: np.random.Generator, pet: np.ndarray) -> np.ndarray:
 
 
 def _make_segmentation_layer(rng: np.random.Generator, n: int) -> dict[str, Any]:
-    """Return the entry of convolution `n`, from 0, in masks.json: early ones have detail, late ones a mask."""
+    """Return the entry of convolution `n`, from 0, in masks.json: early ones have detail, late ones masks."""
     iou = min(0.82, 0.35 + 0.05 * n + 0.02 * float(rng.random()))
     units = 3 if n == 11 else 8
     return {
