@@ -25,9 +25,6 @@ include: "workflow/rules/gallery.smk"
 localrules:
     all,
     download,
-    mnist,
-    oxford_pets,
-    image_folder,
     previews,
     weights,
     gallery,

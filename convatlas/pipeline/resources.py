@@ -33,7 +33,8 @@ DATASET_PASS_BATCH_SIZE = 64  # images, where views.strongest.batch is null
 DEFAULT_IMAGE_COUNT = 5  # sample images, where `images` gives no number
 DEFAULT_LAYER_COUNT = 50  # projected layers, whose number the config does not give
 DEFAULT_UNIT_COUNT = 512  # projected units of a layer, for `all`
-# images of a data set that is not prepared yet, by format
+# What the formats of convatlas.datasets.formats declare, which is not imported here: a test compares them.
+# Images of a data set that is not prepared yet, by format
 DATASET_IMAGE_COUNTS = {"mnist": 70_000, "oxford-iiit-pet": 7_349, "images": 100_000}
 INPUT_SIDES = {"mnist": 28}  # pixels of an input whose size the config leaves to the network, by format
 DEFAULT_INPUT_SIDE = 224  # pixels, for other formats

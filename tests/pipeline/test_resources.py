@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from convatlas.datasets.formats import FORMATS
 from convatlas.pipeline import resources
 from convatlas.pipeline.config import resolve_config
 from convatlas.pipeline.config_types import Config
@@ -105,6 +106,18 @@ def test_the_shipped_configs_request_what_a_common_node_has(path: Path) -> None:
             request = resources.estimate_resources(stage, resources.measure_workload(config, name))
             assert 2000 <= request.mem_mb <= 64_000, (name, stage, request)
             assert 30 <= request.runtime <= 240, (name, stage, request)
+
+
+def test_the_sizes_of_data_sets_are_those_that_formats_declare() -> None:
+    assert {
+        name: data_format.IMAGE_COUNT for name, data_format in FORMATS.items()
+    } == resources.DATASET_IMAGE_COUNTS
+    assert {
+        name: data_format.INPUT_SIZE for name, data_format in FORMATS.items() if data_format.INPUT_SIZE
+    } == resources.INPUT_SIDES
+    assert {name: data_format.CHANNELS for name, data_format in FORMATS.items()} == {
+        name: 1 if name == "mnist" else 3 for name in FORMATS
+    }
 
 
 def test_each_rule_is_local_or_requests_resources() -> None:

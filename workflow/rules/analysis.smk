@@ -30,7 +30,7 @@ rule classical:
 def has_trimaps(network):
     """Return whether a network's data set has trimaps."""
     dataset = config["networks"][network].get("dataset")
-    return bool(dataset) and config["datasets"][dataset]["format"] == "oxford-iiit-pet"
+    return bool(dataset) and bool(FORMATS[config["datasets"][dataset]["format"]].MASK_CLASSES)
 
 
 def get_masks_folder(network):

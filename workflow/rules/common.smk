@@ -7,6 +7,7 @@ from pathlib import Path
 
 try:
     from convatlas import UserError
+    from convatlas.datasets.formats import FORMATS
     from convatlas.pipeline import architecture_names, dependencies
     from convatlas.pipeline.config import resolve_config
     from convatlas.pipeline.resources import estimate_resources, measure_workload
@@ -79,8 +80,9 @@ def get_code_files(stage):
             paths += architecture_names.list_code_files(get_network(wildcards)["architecture"])
             if get_network(wildcards)["architecture"].startswith(architecture_names.TORCHVISION_PREFIX):
                 paths.append("convatlas/models/torchvision_models.py")
-        if stage == "data" and config["datasets"][wildcards.dataset]["format"] == "oxford-iiit-pet":
-            paths += map(str, Path("convatlas/datasets/synthetic_pets").glob("*.py"))
+        if stage == "data":
+            for pattern in FORMATS[config["datasets"][wildcards.dataset]["format"]].CODE_PATTERNS:
+                paths += sorted(map(str, Path("convatlas").glob(pattern)))
         return paths
 
     return list_files

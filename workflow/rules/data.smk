@@ -1,8 +1,8 @@
-# Each data set in its official on-disk layout, whatever its source: one rule per format.
+# Each data set in its official on-disk layout, whatever its source: one rule per format of the registry.
 
 
 def get_format_constraint(name):
-    """Return a wildcard constraint: the data sets of a format; a pattern that never matches if there is none."""
+    """Return a wildcard constraint: the data sets of a format; one that never matches if there is none."""
     return "|".join(n for n, dataset in config["datasets"].items() if dataset["format"] == name) or "(?!)"
 
 
@@ -25,15 +25,12 @@ def get_dataset_settings(wildcards):
 
 
 def get_dataset_files(*names):
-    """Return the files of data sets, as far as their names are known in advance."""
-    format_rules = {
-        "mnist": rules.mnist,
-        "oxford-iiit-pet": rules.oxford_pets,
-        "images": rules.image_folder,
-    }
+    """Return the files and folders of data sets, as far as their names are known in advance."""
     files = []
     for name in names:
-        files += expand(format_rules[config["datasets"][name]["format"]].output, dataset=name)
+        data_format = FORMATS[config["datasets"][name]["format"]]
+        outputs = ["dataset.json", *data_format.OUTPUT_FILES, *data_format.OUTPUT_FOLDERS]
+        files += [f"data/{name}/{output}" for output in outputs]
     return files
 
 
@@ -49,73 +46,32 @@ def get_data_option(wildcards):
     return f"--data data/{name}" if name else ""
 
 
-PREPARE_DATA_COMMAND = (
-    "python scripts/data.py --name {wildcards.dataset} --settings {params.settings:q}"
-    " --output data/{wildcards.dataset} 2>&1 | tee {log:q}"
-)
+# One rule for each format, with the name of its module: mnist, oxford_pets, image_folder.
+for format_name, data_format in FORMATS.items():
 
-
-rule mnist:
-    input:
-        code=get_code_files("data"),
-        source=get_source_files("MNIST/raw/*-ubyte*"),
-    output:
-        description="data/{dataset}/dataset.json",
-        raw=expand(
-            "data/{{dataset}}/MNIST/raw/{split}-{kind}-ubyte",
-            split=["train", "t10k"],
-            kind=["images-idx3", "labels-idx1"],
-        ),
-    log:
-        "logs/{dataset}/data.log",
-    benchmark:
-        "logs/{dataset}/data.tsv"
-    wildcard_constraints:
-        dataset=get_format_constraint("mnist"),
-    params:
-        settings=get_dataset_settings,
-    shell:
-        PREPARE_DATA_COMMAND
-
-
-rule oxford_pets:
-    input:
-        code=get_code_files("data"),
-        source=get_source_files("annotations/*.txt", "oxford-iiit-pet/annotations/*.txt"),
-    output:
-        description="data/{dataset}/dataset.json",
-        splits="data/{dataset}/splits.csv",
-        files=directory("data/{dataset}/oxford-iiit-pet"),
-    log:
-        "logs/{dataset}/data.log",
-    benchmark:
-        "logs/{dataset}/data.tsv"
-    wildcard_constraints:
-        dataset=get_format_constraint("oxford-iiit-pet"),
-    threads: 2  # for the synthetic images, which every network trained on them waits for
-    params:
-        settings=get_dataset_settings,
-    shell:
-        PREPARE_DATA_COMMAND
-
-
-rule image_folder:
-    input:
-        code=get_code_files("data"),
-        source=get_source_files("*/"),  # only the folders: there may be a million files
-    output:
-        description="data/{dataset}/dataset.json",
-        splits="data/{dataset}/splits.csv",
-    log:
-        "logs/{dataset}/data.log",
-    benchmark:
-        "logs/{dataset}/data.tsv"
-    wildcard_constraints:
-        dataset=get_format_constraint("images"),
-    params:
-        settings=get_dataset_settings,
-    shell:
-        PREPARE_DATA_COMMAND
+    rule:
+        name:
+            data_format.__name__.rpartition(".")[2]
+        input:
+            code=get_code_files("data"),
+            source=get_source_files(*data_format.SOURCE_PATTERNS),
+        output:
+            description="data/{dataset}/dataset.json",
+            files=[f"data/{{dataset}}/{file}" for file in data_format.OUTPUT_FILES],
+            folders=[directory(f"data/{{dataset}}/{folder}") for folder in data_format.OUTPUT_FOLDERS],
+        log:
+            "logs/{dataset}/data.log",
+        benchmark:
+            "logs/{dataset}/data.tsv"
+        wildcard_constraints:
+            dataset=get_format_constraint(format_name),
+        localrule: True
+        threads: data_format.THREADS
+        params:
+            settings=get_dataset_settings,
+        shell:
+            "python scripts/data.py --name {wildcards.dataset} --settings {params.settings:q}"
+            " --output data/{wildcards.dataset} 2>&1 | tee {log:q}"
 
 
 # A few small images of each class, for the data set's page. No network can be named _datasets.
