@@ -67,7 +67,7 @@ def make_convolution(**fields: Any) -> Any:
      ((3, 3), (1, 1), "same", (2, 1), 1), ((4, 4), (1, 1), "same", (2, 2), 1),
      ((3, 3), (2, 2), "valid", (1, 1), 2)],
 )  # fmt: skip
-def test_every_sum_is_torchs_and_the_recorded_one(
+def test_every_value_is_torchs_and_the_recorded_one(
     tmp_path: Path, kernel: tuple[int, int], stride: Any, padding: Any, dilation: Any, groups: int
 ) -> None:
     source, weight, bias = noise(4, 13, 17), noise(6, 4 // groups, *kernel), noise(6)
@@ -103,28 +103,30 @@ def test_a_map_that_is_not_the_convolution_is_skipped(tmp_path: Path) -> None:
     assert apply_filter(Results(tmp_path), make_convolution(), 0, "first") is not None
 
 
-@pytest.mark.parametrize("place", [(0, 0), (60, 3), (111, 111)])
-def test_of_a_large_image_the_part_about_the_place_is_kept(place: tuple[int, int]) -> None:
+@pytest.mark.parametrize("position", [(0, 0), (60, 3), (111, 111)])
+def test_a_large_source_is_cropped_around_the_position(position: tuple[int, int]) -> None:
     source, weight = noise(3, 224, 224), noise(1, 3, 7, 7)
     expected = convolve(source, weight, None, stride=2, padding=3)[0]
     axes = [ConvolutionAxis(-3, 2, 1, 7, 112)] * 2
-    window = ConvolutionExample("learned", source, weight[0], 0.0, *axes, expected, place, [(1.0, 0.0)] * 3)
+    window = ConvolutionExample(
+        "learned", source, weight[0], 0.0, *axes, expected, position, [(1.0, 0.0)] * 3
+    )
     part = window.crop()
     assert part.source.size <= MAX_SOURCE_VALUES < window.source.size
     assert (
         part.vertical.first_output + part.position[0],
         part.horizontal.first_output + part.position[1],
-    ) == place
+    ) == position
     np.testing.assert_allclose(part.compute_output(), part.output, atol=1e-4)
-    assert part.compute_value(*part.position) == pytest.approx(float(expected[place]), abs=1e-4)
+    assert part.compute_value(*part.position) == pytest.approx(float(expected[position]), abs=1e-4)
     assert len(part.page_json) < 200_000
     small = ConvolutionExample(
-        "s", source[:, :9, :9], weight[0], 0.0, *axes, expected, place, [(1.0, 0.0)] * 3
+        "s", source[:, :9, :9], weight[0], 0.0, *axes, expected, position, [(1.0, 0.0)] * 3
     )
     assert small.crop() is small
 
 
-def test_numbers_as_they_are_printed() -> None:
+def test_numbers_are_printed_with_significant_digits() -> None:
     assert [format_number(value, 2) for value in (1.005, -1.5, -0.001, 0.0)] == [
         "1.00",
         "−1.50",
@@ -145,8 +147,8 @@ def test_numbers_as_they_are_printed() -> None:
 # The page
 
 
-def true(channels: int = 1) -> FakeResults:
-    """A made-up network whose first convolution is one; its unit 3 is a Sobel kernel, turned."""
+def make_results_with_convolution(channels: int = 1) -> FakeResults:
+    """Return results whose first convolution is recorded exactly; its unit 3 is an inverted Sobel kernel."""
     results = make_results(channels)
     weight = results.filters["conv1"]
     weight[3] = -0.3 * SOBEL_X + 0.001 * noise(channels, 3, 3)
@@ -161,20 +163,23 @@ def true(channels: int = 1) -> FakeResults:
         match_first_filters(weight) if channels == 3 else match_first_filters(weight.repeat(3, 1))
     )
     if channels == 1:
-        keep = results.filter_matches
-        keep |= {"r": [row[:1] for row in keep["r"]], "kernels": [row[:1] for row in keep["kernels"]]}
+        matches = results.filter_matches
+        matches |= {
+            "r": [row[:1] for row in matches["r"]],
+            "kernels": [row[:1] for row in matches["kernels"]],
+        }
     return results
 
 
-def page_of(folder: Path, results: FakeResults, **more: Any) -> Path:
+def build_classical_page(folder: Path, results: FakeResults, **more: Any) -> Path:
     write_network(folder, "own", results)
     return build_site(folder, "own", config=CONFIG | {"networks": {"own": CONFIG["networks"]["own"]}} | more)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_page_works_both_sums(tmp_path: Path, channels: int) -> None:
-    results = true(channels)
-    site = page_of(tmp_path, results)
+def test_the_page_works_out_both_convolutions(tmp_path: Path, channels: int) -> None:
+    results = make_results_with_convolution(channels)
+    site = build_classical_page(tmp_path, results)
     text = " ".join(PageParser(site / "classical.html").text.split())
     assert (
         "Unit 3 of conv1 of own: best-matching classical kernel: Sobel x, with inverted sign, r = −1.00"
@@ -184,8 +189,8 @@ def test_the_page_works_both_sums(tmp_path: Path, channels: int) -> None:
     given = [json.loads(found) for found in re.findall(r'-data">(\{.*?\})</script>', page)]
     assert len(given) == 2
     sobel, learned = given
-    seen = results.inputs["first"]
-    grey = np.round(255 * (np.tensordot([0.2125, 0.7154, 0.0721], seen, 1) if channels == 3 else seen[0]))
+    pixels = results.inputs["first"]
+    grey = np.round(255 * (np.tensordot([0.2125, 0.7154, 0.0721], pixels, 1) if channels == 3 else pixels[0]))
     np.testing.assert_array_equal(sobel["source"][0], grey)
     np.testing.assert_array_equal(sobel["output"], correlate(grey, SOBEL_X)[1:-1, 1:-1])
     np.testing.assert_allclose(learned["output"], results.activations["first"]["conv1"][3], rtol=1e-5)
@@ -194,39 +199,40 @@ def test_the_page_works_both_sums(tmp_path: Path, channels: int) -> None:
     printed = f"{recorded:.{learned['decimals']['total']}f}".replace("-", "−")
     assert f"(bias) = {printed} At row {y}, column {x}." in text
     assert f"Recorded activation at this position: {printed}." in text
-    for place in re.findall(r'src="(classical/[^"]+)"', page):
-        assert (site / place).is_file()
+    for path in re.findall(r'src="(classical/[^"]+)"', page):
+        assert (site / path).is_file()
 
 
-def test_units_that_resemble_a_feature_are_set_beside_it(tmp_path: Path) -> None:
-    results = true()
+def test_matching_units_are_shown_with_the_feature(tmp_path: Path) -> None:
+    results = make_results_with_convolution()
     results.unit_matches["conv1"]["units"][1] = make_match("harris", 0.91)
-    site = page_of(tmp_path, results)
+    site = build_classical_page(tmp_path, results)
     page = PageParser(site / "classical.html")
     text = " ".join(page.text.split())
-    for said in (
+    for expected in (
         "vertical edge of first (computed), and the feature map of conv1 0 of own: vertical edge, r = −0.83 "
         "(95th percentile, untrained: 0.41)",
         "corner of first (computed), and the feature map of conv1 1 of own: corner, r = 0.91",
     ):
-        assert said in text
+        assert expected in text
     assert "networks/own.html#layer=conv1&unit=1" in page.links
     assert {f"classical/harris-{what}.png" for what in ("image", "feature", "unit")} <= {
         image["src"] for image in page.images
     }
 
 
-def test_without_a_filter_to_work_or_a_unit_to_compare_there_is_sobels_sum(tmp_path: Path) -> None:
+def test_without_a_learned_filter_or_a_match_there_is_sobel(tmp_path: Path) -> None:
     results = make_results()
     results.unit_matches = {
         name: one | {"units": [None] * len(one["units"])} for name, one in results.unit_matches.items()
     }
-    text = (page_of(tmp_path, results) / "classical.html").read_text()  # its conv1 is no convolution
+    site = build_classical_page(tmp_path, results)  # whose conv1 is not recorded as a convolution
+    text = (site / "classical.html").read_text()
     assert 'id="sobel"' in text and 'id="learned"' not in text and 'id="features"' not in text
 
 
 def test_hostile_names_are_text(tmp_path: Path) -> None:
-    results = true()
+    results = make_results_with_convolution()
     for outputs in results.activations.values():
         outputs[HOSTILE_TEXT] = outputs.pop("conv1")
     results.filters = {key.replace("conv1", HOSTILE_TEXT): value for key, value in results.filters.items()}
@@ -245,27 +251,25 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
 
 def open_example(browser: Browser, site: Path, **context: Any) -> tuple[Page, list[str]]:
     page = browser.new_context(viewport={"width": 1280, "height": 900}, **context).new_page()
-    faults: list[str] = []
-    page.on("console", lambda message: faults.append(message.text))
-    page.on("pageerror", lambda error: faults.append(str(error)))
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text))
+    page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto((site / "classical.html").as_uri())
-    return page, faults
+    return page, errors
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_window_is_moved_by_keys_clicks_and_buttons(
-    tmp_path: Path, browser: Browser, channels: int
-) -> None:
-    results = true(channels)
+def test_keys_clicks_and_buttons_move_the_window(tmp_path: Path, browser: Browser, channels: int) -> None:
+    results = make_results_with_convolution(channels)
     recorded = results.activations["first"]["conv1"][3]
-    page, faults = open_example(browser, page_of(tmp_path, results))
+    page, errors = open_example(browser, build_classical_page(tmp_path, results))
     box = page.locator(".convolution-example").nth(1)
     given = json.loads(page.locator("#learned-data").inner_text())
     decimals = given["decimals"]["total"]
 
-    def told() -> tuple[tuple[int, int], float, float]:
-        said = box.locator("[data-part=status]").inner_text()
-        y, x = map(int, re.findall(r"\d+", said)[:2])
+    def read_example() -> tuple[tuple[int, int], float, float]:
+        status = box.locator("[data-part=status]").inner_text()
+        y, x = map(int, re.findall(r"\d+", status)[:2])
         numbers = [box.locator("[data-part=sum] strong"), page.locator("[data-recorded=learned-data]")]
         total, made = (float(one.inner_text().replace("−", "-")) for one in numbers)
         terms = (
@@ -286,38 +290,40 @@ def test_the_window_is_moved_by_keys_clicks_and_buttons(
     }.items():
         page.keyboard.press(key)
         y, x = min(max(y + step[0], 0), PLANE[0] - 1), min(max(x + step[1], 0), PLANE[1] - 1)
-        place, total, made_there = told()
-        assert place == (y, x)
+        position, total, made_there = read_example()
+        assert position == (y, x)
         assert total == made_there == pytest.approx(float(recorded[y, x]), abs=10**-decimals)
     for _ in range(12):  # to the corner and no further; there the window sees the padding's zeros
         box.get_by_role("button", name="left").click()
         box.get_by_role("button", name="up").click()
-    place, total, _ = told()
-    assert place == (0, 0) and total == pytest.approx(float(recorded[0, 0]), abs=10**-decimals)
+    position, total, _ = read_example()
+    assert position == (0, 0) and total == pytest.approx(float(recorded[0, 0]), abs=10**-decimals)
     assert box.locator("td.outside").count() == 5 * channels
     size = picture.locator("img").bounding_box()
     picture.click(position={"x": size["width"] * 4.5 / 6, "y": size["height"] * 2.5 / 8})
-    place, total, _ = told()
-    assert place == (2, 4) and total == pytest.approx(float(recorded[2, 4]), abs=10**-decimals)
+    position, total, _ = read_example()
+    assert position == (2, 4) and total == pytest.approx(float(recorded[2, 4]), abs=10**-decimals)
     source.click(position={"x": size["width"] * 1.5 / 6, "y": size["height"] * 6.5 / 8})
-    assert told()[0] == (6, 1)
+    assert read_example()[0] == (6, 1)
     sobel = page.locator(".convolution-example").first
     sobel.get_by_role("button", name="right").click()
     assert re.search(r"= −?\d+$", sobel.locator("[data-part=sum]").inner_text())
-    assert faults == []
+    assert errors == []
 
 
-def test_without_a_script_the_sums_stand_as_text(tmp_path: Path, browser: Browser) -> None:
-    page, faults = open_example(browser, page_of(tmp_path, true()), java_script_enabled=False)
+def test_without_a_script_the_example_is_text(tmp_path: Path, browser: Browser) -> None:
+    page, errors = open_example(
+        browser, build_classical_page(tmp_path, make_results_with_convolution()), java_script_enabled=False
+    )
     assert page.locator(".controls").first.is_hidden()
     for box in page.locator(".convolution-example").all():
         assert "=" in box.locator("[data-part=sum]").inner_text()
-    assert faults == []
+    assert errors == []
 
 
-def test_with_the_script_the_first_sum_stays_as_it_is(tmp_path: Path, browser: Browser) -> None:
-    """A step away and back shows what the page was written with."""
-    page, _ = open_example(browser, page_of(tmp_path, true()))
+def test_the_script_repeats_the_first_example(tmp_path: Path, browser: Browser) -> None:
+    """A step away and back shows what the page has without the script."""
+    page, _ = open_example(browser, build_classical_page(tmp_path, make_results_with_convolution()))
     for box in page.locator(".convolution-example").all():
         before = box.locator(".product").inner_text(), box.locator("[data-part=sum]").inner_text()
         frames = box.locator(".window").evaluate_all(FRAMES)

@@ -1,4 +1,4 @@
-"""What goes out: the zip, the single file, the numbers, what a shared link shows, the workflow for Pages."""
+"""What is published: the zip, the single file, result files, previews and the workflow for Pages."""
 
 import base64
 import io
@@ -32,29 +32,38 @@ KINDS = [("cover", ""), ("curves", ""), ("filters", "conv1"), ("maps", "conv1"),
          ("values", "fc"), ("deconv", "first"), ("deconv", "second")]  # fmt: skip
 
 
-def run(folder: Path, **config: Any) -> Path:
-    """A made-up gallery of two networks whose plates are all different."""
+def build_full_site(folder: Path, **config: Any) -> Path:
+    """Build the gallery of two small networks whose figures all differ."""
     rng = np.random.default_rng(3)
     for name in NETWORKS:
         write_network(folder, name, make_results())
-        figures = folder / "results" / name / "figures"
-        plates = []
+        figure_folder = folder / "results" / name / "figures"
+        figures = []
         for n, (kind, subject) in enumerate(KINDS):
-            file = f"{kind}-{n}.png"
             text = f"Figure {n + 1}. {name}. What {kind} shows of {subject}."
-            plate = {"file": file, "pdf": None, "kind": kind, "subject": subject, "caption": text}
-            plates.append(plate | {"alt": text, "width": 90, "height": 70, "caption_height": 10})
+            figures.append(
+                {
+                    "file": f"{kind}-{n}.png",
+                    "pdf": "cover-0.pdf" if n == 0 else None,
+                    "kind": kind,
+                    "subject": subject,
+                    "caption": text,
+                    "alt": text,
+                    "width": 90,
+                    "height": 70,
+                    "caption_height": 10,
+                }
+            )
             pixels = rng.integers(0, 256, (70, 90, 3), np.uint8)
-            Image.fromarray(pixels).save(figures / file)
-            Image.new("RGB", (9, 9)).save(figures / f"{kind}-{n}.pdf", "pdf")
-        plates[0]["pdf"] = "cover-0.pdf"
-        write_json(figures / "figures.json", plates)
+            Image.fromarray(pixels).save(figure_folder / f"{kind}-{n}.png")
+            Image.new("RGB", (9, 9)).save(figure_folder / f"{kind}-{n}.pdf", "pdf")
+        write_json(figure_folder / "figures.json", figures)
     return build_site(folder, *NETWORKS, config=CONFIG | config)
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run(
+    return build_full_site(
         tmp_path_factory.mktemp("run"), notes="See [own](networks/own.html#layer-conv1) and [gone](no.html)."
     )
 
@@ -83,15 +92,15 @@ def list_figures(html: str) -> list[str]:
         "<style>a > b { c: d }</style>",
     ],
 )
-def test_a_page_is_read_and_written_without_a_change(text: str) -> None:
-    written = html_tree.parse_html(text).to_html().removeprefix("<page>").removesuffix("</page>")
-    assert written == text.removeprefix("<!doctype html>").replace("viewBox", "viewbox").replace(
+def test_a_page_is_parsed_and_written_without_a_change(text: str) -> None:
+    html = html_tree.parse_html(text).to_html().removeprefix("<page>").removesuffix("</page>")
+    assert html == text.removeprefix("<!doctype html>").replace("viewBox", "viewbox").replace(
         "linearG", "linearg"
     )
 
 
-def test_every_page_of_a_gallery_is_read_whole(site: Path) -> None:
-    """Nothing is closed that was not opened: each page's main ends where the page says."""
+def test_every_page_of_a_gallery_is_parsed_completely(site: Path) -> None:
+    """Every element is closed: the main element of each page ends where the page says."""
     for path in site.rglob("*.html"):
         page = html_tree.parse_html(path.read_text())
         body = page.find("body")
@@ -114,53 +123,57 @@ def test_the_zip_holds_the_gallery_and_has_the_same_bytes_twice(site: Path, tmp_
         for path in site.rglob("*.html"):  # another day
             path.touch()
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
-    with zipfile.ZipFile(tmp_path / "a.zip") as packed:
-        assert packed.testzip() is None
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        assert archive.testzip() is None
         files = {f"gallery/{path.relative_to(site)}": path for path in site.rglob("*") if path.is_file()}
-        assert sorted(packed.namelist()) == sorted(files) and "gallery/.nojekyll" in files
+        assert sorted(archive.namelist()) == sorted(files) and "gallery/.nojekyll" in files
         for name, path in files.items():
-            assert packed.read(name) == path.read_bytes()
-            assert packed.getinfo(name).date_time == (1980, 1, 1, 0, 0, 0)
+            assert archive.read(name) == path.read_bytes()
+            assert archive.getinfo(name).date_time == (1980, 1, 1, 0, 0, 0)
 
 
 # The single file
 
 
-def test_which_plates_are_asked_for(site: Path) -> None:
-    def places(layers: Any, networks: dict[str, list[str | int]] = NETWORKS) -> list[str]:
-        return [plate.path for plate in select_figures(site.parent / "results", networks, layers)]
+def test_the_selection_of_figures(site: Path) -> None:
+    def list_paths(layers: Any, networks: dict[str, list[str | int]] = NETWORKS) -> list[str]:
+        return [figure.path for figure in select_figures(site.parent / "results", networks, layers)]
 
-    assert len(places("all")) == len(places("highlight")) == 2 * len(KINDS)
-    others = [f"{kind}-{n}.png" for n, (kind, _) in enumerate(KINDS) if kind in ("cover", "curves", "deconv")]
-    chosen = {path.split("/")[2] for path in places(["conv*"])}
-    assert chosen == {*others, "filters-2.png", "maps-3.png"}
-    assert {path.split("/")[2] for path in places([1])} == chosen  # the first convolution
-    highlighted = {path for path in places("highlight", {"own": ["relu"], "other": []}) if "/own/" in path}
-    assert {path.split("/")[2] for path in highlighted} == {*others, "maps-4.png"}
-    order = [path.split("/")[1:] for path in places("all")]
+    assert len(list_paths("all")) == len(list_paths("highlight")) == 2 * len(KINDS)
+    other_files = [
+        f"{kind}-{n}.png" for n, (kind, _) in enumerate(KINDS) if kind in ("cover", "curves", "deconv")
+    ]
+    files = {path.split("/")[2] for path in list_paths(["conv*"])}
+    assert files == {*other_files, "filters-2.png", "maps-3.png"}
+    assert {path.split("/")[2] for path in list_paths([1])} == files  # the first convolution
+    highlighted = {
+        path for path in list_paths("highlight", {"own": ["relu"], "other": []}) if "/own/" in path
+    }
+    assert {path.split("/")[2] for path in highlighted} == {*other_files, "maps-4.png"}
+    order = [path.split("/")[1:] for path in list_paths("all")]
     assert order[:2] == [["own", "cover-0.png"], ["other", "cover-0.png"]]
-    assert [file for _, file in order[-2:]] == ["deconv-7.png"] * 2  # the first to be left out
+    assert [file for _, file in order[-2:]] == ["deconv-7.png"] * 2  # the first to be skipped
     with pytest.raises(UserError, match=r"publish\.single_file\.layers: no network has a layer 'conv9'"):
-        places(["conv*", "conv9"])
+        list_paths(["conv*", "conv9"])
 
 
-def test_the_single_file_needs_nothing(site: Path) -> None:
+def test_the_single_file_needs_no_other_file(site: Path) -> None:
     html, n_figures, n_total = build_file(site)
     assert n_figures == n_total == 2 * len(KINDS)
     page = html_tree.parse_html(html)
-    ids = [one.attributes["id"] for one in page.walk() if "id" in one.attributes]
+    ids = [element.attributes["id"] for element in page.walk() if "id" in element.attributes]
     assert len(ids) == len(set(ids))
     links = 0
-    for one in page.walk():
+    for element in page.walk():
         for name in ("src", "href"):
-            value = one.attributes.get(name)
+            value = element.attributes.get(name)
             if value and not value.startswith(("data:", "https://arxiv.org/")):
-                assert value.startswith("#") and value[1:] in ids, one.to_html()[:200]
+                assert value.startswith("#") and value[1:] in ids, element.to_html()[:200]
                 links += 1
         for name in ("aria-labelledby", "for", "data-source"):
-            for value in (one.attributes.get(name) or "").split():
+            for value in (element.attributes.get(name) or "").split():
                 assert value in ids
-        assert one.tag not in ("link", "iframe", "noscript") or one.attributes.get("rel") == "icon"
+        assert element.tag not in ("link", "iframe", "noscript") or element.attributes.get("rel") == "icon"
     assert links > 20
     assert "#networks.own/layer-conv1" in html and " and gone." in html and 'href="no.html' not in html
     for words in ("download", "compare.html", "explorer.js", "lightbox.js"):
@@ -170,13 +183,13 @@ def test_the_single_file_needs_nothing(site: Path) -> None:
     assert build_file(site)[0] == html  # the same bytes
 
 
-def test_a_heavy_frontispiece_is_shown_light_and_is_in_the_single_file(
+def test_a_large_cover_is_compressed_and_is_in_the_single_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The links beside it, and the one that the full-screen view follows, are the plate itself."""
-    before = run(tmp_path / "before")
+    """The links to it lead to the uncompressed figure."""
+    before = build_full_site(tmp_path / "before")
     monkeypatch.setattr(network_data, "MAX_COVER_BYTES", 1000)
-    site = run(tmp_path / "after")
+    site = build_full_site(tmp_path / "after")
     cover = "figures/own/cover-0.png"
     assert (site / cover).read_bytes() == (before / cover).read_bytes()
     with Image.open(site / "figures/own/cover-0.webp") as picture:
@@ -190,24 +203,24 @@ def test_a_heavy_frontispiece_is_shown_light_and_is_in_the_single_file(
     assert build_file(site)[1:] == build_file(before)[1:]
 
 
-def test_pictures_keep_every_pixel(site: Path) -> None:
-    book = SingleFileBuilder(site)
+def test_images_keep_every_pixel(site: Path) -> None:
+    builder = SingleFileBuilder(site)
     place = "figures/own/maps-3.png"
-    kind, _, content = book.encode_image(place).partition(";base64,")
-    with Image.open(io.BytesIO(base64.b64decode(content))) as found, Image.open(site / place) as given:
-        np.testing.assert_array_equal(np.asarray(found.convert("RGB")), np.asarray(given.convert("RGB")))
+    kind, _, content = builder.encode_image(place).partition(";base64,")
+    with Image.open(io.BytesIO(base64.b64decode(content))) as encoded, Image.open(site / place) as original:
+        np.testing.assert_array_equal(np.asarray(encoded.convert("RGB")), np.asarray(original.convert("RGB")))
     smooth = site / "figures/own/smooth.png"
     Image.fromarray(np.tile(np.arange(256, dtype=np.uint8)[:, None, None], (4, 300, 3))).save(
         smooth, compress_level=0
     )
-    kind, _, content = book.encode_image("figures/own/smooth.png").partition(";base64,")
+    kind, _, content = builder.encode_image("figures/own/smooth.png").partition(";base64,")
     assert kind == "data:image/webp" and len(content) < smooth.stat().st_size / 4
-    with Image.open(io.BytesIO(base64.b64decode(content))) as found, Image.open(smooth) as given:
-        np.testing.assert_array_equal(np.asarray(found.convert("RGB")), np.asarray(given))
+    with Image.open(io.BytesIO(base64.b64decode(content))) as encoded, Image.open(smooth) as original:
+        np.testing.assert_array_equal(np.asarray(encoded.convert("RGB")), np.asarray(original))
     smooth.unlink()
 
 
-def test_chosen_layers_alone_are_in_it_with_no_heading_over_nothing(site: Path) -> None:
+def test_it_has_the_selected_layers_without_empty_headings(site: Path) -> None:
     html, n_figures, n_total = build_file(site, ["conv1"])
     assert n_figures == n_total - 4
     assert "shows of conv1" in html and "shows of relu" not in html
@@ -215,16 +228,16 @@ def test_chosen_layers_alone_are_in_it_with_no_heading_over_nothing(site: Path) 
     assert f"{n_figures} of {n_total} figures are included" in html
 
 
-def test_it_is_no_larger_than_asked_and_the_last_plates_go_first(site: Path) -> None:
-    whole, n_figures, n_total = build_file(site)
-    size = len(whole.encode()) / MEGABYTE
-    html, fewer, _ = build_file(site, megabytes=size - 0.03)
-    assert len(html.encode()) / MEGABYTE <= size - 0.03 and 0 < fewer < n_figures
-    assert f"{fewer} of {n_total} figures are included" in html
-    lost = {*list_figures(whole)} - {*list_figures(html)}
-    assert lost == {"Figure 8. own", "Figure 8. other"} or lost == {"Figure 8. other"}
+def test_it_is_no_larger_than_allowed_and_the_last_figures_are_skipped_first(site: Path) -> None:
+    full_html, n_figures, n_total = build_file(site)
+    size = len(full_html.encode()) / MEGABYTE
+    html, n_fewer, _ = build_file(site, megabytes=size - 0.03)
+    assert len(html.encode()) / MEGABYTE <= size - 0.03 and 0 < n_fewer < n_figures
+    assert f"{n_fewer} of {n_total} figures are included" in html
+    skipped = {*list_figures(full_html)} - {*list_figures(html)}
+    assert skipped == {"Figure 8. own", "Figure 8. other"} or skipped == {"Figure 8. other"}
     assert {*list_figures(html)} >= {"Figure 1. own", "Figure 1. other"}
-    if lost == {"Figure 8. own", "Figure 8. other"}:
+    if skipped == {"Figure 8. own", "Figure 8. other"}:
         assert "<h3>second</h3>" not in html and "<h3>first</h3>" in html
     with pytest.raises(UserError, match=r"megabytes: 0\.01 MB is too small; the pages take"):
         build_file(site, megabytes=0.01)
@@ -240,14 +253,14 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert "<img onerror" not in html and "&lt;img onerror" in html
 
 
-def test_the_script_writes_both_and_tells_their_sizes(site: Path, tmp_path: Path) -> None:
+def test_the_script_writes_both_and_logs_their_sizes(site: Path, tmp_path: Path) -> None:
     settings = {"layers": "highlight", "megabytes": 15, "networks": NETWORKS}
     command = [sys.executable, "scripts/publish.py", "--settings", json.dumps(settings)]
     command += ["--gallery", str(site), "--results", str(site.parent / "results")]
     command += ["--zip", str(tmp_path / "g.zip"), "--single", str(tmp_path / "g.html")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert re.search(r"g\.zip, \d+\.\d MB", done.stderr)
-    assert re.search(r"g\.html, \d+\.\d MB, with 16 of 16 figures", done.stderr)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert re.search(r"g\.zip, \d+\.\d MB", result.stderr)
+    assert re.search(r"g\.html, \d+\.\d MB, with 16 of 16 figures", result.stderr)
     assert (tmp_path / "g.html").read_text() == build_file(site)[0]
 
 
@@ -255,7 +268,7 @@ def test_the_script_writes_both_and_tells_their_sizes(site: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("scripts", [True, False])
-def test_alone_in_an_empty_folder_it_shows_a_page_at_a_time(
+def test_it_shows_one_page_at_a_time_alone_in_a_folder(
     site: Path, tmp_path: Path, browser: Browser, scripts: bool
 ) -> None:
     (tmp_path / "gallery.html").write_text(build_file(site)[0], encoding="utf-8")
@@ -315,7 +328,7 @@ def test_without_an_address_nothing_says_where_the_gallery_is(site: Path) -> Non
 
 @pytest.mark.parametrize("url", ["https://a.org/atlas", "https://a.org/atlas/"])
 def test_shared_links_show_where_what_and_a_small_picture(tmp_path: Path, url: str) -> None:
-    site = run(tmp_path, site_url=url, author="Ada")
+    site = build_full_site(tmp_path, site_url=url, author="Ada")
     for place, address in {"index.html": "", "networks/own.html": "networks/own.html"}.items():
         text = (site / place).read_text()
         assert f'<link rel="canonical" href="https://a.org/atlas/{address}">' in text
@@ -330,8 +343,8 @@ def test_shared_links_show_where_what_and_a_small_picture(tmp_path: Path, url: s
 # Numbers and downloads
 
 
-def test_numbers_are_copied_and_linked_where_they_are_asked_for(tmp_path: Path) -> None:
-    site = run(tmp_path, publish={"tensors": True, "weights": False})
+def test_result_files_are_copied_and_linked_where_the_config_asks_for_them(tmp_path: Path) -> None:
+    site = build_full_site(tmp_path, publish={"tensors": True, "weights": False})
     own = tmp_path / "results/own"
     page = PageParser(site / "networks/own.html")
     for name in (
@@ -354,19 +367,19 @@ def test_numbers_are_copied_and_linked_where_they_are_asked_for(tmp_path: Path) 
 def test_weights_are_copied_alone_too(tmp_path: Path) -> None:
     (tmp_path / "results/own").mkdir(parents=True)
     (tmp_path / "results/own/weights.safetensors").write_bytes(b"weights")
-    site = run(tmp_path, publish={"tensors": False, "weights": True})
+    site = build_full_site(tmp_path, publish={"tensors": False, "weights": True})
     assert [path.name for path in (site / "arrays").rglob("*.*")] == ["weights.safetensors"]
     assert "../arrays/own/weights.safetensors" in PageParser(site / "networks/own.html").links
     assert "../arrays/own/filters.npz" not in PageParser(site / "networks/own.html").links
 
 
-def test_without_being_asked_for_no_number_is_copied(site: Path) -> None:
+def test_no_result_file_is_copied_by_default(site: Path) -> None:
     assert not (site / "arrays").exists()
     text = (site / "networks/own.html").read_text()
     assert "results/own/filters.npz" in text and 'id="downloads"' not in text
 
 
-def test_where_the_numbers_are_is_linked() -> None:
+def test_names_of_result_files_are_linked() -> None:
     published = {"arrays/own/filters.npz", "arrays/own/deconv/first.npz"}
     assert link_files("results/own/filters.npz, a <b>", "../", published) == (
         '<a href="../arrays/own/filters.npz">results/own/filters.npz</a>, a &lt;b&gt;'
@@ -378,15 +391,15 @@ def test_where_the_numbers_are_is_linked() -> None:
     assert link_files("both of these", "", published) == "both of these"
 
 
-def test_each_plate_downloads_as_png_and_as_pdf_where_there_is_one(site: Path) -> None:
+def test_each_figure_downloads_as_png_and_as_pdf_where_there_is_one(site: Path) -> None:
     links = PageParser(site / "networks/own.html").links
     assert "../figures/own/cover-0.pdf" in links
     for link in (link for link in links if link.startswith("../figures/")):
         assert (site / "networks" / link).resolve().is_file()
     text = (site / "networks/own.html").read_text()
     for n, (kind, _) in enumerate(KINDS, 1):
-        told = f'download aria-label="PNG of figure {n} of own">PNG</a>'
-        assert f'<a href="../figures/own/{kind}-{n - 1}.png" {told}' in text
+        attributes = f'download aria-label="PNG of figure {n} of own">PNG</a>'
+        assert f'<a href="../figures/own/{kind}-{n - 1}.png" {attributes}' in text
 
 
 # The workflow for GitHub Pages
@@ -402,7 +415,7 @@ def test_the_workflow_takes_a_config_and_has_the_least_permissions() -> None:
     steps = [step for job in flow["jobs"].values() for step in job["steps"]]
     for step in steps:
         assert re.fullmatch(r"actions/[a-z-]+@v\d+\.\d+\.\d+", step.get("uses", "actions/none@v0.0.0"))
-        assert "${{" not in step.get("run", "")  # what is given is no part of a script
+        assert "${{" not in step.get("run", "")  # no input is part of a script
     (run_step,) = [step for step in steps if "run" in step]
     assert "make publish" in run_step["run"]
     assert re.search(r"^publish:", (ROOT / "Makefile").read_text(), re.M)
