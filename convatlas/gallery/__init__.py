@@ -1,0 +1,1 @@
+"""The gallery: pages, explorer data, diagrams and the single file, from results alone."""
