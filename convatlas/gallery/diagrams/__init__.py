@@ -1,0 +1,1 @@
+"""Diagrams of a network: its blocks, and the flow of data between its layers."""
