@@ -1,11 +1,11 @@
-"""Images a second of the pass that finds the strongest activations and the statistics, of all layers.
+"""Measure the speed and memory of a pass over a data set that tracks all layers.
 
-Against a bare forward pass over the same batches, as they lie in memory there (channels last) and as torch
-has them by default; the sides take turns, and the medians over rounds are printed, with those of the ratios
-within a round. Then the memory of a pass at its peak for 1,000 and for 60,000 images. Images are noise, each
-another; preparing them is not timed.
+The pass is compared with a bare forward pass over the same batches, in channels last and in the contiguous
+format. The sides take turns; printed are medians over rounds, and the median of the ratios within a round.
+Then the peak memory of a pass over few and over many images is printed. Images are noise, and their
+generation is not timed.
 
-    python benchmarks/dataset_pass.py [--threads 2] [--rounds 12]
+    python benchmarks/dataset_pass.py [--threads 2] [--rounds 12] [--images 60000]
 """
 
 import argparse
@@ -14,6 +14,7 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,25 +28,29 @@ from convatlas.statistics.dataset_pass import DatasetPass, choose_batch_size
 from convatlas.statistics.tracked_layers import find_tracked_layers
 from convatlas.tracing.layers import list_layers
 
-Made = tuple[nn.Module, tuple[int, int, int]]
-A_ROUND = {"lenet5": 5120, "resnet18": 32}  # images
+Shape = tuple[int, int, int]
+IMAGES_PER_ROUND = {"lenet5": 5120, "resnet18": 32}
+WARM_UP_ROUNDS = 2
+LABELS = np.arange(10_000_000) % 10
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=12)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    print(f"{given.threads} threads; load of the last minute: {psutil.getloadavg()[0]:.1f}")
-    for name in A_ROUND:
-        race(name, given.rounds)
-    for count in (1_000, 60_000):
-        in_child(peak_memory, count)
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
+    parser.add_argument("--rounds", type=int, default=12, help="rounds that are measured")
+    parser.add_argument("--images", type=int, default=60_000, help="images of the larger memory measurement")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    print(f"{args.threads} threads; load of the last minute: {psutil.getloadavg()[0]:.1f}")
+    for name in IMAGES_PER_ROUND:
+        compare_speed(name, args.rounds)
+    for count in (1_000, args.images):
+        run_in_process(print_peak_memory, count)
     print(f"load of the last minute: {psutil.getloadavg()[0]:.1f}")
 
 
-def made(name: str) -> Made:
+def build(name: str) -> tuple[nn.Module, Shape]:
+    """Return a network of random weights and the shape of its input."""
     torch.manual_seed(0)
     if name == "resnet18":
         return resnet18().eval().requires_grad_(False), (3, 224, 224)
@@ -53,75 +58,79 @@ def made(name: str) -> Made:
     return network.requires_grad_(False), preprocessing.shape
 
 
-def prepared(name: str, batch: int | None = None) -> tuple[nn.Module, tuple[int, int, int], int, DatasetPass]:
-    """A network with its input's shape, and a pass over all its layers, in batches of the size it takes."""
-    network, shape = made(name)
+def build_pass(name: str) -> tuple[nn.Module, Shape, DatasetPass]:
+    """Return a network, the shape of its input, and a pass that tracks all its layers."""
+    network, shape = build(name)
     names = [layer["name"] for layer in list_layers(network, shape) if layer["called"]]
-    size = batch or choose_batch_size(shape, torch.device("cpu"))
-    return (
-        network,
-        shape,
-        size,
-        DatasetPass(network, *find_tracked_layers(network, shape, names), 9, size, 10),
-    )
+    batch_size = choose_batch_size(shape, torch.device("cpu"))
+    layers, memory_format = find_tracked_layers(network, shape, names)
+    return network, shape, DatasetPass(network, layers, memory_format, 9, batch_size, 10)
 
 
-def race(name: str, rounds: int) -> None:
-    network, shape, size, survey = prepared(name)
-    plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
-    labels = np.arange(10_000_000) % 10
-    taken: dict[str, list[float]] = {"bare": [], "bare, default": [], "statistics": []}
+@torch.no_grad()
+def run_forward(network: nn.Module, batches: list[Tensor]) -> None:
+    """Run a network on batches."""
+    for x in batches:
+        network(x)
 
-    @torch.no_grad()
-    def forward(of: nn.Module, batches: list[Tensor]) -> None:
-        for x in batches:
-            of(x)
 
-    def follow_all(batches: list[Tensor], first: int) -> None:
-        with survey:
-            for n, x in enumerate(batches, first):
-                survey.update(n, x, np.arange(n * size, n * size + size), labels)
+def run_pass(dataset_pass: DatasetPass, batches: list[Tensor], first: int) -> None:
+    """Pass batches, the first of which has the number `first`."""
+    size = dataset_pass.batch_size
+    with dataset_pass:
+        for index, x in enumerate(batches, first):
+            dataset_pass.update(index, x, np.arange(index * size, (index + 1) * size), LABELS)
 
-    many = A_ROUND[name] // size
-    for n in range(rounds + 2):
-        batches = [torch.randn(size, *shape) for _ in range(many)]
-        last = [x.to(memory_format=torch.channels_last) for x in batches]
+
+def compare_speed(name: str, rounds: int) -> None:
+    """Print images per second of a pass and of bare forward passes."""
+    network, shape, dataset_pass = build_pass(name)
+    contiguous = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+    size = dataset_pass.batch_size
+    batch_count = IMAGES_PER_ROUND[name] // size
+    seconds: dict[str, list[float]] = {}
+    for n in range(rounds + WARM_UP_ROUNDS):
+        batches = [torch.randn(size, *shape) for _ in range(batch_count)]
+        channels_last = [x.to(memory_format=torch.channels_last) for x in batches]
         sides: dict[str, Callable[[], None]] = {
-            "bare": lambda last=last: forward(network, last),
-            "bare, default": lambda batches=batches: forward(plain, batches),
-            "statistics": lambda batches=batches, n=n: follow_all(batches, n * many),
+            "channels last": partial(run_forward, network, channels_last),
+            "contiguous": partial(run_forward, contiguous, batches),
+            "pass": partial(run_pass, dataset_pass, batches, n * batch_count),
         }
         for side, run in sides.items():
             start = time.perf_counter()
             run()
-            taken[side].append(time.perf_counter() - start)
-    units = survey.areas.numel()
+            if n >= WARM_UP_ROUNDS:
+                seconds.setdefault(side, []).append(time.perf_counter() - start)
     print(
-        f"{name}, {len(survey.layers)} layers, {units:,} units, batches of {size}, {survey.image_count:,} images"
+        f"{name}, {len(dataset_pass.layers)} layers, {len(dataset_pass.areas):,} units, batches of {size}, "
+        f"{dataset_pass.image_count:,} images"
     )
-    for side, seconds in taken.items():
-        ratio = statistics.median(a / b for a, b in zip(taken["bare"][2:], seconds[2:], strict=True))
-        rate = many * size / statistics.median(seconds[2:])
+    for side, values in seconds.items():
+        ratio = statistics.median(a / b for a, b in zip(seconds["channels last"], values, strict=True))
+        rate = batch_count * size / statistics.median(values)
         print(f"  {side:14} {rate:9,.1f} images/s   {ratio:5.2f} of a bare forward pass")
 
 
-def peak_memory(images: int) -> None:
-    """Print the most memory that a pass takes, as Linux keeps it: VmHWM."""
-    _, shape, size, survey = prepared("lenet5")
-    labels = np.arange(images + size) % 10
-    with survey:
-        for n in range(-(-images // size)):
-            count = min(size, images - n * size)
-            survey.update(n, torch.randn(count, *shape), np.arange(n * size, n * size + count), labels)
-    survey.result()
+def print_peak_memory(images: int) -> None:
+    """Print the peak memory of this process after a pass: VmHWM of Linux."""
+    _, shape, dataset_pass = build_pass("lenet5")
+    size = dataset_pass.batch_size
+    with dataset_pass:
+        for index in range(-(-images // size)):
+            count = min(size, images - index * size)
+            numbers = np.arange(index * size, index * size + count)
+            dataset_pass.update(index, torch.randn(count, *shape), numbers, LABELS)
+    dataset_pass.result()
     peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
     print(f"lenet5, {images:6,} images: {peak:6.1f} MiB at the peak")
 
 
-def in_child(work: Callable[[int], None], *arguments: int) -> None:
-    child = multiprocessing.get_context("spawn").Process(target=work, args=arguments)
-    child.start()
-    child.join()
+def run_in_process(function: Callable[[int], None], *args: int) -> None:
+    """Run a function in a process of its own."""
+    process = multiprocessing.get_context("spawn").Process(target=function, args=args)
+    process.start()
+    process.join()
 
 
 if __name__ == "__main__":
