@@ -1,4 +1,4 @@
-"""The explorer and the comparison in a real headless Chromium, on a small made-up network's sprites."""
+"""The explorer and the comparison in a headless Chromium, on the sprites of small networks."""
 
 import json
 import re
@@ -47,8 +47,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def faint(tmp_path_factory: pytest.TempPathFactory) -> tuple[FakeResults, Path]:
-    """A network whose projections of peaks are a tenth of those of whole maps, and its site."""
+def small_peaks(tmp_path_factory: pytest.TempPathFactory) -> tuple[FakeResults, Path]:
+    """A network whose peak projections are a tenth of the whole-map projections, and its site."""
     folder = tmp_path_factory.mktemp("faint")
     results = complete_layers(make_results(channels=1))
     for projected in results.projections.values():
@@ -66,11 +66,11 @@ def site(folder: Path) -> Path:
 # Colours
 
 
-def tiles(page: Page) -> list[list[float]]:
-    """Where the tiles of the sheet are, from the hairlines around them: x, y, width, height."""
+def read_tile_boxes(page: Page) -> list[list[float]]:
+    """Return the boxes of the tiles on the grid, from their hairlines: x, y, width, height."""
     line = page.get_attribute(".tiles .hairline", "d") or ""
-    found = re.findall(r"M(\S+) (\S+)h(\S+)v(\S+)h", line)
-    return [[float(x) + 0.5, float(y) + 0.5, float(w) - 1, float(h) - 1] for x, y, w, h in found]
+    boxes = re.findall(r"M(\S+) (\S+)h(\S+)v(\S+)h", line)
+    return [[float(x) + 0.5, float(y) + 0.5, float(w) - 1, float(h) - 1] for x, y, w, h in boxes]
 
 
 @pytest.mark.parametrize("layer", ["conv1", "relu", "pool"])
@@ -81,34 +81,34 @@ def test_a_pixel_has_the_colour_of_its_value(
     layer: str,
     scale: str,
 ) -> None:
-    """On the sheet and enlarged, in every choice of colours, against the very values and matplotlib."""
+    """On the grid and enlarged, with every colour map, against the values and matplotlib."""
     outputs = make_results().activations
-    every = np.concatenate([np.ravel(a) for o in outputs.values() for n, a in o.items() if n != "input"])
-    page, faults = open_address(browser, site, f"{OWN}#layer={layer}&unit=1&image=second&scale={scale}")
+    all_values = np.concatenate([np.ravel(a) for o in outputs.values() for n, a in o.items() if n != "input"])
+    page, errors = open_address(browser, site, f"{OWN}#layer={layer}&unit=1&image=second&scale={scale}")
     for colours in ("auto", "viridis", "diverging", "grey"):
         get_part(page, "colours").select_option(colours)
         wait_until_drawn(page)
         table = colours if colours != "auto" else "diverging" if layer == "conv1" else "viridis"
         maps = outputs["second"][layer]
-        boxes = tiles(page)
+        boxes = read_tile_boxes(page)
         assert len(boxes) == len(maps)
         for unit in (0, 1, 4):
             own = np.stack([o[layer][unit] for o in outputs.values()])
-            whole = np.stack([o[layer] for o in outputs.values()])
-            ends_ = scale_limits({"unit": own, "layer": whole, "network": every}[scale], table)
+            all_units = np.stack([o[layer] for o in outputs.values()])
+            limits = scale_limits({"unit": own, "layer": all_units, "network": all_values}[scale], table)
             step = float(np.ptp(maps[unit])) / (LEVELS - 1)
-            shown = read_colours(page, page.locator(".tiles canvas"), boxes[unit], maps.shape[1:])
-            assert_colours(shown, maps[unit], ends_, table, step)
+            colours_on_screen = read_colours(page, page.locator(".tiles canvas"), boxes[unit], maps.shape[1:])
+            assert_colours(colours_on_screen, maps[unit], limits, table, step)
             if unit == 1:
                 size = page.locator(".map").bounding_box()
                 assert size and size["width"] / maps.shape[2] == round(size["width"] / maps.shape[2])
                 box = [0, 0, size["width"], size["height"]]
-                shown = read_colours(page, page.locator(".map"), box, maps.shape[1:])
-                assert_colours(shown, maps[unit], ends_, table, step)
+                colours_on_screen = read_colours(page, page.locator(".map"), box, maps.shape[1:])
+                assert_colours(colours_on_screen, maps[unit], limits, table, step)
                 printed = page.locator(".map-view .scale").get_attribute("aria-label")
-                words = [f"{end:.3g}".replace("-", "−") for end in ends_]
+                words = [f"{end:.3g}".replace("-", "−") for end in limits]
                 assert printed == f"Scale from {words[0]} to {words[1]}"
-    assert faults == []
+    assert errors == []
     page.context.close()
 
 
@@ -117,28 +117,34 @@ def test_filters_and_projections_have_zero_in_the_middle(browser: Browser, site:
     page, _ = open_address(browser, site, "networks/grey.html#layer=conv1&unit=1&image=first&show=filters")
     weight = results.filters["conv1"][:, 0]
     step = float(np.abs(weight[1]).max()) / 16
-    shown = read_colours(page, page.locator(".tiles canvas"), tiles(page)[1], weight.shape[1:])
-    assert_colours(shown, weight[1], scale_limits(weight, "diverging"), "diverging", step)
-    for kind, key in (("Projections (whole map)", "conv1"), ("Projections (peak)", "conv1@peak")):
+    colours_on_screen = read_colours(
+        page, page.locator(".tiles canvas"), read_tile_boxes(page)[1], weight.shape[1:]
+    )
+    assert_colours(colours_on_screen, weight[1], scale_limits(weight, "diverging"), "diverging", step)
+    for kind, key in (("Projections (all_units map)", "conv1"), ("Projections (peak)", "conv1@peak")):
         get_part(page, "kinds").get_by_label(kind, exact=True).check()
         wait_until_drawn(page)
         assert read_state(page)["show"] == {"conv1": "projections"}.get(key, "peaks")
         projected = results.projections["first"][key][:, 0]
-        every = np.concatenate([o[key] for o in results.projections.values()])
+        all_values = np.concatenate([o[key] for o in results.projections.values()])
         step = float(np.abs(projected[1]).max()) / 16
-        shown = read_colours(page, page.locator(".tiles canvas"), tiles(page)[1], projected.shape[1:])
-        assert_colours(shown, projected[1], scale_limits(every, "diverging"), "diverging", step)
+        colours_on_screen = read_colours(
+            page, page.locator(".tiles canvas"), read_tile_boxes(page)[1], projected.shape[1:]
+        )
+        assert_colours(
+            colours_on_screen, projected[1], scale_limits(all_values, "diverging"), "diverging", step
+        )
     page.context.close()
 
 
 @pytest.mark.parametrize("scale", ["unit", "layer", "network"])
-def test_projections_of_peaks_have_a_scale_of_their_own(
-    browser: Browser, faint: tuple[FakeResults, Path], scale: str
+def test_peak_projections_have_their_own_scale(
+    browser: Browser, small_peaks: tuple[FakeResults, Path], scale: str
 ) -> None:
-    """On the sheet, of the unit, and where two are linked: the bars say what the arrays hold."""
-    results, site = faint
+    """On the grid, of the unit, and where two are linked: the colour bars show the values of the arrays."""
+    results, site = small_peaks
     hash_ = f"layer=conv1&unit=3&image=first&show=peaks&scale={scale}"
-    page, faults = open_address(browser, site, f"{OWN}#{hash_}")
+    page, errors = open_address(browser, site, f"{OWN}#{hash_}")
 
     def most(ending: str) -> float:
         own = slice(3, 4) if scale == "unit" else slice(None)
@@ -146,7 +152,7 @@ def test_projections_of_peaks_have_a_scale_of_their_own(
         arrays = [o[name + ending][own] for o in results.projections.values() for name in names]
         return max(float(np.abs(array).max()) for array in arrays)
 
-    bars = {"(whole map)": f"{most(''):.3g}", "(peak)": f"{most('@peak'):.3g}"}
+    bars = {"(all_units map)": f"{most(''):.3g}", "(peak)": f"{most('@peak'):.3g}"}
     if scale != "unit":  # which has no numbers on the sheet
         label = get_part(page, "colorbar").locator(".scale").get_attribute("aria-label")
         assert label == f"Scale from −{bars['(peak)']} to {bars['(peak)']}"
@@ -157,19 +163,19 @@ def test_projections_of_peaks_have_a_scale_of_their_own(
             for scale_ in each.locator(".side-figure", has_text=title).locator(".scale").all():
                 assert scale_.get_attribute("aria-label") == f"Scale from −{end} to {end}"
     assert linked.locator(".side-figure .scale").count() == 6  # of the filter too, on both sides
-    assert faults == more == []
+    assert errors == more == []
     page.context.close()
     linked.context.close()
 
 
-def test_the_tables_of_colours_are_matplotlibs() -> None:
+def test_the_colour_maps_are_matplotlibs() -> None:
     text = (STATIC / "colormaps.js").read_text()
     for name in ("viridis", "diverging"):
         digits = "".join(re.findall(r'"([0-9a-f]+)"', text.split(f"  {name}:")[1].split(",\n")[0]))
         assert digits == colour_table(COLORMAPS[name]).tobytes().hex()
 
 
-def test_a_browser_that_cannot_colour_shows_grey_and_the_plate(browser: Browser, site: Path) -> None:
+def test_a_browser_without_filters_shows_grey_and_the_figure(browser: Browser, site: Path) -> None:
     page = browser.new_page()
     page.add_init_script("CSS.supports = () => false")
     page.goto((site / OWN).as_uri() + "#layer=conv1&unit=1&image=first")
@@ -184,16 +190,16 @@ def test_a_browser_that_cannot_colour_shows_grey_and_the_plate(browser: Browser,
 # What a reader does
 
 
-def test_it_opens_on_a_telling_unit(browser: Browser, site: Path) -> None:
-    """Of the first convolution two units resemble an edge: that of widest range, on the image where it is."""
-    page, faults = open_address(browser, site, OWN)
+def test_it_opens_on_a_unit_that_matches_an_edge(browser: Browser, site: Path) -> None:
+    """Of the two such units of the first convolution, the one with the widest range, on that image."""
+    page, errors = open_address(browser, site, OWN)
     outputs = make_results().activations
     ranges = {(unit, name): np.ptp(o["conv1"][unit]) for unit in (0, 4) for name, o in outputs.items()}
     unit, image = max(ranges, key=lambda key: ranges[key])
     assert get_part(page, "status").inner_text().startswith(f"Unit {unit} of conv1 on {image}: ")
     assert "edge" in page.locator(".unit .description").inner_text()
     assert read_state(page) == {}
-    assert faults == []
+    assert errors == []
     page.context.close()
 
 
@@ -225,7 +231,7 @@ def test_a_unit_is_not_dead_where_none_is_ever_positive(browser: Browser, tmp_pa
         outputs["last"] = -np.abs(outputs["fc"])
     write_network(tmp_path, "own", results)
     draw_sprites(tmp_path, "own")
-    page, faults = open_address(
+    page, errors = open_address(
         browser, build_explorer_site(tmp_path, "own"), f"{OWN}#layer=last&unit=1&image=first"
     )
     words = page.locator(".unit .description").first
@@ -235,13 +241,13 @@ def test_a_unit_is_not_dead_where_none_is_ever_positive(browser: Browser, tmp_pa
     wait_until_drawn(page)
     assert "No positive activation on both sample images." in words.inner_text()
     assert "1 inactive unit" in get_part(page, "facts").inner_text()
-    assert faults == []
+    assert errors == []
     page.context.close()
 
 
-def test_by_keyboard(browser: Browser, site: Path) -> None:
-    page, faults = open_address(browser, site, f"{OWN}#layer=block.conv2&unit=0&image=first")
-    columns = sum(y == tiles(page)[0][1] for _, y, _, _ in tiles(page))
+def test_the_keyboard_reaches_everything(browser: Browser, site: Path) -> None:
+    page, errors = open_address(browser, site, f"{OWN}#layer=block.conv2&unit=0&image=first")
+    columns = sum(y == read_tile_boxes(page)[0][1] for _, y, _, _ in read_tile_boxes(page))
     page.focus(".grid-focus")
     for key, unit in (("ArrowRight", 1), ("ArrowDown", 1 + columns), ("ArrowLeft", columns), ("ArrowUp", 0)):
         page.keyboard.press(key)
@@ -277,7 +283,7 @@ def test_by_keyboard(browser: Browser, site: Path) -> None:
     page.keyboard.press("ArrowDown")
     wait_until_drawn(page)
     assert read_state(page)["layer"] == "fc"
-    assert faults == []
+    assert errors == []
     page.context.close()
 
 
@@ -297,16 +303,16 @@ def test_single_keys_can_be_switched_off(browser: Browser, site: Path) -> None:
 
 def test_search_and_filter(browser: Browser, site: Path) -> None:
     page, _ = open_address(browser, site, OWN)
-    shown = page.locator(".option:visible .name")
-    assert shown.all_inner_texts() == [one["name"] for one in make_results().layers if one["called"]]
+    names = page.locator(".option:visible .name")
+    assert names.all_inner_texts() == [layer["name"] for layer in make_results().layers if layer["called"]]
     get_part(page, "search").fill("relu 2")
-    assert shown.all_inner_texts() == ["relu:2", "relu_2"]
+    assert names.all_inner_texts() == ["relu:2", "relu_2"]
     assert get_part(page, "match-count").inner_text() == "2 of 10 layers"
     get_part(page, "search").fill("2")  # the second convolution, besides names
-    assert shown.all_inner_texts() == ["block.conv2", "relu:2", "relu_2"]
+    assert names.all_inner_texts() == ["block.conv2", "relu:2", "relu_2"]
     get_part(page, "search").press("Escape")
     get_part(page, "kind").select_option("linear")
-    assert shown.all_inner_texts() == ["neck", "fc"]
+    assert names.all_inner_texts() == ["neck", "fc"]
     get_part(page, "search").fill("fc")
     get_part(page, "search").press("Enter")
     wait_until_drawn(page)
@@ -316,11 +322,13 @@ def test_search_and_filter(browser: Browser, site: Path) -> None:
     page.context.close()
 
 
-def test_every_state_is_in_the_address_and_can_be_taken_back(browser: Browser, site: Path) -> None:
+def test_every_state_is_in_the_address_and_can_be_undone(browser: Browser, site: Path) -> None:
     page, _ = open_address(browser, site, OWN)
     page.locator(".option", has_text="block.conv2").click()
     wait_until_drawn(page)
-    page.locator(".tiles canvas").click(position={"x": tiles(page)[7][0] + 5, "y": tiles(page)[7][1] + 5})
+    page.locator(".tiles canvas").click(
+        position={"x": read_tile_boxes(page)[7][0] + 5, "y": read_tile_boxes(page)[7][1] + 5}
+    )
     wait_until_drawn(page)
     other = get_part(page, "images").locator("input:not(:checked)")
     image = other.get_attribute("value") or ""
@@ -343,14 +351,14 @@ def test_every_state_is_in_the_address_and_can_be_taken_back(browser: Browser, s
     page.go_forward()
     wait_until_drawn(page)
     assert read_state(page)["image"] == image and "scale" not in read_state(page)
-    again, faults = open_address(browser, site, link.removeprefix(site.as_uri() + "/"))
+    again, errors = open_address(browser, site, link.removeprefix(site.as_uri() + "/"))
     assert read_state(again) == expected | {"overlay": "40"}
     assert get_part(again, "status").inner_text().startswith(f"Unit 7 of block.conv2 on {image}")
     assert (
         get_part(again, "scale").input_value() == "unit"
         and get_part(again, "colours").input_value() == "grey"
     )
-    assert faults == []
+    assert errors == []
     page.context.close()
     again.context.close()
 
@@ -365,24 +373,22 @@ def test_every_state_is_in_the_address_and_can_be_taken_back(browser: Browser, s
      ("layer=conv1&unit=4&image=second", ""),
      ("layer=%E0%A4%A&unit=1", ""), ("layer=conv1&show=peaks&colours=constructor", "")],
 )  # fmt: skip
-def test_a_link_that_is_out_of_date_still_opens(
-    browser: Browser, site: Path, broken: str, absent: str
-) -> None:
-    page, faults = open_address(browser, site, f"{OWN}#{broken}")
+def test_an_outdated_link_still_opens(browser: Browser, site: Path, broken: str, absent: str) -> None:
+    page, errors = open_address(browser, site, f"{OWN}#{broken}")
     assert re.match(r"Unit \d of conv1 on (first|second): ", get_part(page, "status").inner_text())
-    told = f"Not found: {absent}. Showing the default." if absent else ""
-    assert get_part(page, "error").inner_text() == told
+    message = f"Not found: {absent}. Showing the default." if absent else ""
+    assert get_part(page, "error").inner_text() == message
     compare, more = open_address(browser, site, f"compare.html#a={quote('network=own&' + broken)}")
-    told = f"Not found in own: {absent}. Showing the default." if absent else ""
-    assert get_part(compare, "error").inner_text() == told
-    assert faults == more == []
+    message = f"Not found in own: {absent}. Showing the default." if absent else ""
+    assert get_part(compare, "error").inner_text() == message
+    assert errors == more == []
     page.context.close()
     compare.context.close()
 
 
-def test_a_layer_of_fewer_units_is_no_trouble(browser: Browser, site: Path) -> None:
-    """Where a reader chooses it beside a unit that it has not."""
-    page, faults = open_address(
+def test_a_layer_of_fewer_units_can_be_chosen(browser: Browser, site: Path) -> None:
+    """With a unit number that it does not have."""
+    page, errors = open_address(
         browser, site, f"compare.html#a={quote('network=own&layer=block.conv2&unit=17')}"
     )
     left = page.locator(".side").first
@@ -390,16 +396,16 @@ def test_a_layer_of_fewer_units_is_no_trouble(browser: Browser, site: Path) -> N
     wait_until_drawn(page)
     assert left.get_by_label("Unit", exact=True).input_value() == "0"
     assert not get_part(page, "error").is_visible()
-    assert faults == []
+    assert errors == []
     page.context.close()
 
 
-def test_the_drawing_leads_into_the_explorer(browser: Browser, site: Path) -> None:
+def test_the_diagram_links_to_the_explorer(browser: Browser, site: Path) -> None:
     page, _ = open_address(browser, site, OWN)
     page.locator(".diagram a").first.click()
     wait_until_drawn(page)
     assert read_state(page)["layer"] == "conv1"
-    page.locator("[data-part='source'] a").click()  # its plates
+    page.locator("[data-part='source'] a").click()  # its figures
     assert page.evaluate("location.hash") == "#layer-conv1"
     page.go_back()
     wait_until_drawn(page)
@@ -407,7 +413,7 @@ def test_the_drawing_leads_into_the_explorer(browser: Browser, site: Path) -> No
     page.context.close()
 
 
-def test_numbers_that_are_missing_are_named(browser: Browser, folder: Path, tmp_path: Path) -> None:
+def test_missing_scripts_are_named(browser: Browser, folder: Path, tmp_path: Path) -> None:
     site = build_explorer_site(folder, "own", "grey")
     script = site / "explorer/own/units/relu.js"
     kept = script.read_bytes()
@@ -442,7 +448,7 @@ def phone(browser: Browser, site: Path) -> Iterator[Page]:
 
 
 def test_a_tap_enlarges_and_a_swipe_goes_on(phone: Page) -> None:
-    x, y, width, height = tiles(phone)[4]
+    x, y, width, height = read_tile_boxes(phone)[4]
     phone.locator(".tiles canvas").tap(position={"x": x + width / 2, "y": y + height / 2})
     phone.wait_for_selector("dialog[open] .map")
     wait_until_drawn(phone)
@@ -471,7 +477,7 @@ def test_a_tap_enlarges_and_a_swipe_goes_on(phone: Page) -> None:
 
 
 def test_back_closes_the_enlarged_unit_and_a_link_opens_it(phone: Page) -> None:
-    x, y, width, height = tiles(phone)[4]
+    x, y, width, height = read_tile_boxes(phone)[4]
     phone.locator(".tiles canvas").tap(position={"x": x + width / 2, "y": y + height / 2})
     phone.wait_for_selector("dialog[open] .map")
     wait_until_drawn(phone)
@@ -493,7 +499,7 @@ def test_back_closes_the_enlarged_unit_and_a_link_opens_it(phone: Page) -> None:
 
 def test_targets_are_large_enough_for_a_finger(phone: Page) -> None:
     phone.locator(".layers summary").tap()
-    assert min(min(w, h) for _, _, w, h in tiles(phone)) >= 44
+    assert min(min(w, h) for _, _, w, h in read_tile_boxes(phone)) >= 44
     for control in phone.locator(
         ".explorer :is(button, select, summary, .option, fieldset label, input:not([type=radio]))"
     ).all():
@@ -511,13 +517,13 @@ def test_targets_are_large_enough_for_a_finger(phone: Page) -> None:
 
 
 def test_two_units_side_by_side_on_one_scale(browser: Browser, site: Path) -> None:
-    page, faults = open_address(browser, site, f"{OWN}#layer=conv1&unit=3&image=first&scale=unit")
+    page, errors = open_address(browser, site, f"{OWN}#layer=conv1&unit=3&image=first&scale=unit")
     get_part(page, "compare").click()
     page.wait_for_url(re.compile("compare.html"))
     wait_until_drawn(page)
-    found = page.evaluate("convatlas.parseHash(location.hash)")
-    assert found["a"] == "network=own&layer=conv1&unit=3&image=first&scale=unit"
-    assert found["b"] == "network=own&layer=conv1&unit=3&image=second&scale=unit"
+    state = page.evaluate("convatlas.parseHash(location.hash)")
+    assert state["a"] == "network=own&layer=conv1&unit=3&image=first&scale=unit"
+    assert state["b"] == "network=own&layer=conv1&unit=3&image=second&scale=unit"
     right = page.locator(".side").nth(1)
     right.get_by_role("combobox", name="Network", exact=True).select_option("grey")
     wait_until_drawn(page)
@@ -538,9 +544,13 @@ def test_two_units_side_by_side_on_one_scale(browser: Browser, site: Path) -> No
         canvas = side.locator(".map")
         size = canvas.bounding_box()
         assert size
-        shown = read_colours(page, canvas, [0, 0, size["width"], size["height"]], values.shape)
+        colours_on_screen = read_colours(page, canvas, [0, 0, size["width"], size["height"]], values.shape)
         assert_colours(
-            shown, values, scale_limits(both, "diverging"), "diverging", np.ptp(values) / (LEVELS - 1)
+            colours_on_screen,
+            values,
+            scale_limits(both, "diverging"),
+            "diverging",
+            np.ptp(values) / (LEVELS - 1),
         )
     bars = page.locator(".map-view .scale")
     assert bars.nth(0).get_attribute("aria-label") == bars.nth(1).get_attribute("aria-label")
@@ -562,7 +572,7 @@ def test_two_units_side_by_side_on_one_scale(browser: Browser, site: Path) -> No
     page.wait_for_url(re.compile("grey.html"))
     wait_until_drawn(page)
     assert get_part(page, "status").inner_text().startswith("Unit 1 of relu on first")
-    assert faults == []
+    assert errors == []
     page.context.close()
 
 
@@ -576,12 +586,14 @@ def test_two_units_side_by_side_on_one_scale(browser: Browser, site: Path) -> No
     [OWN, f"{OWN}#layer=fc&unit=2", f"{OWN}#layer=conv1&unit=2&show=filters&scale=unit", "compare.html",
      "networks/own-layers.html"],
 )  # fmt: skip
-def test_a_page_is_whole_and_fits(browser: Browser, site: Path, name: str, width: int, scheme: str) -> None:
-    page, faults = open_page(browser, site, name.partition("#")[0], width, scheme)
+def test_a_page_loads_completely_and_fits(
+    browser: Browser, site: Path, name: str, width: int, scheme: str
+) -> None:
+    page, errors = open_page(browser, site, name.partition("#")[0], width, scheme)
     if "layers" not in name:
         page.evaluate("hash => { location.hash = hash }", name.partition("#")[2])
         wait_until_drawn(page)
-    assert faults == []
+    assert errors == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert (
         page.evaluate("[...document.images].filter(i => i.src && i.complete && !i.naturalWidth).length") == 0
@@ -590,22 +602,22 @@ def test_a_page_is_whole_and_fits(browser: Browser, site: Path, name: str, width
 
 
 @pytest.mark.parametrize("name", [OWN, "compare.html", "networks/own-layers.html"])
-def test_axe_finds_nothing(browser: Browser, site: Path, name: str) -> None:
+def test_a_page_is_accessible(browser: Browser, site: Path, name: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     for scheme in ("light", "dark"):
         page, _ = open_page(browser, site, name, scheme=scheme)
         if "layers" not in name:
             wait_until_drawn(page)
         for _ in range(2):
-            found = axe.run(page).response["violations"]
-            assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
+            violations = axe.run(page).response["violations"]
+            assert [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in violations] == []
             if name == OWN and page.locator("dialog[open]").count() == 0:
                 get_part(page, "zoom").click()
                 wait_until_drawn(page)
         page.context.close()
 
 
-def test_without_javascript_the_sheets_are_linked(browser: Browser, site: Path) -> None:
+def test_without_javascript_the_sprite_sheets_are_linked(browser: Browser, site: Path) -> None:
     page = browser.new_context(java_script_enabled=False).new_page()
     page.goto((site / OWN).as_uri())
     assert not page.locator(".browser").is_visible()
@@ -628,7 +640,7 @@ def test_names_are_text_and_never_markup(browser: Browser, tmp_path: Path) -> No
             for suffix in ("", "@peak", ".bias"):
                 if old + suffix in arrays:
                     arrays[new + suffix] = arrays.pop(old + suffix)
-    results.unit_matches = {names.get(name, name): told for name, told in results.unit_matches.items()}
+    results.unit_matches = {names.get(name, name): matches for name, matches in results.unit_matches.items()}
     results.network["classes"] = ["ant", HOSTILE_TEXT, "</script><script>alert(1)</script>", "dog"]
     results.filter_matches = None
     write_network(tmp_path, "own", results, subject=HOSTILE_TEXT)
@@ -643,7 +655,7 @@ def test_names_are_text_and_never_markup(browser: Browser, tmp_path: Path) -> No
         ("fc", 2),
     ):
         hash_ = f"layer={layer}&unit={unit}".replace("&amp;", "%26amp;").replace("<img", "%3Cimg")
-        page, faults = open_address(browser, site, OWN)
+        page, errors = open_address(browser, site, OWN)
         page.locator(".option").filter(has=page.get_by_text(layer, exact=True)).first.click()
         wait_until_drawn(page)
         page.fill("[data-part='unit-number']", str(unit))
@@ -665,7 +677,7 @@ def test_names_are_text_and_never_markup(browser: Browser, tmp_path: Path) -> No
             page.locator(".side").first.get_by_role("combobox", name="Layer", exact=True).input_value()
             == layer
         )
-        assert faults == []
+        assert errors == []
         assert page.evaluate("document.documentElement.scrollWidth") <= 1280
         page.context.close()
 
@@ -673,8 +685,8 @@ def test_names_are_text_and_never_markup(browser: Browser, tmp_path: Path) -> No
 # Plates, one at a time
 
 
-def test_plates_are_shown_one_at_a_time(browser: Browser, site: Path) -> None:
-    page, faults = open_address(browser, site, OWN)
+def test_figures_are_shown_one_at_a_time(browser: Browser, site: Path) -> None:
+    page, errors = open_address(browser, site, OWN)
     page.locator("figure.figure a img").first.click()
     box = page.locator("dialog.lightbox")
     where = box.locator("[role=status]")
@@ -689,11 +701,11 @@ def test_plates_are_shown_one_at_a_time(browser: Browser, site: Path) -> None:
     page.keyboard.press("Escape")
     assert not box.is_visible()
     page.wait_for_function("document.activeElement.href?.includes('deconv-3.png')")
-    assert faults == []
+    assert errors == []
     page.context.close()
 
 
-def test_each_plate_prints_on_a_page_of_its_own(browser: Browser, site: Path) -> None:
+def test_figures_are_not_broken_across_printed_pages(browser: Browser, site: Path) -> None:
     page, _ = open_address(browser, site, OWN)
     page.emulate_media(media="print")
     breaks = page.eval_on_selector_all(
@@ -704,8 +716,8 @@ def test_each_plate_prints_on_a_page_of_its_own(browser: Browser, site: Path) ->
 
 
 @pytest.mark.parametrize("name", [OWN, "networks/own-layers.html"])
-def test_nothing_wide_is_cut_off_in_print(browser: Browser, site: Path, name: str) -> None:
-    """On A4, whose 210 mm less margins of a centimetre are 718 pixels; and no control is printed."""
+def test_nothing_is_cut_off_in_print(browser: Browser, site: Path, name: str) -> None:
+    """On A4 without margins of a centimetre, 718 pixels; and no control is printed."""
     page, _ = open_page(browser, site, name, width=718)
     page.emulate_media(media="print")
     overflows = page.eval_on_selector_all("main .frame", "all => all.map(f => getComputedStyle(f).overflow)")
@@ -719,32 +731,32 @@ def test_nothing_wide_is_cut_off_in_print(browser: Browser, site: Path, name: st
     page.context.close()
 
 
-# What pages are given
+# The data of pages
 
 
-def test_the_opening_where_nothing_resembles_anything(tmp_path: Path) -> None:
-    """The unit of widest range of the first convolution."""
+def test_the_initial_view_without_matches(tmp_path: Path) -> None:
+    """The unit of the first convolution with the widest range."""
     results = complete_layers()
-    for told in results.unit_matches.values():
-        told["units"] = [None] * len(told["units"])
+    for matches in results.unit_matches.values():
+        matches["units"] = [None] * len(matches["units"])
     write_network(tmp_path, "own", results)
     draw_sprites(tmp_path, "own")
-    given = read_json(tmp_path / "results/own/atlas/atlas.json")
+    index = read_json(tmp_path / "results/own/atlas/atlas.json")
     site = build_explorer_site(tmp_path, "own", scale="shared")
-    told = json.loads((site / OWN).read_text().split('id="explorer-data">')[1].split("</script>")[0])
+    data = json.loads((site / OWN).read_text().split('id="explorer-data">')[1].split("</script>")[0])
     ranges = np.stack([np.ptp(o["conv1"], axis=(1, 2)) for o in results.activations.values()])
     image, unit = np.unravel_index(ranges.argmax(), ranges.shape)
-    expected = {"layer": "conv1", "unit": unit, "image": given["images"][image]["name"]}
-    assert told["network"]["initial"] == expected
-    assert told["scale"] == "network"
-    every = [a for o in results.activations.values() for name, a in o.items() if name != "input"]
-    span = [min(a.min() for a in every), max(a.max() for a in every)]
-    np.testing.assert_allclose(told["network"]["value_ranges"]["maps"], span, rtol=1e-5)
+    expected = {"layer": "conv1", "unit": unit, "image": index["images"][image]["name"]}
+    assert data["network"]["initial"] == expected
+    assert data["scale"] == "network"
+    all_values = [a for o in results.activations.values() for name, a in o.items() if name != "input"]
+    span = [min(a.min() for a in all_values), max(a.max() for a in all_values)]
+    np.testing.assert_allclose(data["network"]["value_ranges"]["maps"], span, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network of 520 layers, all with plates and sprites."""
+def large_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of 520 layers, all with figures and sprites."""
     folder = tmp_path_factory.mktemp("large")
     results = complete_layers()
     for outputs in results.activations.values():
@@ -759,48 +771,50 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     like = results.unit_matches["conv1"]
     units = {"threshold": 0.5, "layers": results.unit_matches | {layer["name"]: like for layer in many}}
     write_json(folder / "results/own/classical/units.json", units)
-    plates = read_json(folder / "results/own/figures/figures.json")
-    drawn = [plates[1] | {"subject": layer["name"], "number": 0} for layer in many]
-    plates += [plate | {"kind": kind} for plate in drawn for kind in ("filters", "maps", "pairs")]
-    write_json(folder / "results/own/figures/figures.json", plates)
+    figures = read_json(folder / "results/own/figures/figures.json")
+    drawn = [figures[1] | {"subject": layer["name"], "number": 0} for layer in many]
+    figures += [figure | {"kind": kind} for figure in drawn for kind in ("filters", "maps", "pairs")]
+    write_json(folder / "results/own/figures/figures.json", figures)
     draw_sprites(folder, "own")
     return build_explorer_site(folder, "own")
 
 
-def test_a_network_of_hundreds_of_layers(browser: Browser, large: Path) -> None:
-    names = sorted(path.name for path in (large / "networks").glob("*.html"))
+def test_a_network_of_hundreds_of_layers(browser: Browser, large_site: Path) -> None:
+    names = sorted(path.name for path in (large_site / "networks").glob("*.html"))
     assert {"own-layers-2.html", "own-layers-3.html", "own-layers.html", "own-figures-2.html"} < {*names}
     for name in names:
-        page, faults = open_page(browser, large, f"networks/{name}")
+        page, errors = open_page(browser, large_site, f"networks/{name}")
         if name == "own.html":
             wait_until_drawn(page)
         assert page.evaluate("document.querySelectorAll('*').length") <= 5000, name
-        assert faults == []
+        assert errors == []
         script = "all => all.map(a => decodeURI(new URL(a.getAttribute('href'), document.baseURI)))"
         for link in page.eval_on_selector_all("main a[href]", script):
             file, _, hash_ = link.partition("#")
             target = Path(file.removeprefix("file://"))
-            if target.parent == large:
+            if target.parent == large_site:
                 continue  # the pages of other tests
-            assert target.is_file() and target.is_relative_to(large), link
+            assert target.is_file() and target.is_relative_to(large_site), link
             if hash_ and hash_.startswith("layer-"):
                 assert f'id="{hash_}"' in target.read_text(), link
         page.context.close()
-    page, _ = open_address(browser, large, f"{OWN}#layer=stage4.420.conv&unit=1")
+    page, _ = open_address(browser, large_site, f"{OWN}#layer=stage4.420.conv&unit=1")
     assert get_part(page, "name").inner_text() == "stage4.420.conv"
     page.locator("[data-part='source'] a").click()
     page.wait_for_url(re.compile("own-figures"))
     page.context.close()
 
 
-def test_the_first_view_is_light_and_quick(browser: Browser, large: Path) -> None:
+def test_the_first_view_is_small_and_fast(browser: Browser, large_site: Path) -> None:
     page = browser.new_page()
     asked: list[str] = []
     page.on("requestfinished", lambda request: asked.append(request.url))
-    page.goto((large / OWN).as_uri())
+    page.goto((large_site / OWN).as_uri())
     wait_until_drawn(page)
     took = page.evaluate("performance.now()")
-    files = {large / url.removeprefix(large.as_uri() + "/") for url in asked if url.startswith("file:")}
+    files = {
+        large_site / url.removeprefix(large_site.as_uri() + "/") for url in asked if url.startswith("file:")
+    }
     assert sum(path.stat().st_size for path in files) < 500_000
     assert took < 3000  # a second on a quiet machine
     page.close()

@@ -1,4 +1,4 @@
-"""The maker's notes: their Markdown, where they stand in the gallery, and what is refused."""
+"""The user's notes: their Markdown, their positions in the gallery, and errors."""
 
 import json
 from pathlib import Path
@@ -44,12 +44,12 @@ def test_markdown(text: str, html: str) -> None:
 
 
 def test_notes_of_layers_and_units() -> None:
-    given = {
+    config = {
         "text": "t",
         "layers": {"conv1": "l"},
         "units": {"relu:2 17": "b", "relu:2 3": "a", "conv1 0": "c"},
     }
-    notes = Notes.from_config(given, LAYERS, KEY)
+    notes = Notes.from_config(config, LAYERS, KEY)
     assert (notes.text, notes.layers) == ("<p>t</p>\n", {"conv1": "<p>l</p>\n"})
     assert notes.units == {"relu:2": {3: "<p>a</p>\n", 17: "<p>b</p>\n"}, "conv1": {0: "<p>c</p>\n"}}
     assert list(notes.units["relu:2"]) == [3, 17]
@@ -58,7 +58,7 @@ def test_notes_of_layers_and_units() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("notes", "message"),
     [
         ({"layers": {"conv7": "x"}}, f"{KEY}.layers: no layer 'conv7'; did you mean 'conv1'?"),
         ({"units": {"conv7 1": "x"}}, f"{KEY}.units: no layer 'conv7'; did you mean 'conv1'?"),
@@ -66,15 +66,15 @@ def test_notes_of_layers_and_units() -> None:
         ({"units": {"never 0": "x"}}, f"{KEY}.units: no unit 'never 0'; never is never called"),
     ],
 )
-def test_what_is_not_there_is_named(given: dict[str, Any], said: str) -> None:
-    layers = [*LAYERS, next(one for one in LAYERS if not one["called"]) | {"name": "never"}]
+def test_unknown_layers_and_units_are_named(notes: dict[str, Any], message: str) -> None:
+    layers = [*LAYERS, next(layer for layer in LAYERS if not layer["called"]) | {"name": "never"}]
     with pytest.raises(UserError) as error:
-        Notes.from_config(given, layers, KEY)
-    assert str(error.value).startswith(said)
+        Notes.from_config(notes, layers, KEY)
+    assert str(error.value).startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"notes": {"text": "a"}}, "notes: got"),
         ({"author": 3}, "author: got 3 (a number); allowed: text"),
@@ -87,10 +87,10 @@ def test_what_is_not_there_is_named(given: dict[str, Any], said: str) -> None:
         ({"publish": {"single_file": {"layers": "some"}}}, "publish.single_file.layers: got 'some' (text)"),
     ],
 )
-def test_a_wrong_config_is_refused_before_any_job(change: dict[str, Any], said: str) -> None:
+def test_a_wrong_config_is_refused_before_any_job(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as error:
         resolve_config(merged(json.dumps(change)))
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_nothing_is_published_unless_asked_for() -> None:
@@ -100,38 +100,38 @@ def test_nothing_is_published_unless_asked_for() -> None:
     assert config["publish"]["tensors"] is config["publish"]["weights"] is False
 
 
-def noted(folder: Path, **more: Any) -> Path:
+def build_site_with_notes(folder: Path, **more: Any) -> Path:
     write_network(folder, "own")
     notes = {
         "text": f"Of the *network* {HOSTILE_TEXT}",
-        "layers": {"conv1": "Of the layer", "fc": "Of one without plates"},
+        "layers": {"conv1": "Of the layer", "fc": "Of one without figures"},
         "units": {"conv1 3": "Of the [unit](masks.html)"},
     }
     network = CONFIG["networks"]["own"] | {"notes": notes}
     return build_site(folder, "own", config=CONFIG | {"networks": {"own": network}} | more)
 
 
-def test_notes_stand_where_they_belong(tmp_path: Path) -> None:
-    site = noted(tmp_path, notes="Of the **run**", author=f"Ada {HOSTILE_TEXT}")
+def test_notes_are_on_the_pages_of_their_subjects(tmp_path: Path) -> None:
+    site = build_site_with_notes(tmp_path, notes="Of the **run**", author=f"Ada {HOSTILE_TEXT}")
     page, index = (PageParser(site / name) for name in ("networks/own.html", "index.html"))
     assert "Of the run" in index.text and "Of the network" not in index.text
     text = " ".join(page.text.split())
-    order = ["Of the network <img onerror", "Of one without plates", "In the primer", "Of the layer"]
+    order = ["Of the network <img onerror", "Of one without figures", "In the primer", "Of the layer"]
     order += ["Unit 3", "Of the unit"]
-    places = [text.index(words) for words in order]
-    assert places == sorted(places)
+    positions = [text.index(words) for words in order]
+    assert positions == sorted(positions)
     assert "../masks.html" in page.links
     for path in site.rglob("*.html"):
         assert f"By Ada {HOSTILE_TEXT}." in PageParser(path).text
         assert '<meta name="author" content="Ada &lt;img' in path.read_text()
 
 
-def test_notes_of_layers_whose_plates_are_on_a_page_of_their_own_stand_on_both(
+def test_notes_on_layers_whose_figures_are_on_another_page_are_on_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The explorer, on the network's page, takes them from there."""
+    """The explorer, on the network's page, copies them from there."""
     monkeypatch.setattr(layer_pages, "MAX_INLINE_LAYERS", 0)
-    site = noted(tmp_path)
+    site = build_site_with_notes(tmp_path)
     for name in ("networks/own.html", "networks/own-figures.html"):
         text = PageParser(site / name).text
         assert text.count("Of the layer") == text.count("Of the unit") == 1

@@ -1,4 +1,4 @@
-"""The primer: its worked numbers, against torch and the run's own arrays, and its page."""
+"""The primer: its examples, against torch and the arrays of a run, and its page."""
 
 import itertools
 import re
@@ -45,7 +45,7 @@ def test_pooling_and_unpooling_are_torchs(case: int) -> None:
     assert np.array_equal(pooling_example.max_unpool(signal, switches), back[0, 0].numpy())
 
 
-def texts(grid: value_grid.Grid) -> list[str]:
+def read_texts(grid: value_grid.Grid) -> list[str]:
     return [cell.text for cell in grid.cells]
 
 
@@ -86,20 +86,20 @@ def test_the_example_of_pooling_has_numbers_of_the_run(tmp_path: Path) -> None:
         patch = array[source.unit][row : row + side, column : column + side]
         return [value_grid.format_value(value) for value in patch.ravel().tolist()]
 
-    assert texts(example.map) == cut(outputs["relu"], 1, 4)
-    assert texts(example.signal) == cut(signals["pool"], 2, 2)
-    assert texts(example.unpooled) == cut(signals["relu"], 1, 4)
-    assert texts(example.rectified) == cut(signals["conv"], 1, 4)
-    assert any("−" in text for text in texts(example.signal))
+    assert read_texts(example.map) == cut(outputs["relu"], 1, 4)
+    assert read_texts(example.signal) == cut(signals["pool"], 2, 2)
+    assert read_texts(example.unpooled) == cut(signals["relu"], 1, 4)
+    assert read_texts(example.rectified) == cut(signals["conv"], 1, 4)
+    assert any("−" in text for text in read_texts(example.signal))
     maxima = [n for n, cell in enumerate(example.map.cells) if cell.is_maximum]
     assert maxima == sorted(example.switches) and len(maxima) == 4
 
 
-def test_without_steps_the_example_is_made_up_and_shows_both_signs(tmp_path: Path) -> None:
+def test_without_steps_the_example_has_made_up_numbers_of_both_signs(tmp_path: Path) -> None:
     example = pooling_example.make_pooling_example(Results(tmp_path))
     assert example.source is None
     small, _ = pooling_example.max_pool(pooling_example.EXAMPLE_MAP)
-    assert texts(example.pooled) == [value_grid.format_value(value) for value in small.ravel().tolist()]
+    assert read_texts(example.pooled) == [value_grid.format_value(value) for value in small.ravel().tolist()]
     assert len(np.unique(pooling_example.EXAMPLE_MAP[pooling_example.EXAMPLE_MAP > 0])) >= 8
     assert (pooling_example.EXAMPLE_SIGNAL < 0).any() and (pooling_example.EXAMPLE_SIGNAL > 0).any()
 
@@ -107,20 +107,22 @@ def test_without_steps_the_example_is_made_up_and_shows_both_signs(tmp_path: Pat
 # Filters, receptive fields, scales
 
 
-def layers_of(net: nn.Module, side: int) -> list[dict[str, Any]]:
+def list_network_layers(net: nn.Module, side: int) -> list[dict[str, Any]]:
     return layers_module.list_layers(net, (1, side, side))
 
 
 @pytest.mark.parametrize(("net", "side"), [(lenet5(), 28), (simple_cnn(), 50)], ids=["lenet5", "simple_cnn"])
-def test_a_value_depends_on_just_the_pixels_drawn(net: nn.Module, side: int) -> None:
-    """Against autograd: the pixels that the middle value of the uppermost window's map hears of."""
-    layers = layers_of(net, side)
+def test_the_receptive_field_has_exactly_the_pixels_that_a_value_depends_on(
+    net: nn.Module, side: int
+) -> None:
+    """Against autograd: the pixels with a gradient of the middle value of the last layer that is drawn."""
+    layers = list_network_layers(net, side)
     rows = primer_examples.trace_receptive_field(layers)
     assert rows[-1].name == "input" and rows[-1].size == side
-    for net_part in net.modules():  # so that nothing is switched off
-        if isinstance(net_part, nn.Conv2d):
-            net_part.weight.data.abs_()
-            net_part.bias.data.fill_(1)
+    for module_ in net.modules():  # so that no ReLU blocks the gradient
+        if isinstance(module_, nn.Conv2d):
+            module_.weight.data.abs_()
+            module_.bias.data.fill_(1)
     x = torch.rand(1, 1, side, side, requires_grad=True)
     value = x
     for name, module in net.named_children():
@@ -128,8 +130,8 @@ def test_a_value_depends_on_just_the_pixels_drawn(net: nn.Module, side: int) -> 
         if name == rows[0].name:
             break
     value[0, 0, rows[0].first, rows[0].first].backward()
-    heard = np.flatnonzero(x.grad[0, 0].abs().sum(0).numpy())
-    assert (heard.min(), heard.max()) == (rows[-1].first, rows[-1].last)
+    pixels = np.flatnonzero(x.grad[0, 0].abs().sum(0).numpy())
+    assert (pixels.min(), pixels.max()) == (rows[-1].first, rows[-1].last)
     for row in rows[:-1]:
         above = primer_examples.trace_receptive_field(
             layers[: [x["name"] for x in layers].index(row.name) + 1]
@@ -137,30 +139,30 @@ def test_a_value_depends_on_just_the_pixels_drawn(net: nn.Module, side: int) -> 
         assert above[-1].last - above[-1].first + 1 == row.layer["receptive_field"][-1]
 
 
-def test_parameters_are_counted_as_torch_counts_them() -> None:
+def test_parameters_are_counted_as_in_torch() -> None:
     for conv in (nn.Conv2d(3, 8, (3, 5)), nn.Conv2d(4, 8, 3, groups=2, bias=False), nn.Conv2d(1, 2, 1)):
-        (told,) = layers_module.list_layers(nn.Sequential(conv), (conv.in_channels, 9, 9))
-        written = str(primer_examples.format_parameter_count(told))
-        product, total = written.split(" = ")
+        (layer,) = layers_module.list_layers(nn.Sequential(conv), (conv.in_channels, 9, 9))
+        formula = str(primer_examples.format_parameter_count(layer))
+        product, total = formula.split(" = ")
         assert int(total.replace(",", "")) == sum(p.numel() for p in conv.parameters())
         assert eval(product.replace("·", "*")) == int(total.replace(",", ""))
-    (told,) = layers_module.list_layers(nn.Sequential(nn.ConvTranspose2d(2, 3, 2)), (2, 4, 4))
-    assert primer_examples.format_parameter_count(told) is None
+    (layer,) = layers_module.list_layers(nn.Sequential(nn.ConvTranspose2d(2, 3, 2)), (2, 4, 4))
+    assert primer_examples.format_parameter_count(layer) is None
 
 
-def test_the_ramps_are_matplotlibs() -> None:
-    for name, ramp in (("RdBu_r", value_grid.RDBU), ("viridis", value_grid.VIRIDIS)):
-        for n, stop in enumerate(ramp):
+def test_the_colour_maps_are_matplotlibs() -> None:
+    for name, colormap in (("RdBu_r", value_grid.RDBU), ("viridis", value_grid.VIRIDIS)):
+        for n, stop in enumerate(colormap):
             rgb = [round(255 * part) for part in matplotlib.colormaps[name](round(255 * n / 20))[:3]]
             assert stop == "#{:02x}{:02x}{:02x}".format(*rgb)
         for place in np.linspace(0, 1, 201):
-            wanted = 255 * np.array(matplotlib.colormaps[name](place)[:3])
-            given = [int(value_grid.interpolate_colour(ramp, place)[i : i + 2], 16) for i in (1, 3, 5)]
-            assert np.abs(wanted - given).max() < 5
+            expected = 255 * np.array(matplotlib.colormaps[name](place)[:3])
+            rgb = [int(value_grid.interpolate_colour(colormap, place)[i : i + 2], 16) for i in (1, 3, 5)]
+            assert np.abs(expected - rgb).max() < 5
 
 
-def test_numbers_stand_out_from_their_squares() -> None:
-    """A contrast of 4.5 at least (WCAG 2.2, 1.4.3), whatever the colour."""
+def test_numbers_have_enough_contrast() -> None:
+    """A contrast of at least 4.5 on every colour (WCAG 2.2, 1.4.3)."""
 
     def luminance(colour: str) -> float:
         if len(colour) == 4:
@@ -169,40 +171,43 @@ def test_numbers_stand_out_from_their_squares() -> None:
         red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
         return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
-    for ramp, place in itertools.product((value_grid.RDBU, value_grid.VIRIDIS), np.linspace(0, 1, 101)):
-        fill = value_grid.interpolate_colour(ramp, place)
+    for colormap, place in itertools.product((value_grid.RDBU, value_grid.VIRIDIS), np.linspace(0, 1, 101)):
+        fill = value_grid.interpolate_colour(colormap, place)
         light, dark = sorted([luminance(fill), luminance(value_grid.choose_text_colour(fill))], reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 4.5
 
 
-def test_squares_stand_in_rows_and_are_said_in_words() -> None:
+def test_a_grid_has_its_values_in_rows_and_as_text() -> None:
     grid = value_grid.draw_grid(np.array([[1, -0.5, 0], [0.25, 0, 2]]), 2)
     assert [(cell.x / 46, cell.y / 46) for cell in grid.cells] == [(c, r) for r in (0, 1) for c in (0, 1, 2)]
-    assert texts(grid) == ["1.00", "−0.50", "0", "0.25", "0", "2.00"]
+    assert read_texts(grid) == ["1.00", "−0.50", "0", "0.25", "0", "2.00"]
     assert grid.alt == "1.00, −0.50, 0; 0.25, 0, 2.00"
     assert grid.cells[2].fill == value_grid.RDBU[10] and grid.cells[5].fill == value_grid.RDBU[-1]
 
 
-# Which network, and the pair
+# The network, and the layer pairs
 
 
-def test_the_network_told_of_is_rather_a_chain_that_pools() -> None:
-    chains = {"lenet5": layers_of(lenet5(), 28), "simple_cnn": layers_of(simple_cnn(), 50)}
+def test_a_chain_with_pooling_is_the_preferred_network() -> None:
+    chains = {
+        "lenet5": list_network_layers(lenet5(), 28),
+        "simple_cnn": list_network_layers(simple_cnn(), 50),
+    }
     branching = [dict(chains["lenet5"][0]) | {"inputs": ["somewhere"]}]
-    pages = [fake(layers) for layers in (branching, chains["simple_cnn"], chains["lenet5"])]
+    pages = [make_network_data(layers) for layers in (branching, chains["simple_cnn"], chains["lenet5"])]
     assert primer_examples.choose_network(pages) is pages[2]
     assert primer_examples.choose_network(pages[:2]) is pages[1]
     assert primer_examples.choose_network(pages[:1]) is pages[0]
 
 
-def fake(layers: list[dict[str, Any]]) -> NetworkData:
+def make_network_data(layers: list[dict[str, Any]]) -> NetworkData:
     page = object.__new__(NetworkData)
     object.__setattr__(page, "layers", layers)
     return page
 
 
-def test_the_pair_is_the_networks_own_where_it_is_a_chain() -> None:
-    layers = layers_of(lenet5(), 28)
+def test_the_layer_pairs_are_those_of_a_chain() -> None:
+    layers = list_network_layers(lenet5(), 28)
     pair = primer_examples.pair_layers(layers, {"layer": "pool2"})
     assert [(row.name, row.forward, row.backward, row.shape) for row in pair] == [
         ("conv1", "filter", "transposed filter", "6 × 28 × 28"),
@@ -212,8 +217,8 @@ def test_the_pair_is_the_networks_own_where_it_is_a_chain() -> None:
         ("relu2", "rectify", "rectify", "16 × 10 × 10"),
         ("pool2", "max-pool", "unpool", "16 × 5 × 5"),
     ]
-    for told in (None, {"layer": "elsewhere"}):
-        stage = primer_examples.pair_layers(layers, told)
+    for steps in (None, {"layer": "elsewhere"}):
+        stage = primer_examples.pair_layers(layers, steps)
         assert [row.backward for row in stage] == ["transposed filter", "rectify", "unpool"]
         assert not any(row.shape for row in stage)
 
@@ -221,7 +226,7 @@ def test_the_pair_is_the_networks_own_where_it_is_a_chain() -> None:
 # The page
 
 
-def test_each_section_can_be_linked_to_and_names_its_source(tmp_path: Path) -> None:
+def test_each_section_has_an_anchor_and_references(tmp_path: Path) -> None:
     write_network(tmp_path, "own")
     site = build_site(tmp_path, "own", config=CONFIG | {"networks": {"own": CONFIG["networks"]["own"]}})
     text = (site / "primer.html").read_text()
@@ -241,16 +246,16 @@ def test_each_section_can_be_linked_to_and_names_its_source(tmp_path: Path) -> N
                 assert link.partition("#")[2] in ids
 
 
-def test_nothing_is_told_twice(tmp_path: Path) -> None:
-    """What a deconvnet is stands in the primer alone."""
+def test_the_deconvnet_is_explained_once(tmp_path: Path) -> None:
+    """In the primer alone."""
     write_network(tmp_path, "own")
     site = build_site(tmp_path, "own", config=CONFIG | {"networks": {"own": CONFIG["networks"]["own"]}})
-    telling = [
+    explaining_pages = [
         path.name
         for path in site.rglob("*.html")
         if "All activations of the layer except those of one unit are set to zero" in path.read_text()
     ]
-    assert telling == ["primer.html"]
+    assert explaining_pages == ["primer.html"]
     assert "Rectify" in PageParser(site / "primer.html").text
     assert "Rectify" not in PageParser(site / "index.html").text
 
@@ -270,11 +275,11 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("network", ["lenet5"])
-def test_the_numbers_of_the_default_run(network: str) -> None:
-    """LeNet-5's, as they are known."""
-    layers = layers_of(lenet5(), 28)
-    told = [primer_examples.format_parameter_count(found) for found in layers if found["kind"] == "conv"]
-    assert told == ["6 · 1 · 5 · 5 + 6 = 156", "16 · 6 · 5 · 5 + 16 = 2,416"]
+def test_the_numbers_of_lenet5(network: str) -> None:
+    """As in the literature."""
+    layers = list_network_layers(lenet5(), 28)
+    formulas = [primer_examples.format_parameter_count(layer) for layer in layers if layer["kind"] == "conv"]
+    assert formulas == ["6 · 1 · 5 · 5 + 6 = 156", "16 · 6 · 5 · 5 + 16 = 2,416"]
     rows = primer_examples.trace_receptive_field(layers)
     assert [(row.name, row.last - row.first + 1, row.size) for row in rows] == [
         ("pool2", 1, 5), ("conv2", 2, 10), ("pool1", 6, 14), ("conv1", 12, 28), ("input", 16, 28)
