@@ -121,7 +121,7 @@ def test_filters_and_projections_have_zero_in_the_middle(browser: Browser, site:
         page, page.locator(".tiles canvas"), read_tile_boxes(page)[1], weight.shape[1:]
     )
     assert_colours(colours_on_screen, weight[1], scale_limits(weight, "diverging"), "diverging", step)
-    for kind, key in (("Projections (all_units map)", "conv1"), ("Projections (peak)", "conv1@peak")):
+    for kind, key in (("Projections (whole map)", "conv1"), ("Projections (peak)", "conv1@peak")):
         get_part(page, "kinds").get_by_label(kind, exact=True).check()
         wait_until_drawn(page)
         assert read_state(page)["show"] == {"conv1": "projections"}.get(key, "peaks")
@@ -152,7 +152,7 @@ def test_peak_projections_have_their_own_scale(
         arrays = [o[name + ending][own] for o in results.projections.values() for name in names]
         return max(float(np.abs(array).max()) for array in arrays)
 
-    bars = {"(all_units map)": f"{most(''):.3g}", "(peak)": f"{most('@peak'):.3g}"}
+    bars = {"(whole map)": f"{most(''):.3g}", "(peak)": f"{most('@peak'):.3g}"}
     if scale != "unit":  # which has no numbers on the sheet
         label = get_part(page, "colorbar").locator(".scale").get_attribute("aria-label")
         assert label == f"Scale from −{bars['(peak)']} to {bars['(peak)']}"
