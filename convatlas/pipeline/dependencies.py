@@ -21,7 +21,8 @@ def list_stage_files(script: str) -> tuple[str, ...]:
     """Return the script of a stage and the library files that it imports, directly or not.
 
     Only imports at the top of a file count: what a function imports on a call is needed for some networks and
-    data sets only, and their rules name it.
+    data sets only, and their rules name it. Modules that only declare types are left out, since they change no
+    result.
 
     Args:
         script: Path of the script, relative to the working directory.
@@ -30,7 +31,8 @@ def list_stage_files(script: str) -> tuple[str, ...]:
         Paths relative to the working directory where they lie below it, sorted.
 
     """
-    return tuple(follow_imports(Path(script).resolve(), [LIBRARY.parent], LIBRARY.name, nested=False))
+    files = follow_imports(Path(script).resolve(), [LIBRARY.parent], LIBRARY.name, nested=False)
+    return tuple(file for file in files if not _declares_only_types(Path(file)))
 
 
 def follow_imports(start: Path, roots: Sequence[Path], package: str = "", nested: bool = True) -> list[str]:
@@ -57,6 +59,26 @@ def follow_imports(start: Path, roots: Sequence[Path], package: str = "", nested
         imported = _find_imported_files(path, tuple(roots), package, nested)
         pending += [file for file in imported if file.suffix == ".py"]
     return sorted(_shorten_path(path) for path in visited)
+
+
+def _declares_only_types(path: Path) -> bool:
+    """Return whether a module holds a docstring, imports, TypedDicts and aliases of types, and nothing else."""
+
+    def is_declaration(node: ast.stmt) -> bool:
+        match node:
+            case ast.Import() | ast.ImportFrom() | ast.Expr(value=ast.Constant()):
+                return True
+            case ast.Assign(value=ast.Subscript() | ast.BinOp()):  # Split = Literal["train", "test"]
+                return True
+            case ast.Assign(value=ast.Call(func=ast.Name(id="TypedDict"))):
+                return True
+            case ast.ClassDef(bases=[ast.Name(id=base), *_]):
+                return base == "TypedDict" or base.endswith("Dict") or base in declared
+        return False
+
+    body = ast.parse(path.read_bytes()).body
+    declared = {node.name for node in body if isinstance(node, ast.ClassDef)}
+    return bool(declared) and all(map(is_declaration, body))
 
 
 def is_file_path(location: str) -> bool:
