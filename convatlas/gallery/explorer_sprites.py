@@ -48,7 +48,7 @@ def draw_explorer(source: Path, name: str, views: Mapping[str, Any]) -> Explorer
     Args:
         source: The network's folder, results/<network>.
         name: The network's name in the config, for errors.
-        views: The network's `views` of the config.
+        views: `layers` and `atlas` of the network's `views`, and whether it `has_top_activations`.
 
     Returns:
         The content of atlas.json.
@@ -75,7 +75,7 @@ def write_layer_sprites(source: Path, folder: Path, name: str, views: Mapping[st
         source: The network's folder, results/<network>.
         folder: The folder to write to.
         name: The network's name in the config, for errors.
-        views: The network's `views` of the config.
+        views: `layers` and `atlas` of the network's `views`, and whether it `has_top_activations`.
 
     Returns:
         The content of atlas.json.
