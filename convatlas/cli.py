@@ -24,7 +24,6 @@ def parse_settings(text: str) -> Settings:
 
     Raises:
         argparse.ArgumentTypeError: The text is not a JSON object.
-
     """
     try:
         value = json.loads(text, object_hook=Settings)
@@ -52,7 +51,6 @@ def add_section_arguments(
         owner: "data set" or "network".
         settings_help: Which section of the config `--settings` takes.
         output_help: Which folder `--output` names.
-
     """
     parser.add_argument("--name", required=True, help=f"the {owner}'s name in the config")
     parser.add_argument("--settings", type=parse_settings, required=True, help=f"{settings_help}, as JSON")

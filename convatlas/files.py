@@ -43,7 +43,6 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
     Raises:
         UserError: The path cannot be written, or the disk is full.
-
     """
     path = Path(path)
     try:
@@ -116,7 +115,6 @@ def write_json(path: str | Path, value: Any) -> None:
 
     Raises:
         ValueError: The value holds NaN or infinity, which JSON does not have.
-
     """
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
     write_bytes(path, (text + "\n").encode())
@@ -137,7 +135,6 @@ def read_json(path: str | Path) -> Any:
 
     Raises:
         UserError: The file is missing or damaged.
-
     """
     try:
         return json.loads(Path(path).read_bytes())
@@ -160,7 +157,6 @@ def npz_writer(path: str | Path, compress: bool = False) -> Iterator[Callable[[s
 
     Yields:
         A function that adds an array: `write(name, array)`.
-
     """
     method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
     with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
@@ -189,7 +185,6 @@ class Npz(Mapping[str, np.ndarray]):
 
     Raises:
         UserError: The file is missing, or it or an array in it is damaged.
-
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -24,7 +24,6 @@ def read_image(path: str | Path, mode: str) -> Image.Image:
 
     Raises:
         UserError: The file cannot be read.
-
     """
     try:
         with Image.open(path) as image:
@@ -56,7 +55,6 @@ def resize_to(
 
     Returns:
         Pixels, (size, size, C).
-
     """
     width, height = image.size
     if resize == "stretch":
@@ -82,7 +80,6 @@ def resize_labels_to(labels: Image.Image, size: int, resize: int | str) -> npt.N
 
     Returns:
         Labels, (size, size).
-
     """
     return resize_to(labels, size, resize, "nearest")[..., 0]
 
@@ -101,7 +98,6 @@ def denormalize(x: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
 
     Returns:
         Pixels in 0..1, except for rounding, (C, H, W).
-
     """
     mean = np.array(preprocessing["mean"], np.float32)[:, None, None]
     std = np.array(preprocessing["std"], np.float32)[:, None, None]
@@ -128,7 +124,6 @@ def expand_image_paths(paths: list[str] | list[Path]) -> list[Path]:
 
     Raises:
         UserError: A path does not exist, or a folder holds no images.
-
     """
     files: list[Path] = []
     for path in (Path(path).expanduser() for path in paths):

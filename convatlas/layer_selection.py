@@ -24,7 +24,6 @@ def choose_layers(
 
     Raises:
         UserError: An entry of the selection matches no layer.
-
     """
     called = [layer for layer in layers if layer["called"]]
     names = [layer["name"] for layer in called]
@@ -67,7 +66,6 @@ def choose_explored_layers(layers: Sequence[Layer], views: Mapping[str, Any], ke
 
     Raises:
         UserError: An entry of the selection matches no layer.
-
     """
     if views["atlas"]["layers"] is None:
         return choose_layers(layers, views["layers"], f"{key}.layers")

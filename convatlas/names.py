@@ -54,7 +54,6 @@ def format_number(value: float, spec: str = ".3g") -> str:
     Args:
         value: The number.
         spec: Its format, after Python's format specification.
-
     """
     return f"{value:{spec}}".replace("-", "−")
 
@@ -67,7 +66,6 @@ def name_images(images: Mapping[str, Any]) -> list[str]:
 
     Args:
         images: `images` of the network's config, folders in `files` expanded.
-
     """
     names = [f"digit-{digit}" for digit in images.get("digits", [])]
     names += [f"test-{index:05d}" for index in list_test_indices(images)]
@@ -105,7 +103,6 @@ def describe_classes(images: Sequence[SampleImage], network: NetworkDescription)
     Args:
         images: Labelled images of the network's data set.
         network: The network's description.
-
     """
     dataset_classes = network["dataset_classes"] or []
     classes = [dataset_classes[image["label"]] for image in images if image["label"] is not None]

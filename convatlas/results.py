@@ -42,7 +42,6 @@ class Results:
         >>> results = Results("results/lenet5")
         >>> results.activations("digit-8")["conv1"].shape
         (6, 28, 28)
-
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -93,7 +92,6 @@ class Results:
 
         Raises:
             UserError: There is no such layer; the message names the nearest.
-
         """
         for layer in self.layers:
             if layer["name"] == name:
@@ -118,7 +116,6 @@ class Results:
 
         Raises:
             UserError: There is no such image; the message names the nearest.
-
         """
         for image in self.images:
             if image["name"] == name:
@@ -135,7 +132,6 @@ class Results:
         Returns:
             "input" -> (C, H, W) as the network saw it; <layer> -> its output without the batch axis;
             <pooling layer>@switches -> int32, flat index into the pool's input plane.
-
         """
         return self._of_image("activations", image)
 
@@ -148,7 +144,6 @@ class Results:
         Returns:
             <layer> -> (units, C, H, W) float32, signed, of the whole feature map; <layer>@peak -> of its
             single strongest location; <layer>@units -> unit numbers, where not all units are present.
-
         """
         return self._of_image("deconv", image)
 
@@ -240,7 +235,6 @@ def projected_units(arrays: Npz, layer: str) -> list[int]:
     Args:
         arrays: `Results.projections(image)` or `Results.top_activations`.
         layer: Name of a layer in it.
-
     """
     if f"{layer}{UNITS_SUFFIX}" in arrays:
         return [int(unit) for unit in arrays[f"{layer}{UNITS_SUFFIX}"]]

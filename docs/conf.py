@@ -13,10 +13,11 @@ suppress_warnings = ["myst.xref_missing"]  # links to files outside docs/, such 
 
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True, "show-inheritance": False, "exclude-members": "set"}
 
 html_theme = "furo"
 html_title = "convatlas"

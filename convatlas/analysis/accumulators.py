@@ -56,7 +56,6 @@ class MaskHistogram:
     Attributes:
         value_range: The range that the bins divide; values outside fall into the outer bins.
         counts: (units, mask, other mask, BINS) int64.
-
     """
 
     def __init__(self, value_range: ValueRange) -> None:
@@ -143,7 +142,6 @@ class HeadShareAccumulator:
         image_count: Number of images that have a box.
         share_sum: Sum of the shares of activation, (units,) float64.
         area_sum: Sum of the shares of the area.
-
     """
 
     def __init__(self) -> None:
@@ -193,7 +191,6 @@ def high_frequency_share(maps: Tensor, frequency: float = CUTOFF_FREQUENCY) -> T
 
     Returns:
         (units,) float64. The mean of a map, frequency 0, does not count; a constant map has the share 0.
-
     """
     h, w = maps.shape[1:]
     centred = maps - maps.mean((1, 2), keepdim=True)
@@ -242,7 +239,6 @@ class Threshold:
         bin_edge: Number of the threshold among the edges of the unit's bins, from 0.
         at_least: Whether the mask is where values are at least the threshold, or where they are less.
         iou: The IoU with the masks that it was chosen on.
-
     """
 
     unit: int
@@ -265,7 +261,6 @@ def compute_ious(inside: Tensor, outside: Tensor) -> Tensor:
     Returns:
         (units, 2, BINS) float64: of values at least the threshold, then of values less than it. Threshold 0
         is the unit's minimum: all values are at least that, and none is less.
-
     """
     inside, outside = inside.double(), outside.double()
     total_inside, total_outside = inside.sum(1, keepdim=True), outside.sum(1, keepdim=True)
@@ -283,7 +278,6 @@ def find_best_threshold(inside: Tensor, outside: Tensor) -> Threshold:
     Args:
         inside: Counts of values inside of the mask, (units, BINS).
         outside: Counts of values outside of the mask, (units, BINS).
-
     """
     ious = compute_ious(inside, outside).flatten()
     best = int(ious.argmax())
@@ -301,7 +295,6 @@ def compute_aucs(inside: Tensor, outside: Tensor) -> Tensor:
     Returns:
         (units,) float64. Values in one bin count as equal, by half. NaN if there is no value inside, or
         none outside.
-
     """
     less = (outside.cumsum(1) - outside).double()
     wins = (inside * (less + outside / 2)).sum(1)

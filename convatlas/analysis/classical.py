@@ -39,7 +39,6 @@ class ClassicalFeature:
         compute: Maps brightness (H, W) float64 in 0..1 to the feature (H, W).
         bright_side: Of a signed feature, where the image is brighter if the feature is positive; describes
             the two halves, which are all that rectified maps can show.
-
     """
 
     name: str
@@ -121,7 +120,6 @@ def compute_features(image: np.ndarray) -> dict[str, np.ndarray]:
     Returns:
         The keys of FEATURES -> (H, W) float32, rounded to six decimals, so that a uniform image has no edges
         from rounding errors.
-
     """
     gray = np.clip(image, 0, 1).astype(np.float64)
     if gray.ndim == 3:
@@ -141,7 +139,6 @@ class MapGrid:
     Attributes:
         start: Centre of the first cell, (y, x).
         step: Distance between the centres of neighbouring cells, (y, x).
-
     """
 
     start: tuple[float, float] = (0.0, 0.0)
@@ -168,7 +165,6 @@ def resample_to_grid(values: np.ndarray, size: Size, grid: MapGrid | None = None
 
     Returns:
         (..., h, w).
-
     """
     grid = grid or MapGrid.covering(values.shape[-2:], size)
     rows, columns = (
@@ -204,7 +200,6 @@ def resample_columns(
         The keys of COLUMN_CAPTIONS -> (h, w) float64. The halves of a signed feature f are max(f, 0),
         `<name>+`, and max(-f, 0), `<name>-`, rectified before they are resampled: a signed map correlates
         best with the feature, a map after a ReLU with one of the halves.
-
     """
     columns = []
     for column in COLUMN_CAPTIONS:
@@ -225,7 +220,6 @@ def correlate_maps(maps: np.ndarray, columns: Mapping[str, np.ndarray]) -> np.nd
     Returns:
         (units, columns) float32, signed; 0 where either side is constant or not finite. The outermost 1/14
         of a map on each side does not count: the zeros that pad an image look like its strongest edge.
-
     """
     height, width = maps.shape[1:]
     top, left = height // BORDER_DIVISOR, width // BORDER_DIVISOR
@@ -246,9 +240,9 @@ def mean_correlations(correlations: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def find_best_columns(correlation: np.ndarray) -> np.ndarray:
-    """Return the column of the largest |r| of each unit, (units,), of correlations (units, columns).
+    """Return the column of the largest `|r|` of each unit, (units,), of correlations (units, columns).
 
-    Brightness, the first column, if its |r| is smaller by at most BRIGHTNESS_TOLERANCE.
+    Brightness, the first column, if its `|r|` is smaller by at most BRIGHTNESS_TOLERANCE.
     """
     magnitude = np.abs(correlation)
     is_brightness = magnitude[:, 0] >= magnitude.max(axis=1) - BRIGHTNESS_TOLERANCE
@@ -262,13 +256,12 @@ def match_units(
 
     Args:
         correlation: Mean correlations over images, (units, columns).
-        baseline: What |r| must exceed, see `untrained_baseline`.
-        threshold: What |r| must reach.
+        baseline: What `|r|` must exceed, see `untrained_baseline`.
+        threshold: What `|r|` must reach.
 
     Returns:
-        The feature of the largest |r| of each unit; None if |r| is less than the threshold or does not
+        The feature of the largest `|r|` of each unit; None if `|r|` is less than the threshold or does not
         exceed the baseline.
-
     """
     names = list(COLUMN_CAPTIONS)
     matches: list[FeatureMatch | None] = []
@@ -280,13 +273,12 @@ def match_units(
 
 
 def untrained_baseline(correlation: np.ndarray) -> float:
-    """Return the 95th percentile, over the units of an untrained network, of their largest |r|.
+    """Return the 95th percentile, over the units of an untrained network, of their largest `|r|`.
 
     One baseline serves all columns, because the best of all columns is reported: a quarter of an untrained
     network's units, not a twentieth, would exceed one of their own columns' baselines.
 
     Args:
         correlation: Mean correlations of the untrained network, (units, columns).
-
     """
     return float(np.percentile(np.abs(correlation).max(axis=1), 95))

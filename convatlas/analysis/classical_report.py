@@ -29,9 +29,8 @@ def write_classical_matches(folder: str | Path, threshold: float, device: torch.
 
     Args:
         folder: The network's folder, results/<network>, with layers, filters and activations.
-        threshold: Smallest |r| of a match.
+        threshold: Smallest `|r|` of a match.
         device: Where the untrained network runs.
-
     """
     results = Results(folder)
     layers = {layer["name"]: layer for layer in results.layers if is_comparable(layer)}
@@ -85,7 +84,6 @@ class ImageComparison:
     Args:
         features: The image's features, as `classical.compute_features` returns them.
         layers: Entries of layers.json by name.
-
     """
 
     def __init__(self, features: Mapping[str, np.ndarray], layers: Mapping[str, Layer]) -> None:
@@ -117,8 +115,7 @@ def match_layer(
     Args:
         trained: Correlations (units, columns) of the network, one array per image.
         untrained: Correlations of the untrained network.
-        threshold: Smallest |r| of a match.
-
+        threshold: Smallest `|r|` of a match.
     """
     baseline = classical.untrained_baseline(classical.mean_correlations(untrained))
     units = classical.match_units(classical.mean_correlations(trained), baseline, threshold)
@@ -134,7 +131,6 @@ def match_first_filters(layers: Sequence[Layer], filters: Npz) -> FilterMatches 
 
     Returns:
         None if there is no two-dimensional convolution that is called.
-
     """
     layer = next((layer for layer in layers if layer["ordinal"] == 1), None)
     if layer is None or layer["module"] not in filters or filters[layer["module"]].ndim != 4:

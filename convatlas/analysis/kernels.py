@@ -33,7 +33,6 @@ def classical_kernels(size: int) -> dict[str, np.ndarray]:
 
     Returns:
         Name -> (size, size) float64 of mean 0 and norm 1; empty unless the size is odd and at least 3.
-
     """
     if size < 3 or size % 2 == 0:
         return {}
@@ -87,7 +86,7 @@ def _gabor_kernels(size: int) -> dict[str, np.ndarray]:
 
 
 def match_kernels(weight: np.ndarray) -> tuple[np.ndarray, list[list[str]]] | None:
-    """Return the classical kernel that each channel of filters resembles most, by Pearson's |r|.
+    """Return the classical kernel that each channel of filters resembles most, by Pearson's `|r|`.
 
     r does not depend on a kernel's mean and scale.
 
@@ -97,7 +96,6 @@ def match_kernels(weight: np.ndarray) -> tuple[np.ndarray, list[list[str]]] | No
     Returns:
         r, signed, (units, channels) float32, and the names of the kernels; a constant channel has r = 0 and
         the name "". None if there are no classical kernels of the size.
-
     """
     units, channels, height, width = weight.shape
     table = classical_kernels(height)
@@ -115,7 +113,7 @@ def match_kernels(weight: np.ndarray) -> tuple[np.ndarray, list[list[str]]] | No
 
 @cache
 def random_baseline(size: int, seed: int = 0, n: int = 2000) -> float:
-    """Return the 95th percentile of the |r| of `match_kernels` for filters of Gaussian noise.
+    """Return the 95th percentile of the `|r|` of `match_kernels` for filters of Gaussian noise.
 
     Args:
         size: Side of the filters in pixels.
@@ -124,7 +122,6 @@ def random_baseline(size: int, seed: int = 0, n: int = 2000) -> float:
 
     Returns:
         The percentile; 1, which nothing exceeds, if there are no classical kernels of the size.
-
     """
     matches = match_kernels(np.random.default_rng(seed).standard_normal((n, 1, size, size)))
     return 1.0 if matches is None else float(np.percentile(np.abs(matches[0]), 95))
@@ -138,7 +135,6 @@ def channel_correlations(weight: np.ndarray) -> np.ndarray:
 
     Returns:
         r of red with green, red with blue, and green with blue, (units, 3) float32.
-
     """
     red, green, blue = (standardize_rows(weight[:, c].reshape(len(weight), -1)) for c in range(3))
     pairs = ((red, green), (red, blue), (green, blue))
@@ -154,7 +150,6 @@ def classify_channels(correlations: np.ndarray) -> str:
     Returns:
         "luminance" if all r ≥ 0.75, one pattern in every channel; "colour" if some r ≤ -0.75, one channel
         against another; else "mixed".
-
     """
     if correlations.min() >= CHANNEL_SIMILARITY:
         return "luminance"

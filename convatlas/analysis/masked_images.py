@@ -30,7 +30,6 @@ class MaskedImage:
         other_mask: The mask of another image, (H, W) bool.
         edge_magnitude: Sobel magnitude of the image, (H, W) float32.
         head_mask: True in the bounding box of the head, (H, W) bool; None if it is not known.
-
     """
 
     x: Tensor
@@ -49,7 +48,6 @@ def sobel_magnitude(image: np.ndarray) -> np.ndarray:
 
     Returns:
         (H, W) float32.
-
     """
     gray = rgb2gray(image, channel_axis=0) if len(image) == 3 else image.mean(axis=0)
     magnitude: np.ndarray = sobel(gray)
@@ -65,7 +63,6 @@ class MaskSplit:
         preprocessing: How an image becomes the network's input.
         pixels: Images (N, C, H, W) uint8, memory-mapped.
         classes: Class of each pixel, (N, H, W) uint8, memory-mapped.
-
     """
 
     examples: OxfordPetDataset
@@ -84,7 +81,6 @@ class MaskSplit:
 
         Raises:
             UserError: The data set has no masks.
-
         """
         examples = formats.load(folder, name)
         if not isinstance(examples, OxfordPetDataset):
@@ -128,7 +124,6 @@ class MaskSample:
         split: The split.
         indices: Numbers of the images in the split.
         device: Where the tensors are.
-
     """
 
     split: MaskSplit
@@ -166,7 +161,6 @@ def sample_indices(image_count: int, sample_size: int, name: str) -> list[int]:
 
     Raises:
         UserError: The sample has fewer than two images.
-
     """
     if min(image_count, sample_size) < 2:
         raise UserError(

@@ -44,7 +44,6 @@ def visit_feature_maps(
         layers: Names of layers.
         callback: Called with the name and the maps (units, h, w) float32 of each layer; values that are not
             finite are 0.
-
     """
 
     def pass_maps(layer: str, output: Tensor) -> None:
@@ -87,7 +86,6 @@ class LayerSelection:
         use_magnitude: Whether its absolute value correlates with edges, as of a filter that is positive on
             one side of an edge and negative on the other.
         head_unit: The unit with the largest share of its activation in the head's box; None without boxes.
-
     """
 
     value_range: ValueRange
@@ -145,7 +143,6 @@ def select_layer_units(
         layers: Names of layers.
         images: Training images.
         ranges: The ranges of the layers' units on the same images.
-
     """
     selectors = {layer: UnitSelector(ranges[layer]) for layer in layers}
 
@@ -234,7 +231,6 @@ def evaluate_selection(
 
     Returns:
         By the name of the layer, its entry in masks.json, except for what layers.json says of it.
-
     """
     evaluators = {layer: SelectionEvaluator(selection) for layer, selection in selections.items()}
 

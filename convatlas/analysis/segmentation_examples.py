@@ -37,7 +37,6 @@ class PredictionScore:
         index: Number of the image in the split.
         iou: IoU by class; None for a class in neither mask.
         mean_iou: Mean over the classes.
-
     """
 
     index: int
@@ -69,7 +68,6 @@ def predict_examples(
         The entries of masks.json, and the arrays of masks/examples.npz, uint8: `photograph` (4, H, W, 3),
         `truth` and `prediction` (4, H, W), numbers of MASK_CLASSES; ignored pixels of the truth are
         background.
-
     """
 
     def predict_batch(start: int) -> np.ndarray:

@@ -43,7 +43,6 @@ def write_segmentation_analysis(
 
     Raises:
         UserError: The data set has no masks, or fewer than two images are to be used.
-
     """
     folder = Path(folder)
     description = read_json(folder / "network.json")
@@ -86,7 +85,6 @@ def measure_layers(
         layers: The layers to measure, from layers.json.
         train: Images that units and thresholds are chosen on.
         test: Images that they are measured on.
-
     """
     names = [layer["name"] for layer in layers]
     ranges = segmentation.measure_ranges(network, names, train)

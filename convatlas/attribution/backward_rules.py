@@ -116,7 +116,6 @@ def attach_rules(edge: GradientEdge, layers: Mapping[Node, str], rectify: bool) 
     Raises:
         UserError: An activation is not a ReLU and `rectify` is false, or the adjoint of an operation is not
             known; the message names the layers.
-
     """
     hooks: list[RemovableHandle] = []
     try:

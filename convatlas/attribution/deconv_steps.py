@@ -51,7 +51,6 @@ def choose_step_target(
 
     Raises:
         UserError: There is no such image, layer or unit.
-
     """
     if settings is None:
         return None
@@ -81,7 +80,6 @@ def write_steps(network: nn.Module, results: Results, target: StepTarget | None,
         results: Its results, with the recorded activations.
         target: The unit to follow; without one steps.json holds null.
         rectify: Rectify the signal at activations that are not ReLUs too.
-
     """
     steps: list[ProjectionStep] = []
     if target:
@@ -126,7 +124,6 @@ def write_step(step: ProjectionStep, write: Callable[[str, np.ndarray], None]) -
     Args:
         step: The step.
         write: A function that writes an array under a name.
-
     """
     signal: np.ndarray = step.signal.cpu().numpy()
     has_all_units = signal.ndim == 1 or step.layer == "input"

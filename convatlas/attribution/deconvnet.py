@@ -69,7 +69,6 @@ def project(
         (6, 1, 28, 28)
         >>> tuple(ca.project(network, torch.rand(8, 1, 28, 28), "2", units=[3, 0], select="peak").shape)
         (8, 2, 1, 28, 28)
-
     """
     if not x.numel():
         raise UserError(f"x has the shape {tuple(x.shape)}; give one image (C, H, W) or a batch (N, C, H, W)")
@@ -119,7 +118,6 @@ def project_positions(
 
     Raises:
         UserError: As in `project`.
-
     """
     x = images.detach().clone().requires_grad_()
     output, edge, layers = run_until_layer(network, x, layer)
@@ -140,7 +138,6 @@ class ProjectionStep:
         layer: The layer at whose output the signal is, or "input".
         signal: The signal, (units, ...), or (C, H, W) at the input.
         passed_layers: The layers that it went through since the step before, the uppermost first.
-
     """
 
     layer: str
@@ -168,7 +165,6 @@ def project_stepwise(
 
     Raises:
         UserError: As in `project`.
-
     """
     x = image.detach()[None].clone().requires_grad_()
     output, edge, layers = run_until_layer(network, x, layer)
@@ -229,7 +225,6 @@ def make_seed_signal(activation: Tensor, select: Select) -> Tensor:
 
     Raises:
         ValueError: `select` is neither.
-
     """
     rectified = activation.relu()
     if select == "map":

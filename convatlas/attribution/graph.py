@@ -22,7 +22,6 @@ class LayerOutput(NamedTuple):
         value: The output, (N, units, ...), detached.
         edge: Where it stands in autograd's graph.
         layers: The names of the layers before it, and its own, by the last node of each.
-
     """
 
     value: Tensor
@@ -45,7 +44,6 @@ def run_until_layer(network: nn.Module, x: Tensor, layer: str) -> LayerOutput:
     Raises:
         UserError: There is no such layer, it has no units or does not depend on the input, or the network
             does not take the input.
-
     """
     layers: dict[Node, str] = {}
     layer_names: list[str] = []
@@ -91,7 +89,6 @@ def topological_order(top: Node) -> tuple[list[Node], list[Node]]:
 
     Returns:
         All nodes, each after all those above it, and those among them that lie on every path down.
-
     """
     lower: dict[Node, list[Node]] = {}
     pending = [top]
@@ -134,7 +131,6 @@ def unit_signals(edge: GradientEdge, seeds: Tensor, units: Sequence[int]) -> Ten
 
     Returns:
         (units, N, channels, ...), of the layer or of the input of its convolution.
-
     """
     convolution = _groupable_convolution(edge)
     if convolution is None:

@@ -29,7 +29,6 @@ class PatchGeometry:
         step: Rows and columns between the fields of neighbouring values.
         field_size: Size of the receptive field.
         is_global: Whether a value depends on all of the input, or the field is not known.
-
     """
 
     input_size: Size
@@ -45,7 +44,6 @@ class PatchGeometry:
         Args:
             layer: Its entry in layers.json.
             input_size: Size of the network's input.
-
         """
         start, step, field = layer["receptive_start"], layer["receptive_step"], layer["receptive_field"]
         makes_maps = len(layer["output_shape"] or ()) == 3
@@ -67,7 +65,6 @@ class PatchGeometry:
 
         Args:
             position: Row and column of the value in its map.
-
         """
         if self.is_global:
             return 0, 0
@@ -115,7 +112,6 @@ def extract_patch(image: np.ndarray, geometry: PatchGeometry, position: np.ndarr
 
     Returns:
         (C, h, w) float32, NaN where the value does not depend on a pixel, or beyond the border.
-
     """
     height, width = geometry.patch_size
     patch = np.full((len(image), height, width), np.nan, np.float32)
@@ -137,7 +133,6 @@ def is_croppable(network: nn.Module, layers: Sequence[Layer], layer: str) -> boo
         network: The network.
         layers: Its layers, as in layers.json.
         layer: Name of one of them.
-
     """
     for preceding in layers:
         if "daptive" in preceding["type"]:
@@ -178,7 +173,6 @@ def project_patches(
 
     Raises:
         UserError: As in `deconvnet.project`.
-
     """
     device = get_device(network)
     everything = (slice(0, geometry.input_size[0]), slice(0, geometry.input_size[1]))

@@ -37,7 +37,6 @@ def project_sample_images(
     Raises:
         UserError: A layer, image or unit that the settings name does not exist, or the deconvnet is not
             defined for the network.
-
     """
     network, _ = build.load_network(folder)
     network.to(device)

@@ -29,7 +29,6 @@ class Deconvnet(nn.Module):
 
     Raises:
         UserError: The network is no chain, or has no such layer.
-
     """
 
     convnet: nn.Sequential
@@ -58,7 +57,6 @@ class Deconvnet(nn.Module):
 
         Raises:
             UserError: The layer has no such unit, or a layer below it is of another kind.
-
         """
         activations = record(self.convnet, images)
         layer = self.reversed_layers[0][0]
@@ -88,11 +86,10 @@ class Deconvnet(nn.Module):
             switches: Of a max-pooling layer its switches, (N, C, H, W).
 
         Returns:
-            The signal at its input, (N units, *input_shape).
+            The signal at its input, (N units, ...).
 
         Raises:
             UserError: The layer is of a kind that the paper does not describe.
-
         """
         match module:
             case nn.MaxPool2d() if switches is not None:
@@ -132,7 +129,6 @@ def flatten_sequential(convnet: nn.Module) -> list[tuple[str, nn.Module]]:
 
     Raises:
         UserError: The network, or a module in it, is not a plain nn.Sequential.
-
     """
     paths: dict[nn.Module, str] = {}
     call_counts: Counter[str] = Counter()

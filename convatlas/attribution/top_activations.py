@@ -44,7 +44,6 @@ class TopActivations(NamedTuple):
         values: The activations, (units, k) float32.
         images: The image of each in the split, (units, k); -1 where there are fewer.
         positions: Row and column of each in its map, (units, k, 2).
-
     """
 
     values: np.ndarray
@@ -59,7 +58,6 @@ class LayerPatches(NamedTuple):
         projections: (units, k, C, h, w) float32, signed; NaN where an activation does not depend on a pixel.
         patches: The input as the network sees it, (units, k, C, h, w) float32; NaN beyond the border.
         corners: Row and column in the input of the upper left pixel of each, (units, k, 2) int32.
-
     """
 
     projections: np.ndarray
@@ -88,7 +86,6 @@ def project_top_activations(
     Raises:
         UserError: A selected layer does not exist or is not tracked, or the deconvnet is not defined for the
             network.
-
     """
     network, preprocessing = build.load_network(folder)
     network.to(device)
@@ -127,7 +124,6 @@ def choose_tracked_layers(
 
     Raises:
         UserError: A selected layer does not exist or is not tracked.
-
     """
     selected = choose_projected_layers(layers, selection, key)
     if selection == "all":
@@ -147,7 +143,6 @@ class PatchProjector:
         images: The images of the split, in batches of one.
         rectify: Rectify the signal at activations that are not ReLUs too.
         device: Where the network runs.
-
     """
 
     def __init__(
@@ -172,7 +167,6 @@ class PatchProjector:
         Returns:
             Projections and patches as large as the receptive field, or as the input where that is smaller or
             the field is not known. All is NaN for a top activation that does not exist.
-
         """
         entry = next(entry for entry in self.layers if entry["name"] == layer)
         channels, *input_size = self.images.preprocessing.shape
@@ -206,7 +200,6 @@ class PatchProjector:
 
         Returns:
             N images, (C, H, W) float32.
-
         """
         unique = np.unique(indices).tolist()
         inputs = {}

@@ -12,7 +12,6 @@ def select_top_units(scores: np.ndarray, limit: CountOrAll) -> npt.NDArray[np.in
     Args:
         scores: The score of each unit, (units,).
         limit: How many units to return at most, or "all".
-
     """
     if limit == "all" or int(limit) >= len(scores):
         return np.arange(len(scores), dtype=np.int32)

@@ -42,7 +42,6 @@ class ImageDataset:
         labels: Class indices (N,) int64; -1 for an image without a label.
         names: A name for each image, unique in the data set.
         paths: The path of each image's file; None for an image that has no file of its own.
-
     """
 
     labels: np.ndarray
@@ -66,7 +65,6 @@ class ImageDataset:
 
         Raises:
             UserError: The file cannot be read.
-
         """
         return image_io.read_image(str(self.paths[index]), mode)
 
@@ -92,7 +90,6 @@ class ImageDataset:
 
         Raises:
             UserError: A file cannot be read.
-
         """
         if indices is None:
             indices = range(len(self))
@@ -122,7 +119,6 @@ class SegmentationDataset(ImageDataset):
 
         Raises:
             UserError: The mask's file cannot be read.
-
         """
         raise NotImplementedError
 
@@ -133,7 +129,6 @@ def write_splits(folder: Path, rows: Iterable[tuple[str, int, str]]) -> None:
     Args:
         folder: The data set's folder, data/<name>.
         rows: Split, label, and path relative to the folder, of each image file.
-
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
@@ -146,7 +141,6 @@ def read_splits(folder: Path, split: str) -> tuple[np.ndarray, list[str]]:
 
     Raises:
         UserError: The file is missing or damaged.
-
     """
     path = folder / "splits.csv"
     try:
@@ -178,6 +172,5 @@ def read_description(folder: str | Path) -> DatasetDescription:
 
     Raises:
         UserError: The file is missing or damaged.
-
     """
     return cast(DatasetDescription, read_json(Path(folder) / DESCRIPTION_FILE))

@@ -37,7 +37,6 @@ def load_images(
 
     Raises:
         UserError: An image cannot be read, or the cache cannot be written.
-
     """
     dataset = formats.load(folder, split)
     if not dataset.has_image_files:
@@ -74,7 +73,6 @@ def load_masks(folder: str | Path, split: str, size: int, resize: int | str) -> 
     Raises:
         UserError: A mask cannot be read, or the cache cannot be written.
         TypeError: The data set has no masks.
-
     """
     dataset = formats.load(folder, split)
     if not isinstance(dataset, SegmentationDataset):

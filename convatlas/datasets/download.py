@@ -43,7 +43,6 @@ def fetch(
 
     Raises:
         UserError: No mirror has a file with the expected hash, or the folder cannot be written.
-
     """
     partial = folder / ".partial"
     try:

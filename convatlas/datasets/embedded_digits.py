@@ -18,7 +18,6 @@ def write_embedded_digits(raw: Path, split_files: Mapping[str, tuple[str, str]])
     Args:
         raw: The folder to write the files into.
         split_files: The names of the images' and the labels' file of the splits "train" and "test".
-
     """
     from sklearn.datasets import load_digits  # noqa: PLC0415  a second to import, here only
     from sklearn.model_selection import train_test_split  # noqa: PLC0415
@@ -45,7 +44,6 @@ def convert_to_mnist_style(digit: np.ndarray) -> np.ndarray:
 
     Returns:
         The image (28, 28) uint8, bright on dark.
-
     """
     from scipy import ndimage  # noqa: PLC0415
 

@@ -32,7 +32,6 @@ class DatasetFormat(Protocol):
         OUTPUT_FOLDERS: Folders that `prepare` writes under data/<name>/.
         THREADS: Threads or processes that `prepare` uses.
         CODE_PATTERNS: Glob patterns in convatlas/ of the code that `prepare` imports only when it is called.
-
     """
 
     TITLE: str
@@ -73,7 +72,6 @@ def prepare(folder: str | Path, settings: DatasetConfig, key: str) -> None:
 
     Raises:
         UserError: The source is missing, incomplete or damaged, or cannot be downloaded.
-
     """
     find_format(settings["format"], f"{key}.format").prepare(Path(folder), settings, key)
 
@@ -83,7 +81,6 @@ def describe(folder: str | Path) -> DatasetDescription:
 
     Raises:
         UserError: The data set is not prepared, or dataset.json is damaged.
-
     """
     return read_description(folder)
 
@@ -97,7 +94,6 @@ def load(folder: str | Path, split: str) -> ImageDataset:
 
     Raises:
         UserError: The data set is not prepared, or its files are damaged.
-
     """
     name = describe(folder)["format"]
     return find_format(name, f"{Path(folder) / 'dataset.json'}: format").load(Path(folder), split)
@@ -123,7 +119,6 @@ def find_format(name: str, key: str) -> DatasetFormat:
 
     Raises:
         UserError: There is no such format.
-
     """
     if name not in FORMATS:
         raise UserError(f"{key}: unknown {name!r}; there are: {', '.join(FORMATS)}")

@@ -25,7 +25,6 @@ def read_idx(path: str | Path) -> np.ndarray:
 
     Raises:
         UserError: The file cannot be read, is not such a file, or is truncated.
-
     """
     try:
         content = Path(path).read_bytes()

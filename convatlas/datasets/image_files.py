@@ -70,7 +70,6 @@ def validate_images(
 
     Raises:
         UserError: Images have faults and `on_bad_image` is "error", or no image is usable.
-
     """
     sizes: dict[Path, Size] = {}
     faulty: dict[Path, list[Fault]] = {}
@@ -128,7 +127,6 @@ def fault_from_error(subject: str, path: Path, error: BaseException) -> Fault:
         subject: What the file holds: "image" or "trimap".
         path: The file.
         error: What was raised when it was read.
-
     """
     if not path.is_file():
         return Fault(f"{subject} missing", path)
@@ -161,7 +159,6 @@ def check_no_class_emptied(
 
     Raises:
         UserError: A split or class that has listed images has no usable ones.
-
     """
     if emptied := sorted(_name_groups(listed) - _name_groups(usable)):
         raise UserError(
@@ -197,7 +194,6 @@ def write_metadata(
         classes: The names of the classes; without classes the counts are one number per split.
         target: What the classes are, where the format has a choice.
         skipped: The skipped images.
-
     """
     write_splits(folder, [(image.split, image.label, image.path) for image in images])
     contents = "".join(f"{image.split},{image.label},{image.sha256}\n" for image in images)
@@ -240,7 +236,6 @@ def hash_files(*paths: Path) -> str:
 
     Raises:
         UserError: A file cannot be read.
-
     """
     try:
         return sha256(*paths)
@@ -253,7 +248,6 @@ def check_source_outside(source: Path, folder: Path, key: str) -> None:
 
     Raises:
         UserError: The source lies in the folder.
-
     """
     if source.resolve().is_relative_to(folder.resolve()):
         raise UserError(

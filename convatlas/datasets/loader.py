@@ -48,7 +48,6 @@ class BatchLoader:
             it out of its batch.
         workers: Threads that decode.
         skipped: The skipped images, filled in while batches are read.
-
     """
 
     folder: str | Path
@@ -79,7 +78,6 @@ class BatchLoader:
 
         Raises:
             UserError: An image cannot be read and `on_bad_image` is "error".
-
         """
         with ThreadPoolExecutor(max(1, self.workers)) as pool:
             pending: deque[tuple[int, BatchFuture | list[ImageFuture]]] = deque()

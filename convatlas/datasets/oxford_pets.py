@@ -89,7 +89,6 @@ class OxfordPetDataset(SegmentationDataset):
 
         Raises:
             UserError: The trimap cannot be read.
-
         """
         path = self.annotations / f"trimaps/{self.names[index]}.png"
         return trimaps.read_trimap(path, Path(str(self.paths[index])))
@@ -107,7 +106,6 @@ class OxfordPetDataset(SegmentationDataset):
 
         Raises:
             UserError: The annotation cannot be read.
-
         """
         path = self.annotations / f"xmls/{self.names[index]}.xml"
         if not path.exists():

@@ -36,7 +36,6 @@ def write_previews(data: Path, folder: Path) -> Previews:
 
     Raises:
         UserError: The data set is not prepared, or an image cannot be read.
-
     """
     classes = choose_evenly(range(len(formats.describe(data)["classes"])), MAX_PREVIEWS // 2)
     return {

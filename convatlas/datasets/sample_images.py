@@ -38,7 +38,6 @@ class SampleInput:
         index: Its index in the test split, if it is from there.
         path: Its file, if it has one.
         label: The index of its class in the data set, if it is known.
-
     """
 
     name: str
@@ -52,7 +51,6 @@ class SampleInput:
 
         Args:
             probabilities: The network's probabilities (classes,) for it; None if it is not a classifier.
-
         """
         return {
             "name": self.name,
@@ -88,7 +86,6 @@ def choose_images(
 
     Raises:
         UserError: An image is not available or cannot be read.
-
     """
     files = expand_files(selection, key)
     names = iter(name_images({**selection, "files": files}))
@@ -178,7 +175,6 @@ def expand_files(selection: ImagesConfig, key: str) -> list[str]:
 
     Raises:
         UserError: A file or folder does not exist, or a folder holds no images.
-
     """
     try:
         return [str(path) for path in image_io.expand_image_paths(selection.get("files", []))]
@@ -203,7 +199,6 @@ def compute_probabilities(output: Any) -> Tensor | None:
 
     Returns:
         Probabilities (classes,) float32; None where the output is not a classifier's.
-
     """
     scores: Tensor = select_main_output(output)
     if scores.ndim != 2 or len(scores) != 1:

@@ -19,7 +19,6 @@ def read_trimap(path: Path, photograph: Path) -> Image.Image:
 
     Raises:
         UserError: The trimap cannot be read.
-
     """
     try:
         with Image.open(path) as image:  # in palette mode the indices are the values, as in torchvision
@@ -36,7 +35,6 @@ def find_trimap_faults(path: Path, photograph: Path, size: Size | None) -> list[
         path: The trimap's file.
         photograph: The file of its photograph.
         size: The size of the upright photograph; None where it cannot be read.
-
     """
     try:
         with Image.open(path) as image:
@@ -56,7 +54,6 @@ def orient_box(box: Box, size: tuple[int, int], photograph: Path) -> Box:
         box: The box as annotated.
         size: The annotated size (width, height) of the photograph; (0, 0) where it is not annotated.
         photograph: The file of the photograph.
-
     """
     stored, orientation = _read_size_and_orientation(photograph)
     if size == stored[::-1] != stored:  # annotated on the upright photograph

@@ -40,7 +40,6 @@ def write_figures(results: Results, views: ViewsConfig, folder: Path) -> int:
 
     Raises:
         UserError: The views name a layer that is not there, or a file is missing or damaged.
-
     """
     entries = []
     with atomic_write(folder) as temporary, figure_style():
@@ -61,7 +60,6 @@ def draw_figures(results: Results, views: ViewsConfig) -> Iterator[CaptionedFigu
 
     Raises:
         UserError: The views name a layer that is not there, or a file is missing or damaged.
-
     """
     context = FigureContext(results, views)
     projected = [image for image in results.images if len(context.projections(image["name"]))]

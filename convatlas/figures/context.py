@@ -36,7 +36,6 @@ class CaptionedFigure:
         alt: A text for readers who cannot see it.
         figure: The drawing.
         tile_layout: Where its tiles are, of a figure whose tiles the pages rearrange.
-
     """
 
     file: str
@@ -86,7 +85,6 @@ class FigureContext:
         conv_names: Those of `layer_names` that are convolutions.
         activations: Opens the activations of an image by its name.
         projections: Opens the projections of an image by its name.
-
     """
 
     def __init__(self, results: Results, views: ViewsConfig) -> None:
@@ -264,7 +262,6 @@ class FigureContext:
             text: The caption, without number and network.
             options: How the tiles are arranged.
             suffix: As in `make_figure`.
-
         """
         caption = self.make_caption(text)
         montage = assemble_montage(
@@ -289,7 +286,6 @@ class FigureContext:
             figure: The drawing.
             suffix: Distinguishes the figures of one kind and subject; begins with "+", which no image's
                 name contains.
-
         """
         stem = "-".join(filter(None, (kind, subject.replace("/", "+").replace(":", "~")))) + suffix
         alt = caption.removeprefix(self._caption_prefix).partition(". ")[0]

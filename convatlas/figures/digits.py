@@ -53,7 +53,6 @@ class UnitGroup:
         key: The key of their projections, <layer> or <layer>@peak.
         units: Their numbers.
         first_column: The column of the first one; that of the input is 0.
-
     """
 
     key: str

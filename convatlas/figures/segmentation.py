@@ -129,7 +129,6 @@ def fade_outside_mask(
 
     Returns:
         (factor · H, factor · W, 3) in 0..1.
-
     """
     size = image.shape[1], image.shape[0]
     resized = np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))

@@ -68,7 +68,6 @@ def classify_differences(
 
     Returns:
         (H, W), numbers of the entries of DIFFERENCE_COLOURS.
-
     """
     differences = np.where(truth == PET, 1, 0)
     differences[(truth == PET) & (prediction == BACKGROUND)] = 2

@@ -50,7 +50,6 @@ def make_tile(
         title: The unit, or what the tile shows.
         right_title: A text above the tile on the right.
         note: A text above both titles.
-
     """
     scale = scales.for_tile(layer, values)
     if scales.mode == "per_tile":
@@ -83,7 +82,6 @@ def make_projection_tile(
         values: Three channels are drawn as RGB, in steps of RGB_STEP; otherwise the first is drawn.
         unit: The unit.
         inactive: Whether it is nowhere positive on the image.
-
     """
     if inactive:
         return Tile(values[0], scales.for_layer(key), str(unit), "inactive", crossed_out=True)

@@ -64,7 +64,6 @@ def build_gallery(
 
     Raises:
         UserError: A file is missing or damaged, or the config names a layer that is not there.
-
     """
     context = read_context(results, data, names, config, run)
     pages = [page for make_pages in PAGE_MAKERS for page in make_pages(context)]
@@ -101,7 +100,6 @@ def read_context(
         names: The networks to show.
         config: The resolved config.
         run: What may differ between two clean runs.
-
     """
     networks = []
     explorers = {}
@@ -132,7 +130,6 @@ def compute_run_id(config: Mapping[str, Any], networks: Sequence[NetworkData]) -
 
     Returns:
         The first 12 hexadecimal digits of a SHA-256.
-
     """
     descriptions = [network.description for network in networks]
     weights = [[network["weights"]["sha256"], network["versions"]] for network in descriptions]

@@ -25,7 +25,6 @@ class GalleryContext:
         datasets: dataset.json of each data set, by its name in the config.
         explorers: The data of each network's explorer, by the network's name; only of networks with sprites.
         run: When, where and from which commit the gallery is built.
-
     """
 
     results: Path
@@ -54,7 +53,6 @@ class SitePage:
         group: The heading under which the navigation lists it; None for a page that it does not list.
         files: Files and folders to copy, by their places in the site.
         generated_files: Texts and image bytes to write, by their places in the site; written after `files`.
-
     """
 
     path: str

@@ -54,7 +54,6 @@ class ConvolutionAxis:
         kernel_size: The size of the kernel.
         output_size: The number of outputs.
         first_output: The number of the first output, where the map is a part of a larger one.
-
     """
 
     start: int
@@ -83,7 +82,6 @@ class ConvolutionAxis:
 
         Returns:
             The cropped axis, and the slices of the source and of the map.
-
         """
         count = min(self.output_size, max(1, (width - self.extent) // self.stride + 1))
         begin = min(max(output - count // 2, 0), self.output_size - count)
@@ -109,7 +107,6 @@ class ConvolutionExample:
         output: The map (h, w).
         position: Row and column of the output that is shown first.
         brightness_scale: For each channel the factor and offset that turn values into brightness, 0..1.
-
     """
 
     name: str

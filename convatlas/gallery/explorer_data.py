@@ -62,7 +62,6 @@ class ExplorerData:
         network: What the scripts read of the network and its layers.
         show_thumbnails: Whether the inputs are small enough to be loaded at once.
         scale: The initial scale: "unit", "layer" or "network".
-
     """
 
     files: Mapping[str, Path]
@@ -98,7 +97,6 @@ def read_explorer_data(network: NetworkData, scale: str) -> ExplorerData | None:
 
     Returns:
         None where the sprites were not drawn.
-
     """
     if not has_sprites(network):
         return None

@@ -55,7 +55,6 @@ def draw_explorer(source: Path, name: str, views: Mapping[str, Any]) -> Explorer
 
     Raises:
         UserError: `views` names a layer that is not there.
-
     """
     with atomic_write(source / "atlas") as folder:
         folder.mkdir()
@@ -82,7 +81,6 @@ def write_layer_sprites(source: Path, folder: Path, name: str, views: Mapping[st
 
     Raises:
         UserError: `views` names a layer that is not there.
-
     """
     results = Results(source)
     levels = views["atlas"]["levels"]
@@ -131,7 +129,6 @@ class RecordedArrays:
         projections: The deconvnet projections, by image.
         filters: The weights, by module.
         matches: The classical features that units match, by layer.
-
     """
 
     def __init__(self, results: Results) -> None:
@@ -163,7 +160,6 @@ class LayerSprites:
         slug: The layer's name in file names.
         levels: The number of grey levels of a sprite.
         statistics: The writer of the statistics over the data set, if the units are tracked.
-
     """
 
     def __init__(
@@ -186,7 +182,6 @@ class LayerSprites:
 
         Returns:
             The layer's entry in atlas.json.
-
         """
         name, layer = self.layer["name"], self.layer
         sheets, map_ranges, signed = self._write_maps()

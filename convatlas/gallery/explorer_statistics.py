@@ -42,7 +42,6 @@ class StatisticsWriter:
 
     Args:
         results: A network's results.
-
     """
 
     def __init__(self, results: Results) -> None:
@@ -75,7 +74,6 @@ class StatisticsWriter:
 
         Args:
             layer: Its entry in layers.json.
-
         """
 
         def read(key: str) -> np.ndarray:
@@ -110,7 +108,6 @@ class StatisticsWriter:
 
         Returns:
             Their layout; None where the top activations are not projected, or the tiles are too large.
-
         """
         if f"{layer}@patches" not in self.top_activations:
             return None

@@ -23,7 +23,6 @@ class RankedFigure:
     Attributes:
         path: Its place in the site.
         rank: Figures of the highest rank are skipped first where the file becomes too large.
-
     """
 
     path: str
@@ -42,7 +41,6 @@ def select_figures(
 
     Raises:
         UserError: `layers` names a layer that no network has.
-
     """
     results_by_name = {name: Results(results / name) for name in networks}
     if not isinstance(layers, str):

@@ -20,7 +20,6 @@ def list_findings(results: Results) -> list[str]:
 
     Args:
         results: A network's results.
-
     """
     metrics = cast(Mapping[str, Any], results.metrics or {})
     findings = [_describe_confusion(metrics, results.network["classes"]), *_describe_inactive_units(results)]
@@ -79,7 +78,6 @@ def list_emergence_findings(analysis: SegmentationAnalysis) -> list[str]:
 
     Args:
         analysis: masks.json.
-
     """
     if not analysis["layers"]:
         return []

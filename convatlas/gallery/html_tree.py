@@ -19,7 +19,6 @@ class Element:
         tag: Its tag.
         attributes: Its attributes; None for one without a value.
         children: The elements and text in it.
-
     """
 
     tag: str
@@ -83,7 +82,6 @@ def parse_html(text: str) -> Element:
 
     Returns:
         An element "page" that holds the document.
-
     """
     builder = _TreeBuilder()
     builder.feed(text)

@@ -43,7 +43,6 @@ def split_figures(network: NetworkData) -> list[LayerPage]:
 
     Returns:
         Nothing where the network's own page has room for all figures.
-
     """
     if len(network.layers_with_figures) <= MAX_INLINE_LAYERS:
         return []
@@ -72,7 +71,6 @@ def select_matches(network: NetworkData, layers: Sequence[NetworkLayer] | None =
         network: The network.
         layers: The layers to select. None selects what the network's page has room for: all rows, or, where
             they are many, those of the layers with the largest fraction of matching units.
-
     """
     rows = network.matches.rows
     if layers is not None:

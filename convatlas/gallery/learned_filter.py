@@ -27,7 +27,6 @@ class LearnedFilter:
         reason: Why it was chosen, in words.
         image: Name of the image.
         example: The convolution.
-
     """
 
     network: NetworkData
@@ -115,7 +114,6 @@ def apply_filter(results: Results, layer: Layer, unit: int, image: str) -> Convo
     Returns:
         None where the computed map differs from the recorded one, as for a transposed convolution or one with
         other padding than zeros, or where an array is not recorded.
-
     """
     filters, outputs = results.filters, results.activations(image)
     inputs, module, name = layer.get("inputs") or [], layer["module"], layer["name"]

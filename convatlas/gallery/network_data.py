@@ -52,7 +52,6 @@ class LayerMatchRow:
         n_matched: Number of its units that match a feature.
         baseline: 95th percentile of the correlation in the untrained network.
         top_matches: The units with the largest absolute correlation, and their matches.
-
     """
 
     layer: str
@@ -93,7 +92,6 @@ class NetworkData:
         emergence_findings: Where segmentation emerges, as sentences.
         highlighted_layers: The layers that `views.highlight` of the config names.
         notes: The user's notes.
-
     """
 
     name: str
@@ -137,7 +135,6 @@ class NetworkData:
 
         Raises:
             UserError: A file is missing or damaged, or the config names a layer that is not there.
-
         """
         results = Results(results_folder / name)
         description, layers = results.network, results.layers
@@ -193,7 +190,6 @@ class NetworkData:
 
         Returns:
             The name of each stage, and its layers.
-
         """
         remaining = {
             layer["name"]: layer
@@ -217,7 +213,6 @@ def format_output_size(layer: Layer) -> str | None:
 
     Returns:
         None for a layer whose output size is not this.
-
     """
     kernel, stride, padding = layer["kernel"], layer["stride"], layer["padding"]
     if not (isinstance(kernel, list) and isinstance(stride, list) and isinstance(padding, list)):
@@ -239,7 +234,6 @@ def summarize_matches(unit_matches: UnitMatches) -> ClassicalMatches:
 
     Args:
         unit_matches: classical/units.json.
-
     """
     rows = []
     for layer, layer_matches in unit_matches["layers"].items():

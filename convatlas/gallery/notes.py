@@ -23,7 +23,6 @@ class Notes:
         text: The note on the network.
         layers: The notes on layers, by their names.
         units: The notes on units, by the layer's name and the unit's number.
-
     """
 
     text: Markup
@@ -41,7 +40,6 @@ class Notes:
 
         Raises:
             UserError: A layer or unit is not there.
-
         """
         if not isinstance(notes, Mapping):
             return cls(render_markdown(notes or "", "../"), {}, {})
@@ -81,7 +79,6 @@ def render_markdown(text: str, root: str) -> Markup:
         text: The Markdown.
         root: The relative path from the page's folder to the site's root, to which links without a scheme
             are relative.
-
     """
     return Markup(_make_parser().render(text, {"root": root}))
 

@@ -39,7 +39,6 @@ class PoolingExample:
         signal: The deconvnet's signal above the pooling layer.
         unpooled: The signal at the switches.
         rectified: Its positive part.
-
     """
 
     source: PoolingSource | None
@@ -82,7 +81,6 @@ def max_pool(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         The maxima (H/2, W/2), and the switches: the flat index of the first maximum of each window.
-
     """
     height, width = values.shape
     windows = values.reshape(height // 2, 2, width // 2, 2).swapaxes(1, 2).reshape(height // 2, width // 2, 4)
@@ -101,7 +99,6 @@ def max_unpool(values: np.ndarray, switches: np.ndarray) -> np.ndarray:
 
     Returns:
         The unpooled values (2 h, 2 w).
-
     """
     unpooled = np.zeros((2 * values.shape[0], 2 * values.shape[1]), values.dtype)
     unpooled.flat[switches.ravel()] = values.ravel()

@@ -29,7 +29,6 @@ def make_preview(context: GalleryContext) -> Preview | None:
 
     Returns:
         None without any figure, or where the config has no `site_url`.
-
     """
     figures = [(network, figure) for network in context.networks for figure in network.figures]
     if not figures or not context.config.get("site_url"):

@@ -74,7 +74,6 @@ class FieldRow:
         first: The first value in the field.
         last: The last value in the field.
         layer: The layer's entry in layers.json; None for the input.
-
     """
 
     name: str
@@ -94,7 +93,6 @@ class LayerPair:
         forward: What the convnet does.
         backward: What the deconvnet does.
         shape: The output shape, as text; "" where no network is shown.
-
     """
 
     name: str
@@ -152,7 +150,6 @@ def format_parameter_count(layer: Layer) -> str | None:
 
     Returns:
         None for a layer whose number of parameters is not this.
-
     """
     kernel, groups = layer["kernel"], layer["groups"]
     if layer["kind"] != "conv" or not layer["called"] or not layer["parameters"] or not kernel or not groups:
@@ -175,7 +172,6 @@ def choose_kernel(layers: Sequence[Layer], filters: Mapping[str, np.ndarray]) ->
 
     Returns:
         None without a convolution whose kernel is small enough to be printed.
-
     """
     planar = [count.layer for count in count_parameters(layers) if len(count.layer["kernel"] or []) == 2]
     layer = next((layer for layer in planar if layer["module"] in filters), None)
@@ -196,7 +192,6 @@ def count_zeros(layers: Sequence[Layer], outputs: Mapping[str, np.ndarray]) -> Z
     Args:
         layers: layers.json.
         outputs: The recorded outputs on an image.
-
     """
     for layer in layers:
         if layer["kind"] == "activation" and layer["called"] and layer["type"].lower() == "relu":
@@ -216,7 +211,6 @@ def trace_receptive_field(layers: Sequence[Layer]) -> list[FieldRow]:
     Returns:
         A row per layer, from the last down to the input; nothing without such layers. Values beyond the
         border are not counted.
-
     """
     windows = [layer for layer in find_leading_chain(layers) if _is_sliding_window(layer)][:MAX_CONE_LAYERS]
     if not windows:
@@ -260,7 +254,6 @@ def pair_layers(layers: Sequence[Layer], steps: DeconvSteps | None) -> list[Laye
         layers: layers.json.
         steps: steps.json, whose layer is the last that is shown. Without it, or where the network is no short
             chain up to there, a typical stage of a convnet is shown.
-
     """
     chain = find_leading_chain(layers)
     names = [layer["name"] for layer in chain[:MAX_PAIRED_LAYERS]]

@@ -32,7 +32,6 @@ def list_published_files(context: GalleryContext, network: str) -> dict[str, Pat
 
     Returns:
         The source of each file, by its place in the site, arrays/<network>/<file>.
-
     """
     settings = context.config.get("publish", {})
     names: list[str] = []
@@ -55,7 +54,6 @@ def link_files(text: str, root: str, published: Collection[str]) -> Markup:
             list of files on the network's page.
         root: The relative path from the page's folder to the site's root.
         published: The places of the published files.
-
     """
 
     def link(match: re.Match[str]) -> Markup:

@@ -34,7 +34,6 @@ def collect_run_info(logs: Path, names: Sequence[str]) -> RunInfo:
     Args:
         logs: The folder of the stages' benchmark files, logs/<name>/<stage>.tsv.
         names: The data sets and networks of the config.
-
     """
     return RunInfo(
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -63,7 +62,6 @@ def read_durations(logs: Path, names: Sequence[str]) -> list[StageDuration]:
 
     Returns:
         One row per stage, in the order in which the stages ended.
-
     """
     rows = []
     for name in names:

@@ -68,7 +68,6 @@ def build_single_file(site: Path, figures: Sequence[RankedFigure], megabytes: fl
 
     Raises:
         UserError: The pages are larger without any figure.
-
     """
     builder = SingleFileBuilder(site)
     # A cover may be shown as a WebP beside its PNG.
@@ -98,7 +97,6 @@ class SingleFileBuilder:
 
     Args:
         site: The folder of the site.
-
     """
 
     def __init__(self, site: Path) -> None:
@@ -147,7 +145,6 @@ class SingleFileBuilder:
 
         Args:
             figures: The paths of the figures to include.
-
         """
         pruned = {path: _prune_page(path, page, {*figures}) for path, page in self.pages.items()}
         ids = {

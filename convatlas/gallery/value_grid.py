@@ -60,7 +60,6 @@ def draw_grid(
         max_abs: The end of the colour scale, which begins at its negative, or at 0 with VIRIDIS.
         colormap: RDBU for signed values, VIRIDIS for others.
         maxima: The flat indices of values to mark.
-
     """
     low = 0.0 if colormap is VIRIDIS else -max_abs
     cells = []
@@ -94,7 +93,6 @@ def interpolate_colour(colormap: Sequence[str], share: float) -> str:
     Args:
         colormap: Colours at even steps, as #rrggbb.
         share: The position, clipped to 0..1.
-
     """
     position = min(max(share, 0.0), 1.0) * (len(colormap) - 1)
     step = min(int(position), len(colormap) - 2)

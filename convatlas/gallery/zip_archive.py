@@ -17,7 +17,6 @@ def write_zip(site: Path, path: Path) -> None:
     Args:
         site: The folder of the site, whose name is that of the folder in the archive.
         path: The zip to write.
-
     """
     with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for file in sorted(file for file in site.rglob("*") if file.is_file()):

@@ -48,7 +48,6 @@ def build_network(
 
     Raises:
         UserError: The factory cannot be imported or called, or the network does not take its input.
-
     """
     factory = get_factory(settings, key, state)
     torch.manual_seed(seed)
@@ -73,7 +72,6 @@ def get_factory(settings: Mapping[str, Any], key: str, state: Mapping[str, Tenso
 
     Raises:
         UserError: There is no such function, or its module cannot be imported.
-
     """
     architecture, weights = settings["architecture"], settings.get("weights")
     if not architecture.startswith(TORCHVISION_PREFIX):
@@ -119,7 +117,6 @@ def run_on_zeros(network: nn.Module, preprocessing: Preprocessing) -> Tensor | N
 
     Returns:
         Its main output, or None where that is not a tensor.
-
     """
     inputs = torch.zeros(1, *preprocessing.shape, device=get_device(network))
     output = select_main_output(network(inputs))
@@ -131,7 +128,6 @@ def select_main_output(outputs: Any) -> Any:
 
     Args:
         outputs: What the network's forward pass returned: a tensor, or mappings, tuples or lists of outputs.
-
     """
     while isinstance(outputs, dict | tuple | list) and outputs:
         if isinstance(outputs, dict):
@@ -184,7 +180,6 @@ def load_network(folder: str | Path) -> tuple[nn.Module, Preprocessing]:
         >>> pixels = torch.zeros(1, *preprocessing.shape, dtype=torch.uint8)
         >>> network(preprocessing(pixels)).shape
         torch.Size([1, 10])
-
     """
     key = f"networks.{Path(folder).name}"
     network, preprocessing = build_from_description(read_json(Path(folder) / "network.json"), seed=0, key=key)
@@ -213,7 +208,6 @@ def build_from_description(
 
     Raises:
         UserError: The architecture cannot be built.
-
     """
     settings = {
         "architecture": description["architecture"],
@@ -239,7 +233,6 @@ def choose_device(name: str) -> torch.device:
     Raises:
         UserError: There is no CUDA device, and `name` is "cuda", or it is "auto" and the environment has
             CONVATLAS_GPU=required, as in jobs on a cluster, which would otherwise keep a GPU idle for hours.
-
     """
     use_cuda = name != "cpu" and torch.cuda.is_available()
     if name == "cuda" and not use_cuda:

@@ -15,7 +15,6 @@ def read_class_names(classes: list[str] | str | None, key: str) -> list[str] | N
 
     Raises:
         UserError: The file cannot be read, or names no class.
-
     """
     if not isinstance(classes, str):
         return classes
@@ -43,7 +42,6 @@ def check_class_names(names: Sequence[str] | None, outputs: int | None, key: str
 
     Raises:
         UserError: The number of names is not that of the outputs.
-
     """
     if names and outputs is not None and len(names) != outputs:
         raise UserError(

@@ -35,7 +35,6 @@ class Factory:
         input: Settings of the preprocessing that belongs to the architecture, if it has any.
         class_count_parameter: The function's parameter that takes the number of classes, if it has one.
         source: Where the architecture was published, if that is known.
-
     """
 
     function: Callable[..., Any]
@@ -52,7 +51,6 @@ class Factory:
         Args:
             arguments: The network's `arguments` in the config.
             classes: Class names, where known.
-
         """
         if (
             classes is None
@@ -72,7 +70,6 @@ class Factory:
         Raises:
             UserError: The arguments do not fit the function, or it fails, or returns something other than a
                 torch.nn.Module.
-
         """
         try:
             signature = inspect.signature(self.function)
@@ -138,7 +135,6 @@ def import_factory(architecture: str, key: str) -> Factory:
 
     Raises:
         UserError: There is no such file, module or function, or it cannot be imported.
-
     """
     if architecture in BUNDLED_ARCHITECTURES:
         module = importlib.import_module(f"convatlas.models.architectures.{architecture}")

@@ -34,7 +34,6 @@ class DatasetClasses:
     Attributes:
         images: Names of the images' classes; empty where images have no classes.
         pixels: Names of the classes of the masks' pixels; empty where there are no masks.
-
     """
 
     images: list[str]
@@ -53,7 +52,6 @@ class PreparedNetwork:
         weights_origin: Where its weights come from.
         is_segmentation: Whether it predicts a class for each pixel, not for each image.
         source: Where its architecture was published, if that is known.
-
     """
 
     network: nn.Module
@@ -84,7 +82,6 @@ def prepare_network(
     Raises:
         UserError: The network cannot be built, its weights do not fit, or it cannot be trained on the data
             set.
-
     """
     configured_weights = settings.get("weights")
     configured_names = class_names.read_class_names(settings.get("classes"), f"{key}.classes")

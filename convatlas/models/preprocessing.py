@@ -29,7 +29,6 @@ class Preprocessing:
         resize: Pixels to which the shorter side is brought before the centre crop of size × size, by default
             `size`; or "stretch", which resizes the whole image to size × size.
         interpolation: "bilinear", "bicubic" or "nearest".
-
     """
 
     size: int
@@ -52,7 +51,6 @@ class Preprocessing:
 
         Raises:
             UserError: A name is unknown, or mean and std do not have one number a channel, 1 or 3.
-
         """
         known_names = [field.name for field in fields(cls)]
         for name in settings:
@@ -79,7 +77,6 @@ class Preprocessing:
 
         Raises:
             UserError: The file is missing or not an image.
-
         """
         image = image_io.read_image(path, self.mode)
         pixels = image_io.resize_to(image, self.size, self.resize, self.interpolation)
@@ -93,7 +90,6 @@ class Preprocessing:
 
         Returns:
             The normalised input (N, C, size, size), float32.
-
         """
         x = pixels.float() / 255
         if x.shape[-2:] != (self.size, self.size):
@@ -120,7 +116,6 @@ def merge_input_settings(known: Mapping[str, Any], configured: Mapping[str, Any]
     Args:
         known: Settings of the architecture or of torchvision's weights.
         configured: The network's `input` in the config.
-
     """
     if "size" in configured:
         known = {name: value for name, value in known.items() if name != "resize" or value == "stretch"}

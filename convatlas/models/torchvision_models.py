@@ -41,7 +41,6 @@ def make_torchvision_factory(
 
     Raises:
         UserError: torchvision has no such network or weights.
-
     """
     builder = models.get_model_builder(_check_model_name(architecture, key))
     if not weights:
@@ -122,7 +121,6 @@ def get_weights_entry(architecture: str, weights: str, key: str) -> WeightsEnum:
 
     Raises:
         UserError: torchvision has no such network or weights.
-
     """
     entries = models.get_model_weights(_check_model_name(architecture, key))
     name = weights.removeprefix(f"{entries.__name__}.")
@@ -173,7 +171,6 @@ def describe_weights(architecture: str, weights: str, key: str) -> WeightsDescri
 
     Raises:
         UserError: torchvision has no such network or weights.
-
     """
     entry = get_weights_entry(architecture, weights, key)
     return {

@@ -37,7 +37,6 @@ def load_weights(network: nn.Module, settings: WeightsConfig, key: str) -> None:
 
     Raises:
         UserError: The file cannot be read or is refused, or its weights do not fit the network.
-
     """
     path, checkpoint_key = settings["path"], settings.get("key")
     content = read_checkpoint(path, f"{key}.path", checkpoint_key)
@@ -59,7 +58,6 @@ def read_checkpoint(path: str | Path, key: str = "weights", checkpoint_key: str 
 
     Raises:
         UserError: The file cannot be read, is damaged, or holds more than tensors.
-
     """
     path = Path(path).expanduser()
     try:
@@ -139,7 +137,6 @@ def find_state_dict(
 
     Raises:
         UserError: The weights are not at that place; the message says where there are some.
-
     """
     value = content
     place: list[str] = []
@@ -211,7 +208,6 @@ def remove_name_prefix(state: dict[str, Tensor], prefix: str | None, key: str) -
 
     Raises:
         UserError: No name begins with the prefix.
-
     """
     if not prefix:
         return state
@@ -237,7 +233,6 @@ def apply_weights(network: nn.Module, state: dict[str, Tensor], key: str) -> Non
 
     Raises:
         UserError: Names or shapes do not fit; the message lists them.
-
     """
     network_state = network.state_dict()
     missing = [n for n in network_state if n not in state and not n.endswith("num_batches_tracked")]

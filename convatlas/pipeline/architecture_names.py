@@ -30,7 +30,6 @@ def find_architecture_error(architecture: str) -> str | None:
 
     Returns:
         The error's text, or None.
-
     """
     if architecture in BUNDLED_ARCHITECTURES:
         return None
@@ -68,7 +67,6 @@ def list_code_files(architecture: str) -> list[str]:
 
     Raises:
         SyntaxError: A file cannot be parsed.
-
     """
     if architecture in BUNDLED_ARCHITECTURES:
         return [f"convatlas/models/architectures/{architecture}.py"]

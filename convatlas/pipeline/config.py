@@ -43,7 +43,6 @@ def resolve_config(config: Mapping[str, Any]) -> Config:
 
     Raises:
         UserError: Lists all errors: the key, the value given, what is allowed, the nearest name.
-
     """
     schema = yaml.safe_load(SCHEMA_PATH.read_text())
     merged: dict[str, Any] = _drop_nulls(config)

@@ -21,15 +21,13 @@ def list_stage_files(script: str) -> tuple[str, ...]:
     """Return the script of a stage and the library files that it imports, directly or not.
 
     Only imports at the top of a file count: what a function imports on a call is needed for some networks and
-    data sets only, and their rules name it. Modules that only declare types are left out, since they change no
-    result.
+    data sets only, and their rules name it. Modules that only declare types are skipped: no result needs them.
 
     Args:
         script: Path of the script, relative to the working directory.
 
     Returns:
         Paths relative to the working directory where they lie below it, sorted.
-
     """
     files = follow_imports(Path(script).resolve(), [LIBRARY.parent], LIBRARY.name, nested=False)
     return tuple(file for file in files if not _declares_only_types(Path(file)))
@@ -46,7 +44,6 @@ def follow_imports(start: Path, roots: Sequence[Path], package: str = "", nested
 
     Raises:
         SyntaxError: A file cannot be parsed.
-
     """
     visited: set[Path] = set()
     pending = [start]
@@ -62,7 +59,7 @@ def follow_imports(start: Path, roots: Sequence[Path], package: str = "", nested
 
 
 def _declares_only_types(path: Path) -> bool:
-    """Return whether a module holds a docstring, imports, TypedDicts and aliases of types, and nothing else."""
+    """Return whether a module holds nothing but a docstring, imports, TypedDicts and aliases of types."""
 
     def is_declaration(node: ast.stmt) -> bool:
         match node:
@@ -95,7 +92,6 @@ def locate_code(location: str) -> tuple[Path, list[Path]] | None:
     Returns:
         The file, and the folders: for a file its own folder and the one that holds its package, for a module
         the one that holds its package. None if there is no such file or module.
-
     """
     if is_file_path(location):
         path = Path(location).expanduser().resolve()

@@ -190,7 +190,6 @@ def estimate_resources(stage: str, work: Workload, attempt: int = 1) -> Resource
         stage: A key of STAGE_ESTIMATORS: the name of the rule.
         work: The size of the work.
         attempt: Number of the attempt, from 1; each further one requests twice as much.
-
     """
     memory, minutes = (2 ** (attempt - 1) * amount for amount in STAGE_ESTIMATORS[stage](work))
     return ResourceRequest(math.ceil(memory / 100) * 100, min(MAX_RUNTIME, math.ceil(minutes)))

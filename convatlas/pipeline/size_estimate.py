@@ -46,7 +46,6 @@ def describe_expected_sizes(
         image_files: Each network's own image files, with the files of folders.
         results: The folder results/. A network whose layers.json is missing there, or lacks a layer that the
             views name, has no expected size yet; the last line says so.
-
     """
     lines, unknown = [], []
     for name, network in networks.items():
@@ -77,7 +76,6 @@ def describe_size(name: str, layers: Sequence[Layer], views: ViewsConfig, image_
 
     Raises:
         UserError: The views name a layer that does not exist.
-
     """
     sizes = estimate_part_sizes(layers, views, image_count)
     largest = max(sizes, key=lambda part: sizes[part])

@@ -53,7 +53,6 @@ def plot_training_curves(history: Sequence[HistoryRow], checkpoint_epoch: int, c
         history: A row per epoch; metrics that are missing are not drawn.
         checkpoint_epoch: The epoch whose weights were kept, marked by a line.
         caption: The caption.
-
     """
     epochs = [row["epoch"] for row in history]
     is_segmentation = history[0].get("validation_mean_iou") is not None
@@ -95,7 +94,6 @@ def plot_confusion_matrix(
         classes: Their names.
         caption: The caption.
         per_cent: Whether to print shares of the row instead of counts, as for pixels.
-
     """
     figure, chart = make_chart_figure(1200, 1000, caption)
     ax = chart.subplots()
@@ -133,7 +131,6 @@ def plot_unit_bars(
         titles: The title of each chart.
         highlighted: The unit of each image that is coloured.
         caption: The caption.
-
     """
     figure, axes = _make_stacked_axes(titles, 260, 0.5, caption)
     for ax, row, unit in zip(axes, values, highlighted, strict=True):
@@ -154,7 +151,6 @@ def plot_mask_emergence(analysis: SegmentationAnalysis, remark: Remark | None, c
         analysis: masks.json.
         remark: A remark at a convolution.
         caption: The caption.
-
     """
     layers, emergence = analysis["layers"], analysis["emergence"]
     figure, chart = make_chart_figure(1900, 1110, caption)
@@ -257,7 +253,6 @@ def plot_unit_heatmaps(
         scale: The colour scale of all.
         highlighted: The unit of each image that is framed.
         caption: The caption.
-
     """
     length = choose_row_length(values.shape[1])
     rows = -(-values.shape[1] // length)

@@ -84,7 +84,6 @@ class LayerScales:
         layers: By layer, the arrays over all its units and images that a scale must span.
         signed: Whether every scale is diverging, as for weights and projections.
         as_rgb: Whether signed values of three channels are drawn as RGB, with grey for zero.
-
     """
 
     mode: str
@@ -138,7 +137,6 @@ class LayerScales:
             layer: Name of the layer.
             subject: What the tiles show, in the plural.
             dense: Whether nothing is printed above the tiles.
-
         """
         description = self._layer_scales[layer].description
         if self.mode == "per_tile":

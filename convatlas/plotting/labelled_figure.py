@@ -68,7 +68,6 @@ class PixelImage(FigureImage):
     Attributes:
         pixels: (H, W, 3) uint8.
         cmap_name: The colour map that the pixels are a colour bar of, or "".
-
     """
 
     def __init__(
@@ -97,7 +96,6 @@ class ColourBar:
         scale: The colours and the values at the ends.
         label: What the values are.
         end_labels: Labels of the ends that replace the numbers.
-
     """
 
     first_row: int
@@ -117,7 +115,6 @@ def make_montage_figure(
         labels: A label of each row; lines are separated by newlines.
         bars: The colour bars, from top to bottom.
         caption: The caption, which is wrapped.
-
     """
     height, width = montage.pixels.shape[:2]
     left = LEFT_MARGIN + max(text_width(line, LABEL_PIXELS) for label in labels for line in label.split("\n"))
@@ -156,7 +153,6 @@ def make_chart_figure(width: int, height: int, caption: str) -> tuple[Figure, Su
         width: Pixels of the figure.
         height: Pixels of the part above the caption.
         caption: The caption, which is wrapped.
-
     """
     text = _wrap_caption(caption, width)
     text_height = caption_height(caption, width)
@@ -179,7 +175,6 @@ def add_pixels(
         left: Pixels from the figure's left edge.
         bottom: Pixels from its bottom edge.
         cmap_name: The colour map that they are a colour bar of, or "".
-
     """
     figure.images.append(PixelImage(figure, pixels, left, bottom, cmap_name))
 
@@ -189,9 +184,8 @@ def save_figure(figure: Figure, path: Path, pdf: bool) -> None:
 
     Args:
         figure: The figure.
-        path: The file, *.png.
+        path: The PNG file.
         pdf: Whether to write a PDF beside it as well.
-
     """
     with atomic_write(path) as temporary:
         canvas = FigureCanvasAgg(figure)

@@ -36,7 +36,6 @@ class Tile:
         right_title: Printed above the tile on the right.
         note: Printed above both titles.
         crossed_out: Whether a line crosses the tile out.
-
     """
 
     values: np.ndarray
@@ -51,7 +50,6 @@ class Tile:
 
         Args:
             tile_size: Pixels of the longer side at most; a larger tile keeps its size.
-
         """
         rgb: npt.NDArray[np.uint8]
         if self.values.ndim == 3:
@@ -74,7 +72,6 @@ class Montage:
         pixels: (H, W, 3) uint8.
         row_spans: The top and bottom of the tiles of each row, in pixels.
         column_lefts: The left edge of each column, in pixels.
-
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -97,7 +94,6 @@ def assemble_montage(
         header_height: Pixels above each row, for the tiles' titles.
         gap: Pixels between tiles.
         group_starts: Columns with three gaps before them, where another group begins.
-
     """
     tile_size = max([tile_size, *(max(tile.values.shape[:2]) for row in rows for tile in row if tile)])
     columns = max(len(row) for row in rows)
@@ -160,7 +156,6 @@ def shorten_to_width(text: str, width: int, size: float = FONT_SIZE) -> str:
         text: One line.
         width: Pixels available.
         size: Pixels of the font.
-
     """
     length = len(text)
     short = text

@@ -22,7 +22,6 @@ def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
 
     Returns:
         The content of the file, with an 8-bit palette (W3C, Portable Network Graphics, 2003).
-
     """
     height, width = pixels.shape
     greys = np.flatnonzero(np.bincount(pixels.ravel(), minlength=256)).astype(np.uint8)

@@ -23,7 +23,6 @@ def quantize_image(pixels: npt.NDArray[np.uint8], tables: list[Colours]) -> Imag
         pixels: (H, W, 4) uint8, opaque. Up to 256 colours are kept as they are; of more, the mean change
             of colour is at most MAX_MEAN_ERROR, or the image stays RGB.
         tables: The colours (n, 3) of each colour bar in the image, which must stay smooth.
-
     """
     packed = np.ascontiguousarray(pixels).view("<u4")[..., 0] & 0xFFFFFF
     is_present = np.zeros(1 << 24, bool)

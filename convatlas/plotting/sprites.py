@@ -47,7 +47,6 @@ def compute_sheet_layout(tiles: int, height: int, width: int) -> SheetLayout:
 
     Raises:
         ValueError: A tile is larger than a sheet.
-
     """
     if max(height, width) > MAX_SHEET_SIZE:
         raise ValueError(f"a tile of {height} x {width} pixels is larger than a sheet, {MAX_SHEET_SIZE}")
@@ -84,7 +83,6 @@ def write_sheets(path: Path, tiles: npt.NDArray[np.uint8], layout: SheetLayout) 
 
     Returns:
         The suffix, "png" or "webp".
-
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     suffix, encode = ("webp", encode_webp) if tiles.ndim == 4 else ("png", encode_png)
@@ -106,7 +104,6 @@ def make_unique_slugs(names: Sequence[str]) -> list[str]:
 
     Args:
         names: Any names; of equal slugs the later ones get "-2", "-3".
-
     """
     slugs: list[str] = []
     used: set[str] = set()
@@ -134,7 +131,6 @@ class QuantizedMaps:
         high: The maximum.
         mean: The mean.
         zero_fraction: The share of values that are 0.
-
     """
 
     tiles: npt.NDArray[np.uint8]
@@ -158,7 +154,6 @@ def quantize_maps(values: np.ndarray, levels: int) -> QuantizedMaps:
         values: (units, h, w). A constant unit is drawn as 0. Values that are not finite do not count in
             the numbers; they are drawn at the end beyond which they lie, NaN as the minimum.
         levels: Number of greys.
-
     """
     flat = values.reshape(len(values), -1).astype(np.float64)
     finite = np.isfinite(flat)
@@ -201,7 +196,6 @@ def quantize_signed(
     Returns:
         The tiles, (n, ...) uint8 from 1 to 255, and the end of each tile's scale, (n,): a value is
         (grey − ZERO_GREY) / 127 of it.
-
     """
     flat = np.nan_to_num(values.reshape(len(values), -1).astype(np.float64), nan=0, posinf=0, neginf=0)
     if quantile < 1:
@@ -225,7 +219,6 @@ class FilterTiles:
         tiles: (units, h, w) or (units, h, w, 3) uint8.
         max_abs: The largest magnitude of each unit's weights, (units,).
         channels: The input channels that each unit's tile shows, (units, n), where not all are shown.
-
     """
 
     tiles: npt.NDArray[np.uint8]
@@ -246,7 +239,6 @@ def make_filter_tiles(weight: np.ndarray, levels: int, as_rgb: bool = False) -> 
 
     Returns:
         The tiles, or None where the weights have another shape, are empty or are too many to be drawn.
-
     """
     single = weight.ndim == 2 or (weight.ndim == 4 and weight.shape[2:] == (1, 1))
     if weight.ndim not in (2, 4) or not weight.size or (single and weight.size > MAX_DRAWN_WEIGHTS):
@@ -287,7 +279,6 @@ def round_significant(values: np.ndarray, digits: int = SIGNIFICANT_DIGITS) -> l
     Args:
         values: Numbers of any shape; those that are not finite become None.
         digits: Significant digits.
-
     """
     numbers = [float(f"{value:.{digits}g}") for value in values.ravel().tolist()]
     return [

@@ -55,7 +55,6 @@ def assemble_tile_block(tiles: npt.NDArray[np.uint8], factor: int = 1) -> npt.ND
     Args:
         tiles: The tiles, in the order of rows. Free places have OUTSIDE_COLOUR.
         factor: A whole number by which the tiles are enlarged.
-
     """
     enlarged = tiles.repeat(factor, 1).repeat(factor, 2)
     count, height, width = enlarged.shape[:3]

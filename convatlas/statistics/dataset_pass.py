@@ -58,7 +58,6 @@ def run_shard(
 
     Raises:
         UserError: There is no such shard, no such layer, or an image cannot be read.
-
     """
     folder = Path(folder)
     if not 0 <= shard < shard_count:
@@ -158,7 +157,6 @@ class DatasetPass:
         batch_size: Images in a full batch. Smaller batches are padded, so that the values of an image do
             not depend on how many others are in its batch.
         class_count: Number of classes; 0 if images have none.
-
     """
 
     def __init__(
@@ -213,7 +211,6 @@ class DatasetPass:
 
         Raises:
             UserError: The network did not call all tracked layers.
-
         """
         self.batch_images, self.layers_reduced = len(x), 0
         if not self.batch_images:

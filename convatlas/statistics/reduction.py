@@ -40,7 +40,6 @@ class MapReduction:
             in each of IMAGE_PARTS equal parts of the batch, (IMAGE_PARTS, units) float64. Deviations from
             the mean, not squares, are added so that a constant unit has no deviation by rounding.
         zero_count: Number of values that are 0, likewise, (IMAGE_PARTS, units) int64.
-
     """
 
     def __init__(self, n: int, units: int, device: torch.device) -> None:
@@ -60,7 +59,6 @@ class MapReduction:
         Args:
             output: Maps (n, units, ...), or single values (n, units).
             units: Positions of the layer's units among the units of all layers.
-
         """
         maps = output.reshape(len(output), output.shape[1], -1).float()
         if maps.device.type != "cpu":

@@ -89,7 +89,6 @@ def shard_batches(shard: int, shards: int, batches: int) -> range:
         shard: Number of the shard, from 0.
         shards: Number of shards.
         batches: Number of batches in the split.
-
     """
     return range(batches * shard // shards, batches * (shard + 1) // shards)
 
@@ -101,7 +100,6 @@ def fingerprint_run(folder: str | Path, data: str | Path, settings: PassSettings
         folder: The network's folder, results/<network>.
         data: The data set's folder, data/<dataset>.
         settings: Settings of the pass.
-
     """
     network = read_json(Path(folder) / "network.json")
     architecture = {key: network[key] for key in ("architecture", "arguments", "preprocessing")}
@@ -127,7 +125,6 @@ def write_shard(path: str | Path, description: ShardDescription, result: PassRes
 
     Raises:
         UserError: The file cannot be written.
-
     """
     units, nodes = len(result.counts.zero_count), result.sums.nodes
     class_rows = [
@@ -162,7 +159,6 @@ def read_shard(path: str | Path) -> tuple[ShardDescription, PassResult]:
 
     Raises:
         UserError: The file is missing or damaged, or is not a shard's.
-
     """
     file = Npz(path)
     description = _parse_description(file)
@@ -206,7 +202,6 @@ def merge_shards(
     Raises:
         UserError: A shard is missing or damaged, belongs to another run, or holds other batches than its
             number says; or no image could be read.
-
     """
     if not paths:
         raise UserError("there are no shards to merge; --shards must be at least 1")

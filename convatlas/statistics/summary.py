@@ -35,7 +35,6 @@ def write_statistics(
 
     Raises:
         UserError: A shard is missing, damaged or of another run, or no image could be read.
-
     """
     folder = Path(folder)
     paths = [folder / "shards" / f"{shard}.npz" for shard in range(shard_count)]

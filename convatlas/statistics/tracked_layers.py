@@ -22,7 +22,6 @@ class TrackedLayer:
         name: The layer's name, as in layers.json.
         shape: Shape of its output without the batch axis: (units, ...).
         first_unit: Position of its first unit among the units of all tracked layers.
-
     """
 
     name: str
@@ -60,7 +59,6 @@ def find_tracked_layers(
 
     Raises:
         RuntimeError: The network runs in neither memory format.
-
     """
     zeros = torch.zeros(2, *shape, device=get_device(network))
     try:

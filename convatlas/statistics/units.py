@@ -30,7 +30,6 @@ class UnitSums:
         mean_sum: Sum of the mean of each unit's map, (U,).
         square_sum: Sum of the mean of the squares of each unit's map, (U,).
         class_sums: `mean_sum` of the images of each class that occurs, by class number.
-
     """
 
     mean_sum: Any
@@ -56,7 +55,6 @@ class PairwiseSum:
     Attributes:
         nodes: (level, index, sums) of `2**level` batches from number `index * 2**level` on; at most twice
             as many nodes as the tree has levels.
-
     """
 
     nodes: list[tuple[int, int, UnitSums]] = field(default_factory=list)
@@ -85,7 +83,6 @@ class UnitCounts:
         class_counts: Number of images of each class, (classes,) int64.
         zero_count: Number of values that are 0, (U,) int64.
         max: Maximum of each unit's values, (U,) float32.
-
     """
 
     image_count: int
@@ -119,7 +116,6 @@ def compute_statistics(sums: UnitSums, counts: UnitCounts, area: int) -> dict[st
         are 0) over all values of all images, (U,); `classes`, the mean over the images of each class, (U,
         classes), NaN for a class without images; `selectivity`, see `class_selectivity`, (U,). `mean` and
         `std` are NaN for a unit with a NaN in its maps.
-
     """
     mean = sums.mean_sum / counts.image_count
     variance = sums.square_sum / counts.image_count - mean**2
@@ -154,7 +150,6 @@ def class_selectivity(class_means: np.ndarray) -> np.ndarray:
         (U,): 0 for a unit with the same mean for all classes, or zero for all; 1 for one that is active
         for a single class. NaN with fewer than two classes that have images, and for a unit with a
         negative mean.
-
     """
     has_images = ~np.isnan(class_means).all(0)
     if has_images.sum() < 2:
@@ -174,7 +169,6 @@ def find_dead_units(maximum: np.ndarray, layer_type: str) -> np.ndarray:
         maximum: Maximum of each unit over the data set, (units,).
         layer_type: `type` of the layer in layers.json. No unit counts as dead if values of the type are
             never positive, such as those of a log-softmax.
-
     """
     return np.zeros(maximum.shape, bool) if is_never_positive(layer_type) else ~(maximum > 0)
 
@@ -194,7 +188,6 @@ class TopActivations:
         values: (U, k) float32.
         images: Numbers of the images in the split, (U, k) int32; -1 where there are fewer than k.
         flat_positions: Flat indices into the unit's map, (U, k) int32.
-
     """
 
     values: np.ndarray
@@ -222,7 +215,6 @@ def unravel_positions(flat_positions: np.ndarray, shape: Sequence[int]) -> np.nd
 
     Returns:
         Rows and columns, (units, k, 2) int32.
-
     """
     width = shape[-1] if len(shape) > 1 else 1
     return np.stack(np.divmod(flat_positions, width), -1).astype(np.int32)

@@ -39,7 +39,6 @@ class Call:
         module: The module; for a function, an equivalent module where there is one.
         inputs: The tensors passed in that depend on the network's input, or all where none does.
         output: The first tensor of the output.
-
     """
 
     layer: str
@@ -127,7 +126,6 @@ def trace(
 
     Yields:
         A function that restarts the numbering of calls, to be called before each further run.
-
     """
     tracer = _CallTracer(callback)
     handles = []

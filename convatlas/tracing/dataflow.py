@@ -22,7 +22,6 @@ class DataflowTracker:
 
     Args:
         x: The network's input.
-
     """
 
     def __init__(self, x: Tensor) -> None:
@@ -60,7 +59,6 @@ class DataflowTracker:
             output: What a call returned.
             inputs: The tensors passed to it.
             versions: The version of each input before the call; it grows with a change in place.
-
         """
         version_before = {id(tensor): version for tensor, version in zip(inputs, versions, strict=True)}
         self.passthrough_input = None
@@ -78,7 +76,6 @@ class DataflowTracker:
         Args:
             network: Any network.
             blocks: Paths of composite modules whose inputs are recorded in `block_inputs`.
-
         """
         handles = []
         for _, module in named_leaf_modules(network):

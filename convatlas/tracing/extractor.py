@@ -29,7 +29,6 @@ class Extractor:
         ['0', '1']
         >>> tuple(extractor.conv_weights["1"].shape)
         (16, 6, 5, 5)
-
     """
 
     def __init__(self, network: nn.Module, downsample_name: str = "downsample") -> None:

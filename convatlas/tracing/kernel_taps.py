@@ -20,7 +20,6 @@ def find_active_taps(window: AxisWindow, pixels: int) -> list[int]:
     Args:
         window: The window along the axis.
         pixels: The size of the input along the axis.
-
     """
     kernel, stride, padding, dilation = window
     outputs = (pixels + sum(padding) - dilation * (kernel - 1) - 1) // stride + 1
@@ -49,7 +48,6 @@ def describe_inactive_taps(
     Returns:
         A sentence; None where every tap meets the input, for transposed convolutions, and for padding that
         repeats pixels.
-
     """
     if conv.transposed or conv.padding_mode != "zeros":
         return None

@@ -57,6 +57,6 @@ def module_kind(module: nn.Module) -> Kind:
 
 
 def function_name(func: Callable[..., Any]) -> str:
-    """Return the name of a function in layer names: Tensor.relu_ and F.relu are `relu`, + and += `add`."""
+    """Return the name of a function in layer names: `Tensor.relu_` is relu, `+` and `+=` are add."""
     name = getattr(func, "__name__", "").strip("_").removesuffix("_with_indices")
     return FUNCTION_ALIASES.get(name, name)

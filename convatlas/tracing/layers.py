@@ -66,7 +66,6 @@ def list_layers(
         0 conv [6, 24, 24] [5, 5]
         1 activation [6, 24, 24] [5, 5]
         2 pool [6, 12, 12] [6, 6]
-
     """
     first_parameter = next(network.parameters(), torch.empty(0))
     x = torch.zeros(1, *shape, device=first_parameter.device, dtype=first_parameter.dtype)

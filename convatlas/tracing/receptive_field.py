@@ -22,7 +22,6 @@ class ReceptiveField:
         last: Last pixel for index 0.
         step: Pixels between the fields of neighbouring values.
         is_global: Whether every value depends on all of the input.
-
     """
 
     first: tuple[int, ...]
@@ -45,7 +44,6 @@ class ReceptiveField:
 
         Args:
             shape: Size of the network's input along each spatial axis.
-
         """
         if self.is_global:
             return list(shape)
@@ -61,7 +59,6 @@ def propagate_field(call: Call, input_fields: Sequence[ReceptiveField | None]) -
 
     Returns:
         The field, or None where it is not known.
-
     """
     fields = [field for field in input_fields if field is not None]
     if not fields or len(fields) < len(input_fields):

@@ -37,7 +37,6 @@ class ActivationRecord:
             without the batch axis of one image.
         switches: Of each max-pooling layer, the position of each maximum as a flat index into the
             plane of the pool's input, int64, in the shape of the layer's output.
-
     """
 
     input: Tensor
@@ -73,7 +72,6 @@ def record(network: nn.Module, x: Tensor, layers: Collection[str] | None = None)
         {'0': (6, 28, 28), '1': (6, 14, 14)}
         >>> tuple(ca.record(network, torch.zeros(8, 1, 28, 28), layers=["1"]).switches["1"].shape)
         (8, 6, 14, 14)
-
     """
     is_image = is_single_image(network, x)
     batch = x[None] if is_image else x
@@ -127,7 +125,6 @@ def record_to_file(
 
     Raises:
         UserError: A value is too large for float16, or the file cannot be written.
-
     """
     with npz_writer(path, compress) as write:
         write("input", _to_numpy(image))
@@ -157,7 +154,6 @@ def for_each_layer(
 
     Returns:
         The output of the network.
-
     """
 
     def pass_output(call: Call) -> None:
@@ -204,7 +200,6 @@ def compute_switches(pool: nn.MaxPool2d, x: Tensor) -> Tensor:
 
     Returns:
         Flat indices into the planes of `x`, int64, in the shape of the layer's output.
-
     """
     _, switches = F.max_pool2d(
         x, pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode, return_indices=True
@@ -217,7 +212,6 @@ def collect_filters(network: nn.Module) -> dict[str, Tensor]:
 
     Returns:
         <module> -> its weight, (units, channels, ...) of a convolution; <module>.bias -> its bias, (units,).
-
     """
     filters: dict[str, Tensor] = {}
     for path, module in network.named_modules():

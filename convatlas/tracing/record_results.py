@@ -52,7 +52,6 @@ def record_results(
 
     Raises:
         UserError: A layer or image that the settings name does not exist, or a file cannot be written.
-
     """
     output = Path(folder)
     network, preprocessing = build.load_network(output)

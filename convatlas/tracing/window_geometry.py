@@ -51,7 +51,6 @@ def get_window_geometry(module: Any, axes: int) -> WindowGeometry:
     Args:
         module: The module. Its padding may be "same" or "valid".
         axes: The number of spatial axes.
-
     """
     kernel = per_axis(module.kernel_size, axes)
     dilation = per_axis(getattr(module, "dilation", 1), axes)

@@ -33,7 +33,6 @@ def augment(
     Returns:
         The images (N, C, size, size), or of their own size where none of the first four changes is set, and
         the masks of the same size.
-
     """
     if (settings["crop"], settings["scale"], settings["stretch"], settings["rotate"]) != (1, 1, 0, 0):
         images, masks = random_affine(images, settings, size, generator, masks)
@@ -63,7 +62,6 @@ def random_shift(
         max_shift: Pixels.
         generator: What the shifts are drawn from.
         masks: Masks (N, H, W), or None.
-
     """
     if not max_shift:
         return images, masks
@@ -89,7 +87,6 @@ def random_horizontal_flip(
         images: Pixels (N, C, H, W).
         generator: What the choice is drawn from.
         masks: Masks (N, H, W), or None.
-
     """
     is_flipped = torch.randint(2, (len(images), 1, 1, 1), generator=generator).to(images.device).bool()
     flipped_masks = None if masks is None else torch.where(is_flipped[:, 0], masks.flip(2), masks)
@@ -119,7 +116,6 @@ def random_affine(
     Returns:
         The images (N, C, size, size), float32, bilinearly interpolated, and the masks (N, size, size), each
         pixel the nearest one.
-
     """
     n = len(images)
     side, x, y, aspect, angle = torch.rand(5, n, generator=generator)
@@ -154,7 +150,6 @@ def colour_jitter(images: Tensor, strength: float, generator: torch.Generator) -
 
     Returns:
         The images (N, C, H, W) in 0..255, float32.
-
     """
     factors = 1 + strength * (2 * torch.rand(3, len(images), 1, 1, 1, generator=generator) - 1)
     brightness, contrast, saturation = factors.to(images.device)

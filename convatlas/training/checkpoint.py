@@ -29,7 +29,6 @@ class Checkpoint:
         folder: The folder.
         description: All that determines the result of the training, as JSON: settings, data, seed, versions.
             The state of a training with another description is not loaded.
-
     """
 
     folder: Path
@@ -44,7 +43,6 @@ class Checkpoint:
 
         Raises:
             UserError: The folder cannot be written.
-
         """
         with atomic_write(self.folder) as temporary:
             temporary.mkdir()
@@ -102,7 +100,6 @@ def set_optimizer_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, 
     Args:
         optimizer: The optimiser.
         tensors: What `get_optimizer_state` returned.
-
     """
     for n, parameter in enumerate(_list_parameters(optimizer)):
         for name, value in select_prefix(str(n), tensors).items():

@@ -21,7 +21,6 @@ class LabelledImages:
         images: Pixels (N, C, H, W), uint8.
         labels: Classes (N,), int64, or masks (N, H, W), uint8.
         indices: Indices of the selected images, (M,), int64; all by default.
-
     """
 
     def __init__(self, images: Tensor, labels: Tensor, indices: Tensor | None = None) -> None:
@@ -60,7 +59,6 @@ def hold_out(split: LabelledImages, fraction: float, seed: int) -> tuple[Labelle
 
     Returns:
         The training images and the validation images.
-
     """
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed)).to(split.indices.device)
     count = max(1, round(fraction * len(split)))
@@ -90,7 +88,6 @@ def load_training_splits(
 
     Returns:
         The training images and the validation images, of the network's size.
-
     """
     enlarged = load_split(folder, "train", preprocessing, has_pixel_labels, device, 1 / crop)
     train, _ = hold_out(enlarged, validation, seed)
@@ -117,7 +114,6 @@ def load_split(
         has_pixel_labels: Load the masks, not the classes.
         device: Where the images are kept, if they take less than MAX_BYTES_ON_GPU.
         enlargement: Factor of the size, for data sets of image files; others keep their own size.
-
     """
     size, resize = round(enlargement * preprocessing.size), preprocessing.resize
     if not isinstance(resize, str):

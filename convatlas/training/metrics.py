@@ -12,7 +12,6 @@ def accuracy(confusion: Tensor) -> float:
 
     Args:
         confusion: Counts (classes, classes); rows are true classes, columns predicted ones.
-
     """
     return float(confusion.trace()) / float(confusion.sum())
 
@@ -25,7 +24,6 @@ def iou_and_dice(confusion: Tensor) -> tuple[list[float | None], list[float | No
 
     Returns:
         Both as lists of a value per class, None for a class that is neither there nor predicted.
-
     """
     hits = confusion.diagonal().double()
     true, predicted = confusion.sum(1).double(), confusion.sum(0).double()
@@ -42,7 +40,6 @@ def mean_iou(confusion: Tensor) -> float:
 
     Args:
         confusion: Counts (classes, classes); rows are true classes, columns predicted ones.
-
     """
     values = [iou for iou in iou_and_dice(confusion)[0] if iou is not None]
     return sum(values) / len(values)
@@ -54,7 +51,6 @@ def classification_metrics(confusion: Tensor, classes: Sequence[str]) -> Classif
     Args:
         confusion: Counts of images (classes, classes); rows are true classes, columns predicted ones.
         classes: Their names. The accuracy of a class without images is None.
-
     """
     counts = confusion.sum(1).tolist()
     hits = confusion.diagonal().tolist()
@@ -76,7 +72,6 @@ def segmentation_metrics(confusion: Tensor, classes: Sequence[str], images: int)
         confusion: Counts of pixels (classes, classes); rows are true classes, columns predicted ones.
         classes: Their names.
         images: Number of the images.
-
     """
     iou, dice = iou_and_dice(confusion)
     return {

@@ -14,7 +14,6 @@ def choose_precision(name: str, device: torch.device) -> str:
         name: "float32", "bfloat16", or "auto": bfloat16 where the hardware computes with it
             (benchmarks/training.py).
         device: Where the network is trained.
-
     """
     if name != "auto":
         return name
@@ -35,7 +34,6 @@ def build_optimizer(network: nn.Module, settings: TrainingConfig) -> torch.optim
     Args:
         network: The network.
         settings: The config's `training`: optimizer, lr and weight_decay.
-
     """
     lr, weight_decay = settings["lr"], settings["weight_decay"]
     if settings["optimizer"] == "sgd":
@@ -54,7 +52,6 @@ def build_ema(network: nn.Module, decay: float) -> swa_utils.AveragedModel | Non
     Args:
         network: The network.
         decay: Share of the average that remains at each step.
-
     """
     if not decay:
         return None
@@ -71,7 +68,6 @@ def build_scheduler(
         optimizer: The optimiser.
         settings: The config's `training`: schedule and lr, the highest learning rate.
         steps: Optimiser steps of the whole training.
-
     """
     if settings["schedule"] == "one_cycle":
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, settings["lr"], total_steps=max(2, steps))

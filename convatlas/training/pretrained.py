@@ -31,7 +31,6 @@ def download_weights(
 
     Raises:
         UserError: torchvision has no such weights, or they cannot be downloaded.
-
     """
     output = Path(output)
     description = torchvision_models.describe_weights(architecture, weights, key)

@@ -69,7 +69,6 @@ def train_network(
 
     Raises:
         UserError: The network cannot be built or trained as configured, or the files cannot be written.
-
     """
     torch.set_num_threads(threads)
     started = datetime.now(UTC)
@@ -170,7 +169,6 @@ def evaluate_test_split(
 
     Returns:
         The metrics; None where the data set has no test images, or its classes are not the network's.
-
     """
     dataset = formats.describe(data)
     names = dataset["classes"]

@@ -45,7 +45,6 @@ class TrainingResult:
         best_epoch: The epoch, from 1, whose weights the network has.
         precision: "float32" or "bfloat16", in which the forward pass was computed.
         resumed_epochs: Epochs of an earlier, interrupted run.
-
     """
 
     history: list[HistoryRow] = field(default_factory=list)
@@ -77,7 +76,6 @@ def fit(
         settings: The config's `training`.
         seed: Seed of the images' order, their augmentation and dropout.
         checkpoint: Where the state is saved after each epoch, and where the training continues from.
-
     """
     steps = math.ceil(len(train) / settings["batch_size"])
     epochs = limit_epochs(settings, steps)
@@ -121,7 +119,6 @@ class Trainer:
         epochs: Number of epochs.
         steps: Optimiser steps of an epoch.
         seed: Seed of the images' order, their augmentation and dropout.
-
     """
 
     def __init__(
@@ -164,7 +161,6 @@ class Trainer:
         Returns:
             The epoch's row of the history, and its score, by which epochs are compared: the accuracy or mean
             IoU, and the negative loss, on the validation images.
-
         """
         lr, train_loss, train_accuracy = self.train_epoch(train)
         batch_size = self.settings["batch_size"] if validation.has_pixel_labels else EVALUATION_BATCH_SIZE
@@ -190,7 +186,6 @@ class Trainer:
         Returns:
             The learning rate of the last step, the mean loss per image, and the accuracy, which counts pixels
             with a known class for a segmentation network.
-
         """
         self.network.train()
         preprocessing = self.preprocessing
@@ -224,7 +219,6 @@ class Trainer:
         Args:
             row: The epoch's row.
             score: Its score; the greatest one is best.
-
         """
         self.result.history.append(row)
         if score >= self.best_score:
@@ -256,7 +250,6 @@ class Trainer:
             tensors: The tensors of `capture_state`.
             values: Its values.
             steps: Optimiser steps of an epoch.
-
         """
         rows = [dict(zip(values["columns"], row, strict=True)) for row in tensors["history"].tolist()]
         self.result.history = [cast(HistoryRow, row | {"epoch": int(row["epoch"])}) for row in rows]
@@ -283,7 +276,6 @@ def limit_epochs(settings: TrainingConfig, steps: int) -> int:
     Args:
         settings: The config's `training`.
         steps: Optimiser steps of an epoch.
-
     """
     if settings["max_steps"] is None:
         return settings["epochs"]
@@ -310,7 +302,6 @@ def evaluate(
     Returns:
         The mean cross-entropy per image, and the counts (classes, classes) of images or pixels with a known
         class; rows are true classes, columns predicted ones.
-
     """
     network.eval()
     loss, confusion = 0.0, torch.zeros(0)

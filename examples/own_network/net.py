@@ -1,7 +1,7 @@
 """A network of one's own: any function that returns a torch.nn.Module.
 
-Run as a script, it trains for some seconds on scikit-learn's handwritten digits and writes checkpoint.pth, as a
-training script of yours would.
+Run as a script, it trains for some seconds on scikit-learn's handwritten digits and writes checkpoint.pth, as
+your training script would.
 """
 
 from pathlib import Path

@@ -53,7 +53,6 @@ def draw_layers(
 
     Returns:
         The folder of the sprites, and the content of atlas.json.
-
     """
     source = (results or complete_layers()).write(folder / "own")
     views = VIEWS | {"layers": layers, "atlas": {"levels": levels, "layers": explored}}
@@ -77,7 +76,6 @@ def build_explorer_site(folder: Path, *names: str, scale: str = "per_layer", **v
         names: The networks.
         scale: `views.scale` of the config.
         views: Further `views`.
-
     """
 
     def make_stub_pages(context: GalleryContext) -> "Iterator[SitePage]":
@@ -157,7 +155,6 @@ def assert_colours(
         scale: The ends of the scale.
         colormap: The page's name of the colour map.
         step: The quantisation step of the values; half of it, and the rounding to 8 bits, is allowed.
-
     """
     position = 255 * (values - scale[0]) / (scale[1] - scale[0])
     tolerance = 255 * step / (scale[1] - scale[0]) / 2 + 2

@@ -48,7 +48,6 @@ def write_network(
         name: The network's name.
         results: Its results; those of `make_results` by default.
         subject: The layer of the figure of feature maps.
-
     """
     network_folder = (results or make_results()).write(folder / "results" / name)
     write_json(network_folder / "timing.json", TIMING)
@@ -107,7 +106,6 @@ def open_page(
 
     Returns:
         The page, and its errors so far and later: messages, failed requests, and requests out of the site.
-
     """
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
     page = context.new_page()

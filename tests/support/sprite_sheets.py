@@ -21,7 +21,6 @@ def cut_tiles(path: Path, sheets: Mapping[str, Any], count: int) -> np.ndarray:
         path: The first sheet, without a suffix.
         sheets: The layout of the sheets, as in atlas.json.
         count: The number of tiles.
-
     """
     height, width = sheets["tile_size"]
     tiles = []

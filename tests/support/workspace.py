@@ -26,7 +26,6 @@ class Workspace:
 
     Attributes:
         folder: The copy, which is the working directory of all runs.
-
     """
 
     def __init__(self, folder: Path, config: dict[str, Any] | None = None) -> None:
@@ -35,7 +34,6 @@ class Workspace:
         Args:
             folder: A folder that does not exist yet.
             config: What is merged over config.yaml; TINY by default.
-
         """
         self.folder = folder
         folder.mkdir(parents=True)

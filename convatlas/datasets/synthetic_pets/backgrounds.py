@@ -69,7 +69,6 @@ def draw_scenery(size: np.ndarray, feet: int, rng: Generator) -> Image.Image:
         size: Width and height in pixels.
         feet: The row of the pet's feet; the floor begins above it.
         rng: Draws everything.
-
     """
     scene = _draw_background(size, rng)
     if rng.random() < 0.7:
@@ -103,7 +102,6 @@ def compose(pet: Image.Image, scene: Image.Image, rng: Generator) -> Image.Image
         pet: Premultiplied RGBA, with at least one visible pixel.
         scene: RGB of the same size.
         rng: Draws the direction of the shadow.
-
     """
     alpha = pet.getchannel(3)
     box = alpha.getbbox()

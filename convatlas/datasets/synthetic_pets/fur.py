@@ -198,7 +198,6 @@ def paint_fur(skin: SurfacePixels, breed: Breed, rng: Generator) -> np.ndarray:
 
     Returns:
         RGB (N, 3) float32 from 0 to 255.
-
     """
     tone = (rng.normal(1, 0.025, 3) * rng.uniform(0.85, 1.12)).astype(np.float32)
     ground, pattern, light = (parse_colour(colour) * tone for colour in breed.colours)

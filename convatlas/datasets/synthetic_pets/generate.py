@@ -30,7 +30,6 @@ def draw_pets(folder: Path, count: int = 702, seed: int = 0) -> None:
         folder: The folder to write into.
         count: Number of images, distributed over the breeds in turn.
         seed: The same count and seed give the same files.
-
     """
     for name in ("images", "annotations/trimaps", "annotations/xmls"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -96,7 +95,6 @@ def draw_pet(breed: Breed, rng: Generator) -> tuple[Image.Image, Image.Image, tu
     Returns:
         The photograph, its trimap, and the bounding box (left, top, right, bottom) of the head in pixels,
         from 1.
-
     """
     size = rng.integers(160, 225, 2)
     animal = pose_animal(breed, rng)

@@ -23,7 +23,6 @@ def render_animal(
 
     Returns:
         Premultiplied RGBA (H, W, 4) uint8, and the positions (x, y) of the pixels of the head (M, 2).
-
     """
     height, width = shape.tolist()
     outside, depth, owner = render_surface(animal, (height, width))
@@ -89,7 +88,6 @@ def draw_whiskers(image: Image.Image, animal: Animal, fine: float, rng: Generato
         animal: The animal, in pixels of the supersampled drawing.
         fine: The factor of the supersampling.
         rng: Draws their lengths.
-
     """
     layer = Image.new("L", (image.width * 4, image.height * 4))
     t = np.linspace(0, 1, 7)[:, None]

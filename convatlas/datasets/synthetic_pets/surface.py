@@ -24,7 +24,6 @@ def render_surface(animal: Animal, shape: tuple[int, int]) -> tuple[np.ndarray, 
     Returns:
         The distance outside the outline (negative inside), the depth, and the index of the visible cone:
         each of `shape`.
-
     """
     margin = 0.15 * animal.scale
     outside = np.full(shape, 3 * margin, np.float32)
@@ -130,7 +129,6 @@ def find_surface_pixels(
         depth: Depth (H, W).
         owner: Index of the visible cone (H, W).
         fur: Length of the fur in pixels.
-
     """
     rows, columns = np.nonzero(outside < fur + 1)
     cone_indices = owner[rows, columns]

@@ -70,7 +70,6 @@ class BlockDiagram:
         nodes: The boxes.
         edge_paths: The SVG paths of the lines.
         arrow_paths: The SVG paths of the arrowheads.
-
     """
 
     title: str
@@ -110,7 +109,6 @@ def draw_blocks(layers: Sequence[Layer]) -> list[BlockDiagram]:
 
     Args:
         layers: layers.json.
-
     """
     leaves = select_leaf_calls(layers)
     consumers = find_consumers(leaves)

@@ -26,7 +26,6 @@ def describe_child(child: ModuleCall | Layer, parent: ModuleCall) -> tuple[str, 
 
     Returns:
         The kind as which it is drawn (a layer's kind, "merge" or "block"), and the lines in its node.
-
     """
     shape = NodeLine(format_shape(get_layers(child)[-1]["output_shape"]), "shape")
     if not isinstance(child, ModuleCall):
@@ -51,7 +50,6 @@ def write_caption(calls: Sequence[ModuleCall], similar: Sequence[str], lines: Se
         calls: The block that is drawn, and the others of its structure.
         similar: The paths of the others.
         lines: The lines in the nodes.
-
     """
     text = f"{calls[0].path or 'The network'}: data flow and output shapes."
     if similar:
@@ -84,7 +82,6 @@ def describe_graph(nodes: Sequence[Sequence[NodeLine]], edges: Sequence[tuple[in
     Args:
         nodes: The lines in each node.
         edges: Pairs of nodes (from, to).
-
     """
     names = [" ".join(line.text for line in lines if line.role != "type") for lines in nodes]
     sentences = []

@@ -21,7 +21,6 @@ class ModuleCall:
         type: The module's class.
         layers: All layers in it, in execution order.
         children: The layers and composite modules that it calls itself.
-
     """
 
     path: str
@@ -76,7 +75,6 @@ def build_call_tree(layers: Sequence[Layer]) -> ModuleCall:
 
     Returns:
         The call of the network itself.
-
     """
     return _build_call("", "", layers, 0)
 
@@ -86,7 +84,6 @@ def select_leaf_calls(layers: Sequence[Layer]) -> list[Layer]:
 
     Args:
         layers: layers.json.
-
     """
     called = [layer for layer in layers if layer["called"]]
     paths = [layer["module"].split(".") for layer in called]

@@ -43,7 +43,6 @@ class GraphLayout:
         positions: The centre line and the top of each node.
         edge_routes: The points of each edge, in pairs: straight down from the first to the second of a pair,
             then on to the next pair.
-
     """
 
     width: float
@@ -62,7 +61,6 @@ def layout_graph(
         edges: Pairs of nodes (from, to).
         floating_sources: Nodes without incoming edges that are placed right above the first node that they
             lead to, and not in the first row.
-
     """
     n_nodes = len(boxes)
     row_of = _assign_rows(n_nodes, edges, floating_sources)

@@ -33,7 +33,6 @@ class Stage:
         shape: The output shape of the stage, as text.
         layers: Each label below the box, and the layers that it stands for.
         kind: The kind of its first layer, or "input".
-
     """
 
     x: float
@@ -58,7 +57,6 @@ class SkipConnection:
         start: The stage in which it begins.
         end: The stage in which it ends.
         y: The height of its horizontal part.
-
     """
 
     start: Stage
@@ -96,7 +94,6 @@ def draw_network(layers: Sequence[Layer]) -> NetworkDiagram:
 
     Args:
         layers: layers.json.
-
     """
     called = [layer for layer in layers if layer["called"]]
     stage_layers = split_stages(called)

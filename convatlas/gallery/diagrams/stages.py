@@ -21,7 +21,6 @@ def split_stages(layers: Sequence[Layer]) -> list[list[Layer]]:
 
     Args:
         layers: The called layers of layers.json.
-
     """
     by_shape = _group_consecutive(layers, lambda layer: layer["output_shape"])
     if len(by_shape) <= MAX_SHAPE_STAGES:
@@ -44,7 +43,6 @@ def assign_stages(layers: Sequence[Layer]) -> dict[str, str]:
 
     Returns:
         The name of the stage, by the layer's name.
-
     """
     called = [layer for layer in layers if layer["called"]]
     all_names = [layer["name"] for layer in called]
@@ -66,7 +64,6 @@ def label_stage(names: Sequence[str], all_names: Sequence[str]) -> list[tuple[st
 
     Returns:
         Each label, and the layers that it stands for.
-
     """
     if len(names) <= MAX_NAMES:
         return [(name, [name]) for name in names]

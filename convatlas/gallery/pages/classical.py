@@ -41,7 +41,6 @@ class BestMatch:
         r: Pearson's correlation, pooled over the sample images.
         baseline: 95th percentile of the correlation in the untrained network.
         is_fine: Whether its map is large enough to be looked at.
-
     """
 
     network: NetworkData
@@ -138,7 +137,6 @@ def find_best_matches(context: GalleryContext) -> dict[str, list[BestMatch]]:
 
     Returns:
         The best match of each network that has one, by feature.
-
     """
     best: dict[str, dict[str, BestMatch]] = {}
     for network in context.networks:
@@ -168,7 +166,6 @@ def render_match(feature: str, match: BestMatch) -> tuple[str, dict[str, bytes]]
 
     Returns:
         The image's name, and as PNG the "image", the classical "feature" and the map of the "unit".
-
     """
     network = match.network
     for image in network.images:

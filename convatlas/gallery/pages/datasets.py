@@ -60,7 +60,6 @@ def group_by_class(examples: Previews, classes: Sequence[str]) -> list[tuple[str
     Returns:
         The name of each class ("" without labels) and its examples, training images first, each with its
         `split` in words.
-
     """
     splits: Mapping[str, list[Preview]] = {"train": examples["train"], "test": examples["test"]}
     rows = [

@@ -58,7 +58,6 @@ class UnitActivity:
         layers: The projected layers.
         rows: The most active unit of each layer, by image.
         same_for_all: The most active unit of each layer in which it is the same on all images.
-
     """
 
     layers: list[str]
@@ -75,7 +74,6 @@ class DigitsEntry:
         class_names: The classes of its images, as in a sentence.
         figures: Its figures, each with its parts by image.
         activity: Its most active units.
-
     """
 
     network: NetworkData

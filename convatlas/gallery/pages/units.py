@@ -37,7 +37,6 @@ class SelectiveUnit:
         class_name: The class with the largest mean response.
         class_mean: The mean response to that class.
         other_classes_mean: The mean of the mean responses to the other classes.
-
     """
 
     layer: str
@@ -58,7 +57,6 @@ class ClassResponses:
         class_name: The class with the largest mean response.
         responses: Classes with their mean responses, None without an image: all, or the largest of many.
         selectivity: Its class selectivity, in 0..1.
-
     """
 
     unit: int
@@ -80,7 +78,6 @@ class UnitPageData:
         last_layer: The last layer with weights, "" without any.
         class_responses: The responses of its units.
         n_last_layer_units: Number of its units.
-
     """
 
     summary: DatasetStatistics
@@ -159,7 +156,6 @@ def find_selective_units(
         statistics: statistics.npz.
         layers: The layers to search.
         classes: The names of the classes.
-
     """
     units: list[SelectiveUnit] = []
     for layer in layers:
@@ -191,7 +187,6 @@ def compute_class_responses(
         layer: Name of the layer.
         classes: The names of the data set's classes.
         names: The names of the network's classes, which name the units where there are as many.
-
     """
     class_means = statistics[f"{layer}@classes"]
     if not class_means.shape[1]:

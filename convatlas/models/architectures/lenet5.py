@@ -17,7 +17,6 @@ def lenet5(classes: int = 10) -> nn.Sequential:
 
     Args:
         classes: Number of classes; 61,706 parameters for ten.
-
     """
     return nn.Sequential(
         OrderedDict(

@@ -31,7 +31,6 @@ def sd_unet(width: int = 32, classes: int = 3) -> nn.Module:
 
     Raises:
         ValueError: On a forward pass, H or W is not a multiple of 32.
-
     """
     return SDUNet(width, classes)
 

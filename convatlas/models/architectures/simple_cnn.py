@@ -12,7 +12,6 @@ def simple_cnn(classes: int = 10) -> nn.Sequential:
 
     Args:
         classes: Number of classes; 44,834 parameters for ten.
-
     """
     return nn.Sequential(
         OrderedDict(
