@@ -21,7 +21,7 @@ def list_stage_files(script: str) -> tuple[str, ...]:
     """Return the script of a stage and the library files that it imports, directly or not.
 
     Only imports at the top of a file count: what a function imports on a call is needed for some networks and
-    data sets only, and their rules name it. Modules that only declare types are skipped: no result needs them.
+    data sets only, and their rules name it. Modules that only declare types are skipped.
 
     Args:
         script: Path of the script, relative to the working directory.
