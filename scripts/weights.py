@@ -3,7 +3,7 @@
 import argparse
 
 from convatlas import cli
-from convatlas.training.pretrained import download_weights
+from convatlas.models.pretrained import download_weights
 
 
 def main(args: argparse.Namespace) -> None:

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from convatlas import UserError
-from convatlas.datasets import download
+from convatlas import UserError, download
 from convatlas.datasets.base import ImageDataset, SourceDescription, remove_description, write_description
 from convatlas.datasets.embedded_digits import write_embedded_digits
 from convatlas.datasets.idx import read_idx

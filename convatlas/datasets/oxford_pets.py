@@ -13,8 +13,8 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
-from convatlas import UserError, image_io
-from convatlas.datasets import download, trimaps
+from convatlas import UserError, download, image_io
+from convatlas.datasets import trimaps
 from convatlas.datasets.base import (
     IGNORE_INDEX,
     SegmentationDataset,

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from convatlas import UserError
-from convatlas.datasets import download
+from convatlas import UserError, download
 from convatlas.datasets.formats import describe, load
 from tests.support.file_server import FileServer, serve_files
 from tests.support.mnist_source import IMAGES, KEY, LABELS, PACKED, check_prepared, flip_byte, prepare_mnist

@@ -22,7 +22,7 @@ from convatlas.datasets import formats
 from convatlas.files import read_json, sha256
 from convatlas.models.build import build_network, load_network
 from convatlas.models.preprocessing import Preprocessing
-from convatlas.training.pretrained import download_weights
+from convatlas.models.pretrained import download_weights
 from convatlas.training.run import train_network
 
 
@@ -91,7 +91,7 @@ def torchvision_with_tiny(address: str, served: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setitem(BUILTIN_MODELS, "tiny", tiny)
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr("convatlas.datasets.download.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("convatlas.download.time.sleep", lambda seconds: None)
     monkeypatch.setattr(torch.hub, "download_url_to_file", None)
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from convatlas.datasets.download import fetch
+from convatlas.download import fetch
 from convatlas.files import sha256, write_json
 from convatlas.models import torchvision_models
 from convatlas.records import DownloadedWeights

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from convatlas import UserError
-from convatlas.datasets import download
+from convatlas import UserError, download
 from tests.support.file_server import FileServer, serve_files
 from tests.support.mnist_source import KEY
 
@@ -61,7 +60,7 @@ def test_a_killed_download_is_resumed(server: FileServer, tmp_path: Path) -> Non
     server.cut["/good/big.bin"] = 600_000
     server.may_finish.clear()
     program = (
-        "import sys; from pathlib import Path; from convatlas.datasets import download; "
+        "import sys; from pathlib import Path; from convatlas import download; "
         "download.fetch(Path(sys.argv[1]), {'big.bin': sys.argv[2]}, [sys.argv[3]], '', '')"
     )
     arguments = [str(tmp_path), MD5, f"{server.address}/good"]
