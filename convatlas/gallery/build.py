@@ -1,7 +1,5 @@
 """The gallery: a static site, built from results/ without torch, that opens from a file."""
 
-import hashlib
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -31,7 +29,7 @@ from convatlas.gallery.pages import (
 )
 from convatlas.gallery.preview import make_preview
 from convatlas.gallery.published_files import link_files
-from convatlas.gallery.run_info import RunInfo
+from convatlas.gallery.run_info import RunInfo, compute_run_id
 
 # Each makes the pages of one kind; the navigation lists pages in this order.
 PAGE_MAKERS: list[Callable[[GalleryContext], Iterator[SitePage]]] = [
@@ -73,7 +71,7 @@ def build_gallery(
         "networks": context.networks,
         "datasets": context.datasets,
         "figure_kinds": FIGURE_KINDS,
-        "run_id": compute_run_id(config, context.networks),
+        "run_id": compute_run_id(config, [network.description for network in context.networks]),
         "config": config,
         "pages": pages,
         "preview": preview,
@@ -123,18 +121,6 @@ def read_context(
         if network.dataset and network.description["dataset"]
     }
     return GalleryContext(results, data, config, networks, datasets, explorers, run)
-
-
-def compute_run_id(config: Mapping[str, Any], networks: Sequence[NetworkData]) -> str:
-    """Hash what determines the results: the config, the weights and the versions.
-
-    Returns:
-        The first 12 hexadecimal digits of a SHA-256.
-    """
-    descriptions = [network.description for network in networks]
-    weights = [[network["weights"]["sha256"], network["versions"]] for network in descriptions]
-    text = json.dumps([config, *weights], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _load_templates(published: set[str]) -> jinja2.Environment:

@@ -1,13 +1,17 @@
-"""When, where and from which commit a gallery is built, and how long its stages took."""
+"""The provenance of a gallery: the hash of its run, its date, commit and machine, and the stages' durations."""
 
 import csv
+import hashlib
+import json
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
+
+from convatlas.records import NetworkDescription
 
 
 class StageDuration(TypedDict):
@@ -26,6 +30,21 @@ class RunInfo(TypedDict):
     commit: str
     machine: str
     durations: list[StageDuration]
+
+
+def compute_run_id(config: Mapping[str, Any], networks: Sequence[NetworkDescription]) -> str:
+    """Hash what determines the results: the config, the weights and the versions.
+
+    Args:
+        config: The resolved config.
+        networks: network.json of each network.
+
+    Returns:
+        The first 12 hexadecimal digits of a SHA-256.
+    """
+    weights = [[network["weights"]["sha256"], network["versions"]] for network in networks]
+    text = json.dumps([config, *weights], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def collect_run_info(logs: Path, names: Sequence[str]) -> RunInfo:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from convatlas.files import write_json
-from convatlas.gallery.build import compute_run_id
 from convatlas.gallery.findings import list_findings
-from convatlas.gallery.network_data import NetworkData, format_output_size, summarize_matches
+from convatlas.gallery.network_data import format_output_size, summarize_matches
+from convatlas.gallery.run_info import compute_run_id
 from convatlas.results import Results
 from tests.support.fake_results import (
     VIEWS,
@@ -164,9 +164,7 @@ def test_the_run_id_follows_config_weights_and_versions_alone(tmp_path: Path) ->
         results = make_results()
         results.network |= network
         write_network(tmp_path, "own", results)
-        return compute_run_id(
-            config, [NetworkData.read(tmp_path / "results", tmp_path / "data", "own", False)]
-        )
+        return compute_run_id(config, [Results(tmp_path / "results/own").network])
 
     first = compute_id()
     assert re.fullmatch(r"[0-9a-f]{12}", first)
@@ -180,10 +178,7 @@ def test_the_run_id_follows_config_weights_and_versions_alone(tmp_path: Path) ->
     later = TIMING | {"finished": "2002-02-03T04", "training_seconds": 9}
     write_network(tmp_path, "own")
     write_json(tmp_path / "results/own/timing.json", later)
-    assert (
-        compute_run_id(CONFIG, [NetworkData.read(tmp_path / "results", tmp_path / "data", "own", False)])
-        == first
-    )
+    assert compute_run_id(CONFIG, [Results(tmp_path / "results/own").network]) == first
 
 
 # Pages
