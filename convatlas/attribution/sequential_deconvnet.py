@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from convatlas import UserError
 from convatlas.attribution.deconvnet import Select, make_seed_signal, validate_units
 from convatlas.names import suggest_nearest
-from convatlas.tracing.calls import is_leaf, next_call_name
+from convatlas.tracing.calls import is_leaf
+from convatlas.tracing.layer_names import next_call_name
 from convatlas.tracing.record import record
 
 

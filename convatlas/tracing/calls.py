@@ -1,7 +1,7 @@
 """Trace the layer calls of a forward pass: calls of modules, functions and operators alike.
 
-A layer is a call of a leaf module, named by its dotted path, or a call of a function or operator by a
-composite module, named `<module>/<function>`. Later calls of one name get `:2`, `:3`.
+A layer is a call of a leaf module, or a call of a function or operator by a composite module; `layer_names`
+names it.
 """
 
 from collections import Counter
@@ -16,7 +16,8 @@ from torch.overrides import TorchFunctionMode
 
 from convatlas import UserError
 from convatlas.records import Kind
-from convatlas.tracing.layer_kinds import FUNCTION_KINDS, function_name, module_kind
+from convatlas.tracing.layer_kinds import FUNCTION_KINDS, module_kind
+from convatlas.tracing.layer_names import function_name, next_call_name
 
 # Modules of torch.nn that are equivalent to a function, with the function's arguments after the input.
 POOLING_MODULES = {
@@ -77,20 +78,8 @@ def _named_modules(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     return ((p, m) for p, m in network.named_modules() if "parametrizations" not in p.split("."))
 
 
-def next_call_name(path: str, call_counts: Counter[str]) -> str:
-    """Count one more call at a path and return its unique name: `path`, then `path:2`, `path:3`."""
-    call_counts[path] += 1
-    if call_counts[path] == 1:
-        return path
-    name = f"{path}:{call_counts[path]}"
-    if name in call_counts:  # a module has this very name
-        return next_call_name(path, call_counts)
-    call_counts[name] = 1
-    return name
-
-
 def is_single_image(network: nn.Module, x: Tensor) -> bool:
-    """Return whether `x` is one image (C, H, W), not a batch: the network's convolutions tell its axes."""
+    """Return whether `x` is one image (C, H, W), not a batch, by the axes of the network's convolutions."""
     convolutions = (m for m in network.modules() if isinstance(m, nn.modules.conv._ConvNd))
     spatial_axes = next((len(conv.kernel_size) for conv in convolutions), 2)
     return x.ndim == spatial_axes + 1

@@ -1,7 +1,4 @@
-"""The kinds of layers: of a module by its class, of a function or operator by its name."""
-
-from collections.abc import Callable
-from typing import Any
+"""The kinds of layers: of a module by its class, of a function or operator by its name in `layer_names`."""
 
 from torch import nn
 
@@ -40,9 +37,6 @@ _FUNCTIONS_BY_KIND: dict[Kind, str] = {
 FUNCTION_KINDS: dict[str, Kind] = {
     name: kind for kind, names in _FUNCTIONS_BY_KIND.items() for name in names.split()
 }
-FUNCTION_ALIASES = {"iadd": "add", "radd": "add", "isub": "sub", "rsub": "sub", "imul": "mul", "rmul": "mul",
-            "truediv": "div", "itruediv": "div", "rtruediv": "div", "multiply": "mul", "divide": "div",
-            "subtract": "sub", "concat": "cat", "concatenate": "cat", "clip": "clamp"}  # fmt: skip
 
 
 def module_kind(module: nn.Module) -> Kind:
@@ -54,9 +48,3 @@ def module_kind(module: nn.Module) -> Kind:
         return "other"
     is_activation = any(cls.__module__ == "torch.nn.modules.activation" for cls in type(module).__mro__)
     return "activation" if is_activation else "other"
-
-
-def function_name(func: Callable[..., Any]) -> str:
-    """Return the name of a function in layer names: `Tensor.relu_` is relu, `+` and `+=` are add."""
-    name = getattr(func, "__name__", "").strip("_").removesuffix("_with_indices")
-    return FUNCTION_ALIASES.get(name, name)

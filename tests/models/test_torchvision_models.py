@@ -15,9 +15,10 @@ from torchvision.models.regnet import BlockParams
 
 from convatlas import UserError
 from convatlas.attribution.deconvnet import project
-from convatlas.tracing.calls import composite_modules, next_call_name
+from convatlas.tracing.calls import composite_modules
 from convatlas.tracing.extractor import Extractor
-from convatlas.tracing.layer_kinds import FUNCTION_ALIASES, FUNCTION_KINDS
+from convatlas.tracing.layer_kinds import FUNCTION_KINDS
+from convatlas.tracing.layer_names import FUNCTION_ALIASES, next_call_name
 from convatlas.tracing.layers import list_layers
 from convatlas.tracing.record import record
 
