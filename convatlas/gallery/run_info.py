@@ -1,4 +1,4 @@
-"""The provenance of a gallery: the hash of its run, its date, commit and machine, and the stages' durations."""
+"""The provenance of a gallery: the hash of its run, date, commit, machine and durations."""
 
 import csv
 import hashlib
