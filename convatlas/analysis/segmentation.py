@@ -74,7 +74,7 @@ def measure_ranges(
 
 
 @dataclass(frozen=True)
-class LayerSelection:
+class SelectedUnits:
     """The units and thresholds of a layer that were chosen on training images.
 
     Attributes:
@@ -112,14 +112,14 @@ class UnitSelector:
         self.edge_correlation.update(torch.cat([maps, maps.abs()]), edges)
         self.head_share.update(maps, image.head_mask)
 
-    def result(self) -> LayerSelection:
+    def result(self) -> SelectedUnits:
         """Choose the units and thresholds."""
         inside, outside = self.histogram.counts_by_mask("mask")
         magnitude, edge_unit = divmod(int(self.edge_correlation.result().abs().argmax()), len(inside))
         selectivity = (compute_aucs(inside, outside) - 0.5).abs().nan_to_num(0)
         order = selectivity.sort(descending=True, stable=True).indices
         head_unit = int(self.head_share.share_sum.argmax()) if self.head_share.image_count else None
-        return LayerSelection(
+        return SelectedUnits(
             value_range=self.histogram.value_range,
             mask_threshold=find_best_threshold(inside, outside),
             chance_threshold=find_best_threshold(*self.histogram.counts_by_mask("other_mask")),
@@ -135,7 +135,7 @@ def select_layer_units(
     layers: Sequence[str],
     images: Iterable[MaskedImage],
     ranges: Mapping[str, ValueRange],
-) -> dict[str, LayerSelection]:
+) -> dict[str, SelectedUnits]:
     """Choose the units and thresholds of each layer.
 
     Args:
@@ -160,7 +160,7 @@ def select_layer_units(
 class SelectionEvaluator:
     """Accumulators over test images that measure the units and thresholds chosen for a layer."""
 
-    def __init__(self, selection: LayerSelection) -> None:
+    def __init__(self, selection: SelectedUnits) -> None:
         self.selection = selection
         self.mask_overlap, self.chance_overlap = IoUAccumulator(), IoUAccumulator()
         self.histogram = MaskHistogram(selection.value_range.select_units(selection.selective_units))
@@ -220,7 +220,7 @@ class SelectionEvaluator:
 
 
 def evaluate_selection(
-    network: nn.Module, selections: Mapping[str, LayerSelection], images: Iterable[MaskedImage]
+    network: nn.Module, selections: Mapping[str, SelectedUnits], images: Iterable[MaskedImage]
 ) -> dict[str, UnitSegmentation]:
     """Measure the units and thresholds chosen for each layer.
 

@@ -37,7 +37,7 @@ class TopProjectionSettings(TypedDict):
     rectify: bool
 
 
-class TopActivations(NamedTuple):
+class LayerTopActivations(NamedTuple):
     """The k top activations of each unit, the largest first, as in statistics.npz.
 
     Attributes:
@@ -97,7 +97,9 @@ def project_top_activations(
     projector = PatchProjector(network, results.layers, images, settings["rectify"], device)
     with npz_writer(results.folder / "strongest.npz") as write:
         for layer in tracked:
-            top = TopActivations(*(results.statistics[f"{layer}@{name}"] for name in TopActivations._fields))
+            top = LayerTopActivations(
+                *(results.statistics[f"{layer}@{name}"] for name in LayerTopActivations._fields)
+            )
             for name, array in top._asdict().items():
                 write(f"{layer}@{name}", array)
             if layer not in selected:
@@ -105,7 +107,9 @@ def project_top_activations(
             units = select_top_units(top.values[:, 0], settings["units"])
             if len(units) < len(top.values):
                 write(f"{layer}{UNITS_SUFFIX}", units)
-            layer_patches = projector.project_layer(layer, units, TopActivations(*(a[units] for a in top)))
+            layer_patches = projector.project_layer(
+                layer, units, LayerTopActivations(*(a[units] for a in top))
+            )
             for name, array in layer_patches._asdict().items():
                 write(f"{layer}@{name}", array)
             log.info("projected the top activations of %d units of %s", len(units), layer)
@@ -156,7 +160,7 @@ class PatchProjector:
         self.network, self.layers, self.images = network, layers, images
         self.rectify, self.device = rectify, device
 
-    def project_layer(self, layer: str, units: np.ndarray, top: TopActivations) -> LayerPatches:
+    def project_layer(self, layer: str, units: np.ndarray, top: LayerTopActivations) -> LayerPatches:
         """Project the top activations of a layer's units.
 
         Args:
@@ -175,9 +179,8 @@ class PatchProjector:
         projections, cutouts = np.full((2, *shape), np.nan, np.float32)
         corners = np.zeros((*top.images.shape, 2), np.int32)
         present = np.argwhere(top.images >= 0)
-        present = present[
-            np.argsort(top.images[tuple(present.T)], kind="stable")
-        ]  # so each image is read once
+        # In the order of images, so that each is read once.
+        present = present[np.argsort(top.images[tuple(present.T)], kind="stable")]
         crop = patches.is_croppable(self.network, self.layers, layer)
         for start in range(0, len(present), PATCHES_PER_BATCH):
             index = tuple(present[start : start + PATCHES_PER_BATCH].T)

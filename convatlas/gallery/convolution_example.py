@@ -225,7 +225,7 @@ class ConvolutionExample:
                 ],
                 kernel=_make_signed_cells(self.kernel[c], decimals["kernel"], max_weight),
                 products=_make_signed_cells(products[c], decimals["product"], max_product),
-                sum=format_number(float(products[c].sum()), decimals["total"]),
+                sum=format_decimals(float(products[c].sum()), decimals["total"]),
             )
             for c in range(len(products))
         ]
@@ -233,9 +233,9 @@ class ConvolutionExample:
         column = self.horizontal.first_output + self.position[1]
         return WorkedExample(
             channels=channels,
-            bias=format_number(self.bias, decimals["total"]),
-            total=format_number(self.compute_value(*self.position), decimals["total"]),
-            recorded=format_number(float(self.output[self.position]), decimals["total"]),
+            bias=format_decimals(self.bias, decimals["total"]),
+            total=format_decimals(self.compute_value(*self.position), decimals["total"]),
+            recorded=format_decimals(float(self.output[self.position]), decimals["total"]),
             position_text=f"row {row}, column {column}",
         )
 
@@ -252,7 +252,7 @@ class ConvolutionExample:
         return f"top: {top:.3f}%; left: {left:.3f}%; height: {height:.3f}%; width: {width:.3f}%"
 
 
-def format_number(value: float, decimals: int) -> str:
+def format_decimals(value: float, decimals: int) -> str:
     """Write a number with a minus sign (U+2212), and without a sign where it is rounded to zero."""
     text = f"{value:.{decimals}f}"
     return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
@@ -287,7 +287,7 @@ def _make_pixel_cell(value: float, decimals: int, brightness_scale: tuple[float,
         return {"text": "0", "grey": None}
     factor, offset = brightness_scale
     brightness = min(max(factor * value + offset, 0), 1)
-    return {"text": format_number(value, decimals), "grey": round(255 * brightness)}
+    return {"text": format_decimals(value, decimals), "grey": round(255 * brightness)}
 
 
 def _make_signed_cells(values: np.ndarray, decimals: int, max_abs: float) -> list[list[ValueCell]]:
@@ -295,7 +295,7 @@ def _make_signed_cells(values: np.ndarray, decimals: int, max_abs: float) -> lis
     return [
         [
             {
-                "text": format_number(value, decimals),
+                "text": format_decimals(value, decimals),
                 "sign": "minus" if value < 0 else "plus",
                 "magnitude": round(abs(value) / max_abs, 3),
             }

@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 from PIL import Image
 
-from convatlas.gallery.explorer_types import DatasetPass, TopActivationSheets, UnitStatistics
+from convatlas.gallery.explorer_types import ExplorerDataset, TopActivationSheets, UnitStatistics
 from convatlas.plotting.colormap import colour_table
 from convatlas.plotting.quantize import quantize_image
 from convatlas.plotting.sprites import (
@@ -53,10 +53,10 @@ class StatisticsWriter:
         return f"{layer}@mean" in self.statistics
 
     @property
-    def dataset_pass(self) -> DatasetPass:
+    def dataset_pass(self) -> ExplorerDataset:
         """Return the entry `dataset_pass` of atlas.json."""
         summary = self.summary
-        return DatasetPass(
+        return ExplorerDataset(
             dataset=summary["dataset"],
             split=summary["split"],
             images=summary["images"],

@@ -58,7 +58,7 @@ class ExplorerInput(TypedDict):
     size: list[int]  # (height, width) in pixels
 
 
-class DatasetPass(TypedDict):
+class ExplorerDataset(TypedDict):
     """The data set over which units are tracked."""
 
     dataset: str
@@ -98,7 +98,7 @@ class ExplorerIndex(TypedDict):
     levels: int  # grey levels of a sprite
     images: list[ExplorerImage]
     inputs: dict[str, ExplorerInput]  # by image
-    dataset_pass: DatasetPass | None
+    dataset_pass: ExplorerDataset | None
     layers: list[SpriteLayer]
 
 
@@ -198,5 +198,5 @@ class ExplorerNetwork(TypedDict):
     value_ranges: dict[ViewKind, list[float]]  # (min, max) over the whole network
     initial: InitialView
     classes: list[str]
-    dataset_pass: DatasetPass | None
+    dataset_pass: ExplorerDataset | None
     layers: list[ExplorerLayer]

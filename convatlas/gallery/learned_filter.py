@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from convatlas.gallery.context import GalleryContext
-from convatlas.gallery.convolution_example import ConvolutionAxis, ConvolutionExample, format_number
+from convatlas.gallery.convolution_example import ConvolutionAxis, ConvolutionExample, format_decimals
 from convatlas.gallery.network_data import NetworkData
 from convatlas.records import Layer
 from convatlas.results import Results
@@ -80,7 +80,7 @@ def find_candidates(context: GalleryContext) -> Iterator[Candidate]:
             if match and match["feature"].startswith("sobel"):
                 reason = (
                     f"its feature map correlates with the Sobel response: {match['description']}, "
-                    f"r = {format_number(match['r'], 2)}"
+                    f"r = {format_decimals(match['r'], 2)}"
                 )
                 rank = (1, n_channels, -abs(match["r"]), number, unit)
                 yield Candidate(rank, network, layer, unit, reason)
@@ -92,7 +92,7 @@ def find_candidates(context: GalleryContext) -> Iterator[Candidate]:
                 continue  # its channels match different kernels
             r = float(np.mean(np.abs(correlations)))
             inverted = ", with inverted sign" if correlations[0] < 0 else ""
-            signed_r = format_number(np.sign(correlations[0]) * r, 2)
+            signed_r = format_decimals(np.sign(correlations[0]) * r, 2)
             reason = (
                 f"best-matching classical kernel: {kernels[0]}{inverted}, r = {signed_r} "
                 f"(95th percentile of random filters: {matches['baseline']:.2f})"

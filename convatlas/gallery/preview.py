@@ -16,7 +16,7 @@ BACKGROUND_COLOUR = "#fffdf8"  # that of the figures
 
 
 @dataclass(frozen=True)
-class Preview:
+class LinkPreview:
     """A figure as JPEG, its alternative text, and its (width, height) in pixels."""
 
     jpeg: bytes
@@ -24,7 +24,7 @@ class Preview:
     size: tuple[int, int] = PREVIEW_SIZE
 
 
-def make_preview(context: GalleryContext) -> Preview | None:
+def make_preview(context: GalleryContext) -> LinkPreview | None:
     """Make the image that a shared link shows: the first cover, or else the first figure.
 
     Returns:
@@ -44,7 +44,7 @@ def make_preview(context: GalleryContext) -> Preview | None:
     canvas.paste(picture, ((width - picture.width) // 2, (height - picture.height) // 2))
     content = io.BytesIO()
     canvas.save(content, "jpeg", quality=IMAGE_QUALITY, optimize=True)
-    return Preview(content.getvalue(), figure["alt"])
+    return LinkPreview(content.getvalue(), figure["alt"])
 
 
 def compress_cover(path: Path) -> bytes:

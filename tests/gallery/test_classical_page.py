@@ -18,7 +18,7 @@ from convatlas.gallery.convolution_example import (
     MAX_SOURCE_VALUES,
     ConvolutionAxis,
     ConvolutionExample,
-    format_number,
+    format_decimals,
 )
 from convatlas.gallery.learned_filter import apply_filter
 from convatlas.results import Results
@@ -127,7 +127,7 @@ def test_a_large_source_is_cropped_around_the_position(position: tuple[int, int]
 
 
 def test_numbers_are_printed_with_significant_digits() -> None:
-    assert [format_number(value, 2) for value in (1.005, -1.5, -0.001, 0.0)] == [
+    assert [format_decimals(value, 2) for value in (1.005, -1.5, -0.001, 0.0)] == [
         "1.00",
         "−1.50",
         "0.00",

@@ -27,7 +27,7 @@ class DeadUnits:
 
 
 @dataclass(frozen=True)
-class SelectiveUnit:
+class ClassSelectiveUnit:
     """A class-selective unit.
 
     Attributes:
@@ -83,7 +83,7 @@ class UnitPageData:
     summary: DatasetStatistics
     n_layers: int
     dead_units: list[DeadUnits]
-    selective_units: list[SelectiveUnit]
+    selective_units: list[ClassSelectiveUnit]
     last_layer: str
     class_responses: list[ClassResponses]
     n_last_layer_units: int
@@ -146,7 +146,7 @@ def read_unit_data(network: NetworkData) -> UnitPageData:
 
 def find_selective_units(
     statistics: Mapping[str, np.ndarray], layers: Sequence[str], classes: Sequence[str]
-) -> list[SelectiveUnit]:
+) -> list[ClassSelectiveUnit]:
     """Find the most class-selective units, the most selective first, equal ones in the layers' order.
 
     Only units that are positive on as many images as there are top activations: a unit that is positive on
@@ -157,7 +157,7 @@ def find_selective_units(
         layers: The layers to search.
         classes: The names of the classes.
     """
-    units: list[SelectiveUnit] = []
+    units: list[ClassSelectiveUnit] = []
     for layer in layers:
         selectivity, class_means = statistics[f"{layer}@selectivity"], statistics[f"{layer}@classes"]
         is_active = statistics[f"{layer}@values"][:, -1] > 0
@@ -165,7 +165,7 @@ def find_selective_units(
             top_class = int(np.nanargmax(class_means[unit]))
             others = np.delete(class_means[unit], top_class)
             units.append(
-                SelectiveUnit(
+                ClassSelectiveUnit(
                     layer=layer,
                     unit=unit,
                     selectivity=float(selectivity[unit]),
