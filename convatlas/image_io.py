@@ -15,8 +15,8 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".we
 def read_image(path: str | Path, mode: str) -> Image.Image:
     """Read an image file, whatever its suffix.
 
-    The image is rotated upright (EXIF orientation), transparent pixels are laid on white, 16 bits are scaled
-    to 8, and of an animation the first frame is read.
+    The image is rotated upright (EXIF orientation), transparent pixels are composited on white, 16 bits
+    are scaled to 8, and the first frame of an animation is read.
 
     Args:
         path: The image file.

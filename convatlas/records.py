@@ -109,7 +109,7 @@ class Layer(TypedDict):
     module: str
     type: str
     kind: Kind
-    input_shape: list[int]
+    input_shape: list[int]  # null, as `output_shape`, of a module that is never called
     output_shape: list[int]
     inputs: list[str]  # the layers that it is computed from, or "input"
     within: list[str]  # the types of the modules around it, the outermost first

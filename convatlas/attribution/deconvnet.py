@@ -54,7 +54,7 @@ def project(
 
     Returns:
         The projections, (units, C, H, W) of an image or (N, units, C, H, W) of a batch, signed, in the
-        input's scale of values. That of a unit that is nowhere positive is zero.
+        input's scale of values; zero for an inactive unit, one without a positive activation.
 
     Raises:
         UserError: There is no such layer or unit, the network does not take an input of this shape, or an
@@ -221,7 +221,7 @@ def make_seed_signal(activation: Tensor, select: Select) -> Tensor:
         select: "map", or "peak": the largest value, the first in raster order.
 
     Returns:
-        The seed of each unit, (N, units, ...); zero for a unit that is nowhere positive.
+        The seed of each unit, (N, units, ...); zero for an inactive unit.
 
     Raises:
         ValueError: `select` is neither.

@@ -134,7 +134,7 @@ class FigureContext:
         return self.layers[layer]["ordinal"] == 1 and self.weight(layer).shape[1] == 3
 
     def find_inactive_units(self, image: str, layer: str) -> set[int]:
-        """Return the units of a layer that are nowhere positive on an image."""
+        """Return the units of a layer that are inactive on an image: without a positive activation."""
         output = self.activations(image)[layer]
         return set(np.flatnonzero(output.reshape(len(output), -1).max(1) <= 0).tolist())
 

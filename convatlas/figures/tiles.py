@@ -81,7 +81,7 @@ def make_projection_tile(
         key: The key of the projection, <layer> or <layer>@peak.
         values: Three channels are drawn as RGB, in steps of RGB_STEP; otherwise the first is drawn.
         unit: The unit.
-        inactive: Whether it is nowhere positive on the image.
+        inactive: Whether it has no positive activation on the image.
     """
     if inactive:
         return Tile(values[0], scales.for_layer(key), str(unit), "inactive", crossed_out=True)

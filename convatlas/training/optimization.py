@@ -20,10 +20,8 @@ def choose_precision(name: str, device: torch.device) -> str:
     if device.type == "cuda":
         is_native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        checks = (
-            "_is_avx512_bf16_supported",
-            "_is_amx_tile_supported",
-        )  # private, and absent in some versions
+        # These functions are private, and absent in some versions of torch.
+        checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         is_native = any(getattr(torch.cpu, check, lambda: False)() for check in checks)
     return "bfloat16" if is_native else "float32"
 

@@ -262,10 +262,8 @@ class Trainer:
             self.ema_model.load_state_dict(select_prefix("averaged", tensors))
         set_optimizer_state(self.optimizer, select_prefix("optimizer", tensors))
         set_generator_states(self.shuffle_generator, select_prefix("generator", tensors))
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", "Detected call of `lr_scheduler.step"
-            )  # before any optimiser step
+        with warnings.catch_warnings():  # torch warns of steps before any optimiser step
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
             for _ in range(len(rows) * steps):
                 self.scheduler.step()
 
