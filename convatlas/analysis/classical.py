@@ -16,7 +16,7 @@ from skimage.feature import corner_harris, local_binary_pattern
 from skimage.filters import laplace, sobel
 from skimage.morphology import dilation, erosion
 
-from convatlas.analysis.features import FEATURE_CAPTIONS
+from convatlas.analysis.feature_captions import FEATURE_CAPTIONS
 from convatlas.analysis.kernels import pearson_correlation
 from convatlas.analysis.sobel import SOBEL_DIAGONAL_DOWN, SOBEL_DIAGONAL_UP
 from convatlas.records import FeatureMatch

@@ -1,6 +1,6 @@
 """Figures of classical features, beside the feature maps that match them."""
 
-from convatlas.analysis.features import FEATURE_CAPTIONS
+from convatlas.analysis.feature_captions import FEATURE_CAPTIONS
 from convatlas.figures.context import CaptionedFigure, FigureContext
 from convatlas.figures.tiles import MontageOptions
 from convatlas.names import format_number

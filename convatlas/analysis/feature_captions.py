@@ -1,4 +1,4 @@
-"""The classical features by name, in the order of their display, and their names in captions."""
+"""The captions of the classical features, by name and in the order of their display; without scikit-image."""
 
 FEATURE_CAPTIONS = {
     "brightness": "brightness",
