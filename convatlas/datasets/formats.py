@@ -1,9 +1,10 @@
 """The registry of data set formats, and what works with any of them.
 
 To add a format, write a module with the attributes and functions of `DatasetFormat` and register it in
-FORMATS, under its name in the config. The Snakemake rules, the resource estimates and the gallery read what
-they have to know about a format from these attributes. Then name the format in config.schema.yaml (`format`
-of a data set), which also describes the settings of a format.
+FORMATS, under its name in the config. The Snakemake rules and the gallery read what they have to know about a
+format from these attributes. Then name the format where the config is checked, in convatlas/pipeline:
+config.schema.yaml (`format` of a data set; the settings of a format are described there too),
+`DatasetConfig` of config_types.py, and resources.py, which holds a copy of IMAGE_COUNT and INPUT_SIZE.
 """
 
 from collections.abc import Mapping, Sequence
