@@ -1,7 +1,7 @@
-"""What a scheduler's graph of the pass over a data set costs: dry runs with ever more shards.
+"""Measure what Snakemake's graph of a pass over a data set costs: dry runs with more and more shards.
 
-One network, ResNet-152 over images of one's own, divided into so many jobs that are still to do. Nothing is
-run: what is measured is Snakemake, which builds the graph, and prints it.
+The config has one network, ResNet-152 over a folder of images, with all shards still to do. No job runs:
+Snakemake builds the graph and prints a summary. Printed are the wall time, CPU time and peak memory.
 
     python benchmarks/job_graph.py [--shards 100 1000 10000] [--limit 900]
 """
@@ -20,54 +20,57 @@ import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = "results/resnet152/statistics.npz"
+LINKED = ("Snakefile", "config.yaml", "workflow", "scripts", "convatlas")  # into the folder of a dry run
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shards", type=int, nargs="+", default=[100, 1_000, 10_000])
-    parser.add_argument("--limit", type=int, default=900, help="seconds that a dry run may take")
-    given = parser.parse_args()
+    parser.add_argument("--shards", type=int, nargs="+", default=[100, 1_000, 10_000], help="their numbers")
+    parser.add_argument("--limit", type=int, default=900, help="seconds after which a dry run is stopped")
+    args = parser.parse_args()
     print(f"load of the last minute: {psutil.getloadavg()[0]:.1f}")
-    print("  shards    jobs      wall       CPU    memory    a shard, CPU")
-    for shards in given.shards:
-        dry_run(shards, given.limit)
+    print("  shards    jobs      wall       CPU    memory    CPU per shard")
+    for shards in args.shards:
+        measure_dry_run(shards, args.limit)
     print(f"load of the last minute: {psutil.getloadavg()[0]:.1f}")
 
 
-def dry_run(shards: int, limit: int) -> None:
-    """Print what one takes: seconds of the clock and of the processor, and the most memory."""
+def measure_dry_run(shards: int, limit: int) -> None:
+    """Print the wall time, CPU time and peak memory of a dry run; stop it after `limit` seconds."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for linked in ("Snakefile", "config.yaml", "workflow", "scripts", "convatlas"):
-            (folder / linked).symlink_to(ROOT / linked)
-        (folder / "shards.json").write_text(json.dumps(config(folder / "images", shards)))
-        asked = ["--configfile", "shards.json", "--dry-run", "--quiet", "rules", "--cores", "1"]
-        with (folder / "printed").open("w") as printed:
+        for path in LINKED:
+            (folder / path).symlink_to(ROOT / path)
+        (folder / "shards.json").write_text(json.dumps(make_config(folder / "images", shards)))
+        options = ["--configfile", "shards.json", "--dry-run", "--quiet", "rules", "--cores", "1"]
+        with (folder / "output.txt").open("w") as output:
             start = time.perf_counter()
-            child = subprocess.Popen(
-                [sys.executable, "-m", "snakemake", TARGET, *asked],
-                **{"cwd": folder, "stdout": printed, "stderr": subprocess.STDOUT},
+            process = subprocess.Popen(
+                [sys.executable, "-m", "snakemake", TARGET, *options],
+                cwd=folder,
+                stdout=output,
+                stderr=subprocess.STDOUT,
                 env=os.environ | {"PYTHONPATH": str(folder)},
             )
-            signal.signal(signal.SIGALRM, lambda *_: child.kill())
+            signal.signal(signal.SIGALRM, lambda *_: process.kill())
             signal.alarm(limit)
-            _, status, used = os.wait4(child.pid, 0)
+            _, status, usage = os.wait4(process.pid, 0)  # which also returns the memory of this process alone
             signal.alarm(0)
-        text = (folder / "printed").read_text()
-        wall, cpu = time.perf_counter() - start, used.ru_utime + used.ru_stime
+        wall_time, cpu_time = time.perf_counter() - start, usage.ru_utime + usage.ru_stime
+        text = (folder / "output.txt").read_text()
         if status:
-            print(f"  {shards:6,}   ended with {status} after {wall:.0f} s: {text[-300:].strip()}")
+            print(f"  {shards:6,}   failed ({status}) after {wall_time:.0f} s: {text[-300:].strip()}")
             return
         jobs = next(line.split()[-1] for line in text.splitlines() if line.startswith("total"))
         print(
-            f"  {shards:6,}  {int(jobs):6,}  {wall:6.1f} s  {cpu:6.1f} s  {used.ru_maxrss / 1024:4.0f} MiB"
-            f"  {1000 * cpu / shards:6.1f} ms",
+            f"  {shards:6,}  {int(jobs):6,}  {wall_time:6.1f} s  {cpu_time:6.1f} s"
+            f"  {usage.ru_maxrss / 1024:4.0f} MiB  {1000 * cpu_time / shards:6.1f} ms",
             flush=True,
         )
 
 
-def config(images: Path, shards: int) -> dict[str, object]:
-    """One network over a folder of images, its pass divided."""
+def make_config(images: Path, shards: int) -> dict[str, object]:
+    """Return the config of one network whose pass has a number of shards, and create its folder of images."""
     for split in ("train", "test"):
         (images / split / "class").mkdir(parents=True, exist_ok=True)
     network = {"architecture": "torchvision/resnet152", "weights": "IMAGENET1K_V2", "dataset": "photographs"}
