@@ -109,8 +109,8 @@ def test_each_documented_config_is_accepted_over_the_default(
     """Its keys and types are right, and the layers that it names are layers of its networks."""
     monkeypatch.chdir(workspace.folder)
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    given = yaml.safe_load(block.text)
-    update_config(config, given)
+    documented = yaml.safe_load(block.text)
+    update_config(config, documented)
     for name, network in resolve_config(config)["networks"].items():
         check_layers(name, network)
 

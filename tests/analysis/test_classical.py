@@ -56,14 +56,14 @@ def filtered(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("shape", [(28, 28), (1, 50, 50), (3, 37, 53), (5, 8, 4)])
 def test_features_are_of_the_image_s_size(shape: tuple[int, ...]) -> None:
-    found = compute_features(RNG.random(shape))
-    assert list(found) == list(FEATURES)
-    assert {(f.shape, f.dtype.name) for f in found.values()} == {(shape[-2:], "float32")}
+    features = compute_features(RNG.random(shape))
+    assert list(features) == list(FEATURES)
+    assert {(f.shape, f.dtype.name) for f in features.values()} == {(shape[-2:], "float32")}
 
 
 def test_edges_are_scipy_s_and_scikit_image_s() -> None:
     gray = RNG.random((20, 30))
-    found = compute_features(gray)
+    features = compute_features(gray)
     down = np.array([[-2, -1, 0], [-1, 0, 1], [0, 1, 2]])
     for name, kernel in {
         "sobel_x": SOBEL_X,
@@ -71,32 +71,32 @@ def test_edges_are_scipy_s_and_scikit_image_s() -> None:
         "sobel_diagonal_down": down,
         "sobel_diagonal_up": np.flipud(down),
     }.items():
-        np.testing.assert_allclose(found[name][INNER], filtered(gray, kernel) / 4, atol=1e-6)
-    np.testing.assert_allclose(found["sobel_x"], sobel_v(gray), atol=1e-6)
-    np.testing.assert_allclose(found["sobel_y"], sobel_h(gray), atol=1e-6)
-    both = np.hypot(found["sobel_x"], found["sobel_y"]) / np.sqrt(2)
-    np.testing.assert_allclose(found["sobel_magnitude"], both, atol=1e-6)
-    np.testing.assert_allclose(found["laplacian"], -laplace(gray, mode="nearest"), atol=1e-6)
+        np.testing.assert_allclose(features[name][INNER], filtered(gray, kernel) / 4, atol=1e-6)
+    np.testing.assert_allclose(features["sobel_x"], sobel_v(gray), atol=1e-6)
+    np.testing.assert_allclose(features["sobel_y"], sobel_h(gray), atol=1e-6)
+    both = np.hypot(features["sobel_x"], features["sobel_y"]) / np.sqrt(2)
+    np.testing.assert_allclose(features["sobel_magnitude"], both, atol=1e-6)
+    np.testing.assert_allclose(features["laplacian"], -laplace(gray, mode="nearest"), atol=1e-6)
 
 
 def test_erosion_and_dilation_are_the_darkest_and_brightest_neighbours() -> None:
     gray = RNG.random((20, 30))
-    found = compute_features(gray)
-    np.testing.assert_allclose(found["erosion"], minimum_filter(gray, 3, mode="nearest"), atol=1e-6)
-    np.testing.assert_allclose(found["dilation"], maximum_filter(gray, 3, mode="nearest"), atol=1e-6)
+    features = compute_features(gray)
+    np.testing.assert_allclose(features["erosion"], minimum_filter(gray, 3, mode="nearest"), atol=1e-6)
+    np.testing.assert_allclose(features["dilation"], maximum_filter(gray, 3, mode="nearest"), atol=1e-6)
 
 
 def test_colours_count_by_their_luminance() -> None:
-    found = compute_features(np.eye(3)[:, :, None] * np.ones((3, 3, 4)))["brightness"]
-    np.testing.assert_allclose(found[:, 0], [0.2125, 0.7154, 0.0721], atol=1e-4)
+    brightness = compute_features(np.eye(3)[:, :, None] * np.ones((3, 3, 4)))["brightness"]
+    np.testing.assert_allclose(brightness[:, 0], [0.2125, 0.7154, 0.0721], atol=1e-4)
 
 
 def test_steps_are_edges_of_one_direction() -> None:
     step = np.zeros((9, 9))
     step[:, 5:] = 1
-    found, turned = compute_features(step), compute_features(step.T)
-    assert found["sobel_x"].max() == 1 and found["sobel_x"].min() == 0
-    assert not found["sobel_y"].any() and not found["harris"][2:-2].max() > 1e-4
+    features, turned = compute_features(step), compute_features(step.T)
+    assert features["sobel_x"].max() == 1 and features["sobel_x"].min() == 0
+    assert not features["sobel_y"].any() and not features["harris"][2:-2].max() > 1e-4
     assert turned["sobel_y"].max() == 1 and not turned["sobel_x"].any()
     lower_right = compute_features(np.add.outer(np.arange(9), np.arange(9)) > 8)
     assert lower_right["sobel_diagonal_down"].max() == 1
@@ -116,14 +116,14 @@ def test_a_square_has_four_corners_and_the_frame_has_none() -> None:
 def test_binary_patterns_count_neighbours_as_bright() -> None:
     dot = np.full((9, 9), 0.2)
     dot[4, 4] = 0.9
-    found = compute_features(dot)["lbp"]
-    assert found[4, 4] == 0 and found[0, 0] == 8 and found.max() <= 9
+    pattern = compute_features(dot)["lbp"]
+    assert pattern[4, 4] == 0 and pattern[0, 0] == 8 and pattern.max() <= 9
 
 
 def test_a_flat_image_shows_nothing() -> None:
-    found = compute_features(np.full((3, 12, 12), 0.3))
-    assert not any(found[name].any() for name, feature in FEATURES.items() if feature.bright_side)
-    assert not correlate_maps(RNG.random((4, 6, 6)), resample_columns(found, (6, 6))).any()
+    features = compute_features(np.full((3, 12, 12), 0.3))
+    assert not any(features[name].any() for name, feature in FEATURES.items() if feature.bright_side)
+    assert not correlate_maps(RNG.random((4, 6, 6)), resample_columns(features, (6, 6))).any()
 
 
 @pytest.mark.parametrize("size", [(7, 7), (5, 9), (28, 20), (56, 40)])
@@ -137,15 +137,15 @@ def test_reduction_is_the_mean_over_boxes(size: tuple[int, int]) -> None:
 def test_correlations_are_numpy_s_without_the_border() -> None:
     maps = RNG.standard_normal((5, 28, 30)).astype(np.float32)
     known = resample_columns(compute_features(CAT), (28, 30))
-    found = correlate_maps(maps, known)
+    correlation = correlate_maps(maps, known)
     rows = np.concatenate([maps, np.stack(list(known.values()))])[:, 2:-2, 2:-2].reshape(
         5 + len(COLUMN_CAPTIONS), -1
     )
-    np.testing.assert_allclose(found, np.corrcoef(rows)[:5, 5:], atol=1e-6)
-    assert found.dtype == np.float32
+    np.testing.assert_allclose(correlation, np.corrcoef(rows)[:5, 5:], atol=1e-6)
+    assert correlation.dtype == np.float32
     framed = maps.copy()
     framed[:, :2] = framed[:, -2:] = 1e3
-    np.testing.assert_array_equal(correlate_maps(framed, known), found)
+    np.testing.assert_array_equal(correlate_maps(framed, known), correlation)
 
 
 def test_constant_and_broken_maps_correlate_with_nothing() -> None:
@@ -230,11 +230,11 @@ def test_all_images_count_alike() -> None:
 def test_kernels_of_three_are_the_published_ones() -> None:
     impulse = np.zeros((5, 5))
     impulse[2, 2] = 1
-    found = classical_kernels(3)
+    kernels = classical_kernels(3)
     for name, operator in {"Sobel x": sobel_v, "Prewitt x": prewitt_v, "Scharr x": scharr_v}.items():
         published = operator(impulse)[1:4, ::-1][:, 1:4]  # an impulse shows a kernel turned around
-        np.testing.assert_allclose(found[name], published / np.linalg.norm(published), atol=1e-12)
-    assert not any("Gabor" in name for name in found)
+        np.testing.assert_allclose(kernels[name], published / np.linalg.norm(published), atol=1e-12)
+    assert not any("Gabor" in name for name in kernels)
 
 
 def test_wider_kernels() -> None:
@@ -290,10 +290,10 @@ def test_a_twentieth_of_random_filters_beat_their_baseline() -> None:
 def test_colours_of_filters() -> None:
     edge, other, noise = RNG.standard_normal((3, 7, 7))
     weight = np.stack([[edge, 2 * edge, edge + 1], [edge, edge, -edge], [edge, other, noise]])
-    found = channel_correlations(weight)
+    correlations = channel_correlations(weight)
     rows = [np.corrcoef(unit.reshape(3, -1))[[0, 0, 1], [1, 2, 2]] for unit in weight]
-    np.testing.assert_allclose(found, rows, atol=1e-6)
-    assert [classify_channels(row) for row in found] == ["luminance", "colour", "mixed"]
+    np.testing.assert_allclose(correlations, rows, atol=1e-6)
+    assert [classify_channels(row) for row in correlations] == ["luminance", "colour", "mixed"]
     chance = channel_correlations(RNG.standard_normal((4000, 3, 3, 3)))
     assert np.mean([classify_channels(row) != "mixed" for row in chance]) < 0.05
     assert not channel_correlations(RNG.standard_normal((2, 3, 1, 1))).any()

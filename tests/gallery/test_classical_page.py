@@ -186,9 +186,9 @@ def test_the_page_works_out_both_convolutions(tmp_path: Path, channels: int) -> 
         in text
     )
     page = (site / "classical.html").read_text()
-    given = [json.loads(found) for found in re.findall(r'-data">(\{.*?\})</script>', page)]
-    assert len(given) == 2
-    sobel, learned = given
+    examples = [json.loads(text) for text in re.findall(r'-data">(\{.*?\})</script>', page)]
+    assert len(examples) == 2
+    sobel, learned = examples
     pixels = results.inputs["first"]
     grey = np.round(255 * (np.tensordot([0.2125, 0.7154, 0.0721], pixels, 1) if channels == 3 else pixels[0]))
     np.testing.assert_array_equal(sobel["source"][0], grey)
@@ -264,24 +264,24 @@ def test_keys_clicks_and_buttons_move_the_window(tmp_path: Path, browser: Browse
     recorded = results.activations["first"]["conv1"][3]
     page, errors = open_example(browser, build_classical_page(tmp_path, results))
     box = page.locator(".convolution-example").nth(1)
-    given = json.loads(page.locator("#learned-data").inner_text())
-    decimals = given["decimals"]["total"]
+    example = json.loads(page.locator("#learned-data").inner_text())
+    decimals = example["decimals"]["total"]
 
     def read_example() -> tuple[tuple[int, int], float, float]:
         status = box.locator("[data-part=status]").inner_text()
         y, x = map(int, re.findall(r"\d+", status)[:2])
         numbers = [box.locator("[data-part=sum] strong"), page.locator("[data-recorded=learned-data]")]
-        total, made = (float(one.inner_text().replace("−", "-")) for one in numbers)
+        total, recorded_value = (float(one.inner_text().replace("−", "-")) for one in numbers)
         terms = (
             box.locator("[data-part=sum]").inner_text().split("=")[0].replace("−", "-").replace("(bias)", "")
         )
         summed = sum(float(term.strip(" ()")) for term in terms.split(" + "))
         assert summed == pytest.approx(total, abs=10 * 10**-decimals)  # of what is printed
-        return (y, x), total, made
+        return (y, x), total, recorded_value
 
     source, picture = (box.locator(f"[data-part={name}]") for name in ("source", "map"))
     source.focus()
-    y, x = given["position"]
+    y, x = example["position"]
     for key, step in {
         "ArrowRight": (0, 1),
         "ArrowDown": (1, 0),

@@ -91,10 +91,10 @@ def rendered(atlas: GalleryContext) -> Tags:
 
 def test_the_page_shows_the_picture_whole_and_cut(tmp_path: Path) -> None:
     page = rendered(atlas_of(tmp_path, make_digit_results()))
-    images = [given for tag, given in page.tags if tag == "img"]
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
     assert [image["src"] for image in images] == ["figures/own/digits.png", "figures/own/digits+peak.png"]
     assert all(image["alt"] for image in images)
-    cuts = [given["href"] for tag, given in page.tags if tag == "image"]
+    cuts = [attributes["href"] for tag, attributes in page.tags if tag == "image"]
     # Of each digit on each plate the input, 2 + 5 lines of units and 2 scales.
     assert len(cuts) == 2 * 2 * (1 + 7 + 2)
     assert set(cuts) == {image["src"] for image in images}
@@ -123,7 +123,7 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
     results.network["classes"] = results.network["dataset_classes"] = ["ant", "bee", HOSTILE_TEXT, "dog"]
     page = rendered(atlas_of(tmp_path, results))
     assert HOSTILE_TEXT in page.text
-    assert not [given for _, given in page.tags if "onerror" in given]
+    assert not [attributes for _, attributes in page.tags if "onerror" in attributes]
 
 
 def test_there_is_no_page_without_digits(tmp_path: Path) -> None:

@@ -416,14 +416,14 @@ def test_the_diagram_links_to_the_explorer(browser: Browser, site: Path) -> None
 def test_missing_scripts_are_named(browser: Browser, folder: Path, tmp_path: Path) -> None:
     site = build_explorer_site(folder, "own", "grey")
     script = site / "explorer/own/units/relu.js"
-    kept = script.read_bytes()
+    content = script.read_bytes()
     script.unlink()
     page, _ = open_page(browser, site, OWN)
     wait_until_drawn(page)
     page.locator(".option", has_text="relu").first.click()
     page.wait_for_selector("[data-part='error']:not([hidden])")
     assert "explorer/own/units/relu.js is missing" in get_part(page, "error").inner_text()
-    script.write_bytes(kept)
+    script.write_bytes(content)
     page.locator(".option", has_text="conv1").click()
     wait_until_drawn(page)
     assert get_part(page, "error").is_hidden()

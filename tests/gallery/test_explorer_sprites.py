@@ -33,8 +33,8 @@ def test_every_map_of_every_layer_is_told_to_half_a_step(tmp_path: Path) -> None
             tiles = cut_tiles(folder / f"maps/{described['slug']}/{image}", described, described["units"])
             assert tiles.shape == values.shape
             low, high = (np.array(numbers[key])[:, None, None] for key in ("min", "max"))
-            told = low + tiles / 255 * (high - low)
-            assert (abs(told - values) <= (high - low) * (0.5 / 63 + 0.5 / 255) + 1e-5 * abs(values)).all()
+            drawn = low + tiles / 255 * (high - low)
+            assert (abs(drawn - values) <= (high - low) * (0.5 / 63 + 0.5 / 255) + 1e-5 * abs(values)).all()
             np.testing.assert_allclose(numbers["mean"], values.mean((1, 2)), rtol=5.1e-4, atol=1e-6)
             np.testing.assert_allclose(numbers["zero_fraction"], (values == 0).mean((1, 2)), rtol=5.1e-4)
         assert described["signed"] == any(
@@ -47,10 +47,10 @@ def test_inputs_are_as_the_network_saw_them(tmp_path: Path) -> None:
     results = complete_layers()
     folder, index = draw_layers(tmp_path, results)
     for image, picture in results.inputs.items():
-        told = index["inputs"][image]
-        found = np.asarray(Image.open(folder / told["file"]))
-        assert told["size"] == list(picture.shape[1:])
-        np.testing.assert_allclose(found.transpose(2, 0, 1) / 255, picture, atol=0.5 / 255 + 1e-5)
+        entry = index["inputs"][image]
+        pixels = np.asarray(Image.open(folder / entry["file"]))
+        assert entry["size"] == list(picture.shape[1:])
+        np.testing.assert_allclose(pixels.transpose(2, 0, 1) / 255, picture, atol=0.5 / 255 + 1e-5)
 
 
 def test_grey_inputs_and_projections(tmp_path: Path) -> None:
@@ -65,9 +65,9 @@ def test_projections_of_maps_then_of_peaks_with_each_images_own_units(tmp_path: 
     results = complete_layers()
     picked = {"first": [4, 0], "second": [1, 3]}
     for image, units in picked.items():
-        found = results.projections[image]
-        found |= {key: found[key][units] for key in ("conv1", "conv1@peak")}
-        found["conv1@units"] = np.array(units, np.int32)
+        projections = results.projections[image]
+        projections |= {key: projections[key][units] for key in ("conv1", "conv1@peak")}
+        projections["conv1@units"] = np.array(units, np.int32)
     folder, index = draw_layers(tmp_path, results, layers=["conv1", "pool", "relu"])
     conv, relu, pool = (described["deconv"] for described in index["layers"])
     assert relu is None
@@ -78,17 +78,17 @@ def test_projections_of_maps_then_of_peaks_with_each_images_own_units(tmp_path: 
         tiles = cut_tiles(folder / f"deconv/conv1/{image}", conv, 4)
         for n, key in enumerate(("conv1", "conv1@peak")):
             ends = np.array(numbers[image][("map", "peak")[n]])[:, None, None, None]
-            told = (tiles[2 * n : 2 * n + 2].astype(float) - 128) / 127 * ends
+            drawn = (tiles[2 * n : 2 * n + 2].astype(float) - 128) / 127 * ends
             values = results.projections[image][key].transpose(0, 2, 3, 1)
-            assert (abs(told - np.clip(values, -ends, ends)) <= ends * (0.5 / 16 + 0.5 / 127) + 1e-5).all()
+            assert (abs(drawn - np.clip(values, -ends, ends)) <= ends * (0.5 / 16 + 0.5 / 127) + 1e-5).all()
             beyond = (abs(values) > ends).sum((1, 2, 3))
             assert (beyond <= 0.02 * values[0].size).all()
 
 
 def test_only_what_was_projected_has_kinds(tmp_path: Path) -> None:
     results = complete_layers()
-    for found in results.projections.values():
-        del found["pool"], found["conv1@peak"]
+    for projections in results.projections.values():
+        del projections["pool"], projections["conv1@peak"]
     index = draw_layers(tmp_path, results)[1]
     kinds = {d["name"]: d["deconv"] and d["deconv"]["kinds"] for d in index["layers"]}
     assert kinds["conv1"] == ["map"]
@@ -99,7 +99,7 @@ def test_filters_stand_with_their_layers(tmp_path: Path) -> None:
     results = complete_layers()
     folder, index = draw_layers(tmp_path, results)
     filters = {described["name"]: described["filters"] for described in index["layers"]}
-    assert [name for name, found in filters.items() if found] == ["conv1", "block.conv2", "fc"]
+    assert [name for name, sheets in filters.items() if sheets] == ["conv1", "block.conv2", "fc"]
     assert filters["conv1"]["rgb"] is True
     assert filters["conv1"]["tile_size"] == [3, 3]
     assert filters["block.conv2"]["tile_size"] == [11, 11]
@@ -196,16 +196,16 @@ def command(folder: Path, settings: dict[str, Any]) -> subprocess.CompletedProce
 
 def test_the_script_draws_the_same_bytes_twice(tmp_path: Path) -> None:
     views = VIEWS | {"atlas": {"levels": 16, "layers": None}}
-    found = []
+    runs = []
     for name in ("one", "two"):
         folder = complete_layers().write(tmp_path / name)
         done = command(folder, views)
         assert done.returncode == 0, done.stderr
         assert "own: drew 10 layers on 2 images" in done.stderr
-        found.append(read_files(folder / "atlas"))
-    assert found[0] == found[1]
-    assert {"atlas.json", "inputs/first.png", "maps/conv1/second.png", "units/conv1.json"} <= set(found[0])
-    assert json.loads(found[0]["atlas.json"])["levels"] == 16
+        runs.append(read_files(folder / "atlas"))
+    assert runs[0] == runs[1]
+    assert {"atlas.json", "inputs/first.png", "maps/conv1/second.png", "units/conv1.json"} <= set(runs[0])
+    assert json.loads(runs[0]["atlas.json"])["levels"] == 16
     pixels = read_pixels(tmp_path / "one/atlas/maps/conv1/first.png")
     assert len(np.unique(pixels)) <= 16
 
@@ -245,5 +245,5 @@ def test_numbers_are_a_script_that_hides_nothing_in_it() -> None:
     assert text.endswith(");\n")
     assert "<" not in text
     assert text.isascii()
-    given = json.loads(f"[{text.removeprefix('convatlas.registerUnits(').removesuffix(');' + chr(10))}]")
-    assert given == ["a</script><!--\u2028", "x", {"maps": {"<b>": [1, None]}}]
+    arguments = json.loads(f"[{text.removeprefix('convatlas.registerUnits(').removesuffix(');' + chr(10))}]")
+    assert arguments == ["a</script><!--\u2028", "x", {"maps": {"<b>": [1, None]}}]

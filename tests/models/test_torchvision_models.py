@@ -73,8 +73,8 @@ def build_on_meta(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], nn.Module]
 def test_the_counts_of_the_field(build_on_meta: Callable[[str], nn.Module], name: str) -> None:
     extractor = Extractor(build_on_meta(name))
     info = extractor.info()
-    found = tuple(info[key] for key in ("conv", "sequential", "downsample", "linear", "blocks"))
-    assert found == COUNTS[name]
+    counts = tuple(info[key] for key in ("conv", "sequential", "downsample", "linear", "blocks"))
+    assert counts == COUNTS[name]
     assert extractor.info() == info
     assert not extractor.conv_layers.keys() & extractor.downsample_layers.keys()
 
@@ -97,8 +97,8 @@ def test_every_convolution_of_every_classification_network_is_found(
         for key, tensor in network.state_dict().items()
         if key.endswith(".weight") and tensor.ndim > 2
     }
-    found = extractor.conv_weights | {n: m.weight for n, m in extractor.downsample_layers.items()}
-    assert {layer: tuple(weight.shape) for layer, weight in found.items()} == expected
+    weights = extractor.conv_weights | {n: m.weight for n, m in extractor.downsample_layers.items()}
+    assert {layer: tuple(weight.shape) for layer, weight in weights.items()} == expected
 
 
 def test_vision_transformer_has_37_linears(build_on_meta: Callable[[str], nn.Module]) -> None:
@@ -224,10 +224,10 @@ def test_records_equal_torchvisions_feature_extractor(family: tuple[str, nn.Modu
         function = layer.rpartition("/")[2] in FUNCTION_KINDS and (not path or path in composite)
         if node in run.copies and (function or node.op == "call_module"):
             expected[next_call_name(layer, calls)] = run.copies[node]
-    found = record(network, image[None], list(expected)).outputs
+    outputs = record(network, image[None], list(expected)).outputs
     assert len(expected) >= 20
     for layer, output in expected.items():
-        assert torch.equal(found[layer], output), layer
+        assert torch.equal(outputs[layer], output), layer
 
 
 def test_projections_of_every_family(family: tuple[str, nn.Module, Tensor]) -> None:
@@ -242,8 +242,8 @@ def test_projections_of_every_family(family: tuple[str, nn.Module, Tensor]) -> N
     if not relus:
         with pytest.raises(UserError, match=r"activations are none: \S+ \(\w+\).*rectify: true"):
             project(network, image, layer, units)
-    found = project(network, image, layer, units, rectify=not relus)
-    assert found.shape == (2, *image.shape)
-    assert found.isfinite().all()
-    assert found[0].any()
-    assert found[1].any() == (fires[0, units[1]] > 0)
+    projections = project(network, image, layer, units, rectify=not relus)
+    assert projections.shape == (2, *image.shape)
+    assert projections.isfinite().all()
+    assert projections[0].any()
+    assert projections[1].any() == (fires[0, units[1]] > 0)

@@ -8,20 +8,20 @@ from convatlas.plotting import top_activation_tiles
 
 def test_a_block_has_its_pictures_in_rows() -> None:
     pictures = np.random.default_rng(0).integers(0, 255, (7, 3, 2, 3), np.uint8)
-    found = top_activation_tiles.assemble_tile_block(pictures, 4)
-    assert found.shape == (
+    block = top_activation_tiles.assemble_tile_block(pictures, 4)
+    assert block.shape == (
         3 * 12 + 2 * top_activation_tiles.TILE_GAP,
         3 * 8 + 2 * top_activation_tiles.TILE_GAP,
         3,
     )
-    seen = np.zeros(found.shape[:2], bool)
+    covered = np.zeros(block.shape[:2], bool)
     for n, picture in enumerate(pictures):
         top, left = n // 3 * (12 + top_activation_tiles.TILE_GAP), n % 3 * (8 + top_activation_tiles.TILE_GAP)
         for row in range(12):
             for column in range(8):
-                assert (found[top + row, left + column] == picture[row // 4, column // 4]).all()
-                seen[top + row, left + column] = True
-    assert (found[~seen] == top_activation_tiles.OUTSIDE_COLOUR).all()
+                assert (block[top + row, left + column] == picture[row // 4, column // 4]).all()
+                covered[top + row, left + column] = True
+    assert (block[~covered] == top_activation_tiles.OUTSIDE_COLOUR).all()
 
 
 def test_patches_are_the_images_own_pixels_and_what_is_beyond_is_neutral() -> None:
@@ -30,10 +30,10 @@ def test_patches_are_the_images_own_pixels_and_what_is_beyond_is_neutral() -> No
     mean, std = (np.array(preprocessing[key], np.float32)[:, None, None] for key in ("mean", "std"))
     patches = ((pixels / 255 - mean) / std).astype(np.float32)
     patches[1, :, 0] = np.nan
-    found = top_activation_tiles.render_patches(preprocessing, patches)
-    np.testing.assert_array_equal(found[0], pixels[0].transpose(1, 2, 0))
-    np.testing.assert_array_equal(found[1, 1:], pixels[1, :, 1:].transpose(1, 2, 0))
-    assert (found[1, 0] == top_activation_tiles.OUTSIDE_COLOUR).all()
+    rendered = top_activation_tiles.render_patches(preprocessing, patches)
+    np.testing.assert_array_equal(rendered[0], pixels[0].transpose(1, 2, 0))
+    np.testing.assert_array_equal(rendered[1, 1:], pixels[1, :, 1:].transpose(1, 2, 0))
+    assert (rendered[1, 0] == top_activation_tiles.OUTSIDE_COLOUR).all()
     grey = top_activation_tiles.render_patches(
         {"mean": [0.0], "std": [1.0]}, np.full((1, 1, 1, 1), 0.5, np.float32)
     )

@@ -33,20 +33,20 @@ def leaves(count: int) -> list[UnitSums]:
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 21, 64, 100])
 @pytest.mark.parametrize("shards", [1, 2, 3, 7, 10, 200])
 def test_sums_are_the_same_however_they_are_divided(count: int, shards: int) -> None:
-    given = leaves(count)
+    batches = leaves(count)
     at_once, merged = PairwiseSum(), PairwiseSum()
-    for index, sums in enumerate(given):
+    for index, sums in enumerate(batches):
         at_once.push(0, index, sums)
-    seen: list[int] = []
+    indices: list[int] = []
     for shard in range(shards):
         own = PairwiseSum()
         for index in shard_batches(shard, shards, count):
-            own.push(0, index, given[index])
-            seen.append(index)
+            own.push(0, index, batches[index])
+            indices.append(index)
         assert len(own.nodes) <= 2 * np.log2(count + 1) + 1
         for node in own.nodes:
             merged.push(*node)
-    assert seen == list(range(count))
+    assert indices == list(range(count))
 
     def parts(sums: UnitSums) -> dict[object, np.ndarray]:
         return {"means": sums.mean_sum, "squares": sums.square_sum} | sums.class_sums
@@ -54,7 +54,9 @@ def test_sums_are_the_same_however_they_are_divided(count: int, shards: int) -> 
     assert parts(at_once.total()).keys() == parts(merged.total()).keys()
     for name, one in parts(at_once.total()).items():
         assert one.tobytes() == parts(merged.total())[name].tobytes()
-        exact = np.sum([parts(sums)[name].astype(np.longdouble) for sums in given if name in parts(sums)], 0)
+        exact = np.sum(
+            [parts(sums)[name].astype(np.longdouble) for sums in batches if name in parts(sums)], 0
+        )
         np.testing.assert_allclose(one, exact.astype(float), rtol=1e-9, atol=1e-9 * np.abs(exact).max())
 
 
@@ -62,10 +64,10 @@ def test_sums_are_the_same_however_they_are_divided(count: int, shards: int) -> 
 def values() -> np.ndarray:
     """Values of 3 units on 40 images, maps of 5 × 6: rectified, signed, and one that is constant."""
     random = np.random.default_rng(0)
-    found = random.normal(size=(40, 3, 5, 6)).astype(np.float32)
-    found[:, 0] = found[:, 0].clip(0)
-    found[:, 2] = 7.3
-    return found
+    maps = random.normal(size=(40, 3, 5, 6)).astype(np.float32)
+    maps[:, 0] = maps[:, 0].clip(0)
+    maps[:, 2] = 7.3
+    return maps
 
 
 def test_statistics_follow_the_plain_formulas(values: np.ndarray) -> None:
@@ -74,17 +76,17 @@ def test_statistics_follow_the_plain_formulas(values: np.ndarray) -> None:
     classes = {label: of_image[labels == label].sum(0) for label in range(4)}
     sums = UnitSums(of_image.sum(0), (values.astype(float) ** 2).mean((2, 3)).sum(0), classes)
     zeros, most = (values == 0).sum((0, 2, 3)), values.max((0, 2, 3))
-    found = compute_statistics(sums, UnitCounts(40, np.bincount(labels, minlength=5), zeros, most), 30)
+    statistics = compute_statistics(sums, UnitCounts(40, np.bincount(labels, minlength=5), zeros, most), 30)
 
     flat = values.swapaxes(0, 1).reshape(3, -1).astype(float)
-    np.testing.assert_allclose(found["mean"], flat.mean(1), rtol=1e-6)
-    np.testing.assert_allclose(found["std"], flat.std(1), rtol=1e-6, atol=1e-6)
-    np.testing.assert_array_equal(found["max"], flat.max(1).astype(np.float32))
-    np.testing.assert_allclose(found["zero_fraction"], (flat == 0).mean(1), rtol=1e-6)
+    np.testing.assert_allclose(statistics["mean"], flat.mean(1), rtol=1e-6)
+    np.testing.assert_allclose(statistics["std"], flat.std(1), rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(statistics["max"], flat.max(1).astype(np.float32))
+    np.testing.assert_allclose(statistics["zero_fraction"], (flat == 0).mean(1), rtol=1e-6)
     means = np.stack([flat.reshape(3, 40, 30)[:, labels == label].mean((1, 2)) for label in range(4)], 1)
-    np.testing.assert_allclose(found["classes"][:, :4], means, rtol=1e-6)
-    assert np.isnan(found["classes"][:, 4]).all()  # a class without images
-    assert all(array.dtype == np.float32 for array in found.values())
+    np.testing.assert_allclose(statistics["classes"][:, :4], means, rtol=1e-6)
+    assert np.isnan(statistics["classes"][:, 4]).all()  # a class without images
+    assert all(array.dtype == np.float32 for array in statistics.values())
 
 
 def test_selectivity_is_that_of_the_paper() -> None:
