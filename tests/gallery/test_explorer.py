@@ -682,7 +682,7 @@ def test_names_are_text_and_never_markup(browser: Browser, tmp_path: Path) -> No
         page.context.close()
 
 
-# Plates, one at a time
+# Figures, one at a time and in print
 
 
 def test_figures_are_shown_one_at_a_time(browser: Browser, site: Path) -> None:

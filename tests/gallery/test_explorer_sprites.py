@@ -20,27 +20,25 @@ from tests.support.sprite_sheets import cut_tiles, read_pixels
 from tests.support.workspace import ROOT, read_files
 
 
-def test_every_map_of_every_layer_is_told_to_half_a_step(tmp_path: Path) -> None:
+def test_every_map_of_every_layer_is_drawn_to_half_a_level(tmp_path: Path) -> None:
     results = complete_layers()
     folder, index = draw_layers(tmp_path, results)
-    called = [described["name"] for described in results.layers if described["called"]]
-    assert [described["name"] for described in index["layers"]] == called
-    for described in index["layers"]:
-        units = read_json(folder / f"units/{described['slug']}.json")
+    called = [layer["name"] for layer in results.layers if layer["called"]]
+    assert [layer["name"] for layer in index["layers"]] == called
+    for layer in index["layers"]:
+        units = read_json(folder / f"units/{layer['slug']}.json")
         for image, outputs in results.activations.items():
-            values = sprites.to_planes(outputs[described["name"]]).astype(np.float64)
+            values = sprites.to_planes(outputs[layer["name"]]).astype(np.float64)
             numbers = units["maps"][image]
-            tiles = cut_tiles(folder / f"maps/{described['slug']}/{image}", described, described["units"])
+            tiles = cut_tiles(folder / f"maps/{layer['slug']}/{image}", layer, layer["units"])
             assert tiles.shape == values.shape
             low, high = (np.array(numbers[key])[:, None, None] for key in ("min", "max"))
             drawn = low + tiles / 255 * (high - low)
             assert (abs(drawn - values) <= (high - low) * (0.5 / 63 + 0.5 / 255) + 1e-5 * abs(values)).all()
             np.testing.assert_allclose(numbers["mean"], values.mean((1, 2)), rtol=5.1e-4, atol=1e-6)
             np.testing.assert_allclose(numbers["zero_fraction"], (values == 0).mean((1, 2)), rtol=5.1e-4)
-        assert described["signed"] == any(
-            (o[described["name"]] < 0).any() for o in results.activations.values()
-        )
-        assert described["shape"] == list(outputs[described["name"]].shape)
+        assert layer["signed"] == any((o[layer["name"]] < 0).any() for o in results.activations.values())
+        assert layer["shape"] == list(outputs[layer["name"]].shape)
 
 
 def test_inputs_are_as_the_network_saw_them(tmp_path: Path) -> None:
@@ -69,7 +67,7 @@ def test_projections_of_maps_then_of_peaks_with_each_images_own_units(tmp_path: 
         projections |= {key: projections[key][units] for key in ("conv1", "conv1@peak")}
         projections["conv1@units"] = np.array(units, np.int32)
     folder, index = draw_layers(tmp_path, results, layers=["conv1", "pool", "relu"])
-    conv, relu, pool = (described["deconv"] for described in index["layers"])
+    conv, relu, pool = (layer["deconv"] for layer in index["layers"])
     assert relu is None
     assert conv["units"] == picked
     assert pool["units"] == {"first": list(range(18)), "second": list(range(18))}
@@ -95,10 +93,10 @@ def test_only_what_was_projected_has_kinds(tmp_path: Path) -> None:
     assert kinds["pool"] == ["peak"]
 
 
-def test_filters_stand_with_their_layers(tmp_path: Path) -> None:
+def test_layers_with_weights_have_filters(tmp_path: Path) -> None:
     results = complete_layers()
     folder, index = draw_layers(tmp_path, results)
-    filters = {described["name"]: described["filters"] for described in index["layers"]}
+    filters = {layer["name"]: layer["filters"] for layer in index["layers"]}
     assert [name for name, sheets in filters.items() if sheets] == ["conv1", "block.conv2", "fc"]
     assert filters["conv1"]["rgb"] is True
     assert filters["conv1"]["tile_size"] == [3, 3]
@@ -112,7 +110,7 @@ def test_filters_stand_with_their_layers(tmp_path: Path) -> None:
     )
 
 
-def test_what_a_unit_resembles_stands_with_it(tmp_path: Path) -> None:
+def test_units_have_the_classical_features_that_they_match(tmp_path: Path) -> None:
     folder, _ = draw_layers(tmp_path)
     matches = read_json(folder / "units/conv1.json")["matches"]
     assert matches[0] == {"description": "vertical edge", "r": -0.83}
@@ -128,34 +126,32 @@ def test_what_a_unit_resembles_stands_with_it(tmp_path: Path) -> None:
         (["relu", 2], "all", [*SPATIAL, *FLAT]),
     ],
 )
-def test_the_layers_of_the_views_or_those_asked_for(
+def test_the_layers_are_those_of_the_views_or_of_the_explorer(
     tmp_path: Path, layers: list[str | int], explored: Any, expected: list[str]
 ) -> None:
     index = draw_layers(tmp_path, layers=layers, explored=explored)[1]
-    assert [described["name"] for described in index["layers"]] == expected
+    assert [layer["name"] for layer in index["layers"]] == expected
 
 
-def test_a_layer_that_is_not_there_is_the_users_mistake(tmp_path: Path) -> None:
+def test_an_unknown_layer_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"networks\.own\.views\.atlas\.layers: no layer 'nothing'"):
         draw_layers(tmp_path, explored=["nothing"])
 
 
-def test_a_layer_that_was_not_recorded_or_has_no_maps_is_left_out(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_layer_without_records_or_maps_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     results = complete_layers()
     del results.activations["second"]["relu"]
     for outputs in results.activations.values():
         outputs["neck"] = np.zeros((2, 3, 4, 5), np.float32)
         outputs["fc"] = np.zeros((4, 0), np.float32)
     caplog.set_level("INFO", "convatlas")
-    names = [described["name"] for described in draw_layers(tmp_path, results)[1]["layers"]]
+    names = [layer["name"] for layer in draw_layers(tmp_path, results)[1]["layers"]]
     assert not {"relu", "neck", "fc"} & set(names)
     assert "conv1" in names
     assert "no sprites of neck: its output is 2 × 3 × 4 × 5" in caplog.text
 
 
-def test_2048_units_are_a_file_an_image(tmp_path: Path) -> None:
+def test_2048_units_are_one_file_per_image(tmp_path: Path) -> None:
     results = complete_layers()
     results.layers.append(
         make_layer("wide", "activation", (5, 8, 6), (2048, 7, 7), within=[], inputs=["input"])
@@ -171,18 +167,18 @@ def test_2048_units_are_a_file_an_image(tmp_path: Path) -> None:
     assert (tiles.reshape(2048, -1).max(1) == 255).all()
 
 
-def test_hostile_names_come_out_as_safe_files(tmp_path: Path) -> None:
+def test_files_of_layers_with_hostile_names_have_safe_names(tmp_path: Path) -> None:
     results = complete_layers()
     names = ["<img onerror=1 src=x>", "../../x", "a" * 300]
-    for described, name in zip(results.layers, names, strict=False):
+    for layer, name in zip(results.layers, names, strict=False):
         for outputs in results.activations.values():
-            outputs[name] = outputs.pop(described["name"])
-        described["name"] = name
+            outputs[name] = outputs.pop(layer["name"])
+        layer["name"] = name
     folder, index = draw_layers(tmp_path, results)
-    assert [described["name"] for described in index["layers"]][:3] == names
-    made_files = [path for path in tmp_path.rglob("*") if path.is_file() and "own" not in path.parts]
-    assert all(folder in path.parents for path in made_files)
-    for path in made_files:
+    assert [layer["name"] for layer in index["layers"]][:3] == names
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and "own" not in path.parts]
+    assert all(folder in path.parents for path in files)
+    for path in files:
         assert path.stem.replace("-", "").replace("_", "").replace(".", "").isalnum()
 
 
@@ -239,7 +235,7 @@ def test_one_layer_of_one_image_is_in_memory_at_a_time(
 # In the site
 
 
-def test_numbers_are_a_script_that_hides_nothing_in_it() -> None:
+def test_the_script_of_units_escapes_markup() -> None:
     text = format_units_script("a</script><!--\u2028", "x", {"maps": {"<b>": [1, None]}})
     assert text.startswith("convatlas.registerUnits(")
     assert text.endswith(");\n")

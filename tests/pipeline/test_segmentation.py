@@ -145,7 +145,7 @@ def test_the_page_shows_the_analysis(workspace: Workspace) -> None:
     ):
         assert words in page, words
     assert "sd_unet" in (gallery / "masks.html").read_text()
-    kinds = [plate["kind"] for plate in read_result(workspace, "figures/figures.json")]
+    kinds = [figure["kind"] for figure in read_result(workspace, "figures/figures.json")]
     assert {"segmentation", "mask", "curves", "confusion", "maps", "deconv"} <= set(kinds)
 
 
