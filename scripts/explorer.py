@@ -17,7 +17,8 @@ if __name__ == "__main__":
     cli.add_section_arguments(
         parser,
         "network",
-        'its views, of which {"layers": "all", "atlas": {"layers": null, "levels": 64}} are used',
+        '{"layers": "all", "atlas": {"layers": null, "levels": 64}, "has_top_activations": false}: two of its '
+        "views, and whether there are statistics and top activations over its data set",
         "its folder, results/<network>, where its results are",
     )
     cli.run(main, parser)
