@@ -213,17 +213,17 @@ def _add_lines(
     unrolled, and the loop over lanes becomes vector instructions.
     """
     for lane in range(lines.shape[1]):
-        most, most_line, total, zero_count = top[lane], top_line[lane], np.float32(0), np.int32(0)
+        largest, largest_line, total, zero_count = top[lane], top_line[lane], np.float32(0), np.int32(0)
         for pair in range(0, count, 2):
             pair_sum = np.float32(0)
             for i in range(pair, min(pair + 2, count)):
                 value = lines[np.uint64(i), lane]
-                most_line = np.int32(first + i) if value > most else most_line
-                most = value if value > most else most
+                largest_line = np.int32(first + i) if value > largest else largest_line
+                largest = value if value > largest else largest
                 pair_sum += value
                 zero_count += np.int32(value == 0)
             total += pair_sum
-        top[lane], top_line[lane] = most, most_line
+        top[lane], top_line[lane] = largest, largest_line
         sums[lane] += total
         zeros[lane] += zero_count
 
@@ -260,14 +260,14 @@ def _fold_argmax(top: np.ndarray, positions: np.ndarray, units: int) -> None:
     half = len(top) // 2
     while half >= units:
         for lane in range(half):
-            value, position, most, first = (
+            value, position, largest, first = (
                 top[half + lane],
                 positions[half + lane],
                 top[lane],
                 positions[lane],
             )
-            is_better = value > most or (value == most and position < first)
-            top[lane], positions[lane] = value if is_better else most, position if is_better else first
+            is_better = value > largest or (value == largest and position < first)
+            top[lane], positions[lane] = value if is_better else largest, position if is_better else first
         half //= 2
 
 
