@@ -17,8 +17,8 @@ if __name__ == "__main__":
     cli.add_section_arguments(
         parser,
         "network",
-        '{"layers": "all", "atlas": {"layers": null, "levels": 64}, "has_top_activations": false}: two of its '
-        "views, and whether there are statistics and top activations over its data set",
+        '{"layers": "all", "atlas": {"layers": null, "levels": 64}, "has_top_activations": false}: two of '
+        "its views, and whether there are statistics and top activations over its data set",
         "its folder, results/<network>, where its results are",
     )
     cli.run(main, parser)
