@@ -105,13 +105,22 @@ def _hold_lock(folder: Path) -> Iterator[None]:
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """Write a file completely or not at all."""
+    """Write a file completely or not at all.
+
+    Args:
+        path: The file; its parents are created.
+        content: Its content.
+    """
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write a value as JSON, keys in their order.
+
+    Args:
+        path: The file; its parents are created.
+        value: A value that JSON can hold.
 
     Raises:
         ValueError: The value holds NaN or infinity, which JSON does not have.
@@ -174,7 +183,13 @@ def npz_writer(path: str | Path, compress: bool = False) -> Iterator[Callable[[s
 
 
 def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray], compress: bool = False) -> None:
-    """Write named arrays to an npz, in their order, uncompressed by default."""
+    """Write named arrays to an npz, in their order, uncompressed by default.
+
+    Args:
+        path: The npz to write.
+        arrays: The arrays by name.
+        compress: Whether to compress them.
+    """
     with npz_writer(path, compress) as write:
         for name, array in arrays.items():
             write(name, np.asarray(array))

@@ -16,6 +16,10 @@ def suggest_nearest(name: object, names: Sequence[str]) -> str:
     """Return the end of an error message: the nearest of `names`, if one is near, and a list of them.
 
     Of many names only the nearest and the first are listed.
+
+    Args:
+        name: The name that does not exist.
+        names: The names that do.
     """
     close = get_close_matches(str(name), names, n=MAX_LISTED_NAMES)
     hint = f"did you mean {close[0]!r}? " if close else ""
@@ -86,7 +90,13 @@ def list_test_indices(images: Mapping[str, Any]) -> list[int]:
 
 
 def describe_image(image: SampleImage, network: NetworkDescription, separator: str) -> str:
-    """Return an image's name, its class and the network's prediction, joined by `separator`."""
+    """Return an image's name, its class and the network's prediction, joined by `separator`.
+
+    Args:
+        image: An entry of images.json.
+        network: network.json.
+        separator: What stands between the parts, such as ", " or a newline.
+    """
     parts = [image["name"]]
     dataset_classes = network["dataset_classes"]  # which need not be the network's
     if image["label"] is not None and dataset_classes is not None:

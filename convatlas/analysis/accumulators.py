@@ -81,7 +81,12 @@ class MaskHistogram:
 
 
 def upsample_maps(maps: Tensor, size: Size) -> Tensor:
-    """Resize maps (units, h, w) to a size (H, W) bilinearly."""
+    """Resize maps (units, h, w) to a size (H, W) bilinearly.
+
+    Args:
+        maps: The maps of one image.
+        size: Height and width of the result.
+    """
     return F.interpolate(maps[None], tuple(size), mode="bilinear", align_corners=False)[0]
 
 
@@ -166,6 +171,10 @@ def average_to_size(values: Tensor, size: Size) -> Tensor:
     """Reduce values (H, W) to a map's cells (h, w) float32: the mean over the part of the image of a cell.
 
     A pixel that lies in two cells counts in each by its part.
+
+    Args:
+        values: Values at the resolution of the image.
+        size: Height and width of the map.
     """
     rows, columns = (
         _cell_weights(cells, pixels, values.device) for cells, pixels in zip(size, values.shape, strict=True)

@@ -146,7 +146,12 @@ class MapGrid:
 
     @classmethod
     def covering(cls, image: Size, size: Size) -> "MapGrid":
-        """Return the grid of a map of a size (h, w) that covers an image (H, W) evenly."""
+        """Return the grid of a map of a size (h, w) that covers an image (H, W) evenly.
+
+        Args:
+            image: Size (H, W) of the image in pixels.
+            size: Size (h, w) of the map in cells.
+        """
         y, x = (pixels / cells for pixels, cells in zip(image, size, strict=True))
         return cls(((y - 1) / 2, (x - 1) / 2), (y, x))
 

@@ -58,7 +58,13 @@ def visit_feature_maps(
 def measure_ranges(
     network: nn.Module, layers: Sequence[str], images: Iterable[MaskedImage]
 ) -> dict[str, ValueRange]:
-    """Return the range of each unit of each layer over images."""
+    """Return the range of each unit of each layer over images.
+
+    Args:
+        network: Any network.
+        layers: Names of layers.
+        images: Images of one split.
+    """
     ranges: dict[str, ValueRange] = {}
 
     def update_range(layer: str, maps: Tensor) -> None:

@@ -23,7 +23,13 @@ BATCH_SIZE = 16  # images predicted at a time
 
 
 def is_segmentation(network: nn.Module, preprocessing: Preprocessing, classes: Sequence[str] | None) -> bool:
-    """Return whether a network predicts the classes of a trimap for every pixel of its input."""
+    """Return whether a network predicts the classes of a trimap for every pixel of its input.
+
+    Args:
+        network: Any network.
+        preprocessing: Its preprocessing.
+        classes: The names of its outputs.
+    """
     output = build.run_on_zeros(network, preprocessing)
     shape = (1, len(MASK_CLASSES), *preprocessing.shape[1:])
     return output is not None and output.shape == shape and classes == MASK_CLASSES
@@ -113,7 +119,13 @@ def rank_predictions(scores: Sequence[PredictionScore]) -> dict[str, PredictionS
 
 @torch.no_grad()
 def predict_classes(network: nn.Module, preprocessing: Preprocessing, pixels: np.ndarray) -> np.ndarray:
-    """Predict the class of every pixel of images (N, C, H, W) uint8: (N, H, W) uint8."""
+    """Predict the class of every pixel of images (N, C, H, W) uint8: (N, H, W) uint8.
+
+    Args:
+        network: A segmentation network.
+        preprocessing: Its preprocessing.
+        pixels: Images at the size of its input.
+    """
     x = preprocessing(torch.from_numpy(pixels).to(build.get_device(network)))
     logits: Tensor = build.select_main_output(network(x))
     classes: np.ndarray = logits.argmax(1).to(torch.uint8).cpu().numpy()

@@ -139,6 +139,10 @@ def write_splits(folder: Path, rows: Iterable[tuple[str, int, str]]) -> None:
 def read_splits(folder: Path, split: str) -> tuple[np.ndarray, list[str]]:
     """Return the labels (N,) int64 and the paths of a split, in the order of splits.csv.
 
+    Args:
+        folder: The data set's folder, data/<name>.
+        split: "train" or "test".
+
     Raises:
         UserError: The file is missing or damaged.
     """

@@ -53,7 +53,16 @@ def load_images(
 def find_cached_images(
     folder: str | Path, split: str, mode: str, size: int, resize: int | str, interpolation: str = "bilinear"
 ) -> np.ndarray | None:
-    """Return what `load_images` has cached of the present state of the data set, or None; decode nothing."""
+    """Return what `load_images` has cached of the present state of the data set, or None; decode nothing.
+
+    Args:
+        folder: The data set's folder, data/<name>.
+        split: "train" or "test".
+        mode: "L" (grey) or "RGB".
+        size: Height and width of the images in pixels.
+        resize: As in `load_images`.
+        interpolation: Pillow's name of the interpolation.
+    """
     path = _cache_path(Path(folder), _cache_name(split, mode, size, resize, interpolation))
     return _map_array(path) if path.exists() else None
 

@@ -15,7 +15,12 @@ from convatlas.files import write_bytes
 
 
 def write_idx(path: str | Path, array: np.ndarray) -> None:
-    """Write an array of up to four axes as an idx file of unsigned bytes."""
+    """Write an array of up to four axes as an idx file of unsigned bytes.
+
+    Args:
+        path: The file.
+        array: Whole numbers from 0 to 255.
+    """
     header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
     write_bytes(path, header + array.astype(np.uint8).tobytes())
 

@@ -61,7 +61,12 @@ def _write_split_previews(data: Path, split: Split, classes: list[int], folder: 
 
 
 def choose_evenly(items: Sequence[int], count: int) -> list[int]:
-    """Return the middle items of `count` equal parts; all items where there are fewer."""
+    """Return the middle items of `count` equal parts; all items where there are fewer.
+
+    Args:
+        items: The items.
+        count: How many to choose.
+    """
     if len(items) <= count:
         return list(items)
     return [items[(2 * n + 1) * len(items) // (2 * count)] for n in range(count)]

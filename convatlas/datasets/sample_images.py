@@ -173,6 +173,10 @@ def _read_files(
 def expand_files(selection: ImagesConfig, key: str) -> list[str]:
     """Return the user's own files, folders replaced by the image files in them.
 
+    Args:
+        selection: The section `images` of the config.
+        key: The place of the section in the config, for error messages.
+
     Raises:
         UserError: A file or folder does not exist, or a folder holds no images.
     """

@@ -17,6 +17,10 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 def read_trimap(path: Path, photograph: Path) -> Image.Image:
     """Return a trimap, "L", in the orientation in which `image_io.read_image` reads its photograph.
 
+    Args:
+        path: The trimap's file.
+        photograph: The file of its photograph.
+
     Raises:
         UserError: The trimap cannot be read.
     """

@@ -143,7 +143,13 @@ class FigureContext:
         return range(self.limit_count(self.views["n_filters"], available, f"units in {layer}"))
 
     def limit_count(self, requested: int | str, available: int, subject: str) -> int:
-        """Return how many of the available are drawn; log once where fewer are available than requested."""
+        """Return how many of the available are drawn; log once where fewer are available than requested.
+
+        Args:
+            requested: The number in the config, or "all".
+            available: How many there are.
+            subject: What is counted, in the plural, for the log.
+        """
         if isinstance(requested, int) and requested > available and subject not in self._logged_subjects:
             self._logged_subjects.add(subject)
             log.info("%d %s requested, %d available: drawing all", requested, subject, available)

@@ -66,7 +66,15 @@ def make_dense_tile(scales: LayerScales, layer: str, values: np.ndarray) -> Tile
 def make_rgb_tile(
     scales: LayerScales, layer: str, values: np.ndarray, title: int | str, note: str = ""
 ) -> Tile:
-    """Return a tile of signed values (3, H, W) drawn as RGB, with grey for zero."""
+    """Return a tile of signed values (3, H, W) drawn as RGB, with grey for zero.
+
+    Args:
+        scales: The scales of the layer's tiles.
+        layer: Name of the layer, a key of `scales`.
+        values: Values of three channels.
+        title: The unit, or what the tile shows.
+        note: A text above the title.
+    """
     pixels = to_rgb_pixels(values, scales.for_tile(layer, values).high)
     return replace(make_tile(scales, layer, values, title, "", note), values=pixels, scale=None)
 
@@ -98,7 +106,15 @@ def to_rgb_pixels(values: np.ndarray, max_abs: float) -> np.ndarray:
 
 
 def make_colour_bar(scales: LayerScales, layer: str, first_row: int, last_row: int, label: str) -> ColourBar:
-    """Return the colour bar of a layer beside rows of tiles."""
+    """Return the colour bar of a layer beside rows of tiles.
+
+    Args:
+        scales: The scales.
+        layer: A key of `scales`.
+        first_row: The first row of the tiles.
+        last_row: Their last row.
+        label: What the values are.
+    """
     return ColourBar(first_row, last_row, scales.for_layer(layer), label, scales.end_labels(layer))
 
 

@@ -115,6 +115,10 @@ def _check_input(
 def run_on_zeros(network: nn.Module, preprocessing: Preprocessing) -> Tensor | None:
     """Run a network on one input (1, C, H, W) of zeros.
 
+    Args:
+        network: Any network.
+        preprocessing: Its preprocessing, which has the shape of its input.
+
     Returns:
         Its main output, or None where that is not a tensor.
     """
@@ -138,7 +142,12 @@ def select_main_output(outputs: Any) -> Any:
 
 
 def count_classes(network: nn.Module, preprocessing: Preprocessing) -> int | None:
-    """Return the number of classes of a classifier: the K of its output (N, K); None for other outputs."""
+    """Return the number of classes of a classifier: the K of its output (N, K); None for other outputs.
+
+    Args:
+        network: Any network.
+        preprocessing: Its preprocessing.
+    """
     output = run_on_zeros(network, preprocessing)
     return output.shape[1] if output is not None and output.ndim == 2 and len(output) == 1 else None
 
@@ -147,6 +156,10 @@ def count_pixel_classes(network: nn.Module, preprocessing: Preprocessing) -> int
     """Return the number of classes of a segmentation network: the K of its output (N, K, H, W).
 
     None for other outputs: of another height or width than the input, or with a single channel.
+
+    Args:
+        network: Any network.
+        preprocessing: Its preprocessing.
     """
     output = run_on_zeros(network, preprocessing)
     if output is None or output.ndim != 4 or output.shape[2:] != preprocessing.shape[1:]:

@@ -169,6 +169,11 @@ def _get_side(size: int | list[int] | tuple[int, ...]) -> int:
 def describe_weights(architecture: str, weights: str, key: str) -> WeightsDescription:
     """Return what torchvision says of weights: their file, classes, preprocessing and published metrics.
 
+    Args:
+        architecture: "torchvision/<name>".
+        weights: Name of the weights, such as "IMAGENET1K_V2".
+        key: Place of the network in the config, for messages.
+
     Raises:
         UserError: torchvision has no such network or weights.
     """

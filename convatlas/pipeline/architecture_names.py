@@ -85,7 +85,12 @@ def list_code_files(architecture: str) -> list[str]:
 
 
 def find_weights_error(architecture: str, weights: str) -> str | None:
-    """Return what is wrong with the name of a network's torchvision weights, or None."""
+    """Return what is wrong with the name of a network's torchvision weights, or None.
+
+    Args:
+        architecture: The network's `architecture` in the config.
+        weights: Its `weights`, a name.
+    """
     if not architecture.startswith(TORCHVISION_PREFIX):
         return (
             f"{weights!r} is a name of torchvision weights, and {architecture!r} is none of its networks; "
@@ -100,7 +105,12 @@ def find_weights_error(architecture: str, weights: str) -> str | None:
 
 
 def resolve_weights_name(architecture: str, weights: str) -> str:
-    """Return the full name of torchvision weights, such as IMAGENET1K_V2 for DEFAULT."""
+    """Return the full name of torchvision weights, such as IMAGENET1K_V2 for DEFAULT.
+
+    Args:
+        architecture: "torchvision/<name>".
+        weights: The name of an entry, such as "DEFAULT" or "ResNet50_Weights.DEFAULT".
+    """
     short = weights.split(".")[-1]
     return list_torchvision_models().get(architecture.removeprefix(TORCHVISION_PREFIX), {}).get(short, short)
 

@@ -62,6 +62,10 @@ def measure_workload(config: Config, name: str) -> Workload:
     """Return the size of the work on a network of a checked config.
 
     The images of its data set are counted once the data set is prepared, and assumed before.
+
+    Args:
+        config: The checked config.
+        name: The network's name.
     """
     network = config["networks"][name]
     dataset = network.get("dataset")

@@ -50,6 +50,10 @@ def list_schema_errors(config: Mapping[str, Any], schema: Mapping[str, Any]) -> 
     """Yield one line for each error of a config against its schema, sorted by key.
 
     Unlike JSON Schema, 64.0 is no integer: the code counts with these numbers.
+
+    Args:
+        config: The config, before defaults are filled in.
+        schema: The JSON Schema.
     """
     type_checker = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
         "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)

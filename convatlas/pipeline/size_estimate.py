@@ -108,7 +108,14 @@ def estimate_part_sizes(layers: Sequence[Layer], views: ViewsConfig, image_count
 def estimate_sprite_sheets(
     layers: Sequence[Layer], names: Sequence[str], image_count: int, levels: int
 ) -> float:
-    """Return the expected bytes of the explorer's feature maps, filters and numbers of these layers."""
+    """Return the expected bytes of the explorer's feature maps, filters and numbers of these layers.
+
+    Args:
+        layers: layers.json.
+        names: Names of the layers in the explorer.
+        image_count: Number of sample images.
+        levels: Grey levels of a map.
+    """
     explored = [layer for layer in layers if layer["name"] in names]
     values = sum(math.prod(layer["output_shape"]) for layer in explored)
     units = sum(layer["output_shape"][0] for layer in explored)

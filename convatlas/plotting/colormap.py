@@ -70,6 +70,10 @@ def magnitude_quantile(values: np.ndarray, quantile: float = 0.99) -> float:
     """Return the quantile of the magnitudes of the finite, nonzero values; 0 where there are none.
 
     A scale that ends there is not set by a few outliers.
+
+    Args:
+        values: Values of any shape and sign.
+        quantile: The quantile, in 0..1.
     """
     magnitudes = np.abs(values[np.isfinite(values) & (values != 0)])
     return float(np.quantile(magnitudes, quantile)) if magnitudes.size else 0.0

@@ -59,7 +59,12 @@ def compute_sheet_layout(tiles: int, height: int, width: int) -> SheetLayout:
 
 
 def assemble_sheets(tiles: npt.NDArray[np.uint8], layout: SheetLayout) -> list[npt.NDArray[np.uint8]]:
-    """Put tiles (n, h, w) or (n, h, w, 3) in their places: sheets (rows · h, columns · w[, 3])."""
+    """Put tiles (n, h, w) or (n, h, w, 3) in their places: sheets (rows · h, columns · w[, 3]).
+
+    Args:
+        tiles: The tiles, in raster order.
+        layout: Their arrangement.
+    """
     height, width, *channels = tiles.shape[1:]
     tiles_per_sheet = layout.columns * layout.rows
     sheets = []

@@ -34,6 +34,10 @@ def render_projections(scale: ColourScale, projections: np.ndarray) -> npt.NDArr
     """Return the colours of projections (..., C, h, w), signed: (..., h, w, 3).
 
     Three channels are drawn as RGB, with grey for zero; of other numbers of channels the first is drawn.
+
+    Args:
+        scale: The colour scale of the projections.
+        projections: NaN where an activation does not depend on a pixel.
     """
     if projections.shape[-3] == 3:
         steps = np.round(np.nan_to_num(np.moveaxis(projections, -3, -1)) / scale.high * 128 / RGB_STEP)
@@ -44,7 +48,12 @@ def render_projections(scale: ColourScale, projections: np.ndarray) -> npt.NDArr
 
 
 def render_patches(preprocessing: Preprocessing, patches: np.ndarray) -> npt.NDArray[np.uint8]:
-    """Return the colours of patches (..., C, h, w) of inputs, without normalisation: (..., h, w, 3)."""
+    """Return the colours of patches (..., C, h, w) of inputs, without normalisation: (..., h, w, 3).
+
+    Args:
+        preprocessing: Of network.json.
+        patches: NaN beyond the border of the image.
+    """
     pixels = _to_uint8(np.moveaxis(denormalize(patches, preprocessing), -3, -1))
     return _fill_outside(pixels if pixels.shape[-1] == 3 else pixels[..., :1].repeat(3, -1), patches)
 

@@ -128,6 +128,10 @@ def choose_batch_size(shape: tuple[int, int, int], device: torch.device) -> int:
     """Return the number of images of a shape (C, H, W) in a batch: a power of two.
 
     On a CPU the maps of a small batch stay in the cache.
+
+    Args:
+        shape: Shape (C, H, W) of one input.
+        device: Where the network runs.
     """
     values, images = BATCH_LIMITS.get(device.type, BATCH_LIMITS["cpu"])
     limit = min(max(values // math.prod(shape), 1), images)

@@ -60,7 +60,13 @@ class PairwiseSum:
     nodes: list[tuple[int, int, UnitSums]] = field(default_factory=list)
 
     def push(self, level: int, index: int, sums: UnitSums) -> None:
-        """Add the node that follows the last one."""
+        """Add the node that follows the last one.
+
+        Args:
+            level: The node sums `2**level` batches.
+            index: Number of the node on its level.
+            sums: The sums of its batches.
+        """
         while self.nodes and self.nodes[-1][:2] == (level, index - 1) and index % 2:
             sums = self.nodes.pop()[2] + sums
             level, index = level + 1, index // 2

@@ -79,7 +79,12 @@ def _named_modules(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def is_single_image(network: nn.Module, x: Tensor) -> bool:
-    """Return whether `x` is one image (C, H, W), not a batch, by the axes of the network's convolutions."""
+    """Return whether `x` is one image (C, H, W), not a batch, by the axes of the network's convolutions.
+
+    Args:
+        network: Any network.
+        x: Its input, with or without a batch axis.
+    """
     convolutions = (m for m in network.modules() if isinstance(m, nn.modules.conv._ConvNd))
     spatial_axes = next((len(conv.kernel_size) for conv in convolutions), 2)
     return x.ndim == spatial_axes + 1

@@ -36,7 +36,12 @@ class DataflowTracker:
         return tuple(dict.fromkeys(name for tensor in tensors for name in self.sources.get(id(tensor), ())))
 
     def assign_layer(self, layer: str, output: Tensor) -> None:
-        """Record that the call that has just ended is a call of `layer` and returned `output`."""
+        """Record that the call that has just ended is a call of `layer` and returned `output`.
+
+        Args:
+            layer: Name of the layer.
+            output: A tensor that the call returned.
+        """
         is_last = any(tensor is output for tensor in self.last_outputs)
         self.set_sources(self.last_outputs if is_last else (output,), (layer,))
 
@@ -47,7 +52,12 @@ class DataflowTracker:
         return self.passthrough_input
 
     def set_sources(self, tensors: Iterable[Tensor], layers: tuple[str, ...]) -> None:
-        """Record that tensors were computed from layers."""
+        """Record that tensors were computed from layers.
+
+        Args:
+            tensors: Tensors of the forward pass.
+            layers: Names of layers, or "input".
+        """
         for tensor in tensors:
             self.sources[id(tensor)] = layers
             self.keep_alive.append(tensor)

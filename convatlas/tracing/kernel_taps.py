@@ -28,7 +28,12 @@ def find_active_taps(window: AxisWindow, pixels: int) -> list[int]:
 
 
 def minimum_input_size(window: AxisWindow, pixels: int) -> int:
-    """Return the smallest number of pixels, `pixels` or more, with which every tap of an axis meets one."""
+    """Return the smallest number of pixels, `pixels` or more, with which every tap of an axis meets one.
+
+    Args:
+        window: The window along the axis.
+        pixels: The smallest size to try.
+    """
     while len(find_active_taps(window, pixels)) < window.kernel:
         pixels += 1
     return pixels

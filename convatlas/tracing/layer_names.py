@@ -23,7 +23,12 @@ def function_name(func: Callable[..., Any]) -> str:
 
 
 def next_call_name(path: str, call_counts: Counter[str]) -> str:
-    """Count one more call at a path and return its unique name: `path`, then `path:2`, `path:3`."""
+    """Count one more call at a path and return its unique name: `path`, then `path:2`, `path:3`.
+
+    Args:
+        path: Dotted path of a module, or `<module>/<function>`.
+        call_counts: The number of calls of each name so far; it is updated.
+    """
     call_counts[path] += 1
     if call_counts[path] == 1:
         return path

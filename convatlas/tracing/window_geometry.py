@@ -33,7 +33,12 @@ class AxisWindow(NamedTuple):
 
 
 def window_extent(kernel: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:
-    """Return the distance from the first to the last value of a window along each axis, D (K - 1)."""
+    """Return the distance from the first to the last value of a window along each axis, D (K - 1).
+
+    Args:
+        kernel: Size of the window along each axis.
+        dilation: Its dilation along each axis.
+    """
     return tuple(d * (k - 1) for k, d in zip(kernel, dilation, strict=True))
 
 
@@ -75,5 +80,10 @@ def get_axis_windows(conv: nn.modules.conv._ConvNd) -> list[AxisWindow]:
 
 
 def per_axis(value: int | Sequence[int], axes: int) -> tuple[int, ...]:
-    """Return a value per axis: a single number is repeated."""
+    """Return a value per axis: a single number is repeated.
+
+    Args:
+        value: One number, or one per axis.
+        axes: The number of axes.
+    """
     return (value,) * axes if isinstance(value, int) else tuple(value)

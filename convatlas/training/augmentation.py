@@ -45,7 +45,12 @@ def augment(
 
 
 def resize_masks(masks: Tensor, size: int) -> Tensor:
-    """Resize masks (N, H, W) to (N, size, size) by nearest-neighbour interpolation, which keeps classes."""
+    """Resize masks (N, H, W) to (N, size, size) by nearest-neighbour interpolation, which keeps classes.
+
+    Args:
+        masks: Masks (N, H, W), uint8.
+        size: Pixels a side of the result.
+    """
     resized = F.interpolate(masks[:, None].float(), (size, size), mode="nearest-exact")
     return resized[:, 0].to(masks.dtype)
 

@@ -117,7 +117,12 @@ def get_generator_states(shuffle_generator: torch.Generator) -> Tensors:
 
 
 def set_generator_states(shuffle_generator: torch.Generator, states: Mapping[str, Tensor]) -> None:
-    """Set the generators to the states that `get_generator_states` returned."""
+    """Set the generators to the states that `get_generator_states` returned.
+
+    Args:
+        shuffle_generator: The generator of the order of images and of augmentation.
+        states: The states by name.
+    """
     shuffle_generator.set_state(states["shuffle"])
     torch.set_rng_state(states["torch"])
     if "cuda" in states:

@@ -203,7 +203,16 @@ def describe_training(
     device: torch.device,
     threads: int,
 ) -> dict[str, Any]:
-    """Return all that determines the result of a training, by which its checkpoint is recognised."""
+    """Return all that determines the result of a training, by which its checkpoint is recognised.
+
+    Args:
+        settings: The network's section of the config.
+        prepared: The network, before training.
+        dataset: dataset.json of its data set.
+        seed: Seed of the training.
+        device: Where the network is trained.
+        threads: CPU threads of torch.
+    """
     return {
         "architecture": settings["architecture"],
         "arguments": prepared.arguments,
