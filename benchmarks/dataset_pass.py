@@ -5,7 +5,7 @@ format. The sides take turns; printed are medians over rounds, and the median of
 Then the peak memory of a pass over few and over many images is printed. Images are noise, and their
 generation is not timed.
 
-    python benchmarks/dataset_pass.py [--threads 2] [--rounds 12] [--images 60000]
+    python benchmarks/dataset_pass.py [--threads 2] [--rounds 12] [--images 60000] [--smallest]
 """
 
 import argparse
@@ -39,12 +39,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
     parser.add_argument("--rounds", type=int, default=12, help="rounds that are measured")
     parser.add_argument("--images", type=int, default=60_000, help="images of the larger memory measurement")
+    parser.add_argument("--smallest", action="store_true", help="lenet5, one round, few images: a few seconds")
     args = parser.parse_args()
+    names, rounds, counts = list(IMAGES_PER_ROUND), args.rounds, (1_000, args.images)
+    if args.smallest:
+        names, rounds, counts = ["lenet5"], 1, (100, 200)
     torch.set_num_threads(args.threads)
     print(f"{args.threads} threads; load of the last minute: {psutil.getloadavg()[0]:.1f}")
-    for name in IMAGES_PER_ROUND:
-        compare_speed(name, args.rounds)
-    for count in (1_000, args.images):
+    for name in names:
+        compare_speed(name, rounds)
+    for count in counts:
         run_in_process(print_peak_memory, count)
     print(f"load of the last minute: {psutil.getloadavg()[0]:.1f}")
 

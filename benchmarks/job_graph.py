@@ -3,7 +3,7 @@
 The config has one network, ResNet-152 over a folder of images, with all shards still to do. No job runs:
 Snakemake builds the graph and prints a summary. Printed are the wall time, CPU time and peak memory.
 
-    python benchmarks/job_graph.py [--shards 100 1000 10000] [--limit 900]
+    python benchmarks/job_graph.py [--shards 100 1000 10000] [--limit 900] [--smallest]
 """
 
 import argparse
@@ -27,10 +27,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shards", type=int, nargs="+", default=[100, 1_000, 10_000], help="their numbers")
     parser.add_argument("--limit", type=int, default=900, help="seconds after which a dry run is stopped")
+    parser.add_argument("--smallest", action="store_true", help="ten shards: a few seconds")
     args = parser.parse_args()
     print(f"load of the last minute: {psutil.getloadavg()[0]:.1f}")
     print("  shards    jobs      wall       CPU    memory    CPU per shard")
-    for shards in args.shards:
+    for shards in [10] if args.smallest else args.shards:
         measure_dry_run(shards, args.limit)
     print(f"load of the last minute: {psutil.getloadavg()[0]:.1f}")
 
