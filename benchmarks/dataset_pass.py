@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
     parser.add_argument("--rounds", type=int, default=12, help="rounds that are measured")
     parser.add_argument("--images", type=int, default=60_000, help="images of the larger memory measurement")
-    parser.add_argument("--smallest", action="store_true", help="lenet5, one round, few images: a few seconds")
+    parser.add_argument("--smallest", action="store_true", help="lenet5, one round, few images: seconds")
     args = parser.parse_args()
     names, rounds, counts = list(IMAGES_PER_ROUND), args.rounds, (1_000, args.images)
     if args.smallest:
