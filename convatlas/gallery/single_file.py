@@ -201,7 +201,7 @@ class SingleFileBuilder:
     def _rewrite_element(self, element: Element, path: str, ids: Mapping[str, Set[str]]) -> list[Content]:
         """Make ids unique within the file, links point into it, and images part of it."""
         attributes = element.attributes
-        if element.tag == "nav":  # links out of the file have become text
+        if element.tag == "nav" or "nav-group" in element.classes:  # links out of the file have become text
             element.children = [
                 child for child in element.children if isinstance(child, Element) or not child.strip()
             ]

@@ -258,6 +258,36 @@ def test_a_network_with_weights_but_no_data_set(tmp_path: Path) -> None:
     assert "IMAGENET1K_V1" in PageParser(site / "provenance.html").text
 
 
+def test_the_navigation_is_grouped(tmp_path: Path) -> None:
+    write_network(tmp_path, "own")
+    text = (build_site(tmp_path, "own") / "primer.html").read_text()
+    groups = re.findall(
+        r'<div class="nav-group" role="group" aria-label="(.*?)">(.*?)</div>', text, re.DOTALL
+    )
+    assert [(name, re.findall(r">(.*?)</a>", links)) for name, links in groups] == [
+        ("Networks", ["own"]),
+        ("Analyses", ["Classical operators"]),
+        ("Data", ["animals"]),
+        ("Help", ["Primer", "Provenance"]),
+    ]
+
+
+def test_the_versions_are_in_their_columns(tmp_path: Path) -> None:
+    for name, more in (("own", {}), ("other", {"torchvision": "0.29.2"})):
+        results = make_results()
+        results.network["versions"] = {"convatlas": "0.1.0", "numpy": "2.1", **more}
+        write_network(tmp_path, name, results)
+    text = (build_site(tmp_path, "own", "other") / "provenance.html").read_text()
+    table = text.partition('aria-label="Library versions per network"')[2].partition("</table>")[0]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", table)]
+    assert [row[:-1] for row in rows] == [
+        ["network", "convatlas", "numpy", "torchvision"],
+        ["own", "0.1.0", "2.1", "–"],
+        ["other", "0.1.0", "2.1", "0.29.2"],
+    ]
+    assert "2001-02-03 04:05 UTC" in text
+
+
 @pytest.mark.parametrize("rectify", [False, True])
 def test_the_page_says_where_the_deconvnet_is_a_heuristic(tmp_path: Path, rectify: bool) -> None:
     write_network(tmp_path, "own")

@@ -34,7 +34,12 @@ CONFIG = {
     "networks": {"own": {"views": VIEWS}, "other": {"views": VIEWS}},
 }
 RUN: RunInfo = {"date": "2001-02-03", "commit": "abc", "machine": "a machine", "durations": []}
-TIMING = {"started": "2001", "finished": "2001-02-03T04", "training_seconds": 1.5, "images_per_second": 1234}
+TIMING = {
+    "started": "2001",
+    "finished": "2001-02-03T04:05:06+00:00",
+    "training_seconds": 1.5,
+    "images_per_second": 1234,
+}
 HOSTILE_TEXT = '<img onerror=1 src="x">&amp;'  # that a page has to escape
 
 

@@ -99,7 +99,7 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             "learned_filter": learned_filter,
             "features": features,
         },
-        "Across networks",
+        "Analyses",
         generated_files={f"classical/{name}.png": picture for name, picture in pictures.items()},
     )
 

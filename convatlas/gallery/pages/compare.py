@@ -11,4 +11,4 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
     names = [network.name for network in context.networks if network.name in context.explorers]
     if names:
         values = {"page_json": dump_script_json({"networks": names})}
-        yield SitePage("compare.html", "compare.html", "Compare units", values, "Across networks")
+        yield SitePage("compare.html", "compare.html", "Compare units", values, "Analyses")

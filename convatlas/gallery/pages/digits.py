@@ -106,7 +106,7 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             "tiles_per_line": TILES_PER_LINE,
             "label_height": LABEL_HEIGHT,
         }
-        yield SitePage("digits.html", "digits.html", title, values, "Across networks")
+        yield SitePage("digits.html", "digits.html", title, values, "Analyses")
 
 
 def select_images(network: NetworkData) -> list[SampleImage]:

@@ -4,9 +4,12 @@ from collections.abc import Iterator
 
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.notes import render_markdown
+from convatlas.names import join_names
 
 
 def make_pages(context: GalleryContext) -> Iterator[SitePage]:
     """Yield the first page."""
     notes = render_markdown(context.config.get("notes", ""), "")
-    yield SitePage("index.html", "index.html", "Contents", {"notes": notes})
+    segmented = [network.name for network in context.networks_with_masks]
+    values = {"notes": notes, "networks_with_masks": join_names(segmented) if segmented else ""}
+    yield SitePage("index.html", "index.html", "Contents", values)

@@ -8,4 +8,4 @@ from convatlas.gallery.context import GalleryContext, SitePage
 def make_pages(context: GalleryContext) -> Iterator[SitePage]:
     """Yield the page, if a network was analysed on a data set with masks."""
     if context.networks_with_masks:
-        yield SitePage("masks.html", "masks.html", "Where segmentation emerges", group="Across networks")
+        yield SitePage("masks.html", "masks.html", "Where segmentation emerges", group="Analyses")

@@ -35,4 +35,4 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
         "colour_bars": make_colour_bars(results),
         "colormaps": {"RdBu_r": RDBU, "viridis": VIRIDIS},
     }
-    yield SitePage("primer.html", "primer.html", "Primer", values, "About")
+    yield SitePage("primer.html", "primer.html", "Primer", values, "Help")

@@ -11,8 +11,10 @@ from convatlas.gallery.context import GalleryContext, SitePage
 def make_pages(context: GalleryContext) -> Iterator[SitePage]:
     """Yield the page."""
     config = json.loads(json.dumps(context.config))  # without aliases in the YAML
+    packages = [package for network in context.networks for package in network.description["versions"]]
     values = {
         "run": context.run,
+        "packages": list(dict.fromkeys(packages)),
         "config_text": yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
     }
-    yield SitePage("provenance.html", "provenance.html", "Provenance", values, group="About")
+    yield SitePage("provenance.html", "provenance.html", "Provenance", values, group="Help")
