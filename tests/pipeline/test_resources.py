@@ -15,7 +15,7 @@ from convatlas.datasets.formats import FORMATS
 from convatlas.pipeline import resources
 from convatlas.pipeline.config import resolve_config
 from convatlas.pipeline.config_types import Config
-from tests.support.workspace import ROOT, Workspace
+from tests.support.workspace import MAKE_VARIABLES, ROOT, Workspace
 
 CONFIGS = [ROOT / "config.yaml", ROOT / "config.full.yaml"]
 RULES = {
@@ -135,8 +135,9 @@ def test_the_profile_has_every_rule_that_uses_a_gpu() -> None:
 def test_make_expands_braces_as_in_the_documented_commands() -> None:
     """`make cluster ARGS="--set-resources {train,record}:slurm_partition=gpu"` needs bash."""
     done = subprocess.run(
-        ["make", "--eval", "show:\n\t@echo {train,record}:gpu", "show"],
+        ["make", "--no-print-directory", "--eval", "show:\n\t@echo {train,record}:gpu", "show"],
         cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name not in MAKE_VARIABLES},
         capture_output=True,
         text=True,
     )

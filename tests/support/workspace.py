@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+MAKE_VARIABLES = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES")  # which `make test` passes on
 TINY: dict[str, Any] = {
     "networks": {
         "simple_cnn": {"training": {"epochs": 2}, "images": {"first": 2, "indices": [7]}},
@@ -69,7 +70,8 @@ class Workspace:
     def environment(self) -> dict[str, str]:
         """Return the environment of all runs, in which the copy is imported."""
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        return os.environ | {"PATH": path, "PYTHONPATH": str(self.folder)}
+        inherited = {name: value for name, value in os.environ.items() if name not in MAKE_VARIABLES}
+        return inherited | {"PATH": path, "PYTHONPATH": str(self.folder)}
 
     def command(self, *arguments: str) -> list[str]:
         """Return the command that runs Snakemake with these further arguments."""
