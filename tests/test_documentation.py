@@ -132,18 +132,25 @@ def check_layers(name: str, network: dict) -> None:
         choose_layers(layers, selection, f"networks.{name}.{key}")
 
 
+def write_config(block: Block, folder: Path) -> None:
+    """Write a YAML block to the file that its first line names, if it names one."""
+    name = re.match(r"# (\S+\.yaml)$", block.text.split("\n")[0])
+    if block.language == "yaml" and name and "/path/to" not in block.text:
+        (folder / name[1]).write_text(block.text)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_commands_of_a_page_run_in_their_order(page: Path, workspace: Workspace) -> None:
-    """Shell blocks with the configs that stand before them; Python blocks together, last."""
+    """Shell blocks, each with the latest configs before it or else the first after it; then Python blocks."""
     program = ""
+    for block in reversed(read_blocks(page)):
+        write_config(block, workspace.folder)
     environment = workspace.environment() | {"MPLBACKEND": "agg"}
     for block in read_blocks(page):
         if block.reason:
             continue
-        if block.language == "yaml" and (name := re.match(r"# (\S+\.yaml)$", block.text.split("\n")[0])):
-            if "/path/to" not in block.text:
-                (workspace.folder / name[1]).write_text(block.text)
-        elif block.language == "sh":
+        write_config(block, workspace.folder)
+        if block.language == "sh":
             done = subprocess.run(
                 ["bash", "-euo", "pipefail", "-c", block.text],
                 cwd=workspace.folder, env=environment, capture_output=True, text=True,
