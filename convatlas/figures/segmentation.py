@@ -9,6 +9,7 @@ import numpy.typing as npt
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from convatlas.analysis.chance_level import is_above_chance
 from convatlas.figures.context import CaptionedFigure, FigureContext
 from convatlas.figures.segmentation_examples import draw_examples
 from convatlas.figures.tiles import MontageOptions, count_tiles_per_row, split_into_chunks
@@ -55,30 +56,32 @@ def draw_segmentation_figures(context: FigureContext) -> Iterator[CaptionedFigur
 def _draw_mask_emergence(context: FigureContext, analysis: SegmentationAnalysis) -> CaptionedFigure:
     """Draw the agreement with the mask and the fine detail of each convolution, in execution order."""
     images, layers, emergence = analysis["images"], analysis["layers"], analysis["emergence"]
-    cutoff = analysis["cutoff_frequency"]
+    cutoff, last = analysis["cutoff_frequency"], layers[-1]
+    if not is_above_chance(last):
+        emergence = None
     text = (
         f"Where segmentation emerges in {len(layers)} convolutions. Above: IoU of the best thresholded "
         f"feature map with the mask of the pet, over {images['test']:,} test images (unit and threshold "
         f"chosen on {images['train']:,} training images). Chance: the same search on masks shuffled between "
         f"images. All-pet baseline: {analysis['pet_share']:.2f}."
     )
-    if emergence and analysis["final"]:
+    if emergence:
         text += (
             f" {emergence['layer']} ({emergence['ordinal']}) is the first to reach 90 % of the last layer's "
-            f"{analysis['final']['iou']:.2f}."
+            f"{last['iou']:.2f}."
         )
     text += (
         f" Below: share of the spectral energy above {cutoff:g} cycles per image, which maps of at most "
-        f"{2 * cutoff:g} pixels cannot hold, and the largest correlation |r| of a feature map with the "
+        f"{2 * cutoff:g} pixels cannot represent, and the largest correlation |r| of a feature map with the "
         "image's edges (Sobel)."
     )
     remark = None
     configured = context.views.get("remark")
-    if configured and configured["ordinal"] <= layers[-1]["ordinal"]:
+    if configured and configured["ordinal"] <= last["ordinal"]:
         remark = charts.Remark(configured["ordinal"], configured["text"])
         text += f" Layer {remark.ordinal}: {remark.text}."
     caption = context.make_caption(text)
-    figure = charts.plot_mask_emergence(analysis, remark, caption)
+    figure = charts.plot_mask_emergence({**analysis, "emergence": emergence}, remark, caption)
     return context.make_figure("mask", "", caption, figure)
 
 

@@ -5,11 +5,11 @@ from typing import Any, cast
 
 import numpy as np
 
+from convatlas.analysis.chance_level import is_above_chance
 from convatlas.records import SegmentationAnalysis, SegmentationLayer
 from convatlas.results import Results
 
 MAX_FINDINGS = 3
-MIN_IOU_ABOVE_CHANCE = 0.05  # from which an IoU is reported
 MIN_HEAD_RATIO = 1.5  # fraction of activation in the head boxes over the boxes' fraction of the area
 MIN_AUC_DISTANCE = 0.1  # from 0.5, from which an AUC is reported
 MAX_LISTED_UNITS = 12
@@ -93,7 +93,7 @@ def _describe_emergence(analysis: SegmentationAnalysis) -> str | None:
     """Name the first layer that reaches 90 % of the last layer's IoU, where that is above chance."""
     layers = analysis["layers"]
     last = layers[-1]
-    if not _is_above_chance(last):
+    if not is_above_chance(last):
         return _describe_best_layer(layers)
     emergence = analysis["emergence"]
     assert emergence is not None  # as there are layers
@@ -113,7 +113,7 @@ def _describe_emergence(analysis: SegmentationAnalysis) -> str | None:
 def _describe_best_layer(layers: Sequence[SegmentationLayer]) -> str | None:
     """Name the layer with the largest IoU of a network whose last layer does not segment the image."""
     best, last = max(layers, key=lambda layer: layer["iou"]), layers[-1]
-    if not _is_above_chance(best):
+    if not is_above_chance(best):
         return None
     return (
         f"The last convolution does not segment the image: {_format_layer(last)} has IoU {last['iou']:.2f} "
@@ -122,17 +122,12 @@ def _describe_best_layer(layers: Sequence[SegmentationLayer]) -> str | None:
     )
 
 
-def _is_above_chance(layer: SegmentationLayer) -> bool:
-    """Return whether a layer's IoU is reported."""
-    return layer["iou"] >= layer["chance_iou"] + MIN_IOU_ABOVE_CHANCE
-
-
 def _describe_high_frequencies(analysis: SegmentationAnalysis) -> str | None:
     """Say that high frequencies peak in an earlier layer than the IoU, where they do."""
     layers = analysis["layers"]
     sharpest = max(layers, key=lambda layer: layer["high_frequency_share"])
     best = max(layers, key=lambda layer: layer["iou"])
-    if sharpest["ordinal"] >= best["ordinal"] or not _is_above_chance(best):
+    if sharpest["ordinal"] >= best["ordinal"] or not is_above_chance(best):
         return None
     return (
         "High-frequency content peaks earlier: the fraction of spectral energy above "

@@ -187,6 +187,13 @@ def test_the_emergence_and_a_remark_are_marked(draw: Draw) -> None:
     assert get_marks(draw(changes={"emergence": None})[1]) == []
 
 
+def test_no_emergence_is_marked_where_the_last_layer_is_at_chance(draw: Draw) -> None:
+    layers = make_analysis()["layers"]
+    layers[-1] |= {"iou": 0.37, "chance_iou": 0.34}
+    drawing = draw(changes={"layers": layers})[1]
+    assert get_marks(drawing) == [] and "the first to reach" not in drawing.figure.caption
+
+
 def test_a_remark_at_a_layer_beyond_the_last_is_not_drawn(draw: Draw) -> None:
     drawing = draw(remark={"ordinal": 43, "text": "maps look like the mask"})[1]
     assert len(get_marks(drawing)) == 1 and "Layer 43" not in drawing.figure.caption
