@@ -65,8 +65,8 @@ def describe_inactive_taps(
     dilated = max(conv.dilation) > 1
     name = f"dilation {_format_equal(conv.dilation)}" if dilated else f"a kernel of {format_shape(kernel)}"
     text = (
-        f"{name} on a {format_shape(input_size)} input: {_describe_active_taps(active, kernel)} the image; "
-        f"it needs an input of at least {format_shape(needed)} to show all"
+        f"{name} on a {format_shape(input_size)} input: {_describe_active_taps(active, kernel)} the input, "
+        f"the others only padding; all taps read an input of at least {format_shape(needed)}"
     )
     if network_input_size and not any(w % s for w, s in zip(network_input_size, input_size, strict=True)):
         at_network = [n * w // s for n, w, s in zip(needed, network_input_size, input_size, strict=True)]
@@ -80,11 +80,11 @@ def format_notes(layers: Sequence[Layer]) -> list[str]:
 
 
 def _describe_active_taps(active: list[list[int]], kernel: Sequence[int]) -> str:
-    """Return the subject and verb of the sentence: how many taps meet."""
+    """Return the subject and verb of the sentence: how many taps read."""
     if all(taps == [size // 2] and size % 2 for taps, size in zip(active, kernel, strict=True)):
-        return "only the centre tap ever meets"
+        return "only the centre tap reads"
     count = prod(map(len, active))
-    return f"only {count} of {prod(kernel)} taps ever meet{'s' if count == 1 else ''}"
+    return f"only {count} of {prod(kernel)} taps read{'s' if count == 1 else ''}"
 
 
 def _format_equal(numbers: Sequence[int]) -> str:

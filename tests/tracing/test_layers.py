@@ -348,8 +348,9 @@ def test_notes_of_sd_unets_wide_dilations_state_the_input_that_they_need() -> No
     """The published sizes: 208 pixels for a dilation of 12, 304 for one of 18."""
     network = sd_unet(2).eval()
     assert kernel_taps.format_notes(list_layers(network, (3, 160, 160))) == [
-        f"pyramid.atrous{d}.conv: dilation {d} on a 10 × 10 input: only the centre tap ever meets the image; "
-        f"it needs an input of at least {d + 1} × {d + 1} to show all ({n} × {n} at the network's input)"
+        f"pyramid.atrous{d}.conv: dilation {d} on a 10 × 10 input: only the centre tap reads the input, "
+        f"the others only padding; all taps read an input of at least {d + 1} × {d + 1} "
+        f"({n} × {n} at the network's input)"
         for d, n in ((12, 208), (18, 304))
     ]
     assert kernel_taps.format_notes(list_layers(network, (3, 320, 320))) == []
@@ -390,7 +391,7 @@ def test_taps_of_an_even_kernel_with_same_padding_are_those_with_a_gradient(
         (nn.Conv2d(1, 1, 3, padding=1), 1, "a kernel of 3 × 3 on a 1 × 1 input: only the centre tap"),
         (nn.Conv2d(1, 1, 3, padding="same", dilation=4), 4, "dilation 4 on a 4 × 4 input: only the centre"),
         (nn.Conv2d(1, 1, (1, 3), padding=(0, 9), dilation=(1, 9)), 8, "dilation 1 × 9 on a 8 × 8 input"),
-        (nn.Conv2d(1, 1, 5, padding=6, dilation=3), 5, "only 9 of 25 taps ever meet the image; .* 7 × 7 to"),
+        (nn.Conv2d(1, 1, 5, padding=6, dilation=3), 5, "only 9 of 25 taps read the input, .* 7 × 7"),
         (nn.Conv2d(1, 1, 3, padding=4, dilation=4), 5, None),
         (nn.Conv2d(1, 1, 3, padding=3, dilation=4, padding_mode="circular"), 4, None),
         (nn.ConvTranspose2d(1, 1, 3, dilation=8), 4, None),
@@ -408,4 +409,4 @@ def test_notes(module: nn.Module, side: int, expected: str | None) -> None:
 def test_no_input_size_is_stated_where_a_layers_size_does_not_grow_with_it() -> None:
     network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Conv2d(1, 1, 3, padding=2, dilation=2))
     (note,) = list_layers(network, (1, 64, 64))[1]["notes"]
-    assert note.endswith("at least 3 × 3 to show all")
+    assert note.endswith("at least 3 × 3")
