@@ -199,6 +199,7 @@ def test_the_pages_and_their_links(tmp_path: Path) -> None:
         assert "An atlas" in page.text
         assert ("2001" in page.text) == (name == "provenance.html")
     own = PageParser(site / "networks/own.html")
+    assert "Optimiser AdamW" in own.text
     assert [image["src"] for image in own.images] == [
         f"../figures/own/{file}" for file in ("cover-1.png", "maps-2.png", "deconv-3.png")
     ]
