@@ -259,6 +259,16 @@ def test_a_network_with_weights_but_no_data_set(tmp_path: Path) -> None:
     assert "IMAGENET1K_V1" in PageParser(site / "provenance.html").text
 
 
+def test_sample_images_without_predictions_have_no_such_columns(tmp_path: Path) -> None:
+    results = make_results()
+    for image in results.images:
+        image |= {"label": 0, "prediction": None, "probability": None}
+    write_network(tmp_path, "own", results)
+    text = (build_site(tmp_path, "own") / "networks/own.html").read_text()
+    table = text.partition('aria-label="Table of sample images"')[2].partition("</table>")[0]
+    assert re.findall(r'<th scope="col"[^>]*>(.*?)</th>', table) == ["image", "source", "label"]
+
+
 def test_the_navigation_is_grouped(tmp_path: Path) -> None:
     write_network(tmp_path, "own")
     text = (build_site(tmp_path, "own") / "primer.html").read_text()
