@@ -33,7 +33,7 @@
       const className = dataset.classes[statistics.top_class[unit]];
       const classMean = formatNumber(statistics.top_class_mean[unit]);
       const source = dataset.class_source === "label" ? "" : ", predicted classes";
-      sentences.push(`Highest mean activation: ${className} (${classMean}${source}).`);
+      sentences.push(`Class with the largest mean: ${className} (${classMean}${source}).`);
     }
     if (selectivity[unit] !== null) sentences.push(`Class selectivity ${formatNumber(selectivity[unit])}.`);
     return sentences.join(" ");
