@@ -25,6 +25,7 @@ NULLABLE_KEYS = {
     ("atlas", "layers"),
     ("deconv", "steps"),
 }
+ARGUMENTS_DEPTH = 3  # keys that lead to networks.<name>.arguments
 TEST_IMAGE_KEYS = ("digits", "first", "indices")  # of `images`: those from a data set's test split
 DEFAULT_IMAGES = {"first": 5}
 DEFAULT_PHOTOGRAPHS = ["cat", "astronaut", "coffee", "rocket"]
@@ -32,6 +33,8 @@ DEFAULT_PHOTOGRAPHS = ["cat", "astronaut", "coffee", "rocket"]
 
 def resolve_config(config: Mapping[str, Any]) -> Config:
     """Check a merged config and complete it: nulls dropped, defaults filled in, `only` applied.
+
+    Nulls in the `arguments` of a network are kept: they are values for its function.
 
     Args:
         config: The config as Snakemake merged it. It is not modified. Relative paths in it are relative to
@@ -57,15 +60,22 @@ def resolve_config(config: Mapping[str, Any]) -> Config:
     return completed
 
 
-def _drop_nulls(value: Any, section: str = "") -> Any:
+def _drop_nulls(value: Any, place: tuple[str, ...] = ()) -> Any:
     """Return a copy without the keys that are null, which an overlay uses to remove a key of the default.
 
-    Nulls stay where they are a value of their own, and at renamed keys, which are errors.
+    Nulls stay where they are a value of their own, as in the arguments of a network's function, and at
+    renamed keys, which are errors.
+
+    Args:
+        value: The config, or a value in it.
+        place: The keys that lead to the value.
     """
-    if not isinstance(value, dict):
+    is_arguments = len(place) == ARGUMENTS_DEPTH and (place[0], place[2]) == ("networks", "arguments")
+    if not isinstance(value, dict) or is_arguments:
         return deepcopy(value)
+    section = place[-1] if place else ""
     return {
-        key: _drop_nulls(item, key)
+        key: _drop_nulls(item, (*place, key))
         for key, item in value.items()
         if item is not None or (section, key) in NULLABLE_KEYS or key in RENAMED_KEYS.get(section, {})
     }

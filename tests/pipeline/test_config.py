@@ -98,6 +98,24 @@ def test_null_restores_the_default_of_a_setting() -> None:
     assert network["views"]["n_filters"] == SCHEMA["$defs"]["views"]["properties"]["n_filters"]["default"]
 
 
+def test_null_in_arguments_is_a_value_for_the_function() -> None:
+    base = BASE.replace("dataset: digits", "arguments: {depth: 3, stem: a}\n      dataset: digits", 1)
+    overlay = "networks: {simple_cnn: {arguments: {stem: null, norm: {kind: null}}}}"
+    network = resolve_config(merged(overlay, base))["networks"]["simple_cnn"]
+    assert network["arguments"] == {"depth": 3, "stem": None, "norm": {"kind": None}}
+
+
+def test_null_removes_all_arguments_and_the_keys_of_networks_named_arguments() -> None:
+    overlay = """
+      networks:
+        lenet5: {arguments: null}
+        arguments: {architecture: lenet5, dataset: digits, images: {digits: [1], first: null}}
+    """
+    networks = resolve_config(merged(overlay))["networks"]
+    assert networks["lenet5"]["arguments"] == {}
+    assert networks["arguments"]["images"] == {"digits": [1]}
+
+
 def test_max_steps_null_sets_no_limit() -> None:
     config = resolve_config(merged("networks: {simple_cnn: {training: {max_steps: null}}}"))
     assert config["networks"]["simple_cnn"]["training"]["max_steps"] is None
