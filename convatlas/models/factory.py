@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import logging
 import os
 import sys
 import sysconfig
@@ -13,12 +14,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from convatlas import UserError
 from convatlas.names import suggest_nearest
 from convatlas.pipeline.architecture_names import BUNDLED_ARCHITECTURES, BUNDLED_FOLDER
 from convatlas.pipeline.dependencies import LIBRARY, find_package_root, is_file_path, locate_code
+
+log = logging.getLogger(__name__)
 
 # Parameters of a factory that take the number of classes.
 CLASS_COUNT_PARAMETERS = ("classes", "num_classes")
@@ -91,12 +95,73 @@ class Factory:
                 f"{key}.architecture: {self.architecture} failed, called with {arguments}: "
                 f"{format_error(error)}"
             ) from error
+        if program := describe_program(network):
+            raise UserError(
+                f"{key}.architecture: {self.architecture} returned {program}, whose layers cannot be "
+                "observed; return the Python module (torch.nn.Module) that it was made from, with its weights"
+            )
         if not isinstance(network, nn.Module):
             raise UserError(
                 f"{key}.architecture: {self.architecture} returned {_describe_value(network)}, "
                 "not a torch.nn.Module"
             )
-        return network
+        return unwrap_network(network)
+
+
+def describe_program(network: object) -> str | None:
+    """Return what a network is if it is no Python module, but was traced, scripted or exported; else None.
+
+    The layers of such programs run without Python's hooks, so that nothing could be recorded.
+
+    Args:
+        network: What a factory returned. Modules within it count as well, if they hold parameters.
+    """
+    if type(network).__module__.startswith("torch.export"):
+        return "an exported program (torch.export)"
+    for name, module in network.named_modules() if isinstance(network, nn.Module) else ():
+        program = None
+        has_parameters = next(module.parameters(), None) is not None
+        if isinstance(module, torch.jit.ScriptModule) and (has_parameters or not name):
+            is_traced = "Traced" in type(module).__name__
+            program = (
+                "a traced network (torch.jit.trace)" if is_traced else "a TorchScript program (torch.jit)"
+            )
+        elif any(kind.__module__.startswith("torch.export") for kind in type(module).__mro__):
+            program = "an exported program (torch.export)"
+        if program:
+            return program + (f" as its module {name!r}" if name else "")
+    return None
+
+
+def unwrap_network(network: nn.Module) -> nn.Module:
+    """Return a network without torch.compile and DataParallel, also distributed, around it or its parts.
+
+    The wrappers compute the same as the modules in them, but hide their layers or copy them to devices.
+
+    Args:
+        network: The network. Wrapped modules within it are replaced, in place, by those that they wrap.
+    """
+    network = _unwrap_module(network)
+    for parent in network.modules():  # goes on into what takes the place of a wrapper
+        for name, child in parent._modules.items():
+            if child is not None and (inner := _unwrap_module(child)) is not child:
+                parent._modules[name] = inner
+        if parent._compiled_call_impl is not None:
+            parent._compiled_call_impl = None  # as before module.compile()
+    return network
+
+
+def _unwrap_module(module: nn.Module) -> nn.Module:
+    """Return the module within a module that only wraps it, or else the module itself."""
+    while True:
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner = module.module
+        elif type(module).__module__.startswith("torch._dynamo"):
+            inner = getattr(module, "_orig_mod", module)
+        else:
+            return module
+        log.info("%s is left out: the network within it is used", type(module).__name__)
+        module = inner
 
 
 def format_error(error: BaseException) -> str:

@@ -2,7 +2,7 @@
 
 import socket
 from collections import namedtuple
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from convatlas.models.build import (
     load_network,
     select_main_output,
 )
+from convatlas.models.factory import Factory
 from convatlas.models.preprocessing import Preprocessing
 
 CLASSES = [str(digit) for digit in range(10)]
@@ -97,6 +98,90 @@ def describe_network(name: str, outputs: int, preprocessing: Preprocessing) -> d
         "weights": {"origin": "trained here", "name": None},
         "preprocessing": preprocessing.to_dict(),
     }
+
+
+# Wrapped networks
+
+
+def build_classifier() -> nn.Sequential:
+    torch.manual_seed(4)
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 2))
+    return nn.Sequential(nn.Conv2d(3, 5, 3), nn.Sigmoid(), head)
+
+
+def compile_in_place() -> nn.Module:
+    network = build_classifier()
+    network.compile(backend="eager")
+    return network
+
+
+def wrap_parts() -> nn.Module:
+    network = build_classifier()
+    network[0] = torch.compile(network[0], backend="eager")
+    network[2] = nn.DataParallel(torch.compile(network[2], backend="eager"))
+    return network
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda: torch.compile(build_classifier(), backend="eager"),
+        compile_in_place,
+        lambda: nn.DataParallel(build_classifier()),
+        lambda: nn.DataParallel(torch.compile(build_classifier(), backend="eager")),
+        wrap_parts,
+    ],
+    ids=["compile", "compile in place", "DataParallel", "both", "parts"],
+)
+def test_wrappers_around_a_network_and_its_parts_are_left_out(wrap: Callable[[], nn.Module]) -> None:
+    network = Factory(wrap, "net.py:build")({}, "networks.own")
+    expected = build_classifier()
+    assert str(network) == str(expected)
+    assert list(network.state_dict()) == list(expected.state_dict())
+    assert all(module._compiled_call_impl is None for module in network.modules())
+    images = torch.rand(2, 3, 9, 9)
+    assert torch.equal(network(images), expected(images))
+
+
+def test_distributed_data_parallel_is_left_out(tmp_path: Path) -> None:
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        network = Factory(lambda: nn.parallel.DistributedDataParallel(build_classifier()), "net.py:build")(
+            {}, "networks.own"
+        )
+    finally:
+        torch.distributed.destroy_process_group()
+    assert str(network) == str(build_classifier())
+
+
+def export() -> torch.export.ExportedProgram:
+    return torch.export.export(build_classifier().eval(), (torch.zeros(1, 3, 9, 9),))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("build", "description"),
+    [
+        (lambda: torch.jit.trace(build_classifier(), torch.zeros(1, 3, 9, 9)), "a traced network"),
+        (lambda: torch.jit.script(build_classifier()), "a TorchScript program"),
+        (
+            lambda: nn.Sequential(torch.jit.script(build_classifier()), nn.ReLU()),
+            "a TorchScript program (torch.jit) as its module '0'",
+        ),
+        (export, "an exported program"),
+        (lambda: export().module(), "an exported program"),
+        (lambda: torch.export.unflatten(export()), "an exported program"),
+    ],
+    ids=["traced", "scripted", "scripted part", "exported", "exported module", "unflattened"],
+)
+def test_a_program_is_refused_in_one_line(build: Callable[[], Any], description: str) -> None:
+    with pytest.raises(UserError) as error:
+        Factory(build, "net.py:build")({}, "networks.own")
+    message = str(error.value)
+    assert message.startswith(f"networks.own.architecture: net.py:build returned {description}")
+    assert "return the Python module" in message
+    assert "\n" not in message
 
 
 def test_a_network_is_built_from_its_description_with_weights_of_another_seed() -> None:
