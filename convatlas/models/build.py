@@ -16,6 +16,7 @@ from convatlas import UserError
 from convatlas.files import read_json
 from convatlas.models.factory import Factory, format_error, import_factory
 from convatlas.models.preprocessing import GREY_INPUT, IMAGENET_INPUT, Preprocessing, merge_input_settings
+from convatlas.models.state import load_tensor_state
 from convatlas.pipeline.architecture_names import TORCHVISION_PREFIX
 from convatlas.records import NetworkDescription
 
@@ -198,7 +199,7 @@ def load_network(folder: str | Path) -> tuple[nn.Module, Preprocessing]:
     network, preprocessing = build_from_description(read_json(Path(folder) / "network.json"), seed=0, key=key)
     path = Path(folder) / "weights.safetensors"
     try:
-        network.load_state_dict(load_file(path))
+        load_tensor_state(network, load_file(path))
     except (SafetensorError, OSError, RuntimeError) as error:
         raise UserError(
             f"{path} is damaged or belongs to another network ({error}); delete it and run again"

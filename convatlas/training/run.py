@@ -23,6 +23,7 @@ from convatlas.files import sha256, write_bytes, write_json
 from convatlas.models import build
 from convatlas.models.factory import format_error
 from convatlas.models.prepare import DatasetClasses, PreparedNetwork, prepare_network
+from convatlas.models.state import get_tensor_state
 from convatlas.pipeline.config_types import NetworkConfig, TrainingConfig
 from convatlas.records import (
     ClassificationMetrics,
@@ -84,7 +85,7 @@ def train_network(
         training = _train(prepared, data, settings["training"], seed, torch_device, checkpoint, key)
     test_metrics = evaluate_test_split(prepared, data, torch_device) if data else None
 
-    state = prepared.network.state_dict()
+    state = get_tensor_state(prepared.network)
     write_bytes(
         output / "weights.safetensors",
         save({name: tensor.cpu().contiguous().clone() for name, tensor in state.items()}),

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from convatlas.datasets.base import IGNORE_INDEX
 from convatlas.models.build import get_device, select_main_output, to_device
 from convatlas.models.preprocessing import Preprocessing
+from convatlas.models.state import get_tensor_state, load_tensor_state
 from convatlas.pipeline.config_types import TrainingConfig
 from convatlas.records import HistoryRow
 from convatlas.training.augmentation import augment, resize_masks
@@ -104,7 +105,7 @@ def fit(
         )
         if checkpoint:
             checkpoint.save(*trainer.capture_state())
-    network.load_state_dict(trainer.best_weights)
+    load_tensor_state(network, trainer.best_weights)
     network.to(memory_format=torch.contiguous_format).eval()
     return trainer.result
 
@@ -223,7 +224,7 @@ class Trainer:
         self.result.history.append(row)
         if score >= self.best_score:
             self.best_score, self.result.best_epoch = score, int(row["epoch"])
-            self.best_weights = {n: t.clone() for n, t in self.evaluated_network.state_dict().items()}
+            self.best_weights = {n: t.clone() for n, t in get_tensor_state(self.evaluated_network).items()}
 
     def capture_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return all that the next epoch depends on, and the result so far, as tensors and JSON values.
@@ -232,7 +233,7 @@ class Trainer:
         """
         rows = [list(row.values()) for row in self.result.history]
         tensors = {
-            **add_prefix("network", self.network.state_dict()),
+            **add_prefix("network", get_tensor_state(self.network)),
             **add_prefix("best", self.best_weights),
             **add_prefix("optimizer", get_optimizer_state(self.optimizer)),
             **add_prefix("generator", get_generator_states(self.shuffle_generator)),
@@ -240,7 +241,7 @@ class Trainer:
             "score": torch.tensor(self.best_score, dtype=torch.float64),
         }
         if self.ema_model:
-            tensors |= add_prefix("averaged", self.ema_model.state_dict())
+            tensors |= add_prefix("averaged", get_tensor_state(self.ema_model))
         return tensors, {"columns": list(self.result.history[0]), "best_epoch": self.result.best_epoch}
 
     def restore_state(self, tensors: dict[str, Tensor], values: Mapping[str, Any], steps: int) -> None:
@@ -257,9 +258,9 @@ class Trainer:
         accuracy_or_iou, negative_loss = tensors["score"].tolist()
         self.best_score = (accuracy_or_iou, negative_loss)
         self.best_weights = select_prefix("best", tensors)
-        self.network.load_state_dict(select_prefix("network", tensors))
+        load_tensor_state(self.network, select_prefix("network", tensors))
         if self.ema_model:
-            self.ema_model.load_state_dict(select_prefix("averaged", tensors))
+            load_tensor_state(self.ema_model, select_prefix("averaged", tensors))
         set_optimizer_state(self.optimizer, select_prefix("optimizer", tensors))
         set_generator_states(self.shuffle_generator, select_prefix("generator", tensors))
         with warnings.catch_warnings():  # torch warns of steps before any optimiser step

@@ -21,6 +21,7 @@ from convatlas.models.preprocessing import Preprocessing
 from convatlas.pipeline.config import resolve_config
 from convatlas.training import trainer
 from convatlas.training.augmentation import random_horizontal_flip, random_shift
+from convatlas.training.checkpoint import Checkpoint
 from convatlas.training.labelled_images import LabelledImages, hold_out, load_training_splits
 from convatlas.training.metrics import classification_metrics
 from convatlas.training.trainer import evaluate, fit, limit_epochs
@@ -376,6 +377,33 @@ def test_the_moving_average_is_that_of_its_formula() -> None:
         if average.is_floating_point():
             assert torch.allclose(average.double(), expected, atol=1e-6), name
             assert not torch.equal(average, plain.state_dict()[name])
+
+
+class Annotated(nn.ReLU):
+    """Holds extra state that is no tensor."""
+
+    def get_extra_state(self) -> dict[str, str]:
+        return {"note": "a rectifier"}
+
+    def set_extra_state(self, state: dict[str, str]) -> None:
+        assert state == {"note": "a rectifier"}
+
+
+def test_extra_state_changes_no_training_and_its_checkpoints(tmp_path: Path) -> None:
+    train, validation = hold_out(make_blobs(150), 0.2, 0)
+    networks = []
+    for activation in (nn.ReLU(), Annotated()):
+        network = build_small()
+        network[1] = activation
+        checkpoint = Checkpoint(tmp_path / type(activation).__name__, {})
+        settings = SETTINGS | {"ema_decay": 0.9, "epochs": 2}
+        fit(network, PLAIN, train, validation, settings, 0, checkpoint)
+        resumed = build_small()
+        resumed[1] = activation
+        fit(resumed, PLAIN, train, validation, settings, 0, checkpoint)
+        networks += [network, resumed]
+    for network in networks[1:]:
+        assert torch.equal(network[6].weight, networks[0][6].weight)
 
 
 def test_a_trained_network_is_in_evaluation_mode_and_contiguous() -> None:
