@@ -4,7 +4,9 @@ import logging
 import pickle
 import re
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,16 +16,29 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from convatlas import UserError
+from convatlas.models.factory import format_error
 from convatlas.names import format_shape, suggest_nearest
 from convatlas.pipeline.config_types import WeightsConfig
 
 log = logging.getLogger(__name__)
 
+EXTRA_STATE = "_extra_state"  # PyTorch's name of a module's extra state
 MAX_REPORTED_NAMES = 4  # names listed by a report
 MAX_SEARCH_DEPTH = 3  # nested mappings that are searched for weights
 PICKLE_LOAD_CODE = "torch.load({}, map_location='cpu', weights_only=False)"
 PICKLE_MAGIC = (b"\x80", b"PK")  # first bytes of a pickle, and of the zip archive in which torch puts one
 TORCHSCRIPT_LOAD_CODE = "torch.jit.load({}, map_location='cpu')"
+
+
+class StateDict(OrderedDict[str, Any]):
+    """Weights by name, and what else a network's state dict holds.
+
+    Attributes:
+        _metadata: The versions of modules by their names, from which PyTorch's hooks see what to convert;
+            None where the file has none.
+    """
+
+    _metadata: Mapping[str, Mapping[str, Any]] | None = None
 
 
 def load_weights(network: nn.Module, settings: WeightsConfig, key: str) -> None:
@@ -124,10 +139,10 @@ def _format_first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
-def find_state_dict(
-    content: Any, path: str | Path, checkpoint_key: str | None, key: str
-) -> dict[str, Tensor]:
-    """Return the weights in what a checkpoint holds; values that are not tensors are skipped.
+def find_state_dict(content: Any, path: str | Path, checkpoint_key: str | None, key: str) -> StateDict:
+    """Return the state dict in what a checkpoint holds: tensors, and the extra state of modules.
+
+    Other values are skipped.
 
     Args:
         content: What the checkpoint holds.
@@ -157,10 +172,19 @@ def find_state_dict(
             )
         advice = " or ".join(f"key: {candidate}" for candidate in candidates)
         raise UserError(f"{key}: the weights of {path} are nested deeper; give {advice}")
-    skipped = [str(name) for name, item in value.items() if not isinstance(item, Tensor)]
+    state, skipped = StateDict(), []
+    for name, item in value.items():
+        if isinstance(item, Tensor):
+            state[str(name)] = item.detach()
+        elif _is_extra_state(name):
+            state[name] = item
+        else:
+            skipped.append(str(name))
     if skipped:
         log.info("skipped, not tensors: %s", _abbreviate_names(skipped))
-    return {str(name): item.detach() for name, item in value.items() if isinstance(item, Tensor)}
+    metadata = getattr(value, "_metadata", None)
+    state._metadata = metadata if isinstance(metadata, Mapping) else None
+    return state
 
 
 def _split_checkpoint_key(content: Any, checkpoint_key: str | None) -> list[str]:
@@ -180,11 +204,16 @@ def _describe_content(value: Any) -> str:
 
 
 def _is_state_dict(value: Any) -> bool:
-    """Return whether a value is a mapping that holds tensors and no further mappings."""
+    """Return whether a value is a mapping that holds tensors and no further mappings but extra state."""
     if not isinstance(value, Mapping):
         return False
-    values = list(value.values())
+    values = [item for name, item in value.items() if not _is_extra_state(name)]
     return any(isinstance(v, Tensor) for v in values) and not any(isinstance(v, Mapping) for v in values)
+
+
+def _is_extra_state(name: object) -> bool:
+    """Return whether an entry of a state dict is what a module's `get_extra_state` returned."""
+    return isinstance(name, str) and name.rpartition(".")[2] == EXTRA_STATE
 
 
 def _find_state_dict_paths(value: Any, depth: int = MAX_SEARCH_DEPTH) -> Iterator[list[str]]:
@@ -198,7 +227,7 @@ def _find_state_dict_paths(value: Any, depth: int = MAX_SEARCH_DEPTH) -> Iterato
             yield from ([str(name), *path] for path in _find_state_dict_paths(inner, depth - 1))
 
 
-def remove_name_prefix(state: dict[str, Tensor], prefix: str | None, key: str) -> dict[str, Tensor]:
+def remove_name_prefix(state: StateDict, prefix: str | None, key: str) -> StateDict:
     """Return weights without a prefix of their names; weights whose names lack it are skipped.
 
     Args:
@@ -218,36 +247,91 @@ def remove_name_prefix(state: dict[str, Tensor], prefix: str | None, key: str) -
         )
     if skipped:
         log.info("skipped, without the prefix %r: %s", prefix, _abbreviate_names(skipped))
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    result = StateDict(
+        (name.removeprefix(prefix), item) for name, item in state.items() if name.startswith(prefix)
+    )
+    if state._metadata is not None:  # under the modules' names, which end without a dot
+        result._metadata = {
+            f"{module}.".removeprefix(prefix).removesuffix("."): versions
+            for module, versions in state._metadata.items()
+            if f"{module}.".startswith(prefix)
+        }
+    return result
 
 
-def apply_weights(network: nn.Module, state: dict[str, Tensor], key: str) -> None:
+def apply_weights(network: nn.Module, state: StateDict, key: str) -> None:
     """Load weights into a network, in place, converted to its precision.
 
-    Counters of batches (`num_batches_tracked`) may be missing, as in checkpoints of old PyTorch versions.
+    All is accepted that the network's `load_state_dict(strict=True)` accepts, whose hooks convert the names
+    and values of old checkpoints. Counters of batches (`num_batches_tracked`) may be missing, as in
+    checkpoints of old PyTorch versions, and extra state that is no tensor, which safetensors cannot hold.
 
     Args:
-        network: The network.
+        network: The network. It is not changed where the weights do not fit.
         state: The weights by name.
         key: Place of the weights in the config, for messages.
 
     Raises:
-        UserError: Names or shapes do not fit; the message lists them.
+        UserError: Names or shapes do not fit, with a list of them; or the weights bring extra state that is
+            no tensor and differs from the network's own.
     """
     network_state = network.state_dict()
-    missing = [n for n in network_state if n not in state and not n.endswith("num_batches_tracked")]
-    unexpected = [name for name in state if name not in network_state]
-    misshapen = [
-        name for name in network_state if name in state and state[name].shape != network_state[name].shape
-    ]
-    if missing or unexpected or misshapen:
+    before = {n: v.clone() if isinstance(v, Tensor) else deepcopy(v) for n, v in network_state.items()}
+    complete = StateDict(state)
+    complete._metadata = state._metadata
+    for name, item in before.items():
+        if name not in state and (name.endswith("num_batches_tracked") or not isinstance(item, Tensor)):
+            complete[name] = item
+    for name in [n for n, item in state.items() if not isinstance(item, Tensor) and n not in before]:
+        log.info("skipped, extra state that the network does not have: %s", name)
+        del complete[name]
+    try:
+        with torch.no_grad():
+            network.load_state_dict(complete)
+    except Exception as error:  # of the network's hooks, of any kind
+        network.load_state_dict(before)
         raise UserError(
             f"{key}: the weights do not fit the network"
-            + _format_mismatch(network_state, state, missing, unexpected, misshapen)
+            + (_list_mismatches(before, state) or f": {format_error(error)}")
+        ) from error
+    _check_extra_state(network, before, key)
+    _log_precision(before, state)
+
+
+def _check_extra_state(network: nn.Module, before: Mapping[str, Any], key: str) -> None:
+    """Raise UserError where weights brought extra state that could not be stored with them.
+
+    The stages after this one build the network again: its extra state must be that of the function.
+    """
+    changed = [
+        name
+        for name, item in network.state_dict().items()
+        if not isinstance(item, Tensor) and not _are_equal_objects(item, before.get(name))
+    ]
+    if changed:
+        network.load_state_dict(before)
+        raise UserError(
+            f"{key}: the extra state of {_abbreviate_names(changed)} differs from that of the network as its "
+            "function builds it; extra state other than tensors is not stored: set it in the function"
         )
-    _log_precision(network_state, state)
-    with torch.no_grad():
-        network.load_state_dict(network_state | state)
+
+
+def _are_equal_objects(one: object, other: object) -> bool:
+    """Return whether two objects of any kind are equal, by their pickles."""
+    try:
+        return pickle.dumps(one) == pickle.dumps(other)
+    except Exception:  # objects of a user's classes may raise anything
+        return False
+
+
+def _list_mismatches(network_state: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    """Return which names and shapes of weights do not fit, and what may fix it; "" if all do."""
+    expected = {name: item for name, item in network_state.items() if isinstance(item, Tensor)}
+    tensors = {name: item for name, item in state.items() if isinstance(item, Tensor)}
+    missing = [n for n in expected if n not in tensors and not n.endswith("num_batches_tracked")]
+    unexpected = [name for name in tensors if name not in expected]
+    misshapen = [n for n in expected if n in tensors and tensors[n].shape != expected[n].shape]
+    return _format_mismatch(expected, tensors, missing, unexpected, misshapen)
 
 
 def _format_mismatch(
@@ -303,12 +387,17 @@ def _abbreviate_names(names: list[str]) -> str:
     return ", ".join(names[:MAX_REPORTED_NAMES]) + more
 
 
-def _log_precision(network_state: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+def _log_precision(network_state: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Log which precisions are converted, and warn of numbers that are not finite."""
-    converted = {tensor.dtype for name, tensor in state.items() if network_state[name].dtype != tensor.dtype}
+    tensors = {name: item for name, item in state.items() if isinstance(item, Tensor)}
+    converted = {
+        tensor.dtype
+        for name, tensor in tensors.items()
+        if isinstance(expected := network_state.get(name), Tensor) and expected.dtype != tensor.dtype
+    }
     if converted:
         log.info("weights of %s are converted to the network's precision", ", ".join(map(str, converted)))
-    not_finite = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
+    not_finite = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if not_finite:
         log.warning(
             "%d weights hold numbers that are not finite: %s", len(not_finite), _abbreviate_names(not_finite)

@@ -97,6 +97,87 @@ def test_batch_counters_may_be_missing_and_float16_is_converted(
     assert "torch.float16 are converted to the network's precision" in caplog.text
 
 
+# What PyTorch's load_state_dict accepts
+
+
+def build_weight_normed(*, old: bool, seed: int) -> nn.Module:
+    network = build_small(seed)
+    normalize = nn.utils.weight_norm if old else nn.utils.parametrizations.weight_norm
+    normalize(network[3])
+    return network
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_names_that_pytorch_has_changed_are_accepted(tmp_path: Path, prefix: str) -> None:
+    old = build_weight_normed(old=True, seed=2)
+    state = {prefix + name: tensor for name, tensor in old.state_dict().items()}
+    network = build_weight_normed(old=False, seed=1)
+    weights.load_weights(network, save_checkpoint(tmp_path / "c.pth", state, strip_prefix=prefix), KEY)
+    images = torch.rand(2, 3, 8, 8)
+    assert torch.equal(network.eval()(images), old.eval()(images))
+    del state[prefix + "0.bias"]
+    unchanged = build_weight_normed(old=False, seed=1)
+    message = get_error(unchanged, save_checkpoint(tmp_path / "c.pth", state, strip_prefix=prefix))
+    assert "missing: 0.bias" in message
+    assert have_equal_weights(unchanged, build_weight_normed(old=False, seed=1))
+
+
+class Negated(nn.Linear):
+    """A layer whose version 2 holds the weights with the opposite sign."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state: dict, prefix: str, metadata: dict, *others: Any) -> None:
+        if metadata.get("version") == 1:
+            state[prefix + "weight"] = -state[prefix + "weight"]
+        super()._load_from_state_dict(state, prefix, metadata, *others)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("version", [1, 2])
+def test_versions_of_modules_are_heeded(tmp_path: Path, prefix: str, version: int) -> None:
+    old = nn.Sequential(Negated(3, 2))
+    old[0]._version = version
+    state = (nn.DataParallel(old) if prefix else old).state_dict()
+    network = nn.Sequential(Negated(3, 2))
+    weights.load_weights(network, save_checkpoint(tmp_path / "c.pth", state, strip_prefix=prefix), KEY)
+    assert torch.equal(network[0].weight, old[0].weight * (-1 if version == 1 else 1))
+
+
+class Noted(nn.Linear):
+    """A layer with extra state."""
+
+    note: Any = "by hand"
+
+    def get_extra_state(self) -> Any:
+        return {"note": self.note}
+
+    def set_extra_state(self, state: Any) -> None:
+        self.note = state["note"]
+
+
+def test_extra_state_is_accepted_where_it_is_the_networks_own(tmp_path: Path) -> None:
+    saved, network = nn.Sequential(Noted(3, 2)), nn.Sequential(Noted(3, 2))
+    settings = save_checkpoint(tmp_path / "c.pth", {"net": saved.state_dict()}, key="net")
+    weights.load_weights(network, settings, KEY)
+    assert torch.equal(network[0].weight, saved[0].weight)
+    tensors = {name: item for name, item in saved.state_dict().items() if isinstance(item, Tensor)}
+    weights.load_weights(nn.Sequential(Noted(3, 2)), save_checkpoint(tmp_path / "t.pth", tensors), KEY)
+    weights.load_weights(nn.Sequential(nn.Linear(3, 2)), settings, KEY)  # a network without it
+
+
+def test_extra_state_that_would_be_lost_is_refused_in_one_line(tmp_path: Path) -> None:
+    saved, network = nn.Sequential(Noted(3, 2)), nn.Sequential(Noted(3, 2))
+    saved[0].note = "by another hand"
+    kept = network[0].weight.clone()
+    message = get_error(network, save_checkpoint(tmp_path / "c.pth", saved.state_dict()))
+    assert "the extra state of 0._extra_state differs" in message
+    assert "\n" not in message
+    assert network[0].note == "by hand"
+    assert torch.equal(network[0].weight, kept)
+
+
 # Weights that do not fit
 
 
