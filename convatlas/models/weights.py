@@ -55,7 +55,7 @@ def load_weights(network: nn.Module, settings: WeightsConfig, key: str) -> None:
     """
     path, checkpoint_key = settings["path"], settings.get("key")
     content = read_checkpoint(path, f"{key}.path", checkpoint_key)
-    state = find_state_dict(content, path, checkpoint_key, key)
+    state = find_state_dict(content, path, checkpoint_key, key, network, settings.get("strip_prefix"))
     apply_weights(network, remove_name_prefix(state, settings.get("strip_prefix"), key), key)
     log.info("%d weights from %s", len(state), path)
 
@@ -139,7 +139,14 @@ def _format_first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
-def find_state_dict(content: Any, path: str | Path, checkpoint_key: str | None, key: str) -> StateDict:
+def find_state_dict(
+    content: Any,
+    path: str | Path,
+    checkpoint_key: str | None,
+    key: str,
+    network: nn.Module,
+    strip_prefix: str | None = None,
+) -> StateDict:
     """Return the state dict in what a checkpoint holds: tensors, and the extra state of modules.
 
     Other values are skipped.
@@ -149,9 +156,12 @@ def find_state_dict(content: Any, path: str | Path, checkpoint_key: str | None, 
         path: The checkpoint's file, for messages.
         checkpoint_key: Place of the weights in the content; dots separate the keys of nested mappings.
         key: Place of the weights in the config, for messages.
+        network: The network, for the advice which of several places fits it.
+        strip_prefix: The prefix that is removed from the names, for the same advice.
 
     Raises:
-        UserError: The weights are not at that place; the message says where there are some.
+        UserError: The weights are not at that place; the message says where there are some that fit the
+            network, or where there are any.
     """
     value = content
     place: list[str] = []
@@ -164,14 +174,14 @@ def find_state_dict(content: Any, path: str | Path, checkpoint_key: str | None, 
         value = value[part]
         place.append(part)
     if not _is_state_dict(value):
-        candidates = [".".join([*place, *inner]) for inner in _find_state_dict_paths(value)]
+        candidates = {".".join([*place, *inner]): state for inner, state in _find_nested_state_dicts(value)}
         if not candidates:
             location = f" at {'.'.join(place)}" if place else ""
             raise UserError(
                 f"{key}: {path} holds no weights by name{location}, but {_describe_content(value)}"
             )
-        advice = " or ".join(f"key: {candidate}" for candidate in candidates)
-        raise UserError(f"{key}: the weights of {path} are nested deeper; give {advice}")
+        advice = _suggest_places(candidates, network.state_dict(), strip_prefix)
+        raise UserError(f"{key}: the weights of {path} are nested deeper; {advice}")
     state, skipped = StateDict(), []
     for name, item in value.items():
         if isinstance(item, Tensor):
@@ -216,15 +226,64 @@ def _is_extra_state(name: object) -> bool:
     return isinstance(name, str) and name.rpartition(".")[2] == EXTRA_STATE
 
 
-def _find_state_dict_paths(value: Any, depth: int = MAX_SEARCH_DEPTH) -> Iterator[list[str]]:
-    """Yield the keys that lead to each state dict within nested mappings."""
+def _find_nested_state_dicts(
+    value: Any, depth: int = MAX_SEARCH_DEPTH
+) -> Iterator[tuple[list[str], Mapping[Any, Any]]]:
+    """Yield each state dict within nested mappings, with the keys that lead to it."""
     if not isinstance(value, Mapping) or not depth:
         return
     for name, inner in value.items():
         if _is_state_dict(inner):
-            yield [str(name)]
+            yield [str(name)], inner
         else:
-            yield from ([str(name), *path] for path in _find_state_dict_paths(inner, depth - 1))
+            for place, state in _find_nested_state_dicts(inner, depth - 1):
+                yield [str(name), *place], state
+
+
+def _suggest_places(
+    candidates: Mapping[str, Mapping[Any, Any]], network_state: Mapping[str, Any], strip_prefix: str | None
+) -> str:
+    """Return which `key` to give: of the places whose weights fit the network, if any do; else of all.
+
+    Args:
+        candidates: The state dicts of a checkpoint by their places.
+        network_state: The network's state dict.
+        strip_prefix: The prefix that is removed from the names already.
+    """
+    advice = []
+    for place, state in candidates.items():
+        prefix = _find_fitting_prefix(state, network_state)
+        if prefix is not None:
+            change = f' and strip_prefix: "{prefix}"' if prefix else " and no strip_prefix"
+            advice.append(f"key: {place}" + ("" if prefix == (strip_prefix or "") else change))
+    if advice:
+        return "give " + " or ".join(advice)
+    places = [f"key: {place}" for place in candidates]
+    more = len(places) - MAX_REPORTED_NAMES
+    if more > 0:
+        places = [*places[:MAX_REPORTED_NAMES], f"one of {more} more"]
+    return f"give {' or '.join(places)}; none of them fits the network by its names and shapes"
+
+
+def _find_fitting_prefix(state: Mapping[Any, Any], network_state: Mapping[str, Any]) -> str | None:
+    """Return the prefix, or "", with which a state dict holds all of a network's weights; None if it does not.
+
+    Counters of batches may be missing, and there may be others.
+    """
+    shapes = {str(name): item.shape for name, item in state.items() if isinstance(item, Tensor)}
+    expected = {
+        name: item.shape
+        for name, item in network_state.items()
+        if isinstance(item, Tensor) and not name.endswith("num_batches_tracked")
+    }
+    if not expected:
+        return None
+    first = next(iter(expected))
+    prefixes = [name.removesuffix(first) for name in shapes if name == first or name.endswith(f".{first}")]
+    for prefix in sorted(prefixes, key=len):
+        if all(shapes.get(prefix + name) == shape for name, shape in expected.items()):
+            return prefix
+    return None
 
 
 def remove_name_prefix(state: StateDict, prefix: str | None, key: str) -> StateDict:

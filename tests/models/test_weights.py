@@ -230,6 +230,36 @@ def test_weights_that_do_not_fit_are_reported(
     assert have_equal_weights(network, build_small(1))
 
 
+def list_adam_state() -> dict[str, Any]:
+    """Return the state of an optimizer, which holds a mapping of tensors for each of 4 × 6 parameters."""
+    networks = nn.ModuleList([build_small() for _ in range(4)])
+    optimizer = torch.optim.Adam(networks.parameters())
+    sum(network(torch.rand(2, 3, 8, 8)).sum() for network in networks).backward()
+    optimizer.step()
+    return optimizer.state_dict()
+
+
+def test_only_places_that_fit_are_suggested(tmp_path: Path) -> None:
+    others = {"optimizer": list_adam_state(), "teacher": nn.Linear(3, 4).state_dict()}
+    wrapped = {f"module.{name}": tensor for name, tensor in STATE.items()}
+    suggestions = [
+        ({"model": STATE}, {}, "give key: model"),
+        ({"model": STATE, "ema": {"shadow": STATE}}, {}, "give key: model or key: ema.shadow"),
+        ({"model": wrapped}, {}, 'give key: model and strip_prefix: "module."'),
+        ({"model": wrapped}, {"strip_prefix": "module."}, "give key: model"),
+        ({"model": STATE}, {"strip_prefix": "module."}, "give key: model and no strip_prefix"),
+    ]
+    for content, settings, suggestion in suggestions:
+        file = save_checkpoint(tmp_path / "c.pth", others | content, **settings)
+        assert get_error(build_small(), file).endswith(f"are nested deeper; {suggestion}")
+
+
+def test_where_no_place_fits_a_few_are_named(tmp_path: Path) -> None:
+    message = get_error(build_small(), save_checkpoint(tmp_path / "c.pth", {"optimizer": list_adam_state()}))
+    assert "give key: optimizer.state.0 or key: optimizer.state.1" in message
+    assert "or one of 20 more; none of them fits the network" in message
+
+
 class Trap:
     """Creates a file when it is unpickled."""
 
