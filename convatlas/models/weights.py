@@ -1,13 +1,15 @@
 """Read trained weights from the user's files, without running their code, and load them into a network."""
 
+import json
 import logging
 import pickle
 import re
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,8 @@ def load_weights(network: nn.Module, settings: WeightsConfig, key: str) -> None:
     Args:
         network: The network.
         settings: The network's `weights` in the config: `path`, and optionally `key`, the place of the
-            weights in the checkpoint, and `strip_prefix`, which is removed from their names.
+            weights in the checkpoint, `strip_prefix`, which is removed from their names, and `ignore`, globs
+            of names, without that prefix, that are not loaded.
         key: Place of `settings` in the config, for messages.
 
     Raises:
@@ -56,7 +59,9 @@ def load_weights(network: nn.Module, settings: WeightsConfig, key: str) -> None:
     path, checkpoint_key = settings["path"], settings.get("key")
     content = read_checkpoint(path, f"{key}.path", checkpoint_key)
     state = find_state_dict(content, path, checkpoint_key, key, network, settings.get("strip_prefix"))
-    apply_weights(network, remove_name_prefix(state, settings.get("strip_prefix"), key), key)
+    state = remove_name_prefix(state, settings.get("strip_prefix"), key)
+    state = remove_ignored_names(state, settings.get("ignore", []), key)
+    apply_weights(network, state, key)
     log.info("%d weights from %s", len(state), path)
 
 
@@ -266,7 +271,7 @@ def _suggest_places(
 
 
 def _find_fitting_prefix(state: Mapping[Any, Any], network_state: Mapping[str, Any]) -> str | None:
-    """Return the prefix, or "", with which a state dict holds all of a network's weights; None if it does not.
+    """Return the prefix, or "", with which a state dict holds all of a network's weights, or None.
 
     Counters of batches may be missing, and there may be others.
     """
@@ -315,6 +320,32 @@ def remove_name_prefix(state: StateDict, prefix: str | None, key: str) -> StateD
             for module, versions in state._metadata.items()
             if f"{module}.".startswith(prefix)
         }
+    return result
+
+
+def remove_ignored_names(state: StateDict, patterns: Sequence[str], key: str) -> StateDict:
+    """Return weights without those whose names match a pattern.
+
+    Args:
+        state: The weights by name.
+        patterns: Globs of names, such as "*.total_ops"; a `*` matches dots too.
+        key: Place of the weights in the config, for messages.
+
+    Raises:
+        UserError: A pattern matches no name.
+    """
+    ignored = set()
+    for pattern in patterns:
+        matches = [name for name in state if fnmatchcase(name, pattern)]
+        if not matches:
+            raise UserError(
+                f"{key}.ignore: no name matches {pattern!r}; the names are: {_abbreviate_names(list(state))}"
+            )
+        ignored.update(matches)
+    if ignored:
+        log.info("ignored: %s", _abbreviate_names([name for name in state if name in ignored]))
+    result = StateDict((name, item) for name, item in state.items() if name not in ignored)
+    result._metadata = state._metadata
     return result
 
 
@@ -410,7 +441,10 @@ def _format_mismatch(
         hint = f" (is {missing[0]} named {near[0]} there?)" if near and prefix is None else ""
         lines.append(f"{len(missing)} of the network's are missing: {_abbreviate_names(missing)}{hint}")
     if unexpected:
-        lines.append(f"{len(unexpected)} are not the network's: {_abbreviate_names(unexpected)}")
+        advice = ""
+        if not missing and not misshapen and (globs := _suggest_globs(unexpected, network_state)):
+            advice = f"; to leave them out, give ignore: {json.dumps(globs)}"
+        lines.append(f"{len(unexpected)} are not the network's: {_abbreviate_names(unexpected)}{advice}")
     if misshapen:
         shapes = [
             f"{name} is {_describe_shape(state[name])} there and {_describe_shape(network_state[name])} "
@@ -422,6 +456,20 @@ def _format_mismatch(
             "which it was trained?"
         )
     return "".join(f"\n  {line}" for line in lines)
+
+
+def _suggest_globs(names: list[str], kept: Iterable[str]) -> list[str]:
+    """Return globs that match all of some names and none that is kept; an empty list if none are found.
+
+    They are the names themselves if these are few, else their last parts.
+    """
+    if len(names) <= MAX_REPORTED_NAMES:
+        return names
+    globs = [
+        f"*.{last}" if all(name != last for name in names) else f"*{last}"
+        for last in dict.fromkeys(name.rpartition(".")[2] for name in names)
+    ]
+    return [] if any(fnmatchcase(name, glob) for name in kept for glob in globs) else globs
 
 
 def _find_common_prefix(missing: list[str], unexpected: list[str]) -> str | None:

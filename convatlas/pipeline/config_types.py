@@ -44,6 +44,7 @@ class WeightsConfig(TypedDict):
     path: str
     key: NotRequired[str]
     strip_prefix: NotRequired[str]
+    ignore: NotRequired[list[str]]  # globs of names
 
 
 class InputConfig(TypedDict, total=False):

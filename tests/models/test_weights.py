@@ -27,13 +27,13 @@ def build_small(seed: int = 0) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2))
 
 
-def save_checkpoint(path: Path, content: Any, **settings: str) -> dict[str, str]:
+def save_checkpoint(path: Path, content: Any, **settings: str) -> dict[str, Any]:
     """Save a checkpoint, and return its section of the config."""
     torch.save(content, path)
     return {"path": str(path), **settings}
 
 
-def get_error(network: nn.Module, settings: dict[str, str]) -> str:
+def get_error(network: nn.Module, settings: dict[str, Any]) -> str:
     """Load weights that do not fit, and return the message."""
     with pytest.raises(UserError) as error:
         weights.load_weights(network, settings, KEY)
@@ -228,6 +228,40 @@ def test_weights_that_do_not_fit_are_reported(
     for word in words:
         assert word in message
     assert have_equal_weights(network, build_small(1))
+
+
+def add_counters(prefix: str = "") -> dict[str, Tensor]:
+    """Return the weights with numbers that a profiler left in them, for the network and its layers."""
+    places = ["", "0.", "1.", "3."]
+    counters = {
+        f"{place}{name}": torch.zeros(1) for place in places for name in ("total_ops", "total_params")
+    }
+    return {prefix + name: tensor for name, tensor in (STATE | counters).items()}
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_ignored_names_are_not_loaded(tmp_path: Path, prefix: str) -> None:
+    content = add_counters(prefix)
+    settings = save_checkpoint(tmp_path / "c.pth", content, strip_prefix=prefix)
+    message = get_error(build_small(), settings)
+    assert 'to leave them out, give ignore: ["*total_ops", "*total_params"]' in message
+    network = build_small()
+    weights.load_weights(network, settings | {"ignore": ["*total_ops", "*total_params"]}, KEY)
+    assert have_equal_weights(network, build_small(2))
+
+
+def test_what_ignore_cannot_do_is_reported(tmp_path: Path) -> None:
+    settings = save_checkpoint(tmp_path / "c.pth", add_counters())
+    message = get_error(build_small(), settings | {"ignore": ["*.totl_ops"]})
+    assert f"{KEY}.ignore: no name matches '*.totl_ops'; the names are: 0.weight" in message
+    message = get_error(build_small(), settings | {"ignore": ["*total*", "3.*"]})
+    assert "2 of the network's are missing: 3.weight, 3.bias" in message
+    message = get_error(build_small(), save_checkpoint(tmp_path / "c.pth", STATE | {"4.w": torch.ones(1)}))
+    assert message.endswith('1 are not the network\'s: 4.w; to leave them out, give ignore: ["4.w"]')
+    heads = {f"{n}.weight": torch.ones(1) for n in range(4, 9)}
+    message = get_error(build_small(), save_checkpoint(tmp_path / "c.pth", STATE | heads))
+    assert "5 are not the network's" in message
+    assert "ignore" not in message  # "*.weight" would match the network's own
 
 
 def list_adam_state() -> dict[str, Any]:

@@ -370,6 +370,12 @@ def test_the_result_is_the_same_text_under_any_hash_seed(tmp_path: Path) -> None
         ("networks: {lenet5: {weights: {key: a}}}", "networks.lenet5.weights", "'path'", "must be given"),
         ("networks: {lenet5: {weights: {path: a, kee: b}}}", "networks.lenet5.weights", "'kee'", "'key'"),
         (
+            "networks: {lenet5: {weights: {path: a, ignore: b}}}",
+            "networks.lenet5.weights.ignore",
+            "'b'",
+            "a list",
+        ),
+        (
             "networks: {lenet5: {input: {resize: crop}}}",
             "networks.lenet5.input.resize",
             "'crop'",
