@@ -5,6 +5,7 @@ import logging
 import pickle
 import re
 import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -27,6 +28,11 @@ log = logging.getLogger(__name__)
 EXTRA_STATE = "_extra_state"  # PyTorch's name of a module's extra state
 MAX_REPORTED_NAMES = 4  # names listed by a report
 MAX_SEARCH_DEPTH = 3  # nested mappings that are searched for weights
+KERAS_ADVICE = (
+    ", not weights of PyTorch; load it with Keras, write each array under its name in the network with "
+    "safetensors.torch.save_file (the kernel of a convolution transposed from (H, W, in, out) to "
+    "(out, in, H, W), of a dense layer from (in, out) to (out, in)), and give that file"
+)
 PICKLE_LOAD_CODE = "torch.load({}, map_location='cpu', weights_only=False)"
 PICKLE_MAGIC = (b"\x80", b"PK")  # first bytes of a pickle, and of the zip archive in which torch puts one
 TORCHSCRIPT_LOAD_CODE = "torch.jit.load({}, map_location='cpu')"
@@ -85,7 +91,7 @@ def read_checkpoint(path: str | Path, key: str = "weights", checkpoint_key: str 
             head = file.read(512)
     except OSError as error:
         raise UserError(f"{key}: cannot read {path}: {error.strerror}") from error
-    if fault := _describe_wrong_file(head):
+    if fault := _describe_wrong_file(head) or _describe_other_format(path, head):
         raise UserError(f"{key}: {path} {fault}")
     try:
         if path.suffix == ".safetensors" or head[8:10] == b'{"':
@@ -115,6 +121,48 @@ def _describe_wrong_file(head: bytes) -> str | None:
     if head.startswith(b"version https://git-lfs"):
         return "is only Git LFS's pointer to the weights; run `git lfs pull` in its repository"
     return None
+
+
+def _describe_other_format(path: Path, head: bytes) -> str | None:
+    """Return what a file of another framework or an exported program is, with the way to convert it.
+
+    Args:
+        path: The file.
+        head: Its first bytes, which decide where the format has a signature; the name alone does not.
+    """
+    name, target = repr(str(path)), repr(f"{path.stem}.safetensors")
+    command = '\n  python -c "import torch, safetensors.torch as s; {}"'
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return "is an HDF5 file, as Keras writes them" + KERAS_ADVICE
+    members = _list_archive(path) if head.startswith(b"PK") else []
+    if "config.json" in members and any(member.endswith(".weights.h5") for member in members):
+        return "is a Keras model" + KERAS_ADVICE
+    parts = {member.partition("/")[2] for member in members} | set(members)
+    if "archive_format" in parts or "serialized_exported_program.json" in parts:
+        code = f"w = torch.export.load({name}).state_dict; "
+        code += f"s.save_file({{k: v.detach().clone().contiguous() for k, v in w.items()}}, {target})"
+        return (
+            "is an exported program (torch.export), not weights; if you trust it, convert its weights, and "
+            "give the new file:" + command.format(code)
+        )
+    if path.suffix.lower() == ".onnx" and not head.startswith(PICKLE_MAGIC) and head[8:10] != b'{"':
+        code = f"import onnx; w = onnx.load({name}).graph.initializer; s.save_file({{i.name: "
+        code += f"torch.tensor(onnx.numpy_helper.to_array(i)) for i in w}}, {target})"
+        return (
+            "is an ONNX model, not weights of PyTorch; rather give the checkpoint that it was exported from. "
+            "Or install onnx, convert its weights, and give the new file; weights whose names the export "
+            "changed do not fit:" + command.format(code)
+        )
+    return None
+
+
+def _list_archive(path: Path) -> list[str]:
+    """Return the names in a zip archive; an empty list for a damaged one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return []
 
 
 def _describe_refusal(text: str, head: bytes) -> str | None:

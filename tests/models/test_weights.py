@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -356,6 +357,46 @@ def test_files_that_are_not_weights_are_reported(tmp_path: Path, name: str) -> N
     message = get_error(build_small(), {"path": str(tmp_path / "odd.pth")})
     assert f"{KEY}.path: {tmp_path}/odd.pth" in message
     assert words in message
+
+
+def write_archive(path: Path, names: list[str]) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, "{}")
+
+
+def test_an_exported_program_is_named_and_its_weights_are_converted(tmp_path: Path) -> None:
+    program = torch.export.export(build_small(2).eval(), (torch.zeros(1, 3, 8, 8),))
+    torch.export.save(program, tmp_path / "net.pt2")
+    message = get_error(build_small(), {"path": str(tmp_path / "net.pt2")})
+    assert f"{KEY}.path: {tmp_path}/net.pt2 is an exported program (torch.export)" in message
+    command = message[message.index("python -c") :]
+    assert os.system(f"cd {tmp_path} && {command.replace('python', sys.executable, 1)}") == 0
+    network = build_small(1)
+    weights.load_weights(network, {"path": str(tmp_path / "net.safetensors")}, KEY)
+    assert have_equal_weights(network, build_small(2))
+
+
+def test_files_of_other_frameworks_are_named_with_the_way_to_convert(tmp_path: Path) -> None:
+    for name in ("old.h5", "old.keras", "old.pth"):
+        (tmp_path / name).write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99))
+        message = get_error(build_small(), {"path": str(tmp_path / name)})
+        assert f"{name} is an HDF5 file, as Keras writes them, not weights of PyTorch" in message
+        assert "transposed from (H, W, in, out) to (out, in, H, W)" in message
+    write_archive(tmp_path / "new.keras", ["metadata.json", "config.json", "model.weights.h5"])
+    message = get_error(build_small(), {"path": str(tmp_path / "new.keras")})
+    assert "new.keras is a Keras model, not weights of PyTorch; load it with Keras" in message
+    (tmp_path / "net.onnx").write_bytes(b"\x08\x08\x12\x07pytorch" + bytes(99))
+    message = get_error(build_small(), {"path": str(tmp_path / "net.onnx")})
+    assert "net.onnx is an ONNX model, not weights of PyTorch" in message
+    assert f"onnx.load('{tmp_path}/net.onnx')" in message
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".h5", ".keras", ".pt2"])
+def test_a_checkpoint_is_loaded_whatever_its_suffix(tmp_path: Path, suffix: str) -> None:
+    network = build_small(1)
+    weights.load_weights(network, save_checkpoint(tmp_path / f"c{suffix}", STATE), KEY)
+    assert have_equal_weights(network, build_small(2))
 
 
 def test_a_missing_file_is_reported(tmp_path: Path) -> None:
