@@ -1,5 +1,6 @@
 """The config: checked against the schema, all errors at once, and completed with its defaults."""
 
+import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from importlib import resources
@@ -26,6 +27,7 @@ NULLABLE_KEYS = {
     ("deconv", "steps"),
 }
 ARGUMENTS_DEPTH = 3  # keys that lead to networks.<name>.arguments
+EXPONENT_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+\Z")  # a number to YAML 1.2 and JSON
 TEST_IMAGE_KEYS = ("digits", "first", "indices")  # of `images`: those from a data set's test split
 DEFAULT_IMAGES = {"first": 5}
 DEFAULT_PHOTOGRAPHS = ["cat", "astronaut", "coffee", "rocket"]
@@ -34,7 +36,8 @@ DEFAULT_PHOTOGRAPHS = ["cat", "astronaut", "coffee", "rocket"]
 def resolve_config(config: Mapping[str, Any]) -> Config:
     """Check a merged config and complete it: nulls dropped, defaults filled in, `only` applied.
 
-    Nulls in the `arguments` of a network are kept: they are values for its function.
+    Nulls in the `arguments` of a network are kept: they are values for its function. Numbers such as 1e-3,
+    which YAML 1.1 reads as text for want of a dot, are numbers wherever the schema has a number.
 
     Args:
         config: The config as Snakemake merged it. It is not modified. Relative paths in it are relative to
@@ -48,7 +51,7 @@ def resolve_config(config: Mapping[str, Any]) -> Config:
         UserError: Lists all errors: the key, the value given, what is allowed, the nearest name.
     """
     schema = yaml.safe_load(SCHEMA_PATH.read_text())
-    merged: dict[str, Any] = _drop_nulls(config)
+    merged: dict[str, Any] = _read_numbers(_drop_nulls(config), schema, schema)
     errors = [*list_schema_errors(merged, schema), *_find_unknown_names(merged)]
     if errors:
         raise UserError("the config has a fault:\n" + "\n".join(f"  - {error}" for error in errors))
@@ -79,6 +82,29 @@ def _drop_nulls(value: Any, place: tuple[str, ...] = ()) -> Any:
         for key, item in value.items()
         if item is not None or (section, key) in NULLABLE_KEYS or key in RENAMED_KEYS.get(section, {})
     }
+
+
+def _read_numbers(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> Any:
+    """Return a value with numbers where its schema has numbers and it has their text, such as "1e-3".
+
+    Args:
+        value: A value of the config.
+        schema: Its schema.
+        root: The schema that holds `$defs`.
+    """
+    schema = _resolve_reference(schema, root)
+    if isinstance(value, dict):
+        properties, others = schema.get("properties", {}), schema.get("additionalProperties")
+        inner = {key: properties.get(key, others) for key in value}
+        return {
+            key: _read_numbers(item, inner[key], root) if isinstance(inner[key], dict) else item
+            for key, item in value.items()
+        }
+    if isinstance(value, list) and isinstance(schema.get("items"), dict):
+        return [_read_numbers(item, schema["items"], root) for item in value]
+    types = schema.get("type", [])
+    is_number = "number" in types and "string" not in types
+    return float(value) if is_number and isinstance(value, str) and EXPONENT_NUMBER.match(value) else value
 
 
 def _complete_networks(config: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:

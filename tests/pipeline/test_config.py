@@ -116,6 +116,27 @@ def test_null_removes_all_arguments_and_the_keys_of_networks_named_arguments() -
     assert networks["arguments"]["images"] == {"digits": [1]}
 
 
+@pytest.mark.parametrize(
+    ("text", "number"), [("1e-3", 0.001), ("2E+1", 20.0), ("1.5e2", 150.0), ("3.e0", 3.0)]
+)
+def test_numbers_with_an_exponent_but_no_dot_are_numbers(text: str, number: float) -> None:
+    overlay = f"networks: {{lenet5: {{training: {{lr: {text}}}, input: {{size: 28, mean: [{text}, 0.5]}}}}}}"
+    network = resolve_config(merged(overlay))["networks"]["lenet5"]
+    assert network["training"]["lr"] == number
+    assert network["input"]["mean"] == [number, 0.5]
+
+
+def test_text_stays_text_where_a_number_is_not_meant() -> None:
+    overlay = "title: 1e-3\nnetworks: {lenet5: {arguments: {a: 1e-3}, classes: [1e3, b]}}"
+    config = resolve_config(merged(overlay))
+    assert config["title"] == "1e-3"
+    assert config["networks"]["lenet5"]["arguments"] == {"a": "1e-3"}
+    assert config["networks"]["lenet5"]["classes"] == ["1e3", "b"]
+    assert "training.lr: got '1e'" in get_error("networks: {lenet5: {training: {lr: 1e}}}")
+    assert "training.lr: got 0.0" in get_error("networks: {lenet5: {training: {lr: 0e1}}}")
+    assert "epochs: got '1e1'" in get_error("networks: {lenet5: {training: {epochs: 1e1}}}")
+
+
 def test_max_steps_null_sets_no_limit() -> None:
     config = resolve_config(merged("networks: {simple_cnn: {training: {max_steps: null}}}"))
     assert config["networks"]["simple_cnn"]["training"]["max_steps"] is None
