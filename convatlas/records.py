@@ -59,6 +59,7 @@ class NetworkDescription(TypedDict):
     arguments: dict[str, Any]
     source: str | None  # where the architecture was published
     parameters: int
+    converted_from: NotRequired[str]  # precision of its weights as built, if not float32, such as "float16"
     weights: WeightsOrigin
     dataset: str | None
     dataset_sha256: str | None

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 # What torch's modules raise for an input whose size or channels they do not take.
 INPUT_ERRORS = (RuntimeError, AssertionError, ValueError)
+HALF_PRECISIONS = (torch.float16, torch.bfloat16)
 
 
 def build_network(
@@ -50,17 +51,68 @@ def build_network(
     Raises:
         UserError: The factory cannot be imported or called, or the network does not take its input.
     """
+    network, preprocessing, _ = build_in_float32(settings, classes, seed, key, state)
+    return network, preprocessing
+
+
+def build_in_float32(
+    settings: Mapping[str, Any],
+    classes: Sequence[str] | None,
+    seed: int,
+    key: str = "network",
+    state: Mapping[str, Tensor] | None = None,
+) -> tuple[nn.Module, Preprocessing, str | None]:
+    """Build a network as `build_network` does, and say from which precision it was converted.
+
+    Args:
+        settings: The network's section of the config.
+        classes: Class names, where known.
+        seed: Seed of torch's global random generator.
+        key: Place of `settings` in the config, for messages.
+        state: What the file of torchvision's weights holds, where `settings` names such weights.
+
+    Returns:
+        The network, its preprocessing, and the precision in which its function returned it, such as
+        "float16"; None for float32.
+
+    Raises:
+        UserError: The factory cannot be imported or called, or the network does not take its input.
+    """
     factory = get_factory(settings, key, state)
     torch.manual_seed(seed)
     network = factory(factory.complete_arguments(settings.get("arguments") or {}, classes), key).eval()
+    converted_from = convert_to_float32(network)
     configured_input = settings.get("input") or {}
     known_input = {**_guess_input(network), **(factory.input or {})}
     preprocessing = Preprocessing.from_config(
         merge_input_settings(known_input, configured_input), f"{key}.input"
     )
     has_known_size = "size" in {**configured_input, **(factory.input or {})}
-    _check_input(network, preprocessing, factory, has_known_size, key)
-    return network, preprocessing
+    _check_input(network, preprocessing, factory, has_known_size, key, converted_from)
+    return network, preprocessing, converted_from
+
+
+def convert_to_float32(network: nn.Module) -> str | None:
+    """Convert parameters and buffers in half precision to float32, in place.
+
+    Inputs are float32, and not all operations exist in half precision on a CPU. The values stay the same.
+
+    Args:
+        network: The network.
+
+    Returns:
+        The precision of its half-precision parameters, such as "float16"; None if it has none.
+    """
+    precisions = {p.dtype for p in network.parameters() if p.dtype in HALF_PRECISIONS}
+    if not precisions:
+        return None
+    names = " and ".join(sorted(str(precision).removeprefix("torch.") for precision in precisions))
+    for module in network.modules():
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            if tensor.dtype in HALF_PRECISIONS:
+                tensor.data = tensor.data.float()
+    log.info("weights of %s are converted to float32, in which the network is computed", names)
+    return names
 
 
 def get_factory(settings: Mapping[str, Any], key: str, state: Mapping[str, Tensor] | None = None) -> Factory:
@@ -91,7 +143,12 @@ def _guess_input(network: nn.Module) -> Mapping[str, Any]:
 
 
 def _check_input(
-    network: nn.Module, preprocessing: Preprocessing, factory: Factory, has_known_size: bool, key: str
+    network: nn.Module,
+    preprocessing: Preprocessing,
+    factory: Factory,
+    has_known_size: bool,
+    key: str,
+    converted_from: str | None,
 ) -> None:
     """Run a network once; raise UserError, which says what to change, where it does not take its input."""
     shape = f"an input of shape {preprocessing.shape}"
@@ -103,6 +160,11 @@ def _check_input(
         advice = f"change {key}.input.size to the size that the network was designed for, or increase it"
         if "channels" in str(error):
             advice = f"give {key}.input.mean and std as many numbers as the network takes channels, 1 or 3"
+        if converted_from and "type" in str(error):
+            advice = (
+                f"its weights of {converted_from} are converted to float32 here: remove what converts its "
+                "input or activations in forward, such as .half()"
+            )
         raise UserError(
             f"{key}.input: {factory.architecture} does not take {shape}: {format_error(error)}; {advice}"
         ) from error

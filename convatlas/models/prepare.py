@@ -52,6 +52,7 @@ class PreparedNetwork:
         weights_origin: Where its weights come from.
         is_segmentation: Whether it predicts a class for each pixel, not for each image.
         source: Where its architecture was published, if that is known.
+        converted_from: The precision in which its function returned it, if that is not float32.
     """
 
     network: nn.Module
@@ -61,6 +62,7 @@ class PreparedNetwork:
     weights_origin: LoadedWeightsOrigin
     is_segmentation: bool
     source: str | None
+    converted_from: str | None = None
 
 
 def prepare_network(
@@ -92,7 +94,7 @@ def prepare_network(
     pixel_names, image_names = (dataset.pixels, dataset.images) if dataset else ([], [])
     if configured_weights and settings["architecture"].startswith(TORCHVISION_PREFIX):
         image_names = []  # the classes are those of the weights
-    network, preprocessing, arguments, is_segmentation = _build_for_classes(
+    network, preprocessing, arguments, is_segmentation, converted_from = _build_for_classes(
         settings, factory, configured_names or pixel_names, configured_names or image_names, seed, key, state
     )
     if isinstance(configured_weights, dict):
@@ -114,6 +116,7 @@ def prepare_network(
         _describe_origin(configured_weights, downloaded, dataset is not None, seed),
         is_segmentation,
         factory.source,
+        converted_from,
     )
 
 
@@ -135,25 +138,25 @@ def _build_for_classes(
     seed: int,
     key: str,
     state: dict[str, Tensor] | None,
-) -> tuple[nn.Module, Preprocessing, dict[str, Any], bool]:
+) -> tuple[nn.Module, Preprocessing, dict[str, Any], bool, str | None]:
     """Build a network for the number of pixels' classes if it is a segmentation network, else of images'.
 
     Which of both it is shows when it runs: where there are classes of pixels it is built for these, and once
     more, from the same seed, if it is not a segmentation network and the number of images' classes differs.
     """
 
-    def build_for(names: Sequence[str]) -> tuple[nn.Module, Preprocessing, dict[str, Any]]:
+    def build_for(names: Sequence[str]) -> tuple[nn.Module, Preprocessing, dict[str, Any], str | None]:
         arguments = factory.complete_arguments(settings.get("arguments") or {}, names or None)
-        network, preprocessing = build.build_network(
+        network, preprocessing, converted_from = build.build_in_float32(
             {**settings, "arguments": arguments}, None, seed, key, state
         )
-        return network, preprocessing, arguments
+        return network, preprocessing, arguments, converted_from
 
-    network, preprocessing, arguments = build_for(pixel_names or image_names)
+    network, preprocessing, arguments, converted_from = build_for(pixel_names or image_names)
     is_segmentation = build.count_pixel_classes(network, preprocessing) is not None
     if pixel_names and not is_segmentation and len(pixel_names) != len(image_names):
-        network, preprocessing, arguments = build_for(image_names)
-    return network, preprocessing, arguments, is_segmentation
+        network, preprocessing, arguments, converted_from = build_for(image_names)
+    return network, preprocessing, arguments, is_segmentation, converted_from
 
 
 def _describe_origin(

@@ -245,7 +245,7 @@ def _describe_network(
             "precision": training.result.precision,
             "images": training.images,
         }
-    return {
+    network: NetworkDescription = {
         "architecture": settings["architecture"],
         "arguments": prepared.arguments,
         "source": prepared.source,
@@ -261,6 +261,9 @@ def _describe_network(
         "device": device.type,
         "versions": collect_versions(),
     }
+    if prepared.converted_from:
+        network["converted_from"] = prepared.converted_from
+    return network
 
 
 def _describe_timing(started: datetime, training: _Training | None, threads: int) -> Timing:

@@ -249,6 +249,14 @@ def test_a_network_that_was_not_trained_or_tested(tmp_path: Path) -> None:
         assert "accuracy" not in PageParser(site / name).text
 
 
+def test_the_page_says_from_which_precision_a_network_was_converted(tmp_path: Path) -> None:
+    results = make_minimal_results()
+    results.network["converted_from"] = "bfloat16"
+    write_network(tmp_path, "own", results)
+    page = PageParser(build_site(tmp_path, "own") / "networks/own.html").text
+    assert "converted from bfloat16 and computed in float32" in page
+
+
 def test_a_network_with_weights_but_no_data_set(tmp_path: Path) -> None:
     """As torchvision's: nothing was trained, and nothing is known of what it was trained on."""
     write_network(tmp_path, "own", make_minimal_results())

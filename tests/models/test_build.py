@@ -16,6 +16,7 @@ from convatlas.files import write_json
 from convatlas.models import class_names
 from convatlas.models.build import (
     build_from_description,
+    build_in_float32,
     build_network,
     choose_device,
     count_classes,
@@ -98,6 +99,47 @@ def describe_network(name: str, outputs: int, preprocessing: Preprocessing) -> d
         "weights": {"origin": "trained here", "name": None},
         "preprocessing": preprocessing.to_dict(),
     }
+
+
+# Half precision
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_half_precision_is_converted_to_float32(
+    tmp_path: Path, precision: torch.dtype, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    (tmp_path / "net.py").write_text(
+        "import torch\nfrom torch import nn\n\n\ndef build():\n"
+        "    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten())\n"
+        "    network.register_buffer('exact', torch.tensor([0.1], dtype=torch.float64))\n"
+        f"    for part in network:\n        part.to({precision})\n    return network\n"
+    )
+    settings = {"architecture": f"{tmp_path}/net.py:build", "input": {"size": 8}}
+    network, _, converted_from = build_in_float32(settings, None, seed=3)
+    name = str(precision).removeprefix("torch.")
+    assert converted_from == name
+    assert f"weights of {name} are converted to float32" in caplog.text
+    assert network[0].weight.dtype == network[1].running_mean.dtype == torch.float32
+    assert network.exact.dtype == torch.float64
+    torch.manual_seed(3)
+    assert torch.equal(network[0].weight, nn.Conv2d(3, 4, 3).weight.to(precision).float())
+
+
+def test_networks_in_float32_are_not_converted() -> None:
+    assert build_in_float32({"architecture": "lenet5"}, CLASSES, seed=0)[2] is None
+
+
+def test_a_cast_in_a_half_precision_network_is_named(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.conv = nn.Conv2d(3, 4, 3)\n\n"
+        "    def forward(self, x):\n        return self.conv(x.half())\n\n\n"
+        "def build():\n    return Net().half()\n"
+    )
+    settings = {"architecture": f"{tmp_path}/net.py:build", "input": {"size": 8}}
+    with pytest.raises(UserError, match=r"weights of float16 are converted to float32.*such as \.half\(\)"):
+        build_network(settings, None, seed=0)
 
 
 # Wrapped networks

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from convatlas.files import read_json
 from convatlas.models.build import load_network
 from convatlas.models.state import get_tensor_state, load_tensor_state
 from convatlas.pipeline.config import resolve_config
@@ -71,3 +72,19 @@ def test_a_network_with_extra_state_is_written_and_loaded(
     assert set(load_file("results/n/weights.safetensors")) == {"0.weight", "0.bias"}
     network, _ = load_network("results/n")
     assert torch.equal(network[0].weight, load_file("results/n/weights.safetensors")["0.weight"])
+
+
+def test_the_precision_that_was_converted_is_described(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text(CODE + "\n\ndef build_half():\n    return build().half()\n")
+    networks = {
+        name: {"architecture": f"net.py:{name}", "input": {"size": 8}} for name in ("build", "build_half")
+    }
+    config = resolve_config({"networks": networks})
+    for name, settings in config["networks"].items():
+        train_network(name, settings, tmp_path / name, device="cpu")
+    assert "converted_from" not in read_json("build/network.json")
+    assert read_json("build_half/network.json")["converted_from"] == "float16"
+    assert load_network("build_half")[0][0].weight.dtype == torch.float32
