@@ -4,7 +4,8 @@ Autograd records a graph of what a network computed, and its backward pass appli
 operation: transposed filters without biases, unpooling into the switches (signals that meet at one position
 add up), batch norm as a factor, both branches of a sum. The deconvnet (Zeiler & Fergus, arXiv 1311.2901,
 section 2.1) differs at the rectifier alone: there it rectifies the signal itself. Rules on the graph rather
-than on modules reach every rectifier: functional, in place, reused, or inside a block.
+than on modules reach every rectifier: functional, in place, reused, or inside a block. A rectifier with a
+maximum, as ReLU6, is one too.
 
 Other quantities that depend on the image (the statistics of a normalisation, the denominator of a quotient,
 attention weights) are constants, at their values for the image.
@@ -45,10 +46,11 @@ ADJOINT_NODES = set(
 )  # fmt: skip
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 MAX_PIXEL_CHANNELS = 4  # an input with no more channels holds pixels
-RELU_NODES = {"Relu", "Threshold", "ClampMin", "Clamp"}  # the last three only where they clip at zero
+# Rectifiers, all but the first only where they clip at zero; Hardtanh from 0 to 6 is ReLU6.
+RELU_NODES = {"Relu", "Threshold", "ClampMin", "Clamp", "Hardtanh"}
 ACTIVATION_NODES = RELU_NODES | set(
     """
-    LeakyRelu Elu Celu Selu Gelu Silu Mish Glu Hardtanh Hardswish Hardsigmoid Sigmoid Tanh Softmax LogSoftmax
+    LeakyRelu Elu Celu Selu Gelu Silu Mish Glu Hardswish Hardsigmoid Sigmoid Tanh Softmax LogSoftmax
     Softplus Softshrink Hardshrink Softsign LogSigmoid PreluKernel Prelu RreluWithNoise ClampMax ClampTensor
     Maximum Minimum Where MaskedFill Abs Exp Log Sin Cos Erf Square Sqrt Relu6
     """.split()
@@ -160,7 +162,7 @@ def _register_rules(
         )
     if other_activations and not rectify:
         raise UserError(
-            "the deconvnet is defined for ReLUs, and these activations are none: "
+            "the deconvnet is defined for ReLUs (ReLU6 too), and these activations are none: "
             f"{_format_layers(other_activations, layers)}; "
             "views.deconv.rectify: true rectifies the signal there too, and the page says so; "
             "views.deconv.layers: [] skips the deconvnet"
@@ -194,14 +196,21 @@ def _format_layers(operations: dict[str, str], layers: Mapping[Node, str]) -> st
 
 
 def _is_relu(node: Any, operation: str) -> bool:
-    """Return whether an activation is max(x, 0), under any name."""
+    """Return whether an activation is max(x, 0), with or without a positive maximum as ReLU6, by any name."""
     if operation == "Threshold":
         return bool(node._saved_threshold == 0)
     if operation == "ClampMin":
         return bool(node._saved_min == 0)
     if operation == "Clamp":
-        return bool(node._saved_min == 0 and node._saved_max is None)
+        return _clips_at_zero(node._saved_min, node._saved_max)
+    if operation == "Hardtanh":
+        return _clips_at_zero(node._saved_min_val, node._saved_max_val)
     return operation == "Relu"
+
+
+def _clips_at_zero(low: float | None, high: float | None) -> bool:
+    """Return whether a clamp from `low` to `high` is a rectifier: at zero, with or without a maximum."""
+    return low == 0 and (high is None or high > 0)
 
 
 def _relu_rule(node: Node, grad_input: Grads, grad_output: Grads) -> Grads:

@@ -99,7 +99,7 @@ class Deconvnet(nn.Module):
                 plane = signal.new_zeros(len(signal), input_shape[0], input_shape[1] * input_shape[2])
                 unpooled = plane.scatter_add_(2, index, signal.flatten(2))
                 return unpooled.reshape(len(signal), *input_shape)
-            case nn.ReLU():  # (ii) rectify
+            case nn.ReLU() | nn.ReLU6():  # (ii) rectify
                 return signal.relu()
             case nn.Conv2d(padding_mode="zeros", padding=tuple(padding)):
                 # (iii) Filter with the transposed filters, without bias, to the input's exact size.

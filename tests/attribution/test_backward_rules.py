@@ -256,8 +256,24 @@ def test_relus_under_any_name_rectify_the_signal(relu: Step) -> None:
     assert_same(project_both_ways(relu, lambda x: Rule.apply(x, F.relu)))
 
 
+CLAMPS: list[Step] = [  # the maximum is below many values
+    lambda x: F.relu6(20 * x) / 20,
+    lambda x: F.relu6(20 * x, inplace=True) / 20,
+    lambda x: nn.ReLU6(inplace=True)(20 * x) / 20,
+    nn.Hardtanh(0.0, 0.1),
+    lambda x: F.hardtanh(x, 0, 0.3),
+    lambda x: x.clamp(0, 0.2),
+    lambda x: torch.clip(x, 0.0, 0.2),
+]
+
+
+@pytest.mark.parametrize("clamp", CLAMPS)
+def test_rectifiers_with_a_maximum_rectify_the_signal_above_it_too(clamp: Step) -> None:
+    assert_same(project_both_ways(clamp, lambda x: Rule.apply(x, clamp)))
+
+
 OTHERS: list[Step] = [
-    F.relu6,
+    lambda x: F.hardtanh(x, -1, 6),
     F.leaky_relu,
     F.elu,
     F.selu,
@@ -279,7 +295,8 @@ OTHERS: list[Step] = [
     lambda x: x.softmax(1),
     lambda x: x.log_softmax(1),
     lambda x: x.clamp(0.1),
-    lambda x: x.clamp(0, 6),
+    lambda x: x.clamp(-0.1, 6),
+    lambda x: x.clamp(0.1, 6),
     lambda x: x.clamp(max=0),
     lambda x: F.threshold(x, 0.5, 0),
     lambda x: F.prelu(x, torch.full((4,), 0.2).double()),

@@ -21,6 +21,7 @@ from convatlas.attribution.deconvnet import Select, make_seed_signal, project
 from convatlas.attribution.sequential_deconvnet import Deconvnet
 from convatlas.models.architectures.lenet5 import lenet5
 from convatlas.models.architectures.simple_cnn import simple_cnn
+from convatlas.tracing.layer_kinds import FUNCTION_KINDS, module_kind
 
 LENET5 = ["conv1", "relu1", "pool1", "conv2", "relu2", "pool2"]
 SIMPLE_CNN = ["conv1", "relu1", "conv2", "relu2", "conv3", "relu3", "pool1"]
@@ -451,7 +452,7 @@ def test_an_unknown_layer_is_an_error_that_lists_the_layers(lenet: nn.Sequential
 
 NO_RELU = [
     nn.LeakyReLU(),
-    nn.ReLU6(),
+    nn.Hardtanh(),
     nn.SiLU(),
     nn.GELU(),
     nn.Hardswish(),
@@ -476,6 +477,18 @@ def test_another_activation_is_refused_by_name_unless_rectified(activation: nn.M
             for image, expected in zip(x, adjoint(net, layer, x, select), strict=True):
                 projections = project(net, image, layer, select=select, rectify=True)
                 assert_projections(projections, expected)
+
+
+def test_relu6_is_a_rectifier() -> None:
+    steps = OrderedDict(conv=nn.Conv2d(1, 3, 3), relu6=nn.ReLU6(), last=nn.Conv2d(3, 2, 3))
+    net, x = randomise(nn.Sequential(steps)), 50 * images(2, 1, 9)
+    assert net[:2](x).max() == 6
+    assert module_kind(net.relu6) == FUNCTION_KINDS["hardtanh"] == "activation"
+    for layer in ("relu6", "last"):
+        for select in SELECTS:
+            expected = adjoint(net, layer, x, select)
+            assert_projections(project_each(net, layer, x, select), expected)
+            assert_projections(Deconvnet(net, layer)(x, select=select), expected)
 
 
 class Composite(nn.Module):
