@@ -23,6 +23,7 @@ from torch.backends import mkldnn
 from torch.utils.hooks import RemovableHandle
 
 from convatlas import UserError
+from convatlas.attribution.inplace_writes import Write, find_write
 
 Grads = tuple[Tensor | None, ...]
 # From a node, autograd's gradients of its inputs, and those of its outputs, to the gradients of its inputs.
@@ -44,6 +45,8 @@ ADJOINT_NODES = set(
     UpsampleNearestExact2D GridSampler2D Diagonal Tril Triu _ScaleBatchNorm
     """.split()
 )  # fmt: skip
+# Operations in place on a part of a tensor whose adjoint, CopySlices, autograd computes.
+WRITE_OPERATIONS = {"Add", "Sub", "Mul", "Neg", "Copy", "Fill", "Zero", "Div"}
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 MAX_PIXEL_CHANNELS = 4  # an input with no more channels holds pixels
 # Rectifiers, all but the first only where they clip at zero; Hardtanh from 0 to 6 is ReLU6.
@@ -58,7 +61,10 @@ ACTIVATION_NODES = RELU_NODES | set(
 
 
 def node_type(node: Node) -> str:
-    """Return the operation of a node, such as Relu of ReluBackward0."""
+    """Return the operation of a node, such as Relu of ReluBackward0 or of a write into a slice."""
+    write = find_write(node)
+    if write is not None:
+        return write.operation
     return node.name().rpartition("::")[2].partition("Backward")[0].removesuffix("Grad")
 
 
@@ -142,13 +148,13 @@ def _register_rules(
             continue
         visited.add(node)
         layer = layers.get(node, layer)
-        operation = node_type(node)
+        operation, write = node_type(node), find_write(node)
         rule = BACKWARD_RULES.get(operation)
         if operation in ACTIVATION_NODES:
-            rule = _relu_rule
-            if not _is_relu(node, operation):
+            rule = _relu_rule if write is None else _relu_rule_of_write(write)
+            if not (_is_relu(node, operation) if write is None else _is_relu_write(write)):
                 other_activations[layer] = operation
-        elif rule is None and operation not in ADJOINT_NODES:
+        elif operation not in WRITE_OPERATIONS if write else rule is None and operation not in ADJOINT_NODES:
             unknown[layer] = node.name()
         if operation == "Convolution" and node._saved_input.shape[1] <= MAX_PIXEL_CHANNELS:
             hooks += _disable_onednn(node)
@@ -208,6 +214,18 @@ def _is_relu(node: Any, operation: str) -> bool:
     return operation == "Relu"
 
 
+def _is_relu_write(write: Write) -> bool:
+    """Return whether an operation in place is a rectifier, as `_is_relu`."""
+    arguments = write.arguments
+    if write.operation == "Threshold":
+        return arguments[:2] == (0, 0)
+    if write.operation == "ClampMin":
+        return arguments[:1] == (0,)
+    if write.operation in ("Clamp", "Hardtanh"):
+        return bool(arguments) and _clips_at_zero(arguments[0], arguments[1] if arguments[1:] else None)
+    return write.operation == "Relu"
+
+
 def _clips_at_zero(low: float | None, high: float | None) -> bool:
     """Return whether a clamp from `low` to `high` is a rectifier: at zero, with or without a maximum."""
     return low == 0 and (high is None or high > 0)
@@ -217,6 +235,18 @@ def _relu_rule(node: Node, grad_input: Grads, grad_output: Grads) -> Grads:
     """Rectify the signal, whatever the activation was."""
     assert grad_output[0] is not None
     return _grad_to_first_input(grad_input, grad_output[0].relu())
+
+
+def _relu_rule_of_write(write: Write) -> BackwardRule:
+    """Return the rule of an activation in place: rectify the signal where it wrote, and keep the rest."""
+    region = write.region()
+
+    def rectify_region(node: Node, grad_input: Grads, grad_output: Grads) -> Grads:
+        signal = grad_output[0]
+        assert signal is not None
+        return _grad_to_first_input(grad_input, torch.where(region, signal.relu(), signal))
+
+    return rectify_region
 
 
 def _norm_rule(node: Any, grad_input: Grads, grad_output: Grads) -> Grads:

@@ -10,6 +10,7 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from convatlas import UserError
 from convatlas.attribution.backward_rules import next_nodes, node_type, simplify_batch_norms
+from convatlas.attribution.inplace_writes import label_writes, record_writes, writes_in_place
 from convatlas.names import suggest_nearest
 from convatlas.tracing.calls import Call, raise_on_wrong_input, trace
 from convatlas.tracing.window_geometry import window_extent
@@ -45,6 +46,18 @@ def run_until_layer(network: nn.Module, x: Tensor, layer: str) -> LayerOutput:
         UserError: There is no such layer, it has no units or does not depend on the input, or the network
             does not take the input.
     """
+    output = _run_once(network, x, layer)
+    if not writes_in_place(output.edge.node):
+        return output
+    del output  # and its graph, before a second one is kept
+    with record_writes() as writes:  # it costs time and memory: only networks that need it pay
+        output = _run_once(network, x, layer)
+    label_writes(output.edge.node, writes)
+    return output
+
+
+def _run_once(network: nn.Module, x: Tensor, layer: str) -> LayerOutput:
+    """Run a network as `run_until_layer` does."""
     layers: dict[Node, str] = {}
     layer_names: list[str] = []
     reached: list[Tensor] = []

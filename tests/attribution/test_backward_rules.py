@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convatlas import UserError
-from convatlas.attribution.deconvnet import make_seed_signal, project
+from convatlas.attribution.deconvnet import make_seed_signal, project, project_positions, project_stepwise
 
 Step = Callable[[Tensor], Tensor]
 X = torch.randn(4, 6, 8, generator=torch.Generator().manual_seed(1)).double()
@@ -313,6 +313,166 @@ def test_other_activations_stop_unless_rectified(activation: Step) -> None:
 def test_no_rule_is_needed_below_a_constant() -> None:
     """Activations in a denominator or in attention weights meet no signal."""
     assert_same(project_both_ways(lambda x: x / (1 + x.sigmoid()), lambda x: x / (1 + x.sigmoid()).detach()))
+
+
+# Writes into a part of a tensor, and the same functions written out of place.
+
+
+def relu(x: Tensor) -> Tensor:
+    return Rule.apply(x, F.relu)
+
+
+def write(function: Callable[[Tensor], Any]) -> Step:
+    """Return a step that copies its input, lets `function` write into the copy, and returns the copy."""
+
+    def step(x: Tensor) -> Tensor:
+        y = x.clone()
+        function(y)
+        return y
+
+    return step
+
+
+def add_to_half(y: Tensor) -> None:
+    y[:, :2] += 3 * y[:, 2:]
+
+
+def divide_half(y: Tensor) -> None:
+    y[:, :2] /= 1 + y[:, 2:].sigmoid()
+
+
+def copy_rows(x: Tensor) -> Tensor:
+    y = x.new_zeros(x.shape)
+    y[:, :, ::2] = x[:, :, 1::2]
+    y[:, :, 1::2] = F.relu_(x[:, :, ::2] - 0.1)
+    return y
+
+
+def copied_rows(x: Tensor) -> Tensor:
+    return torch.stack([x[:, :, 1::2], relu(x[:, :, ::2] - 0.1)], 3).flatten(2, 3)
+
+
+def rectify_twice(y: Tensor) -> None:
+    y[:, :3].relu_()
+    y *= -1
+    y[:, 1:].relu_()
+
+
+def rectified_twice(x: Tensor) -> Tensor:
+    y = -torch.cat([relu(x[:, :3]), x[:, 3:]], 1)
+    return torch.cat([y[:, :1], relu(y[:, 1:])], 1)
+
+
+def add_input(x: Tensor) -> Tensor:
+    y = F.relu(x - 0.1)
+    y += x  # the output that the ReLU has saved
+    return y
+
+
+CIRCULAR = randomise(nn.Conv2d(4, 3, 3, padding=(1, 2), padding_mode="circular"))
+WRITES: dict[str, tuple[Step, Step]] = {
+    "in-place ReLU after instance norm": (
+        lambda x: F.relu(INSTANCE(x), inplace=True),
+        lambda x: relu(scale_affine(INSTANCE, (2, 3))(x)),
+    ),
+    "in-place ReLU6 after instance norm": (
+        lambda x: F.relu6(F.instance_norm(x, eps=1e-5)[..., 1:], inplace=True),
+        lambda x: Rule.apply(normalised(x, (2, 3))[..., 1:], F.relu6),
+    ),
+    "ReLU on half of the channels": (
+        write(lambda y: F.relu_(y[:, :2])),
+        lambda x: torch.cat([relu(x[:, :2]), x[:, 2:]], 1),
+    ),
+    "clamp of every other column, transposed": (
+        write(lambda y: y.transpose(1, 3)[:, ::2].clamp_(0, 6)),
+        lambda x: torch.stack([Rule.apply(x[..., ::2], F.relu6), x[..., 1::2]], 4).flatten(3),
+    ),
+    "clamp_min of one channel": (
+        write(lambda y: y[:, 3].clamp_min_(0)),
+        lambda x: torch.cat([x[:, :3], relu(x[:, 3:])], 1),
+    ),
+    "threshold of a row": (
+        write(lambda y: F.threshold_(y[:, :, 2], 0, 0)),
+        lambda x: torch.cat([x[:, :, :2], relu(x[:, :, 2:3]), x[:, :, 3:]], 2),
+    ),
+    "channels last": (
+        lambda x: write(lambda y: F.relu_(y[:, :2]))(x.contiguous(memory_format=torch.channels_last)),
+        lambda x: torch.cat([relu(x[:, :2]), x[:, 2:]], 1),
+    ),
+    "two ReLUs that overlap": (write(rectify_twice), rectified_twice),
+    "sum": (write(add_to_half), lambda x: torch.cat([x[:, :2] + 3 * x[:, 2:], x[:, 2:]], 1)),
+    "quotient": (
+        write(divide_half),
+        lambda x: torch.cat([x[:, :2] / (1 + x[:, 2:].sigmoid()).detach(), x[:, 2:]], 1),
+    ),
+    "number": (
+        write(lambda y: y[:, 0].fill_(2)),
+        lambda x: torch.cat([torch.full_like(x[:, :1], 2), x[:, 1:]], 1),
+    ),
+    "zeros, scaled": (
+        write(lambda y: (y[:, 0].zero_(), y[:, 1].mul_(-3))),
+        lambda x: x * channels(torch.tensor([0.0, -3, 1, 1]).double()),
+    ),
+    "rows": (copy_rows, copied_rows),
+    "circular border": (
+        CIRCULAR,
+        lambda x: F.conv2d(
+            x[:, :, [5, *range(6), 0]][..., [6, 7, *range(8), 0, 1]], CIRCULAR.weight, CIRCULAR.bias
+        ),
+    ),
+    "sum with the output of a ReLU": (add_input, lambda x: relu(x - 0.1) + x),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_writes_equal_the_same_network_out_of_place(name: str) -> None:
+    assert_same(project_both_ways(*WRITES[name]))
+
+
+@pytest.mark.parametrize("activation", [F.elu_, lambda x: x.clamp_(-1, 1), lambda x: x.clamp_(max=0)])
+def test_other_activations_in_a_part_of_a_tensor_stop_unless_rectified(activation: Step) -> None:
+    step = write(lambda y: activation(y[:, :2]))
+
+    def written(x: Tensor) -> Tensor:
+        return torch.cat([Rule.apply(x[:, :2], activation), x[:, 2:]], 1)
+
+    with pytest.raises(UserError, match=r"defined for ReLUs.*rectify: true"):
+        project_both_ways(step, written)
+    assert_same(project_both_ways(step, written, rectify=True))
+
+
+def test_a_write_that_is_not_known_is_refused() -> None:
+    class Hidden(torch.autograd.Function):
+        """An operation in place that calls a ReLU, and has another backward pass."""
+
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            ctx.mark_dirty(x)
+            return x.relu_()
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:
+            return grad.exp()
+
+    for step in (write(lambda y: Hidden.apply(y[:, :2])), write(lambda y: y[:, :2].rsqrt_())):
+        with pytest.raises(UserError, match="no adjoint"):
+            project_both_ways(step, step)
+
+
+def test_steps_and_positions_below_an_in_place_relu_after_instance_norm() -> None:
+    torch.manual_seed(0)
+    norm = nn.InstanceNorm2d(4)
+    inplace = nn.Sequential(nn.Conv2d(4, 4, 3), norm, nn.ReLU(inplace=True), nn.Conv2d(4, 3, 3)).double()
+    plain = nn.Sequential(inplace[0], norm, nn.ReLU(), inplace[3])
+    steps, expected = (project_stepwise(net, X, "3", 1) for net in (inplace, plain))
+    assert torch.equal(steps[-1].signal, expected[-1].signal)
+    by_layer = {step.layer: step.signal for step in expected}
+    assert all(torch.equal(step.signal, by_layer[step.layer]) for step in steps)
+    assert {"3", "2", "0"} <= {step.layer for step in steps}
+    units, positions = torch.tensor([2]), torch.tensor([[1, 2]])
+    one, other = (project_positions(net, X[None], "3", units, positions) for net in (inplace, plain))
+    assert torch.equal(one[0], other[0])
+    assert torch.equal(one[1], other[1])
 
 
 CONVOLUTIONS: list[tuple[type[nn.Module], dict[str, Any]]] = [
