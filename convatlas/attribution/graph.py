@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -11,8 +12,9 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from convatlas import UserError
 from convatlas.attribution.backward_rules import next_nodes, node_type, simplify_batch_norms
 from convatlas.attribution.inplace_writes import label_writes, record_writes, writes_in_place
+from convatlas.attribution.kept_gradients import keep_gradients
 from convatlas.names import suggest_nearest
-from convatlas.tracing.calls import Call, raise_on_wrong_input, trace
+from convatlas.tracing.calls import Call, depends_on_input, raise_on_wrong_input, trace
 from convatlas.tracing.window_geometry import window_extent
 
 
@@ -46,28 +48,61 @@ def run_until_layer(network: nn.Module, x: Tensor, layer: str) -> LayerOutput:
         UserError: There is no such layer, it has no units or does not depend on the input, or the network
             does not take the input.
     """
-    output = _run_once(network, x, layer)
-    if not writes_in_place(output.edge.node):
-        return output
-    del output  # and its graph, before a second one is kept
-    with record_writes() as writes:  # it costs time and memory: only networks that need it pay
-        output = _run_once(network, x, layer)
-    label_writes(output.edge.node, writes)
-    return output
+    run = _run_once(network, x, layer)
+    if run.needs_second:
+        del run  # and its graph, before a second one is kept
+        # It costs time and memory: only networks that need it pay.
+        with keep_gradients(network), record_writes() as writes:
+            run = _run_once(network, x, layer)
+        if run.hidden_layer:
+            raise UserError(
+                f"the network runs the layer {run.hidden_layer!r} where gradients are switched off, as in "
+                "torch.inference_mode(), so that no deconvnet goes through it; take that out of the forward "
+                "pass, or choose a layer before it"
+            )
+        if run.output.grad_fn is not None:
+            label_writes(run.output.grad_fn, writes)
+    return LayerOutput(*_detach_output(run, layer), run.layers)
 
 
-def _run_once(network: nn.Module, x: Tensor, layer: str) -> LayerOutput:
+@dataclass
+class _Run:
+    """What one run of a network up to a layer found.
+
+    Attributes:
+        output: The output of the layer.
+        layers: As in `LayerOutput`.
+        detached_layer: The first layer that takes what depends on the image, and has no place in the graph.
+        hidden_layer: The first convolution or linear layer that ran while gradients were switched off.
+    """
+
+    output: Tensor
+    layers: dict[Node, str]
+    detached_layer: str | None
+    hidden_layer: str | None
+
+    @property
+    def needs_second(self) -> bool:
+        """Whether autograd has not recorded all that a deconvnet needs."""
+        node = self.output.grad_fn
+        return bool(self.hidden_layer) or node is None or writes_in_place(node)
+
+
+def _run_once(network: nn.Module, x: Tensor, layer: str) -> _Run:
     """Run a network as `run_until_layer` does."""
-    layers: dict[Node, str] = {}
+    run = _Run(x, {}, None, None)
     layer_names: list[str] = []
-    reached: list[Tensor] = []
 
     def stop_at_layer(call: Call) -> None:
         layer_names.append(call.layer)
         if call.output.grad_fn is not None:
-            layers.setdefault(call.output.grad_fn, call.layer)
+            run.layers.setdefault(call.output.grad_fn, call.layer)
+        elif depends_on_input(call):
+            run.detached_layer = run.detached_layer or call.layer
+            if call.kind in ("conv", "linear") and not torch.is_grad_enabled():
+                run.hidden_layer = run.hidden_layer or call.layer
         if call.layer == layer:
-            reached.append(call.output)
+            run.output = call.output
             raise _LayerReachedError
 
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -78,17 +113,25 @@ def _run_once(network: nn.Module, x: Tensor, layer: str) -> LayerOutput:
         with torch.enable_grad(), simplify_batch_norms(network), raise_on_wrong_input(x), tracing:
             network(x.clone())  # a layer may change its input in place
     except _LayerReachedError:
-        return LayerOutput(*_detach_output(reached[0], layer), layers)
+        return run
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
     raise UserError(f"no layer {layer!r} to project from; {suggest_nearest(layer, layer_names)}")
 
 
-def _detach_output(output: Tensor, layer: str) -> tuple[Tensor, GradientEdge]:
+def _detach_output(run: _Run, layer: str) -> tuple[Tensor, GradientEdge]:
     """Return a layer's output and its place in the graph; raise UserError where it cannot be projected."""
-    if output.grad_fn is None:
+    output = run.output
+    if output.grad_fn is None and run.detached_layer is None:
         raise UserError(f"the layer {layer!r} does not depend on the image; nothing caused it")
+    if output.grad_fn is None:
+        raise UserError(
+            f"autograd's graph says that the layer {layer!r} does not depend on the image: the graph ends at "
+            f"the layer {run.detached_layer!r}. The network uses .detach(), .data or torch.inference_mode() "
+            "before it, or one of them or torch.no_grad() inside it; take that out of the forward pass, or "
+            "choose a layer before it"
+        )
     if output.ndim < 2:
         raise UserError(f"the layer {layer!r} has no units: its output has the shape {tuple(output.shape)}")
     return output.detach().clone(), get_gradient_edge(output)

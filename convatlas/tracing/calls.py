@@ -242,6 +242,11 @@ def collect_tensors(value: Any) -> tuple[Tensor, ...]:
     return ()
 
 
+def depends_on_input(call: Call) -> bool:
+    """Return whether the inputs of a call depend on the network's input."""
+    return bool(_collect_input_dependent(call.inputs))
+
+
 def _collect_input_dependent(value: Any) -> tuple[Tensor, ...]:
     """Return every tensor in a nested value that depends on the network's input."""
     return tuple(tensor for tensor in collect_tensors(value) if hasattr(tensor, "_depends_on_input"))
