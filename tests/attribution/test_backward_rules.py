@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convatlas import UserError
+from convatlas.attribution.backward_rules import BACKWARD_RULES, node_type
 from convatlas.attribution.deconvnet import make_seed_signal, project, project_positions, project_stepwise
 
 Step = Callable[[Tensor], Tensor]
@@ -204,6 +205,51 @@ FIXED: dict[str, tuple[Step, Step]] = {
 @pytest.mark.parametrize("name", FIXED)
 def test_other_quantities_that_depend_on_the_image_are_constants(name: str) -> None:
     assert_same(project_both_ways(*FIXED[name]))
+
+
+class OwnBatchNorm(nn.BatchNorm2d):
+    """A subclass, of which nothing is known."""
+
+
+class FunctionalBatchNorm(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        running = (self.running_mean, self.running_var, self.weight, self.bias)
+        return F.batch_norm(x, *running, training=False, eps=self.eps)
+
+
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, OwnBatchNorm, FunctionalBatchNorm])
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("double", [False, True])
+def test_batch_norm_equals_its_formula_for_a_channels_last_signal(
+    kind: type[nn.BatchNorm2d], affine: bool, double: bool
+) -> None:
+    """One image on the CPU, its values contiguous: torch 2.15's own adjoint is reported to be wrong there."""
+    norm = randomise(kind(4, eps=0.1, affine=affine))
+    norm.running_var.copy_(torch.tensor([0.1, 0.5, 2, 30]))
+    last = nn.Conv2d(4, 3, 3).to(memory_format=torch.channels_last)
+    net = nn.Sequential(nn.Conv2d(4, 4, 3), norm, last).to(torch.float64 if double else torch.float32).eval()
+    x = X if double else X.float()
+    projections = project(net, x, "2")
+    factor = (norm.running_var.double() + 0.1) ** -0.5
+    factor = (factor * norm.weight.double() if affine else factor).detach()
+    top = net(x[None]).detach().double().relu()
+    for unit in range(3):
+        signal = F.conv_transpose2d(top[:, [unit]], last.weight[[unit]].double())
+        expected = F.conv_transpose2d(signal * channels(factor), net[0].weight.double())[0]
+        torch.testing.assert_close(projections[unit].double(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm_in_evaluation_mode_takes_nothing_from_the_gradient_of_autograd() -> None:
+    norm = randomise(nn.BatchNorm2d(4))
+    norm.running_var.uniform_(0.5, 2)
+    x = X[None].clone().requires_grad_()
+    node = norm(x).grad_fn
+    signal = torch.randn(1, 6, 8, 4).double().permute(0, 3, 1, 2)
+    rule = BACKWARD_RULES[node_type(node)]
+    passed = rule(node, (torch.full_like(x, torch.nan), None, None), (signal, None, None))
+    factor = norm.weight / (norm.running_var + norm.eps).sqrt()
+    torch.testing.assert_close(passed[0], signal * channels(factor))
+    assert passed[1:] == (None, None)
 
 
 def test_self_attention_passes_the_signal_to_the_values() -> None:
