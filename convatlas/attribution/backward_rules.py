@@ -23,6 +23,7 @@ from torch.backends import mkldnn
 from torch.utils.hooks import RemovableHandle
 
 from convatlas import UserError
+from convatlas.attribution.edit_advice import advise_edit
 from convatlas.attribution.inplace_writes import Write, find_write
 
 Grads = tuple[Tensor | None, ...]
@@ -142,6 +143,7 @@ def _register_rules(
     visited: set[Node] = set()
     other_activations: dict[str, str] = {}
     unknown: dict[str, str] = {}
+    advice: set[str] = set()
     pending: list[tuple[Any, str]] = [(edge.node, layers.get(edge.node, ""))]
     while pending:
         node, layer = pending.pop()
@@ -157,6 +159,7 @@ def _register_rules(
                 other_activations[layer] = operation
         elif operation not in WRITE_OPERATIONS if write else rule is None and operation not in ADJOINT_NODES:
             unknown[layer] = node.name()
+            advice.add(advise_edit(node, operation))
         if operation == "Convolution" and node._saved_input.shape[1] <= MAX_PIXEL_CHANNELS:
             hooks += _disable_onednn(node)
         if rule is not None:
@@ -164,8 +167,9 @@ def _register_rules(
         pending += [(child, layer) for child in next_nodes(node)]
     if unknown:
         raise UserError(
-            f"no deconvnet goes through this network: it knows no adjoint of "
-            f"{_format_layers(unknown, layers)}; choose a layer before it, or none (views.deconv.layers: [])"
+            "no deconvnet goes through this network: it knows no adjoint of "
+            f"{_format_layers(unknown, layers)}, in the layer or just before it. In the network, "
+            f"{'; '.join(sorted(advice))}. Or choose a layer before it, or none (views.deconv.layers: [])"
         )
     if other_activations and not rectify:
         raise UserError(

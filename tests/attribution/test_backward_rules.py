@@ -4,6 +4,7 @@ In float64, on tensors so small that every unit is looked at. Beyond the paper's
 with whatever depends on the image held fixed: statistics, denominators, attention's weights.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -501,7 +502,7 @@ def test_a_write_that_is_not_known_is_refused() -> None:
             return grad.exp()
 
     for step in (write(lambda y: Hidden.apply(y[:, :2])), write(lambda y: y[:, :2].rsqrt_())):
-        with pytest.raises(UserError, match="no adjoint"):
+        with pytest.raises(UserError, match=r"no adjoint.*write y = torch.cat\("):
             project_both_ways(step, step)
 
 
@@ -519,6 +520,68 @@ def test_steps_and_positions_below_an_in_place_relu_after_instance_norm() -> Non
     one, other = (project_positions(net, X[None], "3", units, positions) for net in (inplace, plain))
     assert torch.equal(one[0], other[0])
     assert torch.equal(one[1], other[1])
+
+
+# Operations without an adjoint: the message says what to write instead, which has one.
+
+
+class Cube(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * x * x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return 3 * grad * ctx.saved_tensors[0] ** 2
+
+
+ADVISED: dict[str, tuple[Step, str, Step]] = {
+    "power": (lambda x: x**2, "x * x", lambda x: x * x),
+    "norm": (
+        lambda x: x * x.norm(dim=(2, 3), keepdim=True),
+        r"x.norm(...).detach()",
+        lambda x: x * x.norm(dim=(2, 3), keepdim=True).detach(),
+    ),
+    "deviation": (lambda x: x * x.std(), ".detach()", lambda x: x * x.std().detach()),
+    "amax over the image": (
+        lambda x: x.amax((2, 3), keepdim=True),
+        "F.adaptive_max_pool2d(x, 1)",
+        lambda x: F.adaptive_max_pool2d(x, 1),
+    ),
+    "max over channels": (
+        lambda x: x.max(1, keepdim=True).values,
+        "x.gather(d, x.argmax(d, keepdim=True))",
+        lambda x: x.gather(1, x.argmax(1, keepdim=True)),
+    ),
+    "min": (
+        lambda x: x.min(1, keepdim=True).values,
+        "x.gather(d, x.argmin(d, keepdim=True))",
+        lambda x: x.gather(1, x.argmin(1, keepdim=True)),
+    ),
+    "topk": (
+        lambda x: x.topk(2, 1).values,
+        "x.gather(d, x.topk(k, d).indices)",
+        lambda x: x.gather(1, x.topk(2, 1).indices),
+    ),
+    "sort": (
+        lambda x: x.sort(1).values,
+        "x.gather(d, x.argsort(d))",
+        lambda x: x.gather(1, x.argsort(1)),
+    ),
+    "custom function": (Cube.apply, "instead of Cube.apply (a custom autograd.F", lambda x: x * x * x),
+    "cumulative sum": (lambda x: x.cumsum(1), "sums, products and convolutions", lambda x: x),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ADVISED)
+def test_the_message_says_what_to_write_instead(name: str) -> None:
+    step, advice, instead = ADVISED[name]
+    with pytest.raises(
+        UserError, match=rf"no adjoint of \w+ \(\w+\),.*In the network, .*{re.escape(advice)}"
+    ):
+        project_both_ways(step, step)
+    assert_same(project_both_ways(instead, instead))
 
 
 CONVOLUTIONS: list[tuple[type[nn.Module], dict[str, Any]]] = [

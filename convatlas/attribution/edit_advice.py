@@ -1,0 +1,44 @@
+"""What to edit in a network with an operation that has no deconvnet rule."""
+
+from typing import Any
+
+from torch.autograd.function import BackwardCFunction
+
+from convatlas.attribution.inplace_writes import WRITE_NODE, find_write
+
+_SCALE = ".detach() its result where it only scales (a norm, a statistic, an attention weight)"
+_NORM = "write x.norm(...).detach() instead of x.norm(...): a norm that scales is a constant"
+_STATISTIC = "call .detach() on the result of std or var: a statistic that scales is a constant"
+_MAXIMUM = (
+    "write F.adaptive_max_pool2d(x, 1) instead of a maximum over the image, or "
+    "x.gather(d, x.argmax(d, keepdim=True)) over an axis d, or " + _SCALE
+)
+_MINIMUM = "write x.gather(d, x.argmin(d, keepdim=True)) instead of a minimum over an axis d, or " + _SCALE
+# What to change in a network whose operation has no adjoint here.
+_ADVICE = {
+    "Pow": "write x * x instead of x ** 2 or x.pow(2), or " + _SCALE,
+    **dict.fromkeys(["LinalgVectorNorm", "Norm"], _NORM),
+    **dict.fromkeys(["Std", "Var", "StdMean", "VarMean"], _STATISTIC),
+    **dict.fromkeys(["Amax", "Max"], _MAXIMUM),
+    **dict.fromkeys(["Amin", "Min"], _MINIMUM),
+    "Topk": "write x.gather(d, x.topk(k, d).indices) instead of x.topk(k, d).values",
+    "Sort": "write x.gather(d, x.argsort(d)) instead of x.sort(d).values",
+}
+
+
+def advise_edit(node: Any, operation: str) -> str:
+    """Return what to change in a network so that the deconvnet goes through an operation.
+
+    Args:
+        node: The node of the operation.
+        operation: The operation, as `backward_rules.node_type` names it.
+    """
+    if isinstance(node, BackwardCFunction):
+        name = type(node).__name__.removesuffix("Backward")
+        return (
+            f"call torch's own operations instead of {name}.apply (a custom autograd.Function), for instance "
+            "F.relu or F.silu, or .detach() its result where it only scales"
+        )
+    if operation == WRITE_NODE or find_write(node):
+        return "write y = torch.cat(...) or y = y.op(...) instead of the operation in place on a part of y"
+    return _ADVICE.get(operation, "write it as sums, products and convolutions, or " + _SCALE)
