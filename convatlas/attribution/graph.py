@@ -1,7 +1,8 @@
 """Work on the graph of autograd below a layer: run a network up to it, order its nodes, make unit signals."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -110,7 +111,8 @@ def _run_once(network: nn.Module, x: Tensor, layer: str) -> _Run:
         parameter.requires_grad_(False)
     try:
         tracing = trace(network, stop_at_layer, blocks=[layer])
-        with torch.enable_grad(), simplify_batch_norms(network), raise_on_wrong_input(x), tracing:
+        errors = raise_on_wrong_input(x), _raise_on_forbidden_write(layer_names)
+        with torch.enable_grad(), simplify_batch_norms(network), errors[0], errors[1], tracing:
             network(x.clone())  # a layer may change its input in place
     except _LayerReachedError:
         return run
@@ -118,6 +120,23 @@ def _run_once(network: nn.Module, x: Tensor, layer: str) -> _Run:
         for parameter in trained:
             parameter.requires_grad_(True)
     raise UserError(f"no layer {layer!r} to project from; {suggest_nearest(layer, layer_names)}")
+
+
+@contextmanager
+def _raise_on_forbidden_write(layer_names: list[str]) -> Iterator[None]:
+    """Turn an error of autograd about an operation in place into a UserError that says what to edit."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "is being modified inplace" not in str(error):
+            raise
+        place = f"after the layer {layer_names[-1]!r}" if layer_names else "at its beginning"
+        raise UserError(
+            f"no deconvnet goes through this network: {place} it changes in place a part that split, chunk, "
+            "unbind or torch.no_grad() gave it, which autograd cannot follow. In the network, write the "
+            "operation out of place, take slices such as x[:, :8] instead, or .clone() the part first. Or "
+            f"choose a layer before it. Autograd says: {error}"
+        ) from error
 
 
 def _detach_output(run: _Run, layer: str) -> tuple[Tensor, GradientEdge]:

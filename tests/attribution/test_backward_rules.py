@@ -506,6 +506,27 @@ def test_a_write_that_is_not_known_is_refused() -> None:
             project_both_ways(step, step)
 
 
+def test_a_write_into_a_chunk_is_refused_with_what_to_write_instead() -> None:
+    class Halves(nn.Module):
+        def __init__(self, chunk: Callable[[Tensor], Any]) -> None:
+            super().__init__()
+            self.chunk, self.relu = chunk, nn.ReLU(inplace=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            first, second = self.chunk(x)
+            return torch.cat([self.relu(first), second], 1)
+
+    step = Halves(lambda x: x.chunk(2, 1))
+    with pytest.raises(UserError, match=r"after the layer 'before' .*chunk.*slices such as x\["):
+        project(Between(step, nn.Conv2d(4, 3, 1)).double(), X, "after")
+
+    def written(x: Tensor) -> Tensor:
+        return torch.cat([relu(x[:, :2]), x[:, 2:]], 1)
+
+    assert_same(project_both_ways(Halves(lambda x: (x[:, :2], x[:, 2:])), written))
+    assert_same(project_both_ways(Halves(lambda x: [part.clone() for part in x.chunk(2, 1)]), written))
+
+
 def test_steps_and_positions_below_an_in_place_relu_after_instance_norm() -> None:
     torch.manual_seed(0)
     norm = nn.InstanceNorm2d(4)
