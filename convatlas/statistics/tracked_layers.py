@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from convatlas.models.build import get_device
+from convatlas.models.memory_format import convert_memory_format
 from convatlas.tracing.calls import Call, trace
 
 log = logging.getLogger(__name__)
@@ -60,17 +61,13 @@ def find_tracked_layers(
     Raises:
         RuntimeError: The network runs in neither memory format.
     """
-    zeros = torch.zeros(2, *shape, device=get_device(network))
-    try:
-        return _trace_layers(network, zeros, names, torch.channels_last), torch.channels_last
-    except RuntimeError:  # for example a view() of maps, which requires the contiguous format
-        return _trace_layers(network, zeros, names, torch.contiguous_format), torch.contiguous_format
+    memory_format = convert_memory_format(network, shape)
+    zeros = torch.zeros(2, *shape, device=get_device(network)).to(memory_format=memory_format)
+    return _trace_layers(network, zeros, names), memory_format
 
 
-def _trace_layers(
-    network: nn.Module, x: torch.Tensor, names: Collection[str], memory_format: torch.memory_format
-) -> list[TrackedLayer]:
-    """Run the network on a batch of two images in a memory format and list the named layers with units."""
+def _trace_layers(network: nn.Module, x: torch.Tensor, names: Collection[str]) -> list[TrackedLayer]:
+    """Run the network on a batch of two images and list the named layers with units."""
     layers: list[TrackedLayer] = []
 
     def add_layer(call: Call) -> None:
@@ -83,7 +80,6 @@ def _trace_layers(
         first_unit = layers[-1].unit_slice.stop if layers else 0
         layers.append(TrackedLayer(call.layer, tuple(output.shape[1:]), first_unit))
 
-    network.to(memory_format=memory_format)
     with trace(network, add_layer, names):
-        network(x.to(memory_format=memory_format))
+        network(x)
     return layers

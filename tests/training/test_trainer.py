@@ -210,6 +210,31 @@ def test_every_image_is_shown_once_per_epoch() -> None:
     assert first != second
 
 
+def test_a_network_that_needs_contiguous_maps_is_trained_and_evaluated() -> None:
+    """Like an equal network with `flatten()` instead of `view()`."""
+
+    class ViewNetwork(nn.Module):
+        def __init__(self, use_view: bool) -> None:
+            super().__init__()
+            self.use_view = use_view
+            self.conv1, self.pool = nn.Conv2d(1, 4, 3, padding=1), nn.MaxPool2d(2)
+            self.conv2, self.fc = nn.Conv2d(4, 6, 3, padding=1), nn.Linear(96, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv2(self.pool(self.conv1(x)).relu())
+            return self.fc(x.view(-1, 96) if self.use_view else x.flatten(1))
+
+    networks, images = [ViewNetwork(True), ViewNetwork(False)], make_blobs(40)
+    networks[1].load_state_dict(networks[0].state_dict())
+    with_view, with_flatten = (fit(net, PLAIN, images, images, SETTINGS, seed=0) for net in networks)
+    for row, expected in zip(with_view.history, with_flatten.history, strict=True):
+        assert row == pytest.approx(expected, rel=1e-4)
+    loss, confusion = evaluate(networks[0], PLAIN, images)
+    logits = networks[0](PLAIN(images.images)).detach()
+    assert loss == pytest.approx(float(nn.functional.cross_entropy(logits, images.labels)), rel=1e-5)
+    assert float(confusion.trace()) == int((logits.argmax(1) == images.labels).sum())
+
+
 @pytest.mark.parametrize("n", [1, 16, 50])
 def test_the_training_loss_and_accuracy_are_means_over_all_images(n: int) -> None:
     """Of a network that does not change: as in its evaluation, in batches of 16 and a smaller last one."""
