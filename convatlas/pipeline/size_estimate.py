@@ -118,7 +118,7 @@ def estimate_sprite_sheets(
     """
     explored = [layer for layer in layers if layer["name"] in names]
     values = sum(math.prod(layer["output_shape"]) for layer in explored)
-    units = sum(layer["output_shape"][0] for layer in explored)
+    units = sum(map(_count_units, explored))
     map_bytes = values * MAP_BYTES_PER_BIT * math.log2(levels)
     weight_bytes = WEIGHT_BYTES * sum(map(_count_drawn_weights, explored))
     return image_count * (map_bytes + units * UNIT_NUMBERS_BYTES) + weight_bytes
@@ -148,7 +148,7 @@ def _count_drawn_weights(layer: Layer) -> int:
     """Count the weights of a layer that are drawn: a few channels of each kernel, no large weight matrix."""
     kernel_size = math.prod(layer["kernel"]) if isinstance(layer["kernel"], list) else 1
     if kernel_size > 1:
-        return min(layer["parameters"], layer["output_shape"][0] * MAX_TILE_CHANNELS * kernel_size)
+        return min(layer["parameters"], _count_units(layer) * MAX_TILE_CHANNELS * kernel_size)
     return layer["parameters"] if layer["parameters"] <= MAX_DRAWN_WEIGHTS else 0
 
 
@@ -189,7 +189,12 @@ def _get_input_shape(layers: Sequence[Layer]) -> list[int]:
     return next(layer for layer in layers if layer["called"])["input_shape"]
 
 
+def _count_units(layer: Layer) -> int:
+    """Return the number of units of a called layer; a single value is one unit."""
+    return layer["output_shape"][0] if layer["output_shape"] else 1
+
+
 def _limit_units(layer: Layer, limit: Any) -> int:
     """Return the number of a layer's units, at most `limit`; "all" sets no limit."""
-    units = layer["output_shape"][0]
+    units = _count_units(layer)
     return units if limit == "all" else min(units, int(limit))

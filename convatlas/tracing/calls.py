@@ -39,7 +39,7 @@ class Call:
         kind: Kind of the layer.
         module: The module; for a function, an equivalent module where there is one.
         inputs: The tensors passed in that depend on the network's input, or all where none does.
-        output: The first tensor of the output.
+        output: The first tensor of the output that is not an input, returned unchanged beside others.
     """
 
     layer: str
@@ -110,8 +110,9 @@ def trace(
 ) -> Iterator[Callable[[], None]]:
     """Pass every layer call of a network to a function while the block runs.
 
-    A function whose arguments do not depend on the network's input is no layer. The network runs in
-    evaluation mode while the block runs, and is left as it was.
+    A function whose arguments do not depend on the network's input is no layer, nor is a call whose output
+    is a single number for the whole batch (0-d). The network runs in evaluation mode while the block runs,
+    and is left as it was.
 
     Args:
         network: Any network. The block runs it, as often as it likes.
@@ -151,6 +152,7 @@ class _CallTracer(TorchFunctionMode):
         self.callback = callback
         self.reset()
         self.active_modules: list[str] = []  # paths of the composite modules that are running
+        self.arguments: list[InputVersions] = []  # of the modules that are running, before they ran
         self.leaf_depth = 0
         # Torch chooses fused kernels inside a leaf only where no function mode is active.
         self.untraced = torch._C.DisableTorchFunction()
@@ -165,6 +167,7 @@ class _CallTracer(TorchFunctionMode):
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if not self.active_modules and not self.leaf_depth:
                 _mark_input_dependent([args, kwargs])
+            self.arguments.append(InputVersions([args, kwargs]))
             if not leaf:
                 self.active_modules.append(path)
                 return
@@ -178,11 +181,12 @@ class _CallTracer(TorchFunctionMode):
         """Return the hook that runs after a module."""
 
         def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            dependent, outputs = _collect_input_dependent([args, kwargs]), collect_tensors(output)
-            inputs = dependent or collect_tensors([args, kwargs])
+            arguments = self.arguments.pop()
+            dependent = _collect_input_dependent(arguments.tensors)
+            outputs, inputs = arguments.select_new(output), dependent or arguments.tensors
             if dependent:
                 _mark_input_dependent(output)
-            if traced and outputs and inputs and self.leaf_depth == int(leaf):
+            if traced and _has_axes(outputs) and inputs and self.leaf_depth == int(leaf):
                 name = next_call_name(path, self.call_counts)
                 type_name, kind = type(module).__name__, module_kind(module)
                 with torch._C.DisableTorchFunction():  # what the callback computes is no layer
@@ -213,7 +217,7 @@ class _CallTracer(TorchFunctionMode):
         name = function_name(func)
         _mark_input_dependent(args[0] if name == "setitem" else output)
         outputs = collect_tensors(output)
-        if name in FUNCTION_KINDS and self.active_modules and not self.leaf_depth and outputs:
+        if name in FUNCTION_KINDS and self.active_modules and not self.leaf_depth and _has_axes(outputs):
             path = self.active_modules[-1]
             layer = next_call_name(f"{path}/{name}" if path else name, self.call_counts)
             module = _equivalent_module(name, args[1:], kwargs)
@@ -245,6 +249,37 @@ def collect_tensors(value: Any) -> tuple[Tensor, ...]:
 def depends_on_input(call: Call) -> bool:
     """Return whether the inputs of a call depend on the network's input."""
     return bool(_collect_input_dependent(call.inputs))
+
+
+class InputVersions:
+    """The tensors passed to a call, with their versions before it; a version grows with a change in place.
+
+    Args:
+        arguments: The arguments of the call, before it runs, as it may append to a list among them.
+    """
+
+    def __init__(self, arguments: Any) -> None:
+        self.tensors = collect_tensors(arguments)
+        self.versions = {id(tensor): get_version(tensor) for tensor in self.tensors}
+
+    def is_unchanged(self, output: Any) -> bool:
+        """Return whether an output of the call is one of its inputs, unchanged."""
+        return isinstance(output, Tensor) and self.versions.get(id(output)) == get_version(output)
+
+    def select_new(self, outputs: Any) -> tuple[Tensor, ...]:
+        """Return the tensors in the output of the call apart from unchanged inputs, or all if none is new."""
+        tensors = collect_tensors(outputs)
+        return tuple(tensor for tensor in tensors if not self.is_unchanged(tensor)) or tensors
+
+
+def get_version(tensor: Tensor) -> int:
+    """Return a number that grows with each change of a tensor in place."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _has_axes(outputs: tuple[Tensor, ...]) -> bool:
+    """Return whether the output of a call is more than a single number for the whole batch."""
+    return bool(outputs) and outputs[0].ndim > 0
 
 
 def _collect_input_dependent(value: Any) -> tuple[Tensor, ...]:

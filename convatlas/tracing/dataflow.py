@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from convatlas.tracing.calls import collect_tensors, named_leaf_modules
+from convatlas.tracing.calls import InputVersions, collect_tensors, named_leaf_modules
 
 INPUT = "input"  # the name of the network's own input
 
@@ -27,7 +27,7 @@ class DataflowTracker:
     def __init__(self, x: Tensor) -> None:
         self.sources: dict[int, tuple[str, ...]] = {id(x): (INPUT,)}
         self.keep_alive: list[Tensor] = [x]  # so that no identity is used twice
-        self.last_outputs: tuple[Tensor, ...] = ()  # every tensor that the last call returned
+        self.last_outputs: tuple[Tensor, ...] = ()  # the new tensors that the last call returned
         self.passthrough_input: Tensor | None = None  # the input that the last call returned unchanged
         self.block_inputs: dict[str, tuple[str, ...]] = {}  # sources of the inputs of composite modules
 
@@ -62,19 +62,17 @@ class DataflowTracker:
             self.sources[id(tensor)] = layers
             self.keep_alive.append(tensor)
 
-    def alias_passthrough(self, output: Any, inputs: tuple[Tensor, ...], versions: list[int]) -> Any:
+    def alias_passthrough(self, output: Any, inputs: InputVersions) -> Any:
         """Return an alias of `output` if it is one of the inputs, unchanged; else `output` itself.
 
         Args:
             output: What a call returned.
             inputs: The tensors passed to it.
-            versions: The version of each input before the call; it grows with a change in place.
         """
-        version_before = {id(tensor): version for tensor, version in zip(inputs, versions, strict=True)}
         self.passthrough_input = None
-        if isinstance(output, Tensor) and version_before.get(id(output)) == _tensor_version(output):
+        if inputs.is_unchanged(output):
             self.passthrough_input, output = output, output.view_as(output)
-        self.last_outputs = collect_tensors(output)
+        self.last_outputs = inputs.select_new(output)
         return output
 
     @contextmanager
@@ -102,13 +100,13 @@ class DataflowTracker:
 
     def _hook_leaf(self, module: nn.Module) -> list[RemovableHandle]:
         """Hook a leaf module so that an input that it returns unchanged is aliased."""
-        versions: list[list[int]] = []  # a stack, for modules that call themselves
+        inputs: list[InputVersions] = []  # a stack, for modules that call themselves
 
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            versions.append([_tensor_version(tensor) for tensor in collect_tensors([args, kwargs])])
+            inputs.append(InputVersions([args, kwargs]))
 
         def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            return self.alias_passthrough(output, collect_tensors([args, kwargs]), versions.pop())
+            return self.alias_passthrough(output, inputs.pop())
 
         return [
             module.register_forward_pre_hook(enter, with_kwargs=True),
@@ -135,17 +133,12 @@ class _FunctionTracker(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        inputs = collect_tensors([args, kwargs])
-        layers, versions = self.tracker.source_layers(inputs), [_tensor_version(tensor) for tensor in inputs]
+        inputs = InputVersions([args, kwargs])
+        layers = self.tracker.source_layers(inputs.tensors)
         output = func(*args, **kwargs)
         if getattr(func, "__name__", "") == "__setitem__":
-            self.tracker.set_sources(inputs[:1], layers)
+            self.tracker.set_sources(inputs.tensors[:1], layers)
         elif collect_tensors(output):
-            output = self.tracker.alias_passthrough(output, inputs, versions)
+            output = self.tracker.alias_passthrough(output, inputs)
             self.tracker.set_sources(self.tracker.last_outputs, layers)
         return output
-
-
-def _tensor_version(tensor: Tensor) -> int:
-    """Return a number that grows with each change of a tensor in place."""
-    return 0 if tensor.is_inference() else tensor._version

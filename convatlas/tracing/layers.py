@@ -107,7 +107,9 @@ class _LayerLister:
             self._propagate(call)
         entry = _layer_entry(call.layer, call.path, call.type, call.kind, module)
         entry["inputs"] = list(inputs)
-        entry["input_shape"] = _shape_without_batch(call.input)
+        # A single number for the whole batch may be the first of several inputs: a factor, for example.
+        main_input = next((tensor for tensor in call.inputs if tensor.ndim), call.input)
+        entry["input_shape"] = _shape_without_batch(main_input)
         entry["output_shape"] = _shape_without_batch(call.output)
         if module is not None and not is_block and call.path not in self.counted_modules:
             entry["parameters"] = _count_parameters(module)
@@ -178,13 +180,17 @@ def _set_receptive_field(entry: Layer, field: ReceptiveField | None, input_size:
 
 
 def _shape_without_batch(tensor: Tensor) -> list[int]:
-    """Return the shape of a tensor without the batch axis, where the first axis is one."""
-    return list(tensor.shape[1:] if tensor.ndim and tensor.shape[0] == 1 else tensor.shape)
+    """Return the shape of a tensor without the batch axis, where the first axis is one.
+
+    A vector of one value, one per image of the batch, is one unit: [1].
+    """
+    return list(tensor.shape[1:] if tensor.ndim > 1 and tensor.shape[0] == 1 else tensor.shape)
 
 
 def _layer_entry(layer: str, path: str, type_name: str, kind: Kind, module: nn.Module | None) -> Layer:
     """Return an entry with every key of layers.json, and with what is known from the module alone."""
     axes = next((n for n in (1, 2, 3) if type(module).__name__.endswith(f"{n}d")), 2)
+    groups = getattr(module, "groups", None)
     entry = {
         "name": layer,
         "module": path,
@@ -198,7 +204,7 @@ def _layer_entry(layer: str, path: str, type_name: str, kind: Kind, module: nn.M
         "stride": _as_list(getattr(module, "stride", None), axes),
         "padding": _as_list(getattr(module, "padding", None), axes),
         "dilation": _as_list(getattr(module, "dilation", None), axes),
-        "groups": getattr(module, "groups", None),
+        "groups": groups if isinstance(groups, int) else None,
         "parameters": 0,
         "receptive_field": None,
         "receptive_start": None,
@@ -212,10 +218,15 @@ def _layer_entry(layer: str, path: str, type_name: str, kind: Kind, module: nn.M
 
 
 def _as_list(value: Any, axes: int) -> Any:
-    """Return a module's attribute as JSON: one number per axis, None, or a word such as "same"."""
+    """Return a module's attribute as JSON: one number per axis, None, or a word such as "same".
+
+    An attribute of another type, as a module of the user's own may have under such a name, is None.
+    """
     if isinstance(value, int):
         return [value] * axes
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple | list) and all(isinstance(number, int) for number in value):
+        return list(value)
+    return value if isinstance(value, str) else None
 
 
 def _count_parameters(module: nn.Module) -> int:

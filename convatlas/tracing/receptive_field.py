@@ -133,11 +133,25 @@ def _window_of_call(call: Call, axes: int) -> WindowGeometry | None:
             return None
         kernel = tuple(ratio for ratio, _ in ratios)
         return WindowGeometry(kernel, kernel, (0,) * axes, (1,) * axes)
-    has_window = hasattr(module, "kernel_size") and hasattr(module, "stride")
-    if not has_window or getattr(module, "transposed", False):
+    # Other modules may have attributes of these names too, for what only their own forward() knows.
+    if call.kind not in ("conv", "pool") or getattr(module, "transposed", False):
+        return None
+    if not _has_window(module, axes):
         return None
     window = get_window_geometry(module, axes)
     return None if _padding_exceeds_window(module, window) else window
+
+
+def _has_window(module: Any, axes: int) -> bool:
+    """Return whether a module has a kernel size and a stride, and all its sizes are numbers per axis."""
+    if not hasattr(module, "kernel_size") or not hasattr(module, "stride"):
+        return False
+    sizes = [module.kernel_size, module.stride or module.kernel_size]
+    sizes += [getattr(module, name, 0) for name in ("padding", "dilation")]
+    return all(
+        isinstance(size, int | str) or (isinstance(size, tuple | list) and len(size) == axes)
+        for size in sizes
+    )
 
 
 def _padding_exceeds_window(module: Any, window: WindowGeometry) -> bool:

@@ -165,8 +165,8 @@ def for_each_layer(
 
 
 def _drop_batch_axis(tensor: Tensor) -> Tensor:
-    """Return the only element of a batch of one; a tensor without a batch axis as it is."""
-    return tensor[0] if tensor.ndim and tensor.shape[0] == 1 else tensor
+    """Return the only element of a batch of one; a tensor without a batch axis as it is, and one value."""
+    return tensor[0] if tensor.ndim > 1 and tensor.shape[0] == 1 else tensor
 
 
 def _to_numpy(tensor: Tensor) -> np.ndarray:

@@ -47,6 +47,12 @@ def test_the_expected_size_is_near_the_real_one(
     assert 0.67 < expected / size < 1.5
 
 
+def test_an_output_of_a_single_value_is_one_unit() -> None:
+    single, vector = make_layer("mean", "pool", (3, 8, 8), ()), make_layer("mean", "pool", (3, 8, 8), (1,))
+    sizes = [size_estimate.estimate_sprite_sheets([layer], ["mean"], 2, 64) for layer in (single, vector)]
+    assert sizes[0] == sizes[1] > 0
+
+
 def test_the_limits_are_those_of_the_sprites() -> None:
     assert size_estimate.MAX_TILE_CHANNELS == sprites.MAX_TILE_CHANNELS
     assert size_estimate.MAX_DRAWN_WEIGHTS == sprites.MAX_DRAWN_WEIGHTS

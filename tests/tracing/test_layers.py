@@ -1,5 +1,6 @@
 """The list of layers, against tables of the bundled networks."""
 
+import json
 import re
 from collections import OrderedDict
 from itertools import product
@@ -17,6 +18,7 @@ from convatlas.models.architectures.simple_cnn import simple_cnn
 from convatlas.tracing import kernel_taps
 from convatlas.tracing.layer_kinds import module_kind
 from convatlas.tracing.layers import list_layers
+from convatlas.tracing.record import record
 from convatlas.tracing.window_geometry import AxisWindow, get_axis_windows
 
 # name, kind, output shape, parameters, receptive field
@@ -123,6 +125,92 @@ def test_the_geometry_of_a_layer() -> None:
 )
 def test_kinds(module: nn.Module, expected: str) -> None:
     assert module_kind(module) == expected
+
+
+class Blur(nn.Module):
+    """A fixed filter, with attributes named as those of a convolution, or without some of them."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.ones(3, 1, 3, 3) / 9)
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(F.pad(x, [1] * 4, "reflect"), self.weight, stride=2, groups=3)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "geometry"),
+    [
+        ({"stride": 2}, [None, [2, 2], None, None, None]),
+        ({"stride": 2, "kernel_size": None, "padding": [1] * 4}, [None, [2, 2], [1] * 4, None, None]),
+        ({"stride": 2, "kernel_size": (3, 3), "groups": 3}, [[3, 3], [2, 2], None, None, 3]),
+        ({"stride": torch.tensor(2), "dilation": {}, "groups": "all"}, [None] * 5),
+        ({"padding": "reflect", "kernel_size": 3}, [[3, 3], None, "reflect", None, None]),
+    ],
+)
+def test_a_module_that_slides_its_own_window_has_no_receptive_field(
+    attributes: dict[str, Any], geometry: list[Any]
+) -> None:
+    """Its attributes do not tell what its `forward()` computes; layers.json states those that are numbers."""
+    blur, conv = list_layers(nn.Sequential(Blur(**attributes), nn.Conv2d(3, 4, 3)), (3, 8, 8))
+    assert [blur[key] for key in ("kernel", "stride", "padding", "dilation", "groups")] == geometry
+    assert blur["output_shape"] == conv["input_shape"] == [3, 4, 4]
+    assert blur["receptive_field"] is conv["receptive_field"] is None
+    json.dumps([blur, conv])
+
+
+class AppendingPool(nn.Module):
+    """Appends a coarser level to the list of feature maps that it gets, and returns all."""
+
+    def forward(self, levels: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
+        levels.append(F.max_pool2d(levels[-1], 2))
+        return levels, [*names, "pool"]
+
+
+def test_a_leaf_may_append_to_a_list_that_it_gets() -> None:
+    class Pyramid(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1, self.conv2 = nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3)
+            self.coarser, self.head = AppendingPool(), nn.Conv2d(2, 3, 1)
+
+        def forward(self, x: Tensor) -> list[Tensor]:
+            fine = self.conv1(x)
+            levels, _ = self.coarser([fine, self.conv2(fine)], ["a", "b"])
+            return [self.head(level) for level in levels]
+
+    layers = {layer["name"]: layer for layer in list_layers(Pyramid(), (1, 12, 12))}
+    assert layers["coarser"]["inputs"] == ["conv1", "conv2"]
+    assert layers["coarser"]["output_shape"] == [2, 4, 4]  # of the level that it adds
+    assert layers["coarser"]["receptive_field"] is None
+    heads = [layers[name] for name in ("head", "head:2", "head:3")]
+    assert [head["inputs"] for head in heads] == [["conv1"], ["conv2"], ["coarser"]]
+    assert [head["receptive_field"] for head in heads] == [[3, 3], [5, 5], None]
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["second operand", "first operand"])
+def test_a_single_number_for_the_whole_batch_is_no_layer(first: bool) -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.pool = nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            x = x.mean() * x if first else x * x.mean()
+            x = self.pool(self.conv(x)).flatten(1)
+            return x.mean(1), x.mean()
+
+    network = Scaled()
+    layers = list_layers(network, (1, 6, 6))
+    assert [layer["name"] for layer in layers] == ["mul", "conv", "pool", "flatten", "mean"]
+    assert layers[0]["inputs"] == ["input"]
+    assert layers[0]["input_shape"] == layers[0]["output_shape"] == [1, 6, 6]
+    assert layers[0]["receptive_field"] is layers[1]["receptive_field"] is None
+    assert layers[-1]["output_shape"] == [1]  # one value per image is one unit
+    outputs = record(network, torch.rand(1, 6, 6)).outputs
+    assert [list(output.shape) for output in outputs.values()] == [layer["output_shape"] for layer in layers]
 
 
 # What is called, and how often.
