@@ -25,6 +25,7 @@ from convatlas.tracing.layer_kinds import module_kind
 SWITCHES_SUFFIX = "@switches"
 
 Dtype = Literal["float32", "float16"]
+HALF_PRECISIONS = (torch.float16, torch.bfloat16)
 
 
 @dataclass
@@ -117,7 +118,8 @@ def record_to_file(
         image: A preprocessed image, (1, C, H, W). It is always written as float32.
         path: The npz to write.
         blocks: Composite modules to record besides the layers.
-        dtype: Precision of the outputs of layers.
+        dtype: Precision of the outputs of layers. bfloat16, which NumPy does not have, and float16, which
+            autocast computes in, are written as float32 unless it is float16.
         compress: Whether to compress the npz.
 
     Returns:
@@ -176,9 +178,12 @@ def _to_numpy(tensor: Tensor) -> np.ndarray:
 
 
 def _cast_output(output: Tensor, dtype: Dtype, layer: str) -> np.ndarray:
-    """Return an output as an array of the given precision; raise UserError where float16 overflows."""
-    if dtype == "float32":
-        return _to_numpy(output)
+    """Return an output as an array of a precision, float64 and integers for float32 as they are.
+
+    Raises UserError where float16 overflows.
+    """
+    if dtype == "float32":  # autocast computes in half precision or bfloat16
+        return _to_numpy(output.float() if output.dtype in HALF_PRECISIONS else output)
     rounded = output.half()
     if output.is_floating_point() and rounded.isinf().any() and not output.isinf().any():
         maximum = float(output.abs().max())

@@ -320,6 +320,32 @@ def test_half_precision_rounds_activations_alone(lenet: nn.Sequential, tmp_path:
             assert np.array_equal(file[layer], output[0].numpy().astype(np.float16)), layer
 
 
+class Autocast(nn.Module):
+    """Computes in bfloat16, as networks do that turn autocast on in their forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.pool, self.fc = nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.Linear(36, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.fc(self.pool(self.conv(x)).flatten(1))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_bfloat16_is_written_as_the_precision_of_the_record(tmp_path: Path, dtype: str) -> None:
+    network, x = Autocast(), images(1, 8)
+    activations = record(network, x)
+    assert {output.dtype for output in activations.outputs.values()} == {torch.bfloat16}
+    result = record_to_file(network, x, tmp_path / "a.npz", dtype=dtype)
+    assert result.dtype == torch.bfloat16
+    with np.load(tmp_path / "a.npz") as file:
+        assert np.array_equal(file["pool@switches"], activations.switches["pool"][0].numpy())
+        for layer, output in activations.outputs.items():
+            assert file[layer].dtype == dtype
+            assert np.array_equal(file[layer], output[0].float().numpy().astype(dtype)), layer
+
+
 def test_what_half_precision_cannot_hold_is_an_error_that_names_the_layer(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1))
     nn.init.constant_(network[1].weight, 1e6)
