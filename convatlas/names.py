@@ -102,8 +102,10 @@ def describe_image(image: SampleImage, network: NetworkDescription, separator: s
     if image["label"] is not None and dataset_classes is not None:
         parts.append(f"true {dataset_classes[image['label']]}")
     if image["prediction"] is not None and image["probability"] is not None:
-        prediction = network["classes"][image["prediction"]]
-        parts.append(f"predicted {prediction} ({100 * image['probability']:.1f} %)")
+        name, percent = network["classes"][image["prediction"]], f"{100 * image['probability']:.1f} %"
+        # A single class has a probability, and is not chosen among several.
+        has_choice = len(network["classes"]) > 1
+        parts.append(f"predicted {name} ({percent})" if has_choice else f"probability of {name} {percent}")
     return separator.join(parts)
 
 

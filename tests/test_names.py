@@ -8,7 +8,14 @@ import pytest
 
 from convatlas import UserError
 from convatlas.layer_selection import choose_explored_layers, choose_layers, choose_projected_layers
-from convatlas.names import describe_classes, join_names, name_images, slugify, suggest_nearest
+from convatlas.names import (
+    describe_classes,
+    describe_image,
+    join_names,
+    name_images,
+    slugify,
+    suggest_nearest,
+)
 
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -178,3 +185,19 @@ def test_classes_of_images_are_described_as_in_a_sentence(
 ) -> None:
     images = [{"label": label} for label in labels]
     assert describe_classes(images, {"dataset_classes": classes}) == text
+
+
+@pytest.mark.parametrize(
+    ("classes", "text"),
+    [(["cat", "dog"], "mine: predicted dog (87.5 %)"), (["dog", "cat"], "mine: predicted cat (87.5 %)")],
+)
+def test_an_image_is_described_with_the_predicted_class(classes: list[str], text: str) -> None:
+    image: Any = {"name": "mine", "label": None, "prediction": 1, "probability": 0.875}
+    network: Any = {"classes": classes, "dataset_classes": None}
+    assert describe_image(image, network, ": ") == text
+
+
+def test_an_image_is_described_with_the_probability_of_a_single_class() -> None:
+    image: Any = {"name": "mine", "label": None, "prediction": 0, "probability": 0.125}
+    network: Any = {"classes": ["pet"], "dataset_classes": None}
+    assert describe_image(image, network, ": ") == "mine: probability of pet 12.5 %"

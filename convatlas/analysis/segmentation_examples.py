@@ -12,6 +12,7 @@ from convatlas.analysis.masked_images import MaskSplit
 from convatlas.datasets.base import IGNORE_INDEX
 from convatlas.datasets.trimaps import MASK_CLASSES
 from convatlas.models import build
+from convatlas.models.outputs import select_main_output
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.records import SegmentationExample
 from convatlas.training import metrics
@@ -127,7 +128,7 @@ def predict_classes(network: nn.Module, preprocessing: Preprocessing, pixels: np
         pixels: Images at the size of its input.
     """
     x = preprocessing(torch.from_numpy(pixels).to(build.get_device(network)))
-    logits: Tensor = build.select_main_output(network(x))
+    logits: Tensor = select_main_output(network(x))
     classes: np.ndarray = logits.argmax(1).to(torch.uint8).cpu().numpy()
     return classes
 

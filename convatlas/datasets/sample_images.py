@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from convatlas import UserError, image_io, records
 from convatlas.datasets.base import ImageDataset
-from convatlas.models.build import select_main_output
+from convatlas.models.outputs import select_class_scores
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.names import list_test_indices, name_images
 from convatlas.pipeline.config_types import ImagesConfig
@@ -132,7 +131,8 @@ class _TestImages:
         candidates = np.flatnonzero(self.dataset.labels == digit).tolist()
         for index in candidates:
             x = self._read_input(index)
-            if int(select_main_output(network(x)).argmax()) == digit:
+            scores = select_class_scores(network(x), images=1)
+            if scores is not None and int(scores.argmax()) == digit:
                 return SampleInput(name, x, index, label=digit)
         raise UserError(
             f"{self.key}.digits: none of the {len(candidates)} test images of class {digit} is classified "
@@ -191,23 +191,3 @@ def photograph_path(name: str) -> Path:
     import skimage.data  # noqa: PLC0415  here only
 
     return Path(skimage.data.__file__).parent / PHOTOGRAPHS[name]
-
-
-def compute_probabilities(output: Any) -> Tensor | None:
-    """Return the probabilities of the classes from a network's output for one image.
-
-    Logits and log-probabilities go through the softmax; probabilities are returned as they are.
-
-    Args:
-        output: What the network returned: (1, classes), or a container with it.
-
-    Returns:
-        Probabilities (classes,) float32; None where the output is not a classifier's.
-    """
-    scores: Tensor = select_main_output(output)
-    if scores.ndim != 2 or len(scores) != 1:
-        return None
-    scores = scores[0].float()
-    if scores.min() >= 0 and abs(float(scores.sum()) - 1) < 1e-4:
-        return scores
-    return scores.softmax(0)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from convatlas import UserError
 from convatlas.files import read_json
 from convatlas.models.factory import Factory, format_error, import_factory
+from convatlas.models.outputs import select_class_scores, select_main_output
 from convatlas.models.preprocessing import GREY_INPUT, IMAGENET_INPUT, Preprocessing, merge_input_settings
 from convatlas.models.state import load_tensor_state
 from convatlas.pipeline.architecture_names import TORCHVISION_PREFIX
@@ -190,20 +191,6 @@ def run_on_zeros(network: nn.Module, preprocessing: Preprocessing) -> Tensor | N
     return output if isinstance(output, Tensor) else None
 
 
-def select_main_output(outputs: Any) -> Any:
-    """Return the main output of a network that gives several: `out`, `logits`, or the first one.
-
-    Args:
-        outputs: What the network's forward pass returned: a tensor, or mappings, tuples or lists of outputs.
-    """
-    while isinstance(outputs, dict | tuple | list) and outputs:
-        if isinstance(outputs, dict):
-            outputs = outputs.get("out", next(iter(outputs.values())))
-        else:
-            outputs = getattr(outputs, "logits", outputs[0])
-    return outputs
-
-
 def count_classes(network: nn.Module, preprocessing: Preprocessing) -> int | None:
     """Return the number of classes of a classifier: the K of its output (N, K); None for other outputs.
 
@@ -211,8 +198,8 @@ def count_classes(network: nn.Module, preprocessing: Preprocessing) -> int | Non
         network: Any network.
         preprocessing: Its preprocessing.
     """
-    output = run_on_zeros(network, preprocessing)
-    return output.shape[1] if output is not None and output.ndim == 2 and len(output) == 1 else None
+    scores = select_class_scores(run_on_zeros(network, preprocessing), images=1)
+    return None if scores is None else scores.shape[1]
 
 
 def count_pixel_classes(network: nn.Module, preprocessing: Preprocessing) -> int | None:

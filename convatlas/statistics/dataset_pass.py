@@ -21,6 +21,7 @@ from convatlas.datasets.loader import BatchLoader
 from convatlas.files import read_json
 from convatlas.layer_selection import choose_layers
 from convatlas.models import build
+from convatlas.models.outputs import select_class_scores
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.statistics import shards
 from convatlas.statistics.reduction import MapReduction
@@ -232,10 +233,20 @@ class DatasetPass:
             if labels is not None:
                 self._add_batch(index, torch.as_tensor(labels[numbers], device=self.device))
             elif len(self.class_counts):
-                self._add_batch(index, build.select_main_output(output)[: self.batch_images].argmax(1))
+                self._add_batch(index, self._predict_classes(output))
             else:
                 self._add_batch(index, None)
             self._update_top(torch.as_tensor(numbers, device=self.device).int())
+
+    def _predict_classes(self, output: Any) -> Tensor:
+        """Return the class of the highest score of each image in the current batch, (n,)."""
+        scores = select_class_scores(output, self.batch_size)
+        if scores is None:
+            raise UserError(
+                f"the network classifies one image, but its output on a batch of {self.batch_size} images is "
+                "no scores (images, classes); let its forward() keep the batch axis"
+            )
+        return scores[: self.batch_images].argmax(1)
 
     def _pad_batch(self, x: Tensor) -> Tensor:
         """Fill a batch up to its full size with zeros."""

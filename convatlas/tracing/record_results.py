@@ -7,10 +7,11 @@ from typing import TypedDict
 import torch
 
 from convatlas.datasets import formats
-from convatlas.datasets.sample_images import choose_images, compute_probabilities
+from convatlas.datasets.sample_images import choose_images
 from convatlas.files import atomic_write, write_json, write_npz
 from convatlas.layer_selection import choose_layers
 from convatlas.models import build
+from convatlas.models.outputs import compute_probabilities
 from convatlas.pipeline import size_estimate
 from convatlas.pipeline.config_types import ImagesConfig, LayerSelection, RecordConfig
 from convatlas.records import Layer
@@ -69,16 +70,23 @@ def record_results(
 
     test = formats.load(data, "test") if data else None
     dtype, compress = settings["record"]["dtype"], settings["record"]["compress"]
+    ends_in_sigmoid = _ends_in_sigmoid(layers)
     entries = []
     with atomic_write(output / "activations") as activations:
         activations.mkdir()
         for image in choose_images(settings["images"], network, preprocessing, test, device, f"{key}.images"):
             path = activations / f"{image.name}.npz"
             result = record_to_file(network, image.x, path, blocks, dtype, compress)
-            entries.append(image.to_dict(compute_probabilities(result)))
+            entries.append(image.to_dict(compute_probabilities(result, ends_in_sigmoid)))
             log.info("recorded %s: %.1f MB", image.name, path.stat().st_size / 1e6)
     write_json(output / "images.json", entries)
     _log_explorer_size(layers, explored, len(entries))
+
+
+def _ends_in_sigmoid(layers: list[Layer]) -> bool:
+    """Return whether the last layer that computes, not only reshapes, is a sigmoid."""
+    computing = [layer for layer in layers if layer["called"] and layer["kind"] != "reshape"]
+    return bool(computing) and computing[-1]["type"].lower() == "sigmoid"
 
 
 def _log_explorer_size(layers: list[Layer], explored: list[str], image_count: int) -> None:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convatlas.datasets.base import IGNORE_INDEX
-from convatlas.models.build import get_device, select_main_output, to_device
+from convatlas.models.build import get_device, to_device
 from convatlas.models.memory_format import choose_input_format, convert_memory_format
+from convatlas.models.outputs import select_main_output
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.models.state import get_tensor_state, load_tensor_state
 from convatlas.pipeline.config_types import TrainingConfig
@@ -340,7 +341,7 @@ def _forward(
     x = preprocessing(images).to(memory_format=memory_format)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         logits: Tensor = select_main_output(network(x))
-    return logits
+    return logits.reshape(1, -1) if logits.ndim == 1 and len(images) == 1 else logits  # after squeeze()
 
 
 def _iterate_batches(

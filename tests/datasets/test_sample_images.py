@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from convatlas import UserError
 from convatlas.datasets.base import ImageDataset
-from convatlas.datasets.sample_images import PHOTOGRAPHS, SampleInput, choose_images, compute_probabilities
+from convatlas.datasets.sample_images import PHOTOGRAPHS, SampleInput, choose_images
 from convatlas.models.preprocessing import Preprocessing
 
 KEY = "networks.own.images"
@@ -205,11 +205,3 @@ def test_an_entry_of_images_json() -> None:
     own_image = SampleInput("mine", torch.zeros(1, 1, 4, 4), path="a/mine.png").to_dict(probabilities)
     assert own_image["path"] == "a/mine.png"
     assert own_image["split"] is own_image["index"] is own_image["label"] is None
-
-
-def test_probabilities_of_different_outputs() -> None:
-    logits = torch.tensor([[1.0, 3.0, -2.0]])
-    expected = logits[0].softmax(0)
-    for output in (logits, logits.log_softmax(1), expected[None], {"out": logits, "aux": 0}, (logits, 0)):
-        torch.testing.assert_close(compute_probabilities(output), expected)
-    assert compute_probabilities(torch.zeros(1, 3, 8, 8)) is None

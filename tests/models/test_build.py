@@ -22,9 +22,9 @@ from convatlas.models.build import (
     count_classes,
     count_pixel_classes,
     load_network,
-    select_main_output,
 )
 from convatlas.models.factory import Factory
+from convatlas.models.outputs import select_main_output
 from convatlas.models.preprocessing import Preprocessing
 
 CLASSES = [str(digit) for digit in range(10)]

@@ -197,6 +197,29 @@ def test_a_network_that_needs_contiguous_maps_runs_with_them() -> None:
     assert pass_images(network, torch.randn(2, 3, 8, 8), ["conv"], 1, 2).image_count == 2
 
 
+@pytest.mark.parametrize(("outputs", "batch_size"), [(1, 4), (3, 4), (3, 1)])
+def test_predicted_classes_are_counted_where_the_output_is_squeezed(outputs: int, batch_size: int) -> None:
+    class Squeezed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, outputs, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x).squeeze()
+
+    torch.manual_seed(0)
+    network, x = Squeezed().eval(), torch.randn(6, 1, 4, 4)
+    dataset_pass = DatasetPass(
+        network, *find_tracked_layers(network, (1, 4, 4), ["conv"]), 2, batch_size, outputs
+    )
+    with dataset_pass:
+        for index, start in enumerate(range(0, 6, batch_size)):
+            numbers = np.arange(start, min(start + batch_size, 6))
+            dataset_pass.update(index, x[numbers], numbers, None)
+    expected = network.conv(x).flatten(1).argmax(1).bincount(minlength=outputs)
+    assert torch.equal(dataset_pass.class_counts, expected)
+
+
 def test_batches_are_smaller_for_larger_images() -> None:
     sizes = [choose_batch_size((3, side, side), CPU) for side in (28, 64, 224, 2000)]
     assert sizes == sorted(sizes, reverse=True)

@@ -14,7 +14,7 @@ from convatlas.results import Results
 from convatlas.tracing.layers import list_layers
 from convatlas.tracing.record import collect_filters, record
 from convatlas.tracing.record_results import record_results
-from tests.support.dataset_pass import write_digits, write_lenet5
+from tests.support.dataset_pass import write_digits, write_lenet5, write_network
 
 SETTINGS: dict[str, Any] = {
     "images": {"first": 2},
@@ -71,3 +71,26 @@ def test_a_layer_that_does_not_exist_is_named_with_its_key(folders: tuple[Path, 
 def test_test_images_need_a_data_set(folders: tuple[Path, Path]) -> None:
     with pytest.raises(UserError, match=r"networks\.lenet5\.images: .*no data set"):
         run_stage(folders[0], None)
+
+
+SIGMOID = """
+from torch import nn
+def build():
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 1), nn.Sigmoid(), nn.Flatten(0))
+"""
+
+
+def test_the_probability_of_a_sigmoid_network_is_its_output(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "single.py").write_text(SIGMOID)
+    settings = {"architecture": f"{tmp_path / 'single.py'}:build", "arguments": {}, "weights": None}
+    input_settings = {"size": 28, "mean": [0.5], "std": [0.5]}
+    network, preprocessing = build.build_network({**settings, "input": input_settings}, None, seed=1)
+    preprocessing_settings = preprocessing.to_dict()
+    description = {**settings, "weights": {"name": None}, "preprocessing": preprocessing_settings}
+    folder = write_network(tmp_path / "results/single", network, description, preprocessing.shape)
+    results = run_stage(folder, folders[1], layers=[])
+    for image in results.images:
+        (value,) = results.activations(image["name"])["2"]
+        assert (image["prediction"], image["probability"]) == (0, pytest.approx(value))

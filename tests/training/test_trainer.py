@@ -235,6 +235,19 @@ def test_a_network_that_needs_contiguous_maps_is_trained_and_evaluated() -> None
     assert float(confusion.trace()) == int((logits.argmax(1) == images.labels).sum())
 
 
+def test_a_network_that_squeezes_its_output_is_trained_on_a_last_batch_of_one() -> None:
+    class Squeezed(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).squeeze()
+
+    network, plain = Squeezed(nn.Conv2d(1, 4, 8)), nn.Sequential(nn.Conv2d(1, 4, 8), nn.Flatten())
+    images = make_blobs(17)
+    plain.load_state_dict(network.state_dict())
+    settings = SETTINGS | {"shift": 0}  # batches of 16 and of one image
+    history = [fit(net, PLAIN, images, make_blobs(1), settings, seed=0).history for net in (network, plain)]
+    assert history[0] == history[1]
+
+
 @pytest.mark.parametrize("n", [1, 16, 50])
 def test_the_training_loss_and_accuracy_are_means_over_all_images(n: int) -> None:
     """Of a network that does not change: as in its evaluation, in batches of 16 and a smaller last one."""
