@@ -152,7 +152,8 @@ def for_each_layer(
         x: A preprocessed batch (N, C, H, W).
         layers: Names of the layers, as in layers.json or of composite modules.
         callback: Called with the name and the output (N, ...) of each layer, in execution order. The
-            output is no copy: a later layer may change it in place.
+            output is no copy: a later layer may change it in place. float16 and bfloat16 are converted to
+            float32.
 
     Returns:
         The output of the network.
@@ -160,7 +161,7 @@ def for_each_layer(
 
     def pass_output(call: Call) -> None:
         if call.layer in layers:
-            callback(call.layer, call.output)
+            callback(call.layer, _to_full_precision(call.output))
 
     with trace(network, pass_output, blocks=layers):
         return network(x.clone())
@@ -177,13 +178,18 @@ def _to_numpy(tensor: Tensor) -> np.ndarray:
     return array
 
 
+def _to_full_precision(output: Tensor) -> Tensor:
+    """Return an output of half precision, as autocast computes it, as float32, and others as they are."""
+    return output.float() if output.dtype in HALF_PRECISIONS else output
+
+
 def _cast_output(output: Tensor, dtype: Dtype, layer: str) -> np.ndarray:
     """Return an output as an array of a precision, float64 and integers for float32 as they are.
 
     Raises UserError where float16 overflows.
     """
-    if dtype == "float32":  # autocast computes in half precision or bfloat16
-        return _to_numpy(output.float() if output.dtype in HALF_PRECISIONS else output)
+    if dtype == "float32":
+        return _to_numpy(_to_full_precision(output))
     rounded = output.half()
     if output.is_floating_point() and rounded.isinf().any() and not output.isinf().any():
         maximum = float(output.abs().max())

@@ -346,6 +346,15 @@ def test_bfloat16_is_written_as_the_precision_of_the_record(tmp_path: Path, dtyp
             assert np.array_equal(file[layer], output[0].float().numpy().astype(dtype)), layer
 
 
+def test_for_each_layer_passes_bfloat16_on_as_float32() -> None:
+    network, x = Autocast(), images(1, 8)
+    outputs: dict[str, Tensor] = {}
+    for_each_layer(network, x, ["conv", "fc"], outputs.__setitem__)
+    for layer, expected in record(network, x, ["conv", "fc"]).outputs.items():
+        assert outputs[layer].dtype == torch.float32
+        assert torch.equal(outputs[layer], expected.float())
+
+
 def test_what_half_precision_cannot_hold_is_an_error_that_names_the_layer(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1))
     nn.init.constant_(network[1].weight, 1e6)
