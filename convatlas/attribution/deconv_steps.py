@@ -125,7 +125,7 @@ def write_step(step: ProjectionStep, write: Callable[[str, np.ndarray], None]) -
         step: The step.
         write: A function that writes an array under a name.
     """
-    signal: np.ndarray = step.signal.cpu().numpy()
+    signal: np.ndarray = step.signal.float().cpu().numpy()
     has_all_units = signal.ndim == 1 or step.layer == "input"
     units = select_top_units(unit_maxima(np.abs(signal)), "all" if has_all_units else MAX_STEP_UNITS)
     write(step.layer, signal[units])
