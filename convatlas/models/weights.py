@@ -376,7 +376,7 @@ def remove_ignored_names(state: StateDict, patterns: Sequence[str], key: str) ->
 
     Args:
         state: The weights by name.
-        patterns: Globs of names, such as "*.total_ops"; a `*` matches dots too.
+        patterns: Globs of names, such as `*.total_ops`; `*` matches dots too.
         key: Place of the weights in the config, for messages.
 
     Raises:
