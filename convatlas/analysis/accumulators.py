@@ -27,25 +27,49 @@ class ValueRange:
 
     @classmethod
     def from_maps(cls, maps: Tensor) -> "ValueRange":
-        """Return the range of the values of maps (units, h, w)."""
+        """Return the range of the values of maps.
+
+        Args:
+            maps: The maps of one image, (units, h, w).
+        """
         return cls(*torch.aminmax(maps.flatten(1), dim=1))
 
     def merge(self, other: "ValueRange") -> "ValueRange":
-        """Return the smallest range that contains both."""
+        """Return the smallest range that contains both.
+
+        Args:
+            other: The range of the same units on other images.
+        """
         return ValueRange(self.low.minimum(other.low), self.high.maximum(other.high))
 
     def select_units(self, units: list[int]) -> "ValueRange":
-        """Return the range of some of the units."""
+        """Return the range of some of the units.
+
+        Args:
+            units: Numbers of the units, in the order of the result.
+        """
         return ValueRange(self.low[units], self.high[units])
 
     def scale_to_bins(self, maps: Tensor) -> Tensor:
-        """Scale maps (units, h, w) from their unit's range to 0..BINS; those of a constant unit to 0."""
+        """Scale maps from the range of their unit to 0..BINS.
+
+        Args:
+            maps: The maps of one image, (units, h, w).
+
+        Returns:
+            (units, h, w); 0 for a unit that is constant. Values outside of the range are not clipped.
+        """
         span = self.high - self.low
         scale = torch.where(span > 0, BINS / span, 0)
         return (maps - self.low[:, None, None]) * scale[:, None, None]
 
     def bin_edge_value(self, unit: int, edge: int) -> float:
-        """Return the value at an edge between a unit's bins; edge 0 is the minimum."""
+        """Return the value at an edge between a unit's bins.
+
+        Args:
+            unit: Number of the unit.
+            edge: Number of the edge: 0 is the unit's minimum, BINS its maximum.
+        """
         low, high = float(self.low[unit]), float(self.high[unit])
         return low + (high - low) * edge / BINS
 
@@ -64,7 +88,13 @@ class MaskHistogram:
         self.counts = torch.zeros(len(value_range.low), 2, 2, BINS, dtype=torch.int64, device=device)
 
     def update(self, maps: Tensor, mask: Tensor, other_mask: Tensor) -> None:
-        """Count the values of maps (units, h, w), upsampled bilinearly to the masks (H, W) bool."""
+        """Count the values of an image's maps, upsampled bilinearly to the masks.
+
+        Args:
+            maps: The maps of the image, (units, h, w).
+            mask: The mask of the image, (H, W) bool.
+            other_mask: The mask of another image, (H, W) bool.
+        """
         scaled = self.value_range.scale_to_bins(maps)
         mask_offset = ((2 * mask.int() + other_mask.int()) * BINS).int().flatten()
         for start in range(0, len(maps), step := _units_per_chunk(mask)):
@@ -75,7 +105,14 @@ class MaskHistogram:
             self.counts[start : start + step] += counts.view(-1, 2, 2, BINS)
 
     def counts_by_mask(self, by: Literal["mask", "other_mask"]) -> tuple[Tensor, Tensor]:
-        """Return the counts (units, BINS) inside and outside of the mask, or of the other image's mask."""
+        """Return the counts of values inside and outside of one of the two masks.
+
+        Args:
+            by: "mask" for the image's own mask, "other_mask" for that of another image.
+
+        Returns:
+            The counts inside and those outside, both (units, BINS) int64.
+        """
         outside, inside = self.counts.sum(2 if by == "mask" else 1).unbind(1)
         return inside, outside
 
@@ -112,7 +149,12 @@ class RunningCorrelation:
         self.mean_x = self.mean_y = self.xx = self.xy = self.yy = torch.zeros(())
 
     def update(self, maps: Tensor, values: Tensor) -> None:
-        """Add maps (units, h, w) and the values (h, w) that they are correlated with."""
+        """Add the cells of one image.
+
+        Args:
+            maps: The maps of the image, (units, h, w).
+            values: The quantity that the maps are correlated with, (h, w).
+        """
         x, y = maps.flatten(1).double(), values.flatten().double()
         mean_x, mean_y = x.mean(1), y.mean()
         x, y = x - mean_x[:, None], y - mean_y
@@ -153,9 +195,13 @@ class HeadShareAccumulator:
         self.image_count, self.share_sum, self.area_sum = 0, torch.zeros(()), torch.zeros(())
 
     def update(self, maps: Tensor, head_mask: Tensor | None) -> None:
-        """Add maps (units, h, w) of an image and its box (H, W) bool, None without one.
+        """Add one image.
 
         A cell that the box covers in part counts by that part.
+
+        Args:
+            maps: The maps of the image, (units, h, w).
+            head_mask: The head's box as a mask, (H, W) bool. An image without a box, None, does not count.
         """
         if head_mask is None:
             return
@@ -227,7 +273,12 @@ class IoUAccumulator:
         self.intersection = self.union = torch.zeros((), dtype=torch.int64)
 
     def update(self, predicted: Tensor, mask: Tensor) -> None:
-        """Add a predicted and a true mask, (H, W) bool."""
+        """Add a predicted and a true mask.
+
+        Args:
+            predicted: The predicted mask, (H, W) bool.
+            mask: The true mask, (H, W) bool.
+        """
         self.intersection = self.intersection + (predicted & mask).sum()
         self.union = self.union + (predicted | mask).sum()
 
@@ -256,7 +307,11 @@ class Threshold:
     iou: float
 
     def apply(self, scaled: Tensor) -> Tensor:
-        """Return the mask (H, W) bool of the unit's map, scaled to bins and at the masks' resolution."""
+        """Return the mask that the threshold makes of the unit's map, (H, W) bool.
+
+        Args:
+            scaled: The unit's map, scaled to bins and at the resolution of the masks, (H, W).
+        """
         return scaled >= self.bin_edge if self.at_least else scaled < self.bin_edge
 
 

@@ -236,18 +236,23 @@ def correlate_maps(maps: np.ndarray, columns: Mapping[str, np.ndarray]) -> np.nd
 
 
 def mean_correlations(correlations: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the mean over images of correlations (units, columns), float32.
+    """Return the mean of correlations over images, (units, columns) float32.
 
-    An image on which a unit is inactive counts as 0.
+    Args:
+        correlations: One array (units, columns) per image; 0 for a unit that is inactive on the image.
     """
     mean = np.mean(correlations, axis=0, dtype=np.float64)
     return np.asarray(mean, np.float32)
 
 
 def find_best_columns(correlation: np.ndarray) -> np.ndarray:
-    """Return the column of the largest `|r|` of each unit, (units,), of correlations (units, columns).
+    """Return the number of the column that each unit correlates with most strongly, (units,).
 
-    Brightness, the first column, if its `|r|` is smaller by at most BRIGHTNESS_TOLERANCE.
+    Args:
+        correlation: Correlations (units, columns); the first column is brightness.
+
+    Returns:
+        The column of the largest `|r|`; brightness if its `|r|` is smaller by at most BRIGHTNESS_TOLERANCE.
     """
     magnitude = np.abs(correlation)
     is_brightness = magnitude[:, 0] >= magnitude.max(axis=1) - BRIGHTNESS_TOLERANCE

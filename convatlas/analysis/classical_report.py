@@ -73,7 +73,11 @@ def write_classical_matches(folder: str | Path, threshold: float, device: torch.
 
 
 def is_comparable(layer: Layer) -> bool:
-    """Return whether a layer's outputs are maps that are large enough to resemble something."""
+    """Return whether a layer's outputs are maps that are large enough to resemble something.
+
+    Args:
+        layer: The layer's entry in layers.json.
+    """
     shape = layer["output_shape"] or []
     return layer["called"] and len(shape) == 3 and min(shape[1:]) >= classical.MIN_MAP_SIZE
 
@@ -91,7 +95,15 @@ class ImageComparison:
         self.resampled: dict[tuple[tuple[int, ...], MapGrid | None], dict[str, np.ndarray]] = {}
 
     def correlate(self, layer: str, maps: np.ndarray) -> np.ndarray:
-        """Return the correlations (units, columns) of a layer's maps (units, h, w)."""
+        """Return the correlations of a layer's maps with the image's features.
+
+        Args:
+            layer: Name of the layer.
+            maps: The layer's maps for the image, (units, h, w).
+
+        Returns:
+            (units, columns), as `classical.correlate_maps` returns them.
+        """
         size, grid = maps.shape[1:], grid_from_layer(self.layers[layer])
         if (size, grid) not in self.resampled:
             self.resampled[size, grid] = classical.resample_columns(self.features, size, grid)
@@ -99,7 +111,14 @@ class ImageComparison:
 
 
 def grid_from_layer(layer: Layer) -> MapGrid | None:
-    """Return where a layer's cells lie: at the centres of their receptive fields; None if not known."""
+    """Return where a layer's cells lie in the input: at the centres of their receptive fields.
+
+    Args:
+        layer: The layer's entry in layers.json.
+
+    Returns:
+        The grid, in pixels of the input; None if the receptive field is not known.
+    """
     first, field, step = layer["receptive_start"], layer["receptive_field"], layer["receptive_step"]
     if first is None or field is None or step is None:
         return None

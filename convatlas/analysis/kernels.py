@@ -157,14 +157,27 @@ def classify_channels(correlations: np.ndarray) -> str:
 
 
 def pearson_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Compute Pearson's r of each row of `a` (n, p) with each row of `b` (m, p): (n, m) float64."""
+    """Compute Pearson's r of each row of one array with each row of another.
+
+    Args:
+        a: (n, p).
+        b: (m, p).
+
+    Returns:
+        (n, m) float64; 0 for a row that `standardize_rows` sets to 0.
+    """
     correlation: np.ndarray = np.clip(standardize_rows(a) @ standardize_rows(b).T, -1, 1)
     return correlation
 
 
 def standardize_rows(rows: np.ndarray) -> np.ndarray:
-    """Subtract from each row (n, p) its mean and divide by its norm; 0 for a row that is constant but for
-    rounding, or not finite.
+    """Subtract from each row its mean, and divide it by its norm.
+
+    Args:
+        rows: (n, p).
+
+    Returns:
+        (n, p) float64; 0 for a row that is constant but for rounding, or that is not finite.
     """
     rows = np.asarray(rows, dtype=np.float64)
     rows = np.where(np.isfinite(rows).all(axis=1, keepdims=True), rows, 0)

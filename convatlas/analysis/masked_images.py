@@ -95,9 +95,17 @@ class MaskSplit:
         return cls(examples, preprocessing, pixels, cache.load_masks(folder, name, size, resize))
 
     def head_mask(self, n: int) -> np.ndarray | None:
-        """Return the bounding box of the head in image `n` as a mask, (H, W) bool.
+        """Return the bounding box of the head in an image as a mask.
 
-        None if the box is not known, or lies outside of the part of the image that the network sees.
+        Args:
+            n: Number of the image in the split.
+
+        Returns:
+            (H, W) bool, at the size of the network's input. None if the box is not known, or lies outside of
+            the part of the image that the network sees.
+
+        Raises:
+            UserError: The annotation cannot be read.
         """
         box = self.examples.read_head_box(n)
         if box is None:

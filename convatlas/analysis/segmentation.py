@@ -112,7 +112,12 @@ class UnitSelector:
         self.head_share = HeadShareAccumulator()
 
     def update(self, maps: Tensor, image: MaskedImage) -> None:
-        """Add the layer's maps (units, h, w) of an image."""
+        """Add one training image.
+
+        Args:
+            maps: The layer's maps for the image, (units, h, w).
+            image: The image and its masks.
+        """
         self.histogram.update(maps, image.mask, image.other_mask)
         edges = average_to_size(image.edge_magnitude, maps.shape[1:])
         self.edge_correlation.update(torch.cat([maps, maps.abs()]), edges)
@@ -174,7 +179,12 @@ class SelectionEvaluator:
         self.high_frequency_sum, self.image_count = torch.zeros((), dtype=torch.float64), 0
 
     def update(self, maps: Tensor, image: MaskedImage) -> None:
-        """Add the layer's maps (units, h, w) of an image."""
+        """Add one test image.
+
+        Args:
+            maps: The layer's maps for the image, (units, h, w).
+            image: The image and its masks.
+        """
         selection = self.selection
         units = [selection.mask_threshold.unit, selection.chance_threshold.unit]
         scaled = selection.value_range.select_units(units).scale_to_bins(maps[units])
@@ -252,7 +262,11 @@ def evaluate_selection(
 
 
 def select_convolutions(layers: Sequence[Layer]) -> list[Layer]:
-    """Return the layers of layers.json that are measured: called convolutions whose outputs are maps."""
+    """Return the layers that are measured: called convolutions whose outputs are maps.
+
+    Args:
+        layers: layers.json.
+    """
     return [
         layer
         for layer in layers
@@ -263,7 +277,14 @@ def select_convolutions(layers: Sequence[Layer]) -> list[Layer]:
 def find_emergence(
     layers: Sequence[SegmentationLayer],
 ) -> tuple[EmergenceLayer | None, EmergenceLayer | None]:
-    """Return the last layer, and the first layer that reaches 90 % of its IoU; None without layers."""
+    """Return the last layer, and the first layer that reaches EMERGENCE_FRACTION of its IoU.
+
+    Args:
+        layers: The layers of masks.json, in order.
+
+    Returns:
+        The last layer and the first one, in that order; both None without layers.
+    """
     if not layers:
         return None, None
     last = layers[-1]

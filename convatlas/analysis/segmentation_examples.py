@@ -52,7 +52,13 @@ class PredictionScore:
 
     @classmethod
     def from_prediction(cls, index: int, prediction: np.ndarray, truth: np.ndarray) -> "PredictionScore":
-        """Compare a prediction with the truth, both (H, W) uint8; ignored pixels do not count."""
+        """Compare a prediction with the truth.
+
+        Args:
+            index: Number of the image in the split.
+            prediction: Numbers of MASK_CLASSES, (H, W) uint8.
+            truth: Numbers of MASK_CLASSES, (H, W) uint8; pixels with any other number are ignored.
+        """
         count = len(MASK_CLASSES)
         is_known = truth < count
         pairs = np.bincount(count * truth[is_known].astype(int) + prediction[is_known], minlength=count**2)
@@ -109,9 +115,14 @@ def predict_examples(
 
 
 def rank_predictions(scores: Sequence[PredictionScore]) -> dict[str, PredictionScore]:
-    """Return the best, the median and the worst by the pet's IoU, of equal ones the first.
+    """Return the best, the median and the worst prediction by the pet's IoU.
 
-    Images without a pet in either mask do not count, unless there are no others.
+    Args:
+        scores: The scores of all images. Those without a pet in either mask do not count, unless there are no
+            others.
+
+    Returns:
+        The scores by "best", "median" and "worst". Of equal IoUs the lower image number ranks higher.
     """
     with_pet = [score for score in scores if score.iou["pet"] is not None] or scores
     ranked = sorted(with_pet, key=lambda score: (-(score.iou["pet"] or 0), score.index))
@@ -134,5 +145,9 @@ def predict_classes(network: nn.Module, preprocessing: Preprocessing, pixels: np
 
 
 def to_rgb(pixels: np.ndarray) -> np.ndarray:
-    """Return images (N, C, H, W) of one or three channels as (N, H, W, 3)."""
+    """Return images as RGB with the channels last, (N, H, W, 3).
+
+    Args:
+        pixels: Images of one or three channels, (N, C, H, W).
+    """
     return np.broadcast_to(pixels, (len(pixels), 3, *pixels.shape[2:])).transpose(0, 2, 3, 1)

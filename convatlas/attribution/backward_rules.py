@@ -62,7 +62,11 @@ ACTIVATION_NODES = RELU_NODES | set(
 
 
 def node_type(node: Node) -> str:
-    """Return the operation of a node, such as Relu of ReluBackward0 or of a write into a slice."""
+    """Return the operation of a node, such as Relu of ReluBackward0 or of a write into a slice.
+
+    Args:
+        node: A node of autograd's graph.
+    """
     write = find_write(node)
     if write is not None:
         return write.operation
@@ -70,7 +74,11 @@ def node_type(node: Node) -> str:
 
 
 def next_nodes(node: Node) -> list[Node]:
-    """Return the nodes to which a node passes the signal: those of its inputs that are no constants."""
+    """Return the nodes to which a node passes the signal: those of its inputs that are no constants.
+
+    Args:
+        node: A node of autograd's graph.
+    """
     constant = CONSTANT_INPUTS.get(node_type(node), ())
     return [
         child for n, (child, _) in enumerate(node.next_functions) if child is not None and n not in constant
@@ -97,6 +105,9 @@ def simplify_batch_norms(network: nn.Module) -> Iterator[None]:
 
     Their outputs do not change; the signal below them equals the exact adjoint up to rounding. Subclasses and
     calls of the function follow `_batch_norm_rule` instead.
+
+    Args:
+        network: The network. Batch norms without running statistics stay as they are.
     """
 
     def record_scale(norm: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Any:

@@ -102,7 +102,14 @@ def write_steps(network: nn.Module, results: Results, target: StepTarget | None,
 
 
 def thin_steps(steps: list[ProjectionStep]) -> list[ProjectionStep]:
-    """Return the uppermost step of each size of many steps; each passed the layers of those skipped above."""
+    """Return the uppermost step of each size, if there are more than MAX_STEPS.
+
+    Args:
+        steps: The steps of a projection, from the layer down to the input.
+
+    Returns:
+        The steps. Each lists the layers passed by the skipped steps above it too.
+    """
     if len(steps) <= MAX_STEPS:
         return steps
     selected: list[ProjectionStep] = []

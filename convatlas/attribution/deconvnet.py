@@ -203,7 +203,16 @@ def _store_signal(signals: dict[Node, Tensor], node: Node, grad_output: Sequence
 
 
 def validate_units(layer: str, units: Sequence[int] | None, unit_count: int) -> list[int]:
-    """Return the units as a list, all by default; raise UserError where the layer lacks some of them."""
+    """Return the units as a list, all of them by default.
+
+    Args:
+        layer: Name of the layer, for the error.
+        units: Numbers of units; None selects all.
+        unit_count: Number of units that the layer has.
+
+    Raises:
+        UserError: `units` is a number instead of a list, or the layer lacks some of them.
+    """
     if units is None:
         return list(range(unit_count))
     if isinstance(units, int):

@@ -191,7 +191,15 @@ def topological_order(top: Node) -> tuple[list[Node], list[Node]]:
 
 
 def signal_entry(edge: GradientEdge) -> GradientEdge:
-    """Return the edge at which the signals of `unit_signals` enter the graph."""
+    """Return the edge at which the signals of `unit_signals` enter the graph.
+
+    Args:
+        edge: Where the layer stands in the graph.
+
+    Returns:
+        The edge to the input of the layer's convolution if the adjoint of that is computed for all units at
+        once; else `edge` itself.
+    """
     convolution = _groupable_convolution(edge)
     return edge if convolution is None else GradientEdge(*convolution.next_functions[0])
 
@@ -214,7 +222,15 @@ def unit_signals(edge: GradientEdge, seeds: Tensor, units: Sequence[int]) -> Ten
 
 
 def isolate_units(seeds: Tensor, units: Sequence[int]) -> Tensor:
-    """Return each unit's map with all others zero: (N, channels, ...) to (units, N, channels, ...)."""
+    """Return each unit's map with the maps of all other units zero.
+
+    Args:
+        seeds: The seed of the layer, (N, channels, ...).
+        units: The units.
+
+    Returns:
+        (units, N, channels, ...).
+    """
     isolated = seeds.new_zeros(len(units), *seeds.shape)
     for n, unit in enumerate(units):
         isolated[n, :, unit] = seeds[:, unit]

@@ -95,14 +95,26 @@ def record_writes() -> Iterator[dict[int, Write]]:
 
 
 def label_writes(top: Node, writes: dict[int, Write]) -> None:
-    """Attach the writes to their nodes, among those from `top` down."""
+    """Attach the writes to their nodes.
+
+    Args:
+        top: The uppermost node of the graph.
+        writes: The writes by the number of their node, from `record_writes`.
+    """
     for node in _all_nodes(top):
         if _is_write(node) and node._sequence_nr() in writes:
             node.metadata[METADATA_KEY] = writes[node._sequence_nr()]
 
 
 def find_write(node: Node) -> Write | None:
-    """Return the write that a node stands for; None for other nodes, and where it is not known."""
+    """Return the write that a node stands for.
+
+    Args:
+        node: A node of autograd's graph.
+
+    Returns:
+        The write that `label_writes` attached; None for other nodes, and where it is not known.
+    """
     if not _is_write(node):
         return None
     metadata: Any = node.metadata  # a dict, in spite of its type
@@ -111,7 +123,11 @@ def find_write(node: Node) -> Write | None:
 
 
 def writes_in_place(top: Node) -> bool:
-    """Return whether the graph below a node holds writes, or cannot run as a saved value is overwritten."""
+    """Return whether a graph holds writes, or cannot run as a saved value is overwritten.
+
+    Args:
+        top: The uppermost node of the graph.
+    """
     return any(_is_write(node) or _is_saved_value_lost(node) for node in _all_nodes(top))
 
 

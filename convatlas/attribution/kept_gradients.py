@@ -31,6 +31,9 @@ def keep_gradients(network: nn.Module) -> Iterator[None]:
     """Let a network record its graph under torch.no_grad() and in reentrant checkpoints while the block runs.
 
     Its outputs do not change. What torch.no_grad() covers inside a leaf module stays without a graph.
+
+    Args:
+        network: The network that runs in the block. Its buffers are detached from the graph at the end.
     """
     CheckpointFunction.apply = _run_without_checkpoint
     try:

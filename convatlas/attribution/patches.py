@@ -72,7 +72,11 @@ class PatchGeometry:
         return _pair([int(start + p * step) if field < size else 0 for start, p, step, field, size in axes])
 
     def pixel_slices(self, position: np.ndarray) -> Slices:
-        """Return the rows and columns of the input that the value at a position depends on."""
+        """Return the rows and columns of the input that a value depends on, without those beyond the border.
+
+        Args:
+            position: Row and column of the value in its map.
+        """
         if self.is_global:
             return slice(0, self.input_size[0]), slice(0, self.input_size[1])
         axes = zip(self.start, position, self.step, self.field_size, self.input_size, strict=True)
@@ -85,6 +89,12 @@ class PatchGeometry:
 
         The part begins a whole number of steps from the input's border, so that every window slides over
         the same pixels; what padding changes at its edges lies outside the receptive field.
+
+        Args:
+            position: Row and column of the value in its map.
+
+        Returns:
+            Rows and columns of the part; row and column of the value in the map that the part gives.
         """
         row, column = int(position[0]), int(position[1])
         rows, columns = self.pixel_slices(position)

@@ -126,7 +126,11 @@ class Deconvnet(nn.Module):
 def flatten_sequential(convnet: nn.Module) -> list[tuple[str, nn.Module]]:
     """Return the layers of an nn.Sequential, nested or not, in the order of the forward pass.
 
-    They are named as in a record: later calls of one module get `:2`, `:3`.
+    Args:
+        convnet: The nn.Sequential.
+
+    Returns:
+        Names and modules. The names are those of a record: later calls of one module get `:2`, `:3`.
 
     Raises:
         UserError: The network, or a module in it, is not a plain nn.Sequential.

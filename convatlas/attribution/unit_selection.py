@@ -19,6 +19,10 @@ def select_top_units(scores: np.ndarray, limit: CountOrAll) -> npt.NDArray[np.in
 
 
 def unit_maxima(output: np.ndarray) -> np.ndarray:
-    """Return the largest activation of each unit of an output (units, ...)."""
+    """Return the largest activation of each unit, (units,).
+
+    Args:
+        output: The output of a layer for one image, (units, ...).
+    """
     maxima: np.ndarray = output.reshape(len(output), -1).max(1)
     return maxima

@@ -157,6 +157,12 @@ def write_shard(path: str | Path, description: ShardDescription, result: PassRes
 def read_shard(path: str | Path) -> tuple[ShardDescription, PassResult]:
     """Read the file of a shard.
 
+    Args:
+        path: The .npz file.
+
+    Returns:
+        The shard's description, and the result of its part of the pass.
+
     Raises:
         UserError: The file is missing or damaged, or is not a shard's.
     """

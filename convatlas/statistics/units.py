@@ -43,7 +43,11 @@ class UnitSums:
         return UnitSums(self.mean_sum + other.mean_sum, self.square_sum + other.square_sum, class_sums)
 
     def select_units(self, units: slice) -> "UnitSums":
-        """Return the sums of some of the units."""
+        """Return the sums of some of the units.
+
+        Args:
+            units: The range of the units on the axis (U,).
+        """
         class_sums = {label: sums[units] for label, sums in self.class_sums.items()}
         return UnitSums(self.mean_sum[units], self.square_sum[units], class_sums)
 
@@ -105,7 +109,11 @@ class UnitCounts:
         )
 
     def select_units(self, units: slice) -> "UnitCounts":
-        """Return the counts of some of the units."""
+        """Return the counts of some of the units.
+
+        Args:
+            units: The range of the units on the axis (U,).
+        """
         return UnitCounts(self.image_count, self.class_counts, self.zero_count[units], self.max[units])
 
 
@@ -180,7 +188,11 @@ def find_dead_units(maximum: np.ndarray, layer_type: str) -> np.ndarray:
 
 
 def is_never_positive(layer_type: str) -> bool:
-    """Return whether no value of a layer of this type is ever positive."""
+    """Return whether no value of a layer of this type is ever positive.
+
+    Args:
+        layer_type: `type` of the layer in layers.json.
+    """
     return any(name in layer_type.lower().replace("_", "") for name in NEVER_POSITIVE_TYPES)
 
 
@@ -201,7 +213,11 @@ class TopActivations:
     flat_positions: np.ndarray
 
     def merge(self, later: "TopActivations") -> "TopActivations":
-        """Return the top activations of these images and of later ones."""
+        """Return the top activations of these images and of later ones.
+
+        Args:
+            later: Top activations of the same units on images with higher numbers.
+        """
         values = np.concatenate([self.values, later.values], 1)
         images = np.concatenate([self.images, later.images], 1)
         flat_positions = np.concatenate([self.flat_positions, later.flat_positions], 1)
@@ -227,7 +243,11 @@ def unravel_positions(flat_positions: np.ndarray, shape: Sequence[int]) -> np.nd
 
 
 def iter_unit_slices(layers: Sequence[LayerShape]) -> Iterator[tuple[LayerShape, slice]]:
-    """Yield each layer with the positions of its units among the units of all layers."""
+    """Yield each layer with the positions of its units among the units of all layers.
+
+    Args:
+        layers: The tracked layers, in the order in which their units are concatenated.
+    """
     first = 0
     for layer in layers:
         yield layer, slice(first, first := first + layer["shape"][0])

@@ -57,19 +57,31 @@ class Call:
 
 
 def is_leaf(module: nn.Module) -> bool:
-    """Return whether a module calls no other modules, apart from parametrizations of its weights."""
+    """Return whether a module calls no other modules, apart from parametrizations of its weights.
+
+    Args:
+        module: The module. An nn.MultiheadAttention is a leaf.
+    """
     if isinstance(module, nn.MultiheadAttention):  # it reads the weights of its child without calling it
         return True
     return all(name == "parametrizations" for name, _ in module.named_children())
 
 
 def named_leaf_modules(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the leaf modules of a network with their dotted paths, each module once."""
+    """Yield the leaf modules of a network with their dotted paths, each module once.
+
+    Args:
+        network: Any network.
+    """
     return ((path, module) for path, module in _named_modules(network) if path and is_leaf(module))
 
 
 def composite_modules(network: nn.Module) -> list[str]:
-    """Return the dotted paths of the composite modules of a network."""
+    """Return the dotted paths of the modules of a network that are no leaves.
+
+    Args:
+        network: Any network.
+    """
     return [path for path, module in network.named_modules() if path and not is_leaf(module)]
 
 
@@ -92,7 +104,15 @@ def is_single_image(network: nn.Module, x: Tensor) -> bool:
 
 @contextmanager
 def raise_on_wrong_input(x: Tensor) -> Iterator[None]:
-    """Turn an error of the forward pass on `x` into a UserError that states the shape of `x`."""
+    """Turn an error of the forward pass in the block into a UserError that states the shape of the input.
+
+    Args:
+        x: The network's input, (N, C, H, W) for images.
+
+    Raises:
+        UserError: The block raised a RuntimeError, ValueError or IndexError.
+        torch.OutOfMemoryError: The block raised it; it is passed on unchanged.
+    """
     try:
         yield
     except torch.OutOfMemoryError:
@@ -236,7 +256,11 @@ def _equivalent_module(name: str, args: tuple[Any, ...], kwargs: dict[str, Any])
 
 
 def collect_tensors(value: Any) -> tuple[Tensor, ...]:
-    """Return every tensor in nested tuples, lists and dicts, in order."""
+    """Return every tensor in nested tuples, lists and dicts, in order.
+
+    Args:
+        value: The arguments or the output of a call. Objects of other types are skipped.
+    """
     if isinstance(value, Tensor):
         return (value,)
     if isinstance(value, dict):
@@ -247,7 +271,11 @@ def collect_tensors(value: Any) -> tuple[Tensor, ...]:
 
 
 def depends_on_input(call: Call) -> bool:
-    """Return whether the inputs of a call depend on the network's input."""
+    """Return whether the inputs of a call depend on the network's input.
+
+    Args:
+        call: The call of a layer.
+    """
     return bool(_collect_input_dependent(call.inputs))
 
 
@@ -263,17 +291,29 @@ class InputVersions:
         self.versions = {id(tensor): get_version(tensor) for tensor in self.tensors}
 
     def is_unchanged(self, output: Any) -> bool:
-        """Return whether an output of the call is one of its inputs, unchanged."""
+        """Return whether an output of the call is one of its inputs, unchanged.
+
+        Args:
+            output: What the call returned, or a part of it.
+        """
         return isinstance(output, Tensor) and self.versions.get(id(output)) == get_version(output)
 
     def select_new(self, outputs: Any) -> tuple[Tensor, ...]:
-        """Return the tensors in the output of the call apart from unchanged inputs, or all if none is new."""
+        """Return the tensors in the output of the call apart from unchanged inputs, or all if none is new.
+
+        Args:
+            outputs: What the call returned.
+        """
         tensors = collect_tensors(outputs)
         return tuple(tensor for tensor in tensors if not self.is_unchanged(tensor)) or tensors
 
 
 def get_version(tensor: Tensor) -> int:
-    """Return a number that grows with each change of a tensor in place."""
+    """Return a number that grows with each change of a tensor in place.
+
+    Args:
+        tensor: The tensor. For inference tensors, which count no changes, the number is always 0.
+    """
     return 0 if tensor.is_inference() else tensor._version
 
 

@@ -32,7 +32,14 @@ class DataflowTracker:
         self.block_inputs: dict[str, tuple[str, ...]] = {}  # sources of the inputs of composite modules
 
     def source_layers(self, tensors: Iterable[Tensor]) -> tuple[str, ...]:
-        """Return the layers that tensors were computed from, each once, in order."""
+        """Return the layers that tensors were computed from, each once, in order.
+
+        Args:
+            tensors: Tensors of the forward pass.
+
+        Returns:
+            Names of layers, or "input"; empty if the tensors depend on neither.
+        """
         return tuple(dict.fromkeys(name for tensor in tensors for name in self.sources.get(id(tensor), ())))
 
     def assign_layer(self, layer: str, output: Tensor) -> None:
@@ -46,7 +53,11 @@ class DataflowTracker:
         self.set_sources(self.last_outputs if is_last else (output,), (layer,))
 
     def resolve_alias(self, output: Tensor) -> Tensor:
-        """Return the input that the last call returned unchanged if `output` is its alias, else `output`."""
+        """Return the input that the last call returned unchanged if `output` is its alias, else `output`.
+
+        Args:
+            output: A tensor that the last call returned.
+        """
         if self.passthrough_input is None or all(tensor is not output for tensor in self.last_outputs):
             return output
         return self.passthrough_input

@@ -71,7 +71,11 @@ class Extractor:
         return {name: cast(Tensor, module.weight) for name, module in self.linear_layers.items()}
 
     def is_downsample(self, name: str) -> bool:
-        """Return whether a dotted name lies within a submodule called `downsample_name`."""
+        """Return whether a name lies within a submodule called `downsample_name`.
+
+        Args:
+            name: Dotted name of a module.
+        """
         return self.downsample_name in name.split(".")
 
     def info(self) -> "NetworkSummary":

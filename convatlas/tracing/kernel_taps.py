@@ -75,7 +75,11 @@ def describe_inactive_taps(
 
 
 def format_notes(layers: Sequence[Layer]) -> list[str]:
-    """Return the notes of layers.json as warnings, one line each with the layer's name."""
+    """Return the notes on layers as warnings, one line each with the layer's name.
+
+    Args:
+        layers: layers.json.
+    """
     return [f"{layer['name']}: {note}" for layer in layers for note in layer["notes"]]
 
 

@@ -40,7 +40,14 @@ FUNCTION_KINDS: dict[str, Kind] = {
 
 
 def module_kind(module: nn.Module) -> Kind:
-    """Return the kind of a module by its class; `other` where no kind matches."""
+    """Return the kind of a module by its class.
+
+    Args:
+        module: Any module.
+
+    Returns:
+        The kind; "other" where none matches.
+    """
     for kind, classes in MODULE_KINDS:
         if isinstance(module, classes):
             return kind

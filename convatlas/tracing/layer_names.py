@@ -17,7 +17,11 @@ FUNCTION_ALIASES = {
 
 
 def function_name(func: Callable[..., Any]) -> str:
-    """Return the name of a function in layer names: `Tensor.relu_` is relu, `+` and `+=` are add."""
+    """Return the name of a function in layer names: `Tensor.relu_` is relu, `+` and `+=` are add.
+
+    Args:
+        func: A function of torch, or a method of a tensor.
+    """
     name = getattr(func, "__name__", "").strip("_").removesuffix("_with_indices")
     return FUNCTION_ALIASES.get(name, name)
 

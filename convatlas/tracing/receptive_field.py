@@ -31,7 +31,11 @@ class ReceptiveField:
 
     @classmethod
     def identity(cls, axes: int) -> "ReceptiveField":
-        """Return the field of the input itself, each of whose values depends on one pixel."""
+        """Return the field of the input itself, each of whose values depends on one pixel.
+
+        Args:
+            axes: The number of spatial axes.
+        """
         return cls((0,) * axes, (0,) * axes, (1,) * axes)
 
     @property

@@ -221,6 +221,9 @@ def compute_switches(pool: nn.MaxPool2d, x: Tensor) -> Tensor:
 def collect_filters(network: nn.Module) -> dict[str, Tensor]:
     """Return copies of the weights of every convolution and linear layer.
 
+    Args:
+        network: Any network.
+
     Returns:
         <module> -> its weight, (units, channels, ...) of a convolution; <module>.bias -> its bias, (units,).
     """

@@ -45,7 +45,11 @@ def window_extent(kernel: Sequence[int], dilation: Sequence[int]) -> tuple[int, 
 def split_same_padding(extent: Sequence[int]) -> list[tuple[int, int]]:
     """Return the padding at the near and far side of each axis that `padding="same"` stands for.
 
-    Of an odd total, as of an even kernel, the larger half is at the far side.
+    Args:
+        extent: Total padding along each axis, D (K - 1), from `window_extent`.
+
+    Returns:
+        Near and far side per axis. Of an odd total, as of an even kernel, the larger half is at the far side.
     """
     return [(total // 2, total - total // 2) for total in extent]
 
@@ -69,7 +73,11 @@ def get_window_geometry(module: Any, axes: int) -> WindowGeometry:
 
 
 def get_axis_windows(conv: nn.modules.conv._ConvNd) -> list[AxisWindow]:
-    """Return the window of a convolution along each axis."""
+    """Return the window of a convolution along each axis.
+
+    Args:
+        conv: A convolution. Its padding may be "same" or "valid".
+    """
     if conv.padding == "same":
         padding = split_same_padding(window_extent(conv.kernel_size, conv.dilation))
     else:
