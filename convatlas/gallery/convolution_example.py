@@ -120,19 +120,40 @@ class ConvolutionExample:
     brightness_scale: list[tuple[float, float]]
 
     def gather_source(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Return the source (C, ...) float64 at rows and columns that broadcast; NaN outside."""
+        """Return the values of the source at some positions, of all channels.
+
+        Args:
+            rows: Row indices in the source; negative and too large ones are outside.
+            columns: Column indices, of a shape that broadcasts with `rows` to (...).
+
+        Returns:
+            The values (C, ...) float64; NaN outside the source.
+        """
         padded = np.pad(self.source.astype(np.float64), [(0, 0), (1, 1), (1, 1)], constant_values=np.nan)
         height, width = self.source.shape[1:]
         return padded[:, rows.clip(-1, height) + 1, columns.clip(-1, width) + 1]
 
     def get_patch(self, y: int, x: int) -> np.ndarray:
-        """Return the patch of the source for one output, (C, k, k); NaN outside."""
+        """Return the patch of the source from which one output is computed.
+
+        Args:
+            y: Row of the output in the map.
+            x: Column of the output in the map.
+
+        Returns:
+            The patch (C, k, k) float64; NaN outside the source.
+        """
         return self.gather_source(
             self.vertical.source_indices()[y][:, None], self.horizontal.source_indices()[x]
         )
 
     def compute_value(self, y: int, x: int) -> float:
-        """Compute one output."""
+        """Compute one output: the sum of patch times kernel, plus the bias, with zeros outside the source.
+
+        Args:
+            y: Row of the output in the map.
+            x: Column of the output in the map.
+        """
         return float((np.nan_to_num(self.get_patch(y, x)) * self.kernel).sum() + self.bias)
 
     def compute_output(self) -> np.ndarray:
@@ -240,7 +261,14 @@ class ConvolutionExample:
         )
 
     def format_frame_style(self, picture: Literal["source", "map"]) -> str:
-        """Return the CSS of a frame around the window in the source, or around its output in the map."""
+        """Return the CSS of a frame around the window in the source, or around its output in the map.
+
+        Args:
+            picture: The picture that the frame is drawn over: the "source", or the "map".
+
+        Returns:
+            Position and size in percent of the picture.
+        """
         sizes = self.source.shape[1:] if picture == "source" else self.output.shape
         spans = []
         for axis, output, size in zip((self.vertical, self.horizontal), self.position, sizes, strict=True):
@@ -253,7 +281,12 @@ class ConvolutionExample:
 
 
 def format_decimals(value: float, decimals: int) -> str:
-    """Write a number with a minus sign (U+2212), and without a sign where it is rounded to zero."""
+    """Write a number with a minus sign (U+2212), and without a sign where it is rounded to zero.
+
+    Args:
+        value: The number.
+        decimals: Number of digits after the point.
+    """
     text = f"{value:.{decimals}f}"
     return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
 

@@ -84,7 +84,11 @@ class ExplorerData:
 
 
 def has_sprites(network: NetworkData) -> bool:
-    """Return whether the explorer's sprites of a network were drawn."""
+    """Return whether the explorer's sprites of a network were drawn.
+
+    Args:
+        network: The network.
+    """
     return (network.results.folder / "atlas").is_dir()
 
 
@@ -133,13 +137,32 @@ def read_explorer_data(network: NetworkData, scale: str) -> ExplorerData | None:
 
 
 def dump_script_json(value: Any) -> Markup:
-    """Write JSON that is safe within a script element and as a part of a script."""
+    """Write JSON that is safe within a script element and as a part of a script.
+
+    Args:
+        value: What `json.dumps` accepts.
+
+    Returns:
+        The JSON without spaces, with `<`, `>` and `&` as escapes.
+
+    Raises:
+        ValueError: A number is NaN or infinite.
+    """
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e"))
 
 
 def format_units_script(network: str, slug: str, units: LayerUnits) -> str:
-    """Write the script that hands the numbers of a layer's units to the explorer."""
+    """Write the script that hands the numbers of a layer's units to the explorer.
+
+    Args:
+        network: Name of the network.
+        slug: The layer's name in file names.
+        units: The numbers of the layer's units.
+
+    Returns:
+        One call of `convatlas.registerUnits`.
+    """
     arguments = ", ".join(json.dumps(value, separators=(",", ":")) for value in (network, slug, units))
     return "convatlas.registerUnits({});\n".format(arguments.replace("<", r"\u003c"))
 

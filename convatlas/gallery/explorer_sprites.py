@@ -113,7 +113,15 @@ def write_layer_sprites(source: Path, folder: Path, name: str, views: Mapping[st
 
 
 def write_compact_json(path: Path, value: Any) -> None:
-    """Write JSON without spaces, for thousands of numbers."""
+    """Write JSON without spaces, for thousands of numbers.
+
+    Args:
+        path: The file; its folder is made where it is missing.
+        value: What `json.dumps` accepts.
+
+    Raises:
+        ValueError: A number is NaN or infinite.
+    """
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(value, separators=(",", ":"), allow_nan=False) + "\n", encoding="utf-8")
 
@@ -139,7 +147,14 @@ class RecordedArrays:
         self.matches = results.unit_matches["layers"]
 
     def can_draw(self, layer: str) -> bool:
-        """Return whether a layer's output is recorded and fits a sheet; log why it does not fit."""
+        """Return whether a layer's output is recorded and fits a sheet; log why it does not fit.
+
+        Args:
+            layer: Name of the layer.
+
+        Returns:
+            False also where the output is recorded for some of the images only, or is empty.
+        """
         if not all(layer in outputs for outputs in self.activations.values()):
             return False
         shape = next(iter(self.activations.values()))[layer].shape

@@ -38,7 +38,12 @@ class Element:
                 yield from child.walk()
 
     def find(self, tag: str, **attributes: str) -> "Element | None":
-        """Return the first element with a tag and these attributes; None where there is none."""
+        """Return the first element with a tag and these attributes; None where there is none.
+
+        Args:
+            tag: The tag.
+            attributes: Attributes that it has, among others, with their values.
+        """
         elements = (element for element in self.walk() if element.tag == tag)
         return next(
             (element for element in elements if attributes.items() <= element.attributes.items()), None
@@ -49,7 +54,12 @@ class Element:
         return "".join(child if isinstance(child, str) else child.get_text() for child in self.children)
 
     def transform(self, function: Callable[["Element"], list[Content]]) -> "Element":
-        """Return a copy in which each element is replaced by what a function returns, the innermost first."""
+        """Return a copy in which each element is replaced by what a function returns, the innermost first.
+
+        Args:
+            function: Returns what takes the place of an element in this one, whose own elements are replaced
+                already; an empty list drops it.
+        """
         children: list[Content] = []
         for child in self.children:
             children += [child] if isinstance(child, str) else function(child.transform(function))
@@ -79,6 +89,9 @@ class Element:
 
 def parse_html(text: str) -> Element:
     """Parse a page in which every element is closed, apart from void elements.
+
+    Args:
+        text: The HTML.
 
     Returns:
         An element "page" that holds the document.

@@ -22,7 +22,14 @@ class LayerPage:
 
 
 def split_tables(network: NetworkData) -> list[LayerPage]:
-    """Return the pages with the table of all layers, in execution order."""
+    """Return the pages with the table of all layers, in execution order.
+
+    Args:
+        network: The network.
+
+    Returns:
+        Pages of at most MAX_ROWS_PER_PAGE layers.
+    """
     chunks = [
         network.layers[start : start + MAX_ROWS_PER_PAGE]
         for start in range(0, len(network.layers), MAX_ROWS_PER_PAGE)
@@ -41,8 +48,12 @@ def split_tables(network: NetworkData) -> list[LayerPage]:
 def split_figures(network: NetworkData) -> list[LayerPage]:
     """Return the pages with the figures of the layers that are not highlighted, by stages.
 
+    Args:
+        network: The network.
+
     Returns:
-        Nothing where the network's own page has room for all figures.
+        Pages of at most LAYERS_PER_PAGE layers of one stage; none where the network's own page has room for
+        all figures.
     """
     if len(network.layers_with_figures) <= MAX_INLINE_LAYERS:
         return []
@@ -57,7 +68,14 @@ def split_figures(network: NetworkData) -> list[LayerPage]:
 
 
 def find_figure_pages(network: NetworkData) -> dict[str, str]:
-    """Return the file in networks/ that has each layer's figures, "" for the network's own page."""
+    """Find the page that has each layer's figures.
+
+    Args:
+        network: The network.
+
+    Returns:
+        Files in networks/ by the layer's name; "" for the network's own page.
+    """
     pages = {layer["name"]: "" for layer in network.layers_with_figures}
     for page in split_figures(network):
         pages |= {layer["name"]: page.file for layer in page.layers}

@@ -53,6 +53,9 @@ def find_learned_filters(context: GalleryContext) -> Iterator[LearnedFilter]:
 
     Filters whose computed map differs from the recorded one are skipped, such as those of a convolution with
     other padding than zeros.
+
+    Args:
+        context: The run that the site shows.
     """
     for candidate in sorted(find_candidates(context), key=lambda candidate: candidate.rank):
         network = candidate.network
@@ -68,6 +71,9 @@ def find_candidates(context: GalleryContext) -> Iterator[Candidate]:
     The order of ranks: filters whose channels all match one of Sobel's kernels, above the baseline; units
     whose maps match a Sobel feature, those of few input channels first; filters that match any kernel; the
     first unit.
+
+    Args:
+        context: The run that the site shows.
     """
     for number, network in enumerate(context.networks):
         matches = network.results.filter_matches
@@ -174,7 +180,17 @@ def _choose_brightness_scale(
 
 
 def move_to_strongest(example: ConvolutionExample) -> ConvolutionExample:
-    """Move an example to a strong response inside the source, of several to the one nearest to the centre."""
+    """Move an example to a strong response inside the source, of several to the one nearest to the centre.
+
+    A response is strong from STRONG_RESPONSE of the largest absolute value on.
+
+    Args:
+        example: The example, with its whole map.
+
+    Returns:
+        The example, cropped around the new position; around its own where no output is computed from inside
+        the source alone.
+    """
     values = np.where(example.compute_valid_mask(), np.abs(example.output), -np.inf)
     if not np.isfinite(values).any():
         return example.crop()

@@ -171,7 +171,12 @@ class NetworkData:
         )
 
     def get_figures(self, kind: str, subject: str | None = None) -> list[PublishedFigure]:
-        """Return the figures of a kind, and of one layer or image where `subject` names it."""
+        """Return the figures of a kind, in their order in the list of figures.
+
+        Args:
+            kind: The kind, such as "cover" or "digits".
+            subject: Name of a layer or image; None for those of all.
+        """
         return [
             figure
             for figure in self.figures
@@ -211,8 +216,11 @@ def format_output_size(layer: Layer) -> str | None:
 
     O = floor((I + 2P - D(K-1) - 1) / S) + 1 (Dumoulin & Visin, arXiv 1603.07285, relationship 15).
 
+    Args:
+        layer: The layer.
+
     Returns:
-        None for a layer whose output size is not this.
+        The formula along the last axis; None for a layer whose output size is not this.
     """
     kernel, stride, padding = layer["kernel"], layer["stride"], layer["padding"]
     if not (isinstance(kernel, list) and isinstance(stride, list) and isinstance(padding, list)):

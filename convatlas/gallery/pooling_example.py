@@ -51,12 +51,25 @@ class PoolingExample:
 
 
 def is_max_pool(layer: Layer) -> bool:
-    """Return whether a layer is a max-pooling layer."""
+    """Return whether a layer is a max-pooling layer.
+
+    Args:
+        layer: The layer.
+    """
     return layer["kind"] == "pool" and "max" in layer["type"].lower()
 
 
 def make_pooling_example(results: Results) -> PoolingExample:
-    """Make an example of pooling, with numbers of the run's deconvnet steps where these pool by 2 × 2."""
+    """Make an example of pooling, with numbers of the run's deconvnet steps where these pool by 2 × 2.
+
+    Switches and unpooling are those of Zeiler & Fergus (arXiv 1311.2901), section 2.1.
+
+    Args:
+        results: A network's results.
+
+    Returns:
+        The example; of EXAMPLE_MAP and EXAMPLE_SIGNAL where the run has none.
+    """
     example = _find_pooling_example(results, results.steps) if results.steps else None
     values, signal, source = example or (EXAMPLE_MAP, EXAMPLE_SIGNAL, None)
     pooled, switches = max_pool(values)

@@ -27,8 +27,11 @@ class LinkPreview:
 def make_preview(context: GalleryContext) -> LinkPreview | None:
     """Make the image that a shared link shows: the first cover, or else the first figure.
 
+    Args:
+        context: The run that the site shows.
+
     Returns:
-        None without any figure, or where the config has no `site_url`.
+        A JPEG of PREVIEW_SIZE with its text; None without any figure, or where the config has no `site_url`.
     """
     figures = [(network, figure) for network in context.networks for figure in network.figures]
     if not figures or not context.config.get("site_url"):
@@ -48,7 +51,11 @@ def make_preview(context: GalleryContext) -> LinkPreview | None:
 
 
 def compress_cover(path: Path) -> bytes:
-    """Encode a cover as lossy WebP, scaled down, at about a tenth of the PNG's size."""
+    """Encode a cover as lossy WebP, at most MAX_COVER_WIDTH pixels wide, at about a tenth of the PNG's size.
+
+    Args:
+        path: The cover's PNG.
+    """
     content = io.BytesIO()
     with Image.open(path) as image:
         picture = image.convert("RGB")

@@ -115,6 +115,9 @@ def choose_network(networks: Sequence[NetworkData]) -> NetworkData:
     """Choose the network whose numbers the primer shows.
 
     A chain of layers comes first, then the one with the most max-pooling layers, then the smallest.
+
+    Args:
+        networks: The networks of the run, at least one. Of equal ones the first is chosen.
     """
 
     def rank(network: NetworkData) -> tuple[bool, int, int]:
@@ -126,7 +129,11 @@ def choose_network(networks: Sequence[NetworkData]) -> NetworkData:
 
 
 def find_leading_chain(layers: Sequence[Layer]) -> list[Layer]:
-    """Return the layers from the input on, each of which is computed from the one before it alone."""
+    """Return the layers from the input on, each of which is computed from the one before it alone.
+
+    Args:
+        layers: layers.json.
+    """
     chain: list[Layer] = []
     for layer in layers:
         source = chain[-1]["name"] if chain else "input"
@@ -140,7 +147,11 @@ def find_leading_chain(layers: Sequence[Layer]) -> list[Layer]:
 
 
 def count_parameters(layers: Sequence[Layer]) -> list[ParameterCount]:
-    """Count the parameters of each convolution whose number follows from its shapes."""
+    """Count the parameters of each convolution whose number follows from its shapes.
+
+    Args:
+        layers: layers.json.
+    """
     formulas = [(layer, format_parameter_count(layer)) for layer in layers]
     return [ParameterCount(layer, formula) for layer, formula in formulas if formula]
 
@@ -148,8 +159,11 @@ def count_parameters(layers: Sequence[Layer]) -> list[ParameterCount]:
 def format_parameter_count(layer: Layer) -> str | None:
     """Write the number of parameters of a convolution: units · channels · kernel size + biases.
 
+    Args:
+        layer: The layer.
+
     Returns:
-        None for a layer whose number of parameters is not this.
+        The formula with its result; None for a layer whose number of parameters is not this.
     """
     kernel, groups = layer["kernel"], layer["groups"]
     if layer["kind"] != "conv" or not layer["called"] or not layer["parameters"] or not kernel or not groups:
@@ -207,6 +221,12 @@ def trace_receptive_field(layers: Sequence[Layer]) -> list[FieldRow]:
     """Trace one value of a layer down to the pixels, along one axis.
 
     The layers are the convolutions and pooling layers of the chain at the beginning of the network.
+
+    From the values first..last of its output, a layer reads first · S - P to last · S - P + D(K-1) of its
+    input (Araujo, Norris, Sim, Computing receptive fields of convolutional neural networks, Distill 2019).
+
+    Args:
+        layers: layers.json.
 
     Returns:
         A row per layer, from the last down to the input; nothing without such layers. Values beyond the
@@ -278,7 +298,15 @@ def _make_pair(name: str, kind: str, shape: str = "") -> LayerPair:
 
 
 def make_colour_bars(results: Results) -> list[ColourBarExample]:
-    """Make colour bars for weights, for a feature map and for projections, as far as the run has them."""
+    """Make colour bars for weights, for a feature map and for projections, as far as the run has them.
+
+    Args:
+        results: A network's results.
+
+    Returns:
+        The ends of each scale: symmetric about 0 for weights and projections, from 0 on for the map of the
+        first ReLU.
+    """
     bars = []
     convolutions = [layer for layer in results.layers if layer["kind"] == "conv"]
     conv = next((layer for layer in convolutions if layer["module"] in results.filters), None)

@@ -30,6 +30,10 @@ WEIGHTS_FILE = "weights.safetensors"
 def list_published_files(context: GalleryContext, network: str) -> dict[str, Path]:
     """List the files of results/<network>/ that `publish` of the config copies into the site.
 
+    Args:
+        context: The run that the site shows.
+        network: Name of the network.
+
     Returns:
         The source of each file, by its place in the site, arrays/<network>/<file>.
     """

@@ -63,7 +63,15 @@ def collect_run_info(logs: Path, names: Sequence[str]) -> RunInfo:
 
 
 def describe_commit(folder: Path) -> str:
-    """Return the commit of the git checkout that holds a folder, and whether it has uncommitted changes."""
+    """Describe the commit of the git checkout that holds a folder, and whether it has uncommitted changes.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Twelve digits or more of the hash, with a remark on changes; "not in a git checkout" where git finds
+        none.
+    """
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)

@@ -129,7 +129,11 @@ class SingleFileBuilder:
         )
 
     def encode_image(self, path: str) -> str:
-        """Return an image as a data: URI, as lossless WebP where that is smaller."""
+        """Return an image as a data: URI, a PNG as lossless WebP where that is smaller.
+
+        Args:
+            path: Its place in the site.
+        """
         if path not in self.data_uris:
             file = self.site / path
             content, mime_type = file.read_bytes(), MIME_TYPES[file.suffix]

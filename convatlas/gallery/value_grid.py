@@ -83,7 +83,11 @@ def draw_grid(
 
 
 def format_value(value: float) -> str:
-    """Write a value with two decimals, and zero as 0."""
+    """Write a value with two decimals, and zero as 0.
+
+    Args:
+        value: The value.
+    """
     return "0" if value == 0 else format_number(value, ".2f")
 
 
@@ -102,7 +106,14 @@ def interpolate_colour(colormap: Sequence[str], share: float) -> str:
 
 
 def choose_text_colour(fill: str) -> str:
-    """Choose black or white text, by the contrast on a fill (WCAG 2.2, relative luminance)."""
+    """Choose black or white text, by the contrast on a fill (WCAG 2.2, relative luminance).
+
+    Args:
+        fill: The colour of the fill, as #rrggbb.
+
+    Returns:
+        The colour, "#fff" or "#000".
+    """
     channels = _parse_colour(fill) / 255
     linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
     luminance = float(linear @ [0.2126, 0.7152, 0.0722])

@@ -94,7 +94,12 @@ class Graph:
     edges: list[Edge] = field(default_factory=list)
 
     def add_node(self, kind: str, lines: list[NodeLine]) -> int:
-        """Add a node and return its number."""
+        """Add a node and return its number.
+
+        Args:
+            kind: The kind as which it is drawn, such as "conv" or "merge".
+            lines: The lines of text in it, from the top.
+        """
         self.kinds.append(kind)
         self.lines.append(lines)
         return len(self.kinds) - 1

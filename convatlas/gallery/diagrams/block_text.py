@@ -24,6 +24,10 @@ class NodeLine(NamedTuple):
 def describe_child(child: ModuleCall | Layer, parent: ModuleCall) -> tuple[str, list[NodeLine]]:
     """Describe a child of a block.
 
+    Args:
+        child: A layer, or the call of a module.
+        parent: The call of the block that holds it, relative to which names are written.
+
     Returns:
         The kind as which it is drawn (a layer's kind, "merge" or "block"), and the lines in its node.
     """
@@ -70,7 +74,14 @@ def write_caption(calls: Sequence[ModuleCall], similar: Sequence[str], lines: Se
 
 
 def collect_notes(call: ModuleCall) -> list[str]:
-    """Collect the notes of layers.json on the layers of a block, but not on those of blocks in it."""
+    """Collect the notes of layers.json on the layers of a block, but not on those of blocks in it.
+
+    Args:
+        call: The call of the block. Sequential modules in it count as its own layers.
+
+    Returns:
+        Each note after the name of its layer, "name: note".
+    """
     children = [child for child in call.children if not isinstance(child, ModuleCall) or child.is_sequential]
     layers = [layer for child in children for layer in get_layers(child)]
     return [f"{layer['name']}: {note}" for layer in layers for note in layer["notes"]]

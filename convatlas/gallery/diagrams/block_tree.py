@@ -29,7 +29,11 @@ class ModuleCall:
     children: list["ModuleCall | Layer"] = field(default_factory=list)
 
     def relative_name(self, name: str) -> str:
-        """Return the name of a layer or module relative to this module."""
+        """Return the name of a layer or module relative to this module.
+
+        Args:
+            name: The full name of a layer or path of a module in this module.
+        """
         return name[len(self.path) + 1 :] if self.path else name
 
     def walk(self) -> Iterator["ModuleCall"]:
@@ -92,7 +96,14 @@ def select_leaf_calls(layers: Sequence[Layer]) -> list[Layer]:
 
 
 def find_consumers(layers: Sequence[Layer]) -> dict[str, list[str]]:
-    """Return the names of the layers that are computed from each layer."""
+    """Find the layers that are computed from each layer, or from the network's input.
+
+    Args:
+        layers: The called layers.
+
+    Returns:
+        Names of layers in execution order, by the source's name; no entry for a source without consumers.
+    """
     consumers: dict[str, list[str]] = {}
     for layer in layers:
         for source in layer.get("inputs", ()):
@@ -101,12 +112,21 @@ def find_consumers(layers: Sequence[Layer]) -> dict[str, list[str]]:
 
 
 def get_layers(child: ModuleCall | Layer) -> list[Layer]:
-    """Return the layers of a composite module's call, or the layer itself."""
+    """Return the layers of a composite module's call, or the layer itself.
+
+    Args:
+        child: A child of a block.
+    """
     return child.layers if isinstance(child, ModuleCall) else [child]
 
 
 def is_chain(edges: Sequence[Edge], n_children: int) -> bool:
-    """Return whether each child is computed from the one before it alone."""
+    """Return whether each child is computed from the one before it alone.
+
+    Args:
+        edges: The edges of a block, from child to child or from OUTSIDE.
+        n_children: Number of its children.
+    """
     chain = {(n - 1, n) for n in range(n_children)}
     return chain.issuperset(edges)
 

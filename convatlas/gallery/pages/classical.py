@@ -71,7 +71,11 @@ class FeatureEntry:
 
 
 def make_pages(context: GalleryContext) -> Iterator[SitePage]:
-    """Yield the page, with Sobel's operator at least."""
+    """Yield the page, with Sobel's operator at least.
+
+    Args:
+        context: The run that the site shows.
+    """
     learned_filter = next(find_learned_filters(context), None)
     network = learned_filter.network if learned_filter else context.networks[0]
     image = network.images[0]["name"]
@@ -108,7 +112,15 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
 
 
 def apply_sobel(network: NetworkData, image: str) -> ConvolutionExample:
-    """Apply Sobel's x operator to the brightness of an image, 0 to 255, at a strong vertical edge."""
+    """Apply Sobel's x operator to the brightness of an image, 0 to 255, at a strong vertical edge.
+
+    Args:
+        network: The network whose recorded input is filtered.
+        image: Name of the image.
+
+    Returns:
+        The example, cropped around the edge.
+    """
     pixels = _read_pixels(network, image)
     brightness = np.tensordot(LUMINANCE_WEIGHTS, pixels, 1) if len(pixels) == 3 else pixels.mean(axis=0)
     source = np.round(255 * brightness.clip(0, 1))[None]
@@ -134,6 +146,9 @@ def find_best_matches(context: GalleryContext) -> dict[str, list[BestMatch]]:
     """Find the best match of each classical feature in each network.
 
     Only layers with figures are searched; coarse maps count only where no fine one matches.
+
+    Args:
+        context: The run that the site shows.
 
     Returns:
         The best match of each network that has one, by feature.
@@ -164,6 +179,10 @@ def find_best_matches(context: GalleryContext) -> dict[str, list[BestMatch]]:
 def render_match(feature: str, match: BestMatch) -> tuple[str, dict[str, bytes]]:
     """Render a match on the first image on which the unit's map is not constant.
 
+    Args:
+        feature: Name of the classical feature.
+        match: The match.
+
     Returns:
         The image's name, and as PNG the "image", the classical "feature" and the map of the "unit".
     """
@@ -184,7 +203,11 @@ def render_match(feature: str, match: BestMatch) -> tuple[str, dict[str, bytes]]
 
 
 def render_source(example: ConvolutionExample) -> bytes:
-    """Render the source of a convolution as PNG: three channels in colour, others in grey."""
+    """Render the source of a convolution as PNG: three channels in colour, others in grey.
+
+    Args:
+        example: The convolution, whose brightness scale is applied.
+    """
     planes = [
         factor * plane + offset
         for plane, (factor, offset) in zip(
@@ -195,7 +218,11 @@ def render_source(example: ConvolutionExample) -> bytes:
 
 
 def render_map(values: np.ndarray) -> bytes:
-    """Render a map (H, W) as PNG in the colours of the figures, one pixel per value."""
+    """Render a map as PNG in the colours of the figures, one pixel per value.
+
+    Args:
+        values: The map (H, W).
+    """
     values = values.astype(np.float64)
     return _encode_png(ColourScale.from_values(values).to_rgb(values))
 

@@ -16,7 +16,11 @@ Example = dict[str, Any]  # an entry of examples.json, with its split in words
 
 
 def make_pages(context: GalleryContext) -> Iterator[SitePage]:
-    """Yield the page of each data set on which a network was trained or tested."""
+    """Yield the page of each data set on which a network was trained or tested.
+
+    Args:
+        context: The run that the site shows.
+    """
     for name, dataset in context.datasets.items():
         folder = context.results / "_datasets" / name
         examples: Previews | None = None
@@ -43,7 +47,14 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
 
 
 def count_images(dataset: DatasetDescription) -> list[tuple[str, int, int]]:
-    """Return name, training images and test images of each class; nothing without labels."""
+    """Count the images of each class.
+
+    Args:
+        dataset: dataset.json.
+
+    Returns:
+        Name, training images and test images of each class; nothing without labels.
+    """
     if not dataset["classes"]:
         return []
     counts = dataset["counts"]

@@ -83,7 +83,11 @@ class DigitsEntry:
 
 
 def make_pages(context: GalleryContext) -> Iterator[SitePage]:
-    """Yield the page, if the units of a network are projected on images that are chosen by class."""
+    """Yield the page, if the units of a network are projected on images that are chosen by class.
+
+    Args:
+        context: The run that the site shows.
+    """
     entries = [
         DigitsEntry(
             network,
@@ -110,13 +114,25 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
 
 
 def select_images(network: NetworkData) -> list[SampleImage]:
-    """Select the sample images that a network's figure of digits shows."""
+    """Select the sample images that a network's figure of digits shows.
+
+    Args:
+        network: A network with a figure of digits.
+    """
     names = network.get_figures("digits")[0]["tile_layout"]["images"]
     return [image for image in network.images if image["name"] in names]
 
 
 def find_most_active_units(network: NetworkData) -> UnitActivity:
-    """Find the unit of each projected layer with the largest value on each image."""
+    """Find the unit of each projected layer with the largest value on each image.
+
+    Args:
+        network: A network with a figure of digits.
+
+    Returns:
+        The units by image, with the number of units whose largest value is not above zero; and the units that
+        are the same on all of two or more images.
+    """
     groups = network.get_figures("digits")[0]["tile_layout"]["groups"]
     layers = list(dict.fromkeys(group["layer"] for group in groups))
     rows = []
@@ -134,7 +150,14 @@ def find_most_active_units(network: NetworkData) -> UnitActivity:
 
 
 def split_figure(figure: PublishedFigure) -> list[ImagePart]:
-    """Divide a figure into what a phone shows of each image: lines of a few tiles, and the colour bars."""
+    """Divide a figure into what a phone shows of each image: lines of a few tiles, and the colour bars.
+
+    Args:
+        figure: A figure of digits, with its `tile_layout` in pixels.
+
+    Returns:
+        A part per image, with lines of at most TILES_PER_LINE tiles.
+    """
     layout = figure["tile_layout"]
     parts = []
     for row, image in enumerate(layout["images"]):

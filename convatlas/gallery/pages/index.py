@@ -8,7 +8,11 @@ from convatlas.names import join_names
 
 
 def make_pages(context: GalleryContext) -> Iterator[SitePage]:
-    """Yield the first page."""
+    """Yield the first page.
+
+    Args:
+        context: The run that the site shows.
+    """
     notes = render_markdown(context.config.get("notes", ""), "")
     segmented = [network.name for network in context.networks_with_masks]
     values = {"notes": notes, "networks_with_masks": join_names(segmented) if segmented else ""}

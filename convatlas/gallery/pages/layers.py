@@ -7,7 +7,11 @@ from convatlas.gallery.layer_pages import find_figure_pages, select_matches, spl
 
 
 def make_pages(context: GalleryContext) -> Iterator[SitePage]:
-    """Yield the pages with tables, and those with figures, of each network."""
+    """Yield the pages with tables, and those with figures, of each network.
+
+    Args:
+        context: The run that the site shows.
+    """
     for network in context.networks:
         # Links to the figures, as seen from networks/; "" leads to the network's page.
         figure_pages = {

@@ -16,7 +16,11 @@ from convatlas.gallery.published_files import list_published_files
 
 
 def make_pages(context: GalleryContext) -> Iterator[SitePage]:
-    """Yield the page of each network, with its figures, result files and explorer."""
+    """Yield the page of each network, with its figures, result files and explorer.
+
+    Args:
+        context: The run that the site shows.
+    """
     for network in context.networks:
         explorer = context.explorers.get(network.name)
         published = list_published_files(context, network.name)

@@ -18,7 +18,11 @@ from convatlas.gallery.value_grid import RDBU, VIRIDIS
 
 
 def make_pages(context: GalleryContext) -> Iterator[SitePage]:
-    """Yield the primer."""
+    """Yield the primer.
+
+    Args:
+        context: The run that the site shows.
+    """
     network = choose_network(context.networks)
     results, layers = network.results, network.layers
     image = network.images[0]["name"]

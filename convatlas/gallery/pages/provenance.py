@@ -9,7 +9,11 @@ from convatlas.gallery.context import GalleryContext, SitePage
 
 
 def make_pages(context: GalleryContext) -> Iterator[SitePage]:
-    """Yield the page."""
+    """Yield the page.
+
+    Args:
+        context: The run that the site shows.
+    """
     config = json.loads(json.dumps(context.config))  # without aliases in the YAML
     packages = [package for network in context.networks for package in network.description["versions"]]
     values = {

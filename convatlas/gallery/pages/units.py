@@ -95,7 +95,11 @@ class UnitPageData:
 
 
 def make_pages(context: GalleryContext) -> Iterator[SitePage]:
-    """Yield the page of each network whose units are tracked over its data set."""
+    """Yield the page of each network whose units are tracked over its data set.
+
+    Args:
+        context: The run that the site shows.
+    """
     for network in context.networks:
         if not has_statistics(context, network):
             continue
@@ -110,13 +114,25 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
 
 
 def has_statistics(context: GalleryContext, network: NetworkData) -> bool:
-    """Return whether the config asks for statistics of a network's units over its data set."""
+    """Return whether the config asks for statistics of a network's units over its data set.
+
+    Args:
+        context: The run that the site shows.
+        network: A network of the run.
+    """
     views = context.config["networks"][network.name]["views"]
     return bool(network.description["dataset"]) and views.get("strongest") is not None
 
 
 def read_unit_data(network: NetworkData) -> UnitPageData:
-    """Read the statistics of a network's units."""
+    """Read the statistics of a network's units.
+
+    Args:
+        network: A network with statistics.
+
+    Returns:
+        What the page shows. Layers that pass their input on are not listed among those with dead units.
+    """
     summary, statistics = network.results.dataset_statistics, network.results.statistics
     kinds = {layer["name"]: layer["kind"] for layer in network.layers}
     tracked = [layer["name"] for layer in summary["layers"]]
@@ -208,7 +224,11 @@ def compute_class_responses(
 
 
 def format_ranges(numbers: Sequence[int]) -> str:
-    """Write ascending whole numbers with ranges: 3, 7–9."""
+    """Write ascending whole numbers with ranges: 3, 7–9.
+
+    Args:
+        numbers: The numbers, each once.
+    """
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][1] + 1:
