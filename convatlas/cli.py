@@ -22,6 +22,9 @@ class Settings(dict[str, Any]):
 def parse_settings(text: str) -> Settings:
     """Parse a section of the config from JSON, as the type of a command-line argument.
 
+    Args:
+        text: A JSON object.
+
     Raises:
         argparse.ArgumentTypeError: The text is not a JSON object.
     """
@@ -35,7 +38,11 @@ def parse_settings(text: str) -> Settings:
 
 
 def create_parser(description: str | None) -> argparse.ArgumentParser:
-    """Return the parser of a script, which shows defaults in its help."""
+    """Return the parser of a script, which shows defaults in its help.
+
+    Args:
+        description: What the script does, usually the docstring of its module.
+    """
     return argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -58,7 +65,11 @@ def add_section_arguments(
 
 
 def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of scripts that run a network."""
+    """Add the arguments of scripts that run a network, `--device` and `--threads`.
+
+    Args:
+        parser: The parser, changed in place.
+    """
     parser.add_argument(
         "--device", choices=["auto", "cpu", "cuda"], default="auto", help="device of the network"
     )
@@ -66,7 +77,16 @@ def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
-    """Parse the command line, run a script's `main`, and exit: 0, or 1 with one message for a user error."""
+    """Parse the command line, run a script's `main`, and exit: 0, or 1 with one message for a user error.
+
+    Args:
+        main: The script, which takes the parsed arguments.
+        parser: The parser; log lines start with its argument `name`, where it has one.
+
+    Raises:
+        SystemExit: The arguments are wrong, `main` raised a UserError or an error of a file, or it was
+            interrupted.
+    """
     args = parser.parse_args()
     prefix = f"{args.name}: " if "name" in args else ""
     logging.basicConfig(format=f"{prefix}%(message)s", stream=sys.stderr)

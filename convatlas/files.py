@@ -67,7 +67,11 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def remove_stale(path: str | Path) -> None:
-    """Remove the temporary files of killed writers of a path."""
+    """Remove the temporary files of killed writers of a path.
+
+    Args:
+        path: The file or folder that they wrote.
+    """
     for lock in Path(path).parent.glob(f"{_temporary_prefix(path)}*/{LOCK_FILE}"):
         if not _is_writer_alive(lock):
             shutil.rmtree(lock.parent, ignore_errors=True)
@@ -130,17 +134,29 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def missing_file_error(path: str | Path) -> UserError:
-    """Return the error to raise for a file of an earlier stage that is missing."""
+    """Return the error to raise for a file of an earlier stage that is missing.
+
+    Args:
+        path: The missing file.
+    """
     return UserError(f"{path} is missing; run the stage that writes it")
 
 
 def damaged_file_error(path: str | Path, error: Exception) -> UserError:
-    """Return the error to raise for a file of an earlier stage that cannot be parsed."""
+    """Return the error to raise for a file of an earlier stage that cannot be parsed.
+
+    Args:
+        path: The damaged file.
+        error: What the parser raised.
+    """
     return UserError(f"{path} is damaged ({error}); delete it and run again")
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
+    """Read a JSON file that an earlier stage wrote.
+
+    Args:
+        path: The file.
 
     Raises:
         UserError: The file is missing or damaged.
@@ -246,6 +262,13 @@ def sha256(*paths: str | Path) -> str:
 
 
 def md5(path: str | Path) -> str:
-    """Return the MD5 of a file, in hexadecimal digits; only for comparison with published checksums."""
+    """Return the MD5 of a file, in hexadecimal digits; only for comparison with published checksums.
+
+    Args:
+        path: The file.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

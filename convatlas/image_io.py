@@ -105,12 +105,26 @@ def denormalize(x: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
 
 
 def has_image_suffix(path: str | Path) -> bool:
-    """Return whether a file has the suffix of an image."""
+    """Return whether a file has the suffix of an image, in capitals or not.
+
+    Args:
+        path: The file, which need not exist.
+    """
     return Path(path).suffix.lower() in IMAGE_SUFFIXES
 
 
 def list_images(folder: str | Path) -> tuple[list[Path], int]:
-    """List the image files directly in a folder, sorted by name, and count its other and hidden files."""
+    """List the image files directly in a folder, sorted by name, and count its other and hidden files.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The image files, and the number of its other files; folders in it do not count.
+
+    Raises:
+        UserError: The folder cannot be listed.
+    """
     try:
         files = sorted(path for path in Path(folder).iterdir() if not path.is_dir())
     except OSError as error:
@@ -122,8 +136,11 @@ def list_images(folder: str | Path) -> tuple[list[Path], int]:
 def expand_image_paths(paths: list[str] | list[Path]) -> list[Path]:
     """Return files as they are, and for folders the image files directly in them, sorted by name.
 
+    Args:
+        paths: Files and folders; a leading ~ is the user's home.
+
     Raises:
-        UserError: A path does not exist, or a folder holds no images.
+        UserError: A path does not exist, or a folder cannot be listed or holds no images.
     """
     files: list[Path] = []
     for path in (Path(path).expanduser() for path in paths):

@@ -50,6 +50,14 @@ def choose_projected_layers(
     """Return the names of the layers whose units are projected, in execution order.
 
     As `choose_layers`, except that "all" selects only convolutions and pooling layers.
+
+    Args:
+        layers: layers.json.
+        selection: "all", or names, globs and ordinals of convolutions, from 1.
+        key: The key of the selection in the config, for the error.
+
+    Raises:
+        UserError: An entry of the selection matches no layer.
     """
     if selection == "all":
         return [layer["name"] for layer in layers if layer["called"] and layer["kind"] in PROJECTED_KINDS]

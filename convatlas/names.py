@@ -30,25 +30,41 @@ def suggest_nearest(name: object, names: Sequence[str]) -> str:
 
 
 def slugify(text: str) -> str:
-    """Return a name that is safe in files and addresses: `[A-Za-z0-9][A-Za-z0-9_-]*`."""
+    """Return a name that is safe in files and addresses: `[A-Za-z0-9][A-Za-z0-9_-]*`.
+
+    Args:
+        text: Any text; accents are removed, and "image" stands for a text of which nothing is left.
+    """
     ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return re.sub(r"[^A-Za-z0-9_-]+", "-", ascii_text).strip("-_") or "image"
 
 
 def make_printable(text: str) -> str:
-    """Return a file's name with bytes that are not text (surrogate escapes) replaced, for UTF-8."""
+    """Return a file's name with bytes that are not text (surrogate escapes) replaced, for UTF-8.
+
+    Args:
+        text: The name, as Python decodes it from the file system.
+    """
     return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def join_names(names: Sequence[str]) -> str:
-    """Join names as in a sentence: "a, b and c"; "none" if there are none."""
+    """Join names as in a sentence: "a, b and c"; "none" if there are none.
+
+    Args:
+        names: The names, in order.
+    """
     if len(names) < 2:
         return names[0] if names else "none"
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def format_shape(shape: Sequence[int]) -> str:
-    """Return a shape as text, such as "28 × 28"."""
+    """Return a shape as text, such as "28 × 28".
+
+    Args:
+        shape: The length of each axis.
+    """
     return " × ".join(map(str, shape))
 
 
@@ -85,7 +101,14 @@ def name_images(images: Mapping[str, Any]) -> list[str]:
 
 
 def list_test_indices(images: Mapping[str, Any]) -> list[int]:
-    """Return the test images that `images` of the config selects by number, without repeats."""
+    """Return the test images that `images` of the config selects by number, without repeats.
+
+    Args:
+        images: `images` of a network's config; `first` and `indices` count, both optional.
+
+    Returns:
+        Indices in the test split: the first ones, then those of `indices` in their order.
+    """
     return list(dict.fromkeys([*range(images.get("first", 0)), *images.get("indices", [])]))
 
 

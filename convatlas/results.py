@@ -90,6 +90,9 @@ class Results:
     def layer(self, name: str) -> Layer:
         """Return the entry of one layer.
 
+        Args:
+            name: Its name, as in `layers`.
+
         Raises:
             UserError: There is no such layer; the message names the nearest.
         """
@@ -113,6 +116,9 @@ class Results:
 
     def image(self, name: str) -> SampleImage:
         """Return the entry of one sample image.
+
+        Args:
+            name: Its name, as in `images`.
 
         Raises:
             UserError: There is no such image; the message names the nearest.
@@ -148,7 +154,14 @@ class Results:
         return self._of_image("deconv", image)
 
     def classical(self, image: str) -> Npz:
-        """Open the classical features of a sample image, and their correlations with the feature maps."""
+        """Open the classical features of a sample image, and their correlations with the feature maps.
+
+        Args:
+            image: Its name, as in `images`.
+
+        Raises:
+            UserError: There is no such image, or its file is missing.
+        """
         return self._of_image("classical", image)
 
     # Over the data set
@@ -225,7 +238,11 @@ class Results:
 
 
 def list_projection_keys(arrays: Npz) -> list[str]:
-    """Return the keys of an image's projections, <layer> and <layer>@peak, in the order of the file."""
+    """Return the keys of an image's projections, <layer> and <layer>@peak, in the order of the file.
+
+    Args:
+        arrays: `Results.projections(image)`.
+    """
     return [key for key in arrays if not key.endswith(UNITS_SUFFIX)]
 
 

@@ -162,17 +162,31 @@ def remove_description(folder: Path) -> None:
     """Remove dataset.json, before the files that it describes are replaced.
 
     It marks a complete data set, so it is removed first and written last.
+
+    Args:
+        folder: The data set's folder, data/<name>.
     """
     (folder / DESCRIPTION_FILE).unlink(missing_ok=True)
 
 
 def write_description(folder: Path, description: DatasetDescription) -> None:
-    """Write dataset.json, after all other files of the data set."""
+    """Write dataset.json, after all other files of the data set.
+
+    Args:
+        folder: The data set's folder, data/<name>.
+        description: The contents of the file.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
     write_json(folder / DESCRIPTION_FILE, description)
 
 
 def read_description(folder: str | Path) -> DatasetDescription:
-    """Return dataset.json.
+    """Return the contents of dataset.json.
+
+    Args:
+        folder: The data set's folder, data/<name>.
 
     Raises:
         UserError: The file is missing or damaged.

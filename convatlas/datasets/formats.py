@@ -48,10 +48,21 @@ class DatasetFormat(Protocol):
     CODE_PATTERNS: Sequence[str]
 
     def prepare(self, folder: Path, settings: DatasetConfig, key: str) -> None:
-        """Write the data set's files or links to them, verify them, and write dataset.json last."""
+        """Write the data set's files or links to them, verify them, and write dataset.json last.
+
+        Args:
+            folder: The data set's folder, data/<name>.
+            settings: The data set's section of the config, with all defaults filled in.
+            key: The place of that section in the config, such as "datasets.pets", for error messages.
+        """
 
     def load(self, folder: Path, split: str) -> ImageDataset:
-        """Return a split of a prepared data set; a SegmentationDataset where there are MASK_CLASSES."""
+        """Return a split of a prepared data set; a SegmentationDataset where there are MASK_CLASSES.
+
+        Args:
+            folder: The data set's folder, data/<name>.
+            split: "train" or "test".
+        """
 
 
 FORMATS: Mapping[str, DatasetFormat] = {
@@ -80,6 +91,9 @@ def prepare(folder: str | Path, settings: DatasetConfig, key: str) -> None:
 def describe(folder: str | Path) -> DatasetDescription:
     """Return the description of a prepared data set, its dataset.json.
 
+    Args:
+        folder: The data set's folder, data/<name>.
+
     Raises:
         UserError: The data set is not prepared, or dataset.json is damaged.
     """
@@ -101,13 +115,21 @@ def load(folder: str | Path, split: str) -> ImageDataset:
 
 
 def mask_classes(description: DatasetDescription) -> list[str]:
-    """Return the classes of the pixels of a data set's masks; empty where it has no masks."""
+    """Return the classes of the pixels of a data set's masks; empty where it has no masks.
+
+    Args:
+        description: The data set's dataset.json.
+    """
     dataset_format = FORMATS.get(description["format"])
     return list(dataset_format.MASK_CLASSES) if dataset_format else []
 
 
 def has_masks(description: DatasetDescription) -> bool:
-    """Whether each image of a data set has a mask: the class of each pixel."""
+    """Return whether each image of a data set has a mask: the class of each pixel.
+
+    Args:
+        description: The data set's dataset.json.
+    """
     return bool(mask_classes(description))
 
 

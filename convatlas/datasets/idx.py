@@ -26,7 +26,13 @@ def write_idx(path: str | Path, array: np.ndarray) -> None:
 
 
 def read_idx(path: str | Path) -> np.ndarray:
-    """Read an idx file of unsigned bytes.
+    """Read an idx file of unsigned bytes, the format of the files of MNIST.
+
+    Args:
+        path: The file, not compressed.
+
+    Returns:
+        Values uint8, of 1 to 4 axes as the header declares; read-only.
 
     Raises:
         UserError: The file cannot be read, is not such a file, or is truncated.

@@ -49,7 +49,15 @@ Check = Callable[[Path, Size | None], list[Fault]]  # of an image file; its size
 
 
 def check_nothing(path: Path, size: Size | None) -> list[Fault]:
-    """Accept an image that can be decoded."""
+    """Accept an image that can be decoded: the `Check` of formats without further files.
+
+    Args:
+        path: The image file.
+        size: Its height and width in pixels; None where unknown.
+
+    Returns:
+        No faults.
+    """
     return []
 
 
@@ -245,6 +253,11 @@ def hash_files(*paths: Path) -> str:
 
 def check_source_outside(source: Path, folder: Path, key: str) -> None:
     """Refuse a source inside the output folder, which would be deleted with it.
+
+    Args:
+        source: The directory that the user names.
+        folder: The output folder.
+        key: The place of the source in the config, for the error message.
 
     Raises:
         UserError: The source lies in the folder.

@@ -39,7 +39,17 @@ EXPECTED_LAYOUT = "a folder of image files, or one that holds a folder of them f
 
 
 def prepare(folder: Path, settings: DatasetConfig, key: str) -> None:
-    """Write `folder`/images, a link to the source, splits.csv and dataset.json; see `formats.prepare`."""
+    """Write `folder`/images, a link to the source, splits.csv and dataset.json; see `formats.prepare`.
+
+    Args:
+        folder: The data set's folder, data/<name>.
+        settings: The data set's section of the config.
+        key: The place of that section in the config, for error messages.
+
+    Raises:
+        UserError: The source is missing or holds no usable images, or an image cannot be read and
+            `on_bad_image` is "error".
+    """
     source, share, on_bad_image = settings["source"], settings["test_share"], settings["on_bad_image"]
     root = _find_source(source, folder, f"{key}.source")
     classes, files = _scan_folder(root, f"{key}.source")
@@ -67,7 +77,15 @@ def prepare(folder: Path, settings: DatasetConfig, key: str) -> None:
 
 
 def load(folder: Path, split: str) -> ImageDataset:
-    """Return a split; the images' names are their paths under the source."""
+    """Return a split; the images' names are their paths under the source.
+
+    Args:
+        folder: The data set's folder, data/<name>.
+        split: "train" or "test".
+
+    Raises:
+        UserError: The data set's splits.csv is missing or damaged.
+    """
     labels, paths = read_splits(folder, split)
     names = [Path(path).relative_to(folder / "images").as_posix() for path in paths]
     return ImageDataset(labels, names, paths)

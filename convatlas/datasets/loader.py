@@ -76,6 +76,9 @@ class BatchLoader:
     def read_batches(self, indices: Iterable[int]) -> Iterator[Batch]:
         """Yield the batches of these indices, in this order.
 
+        Args:
+            indices: Numbers of batches, from 0 to `len(self)` - 1.
+
         Raises:
             UserError: An image cannot be read and `on_bad_image` is "error".
         """

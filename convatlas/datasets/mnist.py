@@ -70,7 +70,12 @@ class MnistDataset(ImageDataset):
     images: np.ndarray
 
     def read_image(self, index: int, mode: str) -> Image.Image:
-        """Return an image, "L" or "RGB"."""
+        """Return an image at its stored size.
+
+        Args:
+            index: The image's index in the split.
+            mode: "L" (grey) or "RGB".
+        """
         return Image.fromarray(self.images[index]).convert(mode)
 
     def read_images(
@@ -81,7 +86,18 @@ class MnistDataset(ImageDataset):
         indices: Sequence[int] | None = None,
         interpolation: str = "bilinear",
     ) -> np.ndarray:
-        """Return images (N, C, H, W) uint8 at their stored size: `Preprocessing` resizes them, as floats."""
+        """Return images at their stored size: `Preprocessing` resizes them, as floats.
+
+        Args:
+            mode: "L" (grey) or "RGB", which repeats the channel.
+            size: Not used, as `resize` and `interpolation`.
+            resize: Not used.
+            indices: Indices in the split; all images by default.
+            interpolation: Not used.
+
+        Returns:
+            Pixels (N, C, H, W) uint8.
+        """
         images = self.images if indices is None else self.images[np.asarray(indices, np.int64)]
         return np.repeat(images[:, None], len(mode), axis=1)
 
@@ -90,6 +106,14 @@ def prepare(folder: Path, settings: DatasetConfig, key: str) -> None:
     """Write `folder`/MNIST/raw/ and `folder`/dataset.json; see `formats.prepare`.
 
     A directory source holds MNIST/raw/ with plain or gzipped idx files.
+
+    Args:
+        folder: The data set's folder, data/<name>.
+        settings: The data set's section of the config.
+        key: The place of that section in the config, for error messages.
+
+    Raises:
+        UserError: The source is missing, incomplete or damaged, or cannot be downloaded.
     """
     source, mirrors, key = settings["source"], settings["mirrors"], f"{key}.source"
     directory = Path(source).expanduser()
@@ -118,7 +142,15 @@ def prepare(folder: Path, settings: DatasetConfig, key: str) -> None:
 
 
 def load(folder: Path, split: str) -> MnistDataset:
-    """Read a split into memory."""
+    """Read a split into memory.
+
+    Args:
+        folder: The data set's folder, data/<name>.
+        split: "train" or "test".
+
+    Raises:
+        UserError: An idx file cannot be read, or images and labels do not match.
+    """
     images, labels = _read_split(folder / "MNIST/raw", split)
     names = [f"{split}-{n:05d}" for n in range(len(images))]
     return MnistDataset(labels.astype(np.int64), names, [None] * len(images), images)

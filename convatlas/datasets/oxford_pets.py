@@ -87,6 +87,9 @@ class OxfordPetDataset(SegmentationDataset):
 
         Its values are `trimaps.PET`, BACKGROUND and BORDER.
 
+        Args:
+            index: The image's index in the split.
+
         Raises:
             UserError: The trimap cannot be read.
         """
@@ -94,12 +97,27 @@ class OxfordPetDataset(SegmentationDataset):
         return trimaps.read_trimap(path, Path(str(self.paths[index])))
 
     def read_mask(self, index: int, size: int, resize: int | str) -> np.ndarray:
-        """Return the mask of an image at the network's input size; see `SegmentationDataset.read_mask`."""
+        """Return the mask of an image at the network's input size; see `SegmentationDataset.read_mask`.
+
+        Args:
+            index: The image's index in the split.
+            size: Height and width of the result in pixels.
+            resize: Pixels of the shorter side before the centre crop, or "stretch".
+
+        Returns:
+            Indices into MASK_CLASSES, the trimap's values less 1, or IGNORE_INDEX: (size, size) uint8.
+
+        Raises:
+            UserError: The trimap cannot be read.
+        """
         trimap = image_io.resize_labels_to(self.read_trimap(index), size, resize)
         return np.where(trimap == 0, IGNORE_INDEX, trimap - 1).astype(np.uint8)
 
     def read_head_box(self, index: int) -> trimaps.Box | None:
         """Return the bounding box of the head in pixels of the upright photograph.
+
+        Args:
+            index: The image's index in the split.
 
         Returns:
             (left, top, right, bottom), or None where it is not annotated.
@@ -139,6 +157,14 @@ def prepare(folder: Path, settings: DatasetConfig, key: str) -> None:
     """Write `folder`/oxford-iiit-pet/, splits.csv and dataset.json; see `formats.prepare`.
 
     A directory source, in the official layout, is linked.
+
+    Args:
+        folder: The data set's folder, data/<name>.
+        settings: The data set's section of the config.
+        key: The place of that section in the config, for error messages.
+
+    Raises:
+        UserError: The source is missing, incomplete or damaged, or cannot be downloaded.
     """
     source, target, on_bad_image = settings["source"], settings["target"], settings["on_bad_image"]
     kind = source if source in SOURCE_DESCRIPTIONS else "directory"
@@ -167,7 +193,15 @@ def prepare(folder: Path, settings: DatasetConfig, key: str) -> None:
 
 
 def load(folder: Path, split: str) -> OxfordPetDataset:
-    """Return a split, in the order of its official list."""
+    """Return a split, in the order of its official list.
+
+    Args:
+        folder: The data set's folder, data/<name>.
+        split: "train" or "test".
+
+    Raises:
+        UserError: The data set's splits.csv is missing or damaged.
+    """
     labels, paths = read_splits(folder, split)
     names = [Path(path).stem for path in paths]
     return OxfordPetDataset(labels, names, paths, folder / "oxford-iiit-pet/annotations")

@@ -187,7 +187,11 @@ def expand_files(selection: ImagesConfig, key: str) -> list[str]:
 
 
 def photograph_path(name: str) -> Path:
-    """Return the path of one of scikit-image's photographs, by its name in PHOTOGRAPHS."""
+    """Return the path of one of scikit-image's photographs, by its name in PHOTOGRAPHS.
+
+    Args:
+        name: A key of PHOTOGRAPHS.
+    """
     import skimage.data  # noqa: PLC0415  here only
 
     return Path(skimage.data.__file__).parent / PHOTOGRAPHS[name]

@@ -283,7 +283,11 @@ def build_from_description(
 
 
 def get_device(network: nn.Module) -> torch.device:
-    """Return the device of a network's parameters; the CPU for a network without parameters."""
+    """Return the device of a network's parameters; the CPU for a network without parameters.
+
+    Args:
+        network: The network, all on one device.
+    """
     return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
 
 
@@ -328,7 +332,15 @@ def _describe_missing_cuda() -> str:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to a device; to a GPU from pinned memory, while the GPU still computes."""
+    """Copy a tensor to a device; to a GPU from pinned memory, while the GPU still computes.
+
+    Args:
+        tensor: The tensor, of any shape.
+        device: The device to copy to.
+
+    Returns:
+        The copy; the tensor itself where it is on the device already.
+    """
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

@@ -165,7 +165,11 @@ def _unwrap_module(module: nn.Module) -> nn.Module:
 
 
 def format_error(error: BaseException) -> str:
-    """Return an error's kind and text, with the file and line in the user's code where it was raised."""
+    """Return an error's kind and text, with the file and line in the user's code where it was raised.
+
+    Args:
+        error: The error, as caught.
+    """
     kind = type(error).__name__
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}: {kind}: {error.msg}"

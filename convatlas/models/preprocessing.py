@@ -75,6 +75,9 @@ class Preprocessing:
     def read_pixels(self, path: str | Path) -> Tensor:
         """Read an image file, upright and on white, as pixels (1, C, size, size), uint8.
 
+        Args:
+            path: The image file.
+
         Raises:
             UserError: The file is missing or not an image.
         """

@@ -10,7 +10,11 @@ from torch import Tensor, nn
 
 
 def get_tensor_state(network: nn.Module) -> dict[str, Tensor]:
-    """Return the tensors of a network's state dict by name; they share the network's memory."""
+    """Return the tensors of a network's state dict by name; they share the network's memory.
+
+    Args:
+        network: The network; entries of its state that are not tensors are omitted.
+    """
     return {name: item for name, item in network.state_dict().items() if isinstance(item, Tensor)}
 
 

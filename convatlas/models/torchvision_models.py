@@ -147,6 +147,9 @@ def get_input_settings(entry: WeightsEnum) -> PreprocessingRecord:
     """Return the preprocessing with which weights were tested, as settings of `Preprocessing`.
 
     Where the entry has no crop, the centre of the resized image is taken.
+
+    Args:
+        entry: torchvision's entry of the weights.
     """
     transforms = entry.transforms()
     resize = getattr(transforms, "resize_size", None) or [IMAGENET_INPUT["size"]]
@@ -191,6 +194,10 @@ def describe_weights(architecture: str, weights: str, key: str) -> WeightsDescri
 
 
 def parse_hash_prefix(url: str) -> str:
-    """Return the start of the SHA-256 that a file's name contains, or "" where it contains none."""
+    """Return the start of the SHA-256 that a file's name contains, or "" where it contains none.
+
+    Args:
+        url: The address of the weights, whose file's name ends like "-f37072fd.pth".
+    """
     match = HASH_PATTERN.search(Path(url).name)
     return match.group(1) if match else ""

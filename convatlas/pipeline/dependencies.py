@@ -79,7 +79,11 @@ def _declares_only_types(path: Path) -> bool:
 
 
 def is_file_path(location: str) -> bool:
-    """Return whether the part before the colon of an `architecture` is a file's path, not a module's name."""
+    """Return whether the part before the colon of an `architecture` is a file's path, not a module's name.
+
+    Args:
+        location: That part, such as "networks/my_network.py" or "my_package.networks".
+    """
     return location.endswith(".py") or "/" in location
 
 
@@ -107,7 +111,11 @@ def locate_code(location: str) -> tuple[Path, list[Path]] | None:
 
 
 def find_package_root(path: Path) -> Path:
-    """Return the folder that holds the top-level package of a file; its own folder if it is in no package."""
+    """Return the folder that holds the top-level package of a file; its own folder if it is in no package.
+
+    Args:
+        path: A Python file.
+    """
     return path.parents[len(_list_package_inits(path))]
 
 
@@ -156,7 +164,11 @@ def _find_modules(name: str, roots: tuple[Path, ...]) -> dict[str, Path]:
 
 
 def find_install_folder(name: str) -> Path | None:
-    """Return the folder in which a top-level package or module is installed; None if it is not."""
+    """Return the folder in which a top-level package or module is installed; None if it is not.
+
+    Args:
+        name: The name to import, without dots; it is not imported.
+    """
     try:
         spec = importlib.util.find_spec(name)  # imports nothing, since the name has no dots
     except (ValueError, ImportError):

@@ -100,7 +100,11 @@ def _read_image_count(dataset: str) -> int:
 
 
 def estimate_train(work: Workload) -> ResourceRequest:
-    """Estimate training: every image once per epoch. A network that is only tested requests the same."""
+    """Estimate training: every image once per epoch. A network that is only tested requests the same.
+
+    Args:
+        work: The size of the work on the network.
+    """
     training = work.network["training"]
     batch, epochs = training["batch_size"], training["epochs"]
     if training["max_steps"]:
@@ -113,7 +117,11 @@ def estimate_train(work: Workload) -> ResourceRequest:
 
 
 def estimate_dataset_pass(work: Workload) -> ResourceRequest:
-    """Estimate a shard of the pass over a data set: each of its images once."""
+    """Estimate a shard of the pass over a data set: each of its images once.
+
+    Args:
+        work: The size of the work on the network, in all shards.
+    """
     images = work.dataset_images / work.shards
     strongest = work.network["views"]["strongest"]
     batch = (strongest and strongest["batch"]) or DATASET_PASS_BATCH_SIZE
@@ -124,23 +132,39 @@ def estimate_dataset_pass(work: Workload) -> ResourceRequest:
 
 
 def estimate_merge(work: Workload) -> ResourceRequest:
-    """Estimate the merge of shards: sums of all units for each class; 6 GB for ResNet-152 on ImageNet."""
+    """Estimate the merge of shards: sums of all units for each class; 6 GB for ResNet-152 on ImageNet.
+
+    Args:
+        work: The size of the work on the network.
+    """
     return ResourceRequest(BASE_MEMORY_MB + MERGE_MB_PER_IMAGE * work.dataset_images, MIN_RUNTIME)
 
 
 def estimate_record(work: Workload) -> ResourceRequest:
-    """Estimate the recording of activations: one image at a time."""
+    """Estimate the recording of activations: one image at a time.
+
+    Args:
+        work: The size of the work on the network.
+    """
     return ResourceRequest(TORCH_MEMORY_MB + TRAINING_MB_PER_VALUE * work.input_values, MIN_RUNTIME)
 
 
 def estimate_masks(work: Workload) -> ResourceRequest:
-    """Estimate the segmentation analysis: small batches of images."""
+    """Estimate the segmentation analysis: small batches of images.
+
+    Args:
+        work: The size of the work on the network.
+    """
     memory = INFERENCE_MB_PER_VALUE * DATASET_PASS_BATCH_SIZE * work.input_values
     return ResourceRequest(TORCH_MEMORY_MB + memory, 2 * MIN_RUNTIME)
 
 
 def estimate_deconv(work: Workload) -> ResourceRequest:
-    """Estimate the projections of the sample images; all of a layer are in memory, of maps and of peaks."""
+    """Estimate the projections of the sample images; all of a layer are in memory, of maps and of peaks.
+
+    Args:
+        work: The size of the work on the network.
+    """
     units = _get_unit_count(work.network["views"]["deconv"]["units"])
     projections = units * DEFAULT_LAYER_COUNT * work.sample_images
     return ResourceRequest(
@@ -153,6 +177,9 @@ def estimate_top_projections(work: Workload) -> ResourceRequest:
     """Estimate the projections of top activations; all of a layer are in memory, with their patches.
 
     A projection and a patch are as large as the input where the receptive field is.
+
+    Args:
+        work: The size of the work on the network.
     """
     strongest = work.network["views"]["strongest"]
     projections = _get_unit_count(strongest["units"]) * strongest["k"] if strongest else 0
@@ -169,7 +196,11 @@ def _get_unit_count(units: CountOrAll) -> int:
 
 
 def estimate_figures(work: Workload) -> ResourceRequest:
-    """Estimate figures and sprites of the sample images, drawn one after the other."""
+    """Estimate figures and sprites of the sample images, drawn one after the other.
+
+    Args:
+        work: The size of the work on the network.
+    """
     return ResourceRequest(BASE_MEMORY_MB + TRAINING_MB_PER_VALUE * work.input_values, MIN_RUNTIME)
 
 

@@ -88,7 +88,16 @@ def describe_size(name: str, layers: Sequence[Layer], views: ViewsConfig, image_
 
 
 def estimate_part_sizes(layers: Sequence[Layer], views: ViewsConfig, image_count: int) -> dict[str, float]:
-    """Return the expected bytes of each part in REDUCING_SETTINGS; for the arguments see `describe_size`."""
+    """Return the expected bytes of each part in REDUCING_SETTINGS.
+
+    Args:
+        layers: layers.json.
+        views: `views` of the network's config.
+        image_count: Number of sample images.
+
+    Raises:
+        UserError: The views name a layer that does not exist.
+    """
     explored = choose_explored_layers(layers, views, "views")
     projected = _count_projection_values(layers, views["deconv"])
     explorer_values = sum(values for name, values in projected.items() if name in explored)
@@ -125,12 +134,20 @@ def estimate_sprite_sheets(
 
 
 def format_image_count(image_count: int) -> str:
-    """Return a number of images as text: "1 image", "5 images"."""
+    """Return a number of images as text: "1 image", "5 images".
+
+    Args:
+        image_count: The number.
+    """
     return "1 image" if image_count == 1 else f"{image_count} images"
 
 
 def format_megabytes(size: float) -> str:
-    """Return bytes as text in MB."""
+    """Return bytes as text in MB (10⁶ bytes), with one decimal below 10 MB.
+
+    Args:
+        size: The number of bytes.
+    """
     return f"{size / 1e6:.1f} MB" if size < 10e6 else f"{size / 1e6:.0f} MB"
 
 

@@ -72,18 +72,32 @@ class Checkpoint:
 
 
 def add_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
-    """Return copies of tensors under the names `<prefix>.<name>`; the originals may share memory."""
+    """Return copies of tensors under the names `<prefix>.<name>`; the originals may share memory.
+
+    Args:
+        prefix: The start of the names, without a dot at its end.
+        tensors: Tensors by name.
+    """
     return {f"{prefix}.{name}": tensor.detach().clone() for name, tensor in tensors.items()}
 
 
 def select_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
-    """Return the tensors that `add_prefix` named, under their own names."""
+    """Return the tensors that `add_prefix` named, under their own names.
+
+    Args:
+        prefix: The prefix that `add_prefix` added.
+        tensors: Tensors by name; those without the prefix are omitted.
+    """
     start = prefix + "."
     return {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
 
 
 def get_optimizer_state(optimizer: torch.optim.Optimizer) -> Tensors:
-    """Return the tensors of an optimiser's state under the names `<number of the parameter>.<name>`."""
+    """Return the tensors of an optimiser's state under the names `<number of the parameter>.<name>`.
+
+    Args:
+        optimizer: The optimiser; its parameters are counted from 0, over all groups.
+    """
     return {
         f"{n}.{name}": value
         for n, parameter in enumerate(_list_parameters(optimizer))
@@ -109,7 +123,14 @@ def set_optimizer_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, 
 
 
 def get_generator_states(shuffle_generator: torch.Generator) -> Tensors:
-    """Return the states of the random generators that training draws from, torch's own among them."""
+    """Return the states of the random generators that training draws from, torch's own among them.
+
+    Args:
+        shuffle_generator: The generator of the images' order and of the augmentation.
+
+    Returns:
+        States uint8 under "shuffle", "torch" and, with a GPU, "cuda".
+    """
     states = {"shuffle": shuffle_generator.get_state(), "torch": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()

@@ -191,6 +191,9 @@ class Trainer:
     def train_epoch(self, train: LabelledImages) -> tuple[float, float, float]:
         """Train on all images once, in a random order.
 
+        Args:
+            train: The training images with their labels or masks.
+
         Returns:
             The learning rate of the last step, the mean loss per image, and the accuracy, which counts pixels
             with a known class for a segmentation network.

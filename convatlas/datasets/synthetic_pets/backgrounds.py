@@ -119,7 +119,12 @@ def compose(pet: Image.Image, scene: Image.Image, rng: Generator) -> Image.Image
 
 
 def simulate_camera(image: Image.Image, rng: Generator) -> Image.Image:
-    """Return an image with the softness, white balance, exposure and grain of a camera."""
+    """Return an image with the softness, white balance, exposure and grain of a camera.
+
+    Args:
+        image: The scene, RGB.
+        rng: Draws the strength of each effect, and the grain.
+    """
     image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.8)))
     warmth = rng.normal(0, 0.05)
     white_balance = np.array([1 + warmth, 1, 1 - warmth], np.float32)

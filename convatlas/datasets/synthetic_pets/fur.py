@@ -24,7 +24,11 @@ Cover = tuple[np.ndarray, np.ndarray]  # how far the pattern and the light parts
 
 
 def parse_colour(colour: str) -> np.ndarray:
-    """Return a colour, such as "#cf9050", as RGB (3,) float32 from 0 to 255."""
+    """Return a colour as RGB (3,) float32 from 0 to 255.
+
+    Args:
+        colour: Hexadecimal digits, such as "#cf9050".
+    """
     return np.array(ImageColor.getrgb(colour), np.float32)
 
 
@@ -37,7 +41,14 @@ def _smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
 
 @cache
 def cloud_noise(wavelength: float) -> np.ndarray:
-    """Return smooth periodic noise (256, 256) float32 of unit variance; the wavelength is in pixels."""
+    """Return smooth periodic noise (256, 256) float32 of mean 0 and unit variance, always the same.
+
+    White noise is filtered by a Gaussian: its spectrum is multiplied by exp(-2 (f × wavelength)²) at the
+    frequency f.
+
+    Args:
+        wavelength: Size of the clouds in pixels.
+    """
     spectrum = np.fft.fft2(np.random.default_rng(1).normal(size=(256, 256)))
     frequency = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.fftfreq(256))
     noise = np.fft.ifft2(spectrum * np.exp(-2 * (frequency * wavelength) ** 2)).real
@@ -218,7 +229,14 @@ def paint_fur(skin: SurfacePixels, breed: Breed, rng: Generator) -> np.ndarray:
 
 
 def paint_face(colour: np.ndarray, skin: SurfacePixels, breed: Breed, rng: Generator) -> None:
-    """Paint eyes and mouth into the colours (N, 3), in place."""
+    """Paint eyes and mouth into the colours of the skin.
+
+    Args:
+        colour: RGB (N, 3) float32 of the visible pixels, from 0 to 255; changed in place.
+        skin: The visible pixels, N rows.
+        breed: The species, and the colour of the eyes.
+        rng: Draws how far the lids and pupils open, and the brightness of the eyes.
+    """
     on_face = np.flatnonzero((skin.zone == HEAD) & (skin.head_coordinates[:, 2] > 0))
     face, (u, v, w) = colour[on_face], skin.head_coordinates[on_face].T
     is_cat, eye, dark = breed.species == "cat", EYES[breed.species], parse_colour("#171213")

@@ -48,7 +48,12 @@ class Animal(NamedTuple):
     origin: np.ndarray | float = 0.0
 
     def to_pixels(self, scale: float, origin: np.ndarray) -> "Animal":
-        """Convert from radii of the head to pixels."""
+        """Return the animal converted from radii of its head to pixels.
+
+        Args:
+            scale: Pixels per radius of the head.
+            origin: Position (3,) of the animal's origin in pixels.
+        """
         cones = [
             cone._replace(
                 a=cone.a * scale + origin,
@@ -89,7 +94,12 @@ def _build_chain(zone: int, joints: npt.ArrayLike, blend: float) -> list[RoundCo
 
 
 def pose_animal(breed: Breed, rng: Generator) -> Animal:
-    """Pose an animal of a breed above the origin, in radii of its head."""
+    """Pose an animal of a breed above the origin, in radii of its head.
+
+    Args:
+        breed: Its build, coat, tail and head.
+        rng: Draws the pose, the directions of body, head and camera, and the proportions.
+    """
     name = str(rng.choice(list(POSES), p=[pose.probability for pose in POSES.values()]))
     pose, upright = POSES[name], name in ("stand", "sit")
     side = rng.choice([-1, 1])
@@ -187,7 +197,16 @@ def _build_jaw(reach: float, rng: Generator) -> list[RoundCone]:
 
 
 def choose_framing(animal: Animal, size: np.ndarray, rng: Generator) -> tuple[float, np.ndarray]:
-    """Choose the scale, in pixels per radius of the head, and the position of the animal's origin (3,)."""
+    """Choose where and how large an animal is in its image; about a quarter of the images are portraits.
+
+    Args:
+        animal: The animal, in radii of its head.
+        size: Width and height of the image in pixels, (2,).
+        rng: Draws scale and position.
+
+    Returns:
+        The scale in pixels per radius of the head, and the position of the animal's origin in pixels, (3,).
+    """
     ends = np.array([(cone.a - radius, cone.a + radius) for cone in animal.cones for radius in cone.radii])
     low, high = ends[:, 0].min(axis=0)[:2], ends[:, 1].max(axis=0)[:2]
     if rng.random() < 0.27:  # a portrait

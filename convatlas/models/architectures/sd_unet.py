@@ -61,6 +61,14 @@ class SDUNet(nn.Module):
         self.head = nn.Conv2d(width, classes, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (N, classes, H, W) of each pixel.
+
+        Args:
+            x: Images (N, 3, H, W); H and W are multiples of 32.
+
+        Raises:
+            ValueError: H or W is not a multiple of 32.
+        """
         _check_size(x)
         levels = []
         for encoder, down in zip(self.encoder, self.downs, strict=False):
@@ -101,6 +109,11 @@ class SqueezeAttention(nn.Module):
         self.expand = nn.Upsample(scale_factor=2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return a(x) m(x) + a(x), (N, out_channels, H, W).
+
+        Args:
+            x: (N, in_channels, H, W); H and W are even.
+        """
         attention, main = self.squeeze(x), x
         # In the published order of the convolutions.
         for attention_block, main_block in zip(self.attention, self.main, strict=True):
@@ -119,6 +132,11 @@ class Down(nn.Module):
         self.mix = ConvBlock(in_channels, out_channels, 1, groups)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the mixed poolings, (N, out_channels, H / 2, W / 2).
+
+        Args:
+            x: (N, in_channels / 2, H, W), since both poolings of it enter the convolution.
+        """
         mixed: Tensor = self.mix(torch.cat([self.strongest(x), self.mean(x)], 1))
         return mixed
 
@@ -132,6 +150,11 @@ class Up(nn.Module):
         self.mix = ConvBlock(in_channels, out_channels, 1, groups)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the upsampled maps, (N, out_channels, 2 H, 2 W).
+
+        Args:
+            x: (N, in_channels, H, W).
+        """
         mixed: Tensor = self.mix(self.expand(x))
         return mixed
 
@@ -151,6 +174,11 @@ class Pyramid(nn.Module):
         self.fuse = ConvBlock(5 * o, o, 1, groups)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the fused branches, (N, out_channels, H, W).
+
+        Args:
+            x: (N, in_channels, H, W).
+        """
         near = self.atrous6(x)
         dense = torch.cat([x, near], 1)
         middle = self.atrous12(dense)
