@@ -154,13 +154,16 @@ class Results:
         return self._of_image("deconv", image)
 
     def classical(self, image: str) -> Npz:
-        """Open the classical features of a sample image, and their correlations with the feature maps.
+        """Open the classical features of a sample image; `unit_matches` has the units that resemble them.
 
         Args:
             image: Its name, as in `images`.
 
+        Returns:
+            <feature> -> (H, W) float32, at the network's input size.
+
         Raises:
-            UserError: There is no such image, or its file is missing.
+            UserError: There is no such image, or its file is missing or damaged.
         """
         return self._of_image("classical", image)
 
