@@ -14,7 +14,19 @@ GREY_FEATURES = ("brightness", "erosion", "dilation")  # whose values are grey l
 
 
 def draw_classical(context: FigureContext, image: SampleImage) -> CaptionedFigure:
-    """Draw a classical feature of the image per row, and the feature maps that match it best."""
+    """Draw a classical feature of the image per row, and the feature maps that match it best.
+
+    Args:
+        context: The network's results and views.
+        image: The sample image, an entry of images.json.
+
+    Returns:
+        A figure of kind "classical". Below the image it has a row for each entry of FEATURE_CAPTIONS, with at
+        most MAX_MATCHES feature maps in order of the magnitude of their correlation.
+
+    Raises:
+        UserError: A file of the results is missing or damaged.
+    """
     features = context.results.classical(image["name"])
     rows: list[TileRow] = [[context.make_input_tile(image["name"])]]
     labels = [""]

@@ -47,7 +47,15 @@ class CaptionedFigure:
     tile_layout: records.TileLayout | None = None
 
     def to_dict(self, pdf: bool) -> records.Figure:
-        """Return its entry in figures/figures.json; `pdf` says whether there is a PDF beside the PNG."""
+        """Return the figure's entry in figures/figures.json.
+
+        Args:
+            pdf: Whether there is a PDF beside the PNG.
+
+        Returns:
+            The file names, the texts, the sizes in pixels of the PNG, and where the tiles are, if the pages
+            rearrange them.
+        """
         width, height = (round(float(side)) for side in self.figure.get_size_inches() * self.figure.dpi)
         entry: records.Figure = {
             "file": self.file,
@@ -116,30 +124,87 @@ class FigureContext:
         return self.results.dataset_statistics
 
     def output_ndim(self, layer: str) -> int:
-        """Return the number of axes of a layer's output; maps of one pixel count as values, 1."""
+        """Return the number of axes of a layer's output; maps of one pixel count as values, 1.
+
+        Args:
+            layer: Name of the layer.
+
+        Returns:
+            1 for values (units,), 2 for tokens (vectors, values), 3 for feature maps (units, H, W), 4 for
+            volumes.
+        """
         shape = self.layers[layer]["output_shape"]
         return len(shape) if any(side > 1 for side in shape[1:]) else 1
 
     def outputs(self, layer: str) -> list[np.ndarray]:
-        """Return the output of a layer on each image that is drawn, (units, ...)."""
+        """Return the output of a layer on each image that is drawn.
+
+        Args:
+            layer: Name of the layer.
+
+        Returns:
+            An array (units, ...) per image, in the order of `images`.
+
+        Raises:
+            UserError: A file of the results is missing or damaged.
+        """
         return [self.activations(image["name"])[layer] for image in self.images]
 
     def weight(self, layer: str) -> np.ndarray:
-        """Return the filters of a layer, (units, channels, ...), of a transposed convolution as well."""
+        """Return the filters of a layer, units first, of a transposed convolution as well.
+
+        Args:
+            layer: Name of a layer that has filters.
+
+        Returns:
+            (units, channels, ...), for a 2D convolution (units, channels, h, w).
+
+        Raises:
+            UserError: A file of the results is missing or damaged.
+        """
         weight = self.results.filters[self.layers[layer]["module"]]
         return weight.swapaxes(0, 1) if "Transpose" in self.layers[layer]["type"] else weight
 
     def has_rgb_filters(self, layer: str) -> bool:
-        """Whether the filters of a layer apply to the red, green and blue of the image itself."""
+        """Return whether the filters of a layer apply to the red, green and blue of the image itself.
+
+        Args:
+            layer: Name of a convolution.
+
+        Returns:
+            True for the first convolution if its filters have three channels.
+
+        Raises:
+            UserError: A file of the results is missing or damaged.
+        """
         return self.layers[layer]["ordinal"] == 1 and self.weight(layer).shape[1] == 3
 
     def find_inactive_units(self, image: str, layer: str) -> set[int]:
-        """Return the units of a layer that are inactive on an image: without a positive activation."""
+        """Return the units of a layer that are inactive on an image: without a positive activation.
+
+        Args:
+            image: Name of a sample image.
+            layer: Name of the layer.
+
+        Returns:
+            Their numbers, from 0.
+
+        Raises:
+            UserError: A file of the results is missing or damaged.
+        """
         output = self.activations(image)[layer]
         return set(np.flatnonzero(output.reshape(len(output), -1).max(1) <= 0).tolist())
 
     def select_units(self, layer: str, available: int) -> range:
-        """Return the units of a layer that are drawn, the first `views.n_filters`."""
+        """Return the units of a layer that are drawn, the first `views.n_filters`.
+
+        Args:
+            layer: Name of the layer, for the log.
+            available: The number of its units.
+
+        Returns:
+            Their numbers, from 0.
+        """
         return range(self.limit_count(self.views["n_filters"], available, f"units in {layer}"))
 
     def limit_count(self, requested: int | str, available: int, subject: str) -> int:
@@ -158,13 +223,35 @@ class FigureContext:
     # Scales
 
     def make_weight_scales(self, layer: str) -> LayerScales:
-        """Return the scales of a layer's filters."""
+        """Return the scales of a layer's filters, centred on zero.
+
+        Args:
+            layer: Name of a convolution.
+
+        Returns:
+            Scales with `layer` as a key. In mode "shared" they span the filters of all layers that are drawn,
+            otherwise all filters of this layer.
+
+        Raises:
+            UserError: A file of the results is missing or damaged.
+        """
         if self.views["scale"] == "shared":
             return self._shared_weight_scales
         return LayerScales(self.views["scale"], {layer: [self.weight(layer)]}, signed=True)
 
     def make_map_scales(self, layer: str) -> LayerScales:
-        """Return the scales of a layer's feature maps."""
+        """Return the scales of a layer's feature maps.
+
+        Args:
+            layer: Name of a layer whose output is (units, H, W).
+
+        Returns:
+            Scales with `layer` as a key. They span the feature maps, on all images that are drawn, of this
+            layer or, in mode "shared", of all layers that are drawn.
+
+        Raises:
+            UserError: A file of the results is missing or damaged.
+        """
         if self.views["scale"] == "shared":
             return self._shared_map_scales
         return LayerScales(self.views["scale"], {layer: self.outputs(layer)})
@@ -174,6 +261,15 @@ class FigureContext:
 
         A scale that all layers share spans all sample images. RGB projections are scaled to the 99th
         percentile of their nonzero magnitudes.
+
+        Args:
+            images: Names of the images, at least one; the projections of each are present.
+
+        Returns:
+            Scales centred on zero, whose keys are those of the projections, <layer> and <layer>@peak.
+
+        Raises:
+            UserError: A file of the results is missing or damaged.
         """
         is_shared = self.views["scale"] == "shared"
         scaled_images = [image["name"] for image in self.results.images] if is_shared else images
@@ -202,7 +298,12 @@ class FigureContext:
         return join_names([image["name"] for image in self.images])
 
     def describe_image(self, image: records.SampleImage, separator: str) -> str:
-        """Return an image's name, its class and the network's prediction."""
+        """Return an image's name, its class and the network's prediction.
+
+        Args:
+            image: An entry of images.json.
+            separator: Stands between the parts, such as ", " or a newline.
+        """
         return describe_image(image, self.network, separator)
 
     @property
@@ -213,7 +314,11 @@ class FigureContext:
         return " Rectified at activations other than ReLU too, where the method is undefined."
 
     def make_caption(self, text: str) -> str:
-        """Return a caption that begins with the figure's number and the network."""
+        """Return a caption that begins with the figure's number and the network; each call counts one figure.
+
+        Args:
+            text: The caption without them.
+        """
         self.figure_count += 1
         return f"{self._caption_prefix}{text}"
 
@@ -239,7 +344,18 @@ class FigureContext:
         return self.input_size * -(-MIN_LABELLED_TILE_SIZE // self.input_size)
 
     def make_input_tile(self, image: str, title: str = "input") -> Tile:
-        """Return the tile of an image as the network saw it, without normalisation: grey, or RGB in 0..1."""
+        """Return the tile of an image as the network saw it, without normalisation: grey, or RGB in 0..1.
+
+        Args:
+            image: Name of a sample image.
+            title: A text above the tile.
+
+        Returns:
+            A tile of three channels as RGB (H, W, 3); otherwise of the first channel (H, W), in grey.
+
+        Raises:
+            UserError: A file of the results is missing or damaged.
+        """
         x = self.activations(image)["input"]
         pixels = np.clip(denormalize(x, self.network["preprocessing"]), 0, 1)
         if len(pixels) == 3:
@@ -299,6 +415,10 @@ class FigureContext:
 
 
 def symmetric_range(values: np.ndarray) -> np.ndarray:
-    """Return ± the 99th percentile of the nonzero magnitudes, (2,)."""
+    """Return ± the 99th percentile of the nonzero magnitudes, (2,).
+
+    Args:
+        values: Signed values of any shape; those that are zero or not finite do not count.
+    """
     end = magnitude_quantile(values)
     return np.array([-end, end])

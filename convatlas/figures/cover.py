@@ -14,7 +14,18 @@ MAX_IMAGES = 5
 
 
 def draw_cover(context: FigureContext, images: Sequence[SampleImage]) -> CaptionedFigure:
-    """Draw each image, and below it the projection of the most active unit of the deepest projected layer."""
+    """Draw each image, and below it the projection of the most active unit of the deepest projected layer.
+
+    Args:
+        context: The network's results and views.
+        images: Entries of images.json whose projections are present, at least one; a column each.
+
+    Returns:
+        A figure of kind "cover".
+
+    Raises:
+        UserError: A file of the results is missing or damaged.
+    """
     names = [image["name"] for image in images]
     first_keys: dict[str, str] = {}
     for key in list_projection_keys(context.projections(names[0])):

@@ -31,7 +31,20 @@ VERBS = {
 
 
 def draw_deconv_steps(context: FigureContext) -> Iterator[CaptionedFigure]:
-    """Draw the projection that steps/ holds, if there is one."""
+    """Draw the projection that steps/ holds, if there is one.
+
+    The steps are those of Zeiler & Fergus, Visualizing and understanding convolutional networks (arXiv
+    1311.2901), section 2.1.
+
+    Args:
+        context: The network's results and views.
+
+    Yields:
+        No figure, or one of kind "steps", which has the feature maps, then a row per step down to the pixels.
+
+    Raises:
+        UserError: A file of the results is missing or damaged.
+    """
     if context.results.steps:
         yield _draw_steps(context, context.results.steps, context.results.step_signals)
 

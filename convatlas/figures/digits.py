@@ -69,12 +69,30 @@ Band = Sequence[UnitGroup]
 
 
 def select_digit_images(images: Sequence[SampleImage]) -> list[SampleImage]:
-    """Return the images that the config chose by class."""
+    """Return the images that the config chose by class.
+
+    Args:
+        images: Entries of images.json.
+
+    Returns:
+        Those that have a label and are named "digit-<class>", in the same order.
+    """
     return [image for image in images if image["name"].startswith("digit-") and image["label"] is not None]
 
 
 def draw_digit_figures(context: FigureContext) -> Iterator[CaptionedFigure]:
-    """Draw the projections of the whole maps, then those of the strongest locations."""
+    """Draw the projections of the whole maps, then those of the strongest locations.
+
+    Args:
+        context: The network's results and views.
+
+    Yields:
+        Figures of kind "digits", each of at most BANDS_PER_FIGURE bands of UNITS_PER_BAND units, with the
+        places of their tiles; none where no image chosen by class has projections.
+
+    Raises:
+        UserError: A file of the results is missing or damaged.
+    """
     images = [
         image
         for image in select_digit_images(context.results.images)

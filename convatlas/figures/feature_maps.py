@@ -39,7 +39,18 @@ SHORT_FEATURE_NAMES = {
 
 
 def draw_maps(context: FigureContext, layer: str) -> CaptionedFigure:
-    """Draw an image per row, its input first; of many units a dense grid for the first image."""
+    """Draw an image per row, its input first; of many units a dense grid for the first image.
+
+    Args:
+        context: The network's results and views.
+        layer: Name of a layer whose output is (units, H, W).
+
+    Returns:
+        A figure of kind "maps"; it is dense if it has more than MAX_UNITS units or MAX_PIXELS pixels.
+
+    Raises:
+        UserError: A file of the results is missing or damaged.
+    """
     shape = context.layers[layer]["output_shape"]
     units = context.select_units(layer, shape[0])
     tile_size = max(TILE_SIZE, context.input_size, *shape[1:])

@@ -35,7 +35,18 @@ UNITS_PER_RGB_ROW = 4
 
 
 def draw_filters(context: FigureContext, layer: str) -> CaptionedFigure:
-    """Draw a column per unit and a row per input channel, or RGB filters where the layer sees the image."""
+    """Draw a column per unit and a row per input channel, or RGB filters where the layer sees the image.
+
+    Args:
+        context: The network's results and views.
+        layer: Name of a convolution with filters (units, channels, h, w).
+
+    Returns:
+        A figure of kind "filters". Of many input channels those with the largest weights are drawn.
+
+    Raises:
+        UserError: A file of the results is missing or damaged.
+    """
     if context.has_rgb_filters(layer):
         return _draw_rgb_filters(context, layer)
     weight, scales = context.weight(layer), context.make_weight_scales(layer)
@@ -150,7 +161,19 @@ def _describe_kernel_matches(context: FigureContext, layer: str, units: Sequence
 
 
 def draw_filter_map_pairs(context: FigureContext, layer: str) -> CaptionedFigure:
-    """Draw a unit per row: its filter, then its feature map of each image."""
+    """Draw a unit per row: its filter, then its feature map of each image.
+
+    Args:
+        context: The network's results and views.
+        layer: Name of a convolution with filters (units, channels, h, w) and output (units, H, W).
+
+    Returns:
+        A figure of kind "pairs", of at most as many units as fit in MAX_PAIRS_HEIGHT pixels, or MAX_CHANNELS
+        if fewer fit.
+
+    Raises:
+        UserError: A file of the results is missing or damaged.
+    """
     weight, outputs = context.weight(layer), context.outputs(layer)
     weight_scales, map_scales = context.make_weight_scales(layer), context.make_map_scales(layer)
     is_rgb = context.has_rgb_filters(layer)

@@ -11,7 +11,18 @@ from convatlas.records import ClassificationMetrics, SegmentationMetrics
 
 
 def draw_metrics(context: FigureContext) -> Iterator[CaptionedFigure]:
-    """Draw what there is of the training curves and the confusion matrix."""
+    """Draw what there is of the training curves and the confusion matrix.
+
+    Args:
+        context: The network's results and views.
+
+    Yields:
+        A figure of kind "curves" where there is a training history, then one of kind "confusion" where the
+        metrics have a confusion matrix.
+
+    Raises:
+        UserError: A file of the results is missing or damaged.
+    """
     if context.results.history:
         yield _draw_training_curves(context)
     metrics = context.results.metrics

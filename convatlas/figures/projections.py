@@ -27,6 +27,16 @@ def draw_projections(context: FigureContext, image: SampleImage) -> Iterator[Cap
     """Draw the projections of an image, in as many figures as MAX_VALUES requires.
 
     Of a large input only the first units of each layer are drawn, about MAX_VALUES values of all together.
+
+    Args:
+        context: The network's results and views.
+        image: An entry of images.json whose projections are present.
+
+    Yields:
+        Figures of kind "deconv". The projections of one layer are all in the same figure.
+
+    Raises:
+        UserError: A file of the results is missing or damaged.
     """
     projections = context.projections(image["name"])
     scales = context.make_projection_scales([image["name"]])

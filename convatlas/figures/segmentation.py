@@ -38,7 +38,18 @@ class SeparatingUnit(NamedTuple):
 
 
 def draw_segmentation_figures(context: FigureContext) -> Iterator[CaptionedFigure]:
-    """Draw the figures of the segmentation analysis, if there is one."""
+    """Draw the figures of the segmentation analysis, if there is one.
+
+    Args:
+        context: The network's results and views.
+
+    Yields:
+        The examples (kind "segmentation"), then (kind "mask") the emergence over the layers, the feature maps
+        that agree best with the mask, and the units that separate best, each where there is data for it.
+
+    Raises:
+        UserError: A file of the results is missing or damaged.
+    """
     analysis = context.results.segmentation
     if analysis is None:
         return

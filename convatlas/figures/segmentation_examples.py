@@ -28,7 +28,18 @@ DIFFERENCE_COLOURS = {
 
 
 def draw_examples(context: FigureContext, analysis: SegmentationAnalysis) -> CaptionedFigure:
-    """Draw an example per row: photograph, ground truth, prediction and difference."""
+    """Draw an example per row: photograph, ground truth, prediction and difference.
+
+    Args:
+        context: The network's results and views.
+        analysis: masks.json, with at least one example.
+
+    Returns:
+        A figure of kind "segmentation", with the legends of the classes and the differences on its right.
+
+    Raises:
+        UserError: A file of the results is missing or damaged.
+    """
     arrays, examples = context.results.segmentation_examples, analysis["examples"]
     photographs, truths, predictions = (arrays[key] for key in ("photograph", "truth", "prediction"))
     rows: list[TileRow] = []
@@ -56,7 +67,15 @@ def draw_examples(context: FigureContext, analysis: SegmentationAnalysis) -> Cap
 
 
 def colour_classes(classes: npt.NDArray[np.integer], colours: Mapping[str, str]) -> npt.NDArray[np.float64]:
-    """Return the colours of classes (H, W), which number the entries of `colours`: (H, W, 3) in 0..1."""
+    """Return the colours of classes.
+
+    Args:
+        classes: (H, W), numbers of the entries of `colours`, from 0.
+        colours: Matplotlib colours by name.
+
+    Returns:
+        (H, W, 3) in 0..1.
+    """
     pixels: npt.NDArray[np.float64] = np.array([to_rgb(colour) for colour in colours.values()])[classes]
     return pixels
 
@@ -64,7 +83,11 @@ def colour_classes(classes: npt.NDArray[np.integer], colours: Mapping[str, str])
 def classify_differences(
     truth: npt.NDArray[np.integer], prediction: npt.NDArray[np.integer]
 ) -> npt.NDArray[np.int64]:
-    """Return how a prediction of classes (H, W) differs from the truth.
+    """Return how a prediction differs from the truth.
+
+    Args:
+        truth: Classes PET, BACKGROUND and BORDER, (H, W).
+        prediction: The predicted classes, likewise (H, W).
 
     Returns:
         (H, W), numbers of the entries of DIFFERENCE_COLOURS.

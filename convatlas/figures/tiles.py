@@ -59,7 +59,13 @@ def make_tile(
 
 
 def make_dense_tile(scales: LayerScales, layer: str, values: np.ndarray) -> Tile:
-    """Return the tile of one unit, (H, W), without any text."""
+    """Return the tile of one unit without any text.
+
+    Args:
+        scales: The scales of the layer's tiles.
+        layer: Name of the layer, a key of `scales`.
+        values: (H, W).
+    """
     return Tile(values, scales.for_tile(layer, values))
 
 
@@ -100,7 +106,16 @@ def make_projection_tile(
 
 
 def to_rgb_pixels(values: np.ndarray, max_abs: float) -> np.ndarray:
-    """Return signed values (3, H, W) as an image (H, W, 3): 0.5 for zero, 0 and 1 for ∓`max_abs`."""
+    """Return signed values as an image with grey for zero.
+
+    Args:
+        values: (3, H, W).
+        max_abs: The magnitude, above 0, that is drawn as 0 or 1.
+
+    Returns:
+        (H, W, 3), 0.5 + value / (2 · `max_abs`). Values of larger magnitude are beyond 0..1; `Tile` clips
+        them.
+    """
     pixels: np.ndarray = 0.5 + values.transpose(1, 2, 0) / (2 * max_abs)
     return pixels
 
@@ -119,20 +134,37 @@ def make_colour_bar(scales: LayerScales, layer: str, first_row: int, last_row: i
 
 
 def split_into_chunks(items: Sequence[Item], size: int = MAX_COLUMNS) -> list[Sequence[Item]]:
-    """Split a sequence into chunks of `size` items; the last may be shorter."""
+    """Split a sequence into chunks; the last may be shorter.
+
+    Args:
+        items: The sequence.
+        size: Items in a chunk.
+    """
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def count_tiles_per_row(tile_size: int) -> int:
-    """Return how many tiles of `tile_size` pixels fit in a row: 4 to MAX_COLUMNS."""
+    """Return how many tiles fit in a row of MAX_ROW_WIDTH pixels: 4 to MAX_COLUMNS.
+
+    Args:
+        tile_size: Pixels of a tile's longer side; below TILE_SIZE it counts as TILE_SIZE.
+    """
     return max(4, min(MAX_COLUMNS, MAX_ROW_WIDTH // (max(tile_size, TILE_SIZE) + GAP)))
 
 
 def format_unit_range(units: Sequence[int]) -> str:
-    """Return the first and last unit as text, such as "0–15"."""
+    """Return the first and last unit as text, such as "0–15"; of one unit its number.
+
+    Args:
+        units: Numbers of units in ascending order, at least one.
+    """
     return str(units[0]) if len(units) == 1 else f"{units[0]}–{units[-1]}"
 
 
 def value_range(values: np.ndarray) -> np.ndarray:
-    """Return the minimum and maximum, which are all that a scale needs: (2,), or the array if it is empty."""
+    """Return the minimum and maximum, which are all that a scale needs: (2,), or the array if it is empty.
+
+    Args:
+        values: Values of any shape.
+    """
     return np.array([values.min(), values.max()]) if values.size else values

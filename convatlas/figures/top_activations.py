@@ -25,7 +25,18 @@ MAX_VALUES = 500_000  # values that a figure shows, about 0.3 MB: of large patch
 
 
 def draw_top_activation_figures(context: FigureContext) -> Iterator[CaptionedFigure]:
-    """Draw a figure of each layer whose top activations were projected."""
+    """Draw a figure of each layer whose top activations were projected.
+
+    Args:
+        context: The network's results and views.
+
+    Yields:
+        Figures of kind "strongest", each with about MAX_VALUES values at most; none where the views ask for
+        none.
+
+    Raises:
+        UserError: A file of the results is missing or damaged.
+    """
     statistics = context.dataset_statistics
     if statistics is None:
         return

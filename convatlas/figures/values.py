@@ -10,7 +10,18 @@ from convatlas.plotting.montage import TileRow
 
 
 def draw_values(context: FigureContext, layer: str) -> CaptionedFigure:
-    """Draw the values of a layer as bars where there are few units, else as heat maps."""
+    """Draw the values of a layer as bars where there are few units, else as heat maps.
+
+    Args:
+        context: The network's results and views.
+        layer: Name of a layer whose output has no spatial axes, or only axes of length 1.
+
+    Returns:
+        A figure of kind "values"; the prediction is marked where the values number as many as the classes.
+
+    Raises:
+        UserError: A file of the results is missing or damaged.
+    """
     values = np.stack([output.ravel() for output in context.outputs(layer)])
     count, classes = values.shape[1], context.network["classes"]
     titles = [context.describe_image(image, "   ") for image in context.images]
@@ -36,7 +47,18 @@ def draw_values(context: FigureContext, layer: str) -> CaptionedFigure:
 
 
 def draw_tokens(context: FigureContext, layer: str) -> CaptionedFigure:
-    """Draw the output (vectors, values) of a layer such as a transformer's: a tile per image."""
+    """Draw the output of a layer such as a transformer's: a tile per image, a row of it per vector.
+
+    Args:
+        context: The network's results and views.
+        layer: Name of a layer whose output is (vectors, values).
+
+    Returns:
+        A figure of kind "values"; all tiles share one colour scale.
+
+    Raises:
+        UserError: A file of the results is missing or damaged.
+    """
     scales = LayerScales("per_layer", {layer: context.outputs(layer)})
     names = [image["name"] for image in context.images]
     rows: list[TileRow] = [

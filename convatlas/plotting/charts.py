@@ -234,7 +234,14 @@ def _draw_roles(ax: Axes, layers: Sequence[SegmentationLayer]) -> None:
 
 
 def choose_row_length(count: int) -> int:
-    """Return how many of a layer's `count` values stand in a row of a heat map."""
+    """Return how many of a layer's values stand in a row of a heat map.
+
+    Args:
+        count: The number of values.
+
+    Returns:
+        The smallest of ROW_LENGTHS that needs at most PREFERRED_ROWS rows, or else the largest.
+    """
     return next((length for length in ROW_LENGTHS if count <= PREFERRED_ROWS * length), ROW_LENGTHS[-1])
 
 

@@ -55,14 +55,28 @@ class ColourScale:
         return "dark = 0, bright = maximum" if self.low == 0 else "bright = 0, dark = minimum"
 
     def to_rgb(self, values: np.ndarray) -> npt.NDArray[np.uint8]:
-        """Return the colours of values (H, W), clipped to the scale: (H, W, 3)."""
+        """Return the colours of values, clipped to the scale.
+
+        Args:
+            values: Finite values of any shape, such as (H, W).
+
+        Returns:
+            An array with an axis of three more, such as (H, W, 3), uint8.
+        """
         position = (values.astype(np.float64) - self.low) / (self.high - self.low)
         return colour_table(self.cmap)[np.clip(np.round(255 * position), 0, 255).astype(np.uint8)]
 
 
 @cache
 def colour_table(cmap: str) -> npt.NDArray[np.uint8]:
-    """Return the 256 colours of a matplotlib colour map: (256, 3) uint8."""
+    """Return the 256 colours of a matplotlib colour map: (256, 3) uint8.
+
+    Args:
+        cmap: Its name in matplotlib, such as "viridis".
+
+    Raises:
+        KeyError: Matplotlib has no colour map of this name.
+    """
     return np.round(255 * matplotlib.colormaps[cmap](np.arange(256))[:, :3]).astype(np.uint8)
 
 
@@ -109,11 +123,20 @@ class LayerScales:
         return replace(scale, cmap=RGB_CMAP) if self.as_rgb else scale
 
     def for_layer(self, layer: str) -> ColourScale:
-        """Return the scale of a layer, which its colour bar shows."""
+        """Return the scale of a layer, which its colour bar shows.
+
+        Args:
+            layer: A key of `layers`.
+        """
         return self._layer_scales[layer]
 
     def for_tile(self, layer: str, values: np.ndarray) -> ColourScale:
-        """Return the scale of one tile of a layer."""
+        """Return the scale of one tile of a layer: its own in mode "per_tile", otherwise that of the layer.
+
+        Args:
+            layer: A key of `layers`.
+            values: The values of the tile, (H, W) or (3, H, W).
+        """
         layer_scale = self._layer_scales[layer]
         if self.mode != "per_tile":
             return layer_scale
@@ -127,6 +150,12 @@ class LayerScales:
         """Return the labels of a colour bar's ends, or None where they are numbers.
 
         Tiles that have a scale each share a colour bar whose ends are words.
+
+        Args:
+            layer: A key of `layers`.
+
+        Returns:
+            The labels of the lower and the upper end, such as ("0", "max").
         """
         if self.mode != "per_tile":
             return None

@@ -80,6 +80,17 @@ class PixelImage(FigureImage):
     def make_image(
         self, renderer: RendererBase, magnification: float = 1.0, unsampled: bool = False
     ) -> tuple[np.ndarray, float, float, Any]:
+        """Return the pixels for a PNG as they are, in other formats as matplotlib resamples them.
+
+        Args:
+            renderer: The renderer; only Agg, which draws the PNG, gets the pixels as they are.
+            magnification: As in matplotlib, unused for a PNG.
+            unsampled: As in matplotlib, unused for a PNG.
+
+        Returns:
+            The image, for a PNG (H, W, 4) uint8 from the bottom row up, its pixels from the left and from the
+            bottom of the figure, and its transformation, None for a PNG.
+        """
         if not isinstance(renderer, RendererAgg):
             return super().make_image(renderer, magnification, unsampled)
         opaque = np.full((*self.pixels.shape[:2], 1), 255, np.uint8)
@@ -218,7 +229,12 @@ def _wrap_caption(caption: str, width: int) -> str:
 
 
 def caption_height(caption: str, width: int) -> int:
-    """Return the pixels that a caption takes at the bottom of a figure `width` pixels wide."""
+    """Return the pixels that a caption takes at the bottom of a figure.
+
+    Args:
+        caption: The caption, without line breaks.
+        width: Pixels of the figure.
+    """
     return 46 + 32 * (_wrap_caption(caption, width).count("\n") + 1)
 
 

@@ -180,7 +180,12 @@ def _draw_texts(
 
 
 def text_width(text: str, size: float = FONT_SIZE) -> int:
-    """Return the width in pixels of a line of text in a font of `size` pixels."""
+    """Return the width in pixels of a line of text, rounded up.
+
+    Args:
+        text: One line.
+        size: Pixels of the font.
+    """
     return math.ceil(_load_font(size).getlength(text))
 
 

@@ -98,7 +98,14 @@ def write_sheets(path: Path, tiles: npt.NDArray[np.uint8], layout: SheetLayout) 
 
 
 def encode_webp(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Encode (H, W, 3) uint8 as lossless WebP."""
+    """Encode a picture as lossless WebP.
+
+    Args:
+        pixels: (H, W, 3) uint8, RGB.
+
+    Returns:
+        The content of the file.
+    """
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "webp", lossless=True, method=4, quality=75)
     return buffer.getvalue()
@@ -146,7 +153,14 @@ class QuantizedMaps:
 
 
 def to_planes(values: np.ndarray) -> np.ndarray:
-    """Return a layer's output, (units, ...) of at most three axes, as (units, h, w); a value is 1 x 1."""
+    """Return a layer's output as one plane per unit.
+
+    Args:
+        values: (units, H, W), (units, W) or (units,).
+
+    Returns:
+        (units, h, w), where (units, W) becomes (units, 1, W), and a value is a plane of 1 x 1.
+    """
     if values.ndim == 2:
         return values[:, None]
     return values if values.ndim == 3 else values.reshape(-1, 1, 1)
@@ -264,9 +278,14 @@ def make_filter_tiles(weight: np.ndarray, levels: int, as_rgb: bool = False) -> 
 
 
 def assemble_unit_blocks(tiles: npt.NDArray[np.uint8], gap: int) -> npt.NDArray[np.uint8]:
-    """Arrange the tiles of each unit, (units, n, h, w), in a nearly square block: (units, H, W).
+    """Arrange the tiles of each unit in a nearly square block.
 
-    Gaps of `gap` pixels and free places have ZERO_GREY.
+    Args:
+        tiles: (units, n, h, w), in raster order.
+        gap: Pixels between tiles; they and free places have ZERO_GREY.
+
+    Returns:
+        (units, H, W) uint8.
     """
     units, count, height, width = tiles.shape
     columns = math.ceil(math.sqrt(count))

@@ -19,9 +19,12 @@ RGB_STEP = 8  # of 255, in which RGB projections are drawn: they are noise, whic
 
 
 def fit_projection_scale(projections: np.ndarray) -> ColourScale:
-    """Return the scale, centred on zero, of projections (..., C, h, w).
+    """Return the scale, centred on zero, of projections.
 
     Three channels are drawn as RGB, up to the 99th percentile of the nonzero magnitudes.
+
+    Args:
+        projections: (..., C, h, w), NaN where an activation does not depend on a pixel.
     """
     if projections.shape[-3] == 3:
         end = magnitude_quantile(projections) or 1.0
