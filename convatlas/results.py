@@ -3,7 +3,7 @@
 import csv
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 from convatlas import UserError
 from convatlas.files import Npz, read_json
@@ -25,6 +25,8 @@ from convatlas.records import (
 )
 
 UNITS_SUFFIX = "@units"  # of the array that says which units an array of projections holds
+
+Entry = TypeVar("Entry", Layer, SampleImage)
 
 
 class Results:
@@ -96,11 +98,7 @@ class Results:
         Raises:
             UserError: There is no such layer; the message names the nearest.
         """
-        for layer in self.layers:
-            if layer["name"] == name:
-                return layer
-        names = [layer["name"] for layer in self.layers]
-        raise UserError(f"{self.folder}: no layer {name!r}; {suggest_nearest(name, names)}")
+        return self._find_entry("layer", self.layers, name)
 
     @cached_property
     def filters(self) -> Npz:
@@ -123,11 +121,7 @@ class Results:
         Raises:
             UserError: There is no such image; the message names the nearest.
         """
-        for image in self.images:
-            if image["name"] == name:
-                return image
-        names = [image["name"] for image in self.images]
-        raise UserError(f"{self.folder}: no sample image {name!r}; {suggest_nearest(name, names)}")
+        return self._find_entry("sample image", self.images, name)
 
     def activations(self, image: str) -> Npz:
         """Open the recorded outputs of every layer on a sample image.
@@ -229,6 +223,14 @@ class Results:
     def figures(self) -> list[Figure]:
         """figures/figures.json: every figure, in the order of the network's page."""
         return cast(list[Figure], read_json(self.folder / "figures/figures.json"))
+
+    def _find_entry(self, kind: str, entries: list[Entry], name: str) -> Entry:
+        """Return the entry of a name; raise UserError, which names the nearest, if there is none."""
+        for entry in entries:
+            if entry["name"] == name:
+                return entry
+        names = [entry["name"] for entry in entries]
+        raise UserError(f"{self.folder}: no {kind} {name!r}; {suggest_nearest(name, names)}")
 
     def _of_image(self, folder: str, name: str) -> Npz:
         return Npz(self.folder / folder / f"{self.image(name)['name']}.npz")
