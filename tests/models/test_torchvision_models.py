@@ -146,7 +146,7 @@ FAMILIES = {
     "densenet121": (32, True),
     "googlenet": (32, True),
     "inception_v3": (75, True),
-    "mobilenet_v2": (32, False),
+    "mobilenet_v2": (32, True),
     "mobilenet_v3_small": (32, False),
     "efficientnet_b0": (32, False),
     "efficientnet_v2_s": (32, False),
