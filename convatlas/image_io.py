@@ -1,5 +1,6 @@
 """Image files: listed, read and resized to a network's input as torchvision resizes them, without torch."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from convatlas import UserError
 from convatlas.records import Preprocessing
+
+Size = tuple[int, int]  # height and width in pixels
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
 
@@ -42,44 +45,66 @@ def read_image(path: str | Path, mode: str) -> Image.Image:
 
 
 def resize_to(
-    image: Image.Image, size: int, resize: int | str, interpolation: str = "bilinear"
+    image: Image.Image, size: Size | int, resize: int | str, interpolation: str = "bilinear"
 ) -> npt.NDArray[np.uint8]:
-    """Resize and crop an image to a square, with the exact values of torchvision's resize and center_crop.
+    """Resize and crop an image, with the exact values of torchvision's resize and center_crop.
 
     Args:
         image: The image, C channels.
-        size: Pixels of a side of the result.
-        resize: Length to which the shorter side is resized before the centre crop (where that is less than
-            `size`, black is added around it), or "stretch" to resize both sides to `size`.
+        size: Height and width (H, W) of the result, or one number for a square.
+        resize: What precedes the crop of the centre: "cover" resizes the image, at its aspect ratio, to the
+            smallest size that covers `size`; a number is the length to which the shorter side is resized
+            (black is added around an image smaller than the crop); "stretch" resizes both sides to `size`.
         interpolation: A resampling filter of Pillow: "bilinear", "bicubic", ...
 
     Returns:
-        Pixels, (size, size, C).
+        Pixels, (H, W, C).
     """
-    width, height = image.size
-    if resize == "stretch":
-        resized = (size, size)
-    else:
-        shorter = int(resize)
-        longer = int(shorter * max(width, height) / min(width, height))
-        resized = (shorter, longer) if width <= height else (longer, shorter)
+    height, width = as_size(size)
+    resized = _compute_resized_size(image.size, (width, height), resize)
     if resized != image.size:
         image = image.resize(resized, Image.Resampling[interpolation.upper()])
-    left, top = (_compute_crop_offset(side, size) for side in resized)
-    image = image.crop((left, top, left + size, top + size))
-    return np.asarray(image).reshape(size, size, -1)
+    left, top = (_compute_crop_offset(*sides) for sides in zip(resized, (width, height), strict=True))
+    image = image.crop((left, top, left + width, top + height))
+    return np.asarray(image).reshape(height, width, -1)
 
 
-def resize_labels_to(labels: Image.Image, size: int, resize: int | str) -> npt.NDArray[np.uint8]:
+def as_size(size: int | Sequence[int]) -> Size:
+    """Return a size (H, W) that may be given as one number, for a square.
+
+    Args:
+        size: The number, or height and width.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
+
+
+def _compute_resized_size(image: Size, target: Size, resize: int | str) -> Size:
+    """Return the size to which an image is resized before the crop; all sizes are (width, height)."""
+    if resize == "stretch":
+        return target
+    width, height = image
+    if resize == "cover" and target[0] * height > target[1] * width:  # the width is what is short
+        resized_height = int(target[0] * height / width)
+        return target[0], max(resized_height, target[1])
+    if resize == "cover":
+        resized_width = int(target[1] * width / height)
+        return max(resized_width, target[0]), target[1]
+    shorter = int(resize)
+    longer = int(shorter * max(width, height) / min(width, height))
+    return (shorter, longer) if width <= height else (longer, shorter)
+
+
+def resize_labels_to(labels: Image.Image, size: Size | int, resize: int | str) -> npt.NDArray[np.uint8]:
     """Resize and crop a map of labels as `resize_to` does its image, by nearest neighbour.
 
     Args:
         labels: The map, mode "L".
-        size: Pixels of a side of the result.
+        size: As in `resize_to`.
         resize: As in `resize_to`; where the image is smaller than the crop, labels are 0.
 
     Returns:
-        Labels, (size, size).
+        Labels, (H, W).
     """
     return resize_to(labels, size, resize, "nearest")[..., 0]
 

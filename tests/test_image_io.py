@@ -104,6 +104,26 @@ def test_images_are_resized_as_by_torchvision(size: int, resize: int) -> None:
             np.testing.assert_array_equal(image_io.resize_to(image, size, "stretch").squeeze(), stretched)
 
 
+@pytest.mark.parametrize("size", [(64, 64), (40, 100), (101, 33), (1, 7)])
+def test_a_covering_image_fills_the_size_at_its_aspect_ratio(size: tuple[int, int]) -> None:
+    """Against torchvision: the shorter side, relative to the size, is resized to the size's."""
+    from torchvision.transforms import functional  # noqa: PLC0415  seconds to import
+
+    for height, width in list_sizes():
+        image = Image.fromarray(RNG.integers(1, 256, (height, width), np.uint8))
+        resized = image_io.resize_to(image, size, "cover")
+        assert resized.shape == (*size, 1)
+        assert resized.min() > 0  # nothing is filled with black
+        if size[0] == size[1]:
+            np.testing.assert_array_equal(resized, image_io.resize_to(image, size, size[0]))
+        scale = max(size[0] / height, size[1] / width)
+        sides = [
+            max(int(side * scale + 1e-9), least) for side, least in zip((height, width), size, strict=True)
+        ]
+        expected = functional.center_crop(functional.resize(image, sides), list(size))
+        np.testing.assert_array_equal(resized.squeeze(-1), np.asarray(expected), f"{height} x {width}")
+
+
 @pytest.mark.parametrize("name", ["ResNet50_Weights.IMAGENET1K_V2", "VGG16_Weights.IMAGENET1K_V1"])
 def test_images_are_resized_as_by_the_presets_of_torchvision_weights(name: str) -> None:
     """Before normalisation, where values are multiples of 1/255."""

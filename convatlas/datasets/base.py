@@ -71,7 +71,7 @@ class ImageDataset:
     def read_images(
         self,
         mode: str,
-        size: int,
+        size: image_io.Size,
         resize: int | str,
         indices: Sequence[int] | None = None,
         interpolation: str = "bilinear",
@@ -80,20 +80,20 @@ class ImageDataset:
 
         Args:
             mode: "L" (grey) or "RGB".
-            size: Height and width of the result in pixels.
-            resize: Pixels of the shorter side before the centre crop, or "stretch".
+            size: Height and width (H, W) of the result.
+            resize: As in `image_io.resize_to`.
             indices: Indices in the split; all images by default.
             interpolation: Pillow's name of the interpolation, such as "bilinear".
 
         Returns:
-            Pixels (N, C, size, size) uint8.
+            Pixels (N, C, H, W) uint8.
 
         Raises:
             UserError: A file cannot be read.
         """
         if indices is None:
             indices = range(len(self))
-        pixels = np.empty((len(indices), len(mode), size, size), np.uint8)
+        pixels = np.empty((len(indices), len(mode), *size), np.uint8)
         for n, index in enumerate(indices):
             image = self.read_image(index, mode)
             pixels[n] = image_io.resize_to(image, size, resize, interpolation).transpose(2, 0, 1)
@@ -106,16 +106,16 @@ class ImageDataset:
 class SegmentationDataset(ImageDataset):
     """A split whose images have a mask: the class of each pixel."""
 
-    def read_mask(self, index: int, size: int, resize: int | str) -> np.ndarray:
+    def read_mask(self, index: int, size: image_io.Size, resize: int | str) -> np.ndarray:
         """Return the mask of an image, brought to the network's input size as the image is.
 
         Args:
             index: The image's index in the split.
-            size: Height and width of the result in pixels.
-            resize: Pixels of the shorter side before the centre crop, or "stretch".
+            size: Height and width (H, W) of the result.
+            resize: As in `image_io.resize_to`.
 
         Returns:
-            Indices into the format's MASK_CLASSES, or IGNORE_INDEX: (size, size) uint8.
+            Indices into the format's MASK_CLASSES, or IGNORE_INDEX: (H, W) uint8.
 
         Raises:
             UserError: The mask's file cannot be read.

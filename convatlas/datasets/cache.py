@@ -11,6 +11,7 @@ import numpy as np
 from convatlas.datasets import formats
 from convatlas.datasets.base import PROGRESS_INTERVAL, SegmentationDataset
 from convatlas.files import atomic_write
+from convatlas.image_io import Size
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ VERSION_LENGTH = 16  # digits of the data set's hash that name its folder in the
 
 
 def load_images(
-    folder: str | Path, split: str, mode: str, size: int, resize: int | str, interpolation: str = "bilinear"
+    folder: str | Path, split: str, mode: str, size: Size, resize: int | str, interpolation: str = "bilinear"
 ) -> np.ndarray:
     """Return the images of a split, decoded the first time and mapped from data/<name>/cache/ after that.
 
@@ -27,12 +28,12 @@ def load_images(
         folder: The data set's folder, data/<name>.
         split: "train" or "test".
         mode: "L" (grey) or "RGB".
-        size: Height and width of the result in pixels.
-        resize: Pixels of the shorter side before the centre crop, or "stretch".
+        size: Height and width (H, W) of the result.
+        resize: As in `image_io.resize_to`.
         interpolation: Pillow's name of the interpolation.
 
     Returns:
-        Pixels (N, C, size, size) uint8, the same as of `ImageDataset.read_images`; writing to it changes
+        Pixels (N, C, H, W) uint8, the same as of `ImageDataset.read_images`; writing to it changes
         only the copy in memory.
 
     Raises:
@@ -47,11 +48,11 @@ def load_images(
         return pixels
 
     name = _cache_name(split, mode, size, resize, interpolation)
-    return _load_or_decode(Path(folder), name, (len(dataset), len(mode), size, size), decode)
+    return _load_or_decode(Path(folder), name, (len(dataset), len(mode), *size), decode)
 
 
 def find_cached_images(
-    folder: str | Path, split: str, mode: str, size: int, resize: int | str, interpolation: str = "bilinear"
+    folder: str | Path, split: str, mode: str, size: Size, resize: int | str, interpolation: str = "bilinear"
 ) -> np.ndarray | None:
     """Return what `load_images` has cached of the present state of the data set, or None; decode nothing.
 
@@ -59,25 +60,25 @@ def find_cached_images(
         folder: The data set's folder, data/<name>.
         split: "train" or "test".
         mode: "L" (grey) or "RGB".
-        size: Height and width of the images in pixels.
-        resize: As in `load_images`.
+        size: Height and width (H, W) of the images.
+        resize: As in `image_io.resize_to`.
         interpolation: Pillow's name of the interpolation.
     """
     path = _cache_path(Path(folder), _cache_name(split, mode, size, resize, interpolation))
     return _map_array(path) if path.exists() else None
 
 
-def load_masks(folder: str | Path, split: str, size: int, resize: int | str) -> np.ndarray:
+def load_masks(folder: str | Path, split: str, size: Size, resize: int | str) -> np.ndarray:
     """Return the masks of a split, decoded the first time and mapped from data/<name>/cache/ after that.
 
     Args:
         folder: The data set's folder, data/<name>.
         split: "train" or "test".
-        size: Height and width of the result in pixels.
-        resize: Pixels of the shorter side before the centre crop, or "stretch".
+        size: Height and width (H, W) of the result.
+        resize: As in `image_io.resize_to`.
 
     Returns:
-        Indices into `formats.mask_classes`, or IGNORE_INDEX: (N, size, size) uint8.
+        Indices into `formats.mask_classes`, or IGNORE_INDEX: (N, H, W) uint8.
 
     Raises:
         UserError: A mask cannot be read, or the cache cannot be written.
@@ -91,7 +92,7 @@ def load_masks(folder: str | Path, split: str, size: int, resize: int | str) -> 
         return dataset.read_mask(index, size, resize)
 
     name = _cache_name(split, "masks", size, resize)
-    return _load_or_decode(Path(folder), name, (len(dataset), size, size), decode)
+    return _load_or_decode(Path(folder), name, (len(dataset), *size), decode)
 
 
 def _load_or_decode(
@@ -123,9 +124,9 @@ def _map_array(path: Path) -> np.ndarray:
     return array
 
 
-def _cache_name(*parts: str | int) -> str:
+def _cache_name(split: str, kind: str, size: Size, *settings: str | int) -> str:
     """Name a cached array by everything that it depends on besides the data set."""
-    return "-".join(map(str, parts))
+    return "-".join(map(str, (split, kind, *size, *settings)))
 
 
 def _cache_path(folder: Path, name: str) -> Path:

@@ -135,7 +135,7 @@ class BatchLoader:
             if isinstance(image, UserError):
                 self._skip_or_raise(n, image)
         target = self.preprocessing
-        pixels = np.empty((len(usable), len(target.mode), target.size, target.size), np.uint8)
+        pixels = np.empty((len(usable), *target.shape), np.uint8)
         for position, image in enumerate(usable.values()):
             pixels[position] = image
         return Batch(index, np.array(list(usable), np.int64), pixels)

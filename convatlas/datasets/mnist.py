@@ -17,6 +17,7 @@ from convatlas.datasets.base import ImageDataset, SourceDescription, remove_desc
 from convatlas.datasets.embedded_digits import write_embedded_digits
 from convatlas.datasets.idx import read_idx
 from convatlas.files import atomic_write
+from convatlas.image_io import Size
 from convatlas.pipeline.config_types import DatasetConfig
 from convatlas.records import DatasetDescription
 
@@ -81,7 +82,7 @@ class MnistDataset(ImageDataset):
     def read_images(
         self,
         mode: str,
-        size: int,
+        size: Size,
         resize: int | str,
         indices: Sequence[int] | None = None,
         interpolation: str = "bilinear",

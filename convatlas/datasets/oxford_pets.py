@@ -96,16 +96,16 @@ class OxfordPetDataset(SegmentationDataset):
         path = self.annotations / f"trimaps/{self.names[index]}.png"
         return trimaps.read_trimap(path, Path(str(self.paths[index])))
 
-    def read_mask(self, index: int, size: int, resize: int | str) -> np.ndarray:
+    def read_mask(self, index: int, size: image_io.Size, resize: int | str) -> np.ndarray:
         """Return the mask of an image at the network's input size; see `SegmentationDataset.read_mask`.
 
         Args:
             index: The image's index in the split.
-            size: Height and width of the result in pixels.
-            resize: Pixels of the shorter side before the centre crop, or "stretch".
+            size: Height and width (H, W) of the result.
+            resize: As in `image_io.resize_to`.
 
         Returns:
-            Indices into MASK_CLASSES, the trimap's values less 1, or IGNORE_INDEX: (size, size) uint8.
+            Indices into MASK_CLASSES, the trimap's values less 1, or IGNORE_INDEX: (H, W) uint8.
 
         Raises:
             UserError: The trimap cannot be read.

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from convatlas import records
 from convatlas.figures.tiles import DEFAULT_OPTIONS, MontageOptions, value_range
-from convatlas.image_io import denormalize
+from convatlas.image_io import as_size, denormalize
 from convatlas.layer_selection import choose_layers
 from convatlas.names import describe_image, join_names
 from convatlas.pipeline.config_types import ViewsConfig
@@ -330,8 +330,8 @@ class FigureContext:
 
     @property
     def input_size(self) -> int:
-        """The side of the input, in pixels."""
-        return self.network["preprocessing"]["size"]
+        """The longer side of the input, in pixels."""
+        return max(as_size(self.network["preprocessing"]["size"]))
 
     @property
     def tile_size(self) -> int:

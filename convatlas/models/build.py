@@ -229,7 +229,7 @@ def load_network(folder: str | Path) -> tuple[nn.Module, Preprocessing]:
     Returns:
         The network, on the CPU, in evaluation mode, with parameters that require no gradient; and its
         preprocessing, which reads an image file (`read_pixels`) and maps uint8 pixels (N, C, H, W) to the
-        network's input (N, C, size, size), float32, when called.
+        network's input (N, C, H, W), float32, when called.
 
     Raises:
         UserError: network.json is missing or damaged, the architecture can no longer be built, or the

@@ -1,7 +1,7 @@
 """From an image to a network's input: resizing, cropping and normalisation."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +20,26 @@ GREY_INPUT: InputConfig = {"size": 224, "mean": [0.5], "std": [0.5]}
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Bring an image to size × size pixels, scale it to 0..1, subtract `mean` and divide by `std`.
+    """Bring an image to a size, scale it to 0..1, subtract `mean` and divide by `std`.
 
     Attributes:
-        size: Pixels a side of the network's input.
+        size: Height and width (H, W) of the network's input in pixels; one number stands for a square.
         mean: Mean of each channel, of values in 0..1; one number for grey images, three for RGB.
         std: Standard deviation of each channel.
-        resize: Pixels to which the shorter side is brought before the centre crop of size × size, by default
-            `size`; or "stretch", which resizes the whole image to size × size.
+        resize: What precedes the crop of the centre to `size`: "cover" resizes the image, at its aspect
+            ratio, to the smallest size that covers it; a number is the length to which the shorter side is
+            resized; "stretch" resizes both sides to `size`.
         interpolation: "bilinear", "bicubic" or "nearest".
     """
 
-    size: int
+    size: image_io.Size
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    resize: int | str = 0
+    resize: int | str = "cover"
     interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
-        if not self.resize:
-            object.__setattr__(self, "resize", self.size)
+        object.__setattr__(self, "size", image_io.as_size(self.size))
 
     @classmethod
     def from_config(cls, settings: Mapping[str, Any], key: str = "input") -> "Preprocessing":
@@ -50,12 +50,17 @@ class Preprocessing:
             key: Place of `settings` in the config, for messages.
 
         Raises:
-            UserError: A name is unknown, or mean and std do not have one number a channel, 1 or 3.
+            UserError: A name is unknown, the size is not one or two numbers of pixels, or mean and std do not
+                have one number a channel, 1 or 3.
         """
         known_names = [field.name for field in fields(cls)]
         for name in settings:
             if name not in known_names:
                 raise UserError(f"{key}: unknown {name!r}; {suggest_nearest(name, known_names)}")
+        size = settings["size"]
+        sides = size if isinstance(size, list | tuple) and len(size) == 2 else [size]
+        if not all(isinstance(side, int) and side > 0 for side in sides):
+            raise UserError(f"{key}.size: {size!r} is neither a number of pixels nor [height, width]")
         mean, std = settings["mean"], settings["std"]
         if len(mean) != len(std) or len(mean) not in (1, 3):
             raise UserError(f"{key}: mean {mean} and std {std} must have one number a channel, 1 or 3")
@@ -65,7 +70,7 @@ class Preprocessing:
     @property
     def shape(self) -> tuple[int, int, int]:
         """The shape (C, H, W) of one input."""
-        return len(self.mean), self.size, self.size
+        return len(self.mean), *self.size
 
     @property
     def mode(self) -> str:
@@ -73,7 +78,7 @@ class Preprocessing:
         return "L" if len(self.mean) == 1 else "RGB"
 
     def read_pixels(self, path: str | Path) -> Tensor:
-        """Read an image file, upright and on white, as pixels (1, C, size, size), uint8.
+        """Read an image file, upright and on white, as pixels (1, C, H, W), uint8.
 
         Args:
             path: The image file.
@@ -85,25 +90,35 @@ class Preprocessing:
         pixels = image_io.resize_to(image, self.size, self.resize, self.interpolation)
         return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
 
+    def with_shorter_side(self, pixels: int) -> "Preprocessing":
+        """Return the preprocessing for inputs of another size and the same aspect ratio.
+
+        Args:
+            pixels: Length of the shorter side of the input.
+        """
+        height, width = (max(1, round(side * pixels / min(self.size))) for side in self.size)
+        return replace(self, size=(height, width))
+
     def __call__(self, pixels: Tensor) -> Tensor:
         """Return the network's input of some images.
 
         Args:
-            pixels: Images (N, C, H, W), uint8; of another size than size × size they are resized, in float.
+            pixels: Images (N, C, H, W), uint8; of another size than `size` they are resized, in float.
 
         Returns:
-            The normalised input (N, C, size, size), float32.
+            The normalised input (N, C, H, W), float32.
         """
         x = pixels.float() / 255
-        if x.shape[-2:] != (self.size, self.size):
-            x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
+        if x.shape[-2:] != self.size:
+            x = F.interpolate(x, self.size, mode="bilinear", antialias=True)
         mean, std = (x.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
         return (x - mean) / std
 
     def to_dict(self) -> PreprocessingRecord:
         """Return the entry of network.json, which `from_config` reads."""
+        height, width = self.size
         return {
-            "size": self.size,
+            "size": height if height == width else [height, width],
             "mean": list(self.mean),
             "std": list(self.std),
             "resize": self.resize,

@@ -50,8 +50,8 @@ class WeightsConfig(TypedDict):
 class InputConfig(TypedDict, total=False):
     """`input`: what overrides the preprocessing of the architecture or the weights."""
 
-    size: int  # pixels a side
-    resize: int | str  # pixels of the shorter side before the crop, or "stretch"
+    size: int | list[int]  # pixels a side of a square, or height and width
+    resize: int | str  # pixels of the shorter side before the crop, "cover" or "stretch"
     mean: list[float]
     std: list[float]
 
@@ -74,7 +74,7 @@ class RecordConfig(TypedDict):
 class ProgressiveResize(TypedDict):
     """`training.progressive_resize`: smaller images in the first epochs."""
 
-    size: int  # pixels a side
+    size: int  # pixels of the shorter side
     share: float  # of the epochs
 
 

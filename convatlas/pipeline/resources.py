@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from convatlas.image_io import as_size
 from convatlas.pipeline.config_types import Config, CountOrAll, ImagesConfig, NetworkConfig
 
 # MB of a job without torch; 540 measured, the figures of resnet18
@@ -70,14 +71,15 @@ def measure_workload(config: Config, name: str) -> Workload:
     network = config["networks"][name]
     dataset = network.get("dataset")
     dataset_format = config["datasets"][dataset]["format"] if dataset else "images"
-    side = network["input"].get("size") or INPUT_SIDES.get(dataset_format, DEFAULT_INPUT_SIDE)
+    default_side = INPUT_SIDES.get(dataset_format, DEFAULT_INPUT_SIDE)
+    height, width = as_size(network["input"].get("size") or default_side)
     channels = 1 if dataset_format == "mnist" else 3
     dataset_images = 0
     if dataset:
         dataset_images = _read_image_count(dataset) or DATASET_IMAGE_COUNTS[dataset_format]
     return Workload(
         network,
-        input_values=side * side * channels,
+        input_values=height * width * channels,
         dataset_images=dataset_images,
         sample_images=_count_sample_images(network["images"]) or DEFAULT_IMAGE_COUNT,
         shards=network.get("shards") or config["shards"],

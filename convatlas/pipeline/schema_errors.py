@@ -106,13 +106,13 @@ def _describe_allowed(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return ", ".join(map(str, schema["enum"]))
     types = schema.get("type", [])
-    literal = _get_pattern_literal(schema)
+    literals = " or ".join(map(repr, _get_pattern_literals(schema)))
     alternatives = [
-        repr(literal) if kind == "string" and literal else _describe_type(kind, schema)
+        literals if kind == "string" and literals else _describe_type(kind, schema)
         for kind in ([types] if isinstance(types, str) else types)
     ]
     allowed = " or ".join(alternatives)
-    if "pattern" in schema and not literal:
+    if "pattern" in schema and not literals:
         allowed += f" that matches {schema['pattern']}"
     return allowed
 
@@ -134,8 +134,10 @@ def _describe_type(kind: str, schema: Mapping[str, Any]) -> str:
     return text
 
 
-def _get_pattern_literal(schema: Mapping[str, Any]) -> str | None:
-    """Return the only word that a schema's pattern matches, such as `all`; None where it matches more."""
+def _get_pattern_literals(schema: Mapping[str, Any]) -> list[str]:
+    """Return the words that a schema's pattern matches, as of `^(all|first)$`; none if it matches others."""
     pattern = schema.get("pattern", "")
-    word = pattern[1:-1]
-    return word if pattern == f"^{word}$" and word.isalpha() else None
+    if not pattern.startswith("^") or not pattern.endswith("$"):
+        return []
+    words: list[str] = pattern[1:-1].removeprefix("(").removesuffix(")").split("|")
+    return words if all(word.isalpha() for word in words) else []

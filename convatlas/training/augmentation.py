@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from convatlas.datasets.base import IGNORE_INDEX
+from convatlas.image_io import Size
 
 # Weights of red, green and blue in luma (ITU-R BT.601).
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)
@@ -18,7 +19,7 @@ def augment(
     images: Tensor,
     masks: Tensor | None,
     settings: Mapping[str, Any],
-    size: int,
+    size: Size,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor | None]:
     """Change a batch of images at random, and their masks alike.
@@ -27,11 +28,12 @@ def augment(
         images: Pixels (N, C, H, W) in 0..255.
         masks: Masks (N, H, W), uint8, or None.
         settings: The config's `training`: crop, scale, stretch, rotate, shift, flip and colour.
-        size: Pixels a side of cropped, scaled, stretched or rotated images; larger `images` keep them sharp.
+        size: Height and width (H, W) of cropped, scaled, stretched or rotated images; larger `images` keep
+            them sharp.
         generator: What all changes are drawn from.
 
     Returns:
-        The images (N, C, size, size), or of their own size where none of the first four changes is set, and
+        The images (N, C, H, W), or of their own size where none of the first four changes is set, and
         the masks of the same size.
     """
     if (settings["crop"], settings["scale"], settings["stretch"], settings["rotate"]) != (1, 1, 0, 0):
@@ -44,14 +46,14 @@ def augment(
     return images, masks
 
 
-def resize_masks(masks: Tensor, size: int) -> Tensor:
-    """Resize masks (N, H, W) to (N, size, size) by nearest-neighbour interpolation, which keeps classes.
+def resize_masks(masks: Tensor, size: Size) -> Tensor:
+    """Resize masks by nearest-neighbour interpolation, which keeps classes.
 
     Args:
         masks: Masks (N, H, W), uint8.
-        size: Pixels a side of the result.
+        size: Height and width (H, W) of the result.
     """
-    resized = F.interpolate(masks[:, None].float(), (size, size), mode="nearest-exact")
+    resized = F.interpolate(masks[:, None].float(), size, mode="nearest-exact")
     return resized[:, 0].to(masks.dtype)
 
 
@@ -101,25 +103,25 @@ def random_horizontal_flip(
 def random_affine(
     images: Tensor,
     settings: Mapping[str, Any],
-    size: int,
+    size: Size,
     generator: torch.Generator,
     masks: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Show a random frame of each image, size × size pixels, with reflection beyond the image's edges.
+    """Show a random frame of each image, with reflection beyond the image's edges.
 
-    A frame's side is between `crop` and `scale` times the image's; its aspect ratio is changed by up to a
+    A frame's sides are between `crop` and `scale` times the image's; its aspect ratio is changed by up to a
     factor of 1 + `stretch`, and it is rotated by up to `rotate` degrees. Rotation aside, a frame smaller than
     the image lies within it, and a larger one around it.
 
     Args:
         images: Pixels (N, C, H, W).
         settings: The config's `training`: crop, scale, stretch and rotate.
-        size: Pixels a side of the result.
+        size: Height and width (H, W) of the result.
         generator: What the frames are drawn from.
         masks: Masks (N, H, W), or None.
 
     Returns:
-        The images (N, C, size, size), float32, bilinearly interpolated, and the masks (N, size, size), each
+        The images (N, C, H, W), float32, bilinearly interpolated, and the masks (N, H, W), each
         pixel the nearest one.
     """
     n = len(images)
@@ -130,13 +132,15 @@ def random_affine(
     angle = math.radians(settings["rotate"]) * (2 * angle - 1)
     # The frame's centre in the coordinates of affine_grid, in which the image reaches from -1 to 1.
     centre_x, centre_y = (1 - width).abs() * (2 * x - 1), (1 - height).abs() * (2 * y - 1)
+    # Of an image that is no square they are not pixels: what a rotation brings to the other axis is scaled.
+    aspect_ratio = images.shape[3] / images.shape[2]
     theta = torch.stack(
         [
-            torch.stack([width * angle.cos(), -height * angle.sin(), centre_x]),
-            torch.stack([width * angle.sin(), height * angle.cos(), centre_y]),
+            torch.stack([width * angle.cos(), -height * angle.sin() / aspect_ratio, centre_x]),
+            torch.stack([width * angle.sin() * aspect_ratio, height * angle.cos(), centre_y]),
         ]
     )
-    grid = F.affine_grid(theta.permute(2, 0, 1).to(images.device), [n, 1, size, size], align_corners=False)
+    grid = F.affine_grid(theta.permute(2, 0, 1).to(images.device), [n, 1, *size], align_corners=False)
     framed: Tensor = F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)
     if masks is None:
         return framed, None

@@ -7,7 +7,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from convatlas.models import build
 from convatlas.models.factory import format_error
 from convatlas.models.prepare import DatasetClasses, PreparedNetwork, prepare_network
 from convatlas.models.state import get_tensor_state
+from convatlas.names import format_shape
 from convatlas.pipeline.config_types import NetworkConfig, TrainingConfig
 from convatlas.records import (
     ClassificationMetrics,
@@ -148,13 +149,15 @@ def _train(
 
 
 def _check_input_size(prepared: PreparedNetwork, size: int, key: str) -> None:
-    """Raise UserError where a network does not take images of a size."""
+    """Raise UserError where a network does not take images with a shorter side of `size` pixels."""
+    preprocessing = prepared.preprocessing.with_shorter_side(size)
     try:
-        build.run_on_zeros(prepared.network, replace(prepared.preprocessing, size=size))
+        build.run_on_zeros(prepared.network, preprocessing)
     except build.INPUT_ERRORS as error:
         raise UserError(
-            f"{key}: the network does not take images of {size} × {size} pixels: {format_error(error)}; give "
-            "a size that it takes, or null to train at the input's size throughout"
+            f"{key}: the network does not take images of {format_shape(preprocessing.size)} pixels: "
+            f"{format_error(error)}; give a size that it takes, or null to train at the input's size "
+            "throughout"
         ) from error
 
 

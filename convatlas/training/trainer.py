@@ -4,7 +4,7 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -201,7 +201,7 @@ class Trainer:
         self.network.train()
         preprocessing = self.preprocessing
         if self.settings["progressive_resize"] and len(self.result.history) < self.low_resolution_epochs:
-            preprocessing = replace(preprocessing, size=self.settings["progressive_resize"]["size"])
+            preprocessing = preprocessing.with_shorter_side(self.settings["progressive_resize"]["size"])
         size = preprocessing.size
         loss_sum, correct, known = torch.zeros(3, device=self.device)
         order = torch.randperm(len(train), generator=self.shuffle_generator)
@@ -209,7 +209,7 @@ class Trainer:
             masks = labels if train.has_pixel_labels else None
             images, masks = augment(images, masks, self.settings, size, self.shuffle_generator)
             if masks is not None:
-                labels = (masks if size == masks.shape[-1] else resize_masks(masks, size)).long()
+                labels = (masks if size == masks.shape[-2:] else resize_masks(masks, size)).long()
             logits = _forward(
                 self.network, preprocessing, images, self.result.precision, self.memory_format
             ).float()

@@ -125,7 +125,7 @@ def test_a_format_has_masks_where_it_has_classes_of_pixels(name: str, tmp_path: 
     assert formats.mask_classes(description) == list(formats.FORMATS[name].MASK_CLASSES)
     if not formats.has_masks(description):
         with pytest.raises(TypeError, match="no masks"):
-            cache.load_masks(tmp_path / "data", "test", 8, "stretch")
+            cache.load_masks(tmp_path / "data", "test", (8, 8), "stretch")
 
 
 def test_the_classes_of_masks_are_those_of_the_trimaps(tmp_path: Path) -> None:
@@ -134,8 +134,8 @@ def test_the_classes_of_masks_are_those_of_the_trimaps(tmp_path: Path) -> None:
     assert classes == ["pet", "background", "border"]
     dataset = formats.load(tmp_path / "data", "test")
     trimap = np.asarray(dataset.read_trimap(0).resize((16, 16), 0))
-    np.testing.assert_array_equal(dataset.read_mask(0, 16, "stretch") + 1, trimap)
-    padded = dataset.read_mask(0, 64, 16)
+    np.testing.assert_array_equal(dataset.read_mask(0, (16, 16), "stretch") + 1, trimap)
+    padded = dataset.read_mask(0, (64, 64), 16)
     assert (padded == IGNORE_INDEX).any() and padded[32, 32] in (0, 1, 2)
 
 

@@ -95,7 +95,7 @@ def test_a_folder_without_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert description["counts"] == {"train": [0], "test": [4]}
     assert description["image_sizes"] == {"smallest": [10, 10], "median": [8, 50], "largest": [40, 40]}
     assert len(load(tmp_path / "data", "train")) == 0
-    assert load(tmp_path / "data", "train").read_images("RGB", 8, 8).shape == (0, 3, 8, 8)
+    assert load(tmp_path / "data", "train").read_images("RGB", (8, 8), 8).shape == (0, 3, 8, 8)
     test = load(tmp_path / "data", "test")
     assert test.names == sorted(sizes)
     assert test.labels.tolist() == [-1] * 4
@@ -229,7 +229,7 @@ def test_progress_is_logged(
     prepare_folder(tmp_path / "data", source, test_share=0.4)
     caplog.clear()
     with caplog.at_level(logging.INFO, "convatlas"):
-        load(tmp_path / "data", "test").read_images("L", 8, 8)
+        load(tmp_path / "data", "test").read_images("L", (8, 8), 8)
     assert [record.message for record in caplog.records] == ["read 3 of 8 images", "read 6 of 8 images"]
 
 

@@ -25,9 +25,9 @@ def test_batches_come_in_order_with_the_pixels_of_the_files(tmp_path: Path) -> N
     batches = list(loader.read_batches([0, 1, 2]))
     assert [batch.index for batch in batches] == [0, 1, 2]
     np.testing.assert_array_equal(np.concatenate([batch.indices for batch in batches]), np.arange(12))
-    expected = formats.load(data, "test").read_images("RGB", 40, 40)
+    expected = formats.load(data, "test").read_images("RGB", (40, 40), "cover")
     np.testing.assert_array_equal(np.concatenate([batch.pixels for batch in batches]), expected)
-    cache.load_images(data, "test", "RGB", 40, 40)
+    cache.load_images(data, "test", "RGB", (40, 40), "cover")
     for path in (tmp_path / "source").rglob("*.png"):
         path.unlink()
     (cached,) = BatchLoader(data, "test", PREPROCESSING, 5).read_batches([2])
@@ -44,8 +44,8 @@ def test_images_are_read_as_they_are_for_activations(tmp_path: Path) -> None:
         (batch,) = BatchLoader(data, "test", preprocessing, len(test)).read_batches([0])
         np.testing.assert_array_equal(batch.pixels, expected)
         if not is_cached:
-            cache.load_images(data, "test", "RGB", 32, 40)  # of another interpolation
-            cached = cache.load_images(data, "test", "RGB", 32, 40, "bicubic")
+            cache.load_images(data, "test", "RGB", (32, 32), 40)  # of another interpolation
+            cached = cache.load_images(data, "test", "RGB", (32, 32), 40, "bicubic")
             np.testing.assert_array_equal(cached, expected)
     (image,) = sample_images.choose_images(
         {"indices": [3]}, nn.Identity(), preprocessing, test, torch.device("cpu"), "networks.own.images"

@@ -121,12 +121,12 @@ def test_pixels_are_those_of_the_files(tmp_path: Path, source: Path) -> None:
 
     prepare_pets(tmp_path / "data", source)
     dataset = load(tmp_path / "data", "train")
-    pixels = dataset.read_images("RGB", 16, 18, [2, 0])
+    pixels = dataset.read_images("RGB", (16, 16), 18, [2, 0])
     for image_pixels, name in zip(pixels, ["Some_Cat_10", "Some_Cat_1"], strict=True):
         with Image.open(source / f"images/{name}.jpg") as image:
             expected = functional.center_crop(functional.resize(image, 18), 16)
         np.testing.assert_array_equal(image_pixels.transpose(1, 2, 0), expected)
-    grey = dataset.read_images("L", 12, "stretch")
+    grey = dataset.read_images("L", (12, 12), "stretch")
     assert (grey.shape, grey.dtype) == ((4, 1, 12, 12), np.uint8)
     with Image.open(source / "images/old_hound_1.jpg") as image:
         np.testing.assert_array_equal(

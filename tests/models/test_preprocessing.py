@@ -56,12 +56,40 @@ def test_preprocessing_is_written_and_read() -> None:
     assert Preprocessing.from_config(description) == preprocessing
 
 
-def test_the_shorter_side_is_resized_to_the_size_unless_configured() -> None:
-    assert GREY.resize == 28
+def test_a_configured_size_replaces_the_resizing_of_the_weights() -> None:
     known = {"size": 224, "resize": 256}
     assert merge_input_settings(known, {"size": 64}) == {"size": 64}
     assert merge_input_settings(known, {"size": 64, "resize": 70}) == {"size": 64, "resize": 70}
     assert merge_input_settings(known, {"mean": [0.1]}) == {"size": 224, "resize": 256, "mean": [0.1]}
+
+
+@pytest.mark.parametrize("size", [0, [8], [8, 8, 8], [8, "9"], "28", None, [8.0, 8]])
+def test_a_wrong_size_is_refused(size: object) -> None:
+    with pytest.raises(UserError, match=r"own.input.size: .* is neither a number of pixels nor \[height"):
+        Preprocessing.from_config({"size": size, "mean": [0.5], "std": [0.5]}, "own.input")
+
+
+def test_height_and_width_differ(tmp_path: Path) -> None:
+    """An image is resized to cover the size and its centre is cropped; pixels of another size are resized."""
+    preprocessing = Preprocessing.from_config({"size": [20, 50], "mean": [0.0], "std": [1.0]})
+    assert preprocessing.shape == (1, 20, 50)
+    assert preprocessing.to_dict()["size"] == [20, 50]
+    assert Preprocessing.from_config(preprocessing.to_dict()) == preprocessing
+    path = tmp_path / "tall.png"
+    image = Image.fromarray(make_pixels(80, 60)[0, 0])
+    image.save(path)
+    resized = np.asarray(image.resize((50, 66), Image.Resampling.BILINEAR))  # 66 = int(50 * 80 / 60)
+    assert np.array_equal(preprocessing.read_pixels(path)[0, 0], resized[23:43])
+    small = make_pixels(10, 10)
+    plane = Image.fromarray(small[0, 0].astype(np.float32) / 255)
+    stretched = plane.resize((50, 20), Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(preprocessing(torch.from_numpy(small))[0, 0], np.asarray(stretched), atol=1e-5)
+
+
+def test_smaller_inputs_keep_the_aspect_ratio() -> None:
+    oblong = Preprocessing((40, 100), (0.5,), (0.5,))
+    assert oblong.with_shorter_side(20).size == (20, 50)
+    assert GREY.with_shorter_side(14) == Preprocessing(14, (0.5,), (0.5,))
 
 
 @pytest.mark.parametrize("resize", [28, 40, "stretch"])

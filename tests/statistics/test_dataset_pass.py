@@ -310,7 +310,7 @@ def test_images_without_labels_are_classed_by_prediction(tmp_path: Path) -> None
     assert (summary["class_source"], summary["images"]) == ("predicted class", 12)
     assert summary["classes"] == ["a", "b", "c", "d"]
     network, preprocessing = build.load_network(folder)
-    pixels = formats.load(data, "test").read_images("RGB", 40, 40)
+    pixels = formats.load(data, "test").read_images("RGB", (40, 40), 40)
     predicted = network(preprocessing(torch.from_numpy(pixels))).argmax(1)
     assert summary["class_images"] == predicted.bincount(minlength=4).tolist()
 

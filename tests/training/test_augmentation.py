@@ -19,6 +19,7 @@ from convatlas.training.augmentation import (
 )
 
 SIDE = 14  # so small that no pixel's number is IGNORE_INDEX
+SIZE = (SIDE, SIDE)
 FULL_FRAME: dict[str, Any] = {"crop": 1.0, "scale": 1.0, "stretch": 0.0, "rotate": 0.0}
 NO_CHANGES: dict[str, Any] = FULL_FRAME | {"shift": 0, "flip": False, "colour": 0.0}
 
@@ -40,16 +41,17 @@ def make_ramps(n: int, side: int = SIDE) -> tuple[Tensor, Tensor]:
 def test_a_resized_mask_holds_the_nearest_pixels(size: int) -> None:
     """By the centres of the pixels."""
     _, masks = make_ramps(2)
-    resized = resize_masks(masks, size)
+    columns = [int((i + 0.5) * SIDE / (2 * size)) for i in range(2 * size)]
+    resized = resize_masks(masks, (size, 2 * size))
     nearest = [int((i + 0.5) * SIDE / size) for i in range(size)]
-    assert resized.tolist() == [[[row * SIDE + column for column in nearest] for row in nearest]] * 2
+    assert resized.tolist() == [[[row * SIDE + column for column in columns] for row in nearest]] * 2
     assert resized.dtype == torch.uint8
 
 
 def test_without_changes_nothing_is_drawn() -> None:
     images, masks = make_ramps(4)
     generator = make_generator()
-    result = augment(images, masks, NO_CHANGES, SIDE, generator)
+    result = augment(images, masks, NO_CHANGES, SIZE, generator)
     assert torch.equal(result[0], images)
     assert torch.equal(result[1], masks)
     assert torch.equal(generator.get_state(), make_generator().get_state())
@@ -76,7 +78,7 @@ def test_a_mask_is_flipped_with_its_image() -> None:
 def test_a_crop_of_a_larger_image_is_sharp() -> None:
     """Half of either side of an image of twice the size, brought to the size: its very pixels."""
     images, masks = make_ramps(20, 2 * SIDE)
-    crops, new_masks = random_affine(images, FULL_FRAME | {"crop": 0.5}, SIDE, make_generator(), masks)
+    crops, new_masks = random_affine(images, FULL_FRAME | {"crop": 0.5}, SIZE, make_generator(), masks)
     assert crops.shape == (20, 3, SIDE, SIDE) and new_masks.shape == (20, SIDE, SIDE)
     steps = (crops[:, 0, 1:] - crops[:, 0, :-1])[:, 1:-1]  # rows of the image per row of the crop
     assert float(steps.min()) >= 1 - 1e-3 and float(steps.max()) <= 2 + 1e-3
@@ -86,7 +88,7 @@ def test_a_crop_of_a_larger_image_is_sharp() -> None:
 def test_a_crop_lies_within_the_image(crop: float) -> None:
     """The ramps' values tell where each part lies: it is as large as was drawn, and inside."""
     images, masks = make_ramps(200)
-    crops, new_masks = random_affine(images, FULL_FRAME | {"crop": crop}, SIDE, make_generator(), masks)
+    crops, new_masks = random_affine(images, FULL_FRAME | {"crop": crop}, SIZE, make_generator(), masks)
     steps = (crops[:, 0, 7] - crops[:, 0, 6]).mean(1)  # rows of the image per row of the crop
     assert float(steps.min()) >= crop - 1e-3
     assert float(steps.max()) <= 1 + 1e-3
@@ -103,7 +105,7 @@ def test_a_crop_lies_within_the_image(crop: float) -> None:
 
 def test_a_frame_of_the_full_size_shows_the_image() -> None:
     images, masks = make_ramps(3)
-    crops, new_masks = random_affine(images, FULL_FRAME, SIDE, make_generator(), masks)
+    crops, new_masks = random_affine(images, FULL_FRAME, SIZE, make_generator(), masks)
     torch.testing.assert_close(crops, images.float(), atol=1e-4, rtol=0)
     assert torch.equal(new_masks, masks)
 
@@ -112,7 +114,7 @@ def test_a_larger_frame_reflects_the_image_beyond_its_edges() -> None:
     """Twice the side shows the image at half its size, somewhere, and flipped copies around it."""
     images, masks = make_ramps(30)
     shown, new_masks = random_affine(
-        images, FULL_FRAME | {"crop": 2.0, "scale": 2.0}, SIDE, make_generator(), masks
+        images, FULL_FRAME | {"crop": 2.0, "scale": 2.0}, SIZE, make_generator(), masks
     )
     steps = shown[:, 0].mean(2).diff(dim=1)  # of the image's rows, which rise in it and fall beside it
     assert float(steps.abs().max()) <= 2 + 1e-3
@@ -130,7 +132,7 @@ def test_a_frame_is_rotated_as_by_torchvision_and_stretched() -> None:
     images = torch.nn.functional.interpolate(smooth, (40, 40), mode="bicubic", align_corners=True).clamp(
         0, 255
     )
-    shown, _ = random_affine(images, FULL_FRAME | {"rotate": 30.0}, 40, make_generator())
+    shown, _ = random_affine(images, FULL_FRAME | {"rotate": 30.0}, (40, 40), make_generator())
     angles = 30 * (2 * torch.rand(5, 6, generator=make_generator())[4] - 1)
     assert float(angles.abs().max()) > 10
     inside = slice(12, 28)
@@ -140,7 +142,7 @@ def test_a_frame_is_rotated_as_by_torchvision_and_stretched() -> None:
         assert float(difference.max()) < 1.0, angle
     ramp, _ = make_ramps(100)
     shown, _ = random_affine(
-        ramp, FULL_FRAME | {"crop": 0.5, "scale": 0.5, "stretch": 0.5}, SIDE, make_generator()
+        ramp, FULL_FRAME | {"crop": 0.5, "scale": 0.5, "stretch": 0.5}, SIZE, make_generator()
     )
     down, across = shown[:, 0].diff(dim=1).mean((1, 2)), shown[:, 1].diff(dim=2).mean((1, 2))
     ratio = across / down
@@ -172,10 +174,24 @@ def test_colour_jitter_stays_in_range_and_leaves_grey_grey() -> None:
     torch.testing.assert_close(jittered[:, 0], jittered[:, 2], atol=1e-3, rtol=0)
 
 
+def test_a_rotation_of_an_oblong_image_does_not_shear_it() -> None:
+    """Distances in pixels stay: a step along the frame moves one pixel, at the angle that was drawn."""
+    row, column = torch.meshgrid(torch.arange(20.0), torch.arange(80.0), indexing="ij")
+    images = torch.stack([row, column]).expand(30, -1, -1, -1)
+    shown, _ = random_affine(images, FULL_FRAME | {"rotate": 8.0}, (20, 80), make_generator())
+    angles = torch.deg2rad(8 * (2 * torch.rand(5, 30, generator=make_generator())[4] - 1))
+    centre = shown[:, :, 8:12, 36:44]
+    rows, columns = centre[:, 0].diff(dim=2).mean((1, 2)), centre[:, 1].diff(dim=2).mean((1, 2))
+    assert torch.allclose(rows, angles.sin(), atol=1e-4)
+    assert torch.allclose(columns, angles.cos(), atol=1e-4)
+    down = centre[:, 1].diff(dim=1).mean((1, 2))
+    assert torch.allclose(down, -angles.sin(), atol=1e-4)
+
+
 def test_the_same_seed_gives_the_same_changes() -> None:
     images, masks = make_ramps(8)
     settings = {"shift": 2, "flip": True, "colour": 0.2}
     settings |= {"crop": 0.6, "scale": 1.4, "stretch": 0.3, "rotate": 20.0}
-    one, other = (augment(images, masks, settings, SIDE, make_generator()) for _ in range(2))
+    one, other = (augment(images, masks, settings, SIZE, make_generator()) for _ in range(2))
     assert torch.equal(one[0], other[0])
     assert torch.equal(one[1], other[1])

@@ -550,7 +550,7 @@ def load_mnist(mnist: Path, folder: Path, name: str) -> LabelledImages:
     if not (folder / "dataset.json").exists():
         formats.prepare(folder, {"format": "mnist", "source": str(mnist), "mirrors": []}, "datasets.digits")
     split = formats.load(folder, name)
-    return LabelledImages(torch.tensor(split.read_images("L", 28, 28)), torch.tensor(split.labels))
+    return LabelledImages(torch.tensor(split.read_images("L", (28, 28), 28)), torch.tensor(split.labels))
 
 
 def test_lenet5_reaches_99_percent_on_mnist(mnist: Path, tmp_path: Path) -> None:
