@@ -12,6 +12,11 @@ UV := 0.13.8
 BIN := .venv/bin
 READY := .venv/ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONUTF8 := 1
+# Caches are kept here where the home folder cannot be written; see convatlas/pipeline/environment.py.
+ifneq ($(shell mkdir -p "$${XDG_CACHE_HOME:-$${HOME:?}/.cache}" 2>/dev/null && echo writable),writable)
+export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache
+endif
 UNLOCK = python workflow/unlock.py $(if $(CONFIG),--configfile $(CONFIG))
 SNAKEMAKE = $(UNLOCK) && snakemake --cores $(CORES) --workflow-profile workflow/profiles/local
 

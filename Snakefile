@@ -8,6 +8,9 @@ from snakemake.utils import min_version
 min_version("9.14")
 
 
+include: "workflow/rules/environment.smk"
+
+
 configfile: "config.yaml"
 
 

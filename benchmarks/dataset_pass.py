@@ -126,7 +126,7 @@ def print_peak_memory(images: int) -> None:
             numbers = np.arange(index * size, index * size + count)
             dataset_pass.update(index, torch.randn(count, *shape), numbers, LABELS)
     dataset_pass.result()
-    peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
+    peak = int(Path("/proc/self/status").read_text(encoding="utf-8").partition("VmHWM:")[2].split()[0]) / 1024
     print(f"lenet5, {images:6,} images: {peak:6.1f} MiB at the peak")
 
 

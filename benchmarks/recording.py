@@ -79,9 +79,9 @@ def print_peak_memory(method: str, path: Path, smallest: bool) -> None:
     """Print the peak memory of a method's first run, as Linux records it: VmHWM, reset before the run."""
     run = make_methods(path, smallest)[method]
     before = psutil.Process().memory_info().rss
-    Path("/proc/self/clear_refs").write_text("5")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     run()
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     peak = 1024 * int(status.partition("VmHWM:")[2].split()[0])
     print(f"{method:8} {(peak - before) / 2**20:7.1f} MiB at the peak, beyond the network")
 

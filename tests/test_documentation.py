@@ -64,7 +64,7 @@ class Block:
 
 
 def read_blocks(page: Path) -> list[Block]:
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     return [
         Block(page, text.count("\n", 0, match.start()) + 1, match["language"], match["text"], match["reason"])
         for match in BLOCK.finditer(text)

@@ -40,7 +40,7 @@ def test_each_example_plans_its_jobs(
             shutil.copy(image, folder)
     (workspace.folder / "examples/own_network/checkpoint.pth").touch()
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    update_config(config, yaml.safe_load(path.read_text()))
+    update_config(config, yaml.safe_load(path.read_text(encoding="utf-8")))
     (name,) = resolve_config(config)["networks"]
     command = ["snakemake", "--dry-run", "--configfile", str(path), "--quiet", "progress"]
     done = subprocess.run(

@@ -40,7 +40,7 @@ def list_jobs_here() -> list[str]:
     if not shutil.which("squeue"):
         return []
     command = ["squeue", f"--user={getpass.getuser()}", "--noheader", "--format=%i %Z"]
-    table = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    table = subprocess.run(command, capture_output=True, timeout=60).stdout.decode(errors="replace")
     rows = (line.split(maxsplit=1) for line in table.splitlines())
     return [number for number, folder in rows if Path(folder) == Path.cwd()]
 

@@ -74,7 +74,7 @@ def describe_commit(folder: Path) -> str:
     """
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        result = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", check=True)
     except (OSError, subprocess.CalledProcessError):
         return "not in a git checkout"
     return result.stdout.strip().replace("-dirty", ", with uncommitted changes")
@@ -93,7 +93,7 @@ def read_durations(logs: Path, names: Sequence[str]) -> list[StageDuration]:
     rows = []
     for name in names:
         for path in sorted((logs / name).glob("*.tsv"), key=lambda path: path.stat().st_mtime):
-            with path.open() as file:
+            with path.open(encoding="utf-8") as file:
                 for row in csv.DictReader(file, delimiter="\t"):
                     rows.append(
                         StageDuration(

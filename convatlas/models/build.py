@@ -322,12 +322,15 @@ def choose_device(name: str) -> torch.device:
 def _describe_missing_cuda() -> str:
     """Return that torch sees no CUDA device, with all that may explain it."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    driver = Path("/proc/driver/nvidia/version")
+    path = Path("/proc/driver/nvidia/version")
+    driver = (
+        path.read_text(encoding="utf-8").splitlines()[0] if path.exists() else "no NVIDIA driver is loaded"
+    )
     return (
         f"torch {torch.__version__} sees no CUDA device on {socket.gethostname()} "
         f"(CUDA_VISIBLE_DEVICES: {'not set' if visible is None else repr(visible)}; "
         f"torch is built for CUDA {torch.version.cuda or '(none)'}; "
-        f"driver: {driver.read_text().splitlines()[0] if driver.exists() else 'no NVIDIA driver is loaded'})"
+        f"driver: {driver})"
     )
 
 

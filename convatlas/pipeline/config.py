@@ -1,6 +1,5 @@
 """The config: checked against the schema, all errors at once, and completed with its defaults."""
 
-import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from importlib import resources
@@ -14,6 +13,7 @@ from convatlas.names import suggest_nearest
 from convatlas.pipeline import architecture_names
 from convatlas.pipeline.config_types import Config
 from convatlas.pipeline.schema_errors import RENAMED_KEYS, list_schema_errors
+from convatlas.pipeline.yaml_numbers import convert_exponent_number
 
 SCHEMA_PATH = resources.files("convatlas.pipeline") / "config.schema.yaml"
 # (section, key) where null is a value of its own
@@ -27,7 +27,6 @@ NULLABLE_KEYS = {
     ("deconv", "steps"),
 }
 ARGUMENTS_DEPTH = 3  # keys that lead to networks.<name>.arguments
-EXPONENT_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+\Z")  # a number to YAML 1.2 and JSON
 TEST_IMAGE_KEYS = ("digits", "first", "indices")  # of `images`: those from a data set's test split
 DEFAULT_IMAGES = {"first": 5}
 DEFAULT_PHOTOGRAPHS = ["cat", "astronaut", "coffee", "rocket"]
@@ -37,7 +36,8 @@ def resolve_config(config: Mapping[str, Any]) -> Config:
     """Check a merged config and complete it: nulls dropped, defaults filled in, `only` applied.
 
     Nulls in the `arguments` of a network are kept: they are values for its function. Numbers such as 1e-3,
-    which YAML 1.1 reads as text for want of a dot, are numbers wherever the schema has a number.
+    which YAML 1.1 reads as text for want of a dot, are numbers wherever the schema has a number, and in
+    `arguments` where they are not quoted (see `yaml_numbers`).
 
     Args:
         config: The config as Snakemake merged it. It is not modified. Relative paths in it are relative to
@@ -50,7 +50,7 @@ def resolve_config(config: Mapping[str, Any]) -> Config:
     Raises:
         UserError: Lists all errors: the key, the value given, what is allowed, the nearest name.
     """
-    schema = yaml.safe_load(SCHEMA_PATH.read_text())
+    schema = yaml.safe_load(SCHEMA_PATH.read_text(encoding="utf-8"))
     merged: dict[str, Any] = _read_numbers(_drop_nulls(config), schema, schema)
     errors = [*list_schema_errors(merged, schema), *_find_unknown_names(merged)]
     if errors:
@@ -85,7 +85,7 @@ def _drop_nulls(value: Any, place: tuple[str, ...] = ()) -> Any:
 
 
 def _read_numbers(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> Any:
-    """Return a value with numbers where its schema has numbers and it has their text, such as "1e-3".
+    """Return a copy of a value with numbers where it has their text, such as "1e-3", and they are meant.
 
     Args:
         value: A value of the config.
@@ -95,16 +95,11 @@ def _read_numbers(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> A
     schema = _resolve_reference(schema, root)
     if isinstance(value, dict):
         properties, others = schema.get("properties", {}), schema.get("additionalProperties")
-        inner = {key: properties.get(key, others) for key in value}
-        return {
-            key: _read_numbers(item, inner[key], root) if isinstance(inner[key], dict) else item
-            for key, item in value.items()
-        }
-    if isinstance(value, list) and isinstance(schema.get("items"), dict):
-        return [_read_numbers(item, schema["items"], root) for item in value]
-    types = schema.get("type", [])
-    is_number = "number" in types and "string" not in types
-    return float(value) if is_number and isinstance(value, str) and EXPONENT_NUMBER.match(value) else value
+        others = others if isinstance(others, dict) else {}
+        return {key: _read_numbers(item, properties.get(key, others), root) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_read_numbers(item, schema.get("items", {}), root) for item in value]
+    return convert_exponent_number(value, schema.get("type", []))
 
 
 def _complete_networks(config: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,15 @@
-"""The Python files on which a piece of code depends: its imports, followed without running anything.
+"""The Python files on which a piece of code depends, and the content of what a stage reads.
 
-One mechanism serves the stages of the pipeline and the networks of users.
+Imports are followed without running anything. One mechanism serves the stages of the pipeline and the
+networks of users.
 """
 
 import ast
+import hashlib
 import importlib.util
+import os
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib.machinery import PathFinder
 from itertools import takewhile
@@ -177,3 +180,31 @@ def find_install_folder(name: str) -> Path | None:
         return None
     path = Path(spec.origin)
     return path.parent.parent if path.name == "__init__.py" else path.parent
+
+
+def fingerprint_files(paths: Iterable[str | Path]) -> str:
+    """Return a hash of files, by which a change is found whatever their times are.
+
+    Args:
+        paths: Files, whose content counts, and folders, of whose files the names, sizes and times count: a
+            data set may have a million of them.
+
+    Returns:
+        The first 16 hexadecimal digits of a SHA-256.
+    """
+    parts = sorted(f"{path} {_fingerprint_path(Path(path))}" for path in paths)
+    return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+@cache
+def _fingerprint_path(path: Path) -> str:
+    """Return the hash of a file's content, or of the list of a folder's files; "" for what does not exist."""
+    if path.is_dir():
+        with os.scandir(path) as entries:
+            files = [(entry.name, entry.stat()) for entry in entries if entry.is_file()]
+        lines = sorted(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in files)
+        return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -95,7 +95,7 @@ def _count_sample_images(images: ImagesConfig) -> int:
 def _read_image_count(dataset: str) -> int:
     """Return the number of images of a prepared data set, of all splits; 0 before."""
     try:
-        counts = json.loads(Path(f"data/{dataset}/dataset.json").read_text())["counts"]
+        counts = json.loads(Path(f"data/{dataset}/dataset.json").read_text(encoding="utf-8"))["counts"]
         return sum(sum(classes) for classes in counts.values())
     except (OSError, ValueError, KeyError, TypeError):
         return 0

@@ -20,8 +20,9 @@ FLOAT32_LINES = 64  # lines that are added in float32 before the sum is added in
 GROUP = 4  # lines that are added to the sums at a time
 MAX_GPU_VALUES = 2**24  # values that a GPU reduces at a time, as its temporary arrays are as large
 
-# numba writes what it compiles beside this file or in the home folder, else it compiles in every process.
-CACHE_COMPILED = any(os.access(folder, os.W_OK) for folder in (Path(__file__).parent, Path("~").expanduser()))
+# numba writes what it compiles beside this file or in the user's cache, else it compiles in every process.
+USER_CACHE = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~")  # noqa: PTH111 - Path raises where no home is known
+CACHE_COMPILED = any(os.access(folder, os.W_OK) for folder in (Path(__file__).parent, USER_CACHE))
 
 
 class MapReduction:

@@ -796,7 +796,7 @@ def test_a_network_of_hundreds_of_layers(browser: Browser, large_site: Path) -> 
                 continue  # the pages of other tests
             assert target.is_file() and target.is_relative_to(large_site), link
             if hash_ and hash_.startswith("layer-"):
-                assert f'id="{hash_}"' in target.read_text(), link
+                assert f'id="{hash_}"' in target.read_text(encoding="utf-8"), link
         page.context.close()
     page, _ = open_address(browser, large_site, f"{OWN}#layer=stage4.420.conv&unit=1")
     assert get_part(page, "name").inner_text() == "stage4.420.conv"

@@ -206,5 +206,5 @@ class _Collector(HTMLParser):
 
 def _read_links_and_ids(path: Path) -> tuple[list[str], list[str]]:
     collector = _Collector()
-    collector.feed(path.read_text())
+    collector.feed(path.read_text(encoding="utf-8"))
     return collector.links, collector.ids

@@ -66,7 +66,7 @@ def test_a_network_with_extra_state_is_written_and_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("net.py").write_text(CODE)
+    Path("net.py").write_text(CODE, encoding="utf-8")
     config = resolve_config({"networks": {"n": {"architecture": "net.py:build", "input": {"size": 8}}}})
     train_network("n", config["networks"]["n"], tmp_path / "results/n", device="cpu")
     assert set(load_file("results/n/weights.safetensors")) == {"0.weight", "0.bias"}
@@ -78,7 +78,7 @@ def test_the_precision_that_was_converted_is_described(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("net.py").write_text(CODE + "\n\ndef build_half():\n    return build().half()\n")
+    Path("net.py").write_text(CODE + "\n\ndef build_half():\n    return build().half()\n", encoding="utf-8")
     networks = {
         name: {"architecture": f"net.py:{name}", "input": {"size": 8}} for name in ("build", "build_half")
     }

@@ -134,7 +134,7 @@ def test_text_stays_text_where_a_number_is_not_meant() -> None:
     assert config["networks"]["lenet5"]["classes"] == ["1e3", "b"]
     assert "training.lr: got '1e'" in get_error("networks: {lenet5: {training: {lr: 1e}}}")
     assert "training.lr: got 0.0" in get_error("networks: {lenet5: {training: {lr: 0e1}}}")
-    assert "epochs: got '1e1'" in get_error("networks: {lenet5: {training: {epochs: 1e1}}}")
+    assert "epochs: got '1e-1'" in get_error("networks: {lenet5: {training: {epochs: 1e-1}}}")
 
 
 def test_max_steps_null_sets_no_limit() -> None:

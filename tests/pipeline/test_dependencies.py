@@ -1,11 +1,14 @@
 """The files on which a stage depends: those that its script imports, so that an edit reruns what uses it."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from convatlas.pipeline import dependencies
+from convatlas.pipeline.dependencies import fingerprint_files
 from tests.support.workspace import ROOT
 
 STAGES = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
@@ -93,3 +96,18 @@ def test_each_method_is_a_dependency_of_its_stages_only() -> None:
     assert stages_with("convatlas/attribution/deconvnet.py") == {"deconv", "project_top_activations"}
     assert stages_with("convatlas/statistics/reduction.py") <= {"dataset_pass", "merge_shards"}
     assert stages_with("convatlas/datasets/synthetic_pets/") <= {"data"}  # imported by its format alone
+
+
+def test_a_fingerprint_is_of_the_content_whatever_the_time(tmp_path: Path) -> None:
+    """Snakemake itself looks only at files that are newer than what was made of them."""
+    new, copy, old = (tmp_path / name / "weights.pth" for name in ("new", "copy", "old"))
+    for path, content in ((new, b"new"), (copy, b"new"), (old, b"old")):
+        path.parent.mkdir()
+        path.write_bytes(content)
+        os.utime(path, (1e9, 1e9))
+    os.utime(new, (2e9, 2e9))
+    fingerprint_path = dependencies._fingerprint_path
+    assert fingerprint_path(new) == fingerprint_path(copy) != fingerprint_path(old)
+    assert fingerprint_path(new.parent) != fingerprint_path(copy.parent)  # a folder's files are not read
+    assert fingerprint_files([old, new]) == fingerprint_files([new, str(old)])
+    assert fingerprint_files([tmp_path / "missing"]) != fingerprint_files([])

@@ -98,7 +98,7 @@ def test_images_are_counted_once_the_data_set_is_prepared(tmp_path: Path) -> Non
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_the_shipped_configs_request_what_a_common_node_has(path: Path) -> None:
     merged: dict[str, Any] = yaml.safe_load(CONFIGS[0].read_text())
-    for name, network in (yaml.safe_load(path.read_text())["networks"]).items():
+    for name, network in (yaml.safe_load(path.read_text(encoding="utf-8"))["networks"]).items():
         merged["networks"][name] = merged["networks"].get(name, {}) | network
     config = resolve_config(merged)
     for name in config["networks"]:

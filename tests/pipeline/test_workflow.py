@@ -38,13 +38,13 @@ def all_jobs(*rules: str) -> set[str]:
 @contextmanager
 def edited(path: Path, old: str, new: str) -> Iterator[None]:
     """Replace a text in a file, and restore the file afterwards."""
-    before = path.read_text()
+    before = path.read_text(encoding="utf-8")
     assert old in before
-    path.write_text(before.replace(old, new, 1))
+    path.write_text(before.replace(old, new, 1), encoding="utf-8")
     try:
         yield
     finally:
-        path.write_text(before)
+        path.write_text(before, encoding="utf-8")
 
 
 # End to end

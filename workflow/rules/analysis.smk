@@ -20,6 +20,7 @@ rule classical:
         **get_resource_functions("classical"),
         gpu=1,
     params:
+        fingerprint=get_fingerprint(get_code_files("classical")),
         settings=lambda wildcards: json.dumps({"match": get_network(wildcards)["views"]["match"]}),
         device=config["device"],
     shell:
@@ -58,6 +59,7 @@ rule masks:
         **get_resource_functions("masks"),
         gpu=1,
     params:
+        fingerprint=get_fingerprint(get_code_files("masks")),
         settings=get_views_settings("masks"),
         data=get_data_option,
         device=config["device"],

@@ -21,6 +21,7 @@ rule deconv:
         **get_resource_functions("deconv"),
         gpu=1,
     params:
+        fingerprint=get_fingerprint(get_code_files("deconv")),
         settings=get_views_settings("deconv"),
         device=config["device"],
     shell:
@@ -60,6 +61,7 @@ rule project_top_activations:
         **get_resource_functions("project_top_activations"),
         gpu=1,
     params:
+        fingerprint=get_fingerprint(get_code_files("project_top_activations")),
         settings=get_top_projection_settings,
         data=get_data_option,
         device=config["device"],

@@ -5,14 +5,11 @@ import sys
 import time
 from pathlib import Path
 
-try:
-    from convatlas import UserError
-    from convatlas.datasets.formats import FORMATS
-    from convatlas.pipeline import architecture_names, dependencies
-    from convatlas.pipeline.config import resolve_config
-    from convatlas.pipeline.resources import estimate_resources, measure_workload
-except ModuleNotFoundError as error:
-    raise WorkflowError(f"{error}; run `make setup`, then `. .venv/bin/activate`")
+from convatlas import UserError
+from convatlas.datasets.formats import FORMATS
+from convatlas.pipeline import architecture_names, dependencies
+from convatlas.pipeline.config import resolve_config
+from convatlas.pipeline.resources import estimate_resources, measure_workload
 
 try:
     config = resolve_config(config)
@@ -37,7 +34,7 @@ def check_paths():
 
 
 def list_image_files(network):
-    """List the image files of the user for a network, with the files of folders."""
+    """Return the image files of the user for a network, with the files of folders."""
     paths = config["networks"][network]["images"].get("files", [])
     if not paths:
         return []
@@ -57,7 +54,7 @@ if workflow.remote_exec:
 def collect_errors():
     """Return the error messages of this run's scripts, which Snakemake's own report would bury."""
     logs = [path for path in Path("logs").rglob("*.log") if path.stat().st_mtime >= START_TIME]
-    texts = [path.read_text(errors="replace") for path in logs]
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in logs]
     return [text[text.index("error: ") :] for text in texts if "error: " in text]
 
 
@@ -86,6 +83,21 @@ def get_code_files(stage):
         return paths
 
     return list_files
+
+
+def get_fingerprint(*input_functions):
+    """Return a params function: the hash of the files of these input functions.
+
+    Snakemake itself only looks at files that are newer than the outputs. With the hash among the parameters
+    another file runs the job again, whatever its time says.
+    """
+
+    def hash_files(wildcards):
+        inputs = [list_files(wildcards) for list_files in input_functions]
+        paths = [path for files in inputs for path in ([files] if isinstance(files, str) else files)]
+        return dependencies.fingerprint_files(paths)
+
+    return hash_files
 
 
 def get_resource_functions(stage):

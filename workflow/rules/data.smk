@@ -68,6 +68,9 @@ for format_name, data_format in FORMATS.items():
         localrule: True
         threads: data_format.THREADS
         params:
+            fingerprint=get_fingerprint(
+                get_code_files("data"), get_source_files(*data_format.SOURCE_PATTERNS)
+            ),
             settings=get_dataset_settings,
         shell:
             "python scripts/data.py --name {wildcards.dataset} --settings {params.settings:q}"
@@ -85,6 +88,8 @@ rule previews:
         "logs/{dataset}/previews.log",
     benchmark:
         "logs/{dataset}/previews.tsv"
+    params:
+        fingerprint=get_fingerprint(get_code_files("previews")),
     shell:
         "python scripts/previews.py --name {wildcards.dataset} --data data/{wildcards.dataset}"
         " --output results/_datasets/{wildcards.dataset} 2>&1 | tee {log:q}"

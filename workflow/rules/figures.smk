@@ -44,6 +44,7 @@ rule figures:
     resources:
         **get_resource_functions("figures"),
     params:
+        fingerprint=get_fingerprint(get_code_files("figures")),
         settings=get_views_settings(),
     shell:
         "python scripts/figures.py --name {wildcards.network} --settings {params.settings:q}"

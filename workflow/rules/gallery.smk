@@ -68,6 +68,7 @@ rule explorer:
     resources:
         **get_resource_functions("explorer"),
     params:
+        fingerprint=get_fingerprint(get_code_files("explorer")),
         settings=get_explorer_settings,
     shell:
         "python scripts/explorer.py --name {wildcards.network} --settings {params.settings:q}"
@@ -90,6 +91,7 @@ rule gallery:
     benchmark:
         "logs/gallery.tsv"
     params:
+        fingerprint=get_fingerprint(get_code_files("gallery"), lambda wildcards: get_site_files()),
         settings=json.dumps(config),
     shell:
         "python scripts/gallery.py --settings {params.settings:q} 2>&1 | tee {log:q}"
@@ -115,6 +117,7 @@ rule publish:
     benchmark:
         "logs/publish.tsv"
     params:
+        fingerprint=get_fingerprint(get_code_files("publish")),
         settings=get_single_file_settings(),
     shell:
         "python scripts/publish.py --settings {params.settings:q} 2>&1 | tee {log:q}"

@@ -21,11 +21,16 @@ def get_record_settings(wildcards):
     return json.dumps(settings | {"layers": layers, "explored_layers": get_explored_layers(views)})
 
 
+def get_image_files(wildcards):
+    """Input function: the image files of the user for a network."""
+    return list_image_files(wildcards.network)
+
+
 rule record:
     input:
         code=get_code_files("record"),
         data=get_network_dataset_files,
-        image_files=lambda wildcards: list_image_files(wildcards.network),
+        image_files=get_image_files,
         weights="results/{network}/weights.safetensors",
         description="results/{network}/network.json",
     output:
@@ -42,6 +47,7 @@ rule record:
         **get_resource_functions("record"),
         gpu=1,
     params:
+        fingerprint=get_fingerprint(get_code_files("record"), get_image_files),
         settings=get_record_settings,
         data=get_data_option,
         device=config["device"],

@@ -51,6 +51,7 @@ rule dataset_pass:
         **get_resource_functions("dataset_pass"),
         gpu=1,
     params:
+        fingerprint=get_fingerprint(get_code_files("dataset_pass")),
         settings=get_dataset_pass_settings,
         data=get_data_option,
         shards=lambda wildcards: get_shard_count(wildcards.network),
@@ -85,6 +86,7 @@ rule merge_shards:
     resources:
         **get_resource_functions("merge_shards"),
     params:
+        fingerprint=get_fingerprint(get_code_files("merge_shards")),
         settings=get_dataset_pass_settings,
         data=get_data_option,
         shards=lambda wildcards: get_shard_count(wildcards.network),

@@ -9,13 +9,16 @@ def get_torchvision_weights_path(network):
         return f"data/weights/{model}-{weights}.pth"
 
 
+def get_user_weights(wildcards):
+    """Input function: the user's file of a network's trained weights, if there is one."""
+    weights = get_network(wildcards).get("weights")
+    return os.path.expanduser(weights["path"]) if isinstance(weights, dict) else []
+
+
 def get_weights_files(wildcards):
     """Input function: the file of a network's trained weights, and its description; none without weights."""
-    weights = get_network(wildcards).get("weights")
-    if isinstance(weights, dict):
-        return os.path.expanduser(weights["path"])
     path = get_torchvision_weights_path(wildcards.network)
-    return [path, path.removesuffix("pth") + "json"] if path else []
+    return [path, path.removesuffix("pth") + "json"] if path else get_user_weights(wildcards)
 
 
 def get_classes_file(wildcards):
@@ -101,6 +104,7 @@ rule train:
         **get_resource_functions("train"),
         gpu=1,
     params:
+        fingerprint=get_fingerprint(get_code_files("train"), get_user_weights, get_classes_file),
         settings=get_network_settings(
             "architecture",
             "arguments",

@@ -62,7 +62,7 @@ def draw_pets(folder: Path, count: int = 702, seed: int = 0) -> None:
     with Pool(PROCESSES) as pool:
         pool.starmap(_write_pet, pets)
     for part, content in lines.items():
-        (folder / f"annotations/{part}.txt").write_text("\n".join(content) + "\n")
+        (folder / f"annotations/{part}.txt").write_text("\n".join(content) + "\n", encoding="utf-8")
 
 
 def _write_pet(folder: Path, name: str, breed: Breed, seed: list[int]) -> None:
@@ -70,7 +70,8 @@ def _write_pet(folder: Path, name: str, breed: Breed, seed: list[int]) -> None:
     image, trimap, box = draw_pet(breed, np.random.default_rng(seed))
     image.save(folder / f"images/{name}.jpg", quality=90)
     trimap.save(folder / f"annotations/trimaps/{name}.png")
-    (folder / f"annotations/xmls/{name}.xml").write_text(_format_voc(name, breed.species, image.size, box))
+    annotation = _format_voc(name, breed.species, image.size, box)
+    (folder / f"annotations/xmls/{name}.xml").write_text(annotation, encoding="utf-8")
 
 
 def _format_voc(name: str, species: str, size: tuple[int, int], box: tuple[int, ...]) -> str:
