@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from convatlas import UserError
 from convatlas.files import read_json
 from convatlas.models.factory import Factory, format_error, import_factory
+from convatlas.models.forward_inputs import check_single_input
 from convatlas.models.outputs import select_class_scores, select_main_output
 from convatlas.models.preprocessing import GREY_INPUT, IMAGENET_INPUT, Preprocessing, merge_input_settings
 from convatlas.models.state import load_tensor_state
@@ -82,6 +83,7 @@ def build_in_float32(
     factory = get_factory(settings, key, state)
     torch.manual_seed(seed)
     network = factory(factory.complete_arguments(settings.get("arguments") or {}, classes), key).eval()
+    check_single_input(network, factory.architecture, key)
     converted_from = convert_to_float32(network)
     configured_input = settings.get("input") or {}
     known_input = {**_guess_input(network), **(factory.input or {})}
