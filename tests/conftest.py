@@ -43,6 +43,19 @@ def mnist() -> Path:
     return get_real_data("mnist")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group tests for `pytest -n`: those of the finished pipeline, which is run once, and else each file's.
+
+    The two groups that take longest come first: the pipeline's, and SLURM's, which mostly waits.
+    """
+    for item in items:
+        uses_run = "run" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("run" if uses_run else item.path.stem))
+    first = {"run": 0, "test_slurm": 1}
+    items.sort(key=lambda item: first.get(next(item.iter_markers("xdist_group")).args[0], 2))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print as the last line which tests were skipped, and how to run them: reasons are "<tests>: <how>"."""
     reports = terminalreporter.stats.get("skipped", [])
