@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 CONFIG ?=
 CORES ?= 2
-TEST_WORKERS ?= 2
+TEST_WORKERS ?= 3
 PROFILE ?= workflow/profiles/slurm
 ARGS ?=
 # Looked up before .venv is put on the path.
@@ -57,7 +57,7 @@ cluster: $(READY) ## build the report on SLURM, with PROFILE (workflow/profiles/
 	@echo "Open reports/gallery/index.html"
 
 test: $(READY) ## run the tests; the last line says which were skipped, and how to run them
-	@pytest -n $(TEST_WORKERS) --dist loadgroup
+	@OMP_WAIT_POLICY=passive pytest -n $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder
 
 lint: $(READY) ## check the code's style and types
 	@ruff check .

@@ -1,6 +1,7 @@
 """Fixtures of all tests: the pipeline run once on a tiny config, a browser, real data; and the summary."""
 
 import re
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ from tests.support.workspace import Workspace
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Playwright
+
+TESTS = Path(__file__).parent
+FIRST_GROUPS = ("pipeline/test_slurm.py", "run", "gallery/test_explorer.py")
 
 
 @pytest.fixture(scope="session")
@@ -43,17 +47,30 @@ def mnist() -> Path:
     return get_real_data("mnist")
 
 
+def pytest_configure() -> None:
+    """Let children be interrupted, also where a shell started the tests in the background and ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group tests for `pytest -n`: those of the finished pipeline, which is run once, and else each file's.
+    """Group tests for `pytest -n`: those of the finished pipeline, which runs once, and else each file's.
 
-    The two groups that take longest come first: the pipeline's, and SLURM's, which mostly waits.
+    Groups that take long come first: SLURM's tests, which mostly wait; those of the finished pipeline; then
+    those that run the pipeline themselves.
     """
     for item in items:
         uses_run = "run" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("run" if uses_run else item.path.stem))
-    first = {"run": 0, "test_slurm": 1}
-    items.sort(key=lambda item: first.get(next(item.iter_markers("xdist_group")).args[0], 2))
+        item.add_marker(pytest.mark.xdist_group("run" if uses_run else str(item.path.relative_to(TESTS))))
+    items.sort(key=_get_turn)
+
+
+def _get_turn(item: pytest.Item) -> int:
+    """Return when the group of a test starts, as a rank."""
+    group = next(item.iter_markers("xdist_group")).args[0]
+    if group in FIRST_GROUPS:
+        return FIRST_GROUPS.index(group)
+    return len(FIRST_GROUPS) + (not (group.startswith("pipeline/") or "/" not in group))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
