@@ -100,7 +100,7 @@ def test_a_module_of_the_working_directory_and_a_file_within_a_package(folder: P
 def test_a_home_directory_is_expanded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder / "nets"))
     assert architecture_names.find_architecture_error("~/one.py:build") is None
-    assert build_network({"architecture": "~/one.py:build"}, ["a"], seed=0)[1].size == 16
+    assert build_network({"architecture": "~/one.py:build"}, ["a"], seed=0)[1].size == (16, 16)
 
 
 @pytest.mark.parametrize(
