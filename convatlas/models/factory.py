@@ -4,6 +4,7 @@ import importlib
 import inspect
 import logging
 import os
+import re
 import sys
 import sysconfig
 import traceback
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 # Parameters of a factory that take the number of classes.
 CLASS_COUNT_PARAMETERS = ("classes", "num_classes")
+QUANTIZED_MODULES = re.compile(r"torch\.ao\.nn\.(\w+\.)*quantized\b")
 LIBRARY_FOLDERS = tuple({sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")})
 
 
@@ -109,9 +111,10 @@ class Factory:
 
 
 def describe_program(network: object) -> str | None:
-    """Return what a network is if it is no Python module, but was traced, scripted or exported; else None.
+    """Return what a network is if it was traced, scripted, exported or quantised; else None.
 
-    The layers of such programs run without Python's hooks, so that nothing could be recorded.
+    The layers of such programs run without Python's hooks, so that nothing could be recorded. Those of a
+    quantised network have integers as weights and outputs.
 
     Args:
         network: What a factory returned. Modules within it count as well, if they hold parameters.
@@ -126,6 +129,8 @@ def describe_program(network: object) -> str | None:
             program = (
                 "a traced network (torch.jit.trace)" if is_traced else "a TorchScript program (torch.jit)"
             )
+        elif any(QUANTIZED_MODULES.match(kind.__module__) for kind in type(module).__mro__):
+            program = "a quantised network (torch.ao)"
         elif any(kind.__module__.startswith("torch.export") for kind in type(module).__mro__):
             program = "an exported program (torch.export)"
         if program:

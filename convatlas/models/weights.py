@@ -25,6 +25,8 @@ from convatlas.pipeline.config_types import WeightsConfig
 
 log = logging.getLogger(__name__)
 
+COMPILED_PART = "_orig_mod"  # of names of weights, added by torch.compile
+PARALLEL_PART = "module"  # added by DataParallel and DistributedDataParallel
 EXTRA_STATE = "_extra_state"  # PyTorch's name of a module's extra state
 MAX_REPORTED_NAMES = 4  # names listed by a report
 MAX_SEARCH_DEPTH = 3  # nested mappings that are searched for weights
@@ -65,8 +67,10 @@ def load_weights(network: nn.Module, settings: WeightsConfig, key: str) -> None:
     path, checkpoint_key = settings["path"], settings.get("key")
     content = read_checkpoint(path, f"{key}.path", checkpoint_key)
     state = find_state_dict(content, path, checkpoint_key, key, network, settings.get("strip_prefix"))
-    state = remove_name_prefix(state, settings.get("strip_prefix"), key)
+    prefix = _remove_part(settings.get("strip_prefix") or "", COMPILED_PART)
+    state = remove_name_prefix(remove_wrapper_part(state, network, COMPILED_PART), prefix, key)
     state = remove_ignored_names(state, settings.get("ignore", []), key)
+    state = remove_wrapper_part(state, network, PARALLEL_PART)
     apply_weights(network, state, key)
     log.info("%d weights from %s", len(state), path)
 
@@ -243,6 +247,13 @@ def find_state_dict(
             state[name] = item
         else:
             skipped.append(str(name))
+    quantised = [name for name in skipped if "_packed_params" in name]
+    quantised += [name for name, item in state.items() if isinstance(item, Tensor) and item.is_quantized]
+    if quantised:
+        raise UserError(
+            f"{key}: {path} holds quantised weights: {_abbreviate_names(quantised)}; give the weights from "
+            "before the quantisation, in floating point"
+        )
     if skipped:
         log.info("skipped, not tensors: %s", _abbreviate_names(skipped))
     metadata = getattr(value, "_metadata", None)
@@ -323,7 +334,11 @@ def _find_fitting_prefix(state: Mapping[Any, Any], network_state: Mapping[str, A
 
     Counters of batches may be missing, and there may be others.
     """
-    shapes = {str(name): item.shape for name, item in state.items() if isinstance(item, Tensor)}
+    shapes = {
+        _remove_part(str(name), COMPILED_PART): item.shape
+        for name, item in state.items()
+        if isinstance(item, Tensor)
+    }
     expected = {
         name: item.shape
         for name, item in network_state.items()
@@ -371,6 +386,41 @@ def remove_name_prefix(state: StateDict, prefix: str | None, key: str) -> StateD
     return result
 
 
+def remove_wrapper_part(state: StateDict, network: nn.Module, part: str) -> StateDict:
+    """Return weights without the part that a wrapper of modules adds to their names, wherever it stands.
+
+    Names stay as they are where they fit the network already, where another would then have the same name,
+    and, of the part that DataParallel adds, at their beginning: there `strip_prefix` says what is meant.
+
+    Args:
+        state: The weights by name.
+        network: The network.
+        part: The part between dots, such as `_orig_mod` of torch.compile.
+    """
+    expected = set(network.state_dict())
+    renamed = {}
+    for name in state:
+        head = f"{part}." if part == PARALLEL_PART and name.startswith(f"{part}.") else ""
+        new = head + _remove_part(name.removeprefix(head), part)
+        if new != name and name not in expected and (part == COMPILED_PART or new in expected):
+            renamed[name] = new
+    names = [renamed.get(name, name) for name in state]
+    if not renamed or len(set(names)) < len(names):
+        return state
+    log.info("read without %r: %s", part, _abbreviate_names(list(renamed)))
+    result = StateDict(zip(names, state.values(), strict=True))
+    if state._metadata is not None:
+        result._metadata = {
+            _remove_part(f"{n}.", part).removesuffix("."): v for n, v in state._metadata.items()
+        }
+    return result
+
+
+def _remove_part(name: str, part: str) -> str:
+    """Return a name without a part between dots, or at its beginning, wherever it stands."""
+    return f".{name}".replace(f".{part}.", ".").removeprefix(".")
+
+
 def remove_ignored_names(state: StateDict, patterns: Sequence[str], key: str) -> StateDict:
     """Return weights without those whose names match a pattern.
 
@@ -415,6 +465,7 @@ def apply_weights(network: nn.Module, state: StateDict, key: str) -> None:
     """
     network_state = network.state_dict()
     before = {n: v.clone() if isinstance(v, Tensor) else deepcopy(v) for n, v in network_state.items()}
+    state = _add_tied_names(state, network_state)
     complete = StateDict(state)
     complete._metadata = state._metadata
     for name, item in before.items():
@@ -434,6 +485,20 @@ def apply_weights(network: nn.Module, state: StateDict, key: str) -> None:
         ) from error
     _check_extra_state(network, before, key)
     _log_precision(before, state)
+
+
+def _add_tied_names(state: StateDict, network_state: Mapping[str, Any]) -> StateDict:
+    """Return weights with those that files omit since they share the memory of another."""
+    tensors = {name: item for name, item in network_state.items() if isinstance(item, Tensor)}
+    present = {(t.data_ptr(), t.shape): name for name, t in tensors.items() if name in state and t.numel()}
+    result = StateDict(state)
+    result._metadata = state._metadata
+    for name, tensor in tensors.items():
+        source = present.get((tensor.data_ptr(), tensor.shape))
+        if name not in state and source is not None:
+            log.info("%s is tied to %s", name, source)
+            result[name] = state[source]
+    return result
 
 
 def _check_extra_state(network: nn.Module, before: Mapping[str, Any], key: str) -> None:

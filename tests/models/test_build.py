@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.ao.quantization import quantize_dynamic
 
 from convatlas import UserError
 from convatlas.files import write_json
@@ -202,10 +203,12 @@ def export() -> torch.export.ExportedProgram:
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.ao
 @pytest.mark.parametrize(
     ("build", "description"),
     [
         (lambda: torch.jit.trace(build_classifier(), torch.zeros(1, 3, 9, 9)), "a traced network"),
+        (lambda: quantize_dynamic(build_classifier()), "a quantised network"),
         (lambda: torch.jit.script(build_classifier()), "a TorchScript program"),
         (
             lambda: nn.Sequential(torch.jit.script(build_classifier()), nn.ReLU()),
@@ -215,7 +218,7 @@ def export() -> torch.export.ExportedProgram:
         (lambda: export().module(), "an exported program"),
         (lambda: torch.export.unflatten(export()), "an exported program"),
     ],
-    ids=["traced", "scripted", "scripted part", "exported", "exported module", "unflattened"],
+    ids=["traced", "quantised", "scripted", "scripted part", "exported", "exported module", "unflattened"],
 )
 def test_a_program_is_refused_in_one_line(build: Callable[[], Any], description: str) -> None:
     with pytest.raises(UserError) as error:

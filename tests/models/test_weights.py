@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save_file, save_model
 from torch import Tensor, nn
+from torch.ao.quantization import quantize_dynamic
 from torch.nn import functional as F
 
 from convatlas import UserError
@@ -463,3 +464,67 @@ def test_the_weights_of_another_project(resnet20: Path) -> None:
         assert torch.equal(network.eval()(x), expected.module.eval()(x))
     assert "give key: state_dict" in get_error(network, {"path": str(resnet20)})
     assert 'strip_prefix: "module."' in get_error(network, {"path": str(resnet20), "key": "state_dict"})
+
+
+# Names that wrappers change, and weights in one place under two names
+
+
+class Nested(nn.Module):
+    """A network with parts, one of which is named `module`, and two weights that are one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module = nn.Conv2d(3, 3, 3)
+        self.head = nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3))
+        self.head[0].weight = self.module.weight
+
+
+def rename(state: dict[str, torch.Tensor], names: dict[str, str]) -> dict[str, torch.Tensor]:
+    """Return a state dict with the beginnings of its names replaced."""
+    renamed = {}
+    for name, tensor in state.items():
+        start = next((start for start in names if name.startswith(start)), "")
+        renamed[names.get(start, "") + name.removeprefix(start)] = tensor
+    return renamed
+
+
+@pytest.mark.parametrize(
+    ("names", "settings"),
+    [
+        ({"": "_orig_mod."}, {}),
+        ({"": "_orig_mod."}, {"strip_prefix": "_orig_mod."}),
+        ({"head.0": "head._orig_mod.0"}, {}),
+        ({"module": "module._orig_mod", "head.": "head.module._orig_mod."}, {}),
+        ({"": "_orig_mod.module."}, {"strip_prefix": "module."}),
+        ({"": "_orig_mod.module."}, {"strip_prefix": "_orig_mod.module."}),
+        ({"head.0": "head.module.0", "head.1": "head.module.1"}, {}),
+    ],
+)
+def test_names_that_wrappers_within_a_network_change_are_read(
+    tmp_path: Path, names: dict[str, str], settings: dict[str, str]
+) -> None:
+    trained, network = Nested(), Nested()
+    state = rename(trained.state_dict(), names)
+    assert list(state) != list(network.state_dict())
+    weights.load_weights(network, save_checkpoint(tmp_path / "c.pth", state, **settings), KEY)
+    assert have_equal_weights(network, trained)
+
+
+def test_a_file_may_omit_the_second_name_of_tied_weights(tmp_path: Path) -> None:
+    """`safetensors.torch.save_model` does so."""
+    trained, network = Nested(), Nested()
+    save_model(trained, tmp_path / "c.safetensors")
+    weights.load_weights(network, {"path": str(tmp_path / "c.safetensors")}, KEY)
+    assert have_equal_weights(network, trained)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("is_dynamic", [False, True])
+def test_quantised_weights_are_refused_in_one_line(tmp_path: Path, is_dynamic: bool) -> None:
+    if is_dynamic:
+        state = quantize_dynamic(nn.Sequential(nn.Linear(2, 2))).state_dict()
+    else:
+        state = {"0.weight": torch.quantize_per_tensor(torch.ones(2, 2), 0.1, 0, torch.qint8)}
+    error = get_error(nn.Sequential(nn.Linear(2, 2)), save_checkpoint(tmp_path / "c.pth", state))
+    assert "holds quantised weights: 0." in error and "before the quantisation" in error
+    assert "\n" not in error
