@@ -129,8 +129,19 @@ def write_json(path: str | Path, value: Any) -> None:
     Raises:
         ValueError: The value holds NaN or infinity, which JSON does not have.
     """
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode())
+    write_bytes(path, format_json(value).encode())
+
+
+def format_json(value: Any) -> str:
+    """Return a value as the text of a JSON file, keys in their order.
+
+    Args:
+        value: A value that JSON can hold.
+
+    Raises:
+        ValueError: The value holds NaN or infinity, which JSON does not have.
+    """
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def missing_file_error(path: str | Path) -> UserError:

@@ -10,6 +10,7 @@ from convatlas.files import read_json
 from convatlas.gallery.diagrams.block_diagram import BlockDiagram, draw_blocks
 from convatlas.gallery.diagrams.network_diagram import NetworkDiagram, draw_network
 from convatlas.gallery.findings import list_emergence_findings, list_findings
+from convatlas.gallery.local_paths import hide_local_paths
 from convatlas.gallery.notes import Notes
 from convatlas.layer_selection import choose_layers
 from convatlas.records import (
@@ -76,7 +77,7 @@ class NetworkData:
     Attributes:
         name: Its key under `networks` of the config.
         results: Its results.
-        description: network.json.
+        description: network.json, without absolute paths of this machine, as are images and data set.
         metrics: metrics.json; empty where nothing was measured.
         layers: layers.json.
         images: images.json.
@@ -137,11 +138,13 @@ class NetworkData:
             UserError: A file is missing or damaged, or the config names a layer that is not there.
         """
         results = Results(results_folder / name)
-        description, layers = results.network, results.layers
+        description = cast(NetworkDescription, hide_local_paths(results.network))
+        layers = results.layers
         dataset = None
         if description["dataset"]:
             dataset = cast(
-                DatasetDescription, read_json(data_folder / description["dataset"] / "dataset.json")
+                DatasetDescription,
+                hide_local_paths(read_json(data_folder / description["dataset"] / "dataset.json")),
             )
         masks = results.segmentation if dataset and formats.has_masks(dataset) else None
         highlighted: list[str] = []
@@ -155,7 +158,7 @@ class NetworkData:
             layers=[
                 cast(NetworkLayer, {**layer, "arithmetic": format_output_size(layer)}) for layer in layers
             ],
-            images=results.images,
+            images=hide_local_paths(results.images),
             figures=_number_figures(results),
             timing=results.timing,
             dataset=dataset,

@@ -1,12 +1,14 @@
 """The result files that the gallery offers for download, and the links to them."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from markupsafe import Markup, escape
 
+from convatlas.files import format_json, read_json
 from convatlas.gallery.context import GalleryContext
+from convatlas.gallery.local_paths import hide_local_paths
 
 RESULT_FILES = (
     "filters.npz",
@@ -48,6 +50,24 @@ def list_published_files(context: GalleryContext, network: str) -> dict[str, Pat
     return {
         f"arrays/{network}/{path.relative_to(folder).as_posix()}": path for path in paths if path.is_file()
     }
+
+
+def hide_paths_in_json(files: Mapping[str, Path]) -> dict[str, str]:
+    """Return the new content of those JSON files that hold absolute paths of this machine.
+
+    Args:
+        files: The source of each published file, by its place in the site.
+
+    Returns:
+        The content by the file's place, without such paths.
+    """
+    contents = {}
+    for place, source in files.items():
+        value = read_json(source) if source.suffix == ".json" else None
+        public = hide_local_paths(value)
+        if public != value:
+            contents[place] = format_json(public)
+    return contents
 
 
 def link_files(text: str, root: str, published: Collection[str]) -> Markup:

@@ -12,7 +12,7 @@ from convatlas.gallery.layer_pages import (
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.pages.units import has_statistics
 from convatlas.gallery.preview import compress_cover
-from convatlas.gallery.published_files import list_published_files
+from convatlas.gallery.published_files import hide_paths_in_json, list_published_files
 
 
 def make_pages(context: GalleryContext) -> Iterator[SitePage]:
@@ -35,7 +35,10 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             "explorer_data": explorer,
         }
         files = {f"figures/{network.name}": network.results.folder / "figures", **published}
-        generated_files: dict[str, str | bytes] = {**_compress_covers(network)}
+        generated_files: dict[str, str | bytes] = {
+            **_compress_covers(network),
+            **hide_paths_in_json(published),
+        }
         if explorer:
             files |= explorer.files
             generated_files |= explorer.generated_files

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import yaml
 
 from convatlas.gallery.context import GalleryContext, SitePage
+from convatlas.gallery.local_paths import hide_local_paths
 
 
 def make_pages(context: GalleryContext) -> Iterator[SitePage]:
@@ -14,7 +15,7 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
     Args:
         context: The run that the site shows.
     """
-    config = json.loads(json.dumps(context.config))  # without aliases in the YAML
+    config = hide_local_paths(json.loads(json.dumps(context.config)))  # without aliases in the YAML
     packages = [package for network in context.networks for package in network.description["versions"]]
     values = {
         "run": context.run,
