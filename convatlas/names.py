@@ -7,9 +7,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from anyascii import anyascii
+
 from convatlas.records import NetworkDescription, SampleImage
 
 MAX_LISTED_NAMES = 24  # names that a message lists at most
+MAX_FILE_NAME_LENGTH = 150  # characters, for a file system allows 255 bytes
+# Names of devices on Windows, where no file can have them, whatever its suffix.
+RESERVED_NAMES = frozenset(
+    ["con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))]
+)
 
 
 def suggest_nearest(name: object, names: Sequence[str]) -> str:
@@ -33,10 +40,45 @@ def slugify(text: str) -> str:
     """Return a name that is safe in files and addresses: `[A-Za-z0-9][A-Za-z0-9_-]*`.
 
     Args:
-        text: Any text; accents are removed, and "image" stands for a text of which nothing is left.
+        text: Any text. Other scripts are transliterated, "日本" as "RiBen"; "image" stands for a text of
+            which nothing is left. A name that Windows reserves gets an underscore.
     """
-    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", ascii_text).strip("-_") or "image"
+    slug = re.sub(r"[^A-Za-z0-9_-]+", "-", transliterate(text)).strip("-_")[:MAX_FILE_NAME_LENGTH] or "image"
+    return f"{slug}_" if slug.lower() in RESERVED_NAMES else slug
+
+
+def make_file_name(text: str) -> str:
+    """Return a part of a file's name that is safe on all file systems and in addresses, and resembles a text.
+
+    Args:
+        text: Any text, such as the name of a layer, in which "/" becomes "+" and ":" becomes "~".
+    """
+    text = transliterate(text.replace("/", "+").replace(":", "~"))
+    return re.sub(r"[^A-Za-z0-9_.+~-]+", "-", text)[:MAX_FILE_NAME_LENGTH]
+
+
+def make_unique_name(name: str, used: set[str]) -> str:
+    """Return a name, with "-2", "-3", ... if it is taken, even by one that differs in capitals alone.
+
+    Args:
+        name: A name in ASCII.
+        used: The names that are taken, in lower case; the result is added.
+    """
+    unique, copies = name, 1
+    while unique.lower() in used:
+        copies += 1
+        unique = f"{name}-{copies}"
+    used.add(unique.lower())
+    return unique
+
+
+def transliterate(text: str) -> str:
+    """Return a text in ASCII.
+
+    Args:
+        text: Any text. A letter with an accent is that letter, whether it is one character or two.
+    """
+    return anyascii(unicodedata.normalize("NFKC", text))
 
 
 def make_printable(text: str) -> str:
@@ -82,7 +124,8 @@ def name_images(images: Mapping[str, Any]) -> list[str]:
     """Return the names of the sample images, in order.
 
     A test image chosen by class is named `digit-<class>`, one chosen by index `test-<index, 5 digits>`, a
-    photograph by its own name, and a file by the slug of its stem. Names that collide get `-2`, `-3`.
+    photograph by its own name, and a file by the slug of its stem. Names that collide, even where capitals
+    are ignored, get `-2`, `-3`.
 
     Args:
         images: `images` of the network's config, folders in `files` expanded.
@@ -90,14 +133,8 @@ def name_images(images: Mapping[str, Any]) -> list[str]:
     names = [f"digit-{digit}" for digit in images.get("digits", [])]
     names += [f"test-{index:05d}" for index in list_test_indices(images)]
     names += images.get("photographs", [])
-    for path in images.get("files", []):
-        stem = slugify(Path(path).stem)
-        name, copies = stem, 1
-        while name in names:
-            copies += 1
-            name = f"{stem}-{copies}"
-        names.append(name)
-    return names
+    used = {name.lower() for name in names}
+    return [*names, *(make_unique_name(slugify(Path(path).stem), used) for path in images.get("files", []))]
 
 
 def list_test_indices(images: Mapping[str, Any]) -> list[int]:

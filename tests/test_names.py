@@ -12,6 +12,7 @@ from convatlas.names import (
     describe_classes,
     describe_image,
     join_names,
+    make_file_name,
     name_images,
     slugify,
     suggest_nearest,
@@ -34,16 +35,16 @@ LAYERS: list[dict[str, Any]] = [
     [
         ("cat", "cat"),
         ("My cat (1)", "My-cat-1"),
-        ("größe", "groe"),
+        ("größe", "grosse"),
         ("Ünïcodé", "Unicode"),
         ("../x", "x"),
         ("..", "image"),
         ("", "image"),
-        ("日本", "image"),
+        ("日本", "RiBen"),
         ("_-a_b-c-_", "a_b-c"),
         ("a/b\\c", "a-b-c"),
         ("a\n<script>", "a-script"),
-        ("x" * 5000, "x" * 5000),
+        ("x" * 5000, "x" * 150),
     ],
 )
 def test_slug(text: str, expected: str) -> None:
@@ -69,13 +70,28 @@ def test_images_are_named_by_class_index_and_stem_in_that_order() -> None:
         (["a.png", "b/a.jpg", "a.gif"], ["a", "a-2", "a-3"]),
         (["a-2.png", "a.png", "b/a.png"], ["a-2", "a", "a-3"]),
         (["a.png", "b/a.png", "a-2.png"], ["a", "a-2", "a-2-2"]),
-        (["日.png", "本.png", "image.png"], ["image", "image-2", "image-3"]),
+        (["日本.png", "кот.png", "image.png", "\ue000.png"], ["RiBen", "kot", "image", "image-2"]),
+        (["Cat.png", "cat.png", "CAT-2.png"], ["Cat", "cat-2", "CAT-2-2"]),
+        (["con.png", "AUX.jpg", "con.2.png"], ["con_", "AUX_", "con-2"]),
         (["a b.png", "a-b.png"], ["a-b", "a-b-2"]),
         (["x.tar.gz"], ["x-tar"]),
     ],
 )
 def test_colliding_files_are_numbered(files: list[str], expected: list[str]) -> None:
     assert name_images({"files": files}) == expected
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        ("layer1.0/add:2", "layer1.0+add~2"),
+        ("свёртка.0", "svertka.0"),
+        ('a<b>|"c"?*\\d', "a-b-c-d"),
+        ("50%#1 x", "50-1-x"),
+    ],
+)
+def test_the_name_of_a_layer_in_file_names(layer: str, expected: str) -> None:
+    assert make_file_name(layer) == expected
 
 
 def test_a_file_does_not_take_the_name_of_a_test_image() -> None:

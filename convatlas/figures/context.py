@@ -12,7 +12,7 @@ from convatlas import records
 from convatlas.figures.tiles import DEFAULT_OPTIONS, MontageOptions, value_range
 from convatlas.image_io import as_size, denormalize
 from convatlas.layer_selection import choose_layers
-from convatlas.names import describe_image, join_names
+from convatlas.names import describe_image, join_names, make_file_name, make_unique_name
 from convatlas.pipeline.config_types import ViewsConfig
 from convatlas.plotting.colormap import ColourScale, LayerScales, magnitude_quantile
 from convatlas.plotting.labelled_figure import ColourBar, caption_height, make_montage_figure
@@ -59,7 +59,7 @@ class CaptionedFigure:
         width, height = (round(float(side)) for side in self.figure.get_size_inches() * self.figure.dpi)
         entry: records.Figure = {
             "file": self.file,
-            "pdf": self.file.replace(".png", ".pdf") if pdf else None,
+            "pdf": f"{self.file.removesuffix('.png')}.pdf" if pdf else None,
             "kind": self.kind,
             "subject": self.subject,
             "caption": self.caption,
@@ -101,6 +101,7 @@ class FigureContext:
         self.activations, self.projections = cache(results.activations), cache(results.projections)
         self.figure_count = 0
         self._logged_subjects: set[str] = set()
+        self._file_names: set[str] = set()
         self.layers = {layer["name"]: layer for layer in results.layers}
         self.images = results.images[: self.limit_count(views["n_images"], len(results.images), "images")]
         key = f"networks.{self.name}.views"
@@ -409,7 +410,8 @@ class FigureContext:
             suffix: Distinguishes the figures of one kind and subject; begins with "+", which no image's
                 name contains.
         """
-        stem = "-".join(filter(None, (kind, subject.replace("/", "+").replace(":", "~")))) + suffix
+        stem = "-".join(filter(None, (kind, make_file_name(subject)))) + suffix
+        stem = make_unique_name(stem, self._file_names)
         alt = caption.removeprefix(self._caption_prefix).partition(". ")[0]
         return CaptionedFigure(f"{stem}.png", kind, subject, caption, alt, figure)
 

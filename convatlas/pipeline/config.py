@@ -1,5 +1,6 @@
 """The config: checked against the schema, all errors at once, and completed with its defaults."""
 
+import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from importlib import resources
@@ -9,7 +10,7 @@ from typing import Any, cast
 import yaml
 
 from convatlas import UserError
-from convatlas.names import suggest_nearest
+from convatlas.names import RESERVED_NAMES, suggest_nearest
 from convatlas.pipeline import architecture_names
 from convatlas.pipeline.config_types import Config
 from convatlas.pipeline.schema_errors import RENAMED_KEYS, list_schema_errors
@@ -27,6 +28,9 @@ NULLABLE_KEYS = {
     ("deconv", "steps"),
 }
 ARGUMENTS_DEPTH = 3  # keys that lead to networks.<name>.arguments
+PAGE_SUFFIX = re.compile(
+    r"-(layers|figures)(-[0-9]+)?\Z"
+)  # of a network's further pages: see gallery/layer_pages
 TEST_IMAGE_KEYS = ("digits", "first", "indices")  # of `images`: those from a data set's test split
 DEFAULT_IMAGES = {"first": 5}
 DEFAULT_PHOTOGRAPHS = ["cat", "astronaut", "coffee", "rocket"]
@@ -175,6 +179,7 @@ def _find_unknown_names(config: dict[str, Any]) -> Iterator[str]:
         if isinstance(dataset, str) and dataset not in datasets:
             yield f"{key}.dataset: no data set named {dataset!r}; {suggest_nearest(dataset, list(datasets))}"
         yield from _find_image_errors(network, config, key)
+    yield from _find_name_conflicts(config)
     only = config.get("only")
     for name in only if isinstance(only, list) else []:
         if isinstance(name, str) and name not in networks:
@@ -209,6 +214,32 @@ def _find_missing_code(network: dict[str, Any], key: str) -> Iterator[str]:
     for name, file in (("weights.path", path), ("classes", classes)):
         if isinstance(file, str) and not Path(file).expanduser().is_file():
             yield f"{key}.{name}: there is no file {file!r}"
+
+
+def _find_name_conflicts(config: dict[str, Any]) -> Iterator[str]:
+    """Yield the names that cannot be names of files on every system, of the networks that are built.
+
+    Names that differ in capitals alone are one file on macOS and Windows, where galleries are read. Values of
+    a wrong type are skipped: the schema reports them.
+    """
+    networks, only = _get_mapping(config, "networks"), config.get("only")
+    if isinstance(only, list) and only:
+        networks = {name: network for name, network in networks.items() if name in only}
+    datasets = [_get_mapping(networks, name).get("dataset") for name in networks]
+    for section, values in (("networks", list(networks)), ("datasets", datasets)):
+        names = list(dict.fromkeys(name for name in values if isinstance(name, str)))
+        used: dict[str, str] = {}
+        for name in names:
+            if name.lower() in RESERVED_NAMES:
+                yield f"{section}.{name}: Windows allows no file of this name; rename it, as {name}_"
+            if (other := used.setdefault(name.lower(), name)) != name:
+                yield (
+                    f"{section}.{name}: differs from {other!r} in capitals alone, which macOS and Windows "
+                    "ignore in the names of files; rename one of them, or give `only`"
+                )
+            owner = PAGE_SUFFIX.sub("", name)
+            if section == "networks" and owner != name and owner in names:
+                yield f"{section}.{name}: a page of the network {owner!r} has this name; rename one of them"
 
 
 def _get_mapping(config: dict[str, Any], key: Any) -> dict[str, Any]:

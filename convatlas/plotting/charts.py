@@ -18,7 +18,7 @@ from convatlas.plotting.labelled_figure import (
     TEXT_RGB,
     make_chart_figure,
 )
-from convatlas.plotting.montage import text_width
+from convatlas.plotting.montage import make_drawable, text_width
 from convatlas.records import HistoryRow, SegmentationAnalysis, SegmentationLayer
 
 ROW_LENGTHS = (100, 200, 500, 1000)  # values in a row of a heat map
@@ -103,8 +103,9 @@ def plot_confusion_matrix(
     left = 0.06
     if len(classes) <= MAX_LABELLED:
         left = max(left, (60 + max(text_width(name, LABEL_PIXELS) for name in classes)) / 1200)
-        ax.set_xticks(range(len(classes)), classes)
-        ax.set_yticks(range(len(classes)), classes)
+        names = [make_drawable(name) for name in classes]
+        ax.set_xticks(range(len(classes)), names)
+        ax.set_yticks(range(len(classes)), names)
         for (row, column), count in np.ndenumerate(counts):
             if count:
                 colour = "black" if row == column else ACCENT_COLOUR
@@ -137,7 +138,7 @@ def plot_unit_bars(
         colours = [ACCENT_COLOUR if n == unit else MUTED_COLOUR for n in range(len(row))]
         ax.bar(range(len(row)), row, color=colours, width=0.7)
         ax.axhline(0, color=GRID_COLOUR, linewidth=0.6)
-        ax.set_xticks(range(len(row)), names)
+        ax.set_xticks(range(len(row)), [make_drawable(name) for name in names])
         ax.tick_params(labelbottom=True)
         if unit is not None:
             ax.get_xticklabels()[unit].set(color=ACCENT_COLOUR, fontweight="bold")

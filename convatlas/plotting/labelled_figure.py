@@ -16,11 +16,19 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import FigureImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 
 from convatlas.files import atomic_write
 from convatlas.names import format_number
 from convatlas.plotting.colormap import ColourScale, colour_table
-from convatlas.plotting.montage import BACKGROUND_COLOUR, HAIRLINE_COLOUR, TEXT_COLOUR, Montage, text_width
+from convatlas.plotting.montage import (
+    BACKGROUND_COLOUR,
+    HAIRLINE_COLOUR,
+    TEXT_COLOUR,
+    Montage,
+    make_drawable,
+    text_width,
+)
 from convatlas.plotting.quantize import quantize_image
 
 DPI = 200  # the pages show figures at half their pixels, so that they are sharp on a high-density screen
@@ -198,6 +206,7 @@ def save_figure(figure: Figure, path: Path, pdf: bool) -> None:
         path: The PNG file.
         pdf: Whether to write a PDF beside it as well.
     """
+    _replace_missing_glyphs(figure)
     with atomic_write(path) as temporary:
         canvas = FigureCanvasAgg(figure)
         canvas.draw()  # type: ignore[no-untyped-call]
@@ -210,6 +219,16 @@ def save_figure(figure: Figure, path: Path, pdf: bool) -> None:
         with atomic_write(path.with_suffix(".pdf")) as temporary:
             metadata = {"CreationDate": None, "Creator": None, "Producer": None}
             figure.savefig(temporary, format="pdf", metadata=metadata, facecolor=figure.get_facecolor())
+
+
+def _replace_missing_glyphs(figure: Figure) -> None:
+    """Transliterate the characters of a figure's texts that its font lacks, in place.
+
+    The labels of ticks are made when the figure is drawn, so that charts pass drawable ones.
+    """
+    for text in figure.findobj(Text):
+        if isinstance(text, Text):
+            text.set_text(make_drawable(text.get_text()))
 
 
 def figure_style() -> AbstractContextManager[None]:

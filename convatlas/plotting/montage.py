@@ -9,8 +9,10 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import numpy.typing as npt
+from matplotlib.font_manager import get_font
 from PIL import Image, ImageDraw, ImageFont
 
+from convatlas.names import transliterate
 from convatlas.plotting.colormap import ColourScale
 
 BACKGROUND_COLOUR = (255, 253, 248)
@@ -173,7 +175,7 @@ def _draw_texts(
     draw = ImageDraw.Draw(image)
     for x, y, text, anchor in texts:
         if text:
-            draw.text((x, y), text, TEXT_COLOUR, _load_font(FONT_SIZE), anchor)
+            draw.text((x, y), make_drawable(text), TEXT_COLOUR, _load_font(FONT_SIZE), anchor)
     for line in crosses:
         draw.line(line, HAIRLINE_COLOUR, 2)
     return np.asarray(image)
@@ -186,10 +188,31 @@ def text_width(text: str, size: float = FONT_SIZE) -> int:
         text: One line.
         size: Pixels of the font.
     """
-    return math.ceil(_load_font(size).getlength(text))
+    return math.ceil(_load_font(size).getlength(make_drawable(text)))
+
+
+def make_drawable(text: str) -> str:
+    """Return a text as the figures' font can draw it: characters that it lacks are transliterated.
+
+    Args:
+        text: Any text, such as the name of a class, which may be in any script.
+    """
+    glyphs = _list_glyphs()
+    return "".join(c if ord(c) in glyphs or c == "\n" else transliterate(c) or "?" for c in text)
+
+
+@cache
+def _list_glyphs() -> frozenset[int]:
+    """Return the code points that the font has."""
+    return frozenset(get_font(str(_find_font())).get_charmap())
 
 
 @cache
 def _load_font(size: float) -> ImageFont.FreeTypeFont:
-    """Load the sans-serif font that comes with matplotlib: figures look alike on every machine."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
+    """Load the font of the figures."""
+    return ImageFont.truetype(_find_font(), size)
+
+
+def _find_font() -> Path:
+    """Return the sans-serif font that comes with matplotlib: figures look alike on every machine."""
+    return Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"

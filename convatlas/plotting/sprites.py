@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from convatlas.names import slugify
+from convatlas.names import make_unique_name, slugify
 from convatlas.plotting.colormap import magnitude_quantile
 from convatlas.plotting.png import encode_png
 
@@ -117,17 +117,8 @@ def make_unique_slugs(names: Sequence[str]) -> list[str]:
     Args:
         names: Any names; of equal slugs the later ones get "-2", "-3".
     """
-    slugs: list[str] = []
     used: set[str] = set()
-    for name in names:
-        stem = slugify(name)[:MAX_SLUG_LENGTH]
-        slug, copies = stem, 1
-        while slug.lower() in used:
-            copies += 1
-            slug = f"{stem}-{copies}"
-        used.add(slug.lower())
-        slugs.append(slug)
-    return slugs
+    return [make_unique_name(slugify(name)[:MAX_SLUG_LENGTH], used) for name in names]
 
 
 # Values as greys

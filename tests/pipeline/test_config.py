@@ -552,3 +552,30 @@ def test_every_leaf_of_the_default_config_and_of_the_result_is_valid() -> None:
     shipped = merged("", SHIPPED)
     for config in (shipped, resolve_config(shipped), resolve_config(MINIMAL)):
         assert [error.message for error in Draft202012Validator(SCHEMA).iter_errors(config)] == []
+
+
+@pytest.mark.parametrize(
+    ("overlay", "expected"),
+    [
+        (
+            "networks: {LeNet5: {architecture: lenet5, dataset: digits}}",
+            "networks.LeNet5: differs from 'lenet5'",
+        ),
+        (
+            "networks: {lenet5-layers-2: {architecture: lenet5}}",
+            "a page of the network 'lenet5' has this name",
+        ),
+        ("networks: {Con: {architecture: lenet5}}", "networks.Con: Windows allows no file of this name"),
+        (
+            "datasets: {Digits: {format: mnist}}\nnetworks: {simple_cnn: {dataset: Digits}}",
+            "datasets.digits: differs from 'Digits' in capitals alone",
+        ),
+    ],
+)
+def test_names_that_cannot_be_names_of_files_everywhere_are_errors(overlay: str, expected: str) -> None:
+    assert expected in get_error(overlay)
+
+
+def test_names_may_differ_in_capitals_alone_where_one_of_them_is_built() -> None:
+    config = resolve_config(merged("networks: {LeNet5: {architecture: lenet5}}\nonly: [LeNet5]"))
+    assert list(config["networks"]) == ["LeNet5"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from convatlas.plotting.charts import plot_confusion_matrix
 from convatlas.plotting.colormap import ColourScale, colour_table
 from convatlas.plotting.labelled_figure import (
     DPI,
@@ -58,3 +59,21 @@ def test_the_colour_bar_has_the_values_of_its_ends(
     height = round(figure.get_size_inches()[1] * DPI)
     ends = np.array([positions[texts[0]], positions[texts[-1]]]) * height
     np.testing.assert_allclose(ends, [figure.images[1].oy, figure.images[1].oy + len(steps)])
+
+
+@pytest.mark.filterwarnings("error")  # matplotlib warns of characters that its font lacks
+def test_names_in_a_script_that_the_font_lacks_are_transliterated(tmp_path: Path) -> None:
+    """The font has Latin and Cyrillic letters, which stay as they are."""
+    files = []
+    for cat, dog in (("猫é", "собака"), ("Maoé", "собака")):
+        montage = assemble_montage([[Tile(np.zeros((9, 7, 3)), title=cat)]])
+        with figure_style():
+            figures = [
+                make_montage_figure(montage, [dog], [], f"A {cat}."),
+                plot_confusion_matrix(np.eye(2, dtype=int), [cat, dog], "A caption."),
+            ]
+            for figure in figures:
+                save_figure(figure, tmp_path / "a.png", False)
+                files.append((tmp_path / "a.png").read_bytes())
+    assert files[:2] == files[2:]
+    assert any(text.get_text() == "собака" for text in figures[0].texts)
