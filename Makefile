@@ -29,12 +29,16 @@ help: ## list the targets
 
 setup: $(READY) ## create .venv from requirements.lock (all targets do this by themselves)
 
-$(READY): requirements.lock pyproject.toml
+# The packages of your own networks, such as timm, one a line.
+OWN := $(wildcard requirements.local.txt)
+
+$(READY): requirements.lock pyproject.toml $(OWN)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
 	# Compile bytecode now, so that jobs need not, where Python cannot write it.
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes --requirements requirements.lock
+	$(if $(OWN),$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints requirements.lock --requirements $(OWN))
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps --editable .
 	$(BIN)/python -c 'import convatlas.statistics.reduction' # numba compiles it, for this processor
 	@touch $@

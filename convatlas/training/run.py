@@ -9,12 +9,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import save
+from torch import nn
 
 import convatlas
 from convatlas import UserError
@@ -226,7 +228,7 @@ def describe_training(
         "seed": seed,
         "device": device.type,
         "threads": threads,
-        "versions": collect_versions(),
+        "versions": collect_versions(prepared.network),
     }
 
 
@@ -262,7 +264,7 @@ def _describe_network(
         "training": training_description,
         "seed": seed,
         "device": device.type,
-        "versions": collect_versions(),
+        "versions": collect_versions(prepared.network),
     }
     if prepared.converted_from:
         network["converted_from"] = prepared.converted_from
@@ -287,8 +289,12 @@ def _describe_timing(started: datetime, training: _Training | None, threads: int
     return timing
 
 
-def collect_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that compute the weights."""
+def collect_versions(network: nn.Module) -> dict[str, str]:
+    """Return the versions of Python and of the packages that compute the weights.
+
+    Args:
+        network: The network; the installed packages that its modules come from count, such as timm.
+    """
     versions = {
         "convatlas": convatlas.__version__,
         "python": platform.python_version(),
@@ -297,6 +303,10 @@ def collect_versions() -> dict[str, str]:
     }
     if "torchvision" in sys.modules:  # imported only for its own networks
         versions["torchvision"] = sys.modules["torchvision"].__version__
+    packages = {type(module).__module__.partition(".")[0] for module in network.modules()} - versions.keys()
+    distributions = metadata.packages_distributions() if packages else {}
+    for distribution in sorted({name for package in packages for name in distributions.get(package, [])}):
+        versions[distribution] = metadata.version(distribution)
     return versions
 
 
