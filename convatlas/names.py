@@ -36,6 +36,23 @@ def suggest_nearest(name: object, names: Sequence[str]) -> str:
     return f"{hint}there are: {', '.join(listed)} and {len(names) - MAX_LISTED_NAMES} more"
 
 
+def describe_missing_file(path: str) -> str:
+    """Return the error's text for a file that does not exist: where it was looked for, and what is near.
+
+    Args:
+        path: Its path as given, relative to the working directory.
+    """
+    folder = Path(path).expanduser().parent
+    text = f"there is no file {path!r}"
+    if not Path(path).expanduser().is_absolute():
+        text += f", relative to {Path.cwd()}"
+    if not folder.is_dir():
+        return f"{text}; there is no folder {str(folder)!r} either"
+    files = sorted(file.name for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    close = get_close_matches(Path(path).name, files, n=1, cutoff=0.7)
+    return f"{text}; did you mean {str(folder / close[0])!r}?" if close else text
+
+
 def slugify(text: str) -> str:
     """Return a name that is safe in files and addresses: `[A-Za-z0-9][A-Za-z0-9_-]*`.
 

@@ -20,7 +20,11 @@ from torch import nn
 
 from convatlas import UserError
 from convatlas.names import suggest_nearest
-from convatlas.pipeline.architecture_names import BUNDLED_ARCHITECTURES, BUNDLED_FOLDER
+from convatlas.pipeline.architecture_names import (
+    BUNDLED_ARCHITECTURES,
+    BUNDLED_FOLDER,
+    describe_missing_code,
+)
 from convatlas.pipeline.dependencies import LIBRARY, find_package_root, is_file_path, locate_code
 
 log = logging.getLogger(__name__)
@@ -257,8 +261,7 @@ def _import_user_module(place: str, key: str) -> ModuleType:
     """Import a user's file or module, with the folders of its own imports on sys.path."""
     location = locate_code(place)
     if location is None:
-        kind = f"file {place!r}" if is_file_path(place) else f"module {place!r}"
-        raise UserError(f"{key}: there is no {kind}, relative to {Path.cwd()}")
+        raise UserError(f"{key}: {describe_missing_code(place)}")
     path, roots = location
     for root in reversed(roots):
         if str(root) not in sys.path:

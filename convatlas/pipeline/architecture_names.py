@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from convatlas.names import suggest_nearest
+from convatlas.names import describe_missing_file, suggest_nearest
 from convatlas.pipeline.dependencies import (
     INSTALLED_FOLDERS,
     LIBRARY,
@@ -44,13 +44,27 @@ def find_architecture_error(architecture: str) -> str | None:
     if not function.isidentifier():
         return f"{architecture!r}: {function!r} is no function's name; give {ALLOWED_FORMS}"
     if locate_code(location) is None:
-        kind = "file" if is_file_path(location) else "module"
-        return f"there is no {kind} {location!r}, relative to {Path.cwd()}"
+        return describe_missing_code(location)
     try:
         list_code_files(architecture)
     except SyntaxError as error:
         return f"{error.filename}:{error.lineno}: SyntaxError: {error.msg}"
     return None
+
+
+def describe_missing_code(location: str) -> str:
+    """Return the error's text for a file or module that does not exist.
+
+    Args:
+        location: The part of an `architecture` before the colon.
+    """
+    if is_file_path(location):
+        return describe_missing_file(location)
+    package = location.partition(".")[0]
+    text = f"there is no module {location!r}, in {Path.cwd()} or installed"
+    if location != package and locate_code(package):
+        return f"{text}; the package {package!r} is there"
+    return f"{text}; to install a package, name it in requirements.local.txt and run make"
 
 
 def list_code_files(architecture: str) -> list[str]:

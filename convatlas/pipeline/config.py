@@ -10,7 +10,7 @@ from typing import Any, cast
 import yaml
 
 from convatlas import UserError
-from convatlas.names import RESERVED_NAMES, suggest_nearest
+from convatlas.names import RESERVED_NAMES, describe_missing_file, suggest_nearest
 from convatlas.pipeline import architecture_names
 from convatlas.pipeline.config_types import Config
 from convatlas.pipeline.schema_errors import RENAMED_KEYS, list_schema_errors
@@ -213,7 +213,7 @@ def _find_missing_code(network: dict[str, Any], key: str) -> Iterator[str]:
     path = _get_mapping(network, "weights").get("path")
     for name, file in (("weights.path", path), ("classes", classes)):
         if isinstance(file, str) and not Path(file).expanduser().is_file():
-            yield f"{key}.{name}: there is no file {file!r}"
+            yield f"{key}.{name}: {describe_missing_file(file)}"
 
 
 def _find_name_conflicts(config: dict[str, Any]) -> Iterator[str]:

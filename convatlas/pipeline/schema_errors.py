@@ -98,7 +98,11 @@ def _format_value_error(key: str, value: object, schema: Mapping[str, Any]) -> s
             return f"{value!r} is called {renamed[value]!r} now"
     kind = PYTHON_TYPE_LABELS.get(type(value), f"a {type(value).__name__}")
     text = repr(value) if isinstance(value, str) else json.dumps(value, default=str)
-    return f"got {text[:MAX_VALUE_LENGTH]} ({kind}); allowed: {_describe_allowed(schema)}"
+    hint = ""
+    takes_text = "string" in schema.get("type", []) and "pattern" not in schema
+    if takes_text and isinstance(value, bool | int | float):
+        hint = "; YAML reads a number, or a word such as yes, no, on and off, as text only in quotes"
+    return f"got {text[:MAX_VALUE_LENGTH]} ({kind}); allowed: {_describe_allowed(schema)}{hint}"
 
 
 def _describe_allowed(schema: Mapping[str, Any]) -> str:

@@ -579,3 +579,25 @@ def test_names_that_cannot_be_names_of_files_everywhere_are_errors(overlay: str,
 def test_names_may_differ_in_capitals_alone_where_one_of_them_is_built() -> None:
     config = resolve_config(merged("networks: {LeNet5: {architecture: lenet5}}\nonly: [LeNet5]"))
     assert list(config["networks"]) == ["LeNet5"]
+
+
+def test_a_class_name_that_yaml_reads_as_a_truth_value_is_to_be_quoted() -> None:
+    error = get_error("networks: {lenet5: {classes: [yes, 2]}}")
+    assert "classes.0: got true (true or false)" in error and "classes.1: got 2 (a number)" in error
+    assert error.count("as text only in quotes") == 2
+
+
+def test_a_missing_file_or_package_is_described_with_what_is_near(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "epoch10.pth").touch()
+    error = get_error(
+        "networks:\n"
+        "  lenet5: {architecture: 'no_such_package.models:build', weights: {path: epoch1.pth}}\n"
+        "  simple_cnn: {architecture: 'yaml.models:build', weights: {path: no/epoch.pth}}"
+    )
+    assert "name it in requirements.local.txt and run make" in error
+    assert "no module 'yaml.models'" in error and "the package 'yaml' is there" in error
+    assert f"'epoch1.pth', relative to {tmp_path}; did you mean 'epoch10.pth'?" in error
+    assert "there is no folder 'no' either" in error

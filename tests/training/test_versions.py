@@ -1,4 +1,4 @@
-"""The versions that network.json states: of what computes, and of the packages that the network comes from."""
+"""The versions that network.json states: of what computes, and of the network's own packages."""
 
 from importlib.metadata import version
 
@@ -12,4 +12,6 @@ def test_the_version_of_a_networks_package_is_stated() -> None:
     own = type("Own", (nn.Identity,), {"__module__": "my_networks"})
     plain = collect_versions(nn.Sequential(nn.ReLU()))
     assert plain.keys() - {"torchvision"} == {"convatlas", "python", "torch", "numpy"}
-    assert collect_versions(nn.Sequential(layer(), own())) == plain | {"scikit-image": version("scikit-image")}
+    assert collect_versions(nn.Sequential(layer(), own())) == plain | {
+        "scikit-image": version("scikit-image")
+    }
