@@ -9,7 +9,7 @@ from typing import Any
 
 from anyascii import anyascii
 
-from convatlas.records import NetworkDescription, SampleImage
+from convatlas.records import NetworkDescription, NonFiniteLayer, SampleImage
 
 MAX_LISTED_NAMES = 24  # names that a message lists at most
 MAX_FILE_NAME_LENGTH = 150  # characters, for a file system allows 255 bytes
@@ -128,13 +128,13 @@ def format_shape(shape: Sequence[int]) -> str:
 
 
 def format_number(value: float, spec: str = ".3g") -> str:
-    """Return a number as text, with a minus sign instead of a hyphen.
+    """Return a number as text, with a minus sign instead of a hyphen; NaN and ∞ as such.
 
     Args:
         value: The number.
         spec: Its format, after Python's format specification.
     """
-    return f"{value:{spec}}".replace("-", "−")
+    return f"{value:{spec}}".replace("-", "−").replace("nan", "NaN").replace("inf", "∞")
 
 
 def name_images(images: Mapping[str, Any]) -> list[str]:
@@ -184,6 +184,24 @@ def describe_image(image: SampleImage, network: NetworkDescription, separator: s
         has_choice = len(network["classes"]) > 1
         parts.append(f"predicted {name} ({percent})" if has_choice else f"probability of {name} {percent}")
     return separator.join(parts)
+
+
+def describe_non_finite(layers: Sequence[NonFiniteLayer]) -> str:
+    """Return where NaN or infinite values first appear on an image, and how many layers hold some.
+
+    Args:
+        layers: `non_finite` of an entry of images.json, at least one.
+    """
+    first, later = layers[0], len(layers) - 1
+    counts = [f"{first['nan']:,} NaN"] if first["nan"] else []
+    counts += [f"{first['infinite']:,} infinite"] if first["infinite"] else []
+    place = (
+        "the input" if first["layer"] == "input" else f"{first['layer']}, the first layer with such values"
+    )
+    text = f"{' and '.join(counts)} of {first['values']:,} values in {place}"
+    return (
+        f"{text}; {later} later layer{'s have' if later > 1 else ' has'} such values too" if later else text
+    )
 
 
 def describe_classes(images: Sequence[SampleImage], network: NetworkDescription) -> str:

@@ -129,6 +129,15 @@ class Layer(TypedDict):
     notes: list[str]
 
 
+class NonFiniteLayer(TypedDict):
+    """How many values of a layer's output, or of the input, are NaN or infinite."""
+
+    layer: str  # or "input"
+    nan: int
+    infinite: int
+    values: int  # of the layer, finite or not
+
+
 class SampleImage(TypedDict):
     """An entry of images.json."""
 
@@ -139,6 +148,7 @@ class SampleImage(TypedDict):
     label: int | None
     prediction: int | None
     probability: float | None
+    non_finite: NotRequired[list[NonFiniteLayer]]  # in execution order; only where there are any
 
 
 class HistoryRow(TypedDict):
@@ -206,7 +216,13 @@ class SkippedImage(TypedDict):
     reason: str
 
 
-class LayerStatistics(TypedDict):
+class NonFiniteUnits(TypedDict):
+    """The units of a layer with NaN or infinite values on any image."""
+
+    non_finite: NotRequired[list[int]]  # only where there are any
+
+
+class LayerStatistics(NonFiniteUnits):
     """A layer whose units are tracked over a data set, in statistics.json."""
 
     name: str
@@ -341,8 +357,8 @@ class DeconvStep(TypedDict):
     layer: str
     passed_layers: list[str]  # between this step and the one before
     shape: list[int]
-    min: float
-    max: float
+    min: float | None  # null where the signal has NaN or infinite values
+    max: float | None
     nonzero_count: int
     value_count: int
 

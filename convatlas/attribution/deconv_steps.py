@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -122,6 +122,11 @@ def thin_steps(steps: list[ProjectionStep]) -> list[ProjectionStep]:
     return selected
 
 
+def _finite_or_none(value: np.floating[Any]) -> float | None:
+    """Return a number for JSON, which has no NaN and no infinity."""
+    return float(value) if np.isfinite(value) else None
+
+
 def write_step(step: ProjectionStep, write: Callable[[str, np.ndarray], None]) -> DeconvStep:
     """Write the signal of a step, and return its entry in steps.json.
 
@@ -142,8 +147,8 @@ def write_step(step: ProjectionStep, write: Callable[[str, np.ndarray], None]) -
         "layer": step.layer,
         "passed_layers": step.passed_layers,
         "shape": list(signal.shape),
-        "min": float(signal.min()),
-        "max": float(signal.max()),
+        "min": _finite_or_none(signal.min()),
+        "max": _finite_or_none(signal.max()),
         "nonzero_count": int(np.count_nonzero(signal)),
         "value_count": signal.size,
     }

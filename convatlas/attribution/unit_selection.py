@@ -19,10 +19,12 @@ def select_top_units(scores: np.ndarray, limit: CountOrAll) -> npt.NDArray[np.in
 
 
 def unit_maxima(output: np.ndarray) -> np.ndarray:
-    """Return the largest activation of each unit, (units,).
+    """Return the largest finite activation of each unit, (units,); -inf of a unit without any.
 
     Args:
         output: The output of a layer for one image, (units, ...).
     """
-    maxima: np.ndarray = output.reshape(len(output), -1).max(1)
+    finite = np.isfinite(output)
+    known = output if finite.all() else np.where(finite, output, -np.inf)
+    maxima: np.ndarray = known.reshape(len(output), -1).max(1)
     return maxima

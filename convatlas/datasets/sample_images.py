@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from convatlas import UserError, image_io, records
 from convatlas.datasets.base import ImageDataset
-from convatlas.models.outputs import select_class_scores
+from convatlas.models.outputs import predict_classes, select_class_scores
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.names import list_test_indices, name_images
 from convatlas.pipeline.config_types import ImagesConfig
@@ -132,7 +132,7 @@ class _TestImages:
         for index in candidates:
             x = self._read_input(index)
             scores = select_class_scores(network(x), images=1)
-            if scores is not None and int(scores.argmax()) == digit:
+            if scores is not None and int(predict_classes(scores)) == digit:
                 return SampleInput(name, x, index, label=digit)
         raise UserError(
             f"{self.key}.digits: none of the {len(candidates)} test images of class {digit} is classified "

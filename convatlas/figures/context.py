@@ -14,7 +14,7 @@ from convatlas.image_io import as_size, denormalize
 from convatlas.layer_selection import choose_layers
 from convatlas.names import describe_image, join_names, make_file_name, make_unique_name
 from convatlas.pipeline.config_types import ViewsConfig
-from convatlas.plotting.colormap import ColourScale, LayerScales, magnitude_quantile
+from convatlas.plotting.colormap import NON_FINITE_NOTES, ColourScale, LayerScales, magnitude_quantile
 from convatlas.plotting.labelled_figure import ColourBar, caption_height, make_montage_figure
 from convatlas.plotting.montage import TILE_SIZE, Tile, TileRow, assemble_montage
 from convatlas.results import Results, list_projection_keys
@@ -183,6 +183,8 @@ class FigureContext:
     def find_inactive_units(self, image: str, layer: str) -> set[int]:
         """Return the units of a layer that are inactive on an image: without a positive activation.
 
+        A unit with NaN or infinite activations is not inactive.
+
         Args:
             image: Name of a sample image.
             layer: Name of the layer.
@@ -194,7 +196,9 @@ class FigureContext:
             UserError: A file of the results is missing or damaged.
         """
         output = self.activations(image)[layer]
-        return set(np.flatnonzero(output.reshape(len(output), -1).max(1) <= 0).tolist())
+        values = output.reshape(len(output), -1)
+        is_inactive = (values.max(1) <= 0) & np.isfinite(values.min(1))  # comparisons with NaN are False
+        return set(np.flatnonzero(is_inactive).tolist())
 
     def select_units(self, layer: str, available: int) -> range:
         """Return the units of a layer that are drawn, the first `views.n_filters`.
@@ -386,13 +390,15 @@ class FigureContext:
             options: How the tiles are arranged.
             suffix: As in `make_figure`.
         """
-        caption = self.make_caption(text)
         montage = assemble_montage(
             rows,
             tile_size=options.tile_size,
             header_height=options.header_height,
             gap=options.gap,
             group_starts=options.group_starts,
+        )
+        caption = self.make_caption(
+            " ".join([text, *(NON_FINITE_NOTES[name] for name in montage.non_finite)])
         )
         figure = make_montage_figure(montage, labels, bars, caption)
         return self.make_figure(kind, subject, caption, figure, suffix)

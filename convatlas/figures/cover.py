@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from convatlas.attribution.unit_selection import unit_maxima
 from convatlas.figures.context import CaptionedFigure, FigureContext, symmetric_range
 from convatlas.figures.tiles import CLIPPING_NOTE, MontageOptions, make_colour_bar, make_projection_tile
 from convatlas.names import join_names
@@ -34,8 +35,7 @@ def draw_cover(context: FigureContext, images: Sequence[SampleImage]) -> Caption
     top_units, projections = [], []
     for name in names:
         units = projected_units(context.projections(name), layer)
-        output = context.activations(name)[layer]
-        maxima = output.reshape(len(output), -1).max(1)[units]
+        maxima = unit_maxima(context.activations(name)[layer])[units]
         top_units.append(units[int(maxima.argmax())])
         projections.append(context.projections(name)[key][int(maxima.argmax())])
     as_rgb = len(projections[0]) == 3

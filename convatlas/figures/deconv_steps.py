@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from convatlas.attribution.unit_selection import unit_maxima
 from convatlas.figures.context import CaptionedFigure, FigureContext, symmetric_range
 from convatlas.figures.tiles import CLIPPING_NOTE, MontageOptions, to_rgb_pixels
 from convatlas.names import format_number, format_shape
@@ -129,7 +130,9 @@ def _format_signal(step: DeconvStep) -> list[str]:
     ]
 
 
-def _format_value_range(low: float, high: float) -> str:
+def _format_value_range(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return "with NaN or ∞"
     return f"{format_number(low)} to {format_number(high)}"
 
 
@@ -137,7 +140,7 @@ def _select_most_active_units(maps: np.ndarray, unit: int) -> list[int]:
     """Return the units that are drawn: all, or of many the most active, `unit` among them."""
     if maps.ndim == 1 or len(maps) <= MAX_UNITS:
         return list(range(len(maps)))
-    order: list[int] = np.argsort(-maps.reshape(len(maps), -1).max(1), kind="stable").tolist()
+    order: list[int] = np.argsort(-unit_maxima(maps), kind="stable").tolist()
     return order[:MAX_UNITS] if unit in order[:MAX_UNITS] else [unit, *order[: MAX_UNITS - 1]]
 
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from convatlas.plotting.colormap import LayerScales
+from convatlas.plotting.colormap import LayerScales, select_finite
 from convatlas.plotting.labelled_figure import ColourBar
 from convatlas.plotting.montage import GAP, HEADER_HEIGHT, TILE_SIZE, Tile
 from convatlas.plotting.top_activation_tiles import RGB_STEP
@@ -162,9 +162,10 @@ def format_unit_range(units: Sequence[int]) -> str:
 
 
 def value_range(values: np.ndarray) -> np.ndarray:
-    """Return the minimum and maximum, which are all that a scale needs: (2,), or the array if it is empty.
+    """Return the minimum and maximum, which are all that a scale needs: (2,), or (0,) without finite values.
 
     Args:
-        values: Values of any shape.
+        values: Values of any shape; NaN and infinity do not count.
     """
-    return np.array([values.min(), values.max()]) if values.size else values
+    finite = select_finite(values)
+    return np.array([finite.min(), finite.max()]) if finite.size else finite.ravel()

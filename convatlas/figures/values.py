@@ -5,7 +5,7 @@ import numpy as np
 from convatlas.figures.context import CaptionedFigure, FigureContext
 from convatlas.figures.tiles import make_colour_bar, make_tile
 from convatlas.plotting import charts
-from convatlas.plotting.colormap import ColourScale, LayerScales
+from convatlas.plotting.colormap import NON_FINITE_NOTES, ColourScale, LayerScales, find_non_finite
 from convatlas.plotting.montage import TileRow
 
 
@@ -37,6 +37,7 @@ def draw_values(context: FigureContext, layer: str) -> CaptionedFigure:
         rows = f"Rows of {row_length} units" if count > row_length else "All units in one row"
         framed = "; the prediction is framed." if has_predictions else "."
         caption = context.make_caption(f"{text}{rows}, from left to right; {scale.description}{framed}")
+        caption = " ".join([caption, *(NON_FINITE_NOTES[name] for name in find_non_finite(values))])
         figure = charts.plot_unit_heatmaps(values, titles, scale, predictions, caption)
     else:
         coloured = "; the prediction is coloured." if has_predictions else "."

@@ -68,6 +68,20 @@ def select_class_scores(outputs: Any, images: int) -> Tensor | None:
     return scores if scores.ndim == 2 and len(scores) == images else None
 
 
+def predict_classes(scores: Tensor) -> Tensor:
+    """Return the class of the highest score of each image.
+
+    Args:
+        scores: The scores of classes, (N, classes).
+
+    Returns:
+        Numbers of classes, (N,) int64; −1 where the scores give no prediction, since one is NaN or +∞, or all
+        are −∞. Some may be −∞, as the logarithm of zero is.
+    """
+    largest = scores.amax(1)  # NaN where any is
+    return scores.argmax(1).where(largest.isfinite(), -1)
+
+
 def compute_probabilities(outputs: Any, ends_in_sigmoid: bool = False) -> Tensor | None:
     """Return the probabilities of the classes from a network's output for one image.
 
@@ -79,12 +93,15 @@ def compute_probabilities(outputs: Any, ends_in_sigmoid: bool = False) -> Tensor
         ends_in_sigmoid: Whether the network's last layer is a sigmoid.
 
     Returns:
-        Probabilities (classes,) float32; None where the output is not a classifier's.
+        Probabilities (classes,) float32; None where the output is not a classifier's, or does not give
+        probabilities because a score is NaN or +∞. A score of −∞ is the logarithm of zero.
     """
     batch_scores = select_class_scores(outputs, images=1)
     if batch_scores is None or not batch_scores.numel():
         return None
     scores = batch_scores[0].float()
+    if predict_classes(batch_scores) < 0:
+        return None
     if ends_in_sigmoid:
         return scores
     if len(scores) == 1:

@@ -4,12 +4,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from convatlas.plotting.colormap import ColourScale
+from convatlas.names import format_number
+from convatlas.plotting.colormap import (
+    INFINITE_COLOUR,
+    NAN_COLOUR,
+    ColourScale,
+    find_non_finite,
+    mark_non_finite,
+)
 from convatlas.plotting.labelled_figure import (
     ACCENT_COLOUR,
     HAIRLINE_RGB,
@@ -136,7 +144,11 @@ def plot_unit_bars(
     figure, axes = _make_stacked_axes(titles, 260, 0.5, caption)
     for ax, row, unit in zip(axes, values, highlighted, strict=True):
         colours = [ACCENT_COLOUR if n == unit else MUTED_COLOUR for n in range(len(row))]
-        ax.bar(range(len(row)), row, color=colours, width=0.7)
+        finite = np.isfinite(row)
+        ax.bar(range(len(row)), np.where(finite, row, 0), color=colours, width=0.7)
+        for n in np.flatnonzero(~finite).tolist():
+            colour = np.divide(NAN_COLOUR if np.isnan(row[n]) else INFINITE_COLOUR, 255)
+            ax.text(n, 0, format_number(row[n]), color=colour, ha="center", va="bottom", fontweight="bold")
         ax.axhline(0, color=GRID_COLOUR, linewidth=0.6)
         ax.set_xticks(range(len(row)), [make_drawable(name) for name in names])
         ax.tick_params(labelbottom=True)
@@ -273,6 +285,8 @@ def plot_unit_heatmaps(
         image = ax.imshow(
             cells, aspect="auto", cmap=scale.cmap, vmin=scale.low, vmax=scale.high, interpolation="nearest"
         )
+        if find_non_finite(values):
+            ax.imshow(_colour_non_finite(cells, values.shape[1]), aspect="auto", interpolation="nearest")
         ax.set_yticks(ticks, [str(length * row) for row in ticks])
         ax.set_ylabel("unit", fontsize=6.5)
         if unit is not None:
@@ -282,6 +296,15 @@ def plot_unit_heatmaps(
     bar = figure.colorbar(image, ax=axes, fraction=0.02, pad=0.02, label="activation")
     bar.outline.set_linewidth(0.6)
     return figure
+
+
+def _colour_non_finite(cells: np.ndarray, count: int) -> npt.NDArray[np.uint8]:
+    """Return the colours (rows, columns, 4) of NaN and infinity; transparent elsewhere, and after `count`."""
+    pixels = np.zeros((*cells.shape, 4), np.uint8)
+    is_shown = np.arange(cells.size).reshape(cells.shape) < count
+    pixels[..., :3] = mark_non_finite(pixels[..., :3].copy(), cells)
+    pixels[..., 3] = 255 * (~np.isfinite(cells) & is_shown)
+    return pixels
 
 
 def _make_stacked_axes(

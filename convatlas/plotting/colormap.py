@@ -9,6 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 RGB_CMAP = "gray"  # of a diverging scale: three channels are drawn as red, green and blue, grey at 0
+NAN_COLOUR = (224, 0, 190)  # magenta and orange: no colour map has them
+INFINITE_COLOUR = (255, 145, 0)
+NON_FINITE_COLOURS = {"NaN": NAN_COLOUR, "±∞": INFINITE_COLOUR}
+NON_FINITE_NOTES = {"NaN": "Magenta: NaN.", "±∞": "Orange: infinite."}  # for captions
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,12 @@ class ColourScale:
 
     @classmethod
     def from_values(cls, *arrays: np.ndarray) -> "ColourScale":
-        """Return the scale that spans the values of all arrays.
+        """Return the scale that spans the finite values of all arrays.
 
         Signed values get a diverging scale centred on zero, all others viridis; values of one sign span
         from zero, so that dark means zero (or the minimum, where all are negative).
         """
+        arrays = tuple(map(select_finite, arrays))
         low = min((float(array.min()) for array in arrays if array.size), default=0.0)
         high = max((float(array.max()) for array in arrays if array.size), default=0.0)
         if low < 0 < high:
@@ -36,7 +41,8 @@ class ColourScale:
 
     @classmethod
     def diverging(cls, *arrays: np.ndarray) -> "ColourScale":
-        """Return the scale centred on zero that spans all arrays, whatever their signs."""
+        """Return the scale centred on zero that spans the finite values of arrays, whatever their signs."""
+        arrays = tuple(map(select_finite, arrays))
         max_abs = max((float(np.abs(array).max()) for array in arrays if array.size), default=0.0) or 1.0
         return cls(-max_abs, max_abs, "RdBu_r")
 
@@ -55,16 +61,56 @@ class ColourScale:
         return "dark = 0, bright = maximum" if self.low == 0 else "bright = 0, dark = minimum"
 
     def to_rgb(self, values: np.ndarray) -> npt.NDArray[np.uint8]:
-        """Return the colours of values, clipped to the scale.
+        """Return the colours of values, clipped to the scale; NaN and infinity have colours of their own.
 
         Args:
-            values: Finite values of any shape, such as (H, W).
+            values: Values of any shape, such as (H, W).
 
         Returns:
             An array with an axis of three more, such as (H, W, 3), uint8.
         """
-        position = (values.astype(np.float64) - self.low) / (self.high - self.low)
-        return colour_table(self.cmap)[np.clip(np.round(255 * position), 0, 255).astype(np.uint8)]
+        finite = np.isfinite(values)
+        known = values if finite.all() else np.where(finite, values, 0)
+        position = (known.astype(np.float64) - self.low) / (self.high - self.low)
+        pixels = colour_table(self.cmap)[np.clip(np.round(255 * position), 0, 255).astype(np.uint8)]
+        return pixels if finite.all() else mark_non_finite(pixels, values)
+
+
+def select_finite(values: np.ndarray) -> np.ndarray:
+    """Return the finite values: the array itself where all are, else (n,).
+
+    Args:
+        values: Values of any shape.
+    """
+    finite = np.isfinite(values)
+    return values if finite.all() else values[finite]
+
+
+def find_non_finite(values: np.ndarray) -> list[str]:
+    """Return the keys of NON_FINITE_COLOURS that are needed for values, in their order.
+
+    Args:
+        values: Values of any shape.
+    """
+    if np.isfinite(values).all():
+        return []
+    is_present = {"NaN": np.isnan(values).any(), "±∞": np.isinf(values).any()}
+    return [name for name, present in is_present.items() if present]
+
+
+def mark_non_finite(pixels: npt.NDArray[np.uint8], values: np.ndarray) -> npt.NDArray[np.uint8]:
+    """Colour the pixels whose values are NaN or infinite.
+
+    Args:
+        pixels: (..., 3), changed in place.
+        values: (...), their values.
+
+    Returns:
+        `pixels`.
+    """
+    pixels[np.isinf(values)] = INFINITE_COLOUR
+    pixels[np.isnan(values)] = NAN_COLOUR
+    return pixels
 
 
 @cache
@@ -142,9 +188,10 @@ class LayerScales:
             return layer_scale
         if layer_scale.is_diverging:
             return self._make_diverging(values)
+        finite = select_finite(values)
         if layer_scale.high:
-            return ColourScale(0.0, float(values.max()) or 1.0, layer_scale.cmap)
-        return ColourScale(float(values.min()) or -1.0, 0.0, layer_scale.cmap)
+            return ColourScale(0.0, float(finite.max(initial=0)) or 1.0, layer_scale.cmap)
+        return ColourScale(float(finite.min(initial=0)) or -1.0, 0.0, layer_scale.cmap)
 
     def end_labels(self, layer: str) -> tuple[str, str] | None:
         """Return the labels of a colour bar's ends, or None where they are numbers.

@@ -20,7 +20,7 @@ from matplotlib.text import Text
 
 from convatlas.files import atomic_write
 from convatlas.names import format_number
-from convatlas.plotting.colormap import ColourScale, colour_table
+from convatlas.plotting.colormap import NON_FINITE_COLOURS, ColourScale, colour_table
 from convatlas.plotting.montage import (
     BACKGROUND_COLOUR,
     HAIRLINE_COLOUR,
@@ -40,6 +40,8 @@ COLOUR_BAR_WIDTH = 22  # pixels
 MAX_COLOUR_BAR_HEIGHT = 420  # pixels
 COLOUR_BAR_TITLE_HEIGHT = 34  # pixels between a colour bar and the next, which has another name
 TICK_LENGTH = 6  # pixels
+LEGEND_TOP = 10  # pixels above the colours of NaN and infinity
+LEGEND_SIZE = 20  # pixels of each
 LABEL_POINTS = 7.5  # font of the labels
 SMALL_POINTS = 6.5  # font of the colour bars
 CAPTION_POINTS = 9.5
@@ -143,6 +145,7 @@ def make_montage_figure(
     full_height = TOP_MARGIN + height + BOTTOM_MARGIN + text_height
     figure = _make_figure(full_width, full_height)
     add_pixels(figure, montage.pixels, left, text_height + BOTTOM_MARGIN)
+    _draw_non_finite_legend(figure, left, montage.non_finite)
     for label, (top, bottom) in zip(labels, montage.row_spans, strict=True):
         y = 1 - (TOP_MARGIN + (top + bottom) / 2) / full_height
         figure.text((left - 16) / full_width, y, label, ha="right", va="center", linespacing=1.4)
@@ -155,6 +158,19 @@ def make_montage_figure(
         _draw_colour_bar(figure, left + width + 18, TOP_MARGIN + top, bar_height, bar, has_title)
     _add_caption(figure, text)
     return figure
+
+
+def _draw_non_finite_legend(figure: Figure, left: int, names: Sequence[str]) -> None:
+    """Draw the colours of NaN and infinity with their names above a montage."""
+    width, height = figure.get_size_inches() * DPI
+    for name in names:
+        corner = left / width, 1 - (LEGEND_TOP + LEGEND_SIZE) / height
+        swatch = Rectangle(corner, LEGEND_SIZE / width, LEGEND_SIZE / height, transform=figure.transFigure)
+        swatch.set(facecolor=np.divide(NON_FINITE_COLOURS[name], 255), edgecolor=HAIRLINE_RGB, linewidth=0.6)
+        figure.add_artist(swatch)
+        y = corner[1] + LEGEND_SIZE / 2 / height
+        figure.text((left + LEGEND_SIZE + 8) / width, y, name, va="center_baseline", size=SMALL_POINTS)
+        left += LEGEND_SIZE + 96
 
 
 def _with_neighbours(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +13,12 @@ from matplotlib.font_manager import get_font
 from PIL import Image, ImageDraw, ImageFont
 
 from convatlas.names import transliterate
-from convatlas.plotting.colormap import ColourScale
+from convatlas.plotting.colormap import (
+    NON_FINITE_COLOURS,
+    ColourScale,
+    find_non_finite,
+    mark_non_finite,
+)
 
 BACKGROUND_COLOUR = (255, 253, 248)
 HAIRLINE_COLOUR = (176, 170, 158)
@@ -32,7 +37,8 @@ class Tile:
     """A picture of a montage.
 
     Attributes:
-        values: (H, W), coloured by `scale`, or an image (H, W, 3) in 0..1.
+        values: (H, W), coloured by `scale`, or an image (H, W, 3) in 0..1. NaN and infinity have colours of
+            their own, NON_FINITE_COLOURS.
         scale: The colour scale of (H, W) values.
         title: Printed above the tile on the left.
         right_title: Printed above the tile on the right.
@@ -55,7 +61,9 @@ class Tile:
         """
         rgb: npt.NDArray[np.uint8]
         if self.values.ndim == 3:
-            rgb = np.round(255 * np.clip(self.values, 0, 1)).astype(np.uint8)
+            known = np.nan_to_num(self.values)
+            rgb = np.round(255 * np.clip(known, 0, 1)).astype(np.uint8)
+            mark_non_finite(rgb, np.abs(self.values).max(-1))
         else:
             assert self.scale is not None
             rgb = self.scale.to_rgb(self.values)
@@ -74,11 +82,13 @@ class Montage:
         pixels: (H, W, 3) uint8.
         row_spans: The top and bottom of the tiles of each row, in pixels.
         column_lefts: The left edge of each column, in pixels.
+        non_finite: The keys of NON_FINITE_COLOURS that are drawn, in their order.
     """
 
     pixels: npt.NDArray[np.uint8]
     row_spans: list[tuple[int, int]]
     column_lefts: list[int]
+    non_finite: list[str] = field(default_factory=list)
 
 
 def assemble_montage(
@@ -127,7 +137,9 @@ def assemble_montage(
             row_height = max(row_height, tile_height)
         spans.append((top, top + row_height))
         top += tile_size + gap
-    return Montage(_draw_texts(canvas, texts, crosses), spans, lefts[:-1])
+    present = set().union(*(find_non_finite(tile.values) for row in rows for tile in row if tile))
+    non_finite = [name for name in NON_FINITE_COLOURS if name in present]
+    return Montage(_draw_texts(canvas, texts, crosses), spans, lefts[:-1], non_finite)
 
 
 def _measure_header(row: Sequence[Tile | None], header_height: int) -> int:

@@ -21,7 +21,7 @@ from convatlas.datasets.loader import BatchLoader
 from convatlas.files import read_json
 from convatlas.layer_selection import choose_layers
 from convatlas.models import build
-from convatlas.models.outputs import select_class_scores
+from convatlas.models.outputs import predict_classes, select_class_scores
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.statistics import shards
 from convatlas.statistics.reduction import MapReduction
@@ -239,14 +239,14 @@ class DatasetPass:
             self._update_top(torch.as_tensor(numbers, device=self.device).int())
 
     def _predict_classes(self, output: Any) -> Tensor:
-        """Return the class of the highest score of each image in the current batch, (n,)."""
+        """Return the class of the highest score of each image in the current batch, (n,); −1 without one."""
         scores = select_class_scores(output, self.batch_size)
         if scores is None:
             raise UserError(
                 f"the network classifies one image, but its output on a batch of {self.batch_size} images is "
                 "no scores (images, classes); let its forward() keep the batch axis"
             )
-        return scores[: self.batch_images].argmax(1)
+        return predict_classes(scores[: self.batch_images])
 
     def _pad_batch(self, x: Tensor) -> Tensor:
         """Fill a batch up to its full size with zeros."""
@@ -263,14 +263,15 @@ class DatasetPass:
             self.reduction.update(call.output[: self.batch_images], layer.unit_slice)
 
     def _add_batch(self, index: int, labels: Tensor | None) -> None:
-        """Add the sums and counts of the current batch; `labels` (n,) are the classes of its images."""
+        """Add the sums and counts of the current batch; `labels` (n,) are the classes, or −1."""
         means = self.reduction.mean[: self.batch_images]
         class_sums: dict[int, Tensor] = {}
         if labels is not None:
             classes, rows = torch.unique(labels, return_inverse=True)
             sums = means.new_zeros(len(classes), len(self.areas)).index_add_(0, rows, means)
             class_sums = dict(zip(classes.tolist(), sums, strict=True))
-            self.class_counts += labels.bincount(minlength=len(self.class_counts))
+            class_sums.pop(-1, None)  # images without a predicted class
+            self.class_counts += labels[labels >= 0].bincount(minlength=len(self.class_counts))
         mean_sum = means.sum(0)
         # The mean of the squares is the variance and the square of the mean; the means are not needed again.
         variances = self.reduction.sum_squared_deviation.sum(0) / self.areas

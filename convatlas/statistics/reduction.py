@@ -34,9 +34,9 @@ class MapReduction:
         device: Where the maps are. On a CPU as many threads are used as torch has now.
 
     Attributes:
-        max: Maximum of each map, (n, units) float32; -inf for a map with a NaN.
+        max: Maximum of the finite values of each map, (n, units) float32; -inf for a map without any.
         argmax: First flat index of the maximum, (n, units) int32.
-        mean: Mean of each map, (n, units) float64.
+        mean: Mean of each map, (n, units) float64; NaN or infinite for a map with such values.
         sum_squared_deviation: Sum of the squared deviations from the mean of the map, of the maps of a unit
             in each of IMAGE_PARTS equal parts of the batch, (IMAGE_PARTS, units) float64. Deviations from
             the mean, not squares, are added so that a constant unit has no deviation by rounding.
@@ -85,8 +85,11 @@ def _reduce_with_torch(
     for start in range(0, len(maps), step):
         part, rows = maps[start : start + step], slice(start, min(start + step, len(maps)))
         part_argmax, part_mean = part.argmax(2, keepdim=True), part.mean(2, keepdim=True)
-        part_max = part.gather(2, part_argmax)[..., 0]
-        maximum[rows] = part_max.nan_to_num(-torch.inf, torch.inf, -torch.inf)
+        finite = part
+        if not part_mean.isfinite().all():
+            finite = part.where(part.isfinite(), -torch.inf)
+            part_argmax = finite.argmax(2, keepdim=True)
+        maximum[rows] = finite.gather(2, part_argmax)[..., 0]
         argmax[rows], mean[rows] = part_argmax[..., 0], part_mean[..., 0]
         sum_squared_deviation[0] += (part - part_mean).square_().sum((0, 2), dtype=torch.float64)
         zero_count[0] += (part == 0).sum((0, 2))
@@ -123,7 +126,7 @@ def _reduce_single_values(
     """Reduce units of one value each."""
     for unit in range(len(values)):
         value = values[unit]
-        maximum[unit], argmax[unit], mean[unit] = -np.inf if np.isnan(value) else value, 0, value
+        maximum[unit], argmax[unit], mean[unit] = value if np.isfinite(value) else -np.inf, 0, value
         zero_count[unit] += value == 0
 
 
@@ -194,8 +197,18 @@ def _reduce_map(
     _fold_argmax(top, top_line, units)
     for unit in range(units):
         maximum[unit], argmax[unit] = top[unit], top_line[unit]
-        if np.isnan(mean[unit]) and np.isnan(values[unit::units]).any():  # not of two infinities
-            maximum[unit] = -np.inf
+        if top[unit] == np.inf:
+            maximum[unit], argmax[unit] = _find_finite_maximum(values[unit::units])
+
+
+@njit(cache=CACHE_COMPILED)
+def _find_finite_maximum(values: np.ndarray) -> tuple[np.float32, int]:
+    """Return the largest finite value and its first position; -inf and 0 where none is finite."""
+    largest, position = np.float32(-np.inf), 0
+    for i in range(len(values)):
+        if largest < values[i] < np.inf:
+            largest, position = values[i], i
+    return largest, position
 
 
 @njit(inline="always")

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from convatlas.files import npz_writer, read_json, write_json
-from convatlas.records import DatasetStatistics, Layer
+from convatlas.records import DatasetStatistics, Layer, NonFiniteUnits
 from convatlas.statistics import shards
 from convatlas.statistics.shards import PassResult, PassSettings
 from convatlas.statistics.units import (
     LayerShape,
+    UnitSums,
     compute_statistics,
     find_dead_units,
     iter_unit_slices,
@@ -44,8 +45,9 @@ def write_statistics(
         log.warning("views.strongest.k is %d, and there are %d images", settings["k"], k)
     layers: list[Layer] = read_json(folder / "layers.json")
     types = {layer["name"]: layer["type"] for layer in layers}
+    total = result.sums.total()
     with npz_writer(folder / "statistics.npz") as write:
-        for name, array in _iter_arrays(description["layers"], result, k, types):
+        for name, array in _iter_arrays(description["layers"], result, total, k, types):
             write(name, array)
     statistics: DatasetStatistics = {
         "dataset": Path(data).name,
@@ -61,35 +63,48 @@ def write_statistics(
             {
                 "name": layer["name"],
                 "units": layer["shape"][0],
-                "dead": np.flatnonzero(_find_dead_units(layer, units, result, types)).tolist(),
+                "dead": np.flatnonzero(_find_dead_units(layer, units, result, total, types)).tolist(),
+                **_list_non_finite_units(total.mean_sum[units]),
             }
             for layer, units in iter_unit_slices(description["layers"])
         ],
     }
     write_json(folder / "statistics.json", statistics)
     log.info("merged %d shards: %d images", shard_count, result.counts.image_count)
+    for entry in statistics["layers"]:
+        if "non_finite" in entry:
+            count = len(entry["non_finite"])
+            log.warning(
+                "%s: %d of %d units have NaN or infinite values", entry["name"], count, entry["units"]
+            )
     for image in description["skipped"]:
         log.warning("skipped image %d, %s (%s)", image["image"], image["name"], image["reason"])
 
 
 def _iter_arrays(
-    layers: Sequence[LayerShape], result: PassResult, k: int, types: dict[str, str]
+    layers: Sequence[LayerShape], result: PassResult, total: UnitSums, k: int, types: dict[str, str]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the arrays of statistics.npz, `<layer>@<statistic>` of all units of a layer, with their names."""
-    total = result.sums.total()
     for layer, units in iter_unit_slices(layers):
         name, area = layer["name"], math.prod(layer["shape"][1:])
         sums, counts = total.select_units(units), result.counts.select_units(units)
         for statistic, array in compute_statistics(sums, counts, area).items():
             yield f"{name}@{statistic}", array
-        yield f"{name}@dead", _find_dead_units(layer, units, result, types)
+        yield f"{name}@dead", _find_dead_units(layer, units, result, total, types)
         yield f"{name}@values", result.top.values[units, :k]
         yield f"{name}@images", result.top.images[units, :k]
         yield f"{name}@positions", unravel_positions(result.top.flat_positions[units, :k], layer["shape"])
 
 
 def _find_dead_units(
-    layer: LayerShape, units: slice, result: PassResult, types: dict[str, str]
+    layer: LayerShape, units: slice, result: PassResult, total: UnitSums, types: dict[str, str]
 ) -> np.ndarray:
     """Return which units of a layer are dead; composite modules are not in layers.json and have no type."""
-    return find_dead_units(result.counts.max[units], types.get(layer["name"], ""))
+    maximum, mean = result.counts.max[units], total.mean_sum[units]
+    return find_dead_units(maximum, mean, types.get(layer["name"], ""))
+
+
+def _list_non_finite_units(mean_sum: np.ndarray) -> NonFiniteUnits:
+    """Return the units with NaN or infinite values, as an entry of statistics.json; none without any."""
+    units = np.flatnonzero(~np.isfinite(mean_sum)).tolist()
+    return {"non_finite": units} if units else {}

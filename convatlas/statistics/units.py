@@ -92,7 +92,7 @@ class UnitCounts:
         image_count: Number of images.
         class_counts: Number of images of each class, (classes,) int64.
         zero_count: Number of values that are 0, (U,) int64.
-        max: Maximum of each unit's values, (U,) float32.
+        max: Maximum of each unit's finite values, (U,) float32; -inf without any.
     """
 
     image_count: int
@@ -128,28 +128,35 @@ def compute_statistics(sums: UnitSums, counts: UnitCounts, area: int) -> dict[st
     Returns:
         By name, float32: `mean`, `std` (of the population), `max` and `zero_fraction` (share of values that
         are 0) over all values of all images, (U,); `classes`, the mean over the images of each class, (U,
-        classes), NaN for a class without images; `selectivity`, see `class_selectivity`, (U,). `mean` and
-        `std` are NaN for a unit with a NaN in its maps.
+        classes), NaN for a class without images; `selectivity`, see `class_selectivity`, (U,). `mean`, `std`
+        and `selectivity` are NaN for a unit with NaN or infinite values, `classes` for the classes that they
+        are in; `max` is that of its finite values, NaN without any.
     """
-    mean = sums.mean_sum / counts.image_count
+    mean = _mark_non_finite(sums.mean_sum) / counts.image_count
     variance = sums.square_sum / counts.image_count - mean**2
     with np.errstate(invalid="ignore"):
         classes = np.full((len(sums.mean_sum), len(counts.class_counts)), np.nan)
         for label, class_sum in sums.class_sums.items():
-            classes[:, label] = class_sum / counts.class_counts[label]
+            classes[:, label] = _mark_non_finite(class_sum) / counts.class_counts[label]
         std = np.sqrt(np.where(variance > 0, variance, variance * 0))  # NaN stays NaN
+    selectivity = class_selectivity(classes, counts.class_counts > 0)
     statistics = {
         "mean": mean,
         "std": std,
-        "max": counts.max,
+        "max": _mark_non_finite(counts.max),
         "zero_fraction": counts.zero_count / (counts.image_count * area),
         "classes": classes,
-        "selectivity": class_selectivity(classes),
+        "selectivity": np.where(np.isnan(mean), np.nan, selectivity),
     }
     return {name: array.astype(np.float32) for name, array in statistics.items()}
 
 
-def class_selectivity(class_means: np.ndarray) -> np.ndarray:
+def _mark_non_finite(values: np.ndarray) -> np.ndarray:
+    """Return values with NaN in place of infinity."""
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def class_selectivity(class_means: np.ndarray, has_images: np.ndarray) -> np.ndarray:
     """Compute the class selectivity of units, (m - o) / (m + o).
 
     m is the largest mean activation over the classes, and o the mean of those of all other classes:
@@ -157,15 +164,14 @@ def class_selectivity(class_means: np.ndarray) -> np.ndarray:
     2018, arXiv 1803.06959), who take activations after a ReLU.
 
     Args:
-        class_means: Mean activation of each unit for each class, (U, classes); NaN for a class without
-            images.
+        class_means: Mean activation of each unit for each class, (U, classes).
+        has_images: Whether there are images of each class, (classes,) bool; other classes do not count.
 
     Returns:
         (U,): 0 for a unit with the same mean for all classes, or zero for all; 1 for one that is active
-        for a single class. NaN with fewer than two classes that have images, and for a unit with a
-        negative mean.
+        for a single class. NaN with fewer than two classes that have images, and for a unit with a mean
+        that is negative or NaN.
     """
-    has_images = ~np.isnan(class_means).all(0)
     if has_images.sum() < 2:
         return np.full(len(class_means), np.nan)
     means = class_means[:, has_images]
@@ -176,15 +182,20 @@ def class_selectivity(class_means: np.ndarray) -> np.ndarray:
     return np.where((means < 0).any(1), np.nan, selectivity)
 
 
-def find_dead_units(maximum: np.ndarray, layer_type: str) -> np.ndarray:
+def find_dead_units(maximum: np.ndarray, mean: np.ndarray, layer_type: str) -> np.ndarray:
     """Return which units of a layer are never positive on any image, (units,) bool.
 
     Args:
-        maximum: Maximum of each unit over the data set, (units,).
+        maximum: Maximum of each unit's finite values over the data set, (units,).
+        mean: A mean or sum of all its values, (units,). No unit counts as dead if it is not finite, since
+            NaN or infinite values are neither positive nor zero.
         layer_type: `type` of the layer in layers.json. No unit counts as dead if values of the type are
             never positive, such as those of a log-softmax.
     """
-    return np.zeros(maximum.shape, bool) if is_never_positive(layer_type) else ~(maximum > 0)
+    if is_never_positive(layer_type):
+        return np.zeros(maximum.shape, bool)
+    is_dead: np.ndarray = ~(maximum > 0) & np.isfinite(mean)
+    return is_dead
 
 
 def is_never_positive(layer_type: str) -> bool:

@@ -21,6 +21,9 @@ from convatlas.tracing.dataflow import DataflowTracker
 from convatlas.tracing.layer_kinds import module_kind
 from convatlas.tracing.receptive_field import ReceptiveField, propagate_field
 
+COMPLEX_OUTPUT_NOTE = "its output is complex: figures and statistics show the magnitude"
+COMPLEX_WEIGHT_NOTE = "its weights are complex, and not shown"
+
 
 @torch.no_grad()
 def list_layers(
@@ -68,7 +71,8 @@ def list_layers(
         2 pool [6, 12, 12] [6, 6]
     """
     first_parameter = next(network.parameters(), torch.empty(0))
-    x = torch.zeros(1, *shape, device=first_parameter.device, dtype=first_parameter.dtype)
+    dtype = first_parameter.dtype if first_parameter.is_floating_point() else torch.float32
+    x = torch.zeros(1, *shape, device=first_parameter.device, dtype=dtype)
     lister = _LayerLister(network, x, blocks)
     with raise_on_wrong_input(x), lister.tracker.track(network, blocks), trace(network, lister.add, blocks):
         network(x)
@@ -115,6 +119,11 @@ class _LayerLister:
             entry["parameters"] = _count_parameters(module)
             self.counted_modules.add(call.path)
         _set_receptive_field(entry, self.fields.get(id(call.output)), self.input_size)
+        if call.output.is_complex():
+            entry["notes"].append(COMPLEX_OUTPUT_NOTE)
+        weight = getattr(module, "weight", None)
+        if call.kind in ("conv", "linear") and isinstance(weight, Tensor) and weight.is_complex():
+            entry["notes"].append(COMPLEX_WEIGHT_NOTE)
         self.layers.append(entry)
 
     def _propagate(self, call: Call) -> None:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from convatlas import UserError
 from convatlas.files import npz_writer
 from convatlas.names import suggest_nearest
+from convatlas.records import NonFiniteLayer
 from convatlas.tracing.calls import (
     Call,
     composite_modules,
@@ -23,6 +24,7 @@ from convatlas.tracing.calls import (
 from convatlas.tracing.layer_kinds import module_kind
 
 SWITCHES_SUFFIX = "@switches"
+PHASE_SUFFIX = "@phase"
 
 Dtype = Literal["float32", "float16"]
 HALF_PRECISIONS = (torch.float16, torch.bfloat16)
@@ -107,11 +109,13 @@ def record_to_file(
     blocks: Collection[str] = (),
     dtype: Dtype = "float32",
     compress: bool = False,
+    non_finite: list[NonFiniteLayer] | None = None,
 ) -> Any:
     """Run a network on one image and write activations/<image>.npz, the same numbers as `record`.
 
     Each output is written when its layer is called, and is not kept: the memory needed is that of the
-    forward pass and of the largest layer.
+    forward pass and of the largest layer. Of a complex output the magnitude is written, and its phase in
+    radians beside it, as <layer>@phase.
 
     Args:
         network: Any network.
@@ -121,6 +125,8 @@ def record_to_file(
         dtype: Precision of the outputs of layers. bfloat16, which NumPy does not have, and float16, which
             autocast computes in, are written as float32 unless it is float16.
         compress: Whether to compress the npz.
+        non_finite: A list to which the input and the layers with NaN or infinite values are appended, in
+            execution order.
 
     Returns:
         The output of the network.
@@ -129,14 +135,22 @@ def record_to_file(
         UserError: A value is too large for float16, or the file cannot be written.
     """
     with npz_writer(path, compress) as write:
-        write("input", _to_numpy(image))
+
+        def write_values(layer: str, values: np.ndarray) -> None:
+            write(layer, values)
+            entry = count_non_finite(layer, values) if non_finite is not None else None
+            if non_finite is not None and entry is not None:
+                non_finite.append(entry)
 
         def write_output(call: Call) -> None:
-            write(call.layer, _cast_output(call.output, dtype, call.layer))
+            write_values(call.layer, _cast_output(to_real(call.output), dtype, call.layer))
+            if call.output.is_complex():
+                write(call.layer + PHASE_SUFFIX, _cast_output(call.output.angle(), dtype, call.layer))
             if isinstance(call.module, nn.MaxPool2d):
                 switches = compute_switches(call.module, call.input).int()
                 write(call.layer + SWITCHES_SUFFIX, _to_numpy(switches))
 
+        write_values("input", _to_numpy(image))
         with trace(network, write_output, blocks):
             return network(image.clone())
 
@@ -152,8 +166,7 @@ def for_each_layer(
         x: A preprocessed batch (N, C, H, W).
         layers: Names of the layers, as in layers.json or of composite modules.
         callback: Called with the name and the output (N, ...) of each layer, in execution order. The
-            output is no copy: a later layer may change it in place. float16 and bfloat16 are converted to
-            float32.
+            output is no copy: a later layer may change it in place. It is passed on as `to_real` returns it.
 
     Returns:
         The output of the network.
@@ -161,7 +174,7 @@ def for_each_layer(
 
     def pass_output(call: Call) -> None:
         if call.layer in layers:
-            callback(call.layer, _to_full_precision(call.output))
+            callback(call.layer, to_real(call.output))
 
     with trace(network, pass_output, blocks=layers):
         return network(x.clone())
@@ -178,9 +191,33 @@ def _to_numpy(tensor: Tensor) -> np.ndarray:
     return array
 
 
-def _to_full_precision(output: Tensor) -> Tensor:
-    """Return an output of half precision, as autocast computes it, as float32, and others as they are."""
+def to_real(output: Tensor) -> Tensor:
+    """Return the magnitude of a complex output, one of half precision as float32, and others as they are.
+
+    Args:
+        output: The output of a layer. Layers compute in half precision under autocast.
+    """
+    if output.is_complex():
+        return output.abs()
     return output.float() if output.dtype in HALF_PRECISIONS else output
+
+
+def count_non_finite(layer: str, values: np.ndarray) -> NonFiniteLayer | None:
+    """Count the values of a layer that are NaN or infinite.
+
+    Args:
+        layer: Name of the layer, or "input".
+        values: Its output, of any shape and type.
+
+    Returns:
+        The counts; None where all values are finite.
+    """
+    finite = np.isfinite(values)
+    if finite.all():
+        return None
+    nan_count = int(np.isnan(values).sum())
+    infinite_count = values.size - int(finite.sum()) - nan_count
+    return {"layer": layer, "nan": nan_count, "infinite": infinite_count, "values": values.size}
 
 
 def _cast_output(output: Tensor, dtype: Dtype, layer: str) -> np.ndarray:
@@ -189,10 +226,11 @@ def _cast_output(output: Tensor, dtype: Dtype, layer: str) -> np.ndarray:
     Raises UserError where float16 overflows.
     """
     if dtype == "float32":
-        return _to_numpy(_to_full_precision(output))
+        return _to_numpy(output)
     rounded = output.half()
-    if output.is_floating_point() and rounded.isinf().any() and not output.isinf().any():
-        maximum = float(output.abs().max())
+    overflows = rounded.isinf() & output.isfinite()
+    if output.is_floating_point() and overflows.any():
+        maximum = float(output[overflows].abs().max())
         raise UserError(
             f"record.dtype: {layer} reaches {maximum:.3g}, and float16 ends at 65,504; take float32"
         )
@@ -219,7 +257,7 @@ def compute_switches(pool: nn.MaxPool2d, x: Tensor) -> Tensor:
 
 
 def collect_filters(network: nn.Module) -> dict[str, Tensor]:
-    """Return copies of the weights of every convolution and linear layer.
+    """Return copies of the weights of every convolution and linear layer, apart from complex ones.
 
     Args:
         network: Any network.
@@ -231,6 +269,8 @@ def collect_filters(network: nn.Module) -> dict[str, Tensor]:
     for path, module in network.named_modules():
         if module_kind(module) in ("conv", "linear"):
             layer: Any = module
+            if layer.weight.is_complex():
+                continue
             filters[path] = layer.weight.detach().clone()
             if layer.bias is not None:
                 filters[f"{path}.bias"] = layer.bias.detach().clone()

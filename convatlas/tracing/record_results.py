@@ -12,9 +12,10 @@ from convatlas.files import atomic_write, write_json, write_npz
 from convatlas.layer_selection import choose_layers
 from convatlas.models import build
 from convatlas.models.outputs import compute_probabilities
+from convatlas.names import describe_non_finite
 from convatlas.pipeline import size_estimate
 from convatlas.pipeline.config_types import ImagesConfig, LayerSelection, RecordConfig
-from convatlas.records import Layer
+from convatlas.records import Layer, NonFiniteLayer
 from convatlas.tracing import kernel_taps
 from convatlas.tracing.calls import composite_modules
 from convatlas.tracing.layers import list_layers
@@ -76,9 +77,14 @@ def record_results(
         activations.mkdir()
         for image in choose_images(settings["images"], network, preprocessing, test, device, f"{key}.images"):
             path = activations / f"{image.name}.npz"
-            result = record_to_file(network, image.x, path, blocks, dtype, compress)
-            entries.append(image.to_dict(compute_probabilities(result, ends_in_sigmoid)))
+            non_finite: list[NonFiniteLayer] = []
+            result = record_to_file(network, image.x, path, blocks, dtype, compress, non_finite)
+            entry = image.to_dict(compute_probabilities(result, ends_in_sigmoid))
             log.info("recorded %s: %.1f MB", image.name, path.stat().st_size / 1e6)
+            if non_finite:
+                entry["non_finite"] = non_finite
+                log.warning("%s: %s", image.name, describe_non_finite(non_finite))
+            entries.append(entry)
     write_json(output / "images.json", entries)
     _log_explorer_size(layers, explored, len(entries))
 

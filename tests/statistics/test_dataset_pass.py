@@ -69,10 +69,12 @@ def sort_all(outputs: Tensor, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return np.array(values), np.array(images), np.array(positions)
 
 
-def pass_images(network: nn.Module, x: Tensor, names: list[str], k: int, batch_size: int) -> DatasetPass:
-    """Pass images (N, C, H, W) through a network in batches."""
+def pass_images(
+    network: nn.Module, x: Tensor, names: list[str], k: int, batch_size: int, classes: int = 0
+) -> DatasetPass:
+    """Pass images (N, C, H, W) through a network in batches; with `classes` it predicts them."""
     dataset_pass = DatasetPass(
-        network, *find_tracked_layers(network, tuple(x.shape[1:]), names), k, batch_size, 0
+        network, *find_tracked_layers(network, tuple(x.shape[1:]), names), k, batch_size, classes
     )
     with dataset_pass:
         for index, start in enumerate(range(0, len(x), batch_size)):
@@ -166,11 +168,24 @@ def test_nan_is_no_top_activation_and_shows_in_the_mean() -> None:
     x[1, 0, 1, 1] = torch.nan
     x[2, 1] = 5
     result = pass_images(network, x, ["0", "1"], 3, 3).result()
-    assert result.top.values[:2].tolist() == [[1, 1, -np.inf], [5, 1, 1]]
-    assert result.top.images[:2].tolist() == [[0, 2, -1], [2, 0, 1]]
+    assert result.top.values[:2].tolist() == [[1, 1, 1], [5, 1, 1]]
+    assert result.top.images[:2].tolist() == [[0, 1, 2], [2, 0, 1]]
+    flat_units = [sorted(images) for images in result.top.images[2:].tolist()]
+    assert flat_units == [[0, 1, 2]] * 3 + [[-1, 0, 2]] + [[0, 1, 2]] * 4
     is_nan = np.isnan(result.sums.total().mean_sum).tolist()
     assert is_nan == [True, False, False, False, False, True] + [False] * 4
     assert result.counts.max[:2].tolist() == [1, 5]
+
+
+def test_images_with_nan_scores_have_no_predicted_class() -> None:
+    network = nn.Sequential(nn.Flatten())
+    x = torch.randn(6, 3, 1, 1, generator=torch.Generator().manual_seed(0))
+    x[1, 2], x[4, 0] = torch.nan, torch.inf
+    result = pass_images(network, x, ["0"], 3, 4, classes=3).result()
+    assert result.counts.image_count == 6
+    expected = np.bincount(x[[0, 2, 3, 5], :, 0, 0].argmax(1), minlength=3)
+    assert result.counts.class_counts.tolist() == expected.tolist()
+    assert -1 not in result.sums.total().class_sums
 
 
 def test_layers_without_units_are_skipped() -> None:

@@ -58,22 +58,28 @@ def reduce_with_torch(images: np.ndarray, adjacent: int, *outputs: np.ndarray) -
 
 
 @pytest.mark.parametrize("shape", [(30, 30), ()])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("on_gpu", [False, True])
-def test_a_map_with_nan_has_no_maximum(
-    shape: tuple[int, ...], on_gpu: bool, monkeypatch: pytest.MonkeyPatch
+def test_nan_and_infinity_are_no_maximum_and_not_zero(
+    shape: tuple[int, ...], memory_format: torch.memory_format, on_gpu: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Infinities are values."""
     if on_gpu:
         monkeypatch.setattr(reduction, "_reduce_with_numba", reduce_with_torch)
-    maps = torch.ones(1, 3, *shape)
-    maps[0, 1].view(-1)[-1] = torch.nan
-    maps[0, 2].view(-1)[0] = -torch.inf
-    maps[0, 2].view(-1)[-1] = torch.inf
-    result = MapReduction(1, 3, CPU)
-    result.update(maps, slice(0, 3))
-    assert result.max.tolist() == [[1, -torch.inf, torch.inf]]
-    assert result.mean[0, 0] == 1
-    assert result.mean[0, 1].isnan()
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(4, 6, *shape, generator=generator).relu()
+    special = torch.tensor([torch.nan, torch.inf, -torch.inf])
+    for unit in range(1, 6):  # unit 0 has finite values alone, unit 5 none
+        is_special = torch.rand(4, *shape, generator=generator) < unit / 5
+        choice = torch.randint(3, maps[:, unit].shape, generator=generator)
+        maps[:, unit] = torch.where(is_special, special[choice], maps[:, unit])
+    result = MapReduction(4, 6, CPU)
+    result.update(maps.to(memory_format=memory_format) if shape else maps, slice(0, 6))
+    flat = maps.reshape(4, 6, -1).numpy()
+    finite = np.where(np.isfinite(flat), flat, -np.inf)
+    np.testing.assert_array_equal(result.max, finite.max(2))
+    np.testing.assert_array_equal(result.argmax, finite.argmax(2))
+    np.testing.assert_array_equal(result.mean.isfinite(), np.isfinite(flat).all(2))
+    np.testing.assert_array_equal(result.zero_count.sum(0), (flat == 0).sum((0, 2)))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

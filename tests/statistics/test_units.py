@@ -93,18 +93,42 @@ def test_selectivity_is_that_of_the_paper() -> None:
     classes = np.array([[3, 1, 0.5, 0], [0, 0, 2, 0], [1, 1, 1, 1], [0, 0, 0, 0], [-1, 2, 0, 0]], float)
     others = (1 + 0.5 + 0) / 3
     expected = [(3 - others) / (3 + others), 1, 0, 0, np.nan]
-    np.testing.assert_allclose(class_selectivity(classes), expected)
+    np.testing.assert_allclose(class_selectivity(classes, np.ones(classes.shape[1], bool)), expected)
     without = np.insert(classes, 2, np.nan, 1)  # a class without images does not count
-    np.testing.assert_allclose(class_selectivity(without), expected)
-    assert np.isnan(class_selectivity(classes[:, :1])).all()
-    assert np.isnan(class_selectivity(np.empty((5, 0)))).all()
+    has_images = ~np.isnan(without[0])
+    np.testing.assert_allclose(class_selectivity(without, has_images), expected)
+    assert np.isnan(class_selectivity(classes[:, :1], np.ones(1, bool))).all()
+    assert np.isnan(class_selectivity(np.empty((5, 0)), np.ones(0, bool))).all()
 
 
 def test_a_unit_is_dead_that_is_nowhere_positive() -> None:
-    maximum = np.array([-1, 0, 1e-9, np.inf, np.nan], np.float32)
-    assert find_dead_units(maximum, "ReLU").tolist() == [True, True, False, False, True]
-    assert not find_dead_units(maximum, "log_softmax").any()
-    assert not find_dead_units(maximum, "LogSoftmax").any()
+    maximum = np.array([-1, 0, 1e-9, -np.inf, 0, 0], np.float32)
+    mean = np.array([-1, 0, 1e-9, np.nan, np.nan, -np.inf])
+    assert find_dead_units(maximum, mean, "ReLU").tolist() == [True, True, False, False, False, False]
+    assert not find_dead_units(maximum, mean, "log_softmax").any()
+    assert not find_dead_units(maximum, mean, "LogSoftmax").any()
+
+
+def test_nan_and_infinity_show_in_the_statistics_of_their_units_alone(values: np.ndarray) -> None:
+    labels = np.arange(40) % 4
+    values[1, 0, 2, 3], values[6, 1, 0, 0], values[:, 2] = np.nan, np.inf, np.nan
+    of_image = values.astype(float).mean((2, 3))
+    classes = {label: of_image[labels == label].sum(0) for label in range(4)}
+    sums = UnitSums(of_image.sum(0), (values.astype(float) ** 2).mean((2, 3)).sum(0), classes)
+    finite = np.where(np.isfinite(values), values, -np.inf).max((0, 2, 3))
+    counts = UnitCounts(40, np.bincount(labels, minlength=5), (values == 0).sum((0, 2, 3)), finite)
+    statistics = compute_statistics(sums, counts, 30)
+
+    for name in ("mean", "std", "selectivity"):
+        assert np.isnan(statistics[name]).all(), name
+    known = np.where(np.isfinite(values[:, :2]), values[:, :2], np.nan)
+    np.testing.assert_array_equal(statistics["max"], [*np.nanmax(known, (0, 2, 3)), np.nan])
+    np.testing.assert_allclose(statistics["zero_fraction"], (values == 0).mean((0, 2, 3)), rtol=1e-6)
+    of_class = [of_image[labels == label].mean(0) for label in range(4)]
+    expected = np.stack(of_class, 1)
+    expected[~np.isfinite(expected)] = np.nan
+    np.testing.assert_allclose(statistics["classes"][:, :4], expected, rtol=1e-6)
+    assert np.isnan(statistics["classes"]).sum(1).tolist() == [2, 2, 5]
 
 
 def test_positions_count_rows_and_columns() -> None:
