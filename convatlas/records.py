@@ -60,6 +60,7 @@ class NetworkDescription(TypedDict):
     source: str | None  # where the architecture was published
     parameters: int
     converted_from: NotRequired[str]  # precision of its weights as built, if not float32, such as "float16"
+    non_finite_weights: NotRequired[list[str]]  # parameters and buffers with NaN or infinity, if any
     weights: WeightsOrigin
     dataset: str | None
     dataset_sha256: str | None

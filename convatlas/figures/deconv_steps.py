@@ -131,7 +131,7 @@ def _format_signal(step: DeconvStep) -> list[str]:
 
 
 def _format_value_range(low: float | None, high: float | None) -> str:
-    if low is None or high is None:
+    if low is None or high is None or not np.isfinite([low, high]).all():
         return "with NaN or ∞"
     return f"{format_number(low)} to {format_number(high)}"
 

@@ -163,7 +163,9 @@ def format_units_script(network: str, slug: str, units: LayerUnits) -> str:
     Returns:
         One call of `convatlas.registerUnits`.
     """
-    arguments = ", ".join(json.dumps(value, separators=(",", ":")) for value in (network, slug, units))
+    arguments = ", ".join(
+        json.dumps(value, separators=(",", ":"), allow_nan=False) for value in (network, slug, units)
+    )
     return "convatlas.registerUnits({});\n".format(arguments.replace("<", r"\u003c"))
 
 
@@ -204,7 +206,8 @@ def _find_value_ranges(units: Iterable[LayerUnits]) -> dict[ViewKind, list[float
     max_projection = {"map": 0.0, "peak": 0.0}
     for layer_units in units:
         for maps in layer_units["maps"].values():
-            lowest, highest = min(lowest, *maps["min"]), max(highest, *maps["max"])
+            lowest = min([lowest, *(low for low in maps["min"] if low is not None)])
+            highest = max([highest, *(high for high in maps["max"] if high is not None)])
         if layer_units["filters"]:
             max_weight = max([max_weight, *layer_units["filters"]["max_abs"]])
         for magnitudes in (layer_units["deconv"] or {}).values():
@@ -251,7 +254,7 @@ def _choose_initial_view(
             if match:
                 interest = 1 if match["description"] == "brightness" else 2
             maps = [layer_units["maps"][image["name"]] for image in images]
-            widths = [ranges["max"][unit] - ranges["min"][unit] for ranges in maps]
+            widths = [(ranges["max"][unit] or 0) - (ranges["min"][unit] or 0) for ranges in maps]
             image = images[widths.index(max(widths))]["name"]
             view = InitialView(layer=layer["name"], unit=unit, image=image)
             candidates.append(((interest, -n, max(widths)), view))

@@ -188,6 +188,7 @@ class LayerSprites:
     ) -> None:
         self.folder, self.arrays, self.layer = folder, arrays, layer
         self.slug, self.levels, self.statistics = slug, levels, statistics
+        self.marked_projections: list[str] = []  # images with NaN or infinity in a projection
 
     def write(self, stage: str) -> SpriteLayer:
         """Write the sheets and units/<slug>.json.
@@ -207,6 +208,8 @@ class LayerSprites:
         units = LayerUnits(
             maps=map_ranges, filters=filter_range, deconv=magnitudes, matches=self._list_matches()
         )
+        if self.marked_projections:
+            units["non_finite_deconv"] = self.marked_projections
         top_activations = None
         if self.statistics and name in self.statistics:
             units["dataset_pass"] = self.statistics.unit_statistics(layer)
@@ -250,14 +253,16 @@ class LayerSprites:
         signed = False
         for image, outputs in self.arrays.activations.items():
             maps = sprites.quantize_maps(sprites.to_planes(outputs[self.layer["name"]]), self.levels)
-            sheets = self._write_sheets(f"maps/{self.slug}/{image}", maps.tiles)
+            sheets = self._write_sheets(f"maps/{self.slug}/{image}", maps.tiles, maps.non_finite)
             signed = signed or bool((maps.low < 0).any())
             ranges[image] = MapRange(
-                min=_round(maps.low),
-                max=_round(maps.high),
-                mean=_round(maps.mean, DISPLAY_DIGITS),
+                min=sprites.round_significant(maps.low),
+                max=sprites.round_significant(maps.high),
+                mean=sprites.round_significant(maps.mean, DISPLAY_DIGITS),
                 zero_fraction=_round(maps.zero_fraction, DISPLAY_DIGITS),
             )
+            if maps.non_finite is not None:
+                ranges[image]["non_finite"] = maps.non_finite.sum((1, 2)).tolist()
         assert sheets is not None  # as a network has sample images
         return sheets, ranges, signed
 
@@ -274,9 +279,11 @@ class LayerSprites:
         if tiles is None:
             log.info("no sprites of the filters of %s, %s", self.layer["name"], format_shape(weight.shape))
             return None, None
-        sheets = self._write_sheets(f"filters/{self.slug}", tiles.tiles)
+        sheets = self._write_sheets(f"filters/{self.slug}", tiles.tiles, tiles.non_finite)
         channels = None if tiles.channels is None else tiles.channels.tolist()
         filter_range = FilterRange(max_abs=_round(tiles.max_abs), channels=channels)
+        if tiles.non_finite is not None:
+            filter_range["non_finite"] = tiles.non_finite.sum((1, 2)).tolist()
         return FilterSheets(**sheets, rgb=rgb), filter_range
 
     def _write_projections(self) -> tuple[ProjectionSheets | None, dict[str, dict[str, list[float]]] | None]:
@@ -293,9 +300,12 @@ class LayerSprites:
                 return None, None
             rgb = values[0].shape[1] == 3
             quantile = SCALE_QUANTILE if rgb else 1
-            tiles, max_abs = sprites.quantize_signed(np.concatenate(values), self.levels, quantile)
+            joined = np.concatenate(values)
+            tiles, max_abs = sprites.quantize_signed(joined, self.levels, quantile)
             tiles = tiles.transpose(0, 2, 3, 1) if rgb else tiles[:, 0]
-            sheets = self._write_sheets(f"deconv/{self.slug}/{image}", tiles)
+            non_finite = sprites.find_non_finite_pixels(joined if rgb else joined[:, :1])
+            sheets = self._write_sheets(f"deconv/{self.slug}/{image}", tiles, non_finite)
+            self.marked_projections += [image] if non_finite is not None else []
             units[image] = projected_units(projections, name)
             layout = ProjectionSheets(units=units, kinds=kinds, **sheets, rgb=rgb)
             magnitudes[image] = {
@@ -304,10 +314,12 @@ class LayerSprites:
             }
         return layout, magnitudes
 
-    def _write_sheets(self, path: str, tiles: np.ndarray) -> SpriteSheets:
-        """Write tiles as sheets, `path` with a suffix, and return their layout."""
+    def _write_sheets(self, path: str, tiles: np.ndarray, non_finite: np.ndarray | None) -> SpriteSheets:
+        """Write tiles as sheets, `path` with a suffix, and marks of NaN and infinity; return the layout."""
         layout = sprites.compute_sheet_layout(*tiles.shape[:3])
         suffix = sprites.write_sheets(self.folder / path, tiles, layout)
+        if non_finite is not None:
+            sprites.write_marks(self.folder / path, non_finite, layout)
         return SpriteSheets(
             tile_size=list(tiles.shape[1:3]),
             suffix=suffix,
@@ -320,7 +332,7 @@ class LayerSprites:
 def _write_input(folder: Path, name: str, values: np.ndarray, preprocessing: Preprocessing) -> ExplorerInput:
     """Write an input with its normalisation undone: in colour, or its first channel in grey."""
     pixels = denormalize(values, preprocessing)
-    pixels = np.round(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
+    pixels = np.round(255 * np.clip(np.nan_to_num(pixels), 0, 1)).astype(np.uint8)
     path = folder / f"inputs/{name}.png"
     path.parent.mkdir(exist_ok=True)
     Image.fromarray(pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels[0]).save(path, format="png")

@@ -89,9 +89,13 @@ class StatisticsWriter:
         )
         class_means = read("classes")
         if class_means.shape[1]:
+            means = class_means[:, np.array(self.summary["class_images"]) > 0]
+            is_known = np.isfinite(means).all(1).tolist()
             class_means = np.where(np.isnan(class_means), -np.inf, class_means)
-            statistics["top_class"] = class_means.argmax(1).tolist()
-            statistics["top_class_mean"] = round_significant(class_means.max(1), STATISTIC_DIGITS)
+            top_classes = zip(class_means.argmax(1).tolist(), is_known, strict=True)
+            statistics["top_class"] = [top if known else None for top, known in top_classes]
+            largest = np.where(is_known, class_means.max(1), np.nan)
+            statistics["top_class_mean"] = round_significant(largest, STATISTIC_DIGITS)
         if layer["kind"] not in PASS_THROUGH_KINDS:
             statistics["values"] = [round_significant(row, VALUE_DIGITS) for row in read("values")]
             statistics["images"] = read("images").tolist()

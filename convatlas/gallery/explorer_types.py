@@ -105,10 +105,11 @@ class ExplorerIndex(TypedDict):
 class MapRange(TypedDict):
     """The values of a layer's maps on one image."""
 
-    min: list[float]
-    max: list[float]
-    mean: list[float]
+    min: list[float | None]  # of the finite values; null without any
+    max: list[float | None]
+    mean: list[float | None]  # null with NaN or infinite values
     zero_fraction: list[float]
+    non_finite: NotRequired[list[int]]  # values that are NaN or infinite, only where there are any
 
 
 class FilterRange(TypedDict):
@@ -116,6 +117,7 @@ class FilterRange(TypedDict):
 
     max_abs: list[float]
     channels: list[list[int]] | None  # the input channels that a tile shows
+    non_finite: NotRequired[list[int]]  # as of the maps
 
 
 class MatchSummary(TypedDict):
@@ -134,7 +136,7 @@ class UnitStatistics(TypedDict):
     zero_fraction: list[float | None]
     selectivity: list[float | None]
     dead: list[int]  # unit numbers
-    top_class: NotRequired[list[int]]  # the class with the largest mean response
+    top_class: NotRequired[list[int | None]]  # with the largest mean response; null where a mean is NaN
     top_class_mean: NotRequired[list[float | None]]
     values: NotRequired[list[list[float | None]]]  # (units, k)
     images: NotRequired[list[list[int]]]  # (units, k)
@@ -148,6 +150,7 @@ class LayerUnits(TypedDict):
     filters: FilterRange | None
     deconv: dict[str, dict[str, list[float]]] | None  # largest magnitude, by image and kind
     matches: list[MatchSummary | None] | None
+    non_finite_deconv: NotRequired[list[str]]  # images with NaN or infinity in a projection
     dataset_pass: NotRequired[UnitStatistics]
 
 

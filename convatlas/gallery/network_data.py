@@ -13,6 +13,7 @@ from convatlas.gallery.findings import list_emergence_findings, list_findings
 from convatlas.gallery.local_paths import hide_local_paths
 from convatlas.gallery.notes import Notes
 from convatlas.layer_selection import choose_layers
+from convatlas.names import describe_non_finite, join_names
 from convatlas.records import (
     DatasetDescription,
     FeatureMatch,
@@ -26,6 +27,7 @@ from convatlas.records import (
 )
 from convatlas.results import Results
 
+MAX_LISTED_IMAGES = 5  # with NaN or infinite values
 MAX_COVER_BYTES = 200_000  # of a PNG; the first screen of a page may take half a megabyte
 TOP_MATCHES = 3  # units of a layer that a table lists
 
@@ -185,6 +187,19 @@ class NetworkData:
             for figure in self.figures
             if figure["kind"] == kind and subject in (None, figure["subject"])
         ]
+
+    @property
+    def non_finite_values(self) -> list[str]:
+        """Return where the network has NaN or infinite values: weights, and layers on the sample images."""
+        weights = self.description.get("non_finite_weights", [])
+        lines = [f"Weights: {join_names(weights)}"] if weights else []
+        images = [image for image in self.images if "non_finite" in image]
+        lines += [
+            f"Image {image['name']}: {describe_non_finite(image['non_finite'])}"
+            for image in images[:MAX_LISTED_IMAGES]
+        ]
+        more = len(images) - MAX_LISTED_IMAGES
+        return [*lines, f"{more} more sample image{'s' if more > 1 else ''}"] if more > 0 else lines
 
     @property
     def layers_with_figures(self) -> list[NetworkLayer]:

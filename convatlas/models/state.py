@@ -18,6 +18,19 @@ def get_tensor_state(network: nn.Module) -> dict[str, Tensor]:
     return {name: item for name, item in network.state_dict().items() if isinstance(item, Tensor)}
 
 
+def list_non_finite(network: nn.Module) -> list[str]:
+    """Return the names of the parameters and buffers with values that are NaN or infinite.
+
+    Args:
+        network: The network. −∞ in a buffer does not count: masks of attention hold it.
+    """
+    names = [name for name, parameter in network.named_parameters() if not parameter.isfinite().all()]
+    for name, buffer in network.named_buffers():
+        if buffer.isnan().any() or (buffer.isinf() & (buffer.real > 0)).any():
+            names.append(name)
+    return names
+
+
 def load_tensor_state(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load what `get_tensor_state` returned into a network, in place.
 

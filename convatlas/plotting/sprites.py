@@ -97,6 +97,19 @@ def write_sheets(path: Path, tiles: npt.NDArray[np.uint8], layout: SheetLayout) 
     return suffix
 
 
+def write_marks(path: Path, is_marked: npt.NDArray[np.bool_], layout: SheetLayout) -> None:
+    """Write sheets that mark pixels of tiles, transparent elsewhere: <path>.nan.png, <path>.nan.2.png, ...
+
+    Args:
+        path: As in `write_sheets`.
+        is_marked: (n, h, w).
+        layout: The arrangement of the tiles.
+    """
+    for number, pixels in enumerate(assemble_sheets(np.where(is_marked, 255, 0).astype(np.uint8), layout), 1):
+        suffix = ".nan.png" if number == 1 else f".nan.{number}.png"
+        Image.fromarray(pixels).save(path.with_name(path.name + suffix), transparency=0, optimize=True)
+
+
 def encode_webp(pixels: npt.NDArray[np.uint8]) -> bytes:
     """Encode a picture as lossless WebP.
 
@@ -130,10 +143,11 @@ class QuantizedMaps:
 
     Attributes:
         tiles: (units, h, w) uint8.
-        low: The minimum of each unit, (units,) float64.
-        high: The maximum.
-        mean: The mean.
+        low: The minimum of each unit's finite values, (units,) float64; NaN without any.
+        high: The maximum, likewise.
+        mean: The mean; NaN of a unit with values that are NaN or infinite.
         zero_fraction: The share of values that are 0.
+        non_finite: Which values are NaN or infinite, (units, h, w) bool; None where none is.
     """
 
     tiles: npt.NDArray[np.uint8]
@@ -141,6 +155,7 @@ class QuantizedMaps:
     high: npt.NDArray[np.float64]
     mean: npt.NDArray[np.float64]
     zero_fraction: npt.NDArray[np.float64]
+    non_finite: npt.NDArray[np.bool_] | None = None
 
 
 def to_planes(values: np.ndarray) -> np.ndarray:
@@ -161,27 +176,28 @@ def quantize_maps(values: np.ndarray, levels: int) -> QuantizedMaps:
     """Draw feature maps in equal steps of grey from each unit's minimum (0) to its maximum (255).
 
     Args:
-        values: (units, h, w). A constant unit is drawn as 0. Values that are not finite do not count in
-            the numbers; they are drawn at the end beyond which they lie, NaN as the minimum.
+        values: (units, h, w). A constant unit is drawn as 0. Values that are NaN or infinite are drawn as 0
+            too, below the marks of `write_marks`.
         levels: Number of greys.
     """
     flat = values.reshape(len(values), -1).astype(np.float64)
     finite = np.isfinite(flat)
     finite_or_nan = flat if finite.all() else np.where(finite, flat, np.nan)
     has_finite = finite.any(1)
-    low, high, mean = (np.zeros(len(flat)) for _ in range(3))
+    low, high, mean = (np.full(len(flat), np.nan) for _ in range(3))
     if has_finite.any():
         rows = finite_or_nan[has_finite]
         low[has_finite], high[has_finite] = np.nanmin(rows, 1), np.nanmax(rows, 1)
-        mean[has_finite] = np.nanmean(rows, 1)
+        mean[has_finite] = rows.mean(1)
     zero_fraction = (flat == 0).mean(1)
     # Halved, so that no span overflows.
     span = np.where(high > low, high / 2 - low / 2, np.inf)[:, None]
     with np.errstate(invalid="ignore"):
-        position = np.nan_to_num((flat / 2 - low[:, None] / 2) / span, nan=0, posinf=1, neginf=0)
+        position = np.nan_to_num((finite_or_nan / 2 - low[:, None] / 2) / span)
     steps = np.round(np.clip(position, 0, 1) * (levels - 1)).astype(np.uint8)
     tiles = _grey_levels(levels)[steps].reshape(values.shape)
-    return QuantizedMaps(tiles, low, high, mean, zero_fraction)
+    non_finite = None if finite.all() else ~finite.reshape(values.shape)
+    return QuantizedMaps(tiles, low, high, mean, zero_fraction, non_finite)
 
 
 def _grey_levels(levels: int) -> npt.NDArray[np.uint8]:
@@ -198,7 +214,7 @@ def quantize_signed(
     weights are noise, which compresses badly.
 
     Args:
-        values: (n, ...). Values that are not finite are drawn as zero.
+        values: (n, ...). Values that are NaN or infinite are drawn as zero, below the marks of `write_marks`.
         levels: Number of greys of a feature map.
         quantile: The scale of a tile ends at this quantile of its nonzero magnitudes; values beyond are
             clipped. 1 means the maximum.
@@ -229,11 +245,13 @@ class FilterTiles:
         tiles: (units, h, w) or (units, h, w, 3) uint8.
         max_abs: The largest magnitude of each unit's weights, (units,).
         channels: The input channels that each unit's tile shows, (units, n), where not all are shown.
+        non_finite: Which pixels show a weight that is NaN or infinite, (units, h, w) bool; None without any.
     """
 
     tiles: npt.NDArray[np.uint8]
     max_abs: npt.NDArray[np.float64]
     channels: npt.NDArray[np.int64] | None = None
+    non_finite: npt.NDArray[np.bool_] | None = None
 
 
 def make_filter_tiles(weight: np.ndarray, levels: int, as_rgb: bool = False) -> FilterTiles | None:
@@ -255,17 +273,41 @@ def make_filter_tiles(weight: np.ndarray, levels: int, as_rgb: bool = False) -> 
         return None
     if single:
         tiles, max_abs = quantize_signed(weight.reshape(len(weight), -1), levels)
-        return FilterTiles(assemble_unit_blocks(tiles[..., None, None], gap=0), max_abs)
+        singles = weight.reshape(*weight.shape[:2], 1, 1)
+        blocks = assemble_unit_blocks(tiles[..., None, None], gap=0)
+        return FilterTiles(blocks, max_abs, None, _mark_blocks(singles, gap=0))
     if as_rgb:
         tiles, max_abs = quantize_signed(weight, levels)
-        return FilterTiles(tiles.transpose(0, 2, 3, 1), max_abs)
+        non_finite = find_non_finite_pixels(weight)
+        return FilterTiles(tiles.transpose(0, 2, 3, 1), max_abs, None, non_finite)
     channels = None
     if weight.shape[1] > MAX_TILE_CHANNELS:
-        norms = np.square(weight.astype(np.float64)).sum((2, 3))
+        norms = np.nan_to_num(np.square(weight.astype(np.float64)).sum((2, 3)), nan=np.inf)
         channels = np.sort(np.argsort(-norms, axis=1, kind="stable")[:, :MAX_TILE_CHANNELS], axis=1)
         weight = np.take_along_axis(weight, channels[..., None, None], 1)
     tiles, max_abs = quantize_signed(weight, levels)
-    return FilterTiles(assemble_unit_blocks(tiles, gap=1), max_abs, channels)
+    return FilterTiles(assemble_unit_blocks(tiles, gap=1), max_abs, channels, _mark_blocks(weight, gap=1))
+
+
+def find_non_finite_pixels(values: np.ndarray) -> npt.NDArray[np.bool_] | None:
+    """Return which pixels have NaN or infinity in a channel, (n, h, w) bool; None where none has.
+
+    Args:
+        values: (n, C, h, w).
+    """
+    is_marked: npt.NDArray[np.bool_] = ~np.isfinite(values).all(1)
+    return is_marked if is_marked.any() else None
+
+
+def _mark_blocks(weight: np.ndarray, gap: int) -> npt.NDArray[np.bool_] | None:
+    """Return which pixels of the blocks of kernels (units, n, h, w) are NaN or infinite; None without any."""
+    finite = np.isfinite(weight)
+    if finite.all():
+        return None
+    is_marked: npt.NDArray[np.bool_] = (
+        assemble_unit_blocks(np.where(finite, 0, 255).astype(np.uint8), gap) == 255
+    )
+    return is_marked
 
 
 def assemble_unit_blocks(tiles: npt.NDArray[np.uint8], gap: int) -> npt.NDArray[np.uint8]:

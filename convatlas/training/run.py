@@ -25,7 +25,7 @@ from convatlas.files import sha256, write_bytes, write_json
 from convatlas.models import build
 from convatlas.models.factory import format_error
 from convatlas.models.prepare import DatasetClasses, PreparedNetwork, prepare_network
-from convatlas.models.state import get_tensor_state
+from convatlas.models.state import get_tensor_state, list_non_finite
 from convatlas.names import format_shape
 from convatlas.pipeline.config_types import NetworkConfig, TrainingConfig
 from convatlas.records import (
@@ -39,7 +39,15 @@ from convatlas.records import (
 from convatlas.training.checkpoint import Checkpoint
 from convatlas.training.labelled_images import load_split, load_training_splits
 from convatlas.training.metrics import classification_metrics, segmentation_metrics
-from convatlas.training.trainer import HISTORY_COLUMNS, TrainingResult, evaluate, fit
+from convatlas.training.trainer import (
+    EVALUATION_BATCH_SIZE,
+    HISTORY_COLUMNS,
+    DivergedError,
+    NonFiniteScoresError,
+    TrainingResult,
+    evaluate,
+    fit,
+)
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +152,10 @@ def _train(
         device,
     )
     start = time.perf_counter()
-    result = fit(prepared.network, prepared.preprocessing, train, validation, settings, seed, checkpoint)
+    try:
+        result = fit(prepared.network, prepared.preprocessing, train, validation, settings, seed, checkpoint)
+    except DivergedError as error:
+        raise UserError(f"{key}.training: {error}") from error
     seconds = time.perf_counter() - start
     log.info("trained in %.1f s", seconds)
     return _Training(result, len(train), seconds)
@@ -174,7 +185,8 @@ def evaluate_test_split(
         device: Where the images are kept, if they are few.
 
     Returns:
-        The metrics; None where the data set has no test images, or its classes are not the network's.
+        The metrics; None where the data set has no test images, its classes are not the network's, or scores
+        are NaN or infinite.
     """
     dataset = formats.describe(data)
     names = dataset["classes"]
@@ -188,14 +200,16 @@ def evaluate_test_split(
         log.info("not evaluated on the test split: the data set's classes are not the network's")
         return None
     images = load_split(data, "test", prepared.preprocessing, prepared.is_segmentation, device)
+    batch_size = SEGMENTATION_BATCH_SIZE if prepared.is_segmentation else EVALUATION_BATCH_SIZE
+    try:
+        _, confusion = evaluate(prepared.network, prepared.preprocessing, images, batch_size=batch_size)
+    except NonFiniteScoresError as error:
+        log.warning("not evaluated on the test split: %s", error)
+        return None
     if prepared.is_segmentation:
-        _, confusion = evaluate(
-            prepared.network, prepared.preprocessing, images, batch_size=SEGMENTATION_BATCH_SIZE
-        )
         segmentation = segmentation_metrics(confusion, prepared.classes, len(images))
         log.info("test mean IoU %.4f", segmentation["mean_iou"])
         return segmentation
-    _, confusion = evaluate(prepared.network, prepared.preprocessing, images)
     classification = classification_metrics(confusion, prepared.classes)
     log.info("test accuracy %.2f %%", 100 * classification["accuracy"])
     return classification
@@ -268,6 +282,9 @@ def _describe_network(
     }
     if prepared.converted_from:
         network["converted_from"] = prepared.converted_from
+    if non_finite := list_non_finite(prepared.network):
+        network["non_finite_weights"] = non_finite
+        log.warning("%d weights have NaN or infinite values, first %s", len(non_finite), non_finite[0])
     return network
 
 

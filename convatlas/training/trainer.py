@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from convatlas import UserError
 from convatlas.datasets.base import IGNORE_INDEX
 from convatlas.models.build import get_device, to_device
 from convatlas.models.memory_format import choose_input_format, convert_memory_format
 from convatlas.models.outputs import select_main_output
 from convatlas.models.preprocessing import Preprocessing
-from convatlas.models.state import get_tensor_state, load_tensor_state
+from convatlas.models.state import get_tensor_state, list_non_finite, load_tensor_state
 from convatlas.pipeline.config_types import TrainingConfig
 from convatlas.records import HistoryRow
 from convatlas.training.augmentation import augment, resize_masks
@@ -36,7 +37,16 @@ from convatlas.training.optimization import build_ema, build_optimizer, build_sc
 log = logging.getLogger(__name__)
 
 EVALUATION_BATCH_SIZE = 500  # images at once in the evaluation of a classifier
+GPU_CHECK_INTERVAL = 50  # steps between two checks of the loss on a GPU, each of which waits for it
 HISTORY_COLUMNS = ("epoch", "lr", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+
+
+class DivergedError(UserError):
+    """The loss or the weights of a training are NaN or infinite."""
+
+
+class NonFiniteScoresError(UserError):
+    """A network gives scores of classes that are NaN or infinite."""
 
 
 @dataclass
@@ -79,6 +89,9 @@ def fit(
         settings: The config's `training`.
         seed: Seed of the images' order, their augmentation and dropout.
         checkpoint: Where the state is saved after each epoch, and where the training continues from.
+
+    Raises:
+        DivergedError: The loss or a weight is NaN or infinite.
     """
     steps = math.ceil(len(train) / settings["batch_size"])
     epochs = limit_epochs(settings, steps)
@@ -145,6 +158,7 @@ class Trainer:
         self.ema_model = build_ema(network, settings["ema_decay"])
         self.best_score = (-1.0, -math.inf)
         self.best_weights: dict[str, Tensor] = {}
+        self.non_finite_at_start = set(list_non_finite(network))
 
     @property
     def evaluated_network(self) -> nn.Module:
@@ -166,15 +180,21 @@ class Trainer:
             IoU, and the negative loss, on the validation images.
         """
         lr, train_loss, train_accuracy = self.train_epoch(train)
+        diverged = [name for name in list_non_finite(self.network) if name not in self.non_finite_at_start]
+        if diverged:
+            raise self._make_diverged_error(f"in epoch {epoch}: {diverged[0]} is NaN or infinite")
         batch_size = self.settings["batch_size"] if validation.has_pixel_labels else EVALUATION_BATCH_SIZE
-        loss, confusion = evaluate(
-            self.evaluated_network,
-            self.preprocessing,
-            validation,
-            self.result.precision,
-            batch_size,
-            self.memory_format,
-        )
+        try:
+            loss, confusion = evaluate(
+                self.evaluated_network,
+                self.preprocessing,
+                validation,
+                self.result.precision,
+                batch_size,
+                self.memory_format,
+            )
+        except NonFiniteScoresError as error:
+            raise self._make_diverged_error(f"in epoch {epoch}, on the validation images: {error}") from error
         score = accuracy(confusion)
         row: HistoryRow = {
             "epoch": epoch,
@@ -197,6 +217,9 @@ class Trainer:
         Returns:
             The learning rate of the last step, the mean loss per image, and the accuracy, which counts pixels
             with a known class for a segmentation network.
+
+        Raises:
+            DivergedError: The loss is NaN or infinite.
         """
         self.network.train()
         preprocessing = self.preprocessing
@@ -205,7 +228,10 @@ class Trainer:
         size = preprocessing.size
         loss_sum, correct, known = torch.zeros(3, device=self.device)
         order = torch.randperm(len(train), generator=self.shuffle_generator)
-        for images, labels in _iterate_batches(train, self.settings["batch_size"], order, self.device):
+        batch_size = self.settings["batch_size"]
+        steps = math.ceil(len(train) / batch_size)
+        batches = _iterate_batches(train, batch_size, order, self.device)
+        for step, (images, labels) in enumerate(batches, 1):
             masks = labels if train.has_pixel_labels else None
             images, masks = augment(images, masks, self.settings, size, self.shuffle_generator)
             if masks is not None:
@@ -222,9 +248,42 @@ class Trainer:
             if self.ema_model:
                 self.ema_model.update_parameters(self.network)
             loss_sum += loss.detach() * len(images)
+            if self.device.type == "cpu" or step % GPU_CHECK_INTERVAL == 0 or step == steps:
+                self._check_loss(loss_sum, step, steps, labels)
             correct += (logits.argmax(1) == labels).sum()
             known += (labels != IGNORE_INDEX).sum()
         return lr, float(loss_sum) / len(train), float(correct) / float(known)
+
+    def _check_loss(self, loss_sum: Tensor, step: int, steps: int, labels: Tensor) -> None:
+        """Raise DivergedError where the sum of the losses of an epoch so far is NaN or infinite.
+
+        Args:
+            loss_sum: The sum, a number.
+            step: The last step in the epoch, from 1.
+            steps: Steps of an epoch.
+            labels: The labels of the last batch.
+        """
+        if math.isfinite(total := float(loss_sum)):
+            return
+        epoch, name = len(self.result.history) + 1, "NaN" if math.isnan(total) else "infinite"
+        place = f"in epoch {epoch}, step {step} of {steps}: the loss is {name}"
+        if (labels == IGNORE_INDEX).all():
+            raise DivergedError(
+                f"{place}, for no pixel of the batch has a class; raise batch_size, or fix the masks"
+            )
+        if epoch == step == 1:
+            raise DivergedError(
+                f"{place} before any weight has changed; check the network's forward() and first weights, "
+                "and that no image holds NaN"
+            )
+        raise self._make_diverged_error(place)
+
+    def _make_diverged_error(self, place: str) -> DivergedError:
+        """Return the error of a training that diverged, with what to change."""
+        warm_up = (
+            "" if self.settings["schedule"] == "one_cycle" else ", or set schedule: one_cycle, which warms up"
+        )
+        return DivergedError(f"training diverged {place}; lower lr, now {self.settings['lr']:g}{warm_up}")
 
     def record_epoch(self, row: HistoryRow, score: tuple[float, float]) -> None:
         """Add an epoch to the history, and keep its weights unless an earlier epoch was better.
@@ -316,21 +375,40 @@ def evaluate(
     Returns:
         The mean cross-entropy per image, and the counts (classes, classes) of images or pixels with a known
         class; rows are true classes, columns predicted ones.
+
+    Raises:
+        NonFiniteScoresError: The scores of an image are NaN or +∞, and predict no class.
     """
     network.eval()
     memory_format = memory_format or choose_input_format(network, preprocessing.shape)
-    loss, confusion = 0.0, torch.zeros(0)
+    loss, confusion, image_count = 0.0, torch.zeros(0), 0
     order = torch.arange(len(split))
     for images, targets in _iterate_batches(split, batch_size, order, get_device(network)):
         labels = targets.long()
         logits = _forward(network, preprocessing, images, precision, memory_format).float()
         mean = float(F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX))
+        if not math.isfinite(mean):
+            _check_scores(logits, image_count)
+        image_count += len(images)
         loss += mean * len(images)
         classes, is_known = logits.shape[1], labels != IGNORE_INDEX
         cells = (labels * classes + logits.argmax(1))[is_known].flatten()
         counts = torch.bincount(cells, minlength=classes * classes).cpu().reshape(classes, classes)
         confusion = confusion + counts if confusion.numel() else counts
     return loss / len(split), confusion
+
+
+def _check_scores(logits: Tensor, first: int) -> None:
+    """Raise NonFiniteScoresError where the largest score of an image or a pixel is NaN or infinite.
+
+    Args:
+        logits: Scores (n, classes, ...).
+        first: Number of the first image.
+    """
+    is_valid = logits.amax(1).isfinite().reshape(len(logits), -1).all(1)
+    if not is_valid.all():
+        image = first + int(is_valid.int().argmin())
+        raise NonFiniteScoresError(f"the scores of image {image} are NaN or infinite")
 
 
 def _forward(

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from convatlas.training.augmentation import random_horizontal_flip, random_shift
 from convatlas.training.checkpoint import Checkpoint
 from convatlas.training.labelled_images import LabelledImages, hold_out, load_training_splits
 from convatlas.training.metrics import classification_metrics
-from convatlas.training.trainer import evaluate, fit, limit_epochs
+from convatlas.training.trainer import DivergedError, NonFiniteScoresError, evaluate, fit, limit_epochs
 from tests.support.workspace import ROOT
 
 SETTINGS: dict[str, Any] = {
@@ -574,3 +575,65 @@ def test_lenet5_learns_mnist(mnist: Path, tmp_path: Path) -> None:
     _, after = evaluate(network, preprocessing, test)
     assert trainer.accuracy(before) < 0.3
     assert trainer.accuracy(after) > 0.75
+
+
+# Divergence.
+
+
+def diverge(network: nn.Module | None = None, checkpoint: Checkpoint | None = None, **settings: Any) -> str:
+    """Train with a learning rate at which training diverges, and return the message."""
+    images = make_blobs(64)
+    values = {**SETTINGS, "optimizer": "sgd", "schedule": "constant", "lr": 1e6, "epochs": 3, **settings}
+    with pytest.raises(DivergedError) as caught:
+        fit(network or build_small(), PLAIN, images, images, values, 0, checkpoint)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_training_that_diverges_stops_with_the_step_and_the_cure(optimizer: str, tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "checkpoint", {})
+    message = diverge(checkpoint=checkpoint, optimizer=optimizer, lr=1e30)
+    assert re.match(
+        r"training diverged in epoch 1, step [2-4] of 4: the loss is (NaN|infinite); lower lr", message
+    )
+    assert "now 1e+30, or set schedule: one_cycle" in message
+    assert checkpoint.load() is None
+
+
+def test_a_network_whose_first_loss_is_nan_is_no_case_for_the_learning_rate() -> None:
+    network = build_small()
+    network[0].weight.data[0] = math.nan
+    message = diverge(network)
+    assert message.startswith("in epoch 1, step 1 of 4: the loss is NaN before any weight has changed; check")
+
+
+def test_weights_that_become_nan_without_a_loss_stop_the_training() -> None:
+    class Hidden(nn.Module):
+        """A buffer that overflows, which the loss in training does not depend on."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(64, 4)
+            self.register_buffer("scale", torch.ones(1))
+            self.register_buffer("mask", torch.full((2,), -math.inf))  # is no divergence
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.scale *= 1e30 if self.training else 1
+            return self.fc(x.flatten(1)) * 1e-6
+
+    assert "in epoch 1: scale is NaN or infinite; lower lr" in diverge(Hidden(), lr=1e-6)
+
+
+def test_evaluation_names_the_first_image_without_a_prediction() -> None:
+    class Fails(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            scores = x.flatten(1)[:, :4].clone()
+            scores[:, 3] = -math.inf  # a class that is ruled out is a prediction of the others
+            return torch.where(x.amax((1, 2, 3))[:, None] > 0.99, math.nan, scores)
+
+    images = torch.zeros(9, 1, 8, 8, dtype=torch.uint8)
+    labels = torch.arange(9) % 3
+    assert evaluate(Fails(), PLAIN, LabelledImages(images, labels), batch_size=4)[1].sum() == 9
+    images[6] = 255
+    with pytest.raises(NonFiniteScoresError, match="the scores of image 6 are NaN or infinite"):
+        evaluate(Fails(), PLAIN, LabelledImages(images, labels), batch_size=4)

@@ -54,7 +54,7 @@ class ClassResponses:
     Attributes:
         unit: Its number.
         name: The class that it stands for, "" where it stands for none.
-        class_name: The class with the largest mean response.
+        class_name: The class with the largest mean response, "" where a mean is NaN.
         responses: Classes with their mean responses, None without an image: all, or the largest of many.
         selectivity: Its class selectivity, in 0..1.
     """
@@ -73,6 +73,7 @@ class UnitPageData:
     Attributes:
         summary: statistics.json.
         n_layers: Number of tracked layers.
+        non_finite_units: The layers with units that are NaN or infinite on an image, with their numbers as text.
         dead_units: The layers with dead units.
         selective_units: The most class-selective units.
         last_layer: The last layer with weights, "" without any.
@@ -82,6 +83,7 @@ class UnitPageData:
 
     summary: DatasetStatistics
     n_layers: int
+    non_finite_units: list[tuple[str, str]]
     dead_units: list[DeadUnits]
     selective_units: list[ClassSelectiveUnit]
     last_layer: str
@@ -147,11 +149,20 @@ def read_unit_data(network: NetworkData) -> UnitPageData:
     responses: list[ClassResponses] = []
     if last_layer:
         responses = compute_class_responses(
-            statistics, last_layer, summary["classes"], network.description["classes"]
+            statistics,
+            last_layer,
+            summary["classes"],
+            network.description["classes"],
+            summary["class_images"],
         )
     return UnitPageData(
         summary=summary,
         n_layers=len(summary["layers"]),
+        non_finite_units=[
+            (layer["name"], format_ranges(layer["non_finite"]))
+            for layer in summary["layers"]
+            if "non_finite" in layer
+        ],
         dead_units=dead_units,
         selective_units=find_selective_units(statistics, activations, summary["classes"]),
         last_layer=last_layer,
@@ -194,7 +205,11 @@ def find_selective_units(
 
 
 def compute_class_responses(
-    statistics: Mapping[str, np.ndarray], layer: str, classes: Sequence[str], names: Sequence[str]
+    statistics: Mapping[str, np.ndarray],
+    layer: str,
+    classes: Sequence[str],
+    names: Sequence[str],
+    image_counts: Sequence[int],
 ) -> list[ClassResponses]:
     """List the mean responses of a layer's units to the classes.
 
@@ -203,10 +218,12 @@ def compute_class_responses(
         layer: Name of the layer.
         classes: The names of the data set's classes.
         names: The names of the network's classes, which name the units where there are as many.
+        image_counts: The number of images of each of the data set's classes.
     """
     class_means = statistics[f"{layer}@classes"]
     if not class_means.shape[1]:
         return []
+    has_images = np.array(image_counts) > 0
     rows = []
     for unit, means in enumerate(class_means):
         order = np.argsort(-np.nan_to_num(means, nan=-np.inf), kind="stable").tolist()
@@ -215,8 +232,8 @@ def compute_class_responses(
             ClassResponses(
                 unit=unit,
                 name=names[unit] if len(names) == len(class_means) else "",
-                class_name=classes[order[0]],
-                responses=[(classes[c], None if np.isnan(means[c]) else float(means[c])) for c in shown],
+                class_name="" if np.isnan(means[has_images]).any() else classes[order[0]],
+                responses=[(classes[c], float(means[c]) if has_images[c] else None) for c in shown],
                 selectivity=float(statistics[f"{layer}@selectivity"][unit]),
             )
         )

@@ -25,10 +25,9 @@
     const sentences = [];
     if (statistics.dead.includes(unit)) sentences.push("Dead: never positive.");
     const { mean, std, max, zero_fraction: zeroFraction, selectivity } = statistics;
-    if (mean[unit] !== null) {
-      sentences.push(`Mean ${formatNumber(mean[unit])}, std ${formatNumber(std[unit])},`,
-        `max ${formatNumber(max[unit])}, ${formatPercent(zeroFraction[unit])} zero.`);
-    }
+    if (mean[unit] === null) sentences.push("NaN or infinite on some images.");
+    sentences.push(`Mean ${formatNumber(mean[unit])}, std ${formatNumber(std[unit])},`,
+      `max ${formatNumber(max[unit])}, ${formatPercent(zeroFraction[unit])} zero.`);
     if (statistics.top_class && statistics.top_class_mean[unit] !== null) {
       const className = dataset.classes[statistics.top_class[unit]];
       const classMean = formatNumber(statistics.top_class_mean[unit]);

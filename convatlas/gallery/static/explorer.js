@@ -130,7 +130,8 @@
     const [min, max] = convatlas.getRange(net, layer, data, "maps", "layer", 0);
     const maps = Object.values(data.maps);
     const units = [...Array(layer.units).keys()];
-    const inactiveUnits = units.filter((unit) => maps.every(({ max: maxima }) => maxima[unit] <= 0));
+    const inactiveUnits = units.filter((unit) => maps.every(({ max: maxima, non_finite: counts }) =>
+      maxima[unit] <= 0 && !(counts && counts[unit])));
     const nInactive = layer.is_never_positive ? 0 : inactiveUnits.length;
     const facts = [
       convatlas.describeKernel(layer),
@@ -196,8 +197,9 @@
     const unitScale = colormap === "diverging"
       ? [[-1, 1], ["−max |x| of each unit", "max |x| of each unit"]]
       : [[0, 1], ["min (or 0) of each unit", "max of each unit"]];
-    getPart("colorbar").replaceChildren(limits
-      ? convatlas.renderColorbar(colormap, limits) : convatlas.renderColorbar(colormap, ...unitScale));
+    const colorbar = limits
+      ? convatlas.renderColorbar(colormap, limits) : convatlas.renderColorbar(colormap, ...unitScale);
+    getPart("colorbar").replaceChildren(colorbar, ...convatlas.renderNonFiniteLegend(view));
     getPart("pager").hidden = isOnly;
     getPart("pager-text").textContent = `Units ${first} to ${last} of ${nUnits.toLocaleString("en")}`;
   }

@@ -6,7 +6,8 @@
    (black) to its maximum (white). To bring tiles to a common scale they are drawn on a canvas, and each tile is
    filled over twice: with "multiply" by a gain and with "lighter" by an offset. The result, gain × grey + offset,
    is the value's position on the scale. An SVG filter on the canvas maps grey to colour. No pixel is read back,
-   because a page opened from a file may not read its own images. */
+   because a page opened from a file may not read its own images. NaN and infinity are marked on sheets of their own,
+   `marks`, which are drawn over the tiles in the colour that the filter turns into NON_FINITE_COLOUR. */
 
 const convatlas = (() => {
   const source = document.currentScript ? document.currentScript.src : "";
@@ -182,34 +183,39 @@ const convatlas = (() => {
       kind === "maps" || (kind === "filters" ? layer.filters : projectionKinds.includes(PROJECTION_KEYS[kind])));
   }
 
-  /* A view: `units` in the order of their tiles, functions `min` and `max` of a tile's index, and the `paths` of
-     its sprite sheets. In signed tiles zero is grey 128 of 255, so black is slightly below -maxAbs. */
+  /* A view: `units` in the order of their tiles, functions `min` and `max` of a tile's index, the `paths` of its
+     sprite sheets, and those of their marks. In signed tiles zero is grey 128 of 255, so black is slightly below -maxAbs. */
   function getView(net, layer, data, kind, image) {
     const folder = `explorer/${net.name}`;
     const units = [...Array(layer.units).keys()];
     const symmetric = (maxAbs) => ({ min: (i) => (-maxAbs[i] * 128) / 127, max: (i) => maxAbs[i], signed: true });
     if (kind === "filters") {
-      const paths = getSheetPaths(`${folder}/filters/${layer.slug}`, layer.filters);
-      return { ...layer.filters, first: 0, units, ...symmetric(data.filters.max_abs), paths };
+      const sheets = getSheetPaths(`${folder}/filters/${layer.slug}`, layer.filters, data.filters.non_finite);
+      return { ...layer.filters, first: 0, units, ...symmetric(data.filters.max_abs), ...sheets };
     }
     if (kind === "projections" || kind === "peaks") {
       const key = PROJECTION_KEYS[kind];
       const projected = layer.deconv.units[image];
       const first = layer.deconv.kinds.indexOf(key) * projected.length;
-      const paths = getSheetPaths(`${folder}/deconv/${layer.slug}/${image}`, layer.deconv);
-      return { ...layer.deconv, first, units: projected, ...symmetric(data.deconv[image][key]), paths };
+      const isMarked = (data.non_finite_deconv || []).includes(image);
+      const sheets = getSheetPaths(`${folder}/deconv/${layer.slug}/${image}`, layer.deconv, isMarked);
+      return { ...layer.deconv, first, units: projected, ...symmetric(data.deconv[image][key]), ...sheets };
     }
     const { tile_size, columns, rows, signed } = layer;
-    const { min, max } = data.maps[image];
-    const paths = getSheetPaths(`${folder}/maps/${layer.slug}/${image}`, layer);
-    const layout = { tile_size, columns, rows, signed, rgb: false, first: 0, units, paths };
+    const { min, max, non_finite: nonFinite } = data.maps[image];
+    const sheets = getSheetPaths(`${folder}/maps/${layer.slug}/${image}`, layer, nonFinite);
+    const layout = { tile_size, columns, rows, signed, rgb: false, first: 0, units, ...sheets };
     return { ...layout, min: (i) => min[i], max: (i) => max[i] };
   }
 
-  const getSheetPaths = (stem, { sheets = 1, suffix = "png" }) =>
-    [...Array(sheets).keys()].map((n) => (n ? `${stem}.${n + 1}.${suffix}` : `${stem}.${suffix}`));
+  function getSheetPaths(stem, { sheets = 1, suffix = "png" }, isMarked) {
+    const numbers = [...Array(sheets).keys()].map((n) => (n ? `.${n + 1}` : ""));
+    const number = (path, end) => numbers.map((text) => `${path}${text}.${end}`);
+    return { paths: number(stem, suffix), marks: isMarked ? number(`${stem}.nan`, "png") : [] };
+  }
 
-  const loadImages = (view) => Promise.all(view.paths.map(loadImage));
+  /* Load the sheets of a view, and after them those of its marks. */
+  const loadImages = ({ paths, marks = [] }) => Promise.all([...paths, ...marks].map(loadImage));
 
   // Scales
 
@@ -223,7 +229,7 @@ const convatlas = (() => {
     if (scale === "network") return net.value_ranges[kind];
     const values = [];
     const collect = (list, index) => {
-      for (const value of scale === "unit" ? [list[index]] : list) values.push(value);
+      for (const value of scale === "unit" ? [list[index]] : list) if (value !== null) values.push(value);
     };
     if (kind === "maps") {
       for (const { min, max } of Object.values(data.maps)) [min, max].forEach((list) => collect(list, unit));
@@ -235,6 +241,7 @@ const convatlas = (() => {
         if (scale === "layer" || index >= 0) collect(data.deconv[image][PROJECTION_KEYS[kind]], index);
       }
     }
+    if (!values.length) return [0, 0]; // all are NaN or infinite
     const max = values.reduce((result, value) => Math.max(result, value), -Infinity);
     if (kind !== "maps") return [-max, max];
     return [values.reduce((result, value) => Math.min(result, value), Infinity), max];
@@ -256,20 +263,12 @@ const convatlas = (() => {
   // Drawing
 
   /* Draw tiles of a view. `indices` are indices into view.units, `boxes` the position [x, y, width, height] of each
-     tile in canvas pixels, and `getLimits` gives the limits of a tile's scale by its index. */
-  function drawTiles(canvas, view, images, indices, boxes, getLimits) {
+     tile in canvas pixels, and `getLimits` gives the limits of a tile's scale by its index. The canvas is to be shown
+     in `colormap`. */
+  function drawTiles(canvas, view, images, indices, boxes, getLimits, colormap) {
     const context = canvas.getContext("2d");
-    const [height, width] = view.tile_size;
-    const tilesPerSheet = view.columns * view.rows;
     context.clearRect(0, 0, canvas.width, canvas.height);
-    indices.forEach((index, n) => {
-      const tile = view.first + index;
-      const [column, row] = [tile % view.columns, Math.floor((tile % tilesPerSheet) / view.columns)];
-      context.imageSmoothingEnabled = boxes[n][2] < width; // only where tiles are reduced
-      context.drawImage(
-        images[Math.floor(tile / tilesPerSheet)], column * width, row * height, width, height, ...boxes[n],
-      );
-    });
+    copyTiles(context, view, images, indices, boxes);
     const fills = indices.map((index) => {
       const [min, max] = getLimits(index);
       const toGrey = (value) => Math.round((255 * (value - min)) / (max - min));
@@ -285,7 +284,37 @@ const convatlas = (() => {
       });
     }
     context.globalCompositeOperation = "source-over";
+    if (view.marks && view.marks.length) drawMarks(canvas, view, images, indices, boxes, colormap);
   }
+
+  /* Copy tiles from their sheets to their boxes. */
+  function copyTiles(context, view, sheets, indices, boxes) {
+    const [height, width] = view.tile_size;
+    const tilesPerSheet = view.columns * view.rows;
+    indices.forEach((index, n) => {
+      const tile = view.first + index;
+      const [column, row] = [tile % view.columns, Math.floor((tile % tilesPerSheet) / view.columns)];
+      context.imageSmoothingEnabled = boxes[n][2] < width; // only where tiles are reduced
+      context.drawImage(
+        sheets[Math.floor(tile / tilesPerSheet)], column * width, row * height, width, height, ...boxes[n],
+      );
+    });
+  }
+
+  /* Draw the marks of NaN and infinity over the tiles. */
+  function drawMarks(canvas, view, images, indices, boxes, colormap) {
+    const overlay = document.createElement("canvas");
+    Object.assign(overlay, { width: canvas.width, height: canvas.height });
+    const context = overlay.getContext("2d");
+    copyTiles(context, view, images.slice(view.paths.length), indices, boxes);
+    context.globalCompositeOperation = "source-in";
+    context.fillStyle = (canColour && unfilteredColours[colormap]) || `rgb(${NON_FINITE_COLOUR.join(", ")})`;
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    canvas.getContext("2d").drawImage(overlay, 0, 0);
+  }
+
+  const NON_FINITE_COLOUR = [224, 0, 190]; // as in the figures
+  const unfilteredColours = {}; // colour map -> the colour that its filter turns into NON_FINITE_COLOUR, about
 
   const canColour = Boolean(window.CSS && CSS.supports("filter", "url(#a)"));
 
@@ -302,6 +331,8 @@ const convatlas = (() => {
         const tableValues = values.filter((_, index) => index % 3 === n).join(" ");
         return makeSvgElement(`feFunc${channel}`, { type: "table", tableValues });
       });
+      unfilteredColours[name] = `rgb(${NON_FINITE_COLOUR.map((target, channel) =>
+        findNearest(values.filter((_, index) => index % 3 === channel), target / 255)).join(", ")})`;
       const transfer = makeSvgElement("feComponentTransfer", {}, ...functions);
       const region = { x: "0", y: "0", width: "100%", height: "100%" };
       const attributes = { id: `colormap-${name}`, "color-interpolation-filters": "sRGB", ...region };
@@ -309,6 +340,9 @@ const convatlas = (() => {
     });
     document.body.append(makeSvgElement("svg", { class: "colormap-filters", "aria-hidden": "true" }, ...filters));
   }
+
+  const findNearest = (values, target) =>
+    values.reduce((best, value, n) => (Math.abs(value - target) < Math.abs(values[best] - target) ? n : best), 0);
 
   // Data that the pages and the data scripts provide
 

@@ -103,7 +103,7 @@
       const limits = state.scale === "unit" ? null : getLimits(0);
       const { boxes, width, height } = this.layout;
       Object.assign(this.canvas, { width, height });
-      convatlas.drawTiles(this.canvas, view, images, indices, boxes, limits ? () => limits : getLimits);
+      convatlas.drawTiles(this.canvas, view, images, indices, boxes, limits ? () => limits : getLimits, colormap);
       convatlas.applyColormap(this.canvas, colormap);
       this.names = indices.map((index) => view.units[index]).map((unit) =>
         `${unit} ${convatlas.getClassName(net, layer, unit)}`.trim());

@@ -3,8 +3,9 @@
 /* One unit in detail: the explorer shows one panel beside its grid, the comparison page two. */
 
 (() => {
-  /* Format a number with three significant digits and a true minus sign. */
+  /* Format a number with three significant digits and a true minus sign; null stands for NaN. */
   function formatNumber(value) {
+    if (value === null) return "NaN";
     const isTiny = value !== 0 && Math.abs(value) < 1e-3;
     const digits = isTiny ? value.toExponential(1) : Number(value.toPrecision(3));
     return String(digits).replace(/-/g, "−").replace("e+", "e");
@@ -26,11 +27,17 @@
     (layer.receptive_field ? `receptive field ${formatShape(layer.receptive_field)}` : null);
 
   /* The values of a unit on an image, as text; without spatial axes there is a single value. */
-  function describeValues({ min, max, mean, zero_fraction: zeroFraction }, unit, layer) {
+  function describeValues({ min, max, mean, zero_fraction: zeroFraction, non_finite: nonFinite }, unit, layer) {
     if (Math.max(...layer.tile_size) === 1) return formatNumber(min[unit]);
     const range = `${formatNumber(min[unit])} to ${formatNumber(max[unit])}`;
-    return `${range}, mean ${formatNumber(mean[unit])}, ${formatPercent(zeroFraction[unit])} zero`;
+    const count = nonFinite && nonFinite[unit] ? `, ${formatCount(nonFinite[unit], "NaN or infinite value")}` : "";
+    return `${range}, mean ${formatNumber(mean[unit])}, ${formatPercent(zeroFraction[unit])} zero${count}`;
   }
+
+  /* The legend of the marks of a view, as a list of no element or one. */
+  const renderNonFiniteLegend = (view) => (view.marks.length
+    ? [makeElement("p", { class: "non-finite-legend" }, makeElement("span", { "aria-hidden": "true" }), "NaN or ±∞")]
+    : []);
 
   /* The colour bar of a scale: a grey ramp under the same filter as the tiles. `labels` replace the limits where the
      scale differs from unit to unit. */
@@ -58,7 +65,7 @@
     fitCanvas(canvas, view.tile_size, room);
     if (label) canvas.setAttribute("role", "img");
     if (label) canvas.setAttribute("aria-label", label);
-    convatlas.drawTiles(canvas, view, images, [index], [[0, 0, width, height]], () => limits);
+    convatlas.drawTiles(canvas, view, images, [index], [[0, 0, width, height]], () => limits, colormap);
     convatlas.applyColormap(canvas, colormap);
     return canvas;
   }
@@ -138,7 +145,7 @@
       this.opacityControl.hidden = !hasSpatialAxes;
       this.slider.value = hasSpatialAxes ? state.overlay : 100;
       this.updateOpacity();
-      this.colorbar.replaceChildren(renderColorbar(scale.colormap, scale.limits));
+      this.colorbar.replaceChildren(renderColorbar(scale.colormap, scale.limits), ...renderNonFiniteLegend(view));
       this.description.replaceChildren(...describeUnit(loaded, state));
       this.replaceDetails(...figures.flat().filter(Boolean), ...convatlas.renderStatistics(loaded, state.unit),
         this.renderAllImages(loaded, state, scale, isSingleValue), renderImageTable(loaded, state));
@@ -247,6 +254,8 @@
   }
 
   function describeActivity(layer, maps, unit) {
+    const nNonFinite = maps.filter(({ non_finite: counts }) => counts && counts[unit]).length;
+    if (nNonFinite) return `NaN or infinite values on ${nNonFinite} of ${formatCount(maps.length, "sample image")}.`;
     const nActive = maps.filter(({ max }) => max[unit] > 0).length;
     const isZero = maps.every(({ min, max }) => min[unit] === 0 && max[unit] === 0);
     const names = ["", "the sample image", "both sample images"];
@@ -293,6 +302,6 @@
 
   Object.assign(convatlas, {
     formatNumber, formatPercent, formatShape, formatCount, getClassName, describeKernel, describeReceptiveField,
-    describeValues, renderColorbar, onVisible, loadUnit, UnitPanel,
+    describeValues, renderColorbar, renderNonFiniteLegend, onVisible, loadUnit, UnitPanel,
   });
 })();
