@@ -65,7 +65,7 @@ def test_the_most_selective_units_are_those_of_all_activations(network: FakeStat
 
 def test_the_units_of_the_last_layer_have_a_response_for_each_class(network: FakeStatistics) -> None:
     statistics = {f"fc@{key}": array for key, array in network.layers["fc"].items()}
-    rows = compute_class_responses(statistics, "fc", CLASSES, CLASSES)
+    rows = compute_class_responses(statistics, "fc", CLASSES, CLASSES, [10, 10, 10, 0])
     assert [row.name for row in rows] == CLASSES
     for row, means in zip(rows, network.layers["fc"]["classes"], strict=True):
         assert row.class_name == CLASSES[int(np.nanargmax(means))]
@@ -73,8 +73,18 @@ def test_the_units_of_the_last_layer_have_a_response_for_each_class(network: Fak
         assert row.responses[3][1] is None  # no image of it
     names = [str(n) for n in range(20)]
     statistics["fc@classes"] = np.arange(80.0).reshape(4, 20)[:, ::-1]
-    (first, *_) = compute_class_responses(statistics, "fc", names, [])
+    (first, *_) = compute_class_responses(statistics, "fc", names, [], [1] * 20)
     assert [name for name, _ in first.responses] == ["0", "1", "2"]
+
+
+def test_a_unit_with_nan_prefers_no_class() -> None:
+    statistics = {
+        "fc@classes": np.array([[1, np.nan, np.nan], [1, 2, np.nan]]),
+        "fc@selectivity": np.zeros(2),
+    }
+    first, second = compute_class_responses(statistics, "fc", ["a", "b", "c"], [], [5, 5, 0])
+    assert (first.class_name, second.class_name) == ("", "b")
+    assert np.isnan(first.responses[1][1]) and first.responses[2][1] is None
 
 
 # The page

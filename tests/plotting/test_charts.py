@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from convatlas.plotting import charts
-from convatlas.plotting.colormap import ColourScale
+from convatlas.plotting.colormap import INFINITE_COLOUR, NAN_COLOUR, ColourScale
 from convatlas.plotting.labelled_figure import figure_style
 from convatlas.records import HistoryRow
 from tests.support.fake_results import CLASSES
@@ -73,6 +73,24 @@ def test_strips_hold_each_value_once_and_in_order() -> None:
         assert np.ma.getmaskarray(np.ma.masked_invalid(image)).sum() == 300 - 216
     frames = [ax.patches for part in figure.subfigs for ax in part.axes if ax.get_title("left")]
     assert [frame.get_xy() for frame in frames[0]] == [(0.5, 0.5)] and not frames[1]  # line 1, place 1
+
+
+def test_charts_of_values_mark_nan_and_infinity() -> None:
+    values = np.array([[1, np.nan, -np.inf, 2, np.inf]])
+    figure = charts.plot_unit_bars(values, list("abcde"), [""], [None], "A caption.")
+    (axes,) = [ax for part in figure.subfigs for ax in part.axes]
+    assert [bar.get_height() for bar in axes.patches] == [1, 0, 0, 2, 0]
+    assert [(text.get_text(), text.get_position()) for text in axes.texts] == [
+        ("NaN", (1, 0)),
+        ("−∞", (2, 0)),
+        ("∞", (4, 0)),
+    ]
+    many = np.tile(values, 41)
+    figure = charts.plot_unit_heatmaps(many, [""], ColourScale.from_values(many), [None], "A caption.")
+    marks = figure.subfigs[0].axes[0].images[1].get_array().reshape(-1, 4)
+    is_marked = np.append(~np.isfinite(many[0]), np.zeros(len(marks) - 205, bool))
+    np.testing.assert_array_equal(marks[:, 3] == 255, is_marked)
+    assert tuple(marks[1, :3]) == NAN_COLOUR and tuple(marks[2, :3]) == INFINITE_COLOUR
 
 
 @pytest.mark.parametrize(

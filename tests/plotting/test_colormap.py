@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 from matplotlib.colors import Normalize
 
-from convatlas.plotting.colormap import ColourScale, LayerScales, magnitude_quantile
+from convatlas.plotting.colormap import (
+    INFINITE_COLOUR,
+    NAN_COLOUR,
+    ColourScale,
+    LayerScales,
+    colour_table,
+    find_non_finite,
+    magnitude_quantile,
+)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +136,24 @@ def test_zero_has_the_layers_colour_on_a_tile_of_zeros() -> None:
     scales = LayerScales("per_tile", {"a": [np.array([[-9.0, 0.0]])]})
     zero = np.zeros((1, 1))
     np.testing.assert_array_equal(scales.for_tile("a", zero).to_rgb(zero), scales.for_layer("a").to_rgb(zero))
+
+
+def test_nan_and_infinity_have_colours_of_their_own_and_set_no_scale() -> None:
+    values = np.array([[-1, np.nan, 3], [np.inf, 0.5, -np.inf]], np.float32)
+    known = np.where(np.isfinite(values), values, 0)
+    for scale in (ColourScale.from_values(values), ColourScale.diverging(values)):
+        assert (scale.low, scale.high) == (-3, 3)
+        expected = scale.to_rgb(known)
+        expected[0, 1], expected[1, 0], expected[1, 2] = NAN_COLOUR, INFINITE_COLOUR, INFINITE_COLOUR
+        np.testing.assert_array_equal(scale.to_rgb(values), expected)
+    assert ColourScale.from_values(np.full(3, np.nan)) == ColourScale(0, 1, "viridis")
+    tables = np.concatenate([colour_table(name) for name in ("viridis", "RdBu_r", "gray")]).astype(int)
+    for colour in (NAN_COLOUR, INFINITE_COLOUR):
+        assert np.abs(tables - colour).max(1).min() > 60  # no colour map comes near
+    assert find_non_finite(values) == ["NaN", "±∞"] and find_non_finite(known) == []
+    tile = np.array([[np.nan, 2.0]])
+    assert LayerScales("per_tile", {"a": [tile]}).for_tile("a", tile).high == 2
+    assert LayerScales("per_tile", {"a": [-tile]}).for_tile("a", tile * np.nan).low == -1
 
 
 def test_the_quantile_of_magnitudes_ignores_zeros_and_values_that_are_not_finite() -> None:

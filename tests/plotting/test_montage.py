@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convatlas.plotting.colormap import ColourScale
+from convatlas.plotting.colormap import INFINITE_COLOUR, NAN_COLOUR, ColourScale
 from convatlas.plotting.montage import (
     BACKGROUND_COLOUR,
     GAP,
@@ -195,3 +195,15 @@ def test_colouring_does_not_change_the_values() -> None:
     before = values.copy()
     assemble_montage([[Tile(values, ColourScale.from_values(values))]])
     np.testing.assert_array_equal(values, before)
+
+
+def test_tiles_show_nan_and_infinity_and_the_montage_names_them() -> None:
+    image = np.full((2, 2, 3), 0.5)
+    image[0, 0, 1], image[1, 1, 2] = np.nan, -np.inf
+    pixels = Tile(image).render(2)
+    assert pixels[0].tolist() == [[*NAN_COLOUR], [128] * 3]
+    assert pixels[1].tolist() == [[128] * 3, [*INFINITE_COLOUR]]
+    plane = Tile(np.array([[1.0, np.nan]]), ColourScale(0, 1, "viridis"))
+    assert assemble_montage([[Tile(image), plane]]).non_finite == ["NaN", "±∞"]
+    assert assemble_montage([[None, plane]]).non_finite == ["NaN"]
+    assert assemble_montage([[Tile(np.zeros((2, 2, 3)))]]).non_finite == []

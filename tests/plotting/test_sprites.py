@@ -143,14 +143,34 @@ def test_each_unit_has_its_own_scale_and_a_constant_unit_is_black() -> None:
     assert maps.zero_fraction.tolist() == [0, 1, 1 / 91, 0]
 
 
-def test_values_that_are_not_finite_do_not_count_and_are_drawn_at_an_end() -> None:
-    values = np.array([[1, 3, np.nan], [2, np.inf, -np.inf], [np.nan, np.nan, np.inf]], np.float32)[:, None]
+def test_values_that_are_not_finite_are_marked_and_do_not_count(tmp_path: Path) -> None:
+    rows = [[1, 3, np.nan], [2, np.inf, -np.inf], [np.nan, np.nan, np.inf], [0, 2, 4]]
+    values = np.array(rows, np.float32)[:, None]
     maps = sprites.quantize_maps(values, 3)
-    assert maps.low.tolist() == [1, 2, 0]
-    assert maps.high.tolist() == [3, 2, 0]
-    assert maps.mean.tolist() == [2, 2, 0]
-    assert maps.tiles[0].tolist() == [[0, 255, 0]]
-    assert np.isfinite([maps.low, maps.high, maps.mean, maps.zero_fraction]).all()
+    np.testing.assert_array_equal(maps.low, [1, 2, np.nan, 0])
+    np.testing.assert_array_equal(maps.high, [3, 2, np.nan, 4])
+    np.testing.assert_array_equal(maps.mean, [np.nan, np.nan, np.nan, 2])
+    assert maps.zero_fraction.tolist() == [0, 0, 0, 1 / 3]
+    assert maps.tiles[:, 0].tolist() == [[0, 255, 0], [0, 0, 0], [0, 0, 0], [0, 128, 255]]
+    np.testing.assert_array_equal(maps.non_finite, ~np.isfinite(values))
+    assert sprites.quantize_maps(values[3:], 3).non_finite is None
+
+    layout = sprites.compute_sheet_layout(4, 1, 3)
+    sprites.write_marks(tmp_path / "a", maps.non_finite, layout)
+    (sheet,) = sprites.assemble_sheets(maps.non_finite.astype(np.uint8), layout)
+    image = Image.open(tmp_path / "a.nan.png").convert("RGBA")
+    np.testing.assert_array_equal(np.asarray(image)[..., 3], 255 * sheet)
+
+
+@pytest.mark.parametrize(("shape", "as_rgb"), [((3, 5), False), ((3, 12, 3, 3), False), ((3, 3, 4, 4), True)])
+def test_filters_mark_the_weights_that_are_not_finite(shape: tuple[int, ...], as_rgb: bool) -> None:
+    weight = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    assert sprites.make_filter_tiles(weight, 64, as_rgb).non_finite is None
+    weight[1].flat[7 % weight[1].size], weight[2].flat[0] = np.nan, np.inf
+    tiles = sprites.make_filter_tiles(weight, 64, as_rgb)
+    assert tiles.non_finite.shape == tiles.tiles.shape[:3]
+    assert tiles.non_finite.sum((1, 2)).tolist() == [0, 1, 1]
+    assert np.isfinite(tiles.max_abs).all() and tiles.max_abs[1] > 0
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64, bool])

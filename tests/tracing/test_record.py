@@ -2,6 +2,7 @@
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from convatlas import UserError
 from convatlas.models.architectures.lenet5 import lenet5
 from convatlas.models.architectures.simple_cnn import simple_cnn
+from convatlas.tracing.layers import list_layers
 from convatlas.tracing.record import collect_filters, compute_switches, for_each_layer, record, record_to_file
 
 LENET5 = [
@@ -440,3 +442,66 @@ def test_a_network_in_training_mode_is_recorded_in_evaluation_and_left_as_it_was
     assert torch.equal(activations.outputs["2"], activations.outputs["1"])
     assert [module.training for module in network.modules()] == [True, True, True, False]
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+# NaN, infinity and complex numbers.
+
+
+class Special(nn.Module):
+    """A layer with NaN, one with infinity, and a spectrum, which is complex."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.spectrum, self.fc = nn.Conv2d(1, 2, 1), Spectrum(), nn.Linear(2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x).relu()
+        spectrum = self.spectrum(x)
+        inverse = torch.fft.ifft2(spectrum).real
+        return self.fc(torch.div(x, x).mean((2, 3)) + torch.div(inverse, 0).mean((2, 3)))
+
+
+class Spectrum(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.fft2(x)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_layers_with_nan_or_infinity_are_listed_in_execution_order(dtype: Any, tmp_path: Path) -> None:
+    network, x = Special(), images(1, 6)
+    x[0, 0, 0, 0] = torch.nan
+    entries: list[Any] = []
+    record_to_file(network, x, tmp_path / "a.npz", dtype=dtype, non_finite=entries)
+    with np.load(tmp_path / "a.npz") as arrays:
+        names = [name for name in arrays if "@" not in name and not np.isfinite(arrays[name]).all()]
+        assert [entry["layer"] for entry in entries] == names
+        assert names[0] == "input" and "fc" in names
+        for entry in entries:
+            values = arrays[entry["layer"]]
+            assert entry["nan"] == np.isnan(values).sum() and entry["values"] == values.size
+            assert entry["infinite"] == np.isinf(values).sum()
+
+
+def test_a_finite_record_lists_no_layers(tmp_path: Path, lenet: nn.Sequential) -> None:
+    entries: list[Any] = []
+    record_to_file(lenet, images(1, 28), tmp_path / "a.npz", non_finite=entries)
+    assert entries == []
+
+
+def test_a_complex_output_is_recorded_as_magnitude_and_phase(tmp_path: Path) -> None:
+    network, x = Special(), images(1, 6)
+    output = record(network, x[0]).outputs["spectrum"].numpy()
+    record_to_file(network, x, tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz") as arrays:
+        np.testing.assert_allclose(arrays["spectrum"], np.abs(output), rtol=1e-6)
+        np.testing.assert_allclose(arrays["spectrum@phase"], np.angle(output), rtol=1e-5, atol=1e-6)
+        assert {arrays[name].dtype for name in arrays} == {np.dtype(np.float32)}
+    (layer,) = [layer for layer in list_layers(network, (1, 6, 6)) if layer["name"] == "spectrum"]
+    assert layer["notes"] == ["its output is complex: figures and statistics show the magnitude"]
+
+
+def test_an_overflow_beside_an_infinite_value_is_not_silent(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Identity())
+    x = torch.tensor([1e6, torch.inf, 0, 1]).reshape(1, 1, 2, 2)
+    with pytest.raises(UserError, match=r"reaches 1e\+06, and float16 ends at 65,504"):
+        record_to_file(network, x, tmp_path / "a.npz", dtype="float16")

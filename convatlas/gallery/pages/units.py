@@ -73,7 +73,7 @@ class UnitPageData:
     Attributes:
         summary: statistics.json.
         n_layers: Number of tracked layers.
-        non_finite_units: The layers with units that are NaN or infinite on an image, with their numbers as text.
+        non_finite_units: The layers with units that are NaN or infinite on an image, and these units as text.
         dead_units: The layers with dead units.
         selective_units: The most class-selective units.
         last_layer: The last layer with weights, "" without any.
