@@ -16,7 +16,7 @@ from convatlas.names import describe_image, join_names, make_file_name, make_uni
 from convatlas.pipeline.config_types import ViewsConfig
 from convatlas.plotting.colormap import NON_FINITE_NOTES, ColourScale, LayerScales, magnitude_quantile
 from convatlas.plotting.labelled_figure import ColourBar, caption_height, make_montage_figure
-from convatlas.plotting.montage import TILE_SIZE, Tile, TileRow, assemble_montage
+from convatlas.plotting.montage import TILE_SIZE, Tile, TileRow, assemble_montage, list_non_finite
 from convatlas.results import Results, list_projection_keys
 
 log = logging.getLogger(__name__)
@@ -390,15 +390,15 @@ class FigureContext:
             options: How the tiles are arranged.
             suffix: As in `make_figure`.
         """
+        caption = self.make_caption(
+            " ".join([text, *(NON_FINITE_NOTES[name] for name in list_non_finite(rows))])
+        )
         montage = assemble_montage(
             rows,
             tile_size=options.tile_size,
             header_height=options.header_height,
             gap=options.gap,
             group_starts=options.group_starts,
-        )
-        caption = self.make_caption(
-            " ".join([text, *(NON_FINITE_NOTES[name] for name in montage.non_finite)])
         )
         figure = make_montage_figure(montage, labels, bars, caption)
         return self.make_figure(kind, subject, caption, figure, suffix)

@@ -252,7 +252,8 @@ class LayerSprites:
         ranges: dict[str, MapRange] = {}
         signed = False
         for image, outputs in self.arrays.activations.items():
-            maps = sprites.quantize_maps(sprites.to_planes(outputs[self.layer["name"]]), self.levels)
+            values = sprites.to_planes(outputs[self.layer["name"]])
+            maps = sprites.quantize_maps(values, self.levels)
             sheets = self._write_sheets(f"maps/{self.slug}/{image}", maps.tiles, maps.non_finite)
             signed = signed or bool((maps.low < 0).any())
             ranges[image] = MapRange(
@@ -263,6 +264,7 @@ class LayerSprites:
             )
             if maps.non_finite is not None:
                 ranges[image]["non_finite"] = maps.non_finite.sum((1, 2)).tolist()
+                ranges[image]["infinite"] = np.isinf(values).sum((1, 2)).tolist()
         assert sheets is not None  # as a network has sample images
         return sheets, ranges, signed
 

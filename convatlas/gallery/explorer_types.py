@@ -110,6 +110,7 @@ class MapRange(TypedDict):
     mean: list[float | None]  # null with NaN or infinite values
     zero_fraction: list[float]
     non_finite: NotRequired[list[int]]  # values that are NaN or infinite, only where there are any
+    infinite: NotRequired[list[int]]  # those that are infinite
 
 
 class FilterRange(TypedDict):

@@ -137,9 +137,17 @@ def assemble_montage(
             row_height = max(row_height, tile_height)
         spans.append((top, top + row_height))
         top += tile_size + gap
+    return Montage(_draw_texts(canvas, texts, crosses), spans, lefts[:-1], list_non_finite(rows))
+
+
+def list_non_finite(rows: Sequence[Sequence[Tile | None]]) -> list[str]:
+    """Return the keys of NON_FINITE_COLOURS that tiles show, in their order.
+
+    Args:
+        rows: The tiles.
+    """
     present = set().union(*(find_non_finite(tile.values) for row in rows for tile in row if tile))
-    non_finite = [name for name in NON_FINITE_COLOURS if name in present]
-    return Montage(_draw_texts(canvas, texts, crosses), spans, lefts[:-1], non_finite)
+    return [name for name in NON_FINITE_COLOURS if name in present]
 
 
 def _measure_header(row: Sequence[Tile | None], header_height: int) -> int:

@@ -243,3 +243,29 @@ def test_the_script_of_units_escapes_markup() -> None:
     assert text.isascii()
     arguments = json.loads(f"[{text.removeprefix('convatlas.registerUnits(').removesuffix(');' + chr(10))}]")
     assert arguments == ["a</script><!--\u2028", "x", {"maps": {"<b>": [1, None]}}]
+
+
+def test_nan_and_infinity_are_marked_and_never_in_json(tmp_path: Path) -> None:
+    results = complete_layers()
+    outputs, projections = results.activations["first"], results.projections["first"]
+    outputs["conv1"] = outputs["conv1"].copy()
+    outputs["conv1"][0, 0, :2], outputs["conv1"][1] = [np.nan, np.inf], np.nan
+    projections["conv1"] = projections["conv1"].copy()
+    projections["conv1"][0, 0, 1, 2] = np.nan
+    folder, index = draw_layers(tmp_path, results)
+    units = json.loads((folder / "units/conv1.json").read_text(), parse_constant=pytest.fail)
+    numbers = units["maps"]["first"]
+    area = outputs["conv1"][0].size
+    assert numbers["non_finite"][:3] == [2, area, 0] and numbers["infinite"][:3] == [1, 0, 0]
+    finite = outputs["conv1"][0][np.isfinite(outputs["conv1"][0])]
+    assert numbers["max"][0] == pytest.approx(finite.max(), rel=1e-5)
+    assert numbers["mean"][:2] == [None, None] and numbers["max"][1] is None
+    assert [image for image, maps in units["maps"].items() if "non_finite" in maps] == ["first"]
+    assert units["non_finite_deconv"] == ["first"]
+    layer = index["layers"][0]
+    marks = np.asarray(Image.open(folder / "maps/conv1/first.nan.png").convert("RGBA"))[..., 3]
+    sheet = read_pixels(folder / "maps/conv1/first.png")
+    assert marks.shape == sheet.shape[:2]
+    height, width = layer["tile_size"]
+    np.testing.assert_array_equal(marks[:height, :width] == 255, ~np.isfinite(outputs["conv1"][0]))
+    assert {path.name for path in folder.rglob("*.nan*.png")} == {"first.nan.png"}

@@ -129,6 +129,7 @@
     getPart("name").textContent = layer.name;
     const [min, max] = convatlas.getRange(net, layer, data, "maps", "layer", 0);
     const maps = Object.values(data.maps);
+    const hasNumbers = maps.some((one) => one.min.some((value) => value !== null));
     const units = [...Array(layer.units).keys()];
     const inactiveUnits = units.filter((unit) => maps.every(({ max: maxima, non_finite: counts }) =>
       maxima[unit] <= 0 && !(counts && counts[unit])));
@@ -139,7 +140,7 @@
       formatShape(layer.shape),
       convatlas.describeReceptiveField(layer),
       layer.parameters ? formatCount(layer.parameters, "parameter") : null,
-      `min ${formatNumber(min)}, max ${formatNumber(max)}`,
+      hasNumbers ? `min ${formatNumber(min)}, max ${formatNumber(max)}` : "no finite values",
       nInactive ? formatCount(nInactive, "inactive unit") : null,
       ...(layer.notes || []),
     ];

@@ -184,7 +184,8 @@ const convatlas = (() => {
   }
 
   /* A view: `units` in the order of their tiles, functions `min` and `max` of a tile's index, the `paths` of its
-     sprite sheets, and those of their marks. In signed tiles zero is grey 128 of 255, so black is slightly below -maxAbs. */
+     sprite sheets, and those of their marks. In signed tiles zero is grey 128 of 255, so black is slightly below
+     -maxAbs. */
   function getView(net, layer, data, kind, image) {
     const folder = `explorer/${net.name}`;
     const units = [...Array(layer.units).keys()];

@@ -26,12 +26,18 @@
   const describeReceptiveField = (layer) =>
     (layer.receptive_field ? `receptive field ${formatShape(layer.receptive_field)}` : null);
 
+  /* A number of a unit's values on an image; null where all, or some of a mean, are NaN or infinite. */
+  function formatValue({ non_finite: nonFinite, infinite }, value, unit) {
+    return value === null && infinite[unit] === nonFinite[unit] ? "±∞" : formatNumber(value);
+  }
+
   /* The values of a unit on an image, as text; without spatial axes there is a single value. */
-  function describeValues({ min, max, mean, zero_fraction: zeroFraction, non_finite: nonFinite }, unit, layer) {
-    if (Math.max(...layer.tile_size) === 1) return formatNumber(min[unit]);
-    const range = `${formatNumber(min[unit])} to ${formatNumber(max[unit])}`;
-    const count = nonFinite && nonFinite[unit] ? `, ${formatCount(nonFinite[unit], "NaN or infinite value")}` : "";
-    return `${range}, mean ${formatNumber(mean[unit])}, ${formatPercent(zeroFraction[unit])} zero${count}`;
+  function describeValues(maps, unit, layer) {
+    const [min, max, mean] = [maps.min, maps.max, maps.mean].map((list) => formatValue(maps, list[unit], unit));
+    if (Math.max(...layer.tile_size) === 1) return min;
+    const nNonFinite = maps.non_finite ? maps.non_finite[unit] : 0;
+    const count = nNonFinite ? `, ${formatCount(nNonFinite, "NaN or infinite value")}` : "";
+    return `${min} to ${max}, mean ${mean}, ${formatPercent(maps.zero_fraction[unit])} zero${count}`;
   }
 
   /* The legend of the marks of a view, as a list of no element or one. */
@@ -270,9 +276,10 @@
   function renderImageTable({ layer, data }, state) {
     const isSingleValue = Math.max(...layer.tile_size) === 1;
     const makeCell = (text) => makeElement("td", { class: "number" }, text);
-    const rows = Object.entries(data.maps).map(([image, { min, max, mean, zero_fraction: zeroFraction }]) => {
+    const rows = Object.entries(data.maps).map(([image, maps]) => {
+      const { min, max, mean, zero_fraction: zeroFraction } = maps;
       const lists = isSingleValue ? [min] : [min, mean, max]; // the mean of a single value has fewer digits
-      const cells = lists.map((list) => makeCell(formatNumber(list[state.unit])));
+      const cells = lists.map((list) => makeCell(formatValue(maps, list[state.unit], state.unit)));
       if (!isSingleValue) cells.push(makeCell(formatPercent(zeroFraction[state.unit])));
       const attributes = image === state.image ? { class: "current" } : {};
       return makeElement("tr", attributes, makeElement("th", { scope: "row" }, image), ...cells);
