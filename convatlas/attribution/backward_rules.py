@@ -30,7 +30,7 @@ Grads = tuple[Tensor | None, ...]
 # From a node, autograd's gradients of its inputs, and those of its outputs, to the gradients of its inputs.
 BackwardRule = Callable[[Node, Grads, Grads], Grads]
 
-# Operations whose adjoint autograd computes: linear ones, and pooling into its switches.
+# Operations whose adjoint autograd computes: linear ones, pooling into its switches, and other selections.
 ADJOINT_NODES = set(
     """
     Accumulate Add Addbmm Addmm Addmv Baddbmm Sub Rsub Neg Mul Mm Mv Bmm Dot Matmul Linear Sum Mean Cat Stack
@@ -43,12 +43,13 @@ ADJOINT_NODES = set(
     ReflectionPad2D ReflectionPad3D ReplicationPad1D ReplicationPad2D ReplicationPad3D PixelShuffle
     PixelUnshuffle ChannelShuffle UpsampleNearest1D UpsampleNearest2D UpsampleNearest3D UpsampleLinear1D
     UpsampleBilinear2D UpsampleBilinear2DAa UpsampleBicubic2D UpsampleBicubic2DAa UpsampleTrilinear3D
-    UpsampleNearestExact2D GridSampler2D Diagonal Tril Triu _ScaleBatchNorm
+    UpsampleNearestExact2D GridSampler2D Diagonal Tril Triu Topk Sort Kthvalue _ScaleBatchNorm
     """.split()
 )  # fmt: skip
 # Operations in place on a part of a tensor whose adjoint, CopySlices, autograd computes.
 WRITE_OPERATIONS = {"Add", "Sub", "Mul", "Neg", "Copy", "Fill", "Zero", "Div"}
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+INPUT_NODE = "Accumulate"  # where the gradient of the network's input arrives
 MAX_PIXEL_CHANNELS = 4  # an input with no more channels holds pixels
 # Rectifiers, all but the first only where they clip at zero; Hardtanh from 0 to 6 is ReLU6.
 RELU_NODES = {"Relu", "Threshold", "ClampMin", "Clamp", "Hardtanh"}
@@ -70,7 +71,20 @@ def node_type(node: Node) -> str:
     write = find_write(node)
     if write is not None:
         return write.operation
-    return node.name().rpartition("::")[2].partition("Backward")[0].removesuffix("Grad")
+    name = node.name().rpartition("::")[2].partition("Backward")[0].removesuffix("Grad")
+    return _power_type(node) if name == "Pow" else name
+
+
+def _power_type(node: Any) -> str:
+    """Return the operation that a power with a constant exponent is: x ** 2 is the product x * x."""
+    exponent = node._saved_exponent
+    if isinstance(exponent, Tensor):
+        return "Pow"
+    if exponent < 0:
+        return "Reciprocal"
+    if exponent == 0.5:
+        return "Sqrt"
+    return "Mul" if exponent >= 1 and exponent == int(exponent) else "Pow"
 
 
 def next_nodes(node: Node) -> list[Node]:
@@ -181,6 +195,12 @@ def _register_rules(
             "no deconvnet goes through this network: it knows no adjoint of "
             f"{_format_layers(unknown, layers)}, in the layer or just before it. In the network, "
             f"{'; '.join(sorted(advice))}. Or choose a layer before it, or none (views.deconv.layers: [])"
+        )
+    if not any(node_type(node) == INPUT_NODE for node in visited):
+        raise UserError(
+            f"no deconvnet goes to the image: {layers.get(edge.node, 'the layer')} depends on the image only "
+            "through what the deconvnet takes as constants, such as denominators, one over a norm, or the "
+            "weights of attention; choose another layer, or none (views.deconv.layers: [])"
         )
     if other_activations and not rectify:
         raise UserError(
@@ -301,6 +321,23 @@ def _division_rule(node: Node, grad_input: Grads, grad_output: Grads) -> Grads:
     return _grad_to_first_input(grad_input, grad_input[0])
 
 
+def _extremum_rule(node: Any, grad_input: Grads, grad_output: Grads) -> Grads:
+    """Maximum or minimum over axes: unpool into its position, the first in raster order of equal values."""
+    if hasattr(node, "_saved_indices"):  # of one axis, whose adjoint autograd computes
+        return grad_input
+    x, signal = node._saved_self, grad_output[0]
+    assert signal is not None
+    reduced = [n if n < x.ndim else n - 2**64 for n in getattr(node, "_saved_dim", ())] or range(x.ndim)
+    axes = sorted(n % x.ndim for n in reduced)
+    shape = [1 if n in axes else size for n, size in enumerate(x.shape)]
+    order = [n for n in range(x.ndim) if n not in axes] + axes
+    is_extremum = x == node._saved_result.reshape(shape)
+    flat = is_extremum.permute(order).flatten(x.ndim - len(axes))
+    first = torch.zeros_like(flat).scatter(-1, flat.byte().argmax(-1, keepdim=True), True)
+    position = first.reshape([x.shape[n] for n in order]).permute([order.index(n) for n in range(x.ndim)])
+    return _grad_to_first_input(grad_input, signal.reshape(shape) * position)
+
+
 def _attention_rule(node: Node, grad_input: Grads, grad_output: Grads) -> Grads:
     """Pass the signal of attention to the values, not to queries and keys."""
     return tuple(
@@ -324,6 +361,7 @@ BACKWARD_RULES: dict[str, BackwardRule] = {
     "MiopenBatchNorm": _batch_norm_rule,
     "NativeGroupNorm": _norm_rule,
     "NativeLayerNorm": _norm_rule,
+    **dict.fromkeys(["Max", "Min", "Amax", "Amin"], _extremum_rule),
     "Div": _division_rule,
     "Rsqrt": _constant_rule,
     "Reciprocal": _constant_rule,

@@ -9,20 +9,11 @@ from convatlas.attribution.inplace_writes import WRITE_NODE, find_write
 _SCALE = ".detach() its result where it only scales (a norm, a statistic, an attention weight)"
 _NORM = "write x.norm(...).detach() instead of x.norm(...): a norm that scales is a constant"
 _STATISTIC = "call .detach() on the result of std or var: a statistic that scales is a constant"
-_MAXIMUM = (
-    "write F.adaptive_max_pool2d(x, 1) instead of a maximum over the image, or "
-    "x.gather(d, x.argmax(d, keepdim=True)) over an axis d, or " + _SCALE
-)
-_MINIMUM = "write x.gather(d, x.argmin(d, keepdim=True)) instead of a minimum over an axis d, or " + _SCALE
 # What to change in a network whose operation has no adjoint here.
 _ADVICE = {
-    "Pow": "write x * x instead of x ** 2 or x.pow(2), or " + _SCALE,
+    "Pow": "write a power as products, x * x, or with a whole number, x ** 2, or " + _SCALE,
     **dict.fromkeys(["LinalgVectorNorm", "Norm"], _NORM),
     **dict.fromkeys(["Std", "Var", "StdMean", "VarMean"], _STATISTIC),
-    **dict.fromkeys(["Amax", "Max"], _MAXIMUM),
-    **dict.fromkeys(["Amin", "Min"], _MINIMUM),
-    "Topk": "write x.gather(d, x.topk(k, d).indices) instead of x.topk(k, d).values",
-    "Sort": "write x.gather(d, x.argsort(d)) instead of x.sort(d).values",
 }
 
 
