@@ -117,7 +117,7 @@ class Layer(TypedDict):
     within: list[str]  # the types of the modules around it, the outermost first
     kernel: list[int] | None
     stride: list[int] | None
-    padding: list[int] | str | None
+    padding: list[int] | list[list[int]] | str | None  # [near, far] per axis where the sides differ
     dilation: list[int] | None
     groups: int | None
     parameters: int  # 0 on repeated calls of one module

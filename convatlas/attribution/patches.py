@@ -136,16 +136,18 @@ def extract_patch(image: np.ndarray, geometry: PatchGeometry, position: np.ndarr
 def is_croppable(network: nn.Module, layers: Sequence[Layer], layer: str) -> bool:
     """Return whether a layer computes the same on a part of the input as on all of it, except at the edges.
 
-    Not behind adaptive pooling, whose windows depend on the input's size, and not where borders are filled
-    with anything but zeros, which may come from far away.
+    Not behind adaptive pooling, whose windows depend on the input's size, nor behind a coarser map or padding
+    of one side alone, where they depend on the first pixel, and not where borders are filled with anything
+    but zeros, which may come from far away.
 
     Args:
         network: The network.
         layers: Its layers, as in layers.json.
         layer: Name of one of them.
     """
+    step = next(entry["receptive_step"] for entry in layers if entry["name"] == layer)
     for preceding in layers:
-        if "daptive" in preceding["type"]:
+        if "daptive" in preceding["type"] or not _is_aligned(preceding, step):
             return False
         module = network.get_submodule(preceding["module"])
         if getattr(module, "padding_mode", "zeros") != "zeros":
@@ -153,6 +155,14 @@ def is_croppable(network: nn.Module, layers: Sequence[Layer], layer: str) -> boo
         if preceding["name"] == layer:
             return True
     return False
+
+
+def _is_aligned(preceding: Layer, step: Sequence[int] | None) -> bool:
+    """Return whether the windows of a layer stay where they are on a part that begins whole steps further."""
+    padding, own_step = preceding["padding"], preceding["receptive_step"]
+    if isinstance(padding, list) and any(isinstance(sides, list) for sides in padding):
+        return False
+    return not step or not own_step or not any(n % own for n, own in zip(step, own_step, strict=False))
 
 
 def project_patches(

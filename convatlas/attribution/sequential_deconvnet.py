@@ -16,6 +16,7 @@ from convatlas.attribution.deconvnet import Select, make_seed_signal, validate_u
 from convatlas.names import suggest_nearest
 from convatlas.tracing.calls import is_leaf
 from convatlas.tracing.layer_names import next_call_name
+from convatlas.tracing.layer_windows import has_own_forward
 from convatlas.tracing.record import record
 
 
@@ -96,12 +97,13 @@ class Deconvnet(nn.Module):
             case nn.MaxPool2d() if switches is not None:
                 # (i) Unpool: where windows overlap, signals that meet at one position add up.
                 index = switches.repeat_interleave(len(signal) // len(switches), 0).flatten(2)
+                signal, index = signal * (index >= 0).view_as(signal), index.clamp(min=0)  # none to padding
                 plane = signal.new_zeros(len(signal), input_shape[0], input_shape[1] * input_shape[2])
                 unpooled = plane.scatter_add_(2, index, signal.flatten(2))
                 return unpooled.reshape(len(signal), *input_shape)
             case nn.ReLU() | nn.ReLU6():  # (ii) rectify
                 return signal.relu()
-            case nn.Conv2d(padding_mode="zeros", padding=tuple(padding)):
+            case nn.Conv2d(padding_mode="zeros", padding=tuple(padding)) if not has_own_forward(module):
                 # (iii) Filter with the transposed filters, without bias, to the input's exact size.
                 stride, groups, dilation = module.stride, module.groups, module.dilation
                 unpadded = F.conv_transpose2d(
@@ -111,7 +113,7 @@ class Deconvnet(nn.Module):
                 return F.conv_transpose2d(
                     signal, module.weight, None, stride, padding, missing, groups, dilation
                 )
-            case nn.Linear():
+            case nn.Linear() if not has_own_forward(module):
                 return signal @ module.weight
             case nn.Flatten(start_dim=1, end_dim=-1):
                 return signal.reshape(len(signal), *input_shape)

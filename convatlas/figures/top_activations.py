@@ -102,10 +102,10 @@ def _make_caption_text(
     patches: np.ndarray,
     scale: ColourScale,
 ) -> str:
-    field = context.layers[layer]["receptive_field"]
-    field_text = (
-        f"receptive field {format_shape(field)} pixels" if field else "receptive field: the whole image"
-    )
+    field, start = context.layers[layer]["receptive_field"], context.layers[layer]["receptive_start"]
+    field_text = f"receptive field {format_shape(field)} pixels" if field else "receptive field not known"
+    if start is None and field == list(patches.shape[-2:]):
+        field_text = "receptive field: the whole image"
     unit_text, order = "each unit", ""
     if len(units) < len(values):
         unit_text = f"{len(units)} of {len(values)} units"

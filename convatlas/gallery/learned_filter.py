@@ -165,7 +165,8 @@ def _get_padding(layer: Layer, axis: int) -> int:
         assert kernel is not None  # as the layer is a convolution
         assert dilation is not None
         return dilation[axis] * (kernel[axis] - 1) // 2
-    return padding[axis] if isinstance(padding, list) else 0
+    near = padding[axis] if isinstance(padding, list) else 0
+    return near[0] if isinstance(near, list) else near
 
 
 def _choose_brightness_scale(

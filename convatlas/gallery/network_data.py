@@ -243,7 +243,7 @@ def format_output_size(layer: Layer) -> str | None:
     kernel, stride, padding = layer["kernel"], layer["stride"], layer["padding"]
     if not (isinstance(kernel, list) and isinstance(stride, list) and isinstance(padding, list)):
         return None
-    if not layer["called"] or len(layer["output_shape"]) != 3:
+    if not layer["called"] or len(layer["output_shape"]) != 3 or isinstance(padding[-1], list):
         return None
     size = layer["input_shape"][-1]
     dilation = (layer["dilation"] or [1])[-1]

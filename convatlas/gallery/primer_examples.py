@@ -253,7 +253,8 @@ def _make_field_row(name: str, size: int, first: int, last: int, layer: Layer | 
 
 def _is_sliding_window(layer: Layer) -> bool:
     """Return whether a layer slides a window with a known kernel, stride and padding over maps."""
-    is_known = all(isinstance(layer[key], list) for key in ("kernel", "stride", "padding"))
+    values = [layer[key] for key in ("kernel", "stride", "padding")]
+    is_known = all(isinstance(value, list) and isinstance(value[-1], int) for value in values)
     is_planar = layer["kind"] in ("conv", "pool") and len(layer["output_shape"]) == 3
     return is_known and is_planar and "Transpose" not in layer["type"]
 

@@ -193,7 +193,8 @@ def _estimate_top_activations(layers: Sequence[Layer], views: ViewsConfig) -> fl
     total = 0.0
     for layer in layers:
         if layer["name"] in names:
-            field_size = math.prod(map(min, layer["receptive_field"] or size, size))
+            field = layer["receptive_field"] if layer["receptive_start"] else None  # else the whole image
+            field_size = math.prod(map(min, field or size, size))
             units = _limit_units(layer, strongest["units"])
             values = 2 * strongest["k"] * units * channels * field_size
             figure_values = min(values, MAX_TOP_ACTIVATION_FIGURE_VALUES)

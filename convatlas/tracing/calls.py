@@ -60,11 +60,24 @@ def is_leaf(module: nn.Module) -> bool:
     """Return whether a module calls no other modules, apart from parametrizations of its weights.
 
     Args:
-        module: The module. An nn.MultiheadAttention is a leaf.
+        module: The module. An nn.MultiheadAttention is a leaf, as is a convolution or pooling layer that
+            holds only the padding that it applies to its input.
     """
     if isinstance(module, nn.MultiheadAttention):  # it reads the weights of its child without calling it
         return True
-    return all(name == "parametrizations" for name, _ in module.named_children())
+    children = [child for name, child in module.named_children() if name != "parametrizations"]
+    return not children or (module_kind(module) in ("conv", "pool") and all(map(_only_pads, children)))
+
+
+def _has_parameters(module: nn.Module) -> bool:
+    """Return whether a module holds parameters, itself or in its children."""
+    return next(module.parameters(), None) is not None
+
+
+def _only_pads(module: nn.Module) -> bool:
+    """Return whether a module pads its input, or returns it as it is."""
+    is_padding = isinstance(module, nn.Identity) or "pad" in type(module).__name__.lower()
+    return is_padding and not list(module.children()) and not _has_parameters(module)
 
 
 def named_leaf_modules(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -73,7 +86,13 @@ def named_leaf_modules(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     Args:
         network: Any network.
     """
-    return ((path, module) for path, module in _named_modules(network) if path and is_leaf(module))
+    leaves = {path for path, module in _named_modules(network) if path and is_leaf(module)}
+    # Of the modules in a leaf, those of nn.MultiheadAttention hold weights.
+    return (
+        (path, module)
+        for path, module in _named_modules(network)
+        if path in leaves and (path.rpartition(".")[0] not in leaves or _has_parameters(module))
+    )
 
 
 def composite_modules(network: nn.Module) -> list[str]:

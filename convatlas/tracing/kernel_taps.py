@@ -7,11 +7,9 @@ Visin, A guide to convolution arithmetic for deep learning (arXiv 1603.07285).
 from collections.abc import Sequence
 from math import prod
 
-from torch import nn
-
 from convatlas.names import format_shape
 from convatlas.records import Layer
-from convatlas.tracing.window_geometry import AxisWindow, get_axis_windows
+from convatlas.tracing.window_geometry import AxisWindow
 
 
 def find_active_taps(window: AxisWindow, pixels: int) -> list[int]:
@@ -40,30 +38,28 @@ def minimum_input_size(window: AxisWindow, pixels: int) -> int:
 
 
 def describe_inactive_taps(
-    conv: nn.modules.conv._ConvNd, input_size: Sequence[int], network_input_size: Sequence[int] | None = None
+    windows: Sequence[AxisWindow], input_size: Sequence[int], network_input_size: Sequence[int] | None = None
 ) -> str | None:
     """Describe the taps of a convolution that never meet its input.
 
     Args:
-        conv: The convolution.
+        windows: The window of the convolution along each axis. Its padding is zeros.
         input_size: Size of its input along each spatial axis.
         network_input_size: Size of the network's input, if `input_size` grows with it. Where it is a
             multiple of `input_size`, the size of the network's input that all taps would need is stated.
 
     Returns:
-        A sentence; None where every tap meets the input, for transposed convolutions, and for padding that
-        repeats pixels.
+        A sentence; None where every tap meets the input.
     """
-    if conv.transposed or conv.padding_mode != "zeros":
-        return None
-    axes = list(zip(get_axis_windows(conv), input_size, strict=True))
+    axes = list(zip(windows, input_size, strict=True))
     active = [find_active_taps(window, pixels) for window, pixels in axes]
-    kernel = conv.kernel_size
+    kernel = [window.kernel for window in windows]
+    dilation = [window.dilation for window in windows]
     if all(len(taps) == size for taps, size in zip(active, kernel, strict=True)):
         return None
     needed = [minimum_input_size(window, pixels) for window, pixels in axes]
-    dilated = max(conv.dilation) > 1
-    name = f"dilation {_format_equal(conv.dilation)}" if dilated else f"a kernel of {format_shape(kernel)}"
+    dilated = max(dilation) > 1
+    name = f"dilation {_format_equal(dilation)}" if dilated else f"a kernel of {format_shape(kernel)}"
     text = (
         f"{name} on a {format_shape(input_size)} input: {_describe_active_taps(active, kernel)} the input, "
         f"the others only padding; all taps read an input of at least {format_shape(needed)}"

@@ -1,9 +1,8 @@
 """List the layers of a network in execution order, with their shapes, inputs and receptive fields."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,12 @@ from convatlas.tracing.calls import (
 )
 from convatlas.tracing.dataflow import DataflowTracker
 from convatlas.tracing.layer_kinds import module_kind
-from convatlas.tracing.receptive_field import ReceptiveField, propagate_field
+from convatlas.tracing.layer_windows import Filters, LayerWindow, make_window, track_windows
+from convatlas.tracing.operations import OperationTracker
+from convatlas.tracing.receptive_field import describe_field
+from convatlas.tracing.window_geometry import AxisWindow, get_axis_windows
+
+UNKNOWN_GEOMETRY = {"kernel": None, "stride": None, "padding": None, "dilation": None, "groups": None}
 
 COMPLEX_OUTPUT_NOTE = "its output is complex: figures and statistics show the magnitude"
 COMPLEX_WEIGHT_NOTE = "its weights are complex, and not shown"
@@ -45,7 +49,14 @@ def list_layers(
 
     `receptive_field` is [height, width] in pixels of the input that one value can depend on, borders not
     counted; that of the value in row i and column j starts at `receptive_start` + (i, j) × `receptive_step`.
-    They are None where they are not known.
+    It follows from the operations that ran, inside layers and functions too. Where fields differ from value
+    to value, as after upsampling, it is the smallest window that holds each. `receptive_start` and
+    `receptive_step` are None where every value depends on all of an axis, and where rows and columns are not
+    the last axes of the output. All are None where they are not known.
+
+    A layer that computes by code of its own, as one that pads its input in `forward()`, has the kernel,
+    stride, padding, dilation and groups of the one convolution or pooling that ran in it; padding is
+    [near, far] per axis where the sides differ.
 
     Args:
         network: Any network; it runs in evaluation mode and is left as it was.
@@ -70,34 +81,84 @@ def list_layers(
         1 activation [6, 24, 24] [5, 5]
         2 pool [6, 12, 12] [6, 6]
     """
+    return trace_layers(network, shape, downsample_name, blocks).layers
+
+
+class TracedNetwork(NamedTuple):
+    """The layers of a network, and filters that its modules' attributes do not tell.
+
+    Attributes:
+        layers: The entries of layers.json.
+        filters: The weight and the bias, by the path of the module, of each convolution and linear layer that
+            computes by its own code, or that a composite module calls as a function. None where they differ
+            from call to call or from image to image, or where the code does more than one product.
+    """
+
+    layers: list[Layer]
+    filters: dict[str, Filters | None]
+
+
+@torch.no_grad()
+def trace_layers(
+    network: nn.Module,
+    shape: tuple[int, ...],
+    downsample_name: str = "downsample",
+    blocks: Collection[str] = (),
+) -> TracedNetwork:
+    """Run a network once and return its layers, as `list_layers`, with the filters that it computed.
+
+    Args:
+        network: As in `list_layers`.
+        shape: As in `list_layers`.
+        downsample_name: As in `list_layers`.
+        blocks: As in `list_layers`.
+
+    Raises:
+        UserError: As in `list_layers`.
+    """
     first_parameter = next(network.parameters(), torch.empty(0))
     dtype = first_parameter.dtype if first_parameter.is_floating_point() else torch.float32
     x = torch.zeros(1, *shape, device=first_parameter.device, dtype=dtype)
-    lister = _LayerLister(network, x, blocks)
-    with raise_on_wrong_input(x), lister.tracker.track(network, blocks), trace(network, lister.add, blocks):
-        network(x)
-    layers = lister.layers + _list_uncalled_modules(network, {layer["module"] for layer in lister.layers})
+    with track_windows(network) as windows:
+        lister = _LayerLister(network, x, blocks, windows)
+        tracking = lister.tracker.track(network, blocks), lister.operations
+        with raise_on_wrong_input(x), tracking[0], tracking[1], trace(network, lister.add, blocks):
+            network(x)
+    layers = lister.layers
+    layers += lister.list_uncalled_modules()
+    layers += lister.list_unused_parameters()
     convolutions = [layer for layer in layers if layer["kind"] == "conv"]
     for ordinal, layer in enumerate(convolutions, 1):
         layer["ordinal"] = ordinal
         layer["role"] = _convolution_role(network, layer["module"], downsample_name)
     for layer in layers:
         layer["within"] = _parent_types(network, layer)
-    _add_tap_notes(network, layers, shape[1:])
-    return layers
+    _add_tap_notes(network, layers, lister.windows, shape[1:])
+    return TracedNetwork(layers, lister.collect_filters())
 
 
 class _LayerLister:
-    """Makes an entry of layers.json from each call of a forward pass."""
+    """Makes an entry of layers.json from each call of a forward pass.
 
-    def __init__(self, network: nn.Module, x: Tensor, blocks: Collection[str]) -> None:
-        self.network, self.blocks = network, blocks
+    Attributes:
+        windows: The window of each layer that computes by its own code or is a function, by its name.
+        layers: The entries.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        x: Tensor,
+        blocks: Collection[str],
+        leaf_windows: Mapping[nn.Module, LayerWindow | None],
+    ) -> None:
+        self.network, self.blocks, self.leaf_windows = network, blocks, leaf_windows
         self.layers: list[Layer] = []
-        self.input_size = x.shape[2:]
-        # The tracker keeps every tensor alive, so that no identity in `fields` is used twice.
+        self.windows: dict[str, LayerWindow] = {}
+        self.filters: dict[str, list[Filters | None]] = {}  # of each call, by the path of the module
         self.tracker = DataflowTracker(x)
-        self.fields: dict[int, ReceptiveField | None] = {id(x): ReceptiveField.identity(x.ndim - 2)}
-        self.counted_modules: set[str] = set()  # whose parameters an entry already has
+        self.operations = OperationTracker(x)
+        self.counted_parameters: set[nn.Parameter] = set()  # that an entry already counts
 
     def add(self, call: Call) -> None:
         """Add the entry of a call."""
@@ -108,17 +169,20 @@ class _LayerLister:
             inputs = self.tracker.block_inputs[call.path]
         else:
             inputs = self.tracker.source_layers(call.inputs)
-            self._propagate(call)
+            self.tracker.assign_layer(call.layer, call.output)
         entry = _layer_entry(call.layer, call.path, call.type, call.kind, module)
         entry["inputs"] = list(inputs)
         # A single number for the whole batch may be the first of several inputs: a factor, for example.
         main_input = next((tensor for tensor in call.inputs if tensor.ndim), call.input)
         entry["input_shape"] = _shape_without_batch(main_input)
         entry["output_shape"] = _shape_without_batch(call.output)
-        if module is not None and not is_block and call.path not in self.counted_modules:
-            entry["parameters"] = _count_parameters(module)
-            self.counted_modules.add(call.path)
-        _set_receptive_field(entry, self.fields.get(id(call.output)), self.input_size)
+        if not is_block:
+            self._describe_window(entry, call, is_own_call)
+            # A function has the parameters that have met what depends on the input since the last one.
+            read = _own_parameters(module) if is_own_call else self.operations.take_parameters()
+            entry["parameters"] = self._count_parameters(read)
+        field = describe_field(self.operations.field_of(call.output), call.output.ndim)
+        entry["receptive_field"], entry["receptive_start"], entry["receptive_step"] = field
         if call.output.is_complex():
             entry["notes"].append(COMPLEX_OUTPUT_NOTE)
         weight = getattr(module, "weight", None)
@@ -126,23 +190,70 @@ class _LayerLister:
             entry["notes"].append(COMPLEX_WEIGHT_NOTE)
         self.layers.append(entry)
 
-    def _propagate(self, call: Call) -> None:
-        """Record which layer the output of a call comes from, and its receptive field."""
-        input_fields = [self.fields.get(id(tensor)) for tensor in call.inputs]
-        unaliased = replace(call, output=self.tracker.resolve_alias(call.output))
-        self.fields[id(call.output)] = propagate_field(unaliased, input_fields)
-        self.tracker.assign_layer(call.layer, call.output)
+    def _describe_window(self, entry: Layer, call: Call, is_own_call: bool) -> None:
+        """Describe a layer by the product or pooling that it ran, where its attributes do not tell it."""
+        products = self.operations.take_products()
+        if is_own_call and call.module is not None and call.module in self.leaf_windows:
+            window = self.leaf_windows[call.module]
+        elif call.module is None and call.kind in ("conv", "linear"):
+            window = make_window(products[0]) if len(products) == 1 else None
+        else:
+            return
+        if call.kind == "other" and window and window.is_convolution and _own_parameters(call.module):
+            entry["kind"] = "conv"
+        if entry["kind"] in ("conv", "pool") or window is not None:
+            geometry = UNKNOWN_GEOMETRY if window is None else window.geometry()
+            entry.update(geometry)  # type: ignore[typeddict-item]
+        if entry["kind"] in ("conv", "linear"):
+            is_constant = window is not None and not any(
+                map(self.operations.depends_on_input, window.filters)
+            )
+            self.filters.setdefault(call.path, []).append(window.filters if window and is_constant else None)
+        if window is not None:
+            self.windows[call.layer] = window
+
+    def _count_parameters(self, parameters: Iterable[nn.Parameter]) -> int:
+        """Count the numbers in parameters that no entry counts yet."""
+        new = set(parameters) - self.counted_parameters
+        self.counted_parameters |= new
+        return sum(parameter.numel() for parameter in new)
+
+    def collect_filters(self) -> dict[str, Filters | None]:
+        """Return the filters of each module whose calls all took the same ones, None for others."""
+        return {path: calls[0] if _are_equal(calls) else None for path, calls in self.filters.items()}
+
+    def list_uncalled_modules(self) -> list[Layer]:
+        """Return the entries of the leaf modules that the forward pass never called."""
+        called = {layer["module"] for layer in self.layers}
+        layers = []
+        for path, module in named_leaf_modules(self.network):
+            if path not in called:
+                entry = _layer_entry(path, path, type(module).__name__, module_kind(module), module)
+                entry["parameters"], entry["called"] = self._count_parameters(_own_parameters(module)), False
+                layers.append(entry)
+        return layers
+
+    def list_unused_parameters(self) -> list[Layer]:
+        """Return an entry for each parameter of a composite module that no layer has read."""
+        layers = []
+        for name, parameter in self.network.named_parameters():
+            if parameter not in self.counted_parameters:
+                entry = _layer_entry(name, name.rpartition(".")[0], type(parameter).__name__, "other", None)
+                entry["parameters"], entry["called"] = self._count_parameters([parameter]), False
+                layers.append(entry)
+        return layers
 
 
-def _list_uncalled_modules(network: nn.Module, called: Collection[str]) -> list[Layer]:
-    """Return the entries of the leaf modules that the forward pass never called."""
-    layers = []
-    for path, module in named_leaf_modules(network):
-        if path not in called:
-            entry = _layer_entry(path, path, type(module).__name__, module_kind(module), module)
-            entry["parameters"], entry["called"] = _count_parameters(module), False
-            layers.append(entry)
-    return layers
+def _are_equal(calls: Sequence[Filters | None]) -> bool:
+    """Return whether the filters of several calls are the same."""
+    if None in calls:
+        return False
+    first = calls[0]
+    return all(
+        a is b or (a is not None and b is not None and torch.equal(a, b))
+        for filters in calls[1:]
+        for a, b in zip(first or (), filters or (), strict=True)
+    )
 
 
 def _convolution_role(network: nn.Module, path: str, downsample_name: str) -> str:
@@ -163,7 +274,9 @@ def _parent_types(network: nn.Module, layer: Layer) -> list[str]:
     return [type(network.get_submodule(path)).__name__ for path in paths]
 
 
-def _add_tap_notes(network: nn.Module, layers: list[Layer], input_size: Sequence[int]) -> None:
+def _add_tap_notes(
+    network: nn.Module, layers: list[Layer], windows: Mapping[str, LayerWindow], input_size: Sequence[int]
+) -> None:
     """Add a note to each convolution with taps that never meet its input."""
     fixed_size: set[str] = set()  # layers whose size does not grow with the network's input
     for layer in layers:
@@ -171,21 +284,24 @@ def _add_tap_notes(network: nn.Module, layers: list[Layer], input_size: Sequence
         is_size_fixing = layer["kind"] == "linear" or "daptive" in layer["type"] or layer["type"] == "mean"
         if has_fixed_input or is_size_fixing:
             fixed_size.add(layer["name"])
-        module = network.get_submodule(layer["module"])
-        if layer["called"] and layer["kind"] == "conv" and isinstance(module, nn.modules.conv._ConvNd):
+        axes = _find_axis_windows(network, layer, windows) if layer["called"] else None
+        if axes is not None and layer["kind"] == "conv":
             network_size = None if has_fixed_input else input_size
-            note = kernel_taps.describe_inactive_taps(module, layer["input_shape"][1:], network_size)
+            note = kernel_taps.describe_inactive_taps(axes, layer["input_shape"][1:], network_size)
             if note:
                 layer["notes"].append(note)
 
 
-def _set_receptive_field(entry: Layer, field: ReceptiveField | None, input_size: Sequence[int]) -> None:
-    """Set the receptive field of an entry; a global field has the same start everywhere, and no step."""
-    if field is None:
-        return
-    entry["receptive_field"] = field.size(input_size)
-    if not field.is_global:
-        entry["receptive_start"], entry["receptive_step"] = list(field.first), list(field.step)
+def _find_axis_windows(
+    network: nn.Module, layer: Layer, windows: Mapping[str, LayerWindow]
+) -> list[AxisWindow] | None:
+    """Return the window of a convolution along each axis; None where the padding is not known to be zeros."""
+    if layer["name"] in windows:
+        return windows[layer["name"]].axis_windows()
+    module = network.get_submodule(layer["module"])
+    if not isinstance(module, nn.modules.conv._ConvNd) or layer["kernel"] is None:
+        return None
+    return get_axis_windows(module) if not module.transposed and module.padding_mode == "zeros" else None
 
 
 def _shape_without_batch(tensor: Tensor) -> list[int]:
@@ -238,9 +354,11 @@ def _as_list(value: Any, axes: int) -> Any:
     return value if isinstance(value, str) else None
 
 
-def _count_parameters(module: nn.Module) -> int:
-    """Return how many numbers a module learns, apart from its children."""
-    count = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+def _own_parameters(module: nn.Module | None) -> list[nn.Parameter]:
+    """Return the parameters of a module, those of its parametrizations among them, without its children's."""
+    if module is None:
+        return []
+    parameters = list(module.parameters(recurse=False))
     if isinstance(parametrizations := getattr(module, "parametrizations", None), nn.Module):
-        count += sum(parameter.numel() for parameter in parametrizations.parameters())
-    return count
+        parameters += parametrizations.parameters()
+    return parameters

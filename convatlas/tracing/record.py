@@ -1,9 +1,9 @@
 """Record the output of every layer of a network on given images, without changing the network."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from convatlas.tracing.calls import (
     trace,
 )
 from convatlas.tracing.layer_kinds import module_kind
+from convatlas.tracing.layer_windows import Filters, LayerWindow, track_windows
 
 SWITCHES_SUFFIX = "@switches"
 PHASE_SUFFIX = "@phase"
@@ -39,7 +40,8 @@ class ActivationRecord:
         outputs: The output of each layer call by its name, in execution order: (N, ...) of a batch,
             without the batch axis of one image.
         switches: Of each max-pooling layer, the position of each maximum as a flat index into the
-            plane of the pool's input, int64, in the shape of the layer's output.
+            plane of the pool's input, int64, in the shape of the layer's output; -1 where the maximum is a
+            value of padding that the layer adds by its own code.
     """
 
     input: Tensor
@@ -86,11 +88,12 @@ def record(network: nn.Module, x: Tensor, layers: Collection[str] | None = None)
         if layers is not None and call.layer not in layers:
             return
         activations.outputs[call.layer] = call.output.clone()
-        if isinstance(call.module, nn.MaxPool2d):
-            activations.switches[call.layer] = compute_switches(call.module, call.input)
+        if (switches := _find_switches(call, windows)) is not None:
+            activations.switches[call.layer] = switches
 
     blocks = [name for name in composite_modules(network) if name in (layers or ())]
-    with raise_on_wrong_input(batch), trace(network, copy_output, blocks):
+    tracking = track_windows(network, ("pool", "other"))
+    with raise_on_wrong_input(batch), tracking as windows, trace(network, copy_output, blocks):
         network(batch.clone())  # a layer may change its input in place
     for layer in layers or ():
         if layer not in activations.outputs:
@@ -146,12 +149,11 @@ def record_to_file(
             write_values(call.layer, _cast_output(to_real(call.output), dtype, call.layer))
             if call.output.is_complex():
                 write(call.layer + PHASE_SUFFIX, _cast_output(call.output.angle(), dtype, call.layer))
-            if isinstance(call.module, nn.MaxPool2d):
-                switches = compute_switches(call.module, call.input).int()
-                write(call.layer + SWITCHES_SUFFIX, _to_numpy(switches))
+            if (switches := _find_switches(call, windows)) is not None:
+                write(call.layer + SWITCHES_SUFFIX, _to_numpy(switches.int()))
 
         write_values("input", _to_numpy(image))
-        with trace(network, write_output, blocks):
+        with track_windows(network, ("pool", "other")) as windows, trace(network, write_output, blocks):
             return network(image.clone())
 
 
@@ -237,6 +239,15 @@ def _cast_output(output: Tensor, dtype: Dtype, layer: str) -> np.ndarray:
     return _to_numpy(rounded)
 
 
+def _find_switches(call: Call, windows: Mapping[nn.Module, LayerWindow | None]) -> Tensor | None:
+    """Return the switches of a call of a max-pooling layer, (N, C, H, W) int64; None of another layer."""
+    if call.module is not None and call.module in windows:  # it computes by its own code
+        window = windows[call.module]
+        switches = None if window is None else window.compute_switches()
+        return switches if switches is not None and switches.shape == call.output.shape else None
+    return compute_switches(call.module, call.input) if isinstance(call.module, nn.MaxPool2d) else None
+
+
 def compute_switches(pool: nn.MaxPool2d, x: Tensor) -> Tensor:
     """Return the position of the maximum in each window of a max-pooling layer.
 
@@ -256,22 +267,25 @@ def compute_switches(pool: nn.MaxPool2d, x: Tensor) -> Tensor:
     return switches
 
 
-def collect_filters(network: nn.Module) -> dict[str, Tensor]:
+def collect_filters(
+    network: nn.Module, computed: Mapping[str, Filters | None] | None = None
+) -> dict[str, Tensor]:
     """Return copies of the weights of every convolution and linear layer, apart from complex ones.
 
     Args:
         network: Any network.
+        computed: The filters of modules that compute them, from `trace_layers`; None leaves a module out.
 
     Returns:
         <module> -> its weight, (units, channels, ...) of a convolution; <module>.bias -> its bias, (units,).
     """
-    filters: dict[str, Tensor] = {}
-    for path, module in network.named_modules():
-        if module_kind(module) in ("conv", "linear"):
-            layer: Any = module
-            if layer.weight.is_complex():
-                continue
-            filters[path] = layer.weight.detach().clone()
-            if layer.bias is not None:
-                filters[f"{path}.bias"] = layer.bias.detach().clone()
-    return filters
+    modules = {p: m for p, m in network.named_modules() if module_kind(m) in ("conv", "linear")}
+    filters = {path: Filters(cast(Tensor, m.weight), cast(Tensor, m.bias)) for path, m in modules.items()}
+    tensors: dict[str, Tensor] = {}
+    for path, layer_filters in (filters | dict(computed or {})).items():
+        weight = None if layer_filters is None else layer_filters.weight
+        if layer_filters is not None and weight is not None and not weight.is_complex():
+            tensors[path] = weight.detach().clone()
+            if layer_filters.bias is not None:
+                tensors[f"{path}.bias"] = layer_filters.bias.detach().clone()
+    return tensors

@@ -18,7 +18,7 @@ from convatlas.pipeline.config_types import ImagesConfig, LayerSelection, Record
 from convatlas.records import Layer, NonFiniteLayer
 from convatlas.tracing import kernel_taps
 from convatlas.tracing.calls import composite_modules
-from convatlas.tracing.layers import list_layers
+from convatlas.tracing.layers import trace_layers
 from convatlas.tracing.record import collect_filters, record_to_file
 
 log = logging.getLogger(__name__)
@@ -60,13 +60,15 @@ def record_results(
     network.to(device)
     composite = composite_modules(network)
     blocks = [name for name in composite if name in settings["layers"]]
-    layers = list_layers(network, preprocessing.shape, settings["downsample_name"], blocks)
+    layers, computed_filters = trace_layers(network, preprocessing.shape, settings["downsample_name"], blocks)
     choose_layers(layers, settings["layers"], f"{key}.views.layers", extra_names=composite)
     explored = choose_layers(layers, settings["explored_layers"], f"{key}.views.atlas.layers")
     write_json(output / "layers.json", layers)
     for line in kernel_taps.format_notes(layers):
         log.warning("%s", line)
-    filters = {name: weight.cpu().numpy() for name, weight in collect_filters(network).items()}
+    filters = {
+        name: weight.cpu().numpy() for name, weight in collect_filters(network, computed_filters).items()
+    }
     write_npz(output / "filters.npz", filters)
 
     test = formats.load(data, "test") if data else None

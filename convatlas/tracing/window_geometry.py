@@ -4,23 +4,9 @@ Dumoulin & Visin, A guide to convolution arithmetic for deep learning (arXiv 160
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import nn
-
-
-class WindowGeometry(NamedTuple):
-    """A sliding window, one number per axis; `padding` is that at the near side."""
-
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-
-    @property
-    def extent(self) -> tuple[int, ...]:
-        """The distance from the first to the last value of the window along each axis."""
-        return window_extent(self.kernel, self.dilation)
 
 
 class AxisWindow(NamedTuple):
@@ -54,24 +40,6 @@ def split_same_padding(extent: Sequence[int]) -> list[tuple[int, int]]:
     return [(total // 2, total - total // 2) for total in extent]
 
 
-def get_window_geometry(module: Any, axes: int) -> WindowGeometry:
-    """Return the geometry of a convolution or pooling module that has a kernel size and a stride.
-
-    Args:
-        module: The module. Its padding may be "same" or "valid".
-        axes: The number of spatial axes.
-    """
-    kernel = per_axis(module.kernel_size, axes)
-    dilation = per_axis(getattr(module, "dilation", 1), axes)
-    padding = getattr(module, "padding", 0)
-    if padding == "same":
-        padding = tuple(near for near, _ in split_same_padding(window_extent(kernel, dilation)))
-    elif padding == "valid":
-        padding = 0
-    stride = module.stride or module.kernel_size  # LPPool2d without a stride has None
-    return WindowGeometry(kernel, per_axis(stride, axes), per_axis(padding, axes), dilation)
-
-
 def get_axis_windows(conv: nn.modules.conv._ConvNd) -> list[AxisWindow]:
     """Return the window of a convolution along each axis.
 
@@ -85,13 +53,3 @@ def get_axis_windows(conv: nn.modules.conv._ConvNd) -> list[AxisWindow]:
         padding = [(n, n) for n in numbers]
     axes = zip(conv.kernel_size, conv.stride, padding, conv.dilation, strict=True)
     return [AxisWindow(*axis) for axis in axes]
-
-
-def per_axis(value: int | Sequence[int], axes: int) -> tuple[int, ...]:
-    """Return a value per axis: a single number is repeated.
-
-    Args:
-        value: One number, or one per axis.
-        axes: The number of axes.
-    """
-    return (value,) * axes if isinstance(value, int) else tuple(value)

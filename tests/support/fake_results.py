@@ -61,7 +61,8 @@ class FakeResults:
 
 def make_layer(name: str, kind: str, *shapes: tuple[int, ...], **fields: Any) -> dict[str, Any]:
     """Return an entry of layers.json; `shapes` are those of its input and its output."""
-    window = dict.fromkeys(("kernel", "stride", "padding", "dilation", "groups", "receptive_field"))
+    window = dict.fromkeys(("kernel", "stride", "padding", "dilation", "groups"))
+    window |= dict.fromkeys(("receptive_field", "receptive_start", "receptive_step"))
     defaults = {
         "module": name.split(":")[0],
         "type": kind.title(),

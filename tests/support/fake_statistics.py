@@ -131,6 +131,6 @@ def write_statistics(folder: Path, results: FakeResults) -> dict[str, LayerArray
 def write_network_with_statistics(folder: Path, channels: int = 3) -> FakeStatistics:
     """Write the results of a network with statistics to results/own/ under a folder."""
     results = complete_layers(make_results(channels))
-    results.layers[0]["receptive_field"] = list(FIELD)
+    results.layers[0] |= {"receptive_field": list(FIELD), "receptive_start": [0, 0], "receptive_step": [1, 1]}
     write_network(folder, "own", results)
     return FakeStatistics(folder, results, write_statistics(folder / "results/own", results))

@@ -141,23 +141,23 @@ class Blur(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("attributes", "geometry"),
+    "attributes",
     [
-        ({"stride": 2}, [None, [2, 2], None, None, None]),
-        ({"stride": 2, "kernel_size": None, "padding": [1] * 4}, [None, [2, 2], [1] * 4, None, None]),
-        ({"stride": 2, "kernel_size": (3, 3), "groups": 3}, [[3, 3], [2, 2], None, None, 3]),
-        ({"stride": torch.tensor(2), "dilation": {}, "groups": "all"}, [None] * 5),
-        ({"padding": "reflect", "kernel_size": 3}, [[3, 3], None, "reflect", None, None]),
+        {"stride": 3},
+        {"stride": 2, "kernel_size": None, "padding": [1] * 4},
+        {"stride": torch.tensor(2), "dilation": {}, "groups": "all"},
+        {"padding": "reflect", "kernel_size": 5},
     ],
 )
-def test_a_module_that_slides_its_own_window_has_no_receptive_field(
-    attributes: dict[str, Any], geometry: list[Any]
+def test_a_module_that_slides_its_own_window_is_described_by_what_it_computes(
+    attributes: dict[str, Any],
 ) -> None:
-    """Its attributes do not tell what its `forward()` computes; layers.json states those that are numbers."""
+    """Its attributes do not tell."""
     blur, conv = list_layers(nn.Sequential(Blur(**attributes), nn.Conv2d(3, 4, 3)), (3, 8, 8))
-    assert [blur[key] for key in ("kernel", "stride", "padding", "dilation", "groups")] == geometry
+    geometry = [blur[key] for key in ("kernel", "stride", "padding", "dilation", "groups")]
+    assert geometry == [[3, 3], [2, 2], [1, 1], [1, 1], 3]
     assert blur["output_shape"] == conv["input_shape"] == [3, 4, 4]
-    assert blur["receptive_field"] is conv["receptive_field"] is None
+    assert [blur["kind"], blur["receptive_field"], conv["receptive_field"]] == ["other", [3, 3], [7, 7]]
     json.dumps([blur, conv])
 
 
@@ -184,10 +184,10 @@ def test_a_leaf_may_append_to_a_list_that_it_gets() -> None:
     layers = {layer["name"]: layer for layer in list_layers(Pyramid(), (1, 12, 12))}
     assert layers["coarser"]["inputs"] == ["conv1", "conv2"]
     assert layers["coarser"]["output_shape"] == [2, 4, 4]  # of the level that it adds
-    assert layers["coarser"]["receptive_field"] is None
+    assert layers["coarser"]["receptive_field"] == [6, 6]
     heads = [layers[name] for name in ("head", "head:2", "head:3")]
     assert [head["inputs"] for head in heads] == [["conv1"], ["conv2"], ["coarser"]]
-    assert [head["receptive_field"] for head in heads] == [[3, 3], [5, 5], None]
+    assert [head["receptive_field"] for head in heads] == [[3, 3], [5, 5], [6, 6]]
 
 
 @pytest.mark.parametrize("first", [False, True], ids=["second operand", "first operand"])
@@ -207,7 +207,7 @@ def test_a_single_number_for_the_whole_batch_is_no_layer(first: bool) -> None:
     assert [layer["name"] for layer in layers] == ["mul", "conv", "pool", "flatten", "mean"]
     assert layers[0]["inputs"] == ["input"]
     assert layers[0]["input_shape"] == layers[0]["output_shape"] == [1, 6, 6]
-    assert layers[0]["receptive_field"] is layers[1]["receptive_field"] is None
+    assert layers[0]["receptive_field"] == layers[1]["receptive_field"] == [6, 6]
     assert layers[-1]["output_shape"] == [1]  # one value per image is one unit
     outputs = record(network, torch.rand(1, 6, 6)).outputs
     assert [list(output.shape) for output in outputs.values()] == [layer["output_shape"] for layer in layers]

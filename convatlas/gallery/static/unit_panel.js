@@ -24,7 +24,7 @@
   /* The kernel and the receptive field of a layer, as in "3 × 3" and "receptive field 5 × 5". */
   const describeKernel = (layer) => (layer.kernel ? `${layer.type} ${formatShape(layer.kernel)}` : layer.type);
   const describeReceptiveField = (layer) =>
-    (layer.receptive_field ? `receptive field ${formatShape(layer.receptive_field)}` : null);
+    (layer.receptive_field ? `receptive field ${formatShape(layer.receptive_field)}` : "receptive field not known");
 
   /* A number of a unit's values on an image; null where all, or some of a mean, are NaN or infinite. */
   function formatValue({ non_finite: nonFinite, infinite }, value, unit) {
