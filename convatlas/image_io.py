@@ -1,47 +1,19 @@
-"""Image files: listed, read and resized to a network's input as torchvision resizes them, without torch."""
+"""Image files: listed, resized to a network's input as torchvision resizes them, and shown, without torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from convatlas import UserError
+from convatlas.names import join_names
 from convatlas.records import Preprocessing
 
 Size = tuple[int, int]  # height and width in pixels
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
-
-
-def read_image(path: str | Path, mode: str) -> Image.Image:
-    """Read an image file, whatever its suffix.
-
-    The image is rotated upright (EXIF orientation), transparent pixels are composited on white, 16 bits
-    are scaled to 8, and the first frame of an animation is read.
-
-    Args:
-        path: The image file.
-        mode: "L" (grey) or "RGB".
-
-    Raises:
-        UserError: The file cannot be read.
-    """
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16 bits, which `convert` would clip
-                eight_bits = np.clip(np.round(np.asarray(upright) / 257), 0, 255)
-                upright = Image.fromarray(eight_bits.astype(np.uint8))
-            if upright.has_transparency_data:
-                white = Image.new("RGBA", upright.size, "white")
-                upright = Image.alpha_composite(white, upright.convert("RGBA"))
-            return upright.convert(mode)
-    except UnidentifiedImageError as error:
-        raise UserError(f"{path} is no image that can be read") from error
-    except Exception as error:  # Pillow's readers raise many types for damaged files
-        raise UserError(f"cannot read the image {path}: {error}") from error
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".npy", ".npz"}
 
 
 def resize_to(
@@ -127,6 +99,76 @@ def denormalize(x: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     mean = np.array(preprocessing["mean"], np.float32)[:, None, None]
     std = np.array(preprocessing["std"], np.float32)[:, None, None]
     return x * std + mean
+
+
+def get_display(preprocessing: Preprocessing) -> list[int]:
+    """Return the channels of a network's input that are shown: one in grey, or those in red, green and blue.
+
+    Args:
+        preprocessing: Of network.json.
+
+    Returns:
+        Indices of channels as the network takes them: `input.display` of the config, or the first three, or
+        the first of fewer; of BGR images those of red, green and blue.
+    """
+    if "display" in preprocessing:
+        return preprocessing["display"]
+    if len(preprocessing["mean"]) < 3:
+        return [0]
+    return [2, 1, 0] if preprocessing.get("channels") == "bgr" else [0, 1, 2]
+
+
+def select_display(values: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """Return the channels of values in input space that are shown.
+
+    Args:
+        values: Pixels, projections or filters (..., C, H, W).
+        preprocessing: Of network.json.
+
+    Returns:
+        (..., 1, H, W), to be shown in grey, or (..., 3, H, W) in the order red, green, blue.
+    """
+    channels = get_display(preprocessing)
+    if channels == list(range(values.shape[-3])):
+        return values
+    return values[..., channels, :, :]
+
+
+def order_as_rgb(values: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """Return values of all channels of an RGB or BGR input in the order red, green, blue; others unchanged.
+
+    Args:
+        values: Pixels, or filters of the first convolution, (..., C, H, W).
+        preprocessing: Of network.json.
+    """
+    return select_display(values, preprocessing) if takes_rgb(values, preprocessing) else values
+
+
+def takes_rgb(values: np.ndarray, preprocessing: Preprocessing) -> bool:
+    """Return whether values (..., C, H, W) are those of all three channels of a network's input.
+
+    Args:
+        values: Pixels, or filters of the first convolution.
+        preprocessing: Of network.json.
+    """
+    return bool(len(preprocessing["mean"]) == values.shape[-3] == len(get_display(preprocessing)) == 3)
+
+
+def describe_display(preprocessing: Preprocessing) -> str:
+    """Return which channels are shown, in words; "" where that goes without saying, of grey and RGB images.
+
+    Args:
+        preprocessing: Of network.json.
+    """
+    count, channels = len(preprocessing["mean"]), get_display(preprocessing)
+    if preprocessing.get("channels") == "bgr":
+        return "the network takes BGR images, which are shown in their true colours"
+    if channels == list(range(count)):
+        return ""
+    if len(channels) == 1:
+        return f"of the {count} channels, channel {channels[0]} is shown"
+    names = join_names([str(channel) for channel in channels])
+    return f"of the {count} channels, {names} are shown as red, green and blue"
 
 
 def has_image_suffix(path: str | Path) -> bool:

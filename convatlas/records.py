@@ -19,6 +19,11 @@ class Preprocessing(TypedDict):
     std: list[float]
     resize: int | str  # pixels of the shorter side before the crop, "cover" or "stretch"
     interpolation: str
+    channels: NotRequired[Literal["bgr"]]  # the order of the channels, if not RGB
+    range: NotRequired[list[float]]  # the stored values that become 0 and 1, if configured
+    display: NotRequired[
+        list[int]
+    ]  # channels that are shown, if configured: one in grey, or red, green, blue
 
 
 class WeightsOrigin(TypedDict):
@@ -139,6 +144,16 @@ class NonFiniteLayer(TypedDict):
     values: int  # of the layer, finite or not
 
 
+class ImageValues(TypedDict):
+    """The values of an image file that are not plain 8 bits, and the range of them that became 0..1."""
+
+    dtype: str
+    min: float
+    max: float
+    range: list[float]
+    source: str  # of the range: "data type", a tag of the file, or the config
+
+
 class SampleImage(TypedDict):
     """An entry of images.json."""
 
@@ -150,6 +165,7 @@ class SampleImage(TypedDict):
     prediction: int | None
     probability: float | None
     non_finite: NotRequired[list[NonFiniteLayer]]  # in execution order; only where there are any
+    values: NotRequired[ImageValues]  # of a file that is not plain 8 bits
 
 
 class HistoryRow(TypedDict):
@@ -171,6 +187,15 @@ class SkippedFile(TypedDict):
     reason: str
 
 
+class DatasetValues(ImageValues):
+    """The images of a data set whose values have the same data type, range and number of channels."""
+
+    channels: int
+    has_alpha: bool  # whether the last channel is opacity
+    reduced_bits: int | None  # bits of a value in the files, where they are read as 8
+    images: int
+
+
 class DatasetDescription(TypedDict):
     """dataset.json."""
 
@@ -186,6 +211,7 @@ class DatasetDescription(TypedDict):
     target: str | None
     sha256: str
     skipped: NotRequired[list[SkippedFile]]
+    values: NotRequired[list[DatasetValues]]  # absent where all images are plain grey or RGB of 8 bits
 
 
 Preview = TypedDict(  # a call, for "class" is a keyword

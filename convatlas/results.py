@@ -1,12 +1,16 @@
 """The one reader of a network's results, results/<network>/: typed, and lazy. No torch here."""
 
 import csv
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar, cast
 
+import numpy as np
+
 from convatlas import UserError
 from convatlas.files import Npz, read_json
+from convatlas.image_io import select_display
 from convatlas.names import suggest_nearest
 from convatlas.records import (
     ClassificationMetrics,
@@ -17,6 +21,7 @@ from convatlas.records import (
     HistoryRow,
     Layer,
     NetworkDescription,
+    Preprocessing,
     SampleImage,
     SegmentationAnalysis,
     SegmentationMetrics,
@@ -147,6 +152,17 @@ class Results:
         """
         return self._of_image("deconv", image)
 
+    def displayed_projections(self, image: str) -> "DisplayedProjections":
+        """Open the deconvnet projections of a sample image in the channels that are shown.
+
+        Args:
+            image: Its name, as in `images`.
+
+        Returns:
+            As `projections`, with one channel, to be shown in grey, or three: red, green, blue.
+        """
+        return DisplayedProjections(self.projections(image), self.network["preprocessing"])
+
     def classical(self, image: str) -> Npz:
         """Open the classical features of a sample image; `unit_matches` has the units that resemble them.
 
@@ -242,7 +258,32 @@ class Results:
         return path
 
 
-def list_projection_keys(arrays: Npz) -> list[str]:
+class DisplayedProjections(Mapping[str, np.ndarray]):
+    """The projections of a sample image in the channels that are shown, one or three.
+
+    Args:
+        arrays: `Results.projections(image)`.
+        preprocessing: Of network.json.
+    """
+
+    def __init__(self, arrays: Npz, preprocessing: Preprocessing) -> None:
+        self._arrays, self._preprocessing = arrays, preprocessing
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        values = self._arrays[key]
+        return values if key.endswith(UNITS_SUFFIX) else select_display(values, self._preprocessing)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._arrays
+
+
+def list_projection_keys(arrays: Mapping[str, np.ndarray]) -> list[str]:
     """Return the keys of an image's projections, <layer> and <layer>@peak, in the order of the file.
 
     Args:
@@ -251,7 +292,7 @@ def list_projection_keys(arrays: Npz) -> list[str]:
     return [key for key in arrays if not key.endswith(UNITS_SUFFIX)]
 
 
-def projected_units(arrays: Npz, layer: str) -> list[int]:
+def projected_units(arrays: Mapping[str, np.ndarray], layer: str) -> list[int]:
     """Return the numbers of the units whose projections are present, in the order of the array.
 
     Args:

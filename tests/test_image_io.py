@@ -1,81 +1,16 @@
-"""Image files: read by content, resized as torchvision resizes them, listed in folders."""
+"""Image files: resized as torchvision resizes them, listed in folders; the channels that are shown."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import Image
 
 from convatlas import UserError, image_io
 
 RNG = np.random.default_rng(0)
-PIXELS = RNG.integers(0, 256, (9, 7, 3), np.uint8)
-
-
-def save_image(path: Path, array: np.ndarray, file_format: str = "PNG", **options: object) -> Path:
-    """Save pixels as an image file and return its path."""
-    Image.fromarray(array).save(path, file_format, **options)
-    return path
-
-
-# Reading
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_a_file_is_read_by_its_content(tmp_path: Path, mode: str) -> None:
-    black_and_white = (PIXELS // 128) * 255
-    frames = [Image.fromarray(black_and_white), Image.fromarray(255 - black_and_white)]
-    frames[0].save(tmp_path / "gif.jpg", "GIF", save_all=True, append_images=frames[1:])
-    opaque = np.dstack([black_and_white, np.full((9, 7), 255, np.uint8)])
-    for path in (
-        tmp_path / "gif.jpg",
-        save_image(tmp_path / "rgba.jpg", opaque),
-        save_image(tmp_path / "none", black_and_white),
-    ):
-        image = image_io.read_image(path, mode)
-        assert (image.mode, image.size) == (mode, (7, 9))
-        np.testing.assert_array_equal(image, Image.fromarray(black_and_white).convert(mode))
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_photograph_is_rotated_upright(tmp_path: Path, orientation: int) -> None:
-    """The orientations of EXIF 2.3, section 4.6.4: https://jdhao.github.io."""
-    upright = {
-        1: lambda a: a,
-        2: np.fliplr,
-        3: lambda a: np.rot90(a, 2),
-        4: np.flipud,
-        5: lambda a: a.transpose(1, 0, 2),
-        6: lambda a: np.rot90(a, -1),
-        7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
-        8: np.rot90,
-    }
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
-    path = save_image(tmp_path / "a.png", PIXELS, exif=exif)
-    np.testing.assert_array_equal(image_io.read_image(path, "RGB"), upright[orientation](PIXELS))
-
-
-def test_transparent_pixels_are_white_and_16_bit_images_are_scaled(tmp_path: Path) -> None:
-    clear = save_image(tmp_path / "clear.png", np.zeros((4, 4, 4), np.uint8))
-    assert np.asarray(image_io.read_image(clear, "RGB")).tolist() == [[[255] * 3] * 4] * 4
-    deep = save_image(tmp_path / "deep.png", np.array([[0, 257, 25700, 65535]], np.uint16))
-    assert np.asarray(image_io.read_image(deep, "L")).tolist() == [[0, 1, 100, 255]]
-
-
-@pytest.mark.parametrize("damage", ["empty", "text", "cut", "missing", "folder"])
-@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, file_format: str, damage: str) -> None:
-    path = save_image(tmp_path / "odd.jpg", RNG.integers(0, 256, (99, 99, 3), np.uint8), file_format)
-    contents = {"empty": b"", "text": b"no image", "cut": path.read_bytes()[: path.stat().st_size // 2]}
-    path.unlink()
-    if damage in contents:
-        path.write_bytes(contents[damage])
-    elif damage == "folder":
-        path.mkdir()
-    with pytest.raises(UserError, match=r"odd\.jpg"):
-        image_io.read_image(path, "RGB")
 
 
 # Resizing
@@ -179,3 +114,27 @@ def test_missing_paths_and_empty_folders_are_reported(tmp_path: Path) -> None:
         image_io.expand_image_paths([tmp_path / "notes.txt", tmp_path / "nowhere.png"])
     with pytest.raises(UserError, match=f"{tmp_path} holds no image files.*png"):
         image_io.expand_image_paths([tmp_path])
+
+
+# Display
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "channels", "text"),
+    [
+        ({"mean": [0.5]}, [0], ""),
+        ({"mean": [0.5] * 2}, [0], "of the 2 channels, channel 0 is shown"),
+        ({"mean": [0.5] * 3}, [0, 1, 2], ""),
+        ({"mean": [0.5] * 3, "channels": "bgr"}, [2, 1, 0], "true colours"),
+        ({"mean": [0.5] * 5}, [0, 1, 2], "of the 5 channels, 0, 1 and 2 are shown as red, green and blue"),
+        ({"mean": [0.5] * 5, "display": [3, 2, 1]}, [3, 2, 1], "3, 2 and 1 are shown"),
+        ({"mean": [0.5] * 5, "display": [4]}, [4], "channel 4 is shown"),
+    ],
+)
+def test_channels_are_shown_as_configured(preprocessing: Any, channels: list[int], text: str) -> None:
+    values = RNG.standard_normal((2, len(preprocessing["mean"]), 3, 4))
+    np.testing.assert_array_equal(image_io.select_display(values, preprocessing), values[:, channels])
+    assert text in image_io.describe_display(preprocessing)
+    assert bool(text) == bool(image_io.describe_display(preprocessing))
+    ordered = values[:, [2, 1, 0]] if "channels" in preprocessing else values
+    np.testing.assert_array_equal(image_io.order_as_rgb(values, preprocessing), ordered)

@@ -13,9 +13,9 @@ from torch import Tensor
 from convatlas.analysis import classical, kernels
 from convatlas.analysis.classical import MapGrid
 from convatlas.files import Npz, atomic_write, write_json, write_npz
-from convatlas.image_io import denormalize
+from convatlas.image_io import denormalize, order_as_rgb, takes_rgb
 from convatlas.models import build
-from convatlas.records import FilterMatches, Layer, LayerMatches, UnitMatches
+from convatlas.records import FilterMatches, Layer, LayerMatches, Preprocessing, UnitMatches
 from convatlas.results import Results
 from convatlas.tracing.record import for_each_layer
 
@@ -37,7 +37,10 @@ def write_classical_matches(folder: str | Path, threshold: float, device: torch.
     images = [image["name"] for image in results.images]
     inputs = {name: results.activations(name)["input"] for name in images}
     preprocessing = results.network["preprocessing"]
-    features = {name: classical.compute_features(denormalize(x, preprocessing)) for name, x in inputs.items()}
+    features = {
+        name: classical.compute_features(order_as_rgb(denormalize(x, preprocessing), preprocessing))
+        for name, x in inputs.items()
+    }
     untrained, _ = build.build_from_description(results.network, seed=results.network["seed"] + 1)
     untrained.to(device)
 
@@ -69,7 +72,9 @@ def write_classical_matches(folder: str | Path, threshold: float, device: torch.
         for name in images:
             write_npz(output / f"{name}.npz", features[name])
         write_json(output / "units.json", matches)
-        write_json(output / "filters.json", match_first_filters(results.layers, results.filters))
+        write_json(
+            output / "filters.json", match_first_filters(results.layers, results.filters, preprocessing)
+        )
 
 
 def is_comparable(layer: Layer) -> bool:
@@ -141,12 +146,15 @@ def match_layer(
     return {"baseline": baseline, "units": units}
 
 
-def match_first_filters(layers: Sequence[Layer], filters: Npz) -> FilterMatches | None:
+def match_first_filters(
+    layers: Sequence[Layer], filters: Npz, preprocessing: Preprocessing
+) -> FilterMatches | None:
     """Return the classical kernels that the filters of the first convolution match.
 
     Args:
         layers: layers.json.
         filters: filters.npz.
+        preprocessing: Of network.json; filters of BGR images are compared in the order red, green, blue.
 
     Returns:
         None if there is no two-dimensional convolution that is called.
@@ -154,9 +162,9 @@ def match_first_filters(layers: Sequence[Layer], filters: Npz) -> FilterMatches 
     layer = next((layer for layer in layers if layer["ordinal"] == 1), None)
     if layer is None or layer["module"] not in filters or filters[layer["module"]].ndim != 4:
         return None
-    weight = filters[layer["module"]]
+    weight = order_as_rgb(filters[layer["module"]], preprocessing)
     matches = kernels.match_kernels(weight)
-    correlations = kernels.channel_correlations(weight) if weight.shape[1] == 3 else None
+    correlations = kernels.channel_correlations(weight) if takes_rgb(weight, preprocessing) else None
     return {
         "layer": layer["name"],
         "baseline": kernels.random_baseline(weight.shape[-1]),

@@ -90,7 +90,7 @@ class MaskSplit:
             )
         size, resize = preprocessing.size, preprocessing.resize
         pixels = cache.load_images(
-            folder, name, preprocessing.mode, size, resize, preprocessing.interpolation
+            folder, name, preprocessing.pixel_format, size, resize, preprocessing.interpolation
         )
         return cls(examples, preprocessing, pixels, cache.load_masks(folder, name, size, resize))
 

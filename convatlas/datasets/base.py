@@ -4,15 +4,16 @@ import csv
 import io
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 import numpy as np
-from PIL import Image
+import numpy.typing as npt
 
-from convatlas import image_io
+from convatlas import UserError, image_io
 from convatlas.files import damaged_file_error, missing_file_error, read_json, write_bytes, write_json
+from convatlas.pixels import PixelFormat, read_pixels, resize_pixels_to
 from convatlas.records import DatasetDescription
 
 log = logging.getLogger(__name__)
@@ -42,11 +43,13 @@ class ImageDataset:
         labels: Class indices (N,) int64; -1 for an image without a label.
         names: A name for each image, unique in the data set.
         paths: The path of each image's file; None for an image that has no file of its own.
+        is_plain: Whether all images have 8 bits.
     """
 
     labels: np.ndarray
     names: Sequence[str]
     paths: Sequence[str | None]
+    is_plain: bool = field(default=True, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,21 +59,28 @@ class ImageDataset:
         """Whether every image has a file of its own, which has to be decoded."""
         return None not in self.paths
 
-    def read_image(self, index: int, mode: str) -> Image.Image:
+    def read_pixels(self, index: int, pixel_format: PixelFormat) -> np.ndarray:
         """Return an image at its original size.
 
         Args:
             index: The image's index in the split.
-            mode: "L" (grey) or "RGB".
+            pixel_format: The channels, and the range of values.
+
+        Returns:
+            Pixels (H, W, C), uint8 or float32 in 0..255, as `pixels.read_pixels`.
 
         Raises:
             UserError: The file cannot be read.
         """
-        return image_io.read_image(str(self.paths[index]), mode)
+        return read_pixels(str(self.paths[index]), pixel_format)
+
+    def get_dtype(self, pixel_format: PixelFormat) -> npt.DTypeLike:
+        """Return the type of the pixels that `read_images` returns: uint8, or float32 in 0..255."""
+        return np.uint8 if self.is_plain and pixel_format.value_range is None else np.float32
 
     def read_images(
         self,
-        mode: str,
+        pixel_format: PixelFormat,
         size: image_io.Size,
         resize: int | str,
         indices: Sequence[int] | None = None,
@@ -79,26 +89,38 @@ class ImageDataset:
         """Return images, each brought to the network's input size by `image_io.resize_to`.
 
         Args:
-            mode: "L" (grey) or "RGB".
+            pixel_format: The channels, and the range of values.
             size: Height and width (H, W) of the result.
             resize: As in `image_io.resize_to`.
             indices: Indices in the split; all images by default.
             interpolation: Pillow's name of the interpolation, such as "bilinear".
 
         Returns:
-            Pixels (N, C, H, W) uint8.
+            Pixels (N, C, H, W), uint8 or float32 in 0..255, as `get_dtype` says.
 
         Raises:
-            UserError: A file cannot be read.
+            UserError: A file cannot be read, or has another number of channels.
         """
         if indices is None:
             indices = range(len(self))
-        pixels = np.empty((len(indices), len(mode), *size), np.uint8)
+        dtype = self.get_dtype(pixel_format)
+        pixels = np.empty((len(indices), pixel_format.channels, *size), dtype)
         for n, index in enumerate(indices):
-            image = self.read_image(index, mode)
-            pixels[n] = image_io.resize_to(image, size, resize, interpolation).transpose(2, 0, 1)
+            image = resize_pixels_to(self.read_pixels(index, pixel_format), size, resize, interpolation)
+            pixels[n] = self._cast(image, dtype, index).transpose(2, 0, 1)
             if (n + 1) % PROGRESS_INTERVAL == 0:
                 log.info("read %d of %d images", n + 1, len(indices))
+        return pixels
+
+    def _cast(self, pixels: np.ndarray, dtype: npt.DTypeLike, index: int) -> np.ndarray:
+        """Return the pixels of an image, of which some of a data set may have 8 bits, others more."""
+        if pixels.dtype == np.uint8 and dtype == np.float32:
+            return pixels.astype(np.float32)
+        if pixels.dtype != dtype:
+            raise UserError(
+                f"{self.paths[index]} has changed since the data set was prepared: it has more than 8 bits "
+                "now; run again"
+            )
         return pixels
 
 

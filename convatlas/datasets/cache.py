@@ -7,11 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from convatlas.datasets import formats
 from convatlas.datasets.base import PROGRESS_INTERVAL, SegmentationDataset
 from convatlas.files import atomic_write
 from convatlas.image_io import Size
+from convatlas.pixels import PixelFormat
 
 log = logging.getLogger(__name__)
 
@@ -20,51 +22,62 @@ VERSION_LENGTH = 16  # digits of the data set's hash that name its folder in the
 
 
 def load_images(
-    folder: str | Path, split: str, mode: str, size: Size, resize: int | str, interpolation: str = "bilinear"
+    folder: str | Path,
+    split: str,
+    pixel_format: PixelFormat,
+    size: Size,
+    resize: int | str,
+    interpolation: str = "bilinear",
 ) -> np.ndarray:
     """Return the images of a split, decoded the first time and mapped from data/<name>/cache/ after that.
 
     Args:
         folder: The data set's folder, data/<name>.
         split: "train" or "test".
-        mode: "L" (grey) or "RGB".
+        pixel_format: The channels, and the range of values.
         size: Height and width (H, W) of the result.
         resize: As in `image_io.resize_to`.
         interpolation: Pillow's name of the interpolation.
 
     Returns:
-        Pixels (N, C, H, W) uint8, the same as of `ImageDataset.read_images`; writing to it changes
-        only the copy in memory.
+        Pixels (N, C, H, W), the same as of `ImageDataset.read_images`; writing to it changes only the copy in
+        memory.
 
     Raises:
         UserError: An image cannot be read, or the cache cannot be written.
     """
     dataset = formats.load(folder, split)
     if not dataset.has_image_files:
-        return dataset.read_images(mode, size, resize, interpolation=interpolation)
+        return dataset.read_images(pixel_format, size, resize, interpolation=interpolation)
 
     def decode(index: int) -> np.ndarray:
-        pixels: np.ndarray = dataset.read_images(mode, size, resize, [index], interpolation)[0]
+        pixels: np.ndarray = dataset.read_images(pixel_format, size, resize, [index], interpolation)[0]
         return pixels
 
-    name = _cache_name(split, mode, size, resize, interpolation)
-    return _load_or_decode(Path(folder), name, (len(dataset), len(mode), *size), decode)
+    name = _cache_name(split, str(pixel_format), size, resize, interpolation)
+    shape, dtype = (len(dataset), pixel_format.channels, *size), dataset.get_dtype(pixel_format)
+    return _load_or_decode(Path(folder), name, shape, decode, dtype)
 
 
 def find_cached_images(
-    folder: str | Path, split: str, mode: str, size: Size, resize: int | str, interpolation: str = "bilinear"
+    folder: str | Path,
+    split: str,
+    pixel_format: PixelFormat,
+    size: Size,
+    resize: int | str,
+    interpolation: str = "bilinear",
 ) -> np.ndarray | None:
     """Return what `load_images` has cached of the present state of the data set, or None; decode nothing.
 
     Args:
         folder: The data set's folder, data/<name>.
         split: "train" or "test".
-        mode: "L" (grey) or "RGB".
+        pixel_format: The channels, and the range of values.
         size: Height and width (H, W) of the images.
         resize: As in `image_io.resize_to`.
         interpolation: Pillow's name of the interpolation.
     """
-    path = _cache_path(Path(folder), _cache_name(split, mode, size, resize, interpolation))
+    path = _cache_path(Path(folder), _cache_name(split, str(pixel_format), size, resize, interpolation))
     return _map_array(path) if path.exists() else None
 
 
@@ -96,7 +109,11 @@ def load_masks(folder: str | Path, split: str, size: Size, resize: int | str) ->
 
 
 def _load_or_decode(
-    folder: Path, name: str, shape: tuple[int, ...], decode: Callable[[int], np.ndarray]
+    folder: Path,
+    name: str,
+    shape: tuple[int, ...],
+    decode: Callable[[int], np.ndarray],
+    dtype: npt.DTypeLike = np.uint8,
 ) -> np.ndarray:
     """Return the cached array of this name, decoded first if it is not there.
 
@@ -108,7 +125,7 @@ def _load_or_decode(
             shutil.rmtree(version, ignore_errors=True)
     if not path.exists():
         with atomic_write(path) as temporary:
-            array = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+            array = np.lib.format.open_memmap(temporary, "w+", dtype, shape)
             with ThreadPoolExecutor(DECODING_THREADS) as pool:
                 for index, image in enumerate(pool.map(decode, range(len(array)))):
                     array[index] = image

@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from convatlas import UserError, image_io
+from convatlas import UserError
 from convatlas.datasets.base import PROGRESS_INTERVAL, SourceDescription, write_description, write_splits
 from convatlas.files import sha256
 from convatlas.names import make_printable
-from convatlas.records import SkippedFile
+from convatlas.records import DatasetDescription, DatasetValues, SkippedFile
+from convatlas.stored_images import read_stored_image
+from convatlas.value_ranges import PLAIN_VALUES, ValueSummary, summarize_values
 
 log = logging.getLogger(__name__)
 
@@ -22,14 +24,29 @@ Size = tuple[int, int]  # height and width of the upright image in pixels
 
 
 @dataclass(frozen=True)
+class ImageFacts:
+    """Size in pixels, number of channels, and values of an image file."""
+
+    height: int
+    width: int
+    channels: int
+    has_alpha: bool = False
+    values: ValueSummary = PLAIN_VALUES
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is grey or RGB, of 8 bits."""
+        return self.channels in (1, 3) and self.values.dtype == "uint8" and self.values.reduced_bits is None
+
+
+@dataclass(frozen=True)
 class ImageRecord:
-    """An image file of a data set: its path under data/<name>/, its size in pixels, the hash of its files."""
+    """An image file of a data set: its path under data/<name>/, what it holds, the hash of its files."""
 
     split: str
     label: int  # -1 without a label
     path: str
-    height: int
-    width: int
+    facts: ImageFacts
     sha256: str
 
 
@@ -63,7 +80,7 @@ def check_nothing(path: Path, size: Size | None) -> list[Fault]:
 
 def validate_images(
     files: dict[Path, str], on_bad_image: str, key: str, fix_hint: str, check: Check = check_nothing
-) -> tuple[dict[Path, Size], list[SkippedFile]]:
+) -> tuple[dict[Path, ImageFacts], list[SkippedFile]]:
     """Decode each image file once, and skip or refuse those with faults.
 
     Args:
@@ -74,20 +91,20 @@ def validate_images(
         check: Returns further faults of an image, such as those of its trimap.
 
     Returns:
-        The sizes of the usable images by their files, and the skipped images.
+        What the usable images hold, by their files, and the skipped images.
 
     Raises:
         UserError: Images have faults and `on_bad_image` is "error", or no image is usable.
     """
-    sizes: dict[Path, Size] = {}
+    usable: dict[Path, ImageFacts] = {}
     faulty: dict[Path, list[Fault]] = {}
     for n, path in enumerate(files, 1):
-        size, faults = _decode_size(path)
-        faults += check(path, size)
+        facts, faults = _decode(path)
+        faults += check(path, (facts.height, facts.width) if facts else None)
         if faults:
             faulty[path] = faults
-        elif size:
-            sizes[path] = size
+        elif facts:
+            usable[path] = facts
         if n % PROGRESS_INTERVAL == 0:
             log.info("checked %d of %d images", n, len(files))
     fault_list = _format_faults(faulty.values())
@@ -96,7 +113,7 @@ def validate_images(
             f"{key}: {len(faulty)} of {len(files)} images cannot be used:\n{fault_list}\n"
             f"{fix_hint}, or set {key}.on_bad_image: skip, which skips these images"
         )
-    if not sizes:
+    if not usable:
         raise UserError(f"{key}.source: none of {len(files)} images can be used:\n{fault_list}")
     skipped: list[SkippedFile] = [
         {"path": make_printable(files[path]), "reason": "; ".join(map(str, faults))}
@@ -104,28 +121,39 @@ def validate_images(
     ]
     for file in skipped:
         log.warning("skipped: %s (%s)", file["path"], file["reason"])
-    return sizes, skipped
+    return usable, skipped
 
 
-def _decode_size(path: Path) -> tuple[Size | None, list[Fault]]:
-    """Decode an image as it is read later on, and return its size or the fault.
+def _decode(path: Path) -> tuple[ImageFacts | None, list[Fault]]:
+    """Decode an image as it is read later on, and return what it holds or the fault.
 
     What libjpeg only warns about is no fault: the official photographs beagle_116 and chihuahua_121 have
     extraneous bytes, which every reader ignores.
     """
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            is_jpeg = image.format == "JPEG"
-            is_upright_jpeg = is_jpeg and image.getexif().get(ExifTags.Base.Orientation, 1) in (0, 1)
-            if is_upright_jpeg:  # nearly all are; reading every byte, but few pixels, takes half the time
-                image.draft(None, (1, 1))
-                image.load()
-        if not is_upright_jpeg:
-            width, height = image_io.read_image(path, "RGB").size
+        facts = _decode_upright_jpeg(path)
+        if facts is None:
+            stored = read_stored_image(path)
+            height, width, channels = stored.values.shape
+            facts = ImageFacts(height, width, channels, stored.has_alpha, summarize_values(stored))
+        return facts, []
     except Exception as error:  # Pillow's readers raise many kinds for one damaged file
         return None, [fault_from_error("image", path, error.__cause__ or error)]
-    return (height, width), []
+
+
+def _decode_upright_jpeg(path: Path) -> ImageFacts | None:
+    """Read every byte of a JPEG file, but few pixels, in half the time; None for other files."""
+    try:
+        image = Image.open(path)
+    except UnidentifiedImageError:  # of NumPy, or of a TIFF that Pillow does not read
+        return None
+    with image:
+        facts = ImageFacts(image.height, image.width, 1 if image.mode == "L" else 3)
+        if image.format != "JPEG" or image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1):
+            return None
+        image.draft(None, (1, 1))
+        image.load()
+        return facts
 
 
 def fault_from_error(subject: str, path: Path, error: BaseException) -> Fault:
@@ -205,26 +233,58 @@ def write_metadata(
     """
     write_splits(folder, [(image.split, image.label, image.path) for image in images])
     contents = "".join(f"{image.split},{image.label},{image.sha256}\n" for image in images)
-    write_description(
-        folder,
-        {
-            "format": format_name,
-            "source": source,
-            "title": texts.title,
-            "description": texts.description,
-            "licence": texts.licence,
-            "classes": classes,
-            "counts": {
-                split: _count_labels([image.label for image in images if image.split == split], len(classes))
-                for split in ("train", "test")
-            },
-            "image_shape": None,
-            "image_sizes": _summarize_sizes((image.height, image.width) for image in images),
-            "target": target,
-            "sha256": hashlib.sha256(contents.encode()).hexdigest(),
-            "skipped": skipped,
+    description: DatasetDescription = {
+        "format": format_name,
+        "source": source,
+        "title": texts.title,
+        "description": texts.description,
+        "licence": texts.licence,
+        "classes": classes,
+        "counts": {
+            split: _count_labels([image.label for image in images if image.split == split], len(classes))
+            for split in ("train", "test")
         },
-    )
+        "image_shape": None,
+        "image_sizes": _summarize_sizes((image.facts.height, image.facts.width) for image in images),
+        "target": target,
+        "sha256": hashlib.sha256(contents.encode()).hexdigest(),
+        "skipped": skipped,
+    }
+    if not all(image.facts.is_plain for image in images):
+        description["values"] = _group_values([image.facts for image in images])
+    write_description(folder, description)
+
+
+def _group_values(images: Sequence[ImageFacts]) -> list[DatasetValues]:
+    """Return data type, range, channels and extent of the values of images, of each kind together."""
+    groups: dict[tuple[object, ...], list[ImageFacts]] = defaultdict(list)
+    for facts in images:
+        values = facts.values
+        kind = values.dtype, values.low, values.high, values.source, values.reduced_bits
+        groups[*kind, facts.channels, facts.has_alpha].append(facts)
+    return [
+        {
+            "dtype": group[0].values.dtype,
+            "min": min(facts.values.min for facts in group),
+            "max": max(facts.values.max for facts in group),
+            "range": [group[0].values.low, group[0].values.high],
+            "source": group[0].values.source,
+            "channels": group[0].channels,
+            "has_alpha": group[0].has_alpha,
+            "reduced_bits": group[0].values.reduced_bits,
+            "images": len(group),
+        }
+        for group in groups.values()
+    ]
+
+
+def is_plain(description: DatasetDescription) -> bool:
+    """Return whether all images of a data set have 8 bits.
+
+    Args:
+        description: The data set's dataset.json.
+    """
+    return all(group["dtype"] == "uint8" for group in description.get("values", []))
 
 
 def _count_labels(labels: list[int], classes: int) -> list[int]:

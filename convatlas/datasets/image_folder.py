@@ -8,12 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from convatlas import UserError
-from convatlas.datasets.base import ImageDataset, SourceDescription, read_splits, remove_description
+from convatlas.datasets.base import (
+    ImageDataset,
+    SourceDescription,
+    read_description,
+    read_splits,
+    remove_description,
+)
 from convatlas.datasets.image_files import (
     ImageRecord,
     check_no_class_emptied,
     check_source_outside,
     hash_files,
+    is_plain,
     validate_images,
     write_metadata,
 )
@@ -55,8 +62,8 @@ def prepare(folder: Path, settings: DatasetConfig, key: str) -> None:
     classes, files = _scan_folder(root, f"{key}.source")
     with atomic_write(folder / "images") as temporary:
         paths = {file: f"images/{file.relative_to(root).as_posix()}" for file in files}
-        sizes, skipped = validate_images(paths, on_bad_image, key, "fix or remove the files")
-        splits = _assign_splits({file: name for file, name in files.items() if file in sizes}, root, share)
+        facts, skipped = validate_images(paths, on_bad_image, key, "fix or remove the files")
+        splits = _assign_splits({file: name for file, name in files.items() if file in facts}, root, share)
         if skipped:
             listed = _assign_splits(files, root, share)
             check_no_class_emptied(
@@ -67,7 +74,7 @@ def prepare(folder: Path, settings: DatasetConfig, key: str) -> None:
         _warn_about_single_images(Counter(files[file] for file in splits))
         labels = {name: label for label, name in enumerate(classes)}
         images = [
-            ImageRecord(split, labels.get(files[file], -1), paths[file], *sizes[file], hash_files(file))
+            ImageRecord(split, labels.get(files[file], -1), paths[file], facts[file], hash_files(file))
             for file, split in splits.items()
         ]
         temporary.symlink_to(root.resolve())
@@ -88,7 +95,7 @@ def load(folder: Path, split: str) -> ImageDataset:
     """
     labels, paths = read_splits(folder, split)
     names = [Path(path).relative_to(folder / "images").as_posix() for path in paths]
-    return ImageDataset(labels, names, paths)
+    return ImageDataset(labels, names, paths, is_plain=is_plain(read_description(folder)))
 
 
 def _find_source(source: str, folder: Path, key: str) -> Path:

@@ -25,7 +25,7 @@ ImageFuture = Future[np.ndarray | UserError]  # pixels (C, H, W), or why they ca
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch: its index, the indices of its images in the split (n,), and pixels (n, C, H, W) uint8."""
+    """A batch: its index, the indices of its images in the split (n,), and pixels (n, C, H, W)."""
 
     index: int
     indices: np.ndarray
@@ -42,7 +42,7 @@ class BatchLoader:
     Attributes:
         folder: The data set's folder, data/<name>.
         split: "train" or "test".
-        preprocessing: The mode and size at which the network takes images.
+        preprocessing: The channels, range and size at which the network takes images.
         batch_size: Images in a batch; reduced to the number of images of the split.
         on_bad_image: What to do with an image that cannot be read: "error" raises a UserError, "skip" leaves
             it out of its batch.
@@ -65,7 +65,7 @@ class BatchLoader:
         if self.dataset.has_image_files:
             target = self.preprocessing
             self._cached = cache.find_cached_images(
-                self.folder, self.split, target.mode, target.size, target.resize, target.interpolation
+                self.folder, self.split, target.pixel_format, target.size, target.resize, target.interpolation
             )
         self._has_to_decode = self.dataset.has_image_files and self._cached is None
 
@@ -122,7 +122,9 @@ class BatchLoader:
     def _read_images(self, images: Sequence[int]) -> np.ndarray:
         """Read images as the network takes them."""
         target = self.preprocessing
-        return self.dataset.read_images(target.mode, target.size, target.resize, images, target.interpolation)
+        return self.dataset.read_images(
+            target.pixel_format, target.size, target.resize, images, target.interpolation
+        )
 
     def _collect(self, index: int, reading: BatchFuture | list[ImageFuture]) -> Batch:
         """Wait for the images of a batch, without those that are skipped."""
@@ -135,7 +137,8 @@ class BatchLoader:
             if isinstance(image, UserError):
                 self._skip_or_raise(n, image)
         target = self.preprocessing
-        pixels = np.empty((len(usable), *target.shape), np.uint8)
+        dtype = self.dataset.get_dtype(target.pixel_format)
+        pixels = np.empty((len(usable), *target.shape), dtype)
         for position, image in enumerate(usable.values()):
             pixels[position] = image
         return Batch(index, np.array(list(usable), np.int64), pixels)

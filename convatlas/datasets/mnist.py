@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from convatlas import UserError, download
 from convatlas.datasets.base import ImageDataset, SourceDescription, remove_description, write_description
@@ -19,7 +18,9 @@ from convatlas.datasets.idx import read_idx
 from convatlas.files import atomic_write
 from convatlas.image_io import Size
 from convatlas.pipeline.config_types import DatasetConfig
+from convatlas.pixels import PixelFormat
 from convatlas.records import DatasetDescription
+from convatlas.value_ranges import scale_to_bytes
 
 log = logging.getLogger(__name__)
 
@@ -70,18 +71,22 @@ class MnistDataset(ImageDataset):
 
     images: np.ndarray
 
-    def read_image(self, index: int, mode: str) -> Image.Image:
+    def read_pixels(self, index: int, pixel_format: PixelFormat) -> np.ndarray:
         """Return an image at its stored size.
 
         Args:
             index: The image's index in the split.
-            mode: "L" (grey) or "RGB".
+            pixel_format: One channel, or three, which repeats it; and the range of values.
+
+        Returns:
+            Pixels (28, 28, C), uint8 or float32 in 0..255.
         """
-        return Image.fromarray(self.images[index]).convert(mode)
+        pixels: np.ndarray = self.read_images(pixel_format, (28, 28), "cover", [index])[0].transpose(1, 2, 0)
+        return pixels
 
     def read_images(
         self,
-        mode: str,
+        pixel_format: PixelFormat,
         size: Size,
         resize: int | str,
         indices: Sequence[int] | None = None,
@@ -90,17 +95,19 @@ class MnistDataset(ImageDataset):
         """Return images at their stored size: `Preprocessing` resizes them, as floats.
 
         Args:
-            mode: "L" (grey) or "RGB", which repeats the channel.
+            pixel_format: One channel, or three, which repeats it; and the range of values.
             size: Not used, as `resize` and `interpolation`.
             resize: Not used.
             indices: Indices in the split; all images by default.
             interpolation: Not used.
 
         Returns:
-            Pixels (N, C, H, W) uint8.
+            Pixels (N, C, H, W), uint8 or float32 in 0..255, as `get_dtype` says.
         """
         images = self.images if indices is None else self.images[np.asarray(indices, np.int64)]
-        return np.repeat(images[:, None], len(mode), axis=1)
+        if pixel_format.value_range is not None:
+            images = scale_to_bytes(images, *pixel_format.value_range)
+        return np.repeat(images[:, None], pixel_format.channels, axis=1)
 
 
 def prepare(folder: Path, settings: DatasetConfig, key: str) -> None:

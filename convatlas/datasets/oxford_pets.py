@@ -234,11 +234,11 @@ def _validate_listed_images(
     log.info("%d photographs are listed; %d other files in images/ are ignored", len(entries), other_count)
     paths = {file: f"oxford-iiit-pet/images/{entry.name}.jpg" for file, entry in entries_by_file.items()}
     fix_hint = "fix the files, or shorten trainval.txt and test.txt"
-    sizes, skipped = validate_images(paths, on_bad_image, key, fix_hint, _find_trimap_faults)
+    facts, skipped = validate_images(paths, on_bad_image, key, fix_hint, _find_trimap_faults)
     images = [
-        ImageRecord(entry.split, label, paths[file], *sizes[file], hash_files(file, _trimap_path(file)))
+        ImageRecord(entry.split, label, paths[file], facts[file], hash_files(file, _trimap_path(file)))
         for (file, entry), label in zip(entries_by_file.items(), labels, strict=True)
-        if file in sizes
+        if file in facts
     ]
     listed = [(entry.split, classes[label]) for entry, label in zip(entries, labels, strict=True)]
     check_no_class_emptied(listed, [(image.split, classes[image.label]) for image in images], key)

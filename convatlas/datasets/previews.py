@@ -10,7 +10,10 @@ from convatlas.datasets import formats, trimaps
 from convatlas.datasets.base import ImageDataset
 from convatlas.datasets.oxford_pets import OxfordPetDataset
 from convatlas.names import make_printable
-from convatlas.records import Preview, Previews, Split
+from convatlas.pixels import RGB, can_convert
+from convatlas.records import DatasetDescription, Preview, Previews, Split
+from convatlas.stored_images import read_stored_image
+from convatlas.value_ranges import scale_to_bytes
 
 MAX_SIDE = 144  # pixels of a preview's longer side
 LOSSLESS_MAX_SIDE = 64  # pixels up to which an image is kept as it is, without loss
@@ -47,14 +50,14 @@ def write_previews(data: Path, folder: Path) -> Previews:
 
 def _write_split_previews(data: Path, split: Split, classes: list[int], folder: Path) -> list[Preview]:
     """Write the previews of a split, ordered by class."""
-    dataset = formats.load(data, split)
+    dataset, description = formats.load(data, split), formats.describe(data)
     if not classes:
         images = np.flatnonzero(dataset.labels == -1).tolist()
         chosen = choose_evenly(images, PREVIEWS_WITHOUT_CLASSES)
-        return [_write_preview(dataset, index, None, folder, split) for index in chosen]
+        return [_write_preview(dataset, index, None, folder, split, description) for index in chosen]
     count = max(1, min(PREVIEWS_PER_CLASS, MAX_PREVIEWS // (2 * len(classes))))
     return [
-        _write_preview(dataset, index, label, folder, split)
+        _write_preview(dataset, index, label, folder, split, description)
         for label in classes
         for index in choose_evenly(np.flatnonzero(dataset.labels == label).tolist(), count)
     ]
@@ -73,10 +76,15 @@ def choose_evenly(items: Sequence[int], count: int) -> list[int]:
 
 
 def _write_preview(
-    dataset: ImageDataset, index: int, label: int | None, folder: Path, split: Split
+    dataset: ImageDataset,
+    index: int,
+    label: int | None,
+    folder: Path,
+    split: Split,
+    description: DatasetDescription,
 ) -> Preview:
     """Write the preview of an image and of its trimap."""
-    image = dataset.read_image(index, "RGB")
+    image = _read_image(dataset, index, description)
     size = _preview_size(*image.size)
     name = f"{split}-{index:05d}"
     trimap_file, head_box = None, None
@@ -101,6 +109,22 @@ def _write_preview(
         "trimap": trimap_file,
         "head_box": head_box,
     }
+
+
+def _read_image(dataset: ImageDataset, index: int, description: DatasetDescription) -> Image.Image:
+    """Return an image as RGB; of other channels than grey or RGB the first three, or the first of two.
+
+    Values of more than 8 bits are shown from the minimum to the maximum over the data set.
+    """
+    groups = {(group["dtype"], group["channels"]): group for group in description.get("values", [])}
+    stored = read_stored_image(str(dataset.paths[index])) if groups else None
+    if stored is None or (stored.is_plain and can_convert(stored.values.shape[2], stored.has_alpha, 3)):
+        return Image.fromarray(dataset.read_pixels(index, RGB))
+    group = groups[str(stored.values.dtype), stored.values.shape[2]]
+    shown = stored.values[..., :3] if stored.values.shape[2] >= 3 else stored.values[..., [0, 0, 0]]
+    is_byte = stored.is_plain or group["min"] == group["max"]
+    low, high = group["range"] if is_byte else (group["min"], group["max"])
+    return Image.fromarray(np.round(scale_to_bytes(shown, low, high)).astype(np.uint8))
 
 
 def _preview_size(width: int, height: int) -> tuple[int, int]:

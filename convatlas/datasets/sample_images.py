@@ -37,6 +37,7 @@ class SampleInput:
         index: Its index in the test split, if it is from there.
         path: Its file, if it has one.
         label: The index of its class in the data set, if it is known.
+        values: Data type and range of its file, if that is not plain 8 bits.
     """
 
     name: str
@@ -44,6 +45,7 @@ class SampleInput:
     index: int | None = None
     path: str | None = None
     label: int | None = None
+    values: records.ImageValues | None = None
 
     def to_dict(self, probabilities: Tensor | None) -> records.SampleImage:
         """Return its entry in images.json.
@@ -51,7 +53,7 @@ class SampleInput:
         Args:
             probabilities: The network's probabilities (classes,) for it; None if it is not a classifier.
         """
-        return {
+        entry: records.SampleImage = {
             "name": self.name,
             "split": None if self.index is None else "test",
             "index": self.index,
@@ -60,6 +62,9 @@ class SampleInput:
             "prediction": None if probabilities is None else int(probabilities.argmax()),
             "probability": None if probabilities is None else float(probabilities.max()),
         }
+        if self.values is not None:
+            entry["values"] = self.values
+        return entry
 
 
 def choose_images(
@@ -97,14 +102,18 @@ def choose_images(
         images += [split.find_first_correct(next(names), digit, network) for digit in digits]
         images += [split.read(next(names), index) for index in indices]
     for photograph in selection.get("photographs", []):
-        pixels = preprocessing.read_pixels(photograph_path(photograph))
+        try:
+            pixels = preprocessing.read_pixels(photograph_path(photograph))
+        except UserError as error:
+            raise UserError(f"{key}.photographs: {error}; choose images by files") from error
         source = f"scikit-image: {PHOTOGRAPHS[photograph]}"
         images.append(SampleInput(next(names), preprocessing(pixels.to(device)), path=source))
     skip = selection.get("on_bad_image") == "skip"
-    for path, file_pixels in _read_files(files, preprocessing, skip, key):
+    for path, file in _read_files(files, preprocessing, skip, key):
         name = next(names)
-        if file_pixels is not None:
-            images.append(SampleInput(name, preprocessing(file_pixels.to(device)), path=path))
+        if file is not None:
+            pixels, values = file
+            images.append(SampleInput(name, preprocessing(pixels.to(device)), path=path, values=values))
     return images
 
 
@@ -143,18 +152,19 @@ class _TestImages:
         """Read and preprocess an image: (1, C, H, W)."""
         target = self.preprocessing
         pixels = self.dataset.read_images(
-            target.mode, target.size, target.resize, [index], target.interpolation
+            target.pixel_format, target.size, target.resize, [index], target.interpolation
         )
         return self.preprocessing(torch.from_numpy(pixels).to(self.device))
 
 
 def _read_files(
     files: list[str], preprocessing: Preprocessing, skip: bool, key: str
-) -> Iterator[tuple[str, Tensor | None]]:
-    """Yield each file with its pixels (1, C, H, W) uint8; None for one that is skipped."""
+) -> Iterator[tuple[str, tuple[Tensor, records.ImageValues | None] | None]]:
+    """Yield each file with its pixels (1, C, H, W) and what its values are; None for one that is skipped."""
+    input_key = key.removesuffix(".images")
     for path in files:
         try:
-            pixels = preprocessing.read_pixels(path)
+            pixels, values = preprocessing.read_pixels_and_values(path, f"{input_key}.input")
         except UserError as error:
             if not skip:
                 raise UserError(
@@ -167,7 +177,7 @@ def _read_files(
             log.warning(
                 "%s is mostly bright, and digits are bright on dark here; invert it if it is a digit", path
             )
-        yield path, pixels
+        yield path, (pixels, values)
 
 
 def expand_files(selection: ImagesConfig, key: str) -> list[str]:

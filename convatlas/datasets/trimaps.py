@@ -15,7 +15,7 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 
 
 def read_trimap(path: Path, photograph: Path) -> Image.Image:
-    """Return a trimap, "L", in the orientation in which `image_io.read_image` reads its photograph.
+    """Return a trimap, "L", in the orientation in which `pixels.read_pixels` reads its photograph.
 
     Args:
         path: The trimap's file.
@@ -52,7 +52,7 @@ def find_trimap_faults(path: Path, photograph: Path, size: Size | None) -> list[
 
 
 def orient_box(box: Box, size: tuple[int, int], photograph: Path) -> Box:
-    """Return a box in the orientation in which `image_io.read_image` reads its photograph.
+    """Return a box in the orientation in which `pixels.read_pixels` reads its photograph.
 
     Args:
         box: The box as annotated.

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from convatlas import records
 from convatlas.figures.tiles import DEFAULT_OPTIONS, MontageOptions, value_range
-from convatlas.image_io import as_size, denormalize
+from convatlas.image_io import as_size, denormalize, describe_display, order_as_rgb, select_display, takes_rgb
 from convatlas.layer_selection import choose_layers
 from convatlas.names import describe_image, join_names, make_file_name, make_unique_name
 from convatlas.pipeline.config_types import ViewsConfig
@@ -92,13 +92,13 @@ class FigureContext:
         highlighted_layers: Those of `views.highlight`.
         conv_names: Those of `layer_names` that are convolutions.
         activations: Opens the activations of an image by its name.
-        projections: Opens the projections of an image by its name.
+        projections: Opens the projections of an image by its name, in the channels that are shown.
     """
 
     def __init__(self, results: Results, views: ViewsConfig) -> None:
         self.results, self.views = results, views
         self.network, self.name = results.network, results.name
-        self.activations, self.projections = cache(results.activations), cache(results.projections)
+        self.activations, self.projections = cache(results.activations), cache(results.displayed_projections)
         self.figure_count = 0
         self._logged_subjects: set[str] = set()
         self._file_names: set[str] = set()
@@ -158,13 +158,17 @@ class FigureContext:
             layer: Name of a layer that has filters.
 
         Returns:
-            (units, channels, ...), for a 2D convolution (units, channels, h, w).
+            (units, channels, ...), for a 2D convolution (units, channels, h, w); those that apply to the
+            channels of an image itself in the order red, green, blue.
 
         Raises:
             UserError: A file of the results is missing or damaged.
         """
         weight = self.results.filters[self.layers[layer]["module"]]
-        return weight.swapaxes(0, 1) if "Transpose" in self.layers[layer]["type"] else weight
+        if "Transpose" in self.layers[layer]["type"]:
+            return weight.swapaxes(0, 1)
+        is_first = self.layers[layer]["ordinal"] == 1 and weight.ndim == 4
+        return order_as_rgb(weight, self.network["preprocessing"]) if is_first else weight
 
     def has_rgb_filters(self, layer: str) -> bool:
         """Return whether the filters of a layer apply to the red, green and blue of the image itself.
@@ -173,12 +177,14 @@ class FigureContext:
             layer: Name of a convolution.
 
         Returns:
-            True for the first convolution if its filters have three channels.
+            True for the first convolution if its filters have the three channels of the image.
 
         Raises:
             UserError: A file of the results is missing or damaged.
         """
-        return self.layers[layer]["ordinal"] == 1 and self.weight(layer).shape[1] == 3
+        weight = self.weight(layer)
+        is_first = self.layers[layer]["ordinal"] == 1 and weight.ndim == 4
+        return is_first and takes_rgb(weight, self.network["preprocessing"])
 
     def find_inactive_units(self, image: str, layer: str) -> set[int]:
         """Return the units of a layer that are inactive on an image: without a positive activation.
@@ -318,6 +324,12 @@ class FigureContext:
             return ""
         return " Rectified at activations other than ReLU too, where the method is undefined."
 
+    @property
+    def display_note(self) -> str:
+        """A sentence for captions about the channels that are shown, or ""."""
+        text = describe_display(self.network["preprocessing"])
+        return f" {text[0].upper()}{text[1:]}." if text else ""
+
     def make_caption(self, text: str) -> str:
         """Return a caption that begins with the figure's number and the network; each call counts one figure.
 
@@ -356,13 +368,14 @@ class FigureContext:
             title: A text above the tile.
 
         Returns:
-            A tile of three channels as RGB (H, W, 3); otherwise of the first channel (H, W), in grey.
+            A tile of the three channels that are shown, as RGB (H, W, 3), or of one (H, W), in grey.
 
         Raises:
             UserError: A file of the results is missing or damaged.
         """
         x = self.activations(image)["input"]
-        pixels = np.clip(denormalize(x, self.network["preprocessing"]), 0, 1)
+        preprocessing = self.network["preprocessing"]
+        pixels = np.clip(select_display(denormalize(x, preprocessing), preprocessing), 0, 1)
         if len(pixels) == 3:
             return Tile(pixels.transpose(1, 2, 0), title=title)
         return Tile(pixels[0], ColourScale(0.0, 1.0, "gray"), title=title)

@@ -57,6 +57,6 @@ def draw_cover(context: FigureContext, images: Sequence[SampleImage]) -> Caption
         [inputs, tiles],
         ["input", f"most active\nunit of\n{layer}"],
         [make_colour_bar(scales, key, 1, 1, "projection")],
-        f"{text} {CLIPPING_NOTE}" if as_rgb else text,
+        f"{text}{f' {CLIPPING_NOTE}' if as_rgb else ''}{context.display_note}",
         MontageOptions(tile_size=2 * TILE_SIZE),
     )

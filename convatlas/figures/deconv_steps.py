@@ -8,6 +8,7 @@ import numpy as np
 from convatlas.attribution.unit_selection import unit_maxima
 from convatlas.figures.context import CaptionedFigure, FigureContext, symmetric_range
 from convatlas.figures.tiles import CLIPPING_NOTE, MontageOptions, to_rgb_pixels
+from convatlas.image_io import get_display, select_display
 from convatlas.names import format_number, format_shape
 from convatlas.plotting.colormap import RGB_CMAP, ColourScale
 from convatlas.plotting.labelled_figure import ColourBar
@@ -63,6 +64,8 @@ def _draw_steps(
     for number, step in enumerate(projection["steps"], 1):
         signal, signal_units = signals[step["layer"]], _list_recorded_units(signals, step)
         is_input = step["layer"] == "input"
+        if is_input:
+            signal = select_display(signal, context.network["preprocessing"])
         scale = _make_scale(signal, is_input)
         if number == 1:  # with the units that were set to zero, each below its feature map
             masked = np.zeros((len(units), *signal.shape[1:]), signal.dtype)
@@ -93,13 +96,13 @@ def _make_caption_text(context: FigureContext, projection: DeconvSteps) -> str:
         "the input. Left of each row: the operation, and the shape, range and nonzero values of its signal. "
         f"Each row has its own colour scale: {ColourScale(-1, 1, 'RdBu_r').description}."
     )
-    if steps[-1]["shape"][0] == 3:
+    if len(get_display(context.network["preprocessing"])) == 3:
         text += f" The projection: {ColourScale(-1, 1, RGB_CMAP).description}. {CLIPPING_NOTE}"
     if has_many_units:
         text += f" Of more than {MAX_UNITS} units those with the largest values are shown."
     if has_long_step:
         text += " Across branches, such as skip connections, the signal takes all paths in one step."
-    text += context.rectification_note
+    text += context.display_note + context.rectification_note
     if steps[0]["nonzero_count"] == 0:
         text += " The unit is inactive on this image, so the signal is zero."
     return text
@@ -174,7 +177,7 @@ def _make_scale(signal: np.ndarray, is_input: bool) -> ColourScale:
 
 
 def _make_pixel_tile(values: np.ndarray, scale: ColourScale) -> Tile:
-    """Return the tile of the projection (C, H, W): three channels as RGB, otherwise the first."""
+    """Return the tile of the projection (C, H, W): three channels as RGB, or one."""
     if len(values) == 3:
         return Tile(to_rgb_pixels(values, scale.high), title="projection")
     return Tile(values[0], scale, "projection")

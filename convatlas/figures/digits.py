@@ -276,7 +276,7 @@ def _make_caption_text(
         text += " Empty: units that are not among the most active of their layer."
     if n_inactive:
         text += f" Crossed out: units inactive on an image ({n_inactive}), whose projection is zero."
-    return text + context.rectification_note
+    return text + context.display_note + context.rectification_note
 
 
 def _describe_scale(scales: LayerScales, key: str) -> str:

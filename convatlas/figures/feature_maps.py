@@ -73,6 +73,7 @@ def draw_maps(context: FigureContext, layer: str) -> CaptionedFigure:
         f"Feature maps of {layer} ({context.layers[layer]['type']}): units {format_unit_range(units)} of "
         f"{shape[0]}, each {format_shape(shape[1:])}; one row per image ({context.joined_image_names}), "
         f"input first. {scales.describe(layer)}{_describe_feature_matches(context, layer, units)}"
+        f"{context.display_note}"
     )
     bars = [make_colour_bar(scales, layer, 0, len(rows) - 1, "activation")]
     return context.make_montage("maps", layer, rows, labels, bars, text, MontageOptions(group_starts=(1,)))

@@ -104,7 +104,7 @@ def _draw_rgb_filters(context: FigureContext, layer: str) -> CaptionedFigure:
         f"Filters of {layer}: {_describe_units(units, weight)}, as RGB (grey = 0), then the kernels of red, "
         "green and blue. Above the kernels: correlation of R with G (RG), G with B (GB), B with R (BR); "
         "positive where the unit responds to luminance, negative where it responds to colour. "
-        f"{scales.describe(layer)}{_describe_kernel_matches(context, layer, units)}"
+        f"{scales.describe(layer)}{_describe_kernel_matches(context, layer, units)}{context.display_note}"
     )
     bars = [make_colour_bar(scales, layer, 0, len(rows) - 1, "weight")]
     labels = [f"units\n{format_unit_range(chunk)}" for chunk in chunks]
@@ -202,6 +202,7 @@ def draw_filter_map_pairs(context: FigureContext, layer: str) -> CaptionedFigure
         f"over {channel_text}{', first as RGB (grey = 0)' if is_rgb else ''}; right: their feature maps of "
         f"{context.joined_image_names}, with bias, before any activation. "
         f"{weight_scales.describe(layer, 'weights')} {map_scales.describe(layer, 'feature maps')}"
+        f"{context.display_note}"
     )
     labels = ["input", *(f"unit {unit}" for unit in units)]
     options = MontageOptions(group_starts=(len(free),))

@@ -113,7 +113,7 @@ def _make_caption_text(
     text = (
         f"Deconvnet projections of {join_names(list(first_keys))} on {context.describe_image(image, ', ')}, "
         f"to the input of {format_shape(projections[keys[0]].shape[2:])} pixels, signed; input first. "
-        f"{_describe_scales(scales, keys)}{context.rectification_note}"
+        f"{_describe_scales(scales, keys)}{context.display_note}{context.rectification_note}"
     )
     if partial:
         text += f" Of {join_names(partial)} the most active units, strongest first."

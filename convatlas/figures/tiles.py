@@ -93,7 +93,7 @@ def make_projection_tile(
     Args:
         scales: The scales of the projections.
         key: The key of the projection, <layer> or <layer>@peak.
-        values: Three channels are drawn as RGB, in steps of RGB_STEP; otherwise the first is drawn.
+        values: Three channels are drawn as RGB, in steps of RGB_STEP; a single one in colours of the scale.
         unit: The unit.
         inactive: Whether it has no positive activation on the image.
     """

@@ -7,6 +7,7 @@ import numpy as np
 
 from convatlas.figures.context import CaptionedFigure, FigureContext
 from convatlas.figures.tiles import CLIPPING_NOTE, MAX_ROW_WIDTH, MontageOptions, split_into_chunks
+from convatlas.image_io import select_display
 from convatlas.names import format_shape
 from convatlas.plotting.colormap import RGB_CMAP, ColourScale
 from convatlas.plotting.labelled_figure import ColourBar
@@ -42,18 +43,24 @@ def draw_top_activation_figures(context: FigureContext) -> Iterator[CaptionedFig
         return
     arrays = context.results.top_activations
     layers = [key.removesuffix("@patches") for key in arrays if key.endswith("@patches")]
-    scales = {layer: fit_projection_scale(arrays[f"{layer}@projections"]) for layer in layers}
+    scales = {layer: fit_projection_scale(_read_projections(context, layer)) for layer in layers}
     if scales and context.views["scale"] == "shared":
         scales = dict.fromkeys(layers, max(scales.values(), key=lambda scale: scale.high))
     for layer in layers:
         yield _draw_layer_figure(context, statistics, layer, scales[layer])
 
 
+def _read_projections(context: FigureContext, layer: str) -> np.ndarray:
+    """Return the projections of a layer's top activations in the channels that are shown."""
+    projections = context.results.top_activations[f"{layer}@projections"]
+    return select_display(projections, context.network["preprocessing"])
+
+
 def _draw_layer_figure(
     context: FigureContext, statistics: DatasetStatistics, layer: str, scale: ColourScale
 ) -> CaptionedFigure:
     arrays = context.results.top_activations
-    projections, patches = arrays[f"{layer}@projections"], arrays[f"{layer}@patches"]
+    projections, patches = _read_projections(context, layer), arrays[f"{layer}@patches"]
     values = arrays[f"{layer}@values"]
     projected = projected_units(arrays, layer)
     units = projected[: max(1, MAX_VALUES // (2 * math.prod(patches.shape[1:])))]
@@ -123,4 +130,4 @@ def _make_caption_text(
         text += f" {CLIPPING_NOTE}"
     if np.isnan(patches).any():
         text += " Beige: outside the image."
-    return text + context.rectification_note
+    return text + context.display_note + context.rectification_note

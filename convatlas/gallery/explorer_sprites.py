@@ -26,7 +26,7 @@ from convatlas.gallery.explorer_types import (
     SpriteLayer,
     SpriteSheets,
 )
-from convatlas.image_io import denormalize
+from convatlas.image_io import denormalize, order_as_rgb, select_display, takes_rgb
 from convatlas.layer_selection import choose_explored_layers
 from convatlas.names import describe_image, format_shape
 from convatlas.plotting import sprites
@@ -136,14 +136,16 @@ class RecordedArrays:
         activations: The recorded outputs, by image.
         projections: The deconvnet projections, by image.
         filters: The weights, by module.
+        preprocessing: How an image becomes the network's input.
         matches: The classical features that units match, by layer.
     """
 
     def __init__(self, results: Results) -> None:
         names = [image["name"] for image in results.images]
         self.activations: Mapping[str, Npz] = {name: results.activations(name) for name in names}
-        self.projections: Mapping[str, Npz] = {name: results.projections(name) for name in names}
+        self.projections = {name: results.displayed_projections(name) for name in names}
         self.filters = results.filters
+        self.preprocessing = results.network["preprocessing"]
         self.matches = results.unit_matches["layers"]
 
     def can_draw(self, layer: str) -> bool:
@@ -276,7 +278,10 @@ class LayerSprites:
         weight = self.arrays.filters[module]
         if "Transpose" in self.layer["type"]:
             weight = weight.swapaxes(0, 1)
-        rgb = self.layer["ordinal"] == 1 and weight.ndim == 4 and weight.shape[1] == 3
+        rgb = False
+        if self.layer["ordinal"] == 1 and weight.ndim == 4:
+            weight = order_as_rgb(weight, self.arrays.preprocessing)
+            rgb = takes_rgb(weight, self.arrays.preprocessing)
         tiles = sprites.make_filter_tiles(weight, self.levels, rgb) if len(weight) == n_units else None
         if tiles is None:
             log.info("no sprites of the filters of %s, %s", self.layer["name"], format_shape(weight.shape))
@@ -332,8 +337,8 @@ class LayerSprites:
 
 
 def _write_input(folder: Path, name: str, values: np.ndarray, preprocessing: Preprocessing) -> ExplorerInput:
-    """Write an input with its normalisation undone: in colour, or its first channel in grey."""
-    pixels = denormalize(values, preprocessing)
+    """Write an input with its normalisation undone, as the channels that are shown: in colour or in grey."""
+    pixels = select_display(denormalize(values, preprocessing), preprocessing)
     pixels = np.round(255 * np.clip(np.nan_to_num(pixels), 0, 1)).astype(np.uint8)
     path = folder / f"inputs/{name}.png"
     path.parent.mkdir(exist_ok=True)

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from convatlas.gallery.explorer_types import ExplorerDataset, TopActivationSheets, UnitStatistics
+from convatlas.image_io import select_display
 from convatlas.plotting.colormap import colour_table
 from convatlas.plotting.quantize import quantize_image
 from convatlas.plotting.sprites import (
@@ -115,7 +116,7 @@ class StatisticsWriter:
         """
         if f"{layer}@patches" not in self.top_activations:
             return None
-        projections = self.top_activations[f"{layer}@projections"]
+        projections = select_display(self.top_activations[f"{layer}@projections"], self.preprocessing)
         patches = self.top_activations[f"{layer}@patches"]
         tiles = np.stack([self._make_tile(*unit) for unit in zip(projections, patches, strict=True)])
         if max(tiles.shape[1:3]) > MAX_SHEET_SIZE:
@@ -133,7 +134,7 @@ class StatisticsWriter:
             tile_size=list(tiles.shape[1:3]),
             suffix=suffix,
             patch_size=list(patches.shape[-2:]),
-            rgb=patches.shape[2] == 3,
+            rgb=projections.shape[2] == 3,
             max_abs=cast(list[float], round_significant(np.array(max_abs))),
             columns=layout.columns,
             rows=layout.rows,

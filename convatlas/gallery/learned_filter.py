@@ -8,6 +8,7 @@ import numpy as np
 from convatlas.gallery.context import GalleryContext
 from convatlas.gallery.convolution_example import ConvolutionAxis, ConvolutionExample, format_decimals
 from convatlas.gallery.network_data import NetworkData
+from convatlas.image_io import get_display, takes_rgb
 from convatlas.records import Layer
 from convatlas.results import Results
 
@@ -27,6 +28,7 @@ class LearnedFilter:
         reason: Why it was chosen, in words.
         image: Name of the image.
         example: The convolution.
+        channel_names: Names of its input channels; "" for a single one.
     """
 
     network: NetworkData
@@ -35,6 +37,7 @@ class LearnedFilter:
     reason: str
     image: str
     example: ConvolutionExample
+    channel_names: list[str]
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,10 @@ def find_learned_filters(context: GalleryContext) -> Iterator[LearnedFilter]:
         image = network.images[0]["name"]
         example = apply_filter(network.results, candidate.layer, candidate.unit, image)
         if example is not None:
-            yield LearnedFilter(network, candidate.layer, candidate.unit, candidate.reason, image, example)
+            names = _name_channels(network, candidate.layer, example)
+            yield LearnedFilter(
+                network, candidate.layer, candidate.unit, candidate.reason, image, example, names
+            )
 
 
 def find_candidates(context: GalleryContext) -> Iterator[Candidate]:
@@ -108,6 +114,15 @@ def find_candidates(context: GalleryContext) -> Iterator[Candidate]:
             yield Candidate(filter_rank, network, layer, unit, reason)
 
 
+def _name_channels(network: NetworkData, layer: Layer, example: ConvolutionExample) -> list[str]:
+    """Return names of the channels that a filter is applied to: colours, or their numbers."""
+    if len(example.kernel) == 1:
+        return [""]
+    if layer["inputs"] == ["input"] and takes_rgb(example.kernel, network.description["preprocessing"]):
+        return ["red", "green", "blue"]
+    return [str(channel) for channel in range(len(example.kernel))]
+
+
 def apply_filter(results: Results, layer: Layer, unit: int, image: str) -> ConvolutionExample | None:
     """Work out a unit of a convolution at its strongest position on an image.
 
@@ -129,20 +144,25 @@ def apply_filter(results: Results, layer: Layer, unit: int, image: str) -> Convo
     if not weight.ndim == source.ndim + 1 == 4 or "Transpose" in layer["type"]:
         return None
     group = unit // (len(weight) // (layer["groups"] or 1))
-    source = source[group * weight.shape[1] : (group + 1) * weight.shape[1]]
+    channels = np.arange(len(source))[group * weight.shape[1] : (group + 1) * weight.shape[1]]
+    kernel, scale = weight[unit], _choose_brightness_scale(results, source, inputs[0])
+    if inputs[0] == "input" and takes_rgb(kernel, results.network["preprocessing"]):
+        order = get_display(results.network["preprocessing"])
+        channels, kernel = channels[order], kernel[order]
+    source = source[channels]
     vertical, horizontal = (
         _make_axis(layer, axis, weight.shape[2 + axis], output.shape[axis]) for axis in (0, 1)
     )
     example = ConvolutionExample(
         name="learned",
         source=source,
-        kernel=weight[unit],
+        kernel=kernel,
         bias=float(filters[f"{module}.bias"][unit]) if f"{module}.bias" in filters else 0.0,
         vertical=vertical,
         horizontal=horizontal,
         output=output,
         position=(0, 0),
-        brightness_scale=_choose_brightness_scale(results, source, inputs[0]),
+        brightness_scale=[scale[channel] for channel in channels],
     )
     max_difference = np.abs(example.compute_output() - output).max()
     if max_difference > RELATIVE_TOLERANCE * max(float(np.abs(output).max()), 1e-6):

@@ -17,7 +17,12 @@ from convatlas.files import read_json
 from convatlas.models.factory import Factory, format_error, import_factory
 from convatlas.models.forward_inputs import check_single_input
 from convatlas.models.outputs import select_class_scores, select_main_output
-from convatlas.models.preprocessing import GREY_INPUT, IMAGENET_INPUT, Preprocessing, merge_input_settings
+from convatlas.models.preprocessing import (
+    IMAGENET_INPUT,
+    Preprocessing,
+    choose_normalization,
+    merge_input_settings,
+)
 from convatlas.models.state import load_tensor_state
 from convatlas.pipeline.architecture_names import TORCHVISION_PREFIX
 from convatlas.records import NetworkDescription
@@ -26,6 +31,7 @@ log = logging.getLogger(__name__)
 
 # What torch's modules raise for an input whose size or channels they do not take.
 INPUT_ERRORS = (RuntimeError, AssertionError, ValueError)
+DEFAULT_SIZE = IMAGENET_INPUT["size"]
 HALF_PRECISIONS = (torch.float16, torch.bfloat16)
 
 
@@ -85,13 +91,7 @@ def build_in_float32(
     network = factory(factory.complete_arguments(settings.get("arguments") or {}, classes), key).eval()
     check_single_input(network, factory.architecture, key)
     converted_from = convert_to_float32(network)
-    configured_input = settings.get("input") or {}
-    known_input = {**_guess_input(network), **(factory.input or {})}
-    preprocessing = Preprocessing.from_config(
-        merge_input_settings(known_input, configured_input), f"{key}.input"
-    )
-    has_known_size = "size" in {**configured_input, **(factory.input or {})}
-    _check_input(network, preprocessing, factory, has_known_size, key, converted_from)
+    preprocessing = _choose_input(network, factory, settings.get("input") or {}, key, converted_from)
     return network, preprocessing, converted_from
 
 
@@ -139,10 +139,46 @@ def get_factory(settings: Mapping[str, Any], key: str, state: Mapping[str, Tenso
     )
 
 
-def _guess_input(network: nn.Module) -> Mapping[str, Any]:
-    """Return the input assumed of an unknown network: that of ImageNet, or grey for a single channel."""
-    channels = [module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)]
-    return GREY_INPUT if channels[:1] == [1] else IMAGENET_INPUT
+def _choose_input(
+    network: nn.Module,
+    factory: Factory,
+    configured: Mapping[str, Any],
+    key: str,
+    converted_from: str | None,
+) -> Preprocessing:
+    """Return a network's preprocessing: as configured, as its file says, or as it is assumed.
+
+    The assumed number of channels is that of the first convolution, or another where the network changes its
+    input before that, such as by pixel unshuffling or further coordinates.
+    """
+    given = {**(factory.input or {}), **configured}
+    has_channels = "mean" in given or "channels" in given
+    errors: list[UserError] = []
+    for channels in [3] if has_channels else _list_channel_counts(network):
+        known = {"size": DEFAULT_SIZE, **choose_normalization(channels), **(factory.input or {})}
+        settings = merge_input_settings(known, configured)
+        preprocessing = Preprocessing.from_config(settings, f"{key}.input")
+        try:
+            _check_input(network, preprocessing, factory, "size" in given, key, converted_from)
+        except UserError as error:
+            errors.append(error)
+            if not isinstance(error.__cause__, INPUT_ERRORS):
+                break
+            continue
+        if not has_channels and channels not in (1, 3):
+            log.info(
+                "%s: the network takes %d channels; mean and std are assumed to be 0.5: set %s.input",
+                key, channels, key,
+            )  # fmt: skip
+        return preprocessing
+    raise errors[0]
+
+
+def _list_channel_counts(network: nn.Module) -> list[int]:
+    """Return the numbers of channels that a network may take, the likeliest first."""
+    convolutions = (module for module in network.modules() if isinstance(module, nn.Conv2d))
+    first = next((conv.in_channels for conv in convolutions if conv.in_channels), 3)
+    return [first, *(count for count in (3, 1, 4, 2) if count != first)]
 
 
 def _check_input(
@@ -162,7 +198,7 @@ def _check_input(
     except INPUT_ERRORS as error:
         advice = f"change {key}.input.size to the size that the network was designed for, or increase it"
         if "channels" in str(error):
-            advice = f"give {key}.input.mean and std as many numbers as the network takes channels, 1 or 3"
+            advice = f"set {key}.input.channels to the number of channels that the network takes"
         if converted_from and "type" in str(error):
             advice = (
                 f"its weights of {converted_from} are converted to float32 here: remove what converts its "
@@ -278,7 +314,8 @@ def build_from_description(
         "architecture": description["architecture"],
         "arguments": description["arguments"],
         "weights": description["weights"].get("name"),
-        "input": description["preprocessing"],
+        # The number, where no order is recorded: it overrides "bgr" of the network's own file.
+        "input": {"channels": len(description["preprocessing"]["mean"]), **description["preprocessing"]},
     }
     network, preprocessing = build_network(settings, None, seed, key)
     return network.requires_grad_(False), preprocessing

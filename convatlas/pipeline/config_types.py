@@ -54,6 +54,9 @@ class InputConfig(TypedDict, total=False):
     resize: int | str  # pixels of the shorter side before the crop, "cover" or "stretch"
     mean: list[float]
     std: list[float]
+    channels: int | Literal["grey", "rgb", "bgr"]
+    range: list[float]  # the values of files that become 0 and 1
+    display: list[int]  # the channels that are shown, one or three
 
 
 class NotesConfig(TypedDict, total=False):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from convatlas.image_io import as_size
-from convatlas.pipeline.config_types import Config, CountOrAll, ImagesConfig, NetworkConfig
+from convatlas.pipeline.config_types import Config, CountOrAll, ImagesConfig, InputConfig, NetworkConfig
 
 # MB of a job without torch; 540 measured, the figures of resnet18
 BASE_MEMORY_MB = 2000
@@ -73,7 +73,7 @@ def measure_workload(config: Config, name: str) -> Workload:
     dataset_format = config["datasets"][dataset]["format"] if dataset else "images"
     default_side = INPUT_SIDES.get(dataset_format, DEFAULT_INPUT_SIDE)
     height, width = as_size(network["input"].get("size") or default_side)
-    channels = 1 if dataset_format == "mnist" else 3
+    channels = _count_channels(network["input"]) or (1 if dataset_format == "mnist" else 3)
     dataset_images = 0
     if dataset:
         dataset_images = _read_image_count(dataset) or DATASET_IMAGE_COUNTS[dataset_format]
@@ -84,6 +84,12 @@ def measure_workload(config: Config, name: str) -> Workload:
         sample_images=_count_sample_images(network["images"]) or DEFAULT_IMAGE_COUNT,
         shards=network.get("shards") or config["shards"],
     )
+
+
+def _count_channels(settings: InputConfig) -> int:
+    """Return the number of channels that `input` of the config names; 0 where it names none."""
+    channels = settings.get("channels", len(settings.get("mean", [])))
+    return channels if isinstance(channels, int) else {"grey": 1}.get(channels, 3)
 
 
 def _count_sample_images(images: ImagesConfig) -> int:

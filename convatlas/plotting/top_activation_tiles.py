@@ -9,7 +9,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from convatlas.image_io import denormalize
+from convatlas.image_io import denormalize, select_display
 from convatlas.plotting.colormap import RGB_CMAP, ColourScale, magnitude_quantile
 from convatlas.records import Preprocessing
 
@@ -36,7 +36,7 @@ def fit_projection_scale(projections: np.ndarray) -> ColourScale:
 def render_projections(scale: ColourScale, projections: np.ndarray) -> npt.NDArray[np.uint8]:
     """Return the colours of projections (..., C, h, w), signed: (..., h, w, 3).
 
-    Three channels are drawn as RGB, with grey for zero; of other numbers of channels the first is drawn.
+    Three channels are drawn as RGB, with grey for zero; a single one in the colours of the scale.
 
     Args:
         scale: The colour scale of the projections.
@@ -53,11 +53,15 @@ def render_projections(scale: ColourScale, projections: np.ndarray) -> npt.NDArr
 def render_patches(preprocessing: Preprocessing, patches: np.ndarray) -> npt.NDArray[np.uint8]:
     """Return the colours of patches (..., C, h, w) of inputs, without normalisation: (..., h, w, 3).
 
+    Of several channels those are drawn that are shown, as `image_io.get_display` chooses them.
+
     Args:
         preprocessing: Of network.json.
         patches: NaN beyond the border of the image.
     """
-    pixels = _to_uint8(np.moveaxis(denormalize(patches, preprocessing), -3, -1))
+    pixels = _to_uint8(
+        np.moveaxis(select_display(denormalize(patches, preprocessing), preprocessing), -3, -1)
+    )
     return _fill_outside(pixels if pixels.shape[-1] == 3 else pixels[..., :1].repeat(3, -1), patches)
 
 

@@ -18,7 +18,7 @@ class LabelledImages:
     Indexing selects images without copying them: those in a memory-mapped file are read batch by batch.
 
     Args:
-        images: Pixels (N, C, H, W), uint8.
+        images: Pixels (N, C, H, W), uint8 or float32 in 0..255.
         labels: Classes (N,), int64, or masks (N, H, W), uint8.
         indices: Indices of the selected images, (M,), int64; all by default.
     """
@@ -120,7 +120,9 @@ def load_split(
     if not isinstance(resize, str):
         resize = round(enlargement * resize)
     images = torch.from_numpy(
-        cache.load_images(folder, split, preprocessing.mode, size, resize, preprocessing.interpolation)
+        cache.load_images(
+            folder, split, preprocessing.pixel_format, size, resize, preprocessing.interpolation
+        )
     )
     if has_pixel_labels:
         labels = cache.load_masks(folder, split, size, resize)

@@ -21,6 +21,7 @@ from torch import nn
 import convatlas
 from convatlas import UserError
 from convatlas.datasets import formats
+from convatlas.datasets.image_values import check_dataset_values
 from convatlas.files import sha256, write_bytes, write_json
 from convatlas.models import build
 from convatlas.models.factory import format_error
@@ -87,6 +88,8 @@ def train_network(
     output, key, torch_device = Path(output), f"networks.{name}", build.choose_device(device)
     dataset = formats.describe(data) if data else None
     prepared = prepare_network(settings, _get_classes(dataset), weights, seed, key)
+    if data and dataset:
+        check_dataset_values(dataset, prepared.preprocessing.pixel_format, Path(data).name, f"{key}.input")
     prepared.network.to(torch_device)
 
     training, checkpoint = None, None

@@ -38,6 +38,7 @@ from convatlas.datasets import formats
 from convatlas.files import Npz, write_json, write_npz
 from convatlas.image_io import denormalize
 from convatlas.models import build
+from convatlas.pixels import GREY
 from convatlas.records import FeatureMatch
 from convatlas.tracing.record import collect_filters, record_to_file
 from tests.support.dataset_pass import write_digits, write_lenet5
@@ -301,6 +302,8 @@ def test_colours_of_filters() -> None:
 
 # The report
 
+COLOUR: Any = {"mean": [0.5] * 3, "std": [0.5] * 3}
+
 
 def make_layer(**changes: Any) -> Any:
     """Return an entry of layers.json of a first convolution."""
@@ -312,15 +315,19 @@ def test_the_first_filters_are_matched(tmp_path: Path) -> None:
     weight = np.stack([np.stack([SOBEL_X] * 3), np.stack([SOBEL_X, SOBEL_X, -SOBEL_X])])
     write_npz(tmp_path / "filters.npz", {"conv": weight.astype(np.float32), "line": weight[..., 0]})
     filters = Npz(tmp_path / "filters.npz")
-    matches = match_first_filters([make_layer(name="other", ordinal=None), make_layer()], filters)
+    matches = match_first_filters([make_layer(name="other", ordinal=None), make_layer()], filters, COLOUR)
     assert matches["layer"] == "conv"
     assert matches["kernels"][0] == ["Sobel x"] * 3
     np.testing.assert_allclose(matches["r"], [[1, 1, 1], [1, 1, -1]], atol=1e-6)
     assert matches["colour_classes"] == ["luminance", "colour"]
     assert matches["baseline"] == random_baseline(3)
-    assert match_first_filters([make_layer(module="line")], filters) is None
-    assert match_first_filters([make_layer(module="absent")], filters) is None
-    assert match_first_filters([], filters) is None
+    channels = np.stack([SOBEL_X, SOBEL_X.T, SOBEL_X]).astype(np.float32)
+    write_npz(tmp_path / "bgr.npz", {"conv": channels[None]})
+    swapped = match_first_filters([make_layer()], Npz(tmp_path / "bgr.npz"), {**COLOUR, "channels": "bgr"})
+    assert swapped["kernels"] == [["Sobel x", "Sobel y", "Sobel x"]]
+    assert match_first_filters([make_layer(module="line")], filters, COLOUR) is None
+    assert match_first_filters([make_layer(module="absent")], filters, COLOUR) is None
+    assert match_first_filters([], filters, COLOUR) is None
 
 
 def test_a_layer_is_matched_above_what_it_reaches_untrained() -> None:
@@ -336,7 +343,7 @@ def test_a_layer_is_matched_above_what_it_reaches_untrained() -> None:
 def test_matches_of_a_network_are_written_with_its_features(tmp_path: Path) -> None:
     folder, data = write_lenet5(tmp_path / "results/lenet5"), write_digits(tmp_path)
     network, preprocessing = build.load_network(folder)
-    pixels = formats.load(data, "test").read_images("L", preprocessing.size, preprocessing.resize, [3, 7])
+    pixels = formats.load(data, "test").read_images(GREY, preprocessing.size, preprocessing.resize, [3, 7])
     (folder / "activations").mkdir()
     for name, x in zip(("a", "b"), preprocessing(torch.from_numpy(pixels)), strict=True):
         record_to_file(network, x[None], folder / f"activations/{name}.npz")

@@ -46,6 +46,7 @@ from convatlas.analysis.segmentation_report import write_segmentation_analysis
 from convatlas.datasets import formats
 from convatlas.datasets.synthetic_pets.generate import draw_pets
 from convatlas.models import build
+from convatlas.pixels import RGB
 from convatlas.records import UnitSegmentation
 from convatlas.tracing import layers as layers_module
 
@@ -519,7 +520,7 @@ def test_a_segmentation_network_end_to_end(analyse: Callable[..., Path], pets: P
     assert (first["rank"], first["index"], first["name"]) == ("first", 0, test.names[0])
     assert best["iou"]["pet"] >= median["iou"]["pet"] >= worst["iou"]["pet"]
     np.testing.assert_array_equal(
-        photograph[0], test.read_images("RGB", (32, 32), 32, [0])[0].transpose(1, 2, 0)
+        photograph[0], test.read_images(RGB, (32, 32), 32, [0])[0].transpose(1, 2, 0)
     )
 
     again = analyse("segmentation")
@@ -562,7 +563,7 @@ def test_a_sample_yields_images_with_their_mask_and_that_of_another(pets: Path) 
     preprocessing = build.Preprocessing(20, (0.5, 0.5, 0.5), (0.2, 0.3, 0.4), "stretch")
     split = MaskSplit.load(pets, "test", preprocessing)
     examples, indices = formats.load(pets, "test"), [0, 3, 6, 9, 11]
-    pixels = examples.read_images("RGB", (20, 20), "stretch", indices)
+    pixels = examples.read_images(RGB, (20, 20), "stretch", indices)
     trimaps = [examples.read_trimap(n).resize((20, 20), Image.Resampling.NEAREST) for n in indices]
     masks = [np.asarray(trimap) == 1 for trimap in trimaps]
     sample = MaskSample(split, indices, torch.device("cpu"))

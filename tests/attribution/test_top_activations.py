@@ -51,7 +51,9 @@ def test_the_file_holds_projections_and_patches_of_the_top_activations(name: str
 
     network, preprocessing = build.load_network(folder)
     size = preprocessing.size, preprocessing.resize
-    x = preprocessing(torch.from_numpy(formats.load(data, "test").read_images(preprocessing.mode, *size)))
+    x = preprocessing(
+        torch.from_numpy(formats.load(data, "test").read_images(preprocessing.pixel_format, *size))
+    )
     assert {key.split("@")[0] for key in arrays if key.endswith("@projections")} >= set(layers)
     for layer in layers:
         values = arrays[f"{layer}@values"]

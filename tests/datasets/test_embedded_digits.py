@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from convatlas.datasets.formats import load
+from convatlas.pixels import GREY, RGB
 from tests.support.mnist_source import prepare_mnist, read_split
 
 
@@ -92,15 +93,16 @@ def test_torchvision_reads_embedded_digits(embedded: Path, digits: tuple[np.ndar
 
 def test_images_are_returned_as_stored(embedded: Path) -> None:
     dataset = load(embedded, "test")
-    stored = dataset.read_images("L", (64, 64), "stretch")
+    stored = dataset.read_images(GREY, (64, 64), "stretch")
     assert len(dataset) == len(stored) == len(dataset.labels) == len(set(dataset.names)) == 360
     assert dataset.paths == [None] * 360
     assert not dataset.has_image_files
-    for mode, channels in {"L": 1, "RGB": 3}.items():
-        pixels = dataset.read_images(mode, (224, 224), 256, [7, 0, 7])
+    for pixel_format in (GREY, RGB):
+        channels = pixel_format.channels
+        pixels = dataset.read_images(pixel_format, (224, 224), 256, [7, 0, 7])
         assert (pixels.shape, pixels.dtype) == ((3, channels, 28, 28), np.uint8)
         np.testing.assert_array_equal(pixels, stored[[7, 0, 7]].repeat(channels, 1))
-        image = dataset.read_image(7, mode)
-        assert (image.mode, image.size) == (mode, (28, 28))
-        np.testing.assert_array_equal(np.atleast_3d(image).transpose(2, 0, 1), pixels[0])
-    assert dataset.read_images("RGB", (28, 28), 28, []).shape == (0, 3, 28, 28)
+        image = dataset.read_pixels(7, pixel_format)
+        assert (image.shape, image.dtype) == ((28, 28, channels), np.uint8)
+        np.testing.assert_array_equal(image.transpose(2, 0, 1), pixels[0])
+    assert dataset.read_images(RGB, (28, 28), 28, []).shape == (0, 3, 28, 28)

@@ -14,6 +14,7 @@ from PIL import ExifTags, Image
 from convatlas import UserError
 from convatlas.datasets import base
 from convatlas.datasets.formats import describe, load, prepare
+from convatlas.pixels import GREY, RGB
 from convatlas.records import DatasetDescription
 
 KEY = "datasets.d"
@@ -95,14 +96,14 @@ def test_a_folder_without_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert description["counts"] == {"train": [0], "test": [4]}
     assert description["image_sizes"] == {"smallest": [10, 10], "median": [8, 50], "largest": [40, 40]}
     assert len(load(tmp_path / "data", "train")) == 0
-    assert load(tmp_path / "data", "train").read_images("RGB", (8, 8), 8).shape == (0, 3, 8, 8)
+    assert load(tmp_path / "data", "train").read_images(RGB, (8, 8), 8).shape == (0, 3, 8, 8)
     test = load(tmp_path / "data", "test")
     assert test.names == sorted(sizes)
     assert test.labels.tolist() == [-1] * 4
     for n, name in enumerate(test.names):
         height, width = sizes[name]
         assert Path(str(test.paths[n])).samefile(tmp_path / "source" / name)
-        assert test.read_image(n, "L").size == (width, height)
+        assert test.read_pixels(n, GREY).shape == (height, width, 1)
 
 
 def test_a_name_that_is_not_text_is_kept(tmp_path: Path) -> None:
@@ -229,7 +230,7 @@ def test_progress_is_logged(
     prepare_folder(tmp_path / "data", source, test_share=0.4)
     caplog.clear()
     with caplog.at_level(logging.INFO, "convatlas"):
-        load(tmp_path / "data", "test").read_images("L", (8, 8), 8)
+        load(tmp_path / "data", "test").read_images(GREY, (8, 8), 8)
     assert [record.message for record in caplog.records] == ["read 3 of 8 images", "read 6 of 8 images"]
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from convatlas import UserError
 from convatlas.datasets import cache, formats, sample_images
 from convatlas.datasets.loader import BatchLoader
 from convatlas.models.preprocessing import Preprocessing
+from convatlas.pixels import RGB, PixelFormat
 from convatlas.statistics.shards import shard_batches
 from tests.support.dataset_pass import write_photographs
 
@@ -25,9 +25,9 @@ def test_batches_come_in_order_with_the_pixels_of_the_files(tmp_path: Path) -> N
     batches = list(loader.read_batches([0, 1, 2]))
     assert [batch.index for batch in batches] == [0, 1, 2]
     np.testing.assert_array_equal(np.concatenate([batch.indices for batch in batches]), np.arange(12))
-    expected = formats.load(data, "test").read_images("RGB", (40, 40), "cover")
+    expected = formats.load(data, "test").read_images(RGB, (40, 40), "cover")
     np.testing.assert_array_equal(np.concatenate([batch.pixels for batch in batches]), expected)
-    cache.load_images(data, "test", "RGB", (40, 40), "cover")
+    cache.load_images(data, "test", RGB, (40, 40), "cover")
     for path in (tmp_path / "source").rglob("*.png"):
         path.unlink()
     (cached,) = BatchLoader(data, "test", PREPROCESSING, 5).read_batches([2])
@@ -44,8 +44,8 @@ def test_images_are_read_as_they_are_for_activations(tmp_path: Path) -> None:
         (batch,) = BatchLoader(data, "test", preprocessing, len(test)).read_batches([0])
         np.testing.assert_array_equal(batch.pixels, expected)
         if not is_cached:
-            cache.load_images(data, "test", "RGB", (32, 32), 40)  # of another interpolation
-            cached = cache.load_images(data, "test", "RGB", (32, 32), 40, "bicubic")
+            cache.load_images(data, "test", RGB, (32, 32), 40)  # of another interpolation
+            cached = cache.load_images(data, "test", RGB, (32, 32), 40, "bicubic")
             np.testing.assert_array_equal(cached, expected)
     (image,) = sample_images.choose_images(
         {"indices": [3]}, nn.Identity(), preprocessing, test, torch.device("cpu"), "networks.own.images"
@@ -67,16 +67,17 @@ class MillionImages:
     """A data set of a million image files and one more, the last, that cannot be read."""
 
     paths, names = [Path("somewhere")], {1_000_000: "ant/1000000.png"}
-    has_image_files = True
-    read_images = formats.ImageDataset.read_images
+    has_image_files = is_plain = True
+    read_images, get_dtype = formats.ImageDataset.read_images, formats.ImageDataset.get_dtype
+    _cast = formats.ImageDataset._cast
 
     def __len__(self) -> int:
         return 1_000_001
 
-    def read_image(self, n: int, mode: str) -> Image.Image:
+    def read_pixels(self, n: int, pixel_format: PixelFormat) -> np.ndarray:
         if n == 1_000_000:
             raise UserError("ant/1000000.png: not an image")
-        return Image.new(mode, (40, 40))
+        return np.zeros((40, 40, pixel_format.channels), np.uint8)
 
 
 @pytest.mark.parametrize("on_bad_image", ["error", "skip"])

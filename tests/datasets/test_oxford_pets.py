@@ -15,6 +15,7 @@ from PIL import ExifTags, Image
 from convatlas import UserError
 from convatlas.datasets import oxford_pets
 from convatlas.datasets.formats import describe, load
+from convatlas.pixels import GREY, RGB
 from tests.support.pets_source import (
     BOX,
     KEY,
@@ -56,7 +57,7 @@ def check_against_torchvision(folder: Path, numbers: list[int]) -> None:
             with Image.open(path) as file:
                 plain = file.mode == "RGB" and file.getexif().get(ExifTags.Base.Orientation, 1) == 1
             if plain:  # torchvision neither turns images nor lays them on white
-                np.testing.assert_array_equal(dataset.read_image(n, "RGB"), image)
+                np.testing.assert_array_equal(dataset.read_pixels(n, RGB), image)
             np.testing.assert_array_equal(dataset.read_trimap(n), trimap)
 
 
@@ -121,12 +122,12 @@ def test_pixels_are_those_of_the_files(tmp_path: Path, source: Path) -> None:
 
     prepare_pets(tmp_path / "data", source)
     dataset = load(tmp_path / "data", "train")
-    pixels = dataset.read_images("RGB", (16, 16), 18, [2, 0])
+    pixels = dataset.read_images(RGB, (16, 16), 18, [2, 0])
     for image_pixels, name in zip(pixels, ["Some_Cat_10", "Some_Cat_1"], strict=True):
         with Image.open(source / f"images/{name}.jpg") as image:
             expected = functional.center_crop(functional.resize(image, 18), 16)
         np.testing.assert_array_equal(image_pixels.transpose(1, 2, 0), expected)
-    grey = dataset.read_images("L", (12, 12), "stretch")
+    grey = dataset.read_images(GREY, (12, 12), "stretch")
     assert (grey.shape, grey.dtype) == ((4, 1, 12, 12), np.uint8)
     with Image.open(source / "images/old_hound_1.jpg") as image:
         np.testing.assert_array_equal(
@@ -381,7 +382,7 @@ def test_the_head_box_is_turned_with_its_photograph(tmp_path: Path, source: Path
     xml.write_text(BOX.format(corners))
     prepare_pets(tmp_path / "data", source)
     dataset = load(tmp_path / "data", "train")
-    rows, columns = np.nonzero(np.asarray(dataset.read_image(0, "L")) > 100)
+    rows, columns = np.nonzero(dataset.read_pixels(0, GREY)[..., 0] > 100)
     upright = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
     assert dataset.read_head_box(0) == upright
     size = "<annotation><size><width>{}</width><height>{}</height></size>"
@@ -419,7 +420,7 @@ def test_a_trimap_is_turned_with_its_photograph(tmp_path: Path, source: Path, or
     prepare_pets(tmp_path / "data", source)
     dataset = load(tmp_path / "data", "train")
     turned = np.asarray(dataset.read_trimap(0))
-    brightness = np.asarray(dataset.read_image(0, "L")).astype(int)
+    brightness = dataset.read_pixels(0, GREY)[..., 0].astype(int)
     assert turned.shape == brightness.shape
     assert np.abs(turned * 80 - brightness).max() < 40
     if orientation >= 5:
@@ -478,7 +479,7 @@ def test_the_real_photographs(tmp_path: Path) -> None:
     index = dataset.names.index("Abyssinian_5")  # an RGBA PNG
     with Image.open(str(dataset.paths[index])) as image:
         assert (image.format, image.mode) == ("PNG", "RGBA")
-    assert dataset.read_image(index, "RGB").mode == "RGB"
+    assert dataset.read_pixels(index, RGB).shape[2] == 3
 
 
 def test_the_synthetic_pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

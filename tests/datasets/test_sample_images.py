@@ -15,6 +15,7 @@ from convatlas import UserError
 from convatlas.datasets.base import ImageDataset
 from convatlas.datasets.sample_images import PHOTOGRAPHS, SampleInput, choose_images
 from convatlas.models.preprocessing import Preprocessing
+from convatlas.pixels import PixelFormat
 
 KEY = "networks.own.images"
 CPU = torch.device("cpu")
@@ -36,8 +37,8 @@ class MemoryDataset(ImageDataset):
         super().__init__(labels, [str(n) for n in range(len(labels))], [None] * len(labels))
         self.__dict__["images"] = images
 
-    def read_image(self, n: int, mode: str) -> Image.Image:
-        return Image.fromarray(self.images[n, 0]).convert(mode)
+    def read_pixels(self, n: int, pixel_format: PixelFormat) -> np.ndarray:
+        return np.stack([self.images[n, 0]] * pixel_format.channels, axis=2)
 
 
 @pytest.fixture(scope="module")

@@ -141,8 +141,8 @@ def build():
     [
         (1, 4, {}, ["(1, 224, 224) (assumed", "cannot be multiplied", "change networks.own.input.size"]),
         (3, 4, {}, ["(3, 224, 224) (assumed"]),
-        (3, 4, {"mean": [0.5], "std": [0.5], "size": 8}, ["(1, 8, 8)", "3 channels", "many numbers"]),
-        (4, 4, {"size": 8}, ["(3, 8, 8)", "4 channels", "1 or 3"]),
+        (3, 4, {"mean": [0.5], "std": [0.5], "size": 8}, ["(1, 8, 8)", "3 channels", "input.channels"]),
+        (4, 4, {"size": 8, "channels": "rgb"}, ["(3, 8, 8)", "4 channels", "input.channels"]),
     ],
 )
 def test_an_input_that_does_not_fit_says_what_to_change(
@@ -153,6 +153,34 @@ def test_an_input_that_does_not_fit_says_what_to_change(
     assert message.startswith("networks.own.input: conv.py:build does not take an input of shape")
     for word in words:
         assert word in message
+
+
+CHANNELS = """
+import torch
+from torch import nn
+def five():
+    return nn.Conv2d(5, 4, 3)
+def coordinates():
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(5, 4, 3)
+        def forward(self, x):
+            return self.conv(torch.cat([x, x.new_zeros(len(x), 2, *x.shape[2:])], 1))
+    return Network()
+def unshuffled():
+    return nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4, 4, 3))
+"""
+
+
+@pytest.mark.parametrize(("name", "channels"), [("five", 5), ("coordinates", 3), ("unshuffled", 1)])
+def test_the_number_of_channels_is_what_the_network_computes_with(
+    folder: Path, name: str, channels: int
+) -> None:
+    (folder / "channels.py").write_text(CHANNELS)
+    settings = {"architecture": f"channels.py:{name}", "input": {"size": 16}}
+    _, preprocessing = build_network(settings, None, 0)
+    assert preprocessing.shape == (channels, 16, 16)
 
 
 def test_an_error_in_the_forward_pass_names_file_and_line(folder: Path) -> None:

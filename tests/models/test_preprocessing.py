@@ -1,13 +1,15 @@
 """From image files to inputs, against Pillow's resizing and the formula of the normalisation."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from convatlas import UserError
+from convatlas import UserError, image_io
 from convatlas.models.preprocessing import Preprocessing, merge_input_settings
 
 GREY = Preprocessing(28, (0.5,), (0.5,))
@@ -223,4 +225,41 @@ def test_transparent_images_are_read_on_white(tmp_path: Path) -> None:
 def test_values_above_16_bits_do_not_wrap(tmp_path: Path) -> None:
     path = tmp_path / "deep.tiff"
     Image.fromarray(np.repeat(np.array([[0, 65535, 70000]], np.int32), 3, axis=0)).save(path)
-    assert Preprocessing(3, (0.5,), (0.5,)).read_pixels(path)[0, 0, 0].tolist() == [0, 255, 255]
+    preprocessing = Preprocessing(3, (0.5,), (0.5,))
+    with pytest.raises(UserError, match=r"set input\.range: \[0, 70000\]"):
+        preprocessing.read_pixels(path)
+    pixels = replace(preprocessing, range=(0, 65535)).read_pixels(path)
+    assert pixels[0, 0, 0].tolist() == [0, 255, 255]
+
+
+def test_a_bgr_network_sees_blue_first_and_its_pages_true_colours(tmp_path: Path) -> None:
+    colours = make_pixels(16, 16, channels=3)[0].transpose(1, 2, 0)
+    Image.fromarray(colours).save(tmp_path / "a.png")
+    known = {"size": 16, "mean": [0.4, 0.5, 0.6], "std": [0.1, 0.2, 0.3]}
+    settings = merge_input_settings(known, {"channels": "bgr"})
+    assert (settings["mean"], settings["std"]) == ([0.6, 0.5, 0.4], [0.3, 0.2, 0.1])
+    preprocessing = Preprocessing.from_config(settings)
+    x = preprocessing(preprocessing.read_pixels(tmp_path / "a.png"))[0].numpy()
+    expected = (colours[..., ::-1] / 255 - settings["mean"]) / settings["std"]
+    np.testing.assert_allclose(x, expected.transpose(2, 0, 1), rtol=1e-4, atol=1e-5)
+    record = preprocessing.to_dict()
+    shown = image_io.select_display(image_io.denormalize(x, record), record)
+    np.testing.assert_allclose(shown, colours.transpose(2, 0, 1) / 255, atol=1e-6)
+    assert Preprocessing.from_config(record) == preprocessing
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"channels": 5}, ["must have one number per channel, 5"]),
+        ({"channels": "grey"}, ["must have one number per channel, 1"]),
+        ({"range": [4095, 0]}, ["input.range: [4095, 0]"]),
+        ({"display": [3]}, ["input.display: [3]", "0 to 2"]),
+        ({"display": [0, 1]}, ["one channel (grey) or three"]),
+    ],
+)
+def test_impossible_channels_and_ranges_are_refused(settings: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        Preprocessing.from_config({"size": 8, "mean": [0.5] * 3, "std": [0.5] * 3, **settings})
+    for word in words:
+        assert word in str(error.value)

@@ -13,6 +13,7 @@ from convatlas import UserError
 from convatlas.datasets import formats
 from convatlas.files import Npz
 from convatlas.models import build
+from convatlas.pixels import RGB
 from convatlas.statistics import shards
 from convatlas.statistics.dataset_pass import DatasetPass, choose_batch_size, run_shard
 from convatlas.statistics.shards import ShardDescription
@@ -268,7 +269,7 @@ def test_merged_files_are_the_same_for_any_number_of_shards_and_true(kind: str, 
 
     network, preprocessing = build.load_network(folder)
     examples = formats.load(data, "test")
-    pixels = examples.read_images(preprocessing.mode, preprocessing.size, preprocessing.resize)
+    pixels = examples.read_images(preprocessing.pixel_format, preprocessing.size, preprocessing.resize)
     outputs = record(network, preprocessing(torch.from_numpy(pixels))).outputs
     statistics, summary = read_npz(folder / "statistics.npz"), json.loads(files[0]["statistics.json"])
     assert summary["images"] == sum(summary["class_images"]) == len(examples)
@@ -325,7 +326,7 @@ def test_images_without_labels_are_classed_by_prediction(tmp_path: Path) -> None
     assert (summary["class_source"], summary["images"]) == ("predicted class", 12)
     assert summary["classes"] == ["a", "b", "c", "d"]
     network, preprocessing = build.load_network(folder)
-    pixels = formats.load(data, "test").read_images("RGB", (40, 40), 40)
+    pixels = formats.load(data, "test").read_images(RGB, (40, 40), 40)
     predicted = network(preprocessing(torch.from_numpy(pixels))).argmax(1)
     assert summary["class_images"] == predicted.bincount(minlength=4).tolist()
 

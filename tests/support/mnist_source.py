@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from convatlas.datasets import formats
+from convatlas.pixels import GREY
 
 KEY = "datasets.d.source"
 RNG = np.random.default_rng(0)
@@ -46,7 +47,7 @@ def prepare_mnist(folder: Path | str, source: str, mirrors: list[str] | None = N
 def read_split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the images (N, 1, H, W) and labels (N,) of a split."""
     dataset = formats.load(folder, split)
-    return dataset.read_images("L", (28, 28), 28), dataset.labels
+    return dataset.read_images(GREY, (28, 28), 28), dataset.labels
 
 
 def check_prepared(folder: Path) -> None:

@@ -48,7 +48,7 @@ def test_the_files_hold_layers_filters_images_and_activations(folders: tuple[Pat
         assert np.array_equal(results.filters[name], weight.numpy())
     assert [image["name"] for image in results.images] == ["test-00000", "test-00001"]
     dataset = formats.load(data, "test")
-    pixels = dataset.read_images(preprocessing.mode, preprocessing.size, preprocessing.resize, [0, 1])
+    pixels = dataset.read_images(preprocessing.pixel_format, preprocessing.size, preprocessing.resize, [0, 1])
     for image, x in zip(results.images, preprocessing(torch.from_numpy(pixels)), strict=True):
         expected, activations = record(network, x), results.activations(image["name"])
         probabilities = expected.outputs["log_softmax"].exp()

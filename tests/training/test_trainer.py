@@ -20,6 +20,7 @@ from convatlas.datasets import formats
 from convatlas.models.build import build_network
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.pipeline.config import resolve_config
+from convatlas.pixels import GREY
 from convatlas.training import trainer
 from convatlas.training.augmentation import random_horizontal_flip, random_shift
 from convatlas.training.checkpoint import Checkpoint
@@ -551,7 +552,7 @@ def load_mnist(mnist: Path, folder: Path, name: str) -> LabelledImages:
     if not (folder / "dataset.json").exists():
         formats.prepare(folder, {"format": "mnist", "source": str(mnist), "mirrors": []}, "datasets.digits")
     split = formats.load(folder, name)
-    return LabelledImages(torch.tensor(split.read_images("L", (28, 28), 28)), torch.tensor(split.labels))
+    return LabelledImages(torch.tensor(split.read_images(GREY, (28, 28), 28)), torch.tensor(split.labels))
 
 
 def test_lenet5_reaches_99_percent_on_mnist(mnist: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.convolution_example import ConvolutionAxis, ConvolutionExample
 from convatlas.gallery.learned_filter import find_learned_filters, move_to_strongest
 from convatlas.gallery.network_data import NetworkData
-from convatlas.image_io import denormalize
+from convatlas.image_io import denormalize, order_as_rgb
 from convatlas.plotting.colormap import ColourScale
 
 SOBEL_KERNELS = {
@@ -230,7 +230,9 @@ def render_map(values: np.ndarray) -> bytes:
 def _read_pixels(network: NetworkData, image: str) -> np.ndarray:
     """Return an image as the network saw it, (C, H, W) in 0..1, without its normalisation."""
     preprocessing: Any = network.description["preprocessing"]
-    return denormalize(network.results.activations(image)["input"], preprocessing)
+    return order_as_rgb(
+        denormalize(network.results.activations(image)["input"], preprocessing), preprocessing
+    )
 
 
 def _encode_image(pixels: np.ndarray) -> bytes:

@@ -7,6 +7,7 @@ from convatlas.datasets.formats import FORMATS, has_masks
 from convatlas.files import read_json
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.records import DatasetDescription, Preview, Previews
+from convatlas.value_ranges import format_value
 
 MAX_TABLE_CLASSES = 120  # with a row each; more are listed as text, as a table of thousands of cells is slow
 MAX_SKIPPED_FILES = 200  # that are named
@@ -41,6 +42,7 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             "has_trimaps": examples is not None and _has_trimaps(examples),
             "skipped_files": dataset.get("skipped", []),
             "max_skipped_files": MAX_SKIPPED_FILES,
+            "format_value": format_value,
         }
         files = {f"datasets/{name}": folder} if examples else {}
         yield SitePage(f"datasets/{name}.html", "dataset.html", name, values, "Data", files)

@@ -1,0 +1,71 @@
+"""What the pages say of a network's input: normalisation, range of values, and the channels shown."""
+
+from collections.abc import Sequence
+
+from convatlas.image_io import describe_display
+from convatlas.names import join_names
+from convatlas.records import DatasetDescription, ImageValues, Preprocessing, SampleImage
+from convatlas.value_ranges import format_value
+
+MAX_NAMED_FILES = 4
+MAX_LISTED_CHANNELS = 6
+
+
+def describe_input(
+    preprocessing: Preprocessing, images: Sequence[SampleImage], dataset: DatasetDescription | None
+) -> list[str]:
+    """Return sentences on how the values of image files become a network's input.
+
+    Args:
+        preprocessing: Of network.json.
+        images: images.json.
+        dataset: dataset.json of its data set, if it has one.
+    """
+    sentences = [_describe_normalization(preprocessing)]
+    if "range" in preprocessing:
+        low, high = map(format_value, preprocessing["range"])
+        sentences.append(f"Values of {low} to {high} in the files became 0 to 1; values beyond were clipped.")
+    else:
+        if dataset:
+            sentences += [
+                f"Of {group['images']:,} images of the data set, {_describe_values(group)}."
+                for group in dataset.get("values", [])
+            ]
+        files = [
+            f"of {image['name']}, {_describe_values(image['values'])}"
+            for image in images
+            if "values" in image
+        ]
+        if files:
+            named = files[:MAX_NAMED_FILES]
+            rest = len(files) - len(named)
+            more = f"; and {rest} more files, listed in images.json" if rest else ""
+            text = "; ".join(named)
+            sentences.append(f"{text[0].upper()}{text[1:]}{more}.")
+    if display := describe_display(preprocessing):
+        sentences.append(f"{display[0].upper()}{display[1:]}.")
+    return sentences
+
+
+def _describe_normalization(preprocessing: Preprocessing) -> str:
+    """Return a sentence on the mean and standard deviation of the channels."""
+    mean, std = preprocessing["mean"], preprocessing["std"]
+    order = " (blue, green, red)" if preprocessing.get("channels") == "bgr" else ""
+    if len(mean) > MAX_LISTED_CHANNELS and not len({*mean}) == len({*std}) == 1:
+        return (
+            f"Pixels in 0 to 1 were normalised by the mean and std of {len(mean)} channels in network.json."
+        )
+    means, stds = (join_names([f"{value:g}" for value in _merge(values)]) for values in (mean, std))
+    return f"Pixels in 0 to 1, minus {means}, divided by {stds}{order}."
+
+
+def _merge(values: Sequence[float]) -> Sequence[float]:
+    """Return one value for channels that all have the same."""
+    return values[:1] if len({*values}) == 1 else values
+
+
+def _describe_values(values: ImageValues) -> str:
+    """Return which values of files of one kind became 0 and 1."""
+    low, high = map(format_value, values["range"])
+    extent = f"{format_value(values['min'])} to {format_value(values['max'])}"
+    return f"{values['dtype']} values from {extent}: {low} to {high} ({values['source']}) became 0 to 1"
