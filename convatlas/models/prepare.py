@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from convatlas import UserError
 from convatlas.files import read_json, sha256
 from convatlas.models import build, class_names, weights
+from convatlas.models.checkpoint_files import read_checkpoint
 from convatlas.models.factory import Factory
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.pipeline.architecture_names import TORCHVISION_PREFIX
@@ -127,7 +128,7 @@ def _read_downloaded_weights(
     if not path:
         raise UserError(f"{key}.weights: --weights must name the file that scripts/weights.py downloaded")
     description: DownloadedWeights = read_json(Path(path).with_suffix(".json"))
-    return description, weights.read_checkpoint(path, f"{key}.weights")
+    return description, read_checkpoint(path, f"{key}.weights")
 
 
 def _build_for_classes(

@@ -3,11 +3,7 @@
 import json
 import logging
 import pickle
-import re
-import warnings
-import zipfile
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -15,40 +11,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from convatlas import UserError
+from convatlas.models.checkpoint_files import read_checkpoint
 from convatlas.models.factory import format_error
+from convatlas.models.weight_names import (
+    COMPILED_PART,
+    MAX_REPORTED_NAMES,
+    PARALLEL_PART,
+    StateDict,
+    abbreviate_names,
+    add_tied_names,
+    remove_ignored_names,
+    remove_name_prefix,
+    remove_part,
+    remove_wrapper_part,
+)
 from convatlas.names import format_shape, suggest_nearest
 from convatlas.pipeline.config_types import WeightsConfig
 
 log = logging.getLogger(__name__)
 
-COMPILED_PART = "_orig_mod"  # of names of weights, added by torch.compile
-PARALLEL_PART = "module"  # added by DataParallel and DistributedDataParallel
 EXTRA_STATE = "_extra_state"  # PyTorch's name of a module's extra state
-MAX_REPORTED_NAMES = 4  # names listed by a report
 MAX_SEARCH_DEPTH = 3  # nested mappings that are searched for weights
-KERAS_ADVICE = (
-    ", not weights of PyTorch; load it with Keras, write each array under its name in the network with "
-    "safetensors.torch.save_file (the kernel of a convolution transposed from (H, W, in, out) to "
-    "(out, in, H, W), of a dense layer from (in, out) to (out, in)), and give that file"
-)
-PICKLE_LOAD_CODE = "torch.load({}, map_location='cpu', weights_only=False)"
-PICKLE_MAGIC = (b"\x80", b"PK")  # first bytes of a pickle, and of the zip archive in which torch puts one
-TORCHSCRIPT_LOAD_CODE = "torch.jit.load({}, map_location='cpu')"
-
-
-class StateDict(OrderedDict[str, Any]):
-    """Weights by name, and what else a network's state dict holds.
-
-    Attributes:
-        _metadata: The versions of modules by their names, from which PyTorch's hooks see what to convert;
-            None where the file has none.
-    """
-
-    _metadata: Mapping[str, Mapping[str, Any]] | None = None
 
 
 def load_weights(network: nn.Module, settings: WeightsConfig, key: str) -> None:
@@ -67,133 +53,12 @@ def load_weights(network: nn.Module, settings: WeightsConfig, key: str) -> None:
     path, checkpoint_key = settings["path"], settings.get("key")
     content = read_checkpoint(path, f"{key}.path", checkpoint_key)
     state = find_state_dict(content, path, checkpoint_key, key, network, settings.get("strip_prefix"))
-    prefix = _remove_part(settings.get("strip_prefix") or "", COMPILED_PART)
+    prefix = remove_part(settings.get("strip_prefix") or "", COMPILED_PART)
     state = remove_name_prefix(remove_wrapper_part(state, network, COMPILED_PART), prefix, key)
     state = remove_ignored_names(state, settings.get("ignore", []), key)
     state = remove_wrapper_part(state, network, PARALLEL_PART)
     apply_weights(network, state, key)
     log.info("%d weights from %s", len(state), path)
-
-
-def read_checkpoint(path: str | Path, key: str = "weights", checkpoint_key: str | None = None) -> Any:
-    """Read a safetensors file or a PyTorch checkpoint, whose code is not run (`weights_only=True`).
-
-    Args:
-        path: The file.
-        key: Place of the path in the config, for messages.
-        checkpoint_key: Place of the weights in the checkpoint, for the advice in messages.
-
-    Returns:
-        The weights by name, or whatever else the checkpoint holds.
-
-    Raises:
-        UserError: The file cannot be read, is damaged, or holds more than tensors.
-    """
-    path = Path(path).expanduser()
-    try:
-        with path.open("rb") as file:
-            head = file.read(512)
-    except OSError as error:
-        raise UserError(f"{key}: cannot read {path}: {error.strerror}") from error
-    if fault := _describe_wrong_file(head) or _describe_other_format(path, head):
-        raise UserError(f"{key}: {path} {fault}")
-    try:
-        if path.suffix == ".safetensors" or head[8:10] == b'{"':
-            return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of odd files, which are reported below if refused
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises errors of many kinds for one damaged file
-        refusal = None
-        if isinstance(error, pickle.UnpicklingError | RuntimeError):
-            refusal = _describe_refusal(str(error), head)
-        if refusal is None:
-            raise UserError(
-                f"{key}: {path} is damaged, or not a checkpoint: {_format_first_line(error)}"
-            ) from error
-        load_code = TORCHSCRIPT_LOAD_CODE if "TorchScript" in refusal else PICKLE_LOAD_CODE
-        advice = _format_conversion_advice(path, checkpoint_key, load_code)
-        raise UserError(f"{key}: {path} {refusal}{advice}") from error
-
-
-def _describe_wrong_file(head: bytes) -> str | None:
-    """Return what a file is instead of weights, if its first bytes show it."""
-    if not head:
-        return "is empty; download or save it again"
-    if head.lstrip()[:1] == b"<":
-        return "is a web page, not weights (a login or a notice?); download the file itself"
-    if head.startswith(b"version https://git-lfs"):
-        return "is only Git LFS's pointer to the weights; run `git lfs pull` in its repository"
-    return None
-
-
-def _describe_other_format(path: Path, head: bytes) -> str | None:
-    """Return what a file of another framework or an exported program is, with the way to convert it.
-
-    Args:
-        path: The file.
-        head: Its first bytes, which decide where the format has a signature; the name alone does not.
-    """
-    name, target = repr(str(path)), repr(f"{path.stem}.safetensors")
-    command = '\n  python -c "import torch, safetensors.torch as s; {}"'
-    if head.startswith(b"\x89HDF\r\n\x1a\n"):
-        return "is an HDF5 file, as Keras writes them" + KERAS_ADVICE
-    members = _list_archive(path) if head.startswith(b"PK") else []
-    if "config.json" in members and any(member.endswith(".weights.h5") for member in members):
-        return "is a Keras model" + KERAS_ADVICE
-    parts = {member.partition("/")[2] for member in members} | set(members)
-    if "archive_format" in parts or "serialized_exported_program.json" in parts:
-        code = f"w = torch.export.load({name}).state_dict; "
-        code += f"s.save_file({{k: v.detach().clone().contiguous() for k, v in w.items()}}, {target})"
-        return (
-            "is an exported program (torch.export), not weights; if you trust it, convert its weights, and "
-            "give the new file:" + command.format(code)
-        )
-    if path.suffix.lower() == ".onnx" and not head.startswith(PICKLE_MAGIC) and head[8:10] != b'{"':
-        code = f"import onnx; w = onnx.load({name}).graph.initializer; s.save_file({{i.name: "
-        code += f"torch.tensor(onnx.numpy_helper.to_array(i)) for i in w}}, {target})"
-        return (
-            "is an ONNX model, not weights of PyTorch; rather give the checkpoint that it was exported from. "
-            "Or install onnx, convert its weights, and give the new file; weights whose names the export "
-            "changed do not fit:" + command.format(code)
-        )
-    return None
-
-
-def _list_archive(path: Path) -> list[str]:
-    """Return the names in a zip archive; an empty list for a damaged one."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.namelist()
-    except (zipfile.BadZipFile, OSError):
-        return []
-
-
-def _describe_refusal(text: str, head: bytes) -> str | None:
-    """Return what torch refused to unpickle, by its error's text; None for errors of another kind."""
-    if "TorchScript" in text:
-        return "is a TorchScript program, which may run any code and is not opened"
-    match = re.search(r"(?:GLOBAL|Unsupported (?:class|global):?)\s+(?:GLOBAL )?([\w.]+)", text)
-    if match or ("Unsupported" in text and head.startswith(PICKLE_MAGIC)):
-        class_name = f", {match.group(1)}," if match else ""
-        return f"holds more than tensors{class_name} and is not opened, for it may run any code"
-    return None
-
-
-def _format_conversion_advice(path: Path, checkpoint_key: str | None, load_code: str) -> str:
-    """Return how to convert a trusted file to safetensors where the classes in it are installed."""
-    steps = "".join(f"[{part!r}]" for part in (checkpoint_key or "").split(".") if part)
-    return (
-        ".\n  If you trust it, convert it where it can be opened, and give the new file, without key:\n"
-        f'  python -c "import torch, safetensors.torch as s; w = {load_code.format(repr(str(path)))}{steps}; '
-        "w = w.state_dict() if hasattr(w, 'state_dict') else w; "
-        f's.save_file({{k: v.clone().contiguous() for k, v in w.items()}}, {path.stem + ".safetensors"!r})"'
-    )
-
-
-def _format_first_line(error: BaseException) -> str:
-    """Return an error's kind and the first line of its text."""
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 def find_state_dict(
@@ -251,11 +116,11 @@ def find_state_dict(
     quantised += [name for name, item in state.items() if isinstance(item, Tensor) and item.is_quantized]
     if quantised:
         raise UserError(
-            f"{key}: {path} holds quantised weights: {_abbreviate_names(quantised)}; give the weights from "
+            f"{key}: {path} holds quantised weights: {abbreviate_names(quantised)}; give the weights from "
             "before the quantisation, in floating point"
         )
     if skipped:
-        log.info("skipped, not tensors: %s", _abbreviate_names(skipped))
+        log.info("skipped, not tensors: %s", abbreviate_names(skipped))
     metadata = getattr(value, "_metadata", None)
     state._metadata = metadata if isinstance(metadata, Mapping) else None
     return state
@@ -273,7 +138,7 @@ def _split_checkpoint_key(content: Any, checkpoint_key: str | None) -> list[str]
 def _describe_content(value: Any) -> str:
     """Return what a value is that holds no weights."""
     if isinstance(value, Mapping):
-        return f"a mapping of {_abbreviate_names(list(map(str, value))) or 'nothing'}"
+        return f"a mapping of {abbreviate_names(list(map(str, value))) or 'nothing'}"
     return f"a {type(value).__name__}"
 
 
@@ -335,7 +200,7 @@ def _find_fitting_prefix(state: Mapping[Any, Any], network_state: Mapping[str, A
     Counters of batches may be missing, and there may be others.
     """
     shapes = {
-        _remove_part(str(name), COMPILED_PART): item.shape
+        remove_part(str(name), COMPILED_PART): item.shape
         for name, item in state.items()
         if isinstance(item, Tensor)
     }
@@ -352,99 +217,6 @@ def _find_fitting_prefix(state: Mapping[Any, Any], network_state: Mapping[str, A
         if all(shapes.get(prefix + name) == shape for name, shape in expected.items()):
             return prefix
     return None
-
-
-def remove_name_prefix(state: StateDict, prefix: str | None, key: str) -> StateDict:
-    """Return weights without a prefix of their names; weights whose names lack it are skipped.
-
-    Args:
-        state: The weights by name.
-        prefix: The prefix, such as "module."; None or "" changes nothing.
-        key: Place of the weights in the config, for messages.
-
-    Raises:
-        UserError: No name begins with the prefix.
-    """
-    if not prefix:
-        return state
-    skipped = [name for name in state if not name.startswith(prefix)]
-    if len(skipped) == len(state):
-        raise UserError(
-            f"{key}.strip_prefix: no name begins with {prefix!r}; the names are: {_abbreviate_names(skipped)}"
-        )
-    if skipped:
-        log.info("skipped, without the prefix %r: %s", prefix, _abbreviate_names(skipped))
-    result = StateDict(
-        (name.removeprefix(prefix), item) for name, item in state.items() if name.startswith(prefix)
-    )
-    if state._metadata is not None:  # under the modules' names, which end without a dot
-        result._metadata = {
-            f"{module}.".removeprefix(prefix).removesuffix("."): versions
-            for module, versions in state._metadata.items()
-            if f"{module}.".startswith(prefix)
-        }
-    return result
-
-
-def remove_wrapper_part(state: StateDict, network: nn.Module, part: str) -> StateDict:
-    """Return weights without the part that a wrapper of modules adds to their names, wherever it stands.
-
-    Names stay as they are where they fit the network already, where another would then have the same name,
-    and, of the part that DataParallel adds, at their beginning: there `strip_prefix` says what is meant.
-
-    Args:
-        state: The weights by name.
-        network: The network.
-        part: The part between dots, such as `_orig_mod` of torch.compile.
-    """
-    expected = set(network.state_dict())
-    renamed = {}
-    for name in state:
-        head = f"{part}." if part == PARALLEL_PART and name.startswith(f"{part}.") else ""
-        new = head + _remove_part(name.removeprefix(head), part)
-        if new != name and name not in expected and (part == COMPILED_PART or new in expected):
-            renamed[name] = new
-    names = [renamed.get(name, name) for name in state]
-    if not renamed or len(set(names)) < len(names):
-        return state
-    log.info("read without %r: %s", part, _abbreviate_names(list(renamed)))
-    result = StateDict(zip(names, state.values(), strict=True))
-    if state._metadata is not None:
-        result._metadata = {
-            _remove_part(f"{n}.", part).removesuffix("."): v for n, v in state._metadata.items()
-        }
-    return result
-
-
-def _remove_part(name: str, part: str) -> str:
-    """Return a name without a part between dots, or at its beginning, wherever it stands."""
-    return f".{name}".replace(f".{part}.", ".").removeprefix(".")
-
-
-def remove_ignored_names(state: StateDict, patterns: Sequence[str], key: str) -> StateDict:
-    """Return weights without those whose names match a pattern.
-
-    Args:
-        state: The weights by name.
-        patterns: Globs of names, such as `*.total_ops`; `*` matches dots too.
-        key: Place of the weights in the config, for messages.
-
-    Raises:
-        UserError: A pattern matches no name.
-    """
-    ignored = set()
-    for pattern in patterns:
-        matches = [name for name in state if fnmatchcase(name, pattern)]
-        if not matches:
-            raise UserError(
-                f"{key}.ignore: no name matches {pattern!r}; the names are: {_abbreviate_names(list(state))}"
-            )
-        ignored.update(matches)
-    if ignored:
-        log.info("ignored: %s", _abbreviate_names([name for name in state if name in ignored]))
-    result = StateDict((name, item) for name, item in state.items() if name not in ignored)
-    result._metadata = state._metadata
-    return result
 
 
 def apply_weights(network: nn.Module, state: StateDict, key: str) -> None:
@@ -465,7 +237,7 @@ def apply_weights(network: nn.Module, state: StateDict, key: str) -> None:
     """
     network_state = network.state_dict()
     before = {n: v.clone() if isinstance(v, Tensor) else deepcopy(v) for n, v in network_state.items()}
-    state = _add_tied_names(state, network_state)
+    state = add_tied_names(state, network_state)
     complete = StateDict(state)
     complete._metadata = state._metadata
     for name, item in before.items():
@@ -487,20 +259,6 @@ def apply_weights(network: nn.Module, state: StateDict, key: str) -> None:
     _log_precision(before, state)
 
 
-def _add_tied_names(state: StateDict, network_state: Mapping[str, Any]) -> StateDict:
-    """Return weights with those that files omit since they share the memory of another."""
-    tensors = {name: item for name, item in network_state.items() if isinstance(item, Tensor)}
-    present = {(t.data_ptr(), t.shape): name for name, t in tensors.items() if name in state and t.numel()}
-    result = StateDict(state)
-    result._metadata = state._metadata
-    for name, tensor in tensors.items():
-        source = present.get((tensor.data_ptr(), tensor.shape))
-        if name not in state and source is not None:
-            log.info("%s is tied to %s", name, source)
-            result[name] = state[source]
-    return result
-
-
 def _check_extra_state(network: nn.Module, before: Mapping[str, Any], key: str) -> None:
     """Raise UserError where weights brought extra state that could not be stored with them.
 
@@ -514,7 +272,7 @@ def _check_extra_state(network: nn.Module, before: Mapping[str, Any], key: str) 
     if changed:
         network.load_state_dict(before)
         raise UserError(
-            f"{key}: the extra state of {_abbreviate_names(changed)} differs from that of the network as its "
+            f"{key}: the extra state of {abbreviate_names(changed)} differs from that of the network as its "
             "function builds it; extra state other than tensors is not stored: set it in the function"
         )
 
@@ -552,12 +310,12 @@ def _format_mismatch(
     if missing:
         near = get_close_matches(missing[0], unexpected, n=1)
         hint = f" (is {missing[0]} named {near[0]} there?)" if near and prefix is None else ""
-        lines.append(f"{len(missing)} of the network's are missing: {_abbreviate_names(missing)}{hint}")
+        lines.append(f"{len(missing)} of the network's are missing: {abbreviate_names(missing)}{hint}")
     if unexpected:
         advice = ""
         if not missing and not misshapen and (globs := _suggest_globs(unexpected, network_state)):
             advice = f"; to leave them out, give ignore: {json.dumps(globs)}"
-        lines.append(f"{len(unexpected)} are not the network's: {_abbreviate_names(unexpected)}{advice}")
+        lines.append(f"{len(unexpected)} are not the network's: {abbreviate_names(unexpected)}{advice}")
     if misshapen:
         shapes = [
             f"{name} is {_describe_shape(state[name])} there and {_describe_shape(network_state[name])} "
@@ -565,7 +323,7 @@ def _format_mismatch(
             for name in misshapen
         ]
         lines.append(
-            f"{len(misshapen)} have another shape: {_abbreviate_names(shapes)}; are the arguments those with "
+            f"{len(misshapen)} have another shape: {abbreviate_names(shapes)}; are the arguments those with "
             "which it was trained?"
         )
     return "".join(f"\n  {line}" for line in lines)
@@ -601,12 +359,6 @@ def _describe_shape(tensor: Tensor) -> str:
     return format_shape(tensor.shape) or "a number"
 
 
-def _abbreviate_names(names: list[str]) -> str:
-    """Return the first names, and how many more there are."""
-    more = f" and {len(names) - MAX_REPORTED_NAMES} more" if len(names) > MAX_REPORTED_NAMES else ""
-    return ", ".join(names[:MAX_REPORTED_NAMES]) + more
-
-
 def _log_precision(network_state: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Log which precisions are converted, and warn of numbers that are not finite."""
     tensors = {name: item for name, item in state.items() if isinstance(item, Tensor)}
@@ -620,5 +372,5 @@ def _log_precision(network_state: Mapping[str, Any], state: Mapping[str, Any]) -
     not_finite = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if not_finite:
         log.warning(
-            "%d weights hold numbers that are not finite: %s", len(not_finite), _abbreviate_names(not_finite)
+            "%d weights hold numbers that are not finite: %s", len(not_finite), abbreviate_names(not_finite)
         )
