@@ -31,6 +31,11 @@ BLOCK = re.compile(
     r"(?:<!-- not run: (?P<reason>[^>]+) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$", re.S | re.M
 )
 # Networks that the documentation names and nobody trains here.
+MULTISPECTRAL_NET = """
+from torch import nn
+def build():
+    return nn.Sequential(nn.Conv2d(5, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+"""
 NET = """
 from torch import nn
 
@@ -84,6 +89,7 @@ def workspace(run: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Works
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     (folder / "models").mkdir()
     (folder / "models/net.py").write_text(NET)
+    (folder / "models/multispectral.py").write_text(MULTISPECTRAL_NET)
     subprocess.run([sys.executable, "-c", SAVE_CHECKPOINT], cwd=folder, check=True)
     (folder / "names.txt").write_text("ant\nbee\ncat\n")
     rng = np.random.default_rng(0)

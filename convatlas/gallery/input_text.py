@@ -42,9 +42,17 @@ def describe_input(
             more = f"; and {rest} more files, listed in images.json" if rest else ""
             text = "; ".join(named)
             sentences.append(f"{text[0].upper()}{text[1:]}{more}.")
-    if display := describe_display(preprocessing):
-        sentences.append(f"{display[0].upper()}{display[1:]}.")
-    return sentences
+    return [*sentences, *filter(None, [describe_channels(preprocessing)])]
+
+
+def describe_channels(preprocessing: Preprocessing) -> str:
+    """Return a sentence on the channels that the pages show; "" where that goes without saying.
+
+    Args:
+        preprocessing: Of network.json.
+    """
+    text = describe_display(preprocessing)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def _describe_normalization(preprocessing: Preprocessing) -> str:
@@ -56,7 +64,7 @@ def _describe_normalization(preprocessing: Preprocessing) -> str:
             f"Pixels in 0 to 1 were normalised by the mean and std of {len(mean)} channels in network.json."
         )
     means, stds = (join_names([f"{value:g}" for value in _merge(values)]) for values in (mean, std))
-    return f"Pixels in 0 to 1, minus {means}, divided by {stds}{order}."
+    return f"Normalisation: pixels in 0 to 1, minus {means}, divided by {stds}{order}."
 
 
 def _merge(values: Sequence[float]) -> Sequence[float]:

@@ -10,7 +10,7 @@ from convatlas.files import read_json
 from convatlas.gallery.diagrams.block_diagram import BlockDiagram, draw_blocks
 from convatlas.gallery.diagrams.network_diagram import NetworkDiagram, draw_network
 from convatlas.gallery.findings import list_emergence_findings, list_findings
-from convatlas.gallery.input_text import describe_input
+from convatlas.gallery.input_text import describe_channels, describe_input
 from convatlas.gallery.local_paths import hide_local_paths
 from convatlas.gallery.notes import Notes
 from convatlas.layer_selection import choose_layers
@@ -180,6 +180,11 @@ class NetworkData:
     def input_description(self) -> list[str]:
         """Sentences on how image files became the network's input."""
         return describe_input(self.description["preprocessing"], self.images, self.dataset)
+
+    @property
+    def channels_description(self) -> str:
+        """A sentence on the channels of the input that the pages show, or ""."""
+        return describe_channels(self.description["preprocessing"])
 
     def get_figures(self, kind: str, subject: str | None = None) -> list[PublishedFigure]:
         """Return the figures of a kind, in their order in the list of figures.

@@ -133,6 +133,9 @@ def _describe_type(kind: str, schema: Mapping[str, Any]) -> str:
             text += " above 0"
     if kind == "array" and schema.get("uniqueItems"):
         text += " without repeats"
+    if kind == "array" and "maxItems" in schema:
+        fewest, most = schema.get("minItems", 0), schema["maxItems"]
+        return f"{text} with {most if fewest == most else f'{fewest} to {most}'} entries"
     if "minProperties" in schema or (kind == "array" and "minItems" in schema):
         text += " with at least one entry"
     return text

@@ -14,7 +14,9 @@ def make_images(count: int) -> Any:
 
 
 def test_plain_images_need_no_more_than_the_normalisation() -> None:
-    assert describe_input(GREY, make_images(0), None) == ["Pixels in 0 to 1, minus 0.5, divided by 0.25."]
+    assert describe_input(GREY, make_images(0), None) == [
+        "Normalisation: pixels in 0 to 1, minus 0.5, divided by 0.25."
+    ]
 
 
 def test_the_range_of_values_is_named() -> None:
@@ -32,12 +34,15 @@ def test_the_range_of_values_is_named() -> None:
 def test_the_channels_shown_are_named() -> None:
     five: Any = {"mean": [0.1, 0.2, 0.3, 0.4, 0.5], "std": [0.5] * 5, "display": [3, 2, 1]}
     assert describe_input(five, make_images(0), None) == [
-        "Pixels in 0 to 1, minus 0.1, 0.2, 0.3, 0.4 and 0.5, divided by 0.5.",
+        "Normalisation: pixels in 0 to 1, minus 0.1, 0.2, 0.3, 0.4 and 0.5, divided by 0.5.",
         "Of the 5 channels, 3, 2 and 1 are shown as red, green and blue.",
     ]
     bgr: Any = {"mean": [0.4, 0.5, 0.6], "std": [1.0] * 3, "channels": "bgr"}
     normalisation, display = describe_input(bgr, make_images(0), None)
-    assert normalisation == "Pixels in 0 to 1, minus 0.4, 0.5 and 0.6, divided by 1 (blue, green, red)."
+    assert (
+        normalisation
+        == "Normalisation: pixels in 0 to 1, minus 0.4, 0.5 and 0.6, divided by 1 (blue, green, red)."
+    )
     assert "true colours" in display
     eleven: Any = {"mean": [n / 10 for n in range(11)], "std": [1.0] * 11}
     assert "11 channels in network.json" in describe_input(eleven, make_images(0), None)[0]

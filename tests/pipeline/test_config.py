@@ -404,6 +404,14 @@ def test_the_result_is_the_same_text_under_any_hash_seed(tmp_path: Path) -> None
         ),
         ("networks: {lenet5: {arguments: [1]}}", "networks.lenet5.arguments", "[1]", "a mapping"),
         ("networks: {lenet5: {classes: []}}", "networks.lenet5.classes", "[]", "at least one entry"),
+        ("networks: {lenet5: {input: {range: [1]}}}", "networks.lenet5.input.range", "[1]", "with 2 entries"),
+        (
+            "networks: {lenet5: {input: {display: []}}}",
+            "networks.lenet5.input.display",
+            "[]",
+            "1 to 3 entries",
+        ),
+        ("networks: {lenet5: {input: {channels: brg}}}", "networks.lenet5.input.channels", "'brg'", "'bgr'"),
         (
             "networks: {lenet5: {dataset: null, images: {digits: [1]}}}",
             "networks.lenet5.images.digits",
