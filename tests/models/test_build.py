@@ -394,3 +394,20 @@ def test_class_names_that_do_not_fit_are_reported(tmp_path: Path) -> None:
     for name, words in (("empty", "names no class"), ("odd", "not text in UTF-8"), ("gone", "cannot read")):
         with pytest.raises(UserError, match=f"k: .*{name}.txt.*{words}|k: {words}.*{name}.txt"):
             class_names.read_class_names(str(tmp_path / f"{name}.txt"), "k")
+
+
+@pytest.mark.parametrize("message", ["Torch not compiled with CUDA enabled", "Found no NVIDIA driver"])
+def test_a_network_that_moves_its_input_to_a_gpu_is_told_to_use_its_device(
+    tmp_path: Path, message: str
+) -> None:
+    """What torch raises depends on how it was built and on the machine."""
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Conv2d):\n"
+        f"    def forward(self, x):\n        raise AssertionError({message!r})\n\n\n"
+        "def build():\n    return Net(3, 2, 3)\n",
+        encoding="utf-8",
+    )
+    settings = {"architecture": f"{tmp_path}/net.py:build"}
+    with pytest.raises(UserError, match=r"net\.py:6.*let it use the device of its input") as error:
+        build_network(settings, None, 0, "networks.own")
+    assert "input.size to" not in str(error.value)
