@@ -1,4 +1,5 @@
 """Measure recording every layer call of resnet50 at 224 px: a forward pass, in memory, and written to a file.
+Both also verified.
 
 The methods take turns, and the medians of each and of the ratios within a round are printed. Then the
 memory of each method at its peak, beyond the network's, in a process of its own.
@@ -22,7 +23,7 @@ from torchvision.models import resnet18, resnet50
 from convatlas.tracing.record import record, record_to_file
 
 WARM_UP_ROUNDS = 2
-METHODS = ("forward", "record", "stream")
+METHODS = ("forward", "record", "record, verified", "stream", "stream, verified")
 
 
 def main() -> None:
@@ -56,7 +57,9 @@ def make_methods(path: Path, smallest: bool) -> dict[str, Callable[[], object]]:
     return {
         "forward": forward,
         "record": lambda: record(network, image),
+        "record, verified": lambda: record(network, image, verify=True),
         "stream": lambda: record_to_file(network, image, path),
+        "stream, verified": lambda: record_to_file(network, image, path, verify=True),
     }
 
 
@@ -71,8 +74,8 @@ def measure_time(path: Path, rounds: int, smallest: bool) -> None:
                 times[method].append(1000 * (time.perf_counter() - start))
     for method, durations in times.items():
         ratio = statistics.median(a / b for a, b in zip(durations, times["forward"], strict=True))
-        print(f"{method:8} {statistics.median(durations):7.1f} ms   {ratio:5.2f} x a forward pass")
-    print(f"{'file':8} {path.stat().st_size / 2**20:7.1f} MiB")
+        print(f"{method:16} {statistics.median(durations):7.1f} ms   {ratio:5.2f} x a forward pass")
+    print(f"{'file':16} {path.stat().st_size / 2**20:7.1f} MiB")
 
 
 def print_peak_memory(method: str, path: Path, smallest: bool) -> None:
@@ -83,7 +86,7 @@ def print_peak_memory(method: str, path: Path, smallest: bool) -> None:
     run()
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     peak = 1024 * int(status.partition("VmHWM:")[2].split()[0])
-    print(f"{method:8} {(peak - before) / 2**20:7.1f} MiB at the peak, beyond the network")
+    print(f"{method:16} {(peak - before) / 2**20:7.1f} MiB at the peak, beyond the network")
 
 
 def run_in_child(function: Callable[[str, Path, bool], None], *args: object) -> None:

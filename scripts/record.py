@@ -20,9 +20,9 @@ if __name__ == "__main__":
     cli.add_section_arguments(
         parser,
         "network",
-        '{"images": {"first": 5}, "record": {"dtype": "float32", "compress": false}, "downsample_name": '
-        '"downsample", "layers": [], "explored_layers": "all"}; `layers` names the layers that other stages '
-        "select, composite modules among them; `explored_layers` those in the explorer",
+        '{"images": {"first": 5}, "record": {"dtype": "float32", "compress": false, "verify": true}, '
+        '"downsample_name": "downsample", "layers": [], "explored_layers": "all"}; `layers` names the layers '
+        "that other stages select, composite modules among them; `explored_layers` those in the explorer",
         "its folder, results/<network>, with its weights",
     )
     parser.add_argument("--data", help="the data set's folder, data/<dataset>, if it has one")

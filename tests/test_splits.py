@@ -149,7 +149,8 @@ def test_a_network_is_evaluated_once_on_the_test_images(
 def test_sample_images_are_test_images(digits: MarkedImages, fit_marks: dict[str, list[int]]) -> None:
     digits.forget()
     settings: Any = {
-        "images": {"first": 2, "indices": [7]}, "record": {"dtype": "float32", "compress": False},
+        "images": {"first": 2, "indices": [7]},
+        "record": {"dtype": "float32", "compress": False, "verify": False},
         "downsample_name": "downsample", "layers": [], "explored_layers": "all",
     }  # fmt: skip
     record_results(digits.output, settings, CPU, digits.data)
@@ -181,7 +182,7 @@ def test_statistics_are_those_of_the_split_in_the_settings(
 def write_layers(marked: MarkedImages) -> None:
     """Write layers.json by recording one image."""
     settings: Any = {
-        "images": {"first": 1}, "record": {"dtype": "float32", "compress": False},
+        "images": {"first": 1}, "record": {"dtype": "float32", "compress": False, "verify": False},
         "downsample_name": "downsample", "layers": [], "explored_layers": "all",
     }  # fmt: skip
     record_results(marked.output, settings, CPU, marked.data)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from convatlas import UserError
 from convatlas.files import read_json
-from convatlas.models.factory import Factory, format_error, import_factory
+from convatlas.models.factory import Factory, explain_device_error, format_error, import_factory
 from convatlas.models.forward_inputs import check_single_input
 from convatlas.models.outputs import select_class_scores, select_main_output
 from convatlas.models.preprocessing import (
@@ -198,6 +198,8 @@ def _check_input(
     try:
         run_on_zeros(network, preprocessing)
     except INPUT_ERRORS as error:
+        if reason := explain_device_error(factory.architecture, error):
+            raise UserError(f"{key}.architecture: {reason}") from error
         advice = f"change {key}.input.size to the size that the network was designed for, or increase it"
         if "channels" in str(error):
             advice = f"set {key}.input.channels to the number of channels that the network takes"

@@ -32,6 +32,10 @@ log = logging.getLogger(__name__)
 # Parameters of a factory that take the number of classes.
 CLASS_COUNT_PARAMETERS = ("classes", "num_classes")
 QUANTIZED_MODULES = re.compile(r"torch\.ao\.nn\.(\w+\.)*quantized\b")
+# What torch says where tensors should be on a device that is missing, or are on several.
+DEVICE_ERROR = re.compile(
+    r"NVIDIA|compiled with CUDA|CUDA (error|GPUs|driver)|same device|torch\.cuda|cuda:\d|\b(mps|xpu):\d"
+)
 LIBRARY_FOLDERS = tuple({sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")})
 
 
@@ -97,10 +101,10 @@ class Factory:
         try:
             network = self.function(**arguments)
         except (Exception, SystemExit) as error:
-            raise UserError(
-                f"{key}.architecture: {self.architecture} failed, called with {arguments}: "
-                f"{format_error(error)}"
-            ) from error
+            reason = explain_device_error(self.architecture, error) or (
+                f"{self.architecture} failed, called with {arguments}: {format_error(error)}"
+            )
+            raise UserError(f"{key}.architecture: {reason}") from error
         if program := describe_program(network):
             raise UserError(
                 f"{key}.architecture: {self.architecture} returned {program}, whose layers cannot be "
@@ -187,6 +191,25 @@ def format_error(error: BaseException) -> str:
     ]
     place = f"{user_frames[-1].filename}:{user_frames[-1].lineno}: " if user_frames else ""
     return f"{place}{kind}: {error}"
+
+
+def explain_device_error(architecture: str, error: BaseException) -> str | None:
+    """Say that a network chooses a device itself, where that is what an error on the CPU means.
+
+    Args:
+        architecture: The network's `architecture` in the config.
+        error: What it raised when it was built or run on the CPU.
+
+    Returns:
+        The text of a message; None for other errors.
+    """
+    if not DEVICE_ERROR.search(str(error)):
+        return None
+    return (
+        f"{architecture} moves tensors to a device of its own choice: {format_error(error)}; the config's "
+        "`device` decides where a network runs, and it is checked on the CPU first: remove .cuda(), "
+        '.to("cuda") and device="cuda" from its code, or write .to(x.device)'
+    )
 
 
 def _is_user_code(filename: str) -> bool:

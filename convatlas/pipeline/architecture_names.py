@@ -22,6 +22,15 @@ TORCHVISION_PREFIX = "torchvision/"
 ALLOWED_FORMS = f"{TORCHVISION_PREFIX}<name>, path/to/file.py:function or package.module:function"
 
 
+def is_own_architecture(architecture: object) -> bool:
+    """Return whether an `architecture` is code of the user or of a package, not built in or torchvision's.
+
+    Args:
+        architecture: The value in the config, of whatever type.
+    """
+    return isinstance(architecture, str) and ":" in architecture
+
+
 def find_architecture_error(architecture: str) -> str | None:
     """Return what is wrong with a network's `architecture`, as far as can be told without running code.
 

@@ -107,9 +107,12 @@ def _read_numbers(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> A
 
 
 def _complete_networks(config: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """Give every network its own images and views, then fill in the schema's defaults."""
+    """Give every network its own images, views and record, then fill in the schema's defaults."""
     images, views = config.pop("images", DEFAULT_IMAGES), config.pop("views", {})
+    record = config.pop("record", {})
     for network in config["networks"].values():
+        verify = architecture_names.is_own_architecture(network["architecture"])
+        network["record"] = {"verify": verify, **record, **network.get("record", {})}
         network["images"] = network.get("images") or _select_available_images(images, network)
         network["views"] = _merge_nested(views, network.get("views", {}))
         if isinstance(network.get("weights"), str):

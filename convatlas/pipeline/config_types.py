@@ -68,10 +68,11 @@ class NotesConfig(TypedDict, total=False):
 
 
 class RecordConfig(TypedDict):
-    """`record`: how activations are stored."""
+    """`record`: how activations are recorded."""
 
     dtype: Literal["float32", "float16"]
     compress: bool
+    verify: bool  # by default whether the network is of the user's own
 
 
 class ProgressiveResize(TypedDict):

@@ -18,6 +18,7 @@ from convatlas import UserError
 from convatlas.records import Kind
 from convatlas.tracing.layer_kinds import FUNCTION_KINDS, module_kind
 from convatlas.tracing.layer_names import function_name, next_call_name
+from convatlas.tracing.replay import CallArguments, CallVerifier
 
 # Modules of torch.nn that are equivalent to a function, with the function's arguments after the input.
 POOLING_MODULES = {
@@ -145,7 +146,7 @@ def raise_on_wrong_input(x: Tensor) -> Iterator[None]:
 
 @contextmanager
 def trace(
-    network: nn.Module, callback: Callable[[Call], None], blocks: Collection[str] = ()
+    network: nn.Module, callback: Callable[[Call], None], blocks: Collection[str] = (), verify: bool = False
 ) -> Iterator[Callable[[], None]]:
     """Pass every layer call of a network to a function while the block runs.
 
@@ -157,17 +158,25 @@ def trace(
         network: Any network. The block runs it, as often as it likes.
         callback: Called with each call when it has ended.
         blocks: Paths of composite modules whose calls are passed on too.
+        verify: Apply each call of a layer again, before it is passed on, and compare the outputs bit for bit.
 
     Yields:
         A function that restarts the numbering of calls, to be called before each further run.
+
+    Raises:
+        UserError: With `verify`, a layer gives another output when it is applied again to its input, or the
+            network draws random numbers.
     """
-    tracer = _CallTracer(callback)
+    tracer = _CallTracer(callback, CallVerifier() if verify else None)
     handles = []
     for path, module in _named_modules(network):
         leaf = bool(path) and is_leaf(module)
         pre_hook = tracer.make_pre_hook(path, leaf)
         forward_hook = tracer.make_forward_hook(path, leaf, traced=leaf or path in blocks)
         handles.append(module.register_forward_pre_hook(pre_hook, with_kwargs=True))
+        if tracer.verifier:  # around `forward` alone, without the module's other hooks
+            verify_hook = tracer.make_verify_hook(path, leaf)
+            handles.append(module.register_forward_hook(verify_hook, with_kwargs=True, prepend=True))
         handles.append(module.register_forward_hook(forward_hook, with_kwargs=True))
     training = [module for module in network.modules() if module.training]
     for module in training:
@@ -186,9 +195,10 @@ def trace(
 class _CallTracer(TorchFunctionMode):
     """Follows which module is running, and which tensors depend on the network's input."""
 
-    def __init__(self, callback: Callable[[Call], None]) -> None:
+    def __init__(self, callback: Callable[[Call], None], verifier: CallVerifier | None = None) -> None:
         super().__init__()
-        self.callback = callback
+        self.callback, self.verifier = callback, verifier
+        self.verified: list[CallArguments | None] = []  # arguments of the modules that are running
         self.reset()
         self.active_modules: list[str] = []  # paths of the composite modules that are running
         self.arguments: list[InputVersions] = []  # of the modules that are running, before they ran
@@ -207,6 +217,8 @@ class _CallTracer(TorchFunctionMode):
             if not self.active_modules and not self.leaf_depth:
                 _mark_input_dependent([args, kwargs])
             self.arguments.append(InputVersions([args, kwargs]))
+            if self.verifier:
+                self._capture(self.verifier, module if leaf else None, args, kwargs)
             if not leaf:
                 self.active_modules.append(path)
                 return
@@ -215,6 +227,32 @@ class _CallTracer(TorchFunctionMode):
             self.leaf_depth += 1
 
         return enter
+
+    def _capture(self, verifier: CallVerifier, leaf: nn.Module | None, args: Any, kwargs: Any) -> None:
+        """Keep the arguments of a module that is about to run, where it is a layer."""
+        with torch._C.DisableTorchFunction():
+            verifier.check_random_state(self._describe_caller())
+            is_layer = leaf is not None and not self.leaf_depth
+            self.verified.append(verifier.capture(args, kwargs, leaf) if is_layer else None)
+
+    def _describe_caller(self) -> str:
+        """Return which module is running, as text."""
+        path = self.active_modules[-1] if self.active_modules else ""
+        return f"module {path!r}" if path else "the network"
+
+    def make_verify_hook(self, path: str, leaf: bool) -> Callable[..., None]:
+        """Return the hook that applies a layer again when it has run."""
+
+        def verify(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            arguments, verifier = self.verified.pop(), self.verifier
+            with torch._C.DisableTorchFunction():
+                if verifier:
+                    verifier.check_random_state(f"layer {path!r}" if leaf else self._describe_caller())
+                if verifier and arguments:
+                    name = next_call_name(path, self.call_counts.copy())
+                    verifier.verify(name, module.forward, arguments, output)
+
+        return verify
 
     def make_forward_hook(self, path: str, leaf: bool, traced: bool) -> Callable[..., None]:
         """Return the hook that runs after a module."""
@@ -249,16 +287,21 @@ class _CallTracer(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        inputs = _collect_input_dependent([args, kwargs])
+        inputs, name = _collect_input_dependent([args, kwargs]), function_name(func)
+        is_layer = name in FUNCTION_KINDS and bool(inputs and self.active_modules) and not self.leaf_depth
+        arguments = self.verifier.capture(args, kwargs) if self.verifier and is_layer else None
         output = func(*args, **kwargs)
+        if self.verifier:
+            self.verifier.check_random_state(f"{name}, called by {self._describe_caller()},")
         if not inputs:
             return output
-        name = function_name(func)
         _mark_input_dependent(args[0] if name == "setitem" else output)
         outputs = collect_tensors(output)
-        if name in FUNCTION_KINDS and self.active_modules and not self.leaf_depth and _has_axes(outputs):
+        if is_layer and _has_axes(outputs):
             path = self.active_modules[-1]
             layer = next_call_name(f"{path}/{name}" if path else name, self.call_counts)
+            if self.verifier and arguments:
+                self.verifier.verify(layer, func, arguments, output)
             module = _equivalent_module(name, args[1:], kwargs)
             self.callback(Call(layer, path, name, FUNCTION_KINDS[name], module, inputs, outputs[0]))
         return output

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convatlas import UserError
-from convatlas.files import npz_writer
+from convatlas.files import Npz, npz_writer
 from convatlas.names import suggest_nearest
 from convatlas.records import NonFiniteLayer
 from convatlas.tracing.calls import (
@@ -23,6 +23,7 @@ from convatlas.tracing.calls import (
 )
 from convatlas.tracing.layer_kinds import module_kind
 from convatlas.tracing.layer_windows import Filters, LayerWindow, track_windows
+from convatlas.tracing.replay import compare_outputs
 
 SWITCHES_SUFFIX = "@switches"
 PHASE_SUFFIX = "@phase"
@@ -50,7 +51,9 @@ class ActivationRecord:
 
 
 @torch.no_grad()
-def record(network: nn.Module, x: Tensor, layers: Collection[str] | None = None) -> ActivationRecord:
+def record(
+    network: nn.Module, x: Tensor, layers: Collection[str] | None = None, verify: bool = False
+) -> ActivationRecord:
     """Run a network and return a copy of what each of its layers computes.
 
     The network runs in evaluation mode and is left as it was.
@@ -60,13 +63,16 @@ def record(network: nn.Module, x: Tensor, layers: Collection[str] | None = None)
         x: A preprocessed batch (N, C, H, W), or one image (C, H, W).
         layers: Names of the layers to record, as in layers.json or of composite modules; by default
             every layer that is called.
+        verify: Apply each call of a layer again to its input and compare the outputs bit for bit, which
+            takes about as long as another forward pass.
 
     Returns:
         The input, the outputs by layer, and the switches of max-pooling layers.
 
     Raises:
         UserError: The network does not take an input of this shape, or it calls no layer of a name in
-            `layers`.
+            `layers`; with `verify`, a layer gives another output when it is applied again, or the network
+            draws random numbers.
 
     Examples:
         >>> import convatlas as ca
@@ -93,7 +99,7 @@ def record(network: nn.Module, x: Tensor, layers: Collection[str] | None = None)
 
     blocks = [name for name in composite_modules(network) if name in (layers or ())]
     tracking = track_windows(network, ("pool", "other"))
-    with raise_on_wrong_input(batch), tracking as windows, trace(network, copy_output, blocks):
+    with raise_on_wrong_input(batch), tracking as windows, trace(network, copy_output, blocks, verify):
         network(batch.clone())  # a layer may change its input in place
     for layer in layers or ():
         if layer not in activations.outputs:
@@ -113,6 +119,7 @@ def record_to_file(
     dtype: Dtype = "float32",
     compress: bool = False,
     non_finite: list[NonFiniteLayer] | None = None,
+    verify: bool = False,
 ) -> Any:
     """Run a network on one image and write activations/<image>.npz, the same numbers as `record`.
 
@@ -130,12 +137,13 @@ def record_to_file(
         compress: Whether to compress the npz.
         non_finite: A list to which the input and the layers with NaN or infinite values are appended, in
             execution order.
+        verify: As in `record`.
 
     Returns:
         The output of the network.
 
     Raises:
-        UserError: A value is too large for float16, or the file cannot be written.
+        UserError: A value is too large for float16, or the file cannot be written; and as in `record`.
     """
     with npz_writer(path, compress) as write:
 
@@ -153,8 +161,45 @@ def record_to_file(
                 write(call.layer + SWITCHES_SUFFIX, _to_numpy(switches.int()))
 
         write_values("input", _to_numpy(image))
-        with track_windows(network, ("pool", "other")) as windows, trace(network, write_output, blocks):
+        with track_windows(network, ("pool", "other")) as windows, trace(network, write_output, blocks, verify):
             return network(image.clone())
+
+
+@torch.no_grad()
+def compare_with_record(
+    network: nn.Module, image: Tensor, path: str | Path, blocks: Collection[str], dtype: Dtype
+) -> None:
+    """Run a network on an image again, and compare every output with its activations/<image>.npz.
+
+    Args:
+        network: The network that was recorded.
+        image: The preprocessed image, (1, C, H, W).
+        path: The npz, as `record_to_file` wrote it.
+        blocks: As in `record_to_file`.
+        dtype: As in `record_to_file`.
+
+    Raises:
+        UserError: A layer's output is not the recorded one, bit for bit, or it is not called now.
+    """
+    recorded = Npz(path)
+    suffixes = (SWITCHES_SUFFIX, PHASE_SUFFIX)
+    remaining = [name for name in recorded if name != "input" and not name.endswith(suffixes)]
+
+    def compare(call: Call) -> None:
+        if call.layer in remaining:
+            remaining.remove(call.layer)
+            output = torch.from_numpy(_cast_output(to_real(call.output), dtype, call.layer))
+            occasion = f"when {Path(path).stem} is recorded again after all images"
+            compare_outputs(
+                call.layer, torch.from_numpy(recorded[call.layer]), output, occasion, image.is_cuda
+            )
+
+    with trace(network, compare, blocks):
+        network(image.clone())
+    if remaining:
+        raise UserError(
+            f"the network calls no layer {remaining[0]!r} when {Path(path).stem} is recorded again"
+        )
 
 
 @torch.no_grad()

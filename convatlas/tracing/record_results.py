@@ -19,7 +19,7 @@ from convatlas.records import Layer, NonFiniteLayer
 from convatlas.tracing import kernel_taps
 from convatlas.tracing.calls import composite_modules
 from convatlas.tracing.layers import trace_layers
-from convatlas.tracing.record import collect_filters, record_to_file
+from convatlas.tracing.record import collect_filters, compare_with_record, record_to_file
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,8 @@ def record_results(
         key: The place of the network in the config, for error messages.
 
     Raises:
-        UserError: A layer or image that the settings name does not exist, or a file cannot be written.
+        UserError: A layer or image that the settings name does not exist, or a file cannot be written; with
+            `record: {verify: true}`, a layer does not give the same output again.
     """
     output = Path(folder)
     network, preprocessing = build.load_network(output)
@@ -72,21 +73,30 @@ def record_results(
     write_npz(output / "filters.npz", filters)
 
     test = formats.load(data, "test") if data else None
-    dtype, compress = settings["record"]["dtype"], settings["record"]["compress"]
+    dtype, compress, verify = (
+        settings["record"]["dtype"],
+        settings["record"]["compress"],
+        settings["record"]["verify"],
+    )
     ends_in_sigmoid = _ends_in_sigmoid(layers)
     entries = []
     with atomic_write(output / "activations") as activations:
         activations.mkdir()
-        for image in choose_images(settings["images"], network, preprocessing, test, device, f"{key}.images"):
+        images = choose_images(settings["images"], network, preprocessing, test, device, f"{key}.images")
+        for image in images:
             path = activations / f"{image.name}.npz"
             non_finite: list[NonFiniteLayer] = []
-            result = record_to_file(network, image.x, path, blocks, dtype, compress, non_finite)
+            result = record_to_file(network, image.x, path, blocks, dtype, compress, non_finite, verify)
             entry = image.to_dict(compute_probabilities(result, ends_in_sigmoid))
             log.info("recorded %s: %.1f MB", image.name, path.stat().st_size / 1e6)
             if non_finite:
                 entry["non_finite"] = non_finite
                 log.warning("%s: %s", image.name, describe_non_finite(non_finite))
             entries.append(entry)
+        if verify and images:
+            first = images[0]
+            compare_with_record(network, first.x, activations / f"{first.name}.npz", blocks, dtype)
+            log.info("verified: each layer gives its recorded output, bit for bit, when it is applied again")
     write_json(output / "images.json", entries)
     _log_explorer_size(layers, explored, len(entries))
 

@@ -1,5 +1,6 @@
 """Networks built from the config and loaded from results, devices, and class names."""
 
+import re
 import socket
 from collections import namedtuple
 from collections.abc import Callable, Iterator
@@ -141,6 +142,38 @@ def test_a_cast_in_a_half_precision_network_is_named(tmp_path: Path) -> None:
     settings = {"architecture": f"{tmp_path}/net.py:build", "input": {"size": 8}}
     with pytest.raises(UserError, match=r"weights of float16 are converted to float32.*such as \.half\(\)"):
         build_network(settings, None, seed=0)
+
+
+# Networks that choose a device
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Found no NVIDIA driver on your system."),
+        AssertionError("Torch not compiled with CUDA enabled"),
+        RuntimeError("Expected all tensors to be on the same device, but found cuda:0 and cpu!"),
+        RuntimeError(
+            "Input type (torch.cuda.FloatTensor) and weight type (torch.FloatTensor) should be the same"
+        ),
+    ],
+)
+@pytest.mark.parametrize("place", ["forward", "factory"])
+def test_a_device_in_a_networks_code_is_named(tmp_path: Path, error: Exception, place: str) -> None:
+    fail = f"raise {type(error).__name__}({str(error)!r})"  # as .cuda() fails, on machines of all kinds
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Module):\n"
+        f"    def forward(self, x):\n        {fail if place == 'forward' else 'return x'}\n\n\n"
+        f"def build():\n    {fail if place == 'factory' else 'return Net()'}\n"
+    )
+    settings = {"architecture": f"{tmp_path}/net.py:build", "input": {"size": 8}}
+    with pytest.raises(UserError) as caught:
+        build_network(settings, None, seed=0, key="networks.own")
+    message = str(caught.value)
+    assert message.startswith("networks.own.architecture: ")
+    assert "moves tensors to a device of its own choice" in message
+    assert re.search(r"net.py:\d+: .*remove .cuda\(\)", message)
+    assert "input.size" not in message
 
 
 # Wrapped networks

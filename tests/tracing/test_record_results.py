@@ -18,7 +18,7 @@ from tests.support.dataset_pass import write_digits, write_lenet5, write_network
 
 SETTINGS: dict[str, Any] = {
     "images": {"first": 2},
-    "record": {"dtype": "float32", "compress": False},
+    "record": {"dtype": "float32", "compress": False, "verify": True},
     "downsample_name": "downsample",
     "layers": ["conv1", 2],
     "explored_layers": "all",
