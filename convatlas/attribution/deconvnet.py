@@ -59,7 +59,7 @@ def project(
     Raises:
         UserError: There is no such layer or unit, the network does not take an input of this shape, or an
             operation on the way has no deconvnet rule; an activation that is not a ReLU has none without
-            `rectify`.
+            `rectify`; or projections of finite activations are not finite.
 
     Examples:
         >>> import convatlas as ca
@@ -97,7 +97,7 @@ def _project_image(
         for start in range(0, len(chosen), batch_size):
             signals = unit_signals(edge, seeds, chosen[start : start + batch_size])
             projections.append(torch.func.vmap(send_down)(signals)[:, 0])
-    return torch.cat(projections)
+    return _check_finite(layer, seeds[:, chosen], torch.cat(projections))
 
 
 def project_positions(
@@ -127,7 +127,19 @@ def project_positions(
     activations, seeds = maps[index], torch.zeros_like(maps)
     seeds[index] = activations.relu()
     with attach_rules(edge, layers, rectify):
-        return torch.autograd.grad(edge, x, seeds.view_as(output))[0], activations
+        projections = torch.autograd.grad(edge, x, seeds.view_as(output))[0]
+    return _check_finite(layer, seeds, projections), activations
+
+
+def _check_finite(layer: str, seeds: Tensor, projections: Tensor) -> Tensor:
+    """Return projections; raise UserError where those of finite activations are not finite."""
+    if seeds.isfinite().all() and not projections.isfinite().all():
+        raise UserError(
+            f"the deconvnet projection of the layer {layer!r} is not finite, though its activations are: the "
+            "signal grew beyond float32, or met an infinite weight or value on its way down. Leave the layer "
+            "out of views.deconv.layers and views.strongest.project, or choose one nearer to the input"
+        )
+    return projections
 
 
 @dataclass(frozen=True)

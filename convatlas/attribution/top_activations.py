@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from convatlas import UserError
-from convatlas.attribution import patches
+from convatlas.attribution import contradictions, patches
 from convatlas.attribution.patches import PatchGeometry
 from convatlas.attribution.unit_selection import select_top_units
 from convatlas.datasets.loader import BatchLoader
@@ -24,9 +24,8 @@ from convatlas.results import UNITS_SUFFIX, Results
 
 log = logging.getLogger(__name__)
 
-# By how much an activation may differ when it is computed again, as a share of the layer's largest.
-ACTIVATION_TOLERANCE = 1e-3
 PATCHES_PER_BATCH = 512  # patches whose images are in memory
+CHECKED_PATCHES = 16  # of each batch of those that are not computed on crops
 
 
 class TopProjectionSettings(TypedDict):
@@ -84,8 +83,8 @@ def project_top_activations(
         key: The place of `settings["project"]` in the config, for error messages.
 
     Raises:
-        UserError: A selected layer does not exist or is not tracked, or the deconvnet is not defined for the
-            network.
+        UserError: A selected layer does not exist or is not tracked, the deconvnet is not defined for the
+            network, or the results contradict each other.
     """
     network, preprocessing = build.load_network(folder)
     network.to(device)
@@ -221,10 +220,34 @@ class PatchProjector:
         values: np.ndarray,
         crop: bool,
     ) -> np.ndarray:
-        """Project on crops if they give the activations that the whole images gave: (N, C, h, w)."""
-        arguments = (self.network, layer, inputs, geometry, units, positions, self.rectify)
-        projections, activations = patches.project_patches(*arguments, crop=crop)
-        if crop and np.abs(activations - values).max() > ACTIVATION_TOLERANCE * np.abs(values).max():
-            log.info("%s: activations on crops differ from those on whole images; using whole images", layer)
-            projections, _ = patches.project_patches(*arguments, crop=False)
+        """Project on crops if they give the activations that the whole images gave: (N, C, h, w).
+
+        Raises:
+            UserError: The activations are not those of the statistics, or depend on pixels beyond a patch.
+        """
+
+        def run(images: list[np.ndarray], crop: bool) -> tuple[np.ndarray, np.ndarray]:
+            count = len(images)  # the first ones of the batch
+            arguments = (self.network, layer, images, geometry, units[:count], positions[:count])
+            return patches.project_patches(*arguments, self.rectify, crop)
+
+        if crop:
+            try:
+                projections, activations = run(inputs, crop)
+                if contradictions.is_reproduced(activations, values):
+                    return projections
+                reason = "activations on crops differ from those on whole images"
+            except UserError as error:  # such as a crop that is smaller than a kernel
+                reason = f"on crops {error}"
+            log.info("%s: %s; using whole images", layer, reason)
+        projections, activations = run(inputs, crop=False)
+
+        def recompute(images: Sequence[np.ndarray]) -> np.ndarray:
+            return run(list(images), crop=False)[1]
+
+        contradictions.check_top_activations(layer, inputs, values, activations, recompute)
+        checked = slice(CHECKED_PATCHES)
+        contradictions.check_patches(
+            layer, inputs[checked], geometry, positions[checked], activations[checked], recompute
+        )
         return projections

@@ -248,6 +248,6 @@ def _copy_with_layout(tensor: Tensor) -> Tensor:
 def _get_random_state() -> list[bytes]:
     """Return the states of torch's random generators, on the CPU and on GPUs in use."""
     generators = [torch.default_generator]
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         generators += torch.cuda.default_generators
     return [generator.get_state().numpy().tobytes() for generator in generators]

@@ -845,3 +845,13 @@ def test_activations_are_listed_from_the_pixels_up() -> None:
     steps = [step for _ in range(8) for step in (nn.Conv2d(1, 1, 1), nn.Tanh())]
     with pytest.raises(UserError, match=r"none: 1 \(Tanh\), 3 \(Tanh\), .*11 \(Tanh\) and 2 more; "):
         project(nn.Sequential(*steps).double(), images(1, 1, 9)[0], "15")
+
+
+def test_a_projection_beyond_float32_is_refused() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.Conv2d(1, 1, 1, bias=False))
+    for layer in network:
+        nn.init.constant_(layer.weight, 1e15)
+    image = torch.full((1, 4, 4), 1e-10)  # 1e20 at the top, and 1e35, then 1e50 on the way down
+    assert project(network, image, "0").isfinite().all()
+    with pytest.raises(UserError, match="projection of the layer '1' is not finite"):
+        project(network, image, "1")

@@ -1,5 +1,6 @@
 """The projections and patches of top activations, against those of the whole images one by one."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ import pytest
 import torch
 
 from convatlas import UserError
+from convatlas.attribution.contradictions import check_patches, check_top_activations
 from convatlas.attribution.deconvnet import project
 from convatlas.attribution.patches import PatchGeometry, extract_patch
 from convatlas.attribution.top_activations import project_top_activations
 from convatlas.datasets import formats
+from convatlas.files import read_json, write_json
 from convatlas.models import build
 from convatlas.results import Results
 from tests.support.arrays import read_npz
@@ -107,3 +110,57 @@ def test_top_activations_that_do_not_exist_are_nan(tmp_path: Path) -> None:
     ]
     assert np.isnan(projections[2, 1:]).all()
     assert not np.isnan(projections[2, 0]).all()
+
+
+# Contradictions
+
+
+def test_a_patch_without_the_pixels_that_caused_it_stops_the_stage(tmp_path: Path) -> None:
+    folder, data = write_lenet5(tmp_path / "results/lenet5"), write_digits(tmp_path, 9)
+    run_pass(folder, data)
+    layers = read_json(folder / "layers.json")
+    next(layer for layer in layers if layer["name"] == "conv2")["receptive_field"] = [6, 6]  # it is 14
+    write_json(folder / "layers.json", layers)
+    with pytest.raises(UserError, match=r"layer 'conv2'.* outside its receptive field of 6 × 6 pixels"):
+        run_stage(folder, data, PROJECT_ALL | {"project": ["conv2"], "units": 2})
+
+
+def test_statistics_that_are_not_the_networks_stop_the_stage(tmp_path: Path) -> None:
+    folder, data = write_lenet5(tmp_path / "results/lenet5"), write_digits(tmp_path, 9)
+    run_pass(folder, data)
+    statistics = read_npz(folder / "statistics.npz")
+    statistics["conv1@values"][2, 0] *= 1.5
+    with (folder / "statistics.npz").open("wb") as file:
+        np.savez(file, **statistics)
+    with pytest.raises(UserError, match="layer 'conv1': a top activation over the data set is"):
+        run_stage(folder, data, PROJECT_ALL | {"project": ["conv1"]})
+
+
+def sum_of_patch(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the sum of 3 × 3 pixels of each image, which depends on the position too, as in CoordConv."""
+    return np.array([image[:, 2:5, 2:5].sum() + 7 for image in images])
+
+
+def has_large_sum(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Return a binary activation of each image: of 3 × 3 ones it is at its threshold."""
+    return np.array([float(image[:, 2:5, 2:5].sum() >= 9) for image in images])
+
+
+def test_rounding_does_not_stop_a_network_with_thresholds() -> None:
+    images = [np.ones((1, 8, 8), np.float32)] * 4
+    values, activations = np.zeros(4), np.ones(4)  # as another order of sums could give
+    check_top_activations("binary", images, values, activations, has_large_sum)
+    with pytest.raises(UserError, match="layer 'sum'"):
+        check_top_activations("sum", images, values, sum_of_patch(images), sum_of_patch)
+
+
+@pytest.mark.parametrize(("field", "is_right"), [(3, True), (5, True), (2, False)])
+def test_pixels_outside_a_patch_must_not_matter(field: int, is_right: bool) -> None:
+    images = list(np.random.default_rng(1).random((4, 1, 8, 8), np.float32))
+    geometry = PatchGeometry((8, 8), (0, 0), (1, 1), (field, field), is_global=False)
+    arguments = (images, geometry, np.full((4, 2), 5 - max(field, 3)), sum_of_patch(images), sum_of_patch)
+    if is_right:
+        check_patches("sum", *arguments)
+    else:
+        with pytest.raises(UserError, match="outside its receptive field of 2 × 2"):
+            check_patches("sum", *arguments)
