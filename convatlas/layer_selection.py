@@ -16,6 +16,8 @@ def choose_layers(
 ) -> list[str]:
     """Return the names of the selected layers, in execution order.
 
+    A glob selects composite modules only where it matches no layer: their outputs are those of layers.
+
     Args:
         layers: layers.json. Layers that are never called cannot be selected.
         selection: "all", or names, globs and ordinals of convolutions, from 1.
@@ -29,6 +31,7 @@ def choose_layers(
     names = [layer["name"] for layer in called]
     if selection == "all":
         return names
+    composite = _find_composite_names(called)
     selected: set[str] = set()
     for entry in selection:
         if isinstance(entry, int):
@@ -36,12 +39,41 @@ def choose_layers(
             count = sum(layer["kind"] == "conv" for layer in called)
             allowed = f"there are {count} convolutions, counted from 1"
         else:
-            matches = [name for name in names if fnmatchcase(name, entry)]
+            matches = match_names(entry, [name for name in names if name not in composite], composite)
             allowed = suggest_nearest(entry, [*names, *extra_names])
         if not matches:
             raise UserError(f"{key}: no layer {entry!r}; {allowed}")
         selected.update(matches)
     return [name for name in names if name in selected]
+
+
+def match_names(entry: str, layers: Sequence[str], composite: Sequence[str]) -> list[str]:
+    """Return the names that a name or glob matches: layers, or else composite modules.
+
+    Args:
+        entry: A name, which may be that of a composite module, or a glob.
+        layers: Names of layers.
+        composite: Names of composite modules.
+    """
+    if entry in composite:
+        return [entry]
+    matches = [name for name in layers if fnmatchcase(name, entry)]
+    return matches or [name for name in composite if fnmatchcase(name, entry)]
+
+
+def _find_composite_names(layers: Sequence[Layer]) -> list[str]:
+    """Return the names of those entries of layers.json that are calls of composite modules."""
+    containers: set[str] = set()
+    for layer in layers:
+        parts = layer["module"].split(".")
+        containers.update(".".join(parts[:n]) for n in range(1, len(parts)))
+        if "/" in layer["name"]:  # a function, called by the module
+            containers.add(layer["module"])
+    return [
+        layer["name"]
+        for layer in layers
+        if layer["module"] in containers and layer["kind"] == "other" and "/" not in layer["name"]
+    ]
 
 
 def choose_projected_layers(

@@ -161,7 +161,10 @@ def record_to_file(
                 write(call.layer + SWITCHES_SUFFIX, _to_numpy(switches.int()))
 
         write_values("input", _to_numpy(image))
-        with track_windows(network, ("pool", "other")) as windows, trace(network, write_output, blocks, verify):
+        with (
+            track_windows(network, ("pool", "other")) as windows,
+            trace(network, write_output, blocks, verify),
+        ):
             return network(image.clone())
 
 

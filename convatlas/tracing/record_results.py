@@ -18,6 +18,7 @@ from convatlas.pipeline.config_types import ImagesConfig, LayerSelection, Record
 from convatlas.records import Layer, NonFiniteLayer
 from convatlas.tracing import kernel_taps
 from convatlas.tracing.calls import composite_modules
+from convatlas.tracing.config_checks import choose_blocks
 from convatlas.tracing.layers import trace_layers
 from convatlas.tracing.record import collect_filters, compare_with_record, record_to_file
 
@@ -60,8 +61,10 @@ def record_results(
     network, preprocessing = build.load_network(output)
     network.to(device)
     composite = composite_modules(network)
-    blocks = [name for name in composite if name in settings["layers"]]
-    layers, computed_filters = trace_layers(network, preprocessing.shape, settings["downsample_name"], blocks)
+    traced = network, preprocessing.shape, settings["downsample_name"]
+    layers, computed_filters = trace_layers(*traced)
+    if blocks := choose_blocks(network, layers, settings["layers"]):
+        layers, computed_filters = trace_layers(*traced, blocks)
     choose_layers(layers, settings["layers"], f"{key}.views.layers", extra_names=composite)
     explored = choose_layers(layers, settings["explored_layers"], f"{key}.views.atlas.layers")
     write_json(output / "layers.json", layers)

@@ -1,6 +1,7 @@
 # What all rules use: the checked config, the files that a stage depends on, and what its jobs request.
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path

@@ -41,6 +41,7 @@ def get_explorer_settings(wildcards):
 
 
 onstart:
+    check_names()
     from convatlas.pipeline import size_estimate  # imports numpy, only where needed
 
     image_files = {name: list_image_files(name) for name in config["networks"]}

@@ -54,6 +54,30 @@ def get_first_network(wildcards):
     return next(name for name in config["networks"] if get_torchvision_weights_path(name) == path)
 
 
+def check_names():
+    """Stop before any job if networks that are to be trained lack a layer, unit or image that the config names.
+
+    They are built and run once in a process of its own, as torch takes seconds to import.
+    """
+    jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name == "train"]
+    names = sorted({job.wildcards.network for job in jobs} & set(filter(has_dataset, config["networks"])))
+    if not names:
+        return
+    networks = {name: dict(config["networks"][name]) for name in names}
+    for name, network in networks.items():
+        network["images"] = network["images"] | {"files": list_image_files(name)}
+    command = [sys.executable, "scripts/check.py", "--seed", str(config["seed"])]
+    done = subprocess.run(command, input=json.dumps(networks), stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise WorkflowError(done.stderr.rpartition("error: ")[2].strip())
+    print(done.stderr, end="", file=sys.stderr)
+
+
+def has_dataset(network):
+    """Return whether a network has a data set, on which it is trained or tested."""
+    return bool(config["networks"][network].get("dataset"))
+
+
 def get_train_threads(wildcards):
     """Return the threads of a training job: two networks side by side are faster with one thread each."""
     networks = config["networks"].values()
