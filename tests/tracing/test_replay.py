@@ -141,3 +141,16 @@ def test_bits_are_compared_not_values() -> None:
     assert not is_bit_equal(zeros, zeros.double())
     assert is_bit_equal(torch.ones(2, dtype=torch.bfloat16), torch.ones(2, dtype=torch.bfloat16))
     assert is_bit_equal(torch.tensor([1 - 2j]).conj(), torch.tensor([1 + 2j]))
+
+
+class PaddedPool(nn.MaxPool2d):
+    """A pool that pads in its forward, whose windows are followed while it is recorded."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pad(x, (0, 1, 0, 1)))
+
+
+def test_switches_of_a_pool_with_its_own_forward_are_recorded_when_verified() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), PaddedPool(3, 2))
+    verified, activations = record(network, image(), verify=True), record(network, image())
+    assert torch.equal(verified.switches["2"], activations.switches["2"])
