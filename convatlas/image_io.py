@@ -11,8 +11,10 @@ from convatlas import UserError
 from convatlas.names import join_names
 from convatlas.records import Preprocessing
 
-Size = tuple[int, int]  # height and width in pixels
+Size = tuple[int, ...]  # height and width in pixels
 
+MAX_ROW_LENGTH = 2048  # values of a row that is drawn as pixels
+ROW_ASPECT = 8  # width of rows that are drawn as a plane, to their height
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".npy", ".npz"}
 
 
@@ -45,13 +47,23 @@ def as_size(size: int | Sequence[int]) -> Size:
     """Return a size (H, W) that may be given as one number, for a square.
 
     Args:
-        size: The number, or height and width.
+        size: The number, or height and width; of an input that is no image (L,) or (D, H, W), unchanged.
     """
-    height, width = (size, size) if isinstance(size, int) else size
-    return height, width
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
-def _compute_resized_size(image: Size, target: Size, resize: int | str) -> Size:
+def is_image_input(preprocessing: Preprocessing) -> bool:
+    """Return whether a network takes images, not inputs with one axis (audio) or three (volumes, video).
+
+    Args:
+        preprocessing: Of network.json.
+    """
+    return len(as_size(preprocessing["size"])) == 2
+
+
+def _compute_resized_size(
+    image: tuple[int, int], target: tuple[int, int], resize: int | str
+) -> tuple[int, int]:
     """Return the size to which an image is resized before the crop; all sizes are (width, height)."""
     if resize == "stretch":
         return target
@@ -96,9 +108,86 @@ def denormalize(x: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     Returns:
         Pixels in 0..1, except for rounding, (C, H, W).
     """
-    mean = np.array(preprocessing["mean"], np.float32)[:, None, None]
-    std = np.array(preprocessing["std"], np.float32)[:, None, None]
+    axes = (-1,) + (1,) * len(as_size(preprocessing["size"]))
+    mean = np.array(preprocessing["mean"], np.float32).reshape(axes)
+    std = np.array(preprocessing["std"], np.float32).reshape(axes)
     return x * std + mean
+
+
+def to_displayed_pixels(x: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """Return what is shown of a network's input.
+
+    Args:
+        x: Input, (C, H, W), or (C, L) or (C, D, H, W) where it is no image.
+        preprocessing: Of network.json.
+
+    Returns:
+        Pixels in 0..1: of an image (1, H, W) or (3, H, W), its normalisation undone. An input that is no
+        image is grey from its minimum to its maximum: (1, h, w), its channels as `draw_rows` returns them, or
+        (1, H, W), the central slice of the displayed channel of a volume.
+    """
+    values = denormalize(x, preprocessing)
+    if is_image_input(preprocessing):
+        return select_display(values, preprocessing)
+    plane = (
+        draw_rows(values) if values.ndim == 2 else take_central_slice(values)[get_display(preprocessing)[0]]
+    )
+    low, high = float(values.min()), float(values.max())
+    scaled: np.ndarray = (plane[None] - low) / ((high - low) or 1.0)
+    return scaled
+
+
+def shorten_rows(values: np.ndarray) -> np.ndarray:
+    """Return rows that are not longer than MAX_ROW_LENGTH: each value is the mean of some neighbours.
+
+    Args:
+        values: (rows, L).
+
+    Returns:
+        (rows, l), of means of ceil(L / MAX_ROW_LENGTH) values, the last of the rest; short rows unchanged.
+    """
+    length = values.shape[1]
+    starts = np.arange(0, length, count_averaged(length))
+    if len(starts) == length:
+        return values
+    counts = np.diff(np.append(starts, length))
+    means: np.ndarray = np.add.reduceat(values, starts, axis=1, dtype=np.float64) / counts
+    return means.astype(values.dtype)
+
+
+def draw_rows(values: np.ndarray) -> np.ndarray:
+    """Return rows as a plane to be drawn: shortened, and repeated until it is an eighth as high as wide.
+
+    Args:
+        values: (rows, L).
+
+    Returns:
+        (h, w), each row of `shorten_rows` h / rows times.
+    """
+    rows = shorten_rows(values)
+    height, width = rows.shape
+    return np.repeat(rows, max(1, round(width / (ROW_ASPECT * height))), axis=0)
+
+
+def count_averaged(length: int) -> int:
+    """Return how many neighbouring values of a row `shorten_rows` averages.
+
+    Args:
+        length: The number of values in the row.
+    """
+    return -(-length // MAX_ROW_LENGTH)
+
+
+def take_central_slice(values: np.ndarray) -> np.ndarray:
+    """Return the central slice of volumes along their depth.
+
+    Args:
+        values: (units, D, H, W).
+
+    Returns:
+        (units, H, W), of the index D // 2.
+    """
+    return values[:, values.shape[1] // 2]
 
 
 def get_display(preprocessing: Preprocessing) -> list[int]:

@@ -14,7 +14,7 @@ Kind = Literal["conv", "linear", "pool", "norm", "activation", "dropout", "resha
 class Preprocessing(TypedDict):
     """How an image becomes the network's input."""
 
-    size: int | list[int]  # pixels a side of a square, or height and width
+    size: int | list[int]  # pixels a side of a square, or (H, W); (L) or (D, H, W) of what is no image
     mean: list[float]  # of each channel, of values in 0..1
     std: list[float]
     resize: int | str  # pixels of the shorter side before the crop, "cover" or "stretch"

@@ -13,7 +13,7 @@ from torch import Tensor
 from convatlas.analysis import classical, kernels
 from convatlas.analysis.classical import MapGrid
 from convatlas.files import Npz, atomic_write, write_json, write_npz
-from convatlas.image_io import denormalize, order_as_rgb, takes_rgb
+from convatlas.image_io import denormalize, is_image_input, order_as_rgb, takes_rgb
 from convatlas.models import build
 from convatlas.records import FilterMatches, Layer, LayerMatches, Preprocessing, UnitMatches
 from convatlas.results import Results
@@ -33,10 +33,11 @@ def write_classical_matches(folder: str | Path, threshold: float, device: torch.
         device: Where the untrained network runs.
     """
     results = Results(folder)
-    layers = {layer["name"]: layer for layer in results.layers if is_comparable(layer)}
-    images = [image["name"] for image in results.images]
-    inputs = {name: results.activations(name)["input"] for name in images}
     preprocessing = results.network["preprocessing"]
+    is_image = is_image_input(preprocessing)  # other inputs have no classical features
+    layers = {layer["name"]: layer for layer in results.layers if is_image and is_comparable(layer)}
+    images = [image["name"] for image in results.images] if is_image else []
+    inputs = {name: results.activations(name)["input"] for name in images}
     features = {
         name: classical.compute_features(order_as_rgb(denormalize(x, preprocessing), preprocessing))
         for name, x in inputs.items()

@@ -38,10 +38,13 @@ def project_sample_images(
         UserError: A layer, image or unit that the settings name does not exist, or the deconvnet is not
             defined for the network.
     """
-    network, _ = build.load_network(folder)
+    network, preprocessing = build.load_network(folder)
     network.to(device)
     results = Results(folder)
     layers = choose_projected_layers(results.layers, settings["layers"], f"{key}.layers")
+    if layers and not preprocessing.is_image:
+        layers = []
+        log.info("no projections: the pages draw those of images only; convatlas.project computes them")
     target = choose_step_target(results, layers, settings["steps"], f"{key}.steps")
     with atomic_write(results.folder / "deconv") as output:
         output.mkdir()

@@ -19,6 +19,7 @@ from convatlas.figures import (
 )
 from convatlas.figures.context import CaptionedFigure, FigureContext
 from convatlas.files import atomic_write, write_json
+from convatlas.image_io import is_image_input
 from convatlas.names import join_names
 from convatlas.pipeline.config_types import ViewsConfig
 from convatlas.plotting.labelled_figure import figure_style, save_figure
@@ -68,7 +69,7 @@ def draw_figures(results: Results, views: ViewsConfig) -> Iterator[CaptionedFigu
     yield from metrics.draw_metrics(context)
     yield from segmentation.draw_segmentation_figures(context)
     yield from _draw_layers(context)
-    for image in context.images:
+    for image in context.images if is_image_input(results.network["preprocessing"]) else ():
         yield classical.draw_classical(context, image)
     yield from digits.draw_digit_figures(context)
     yield from deconv_steps.draw_deconv_steps(context)

@@ -10,7 +10,15 @@ from matplotlib.figure import Figure
 
 from convatlas import records
 from convatlas.figures.tiles import DEFAULT_OPTIONS, MontageOptions, value_range
-from convatlas.image_io import as_size, denormalize, describe_display, order_as_rgb, select_display, takes_rgb
+from convatlas.image_io import (
+    MAX_ROW_LENGTH,
+    as_size,
+    describe_display,
+    order_as_rgb,
+    take_central_slice,
+    takes_rgb,
+    to_displayed_pixels,
+)
 from convatlas.layer_selection import choose_layers
 from convatlas.names import describe_image, join_names, make_file_name, make_unique_name
 from convatlas.pipeline.config_types import ViewsConfig
@@ -21,6 +29,7 @@ from convatlas.results import Results, list_projection_keys
 
 log = logging.getLogger(__name__)
 
+VOLUME_AXES = 4  # of an output (units, D, H, W)
 MIN_LABELLED_TILE_SIZE = 168  # pixels of a tile that has the name of a layer above it, at least
 
 
@@ -131,11 +140,35 @@ class FigureContext:
             layer: Name of the layer.
 
         Returns:
-            1 for values (units,), 2 for tokens (vectors, values), 3 for feature maps (units, H, W), 4 for
-            volumes.
+            1 for values (units,), 2 for tokens (vectors, values) or the rows (units, L) of an input with one
+            axis, 3 for feature maps (units, H, W) and the slices of volumes, 4 for other outputs.
+        """
+        shape = self.map_shape(layer)
+        return len(shape) if any(side > 1 for side in shape[1:]) else 1
+
+    def map_shape(self, layer: str) -> list[int]:
+        """Return the shape of what is drawn of a layer's output: of volumes (units, D, H, W) without D.
+
+        Args:
+            layer: Name of the layer.
         """
         shape = self.layers[layer]["output_shape"]
-        return len(shape) if any(side > 1 for side in shape[1:]) else 1
+        return [shape[0], *shape[2:]] if self._is_volume(shape) else shape
+
+    def _is_volume(self, shape: Sequence[int]) -> bool:
+        """Return whether an output of this shape holds volumes (units, D, H, W), as the input does."""
+        return len(shape) == VOLUME_AXES and self.input_axes == VOLUME_AXES - 1
+
+    def describe_slice(self, layer: str) -> str:
+        """Return a sentence on the slice that is drawn of a layer's volumes; "" of other outputs.
+
+        Args:
+            layer: Name of the layer.
+        """
+        shape = self.layers[layer]["output_shape"]
+        if not self._is_volume(shape) or shape[1] == 1:
+            return ""
+        return f" Of a depth of {shape[1]} the central slice, {shape[1] // 2}, is drawn."
 
     def outputs(self, layer: str) -> list[np.ndarray]:
         """Return the output of a layer on each image that is drawn.
@@ -144,12 +177,25 @@ class FigureContext:
             layer: Name of the layer.
 
         Returns:
-            An array (units, ...) per image, in the order of `images`.
+            An array (units, ...) per image, in the order of `images`; of volumes the central slice.
 
         Raises:
             UserError: A file of the results is missing or damaged.
         """
-        return [self.activations(image["name"])[layer] for image in self.images]
+        return [self.output(layer, image["name"]) for image in self.images]
+
+    def output(self, layer: str, image: str) -> np.ndarray:
+        """Return the output of a layer on one image; of volumes the central slice.
+
+        Args:
+            layer: Name of the layer.
+            image: Name of the sample image.
+
+        Raises:
+            UserError: A file of the results is missing or damaged.
+        """
+        values = self.activations(image)[layer]
+        return take_central_slice(values) if self._is_volume(values.shape) else values
 
     def weight(self, layer: str) -> np.ndarray:
         """Return the filters of a layer, units first, of a transposed convolution as well.
@@ -346,9 +392,14 @@ class FigureContext:
     # Tiles and figures
 
     @property
+    def input_axes(self) -> int:
+        """The number of spatial axes of the input: 2 of images, 1 of audio and series, 3 of volumes."""
+        return len(as_size(self.network["preprocessing"]["size"]))
+
+    @property
     def input_size(self) -> int:
-        """The longer side of the input, in pixels."""
-        return max(as_size(self.network["preprocessing"]["size"]))
+        """The longer side of the input as it is drawn, in pixels."""
+        return min(max(as_size(self.network["preprocessing"]["size"])[-2:]), MAX_ROW_LENGTH)
 
     @property
     def tile_size(self) -> int:
@@ -374,8 +425,7 @@ class FigureContext:
             UserError: A file of the results is missing or damaged.
         """
         x = self.activations(image)["input"]
-        preprocessing = self.network["preprocessing"]
-        pixels = np.clip(select_display(denormalize(x, preprocessing), preprocessing), 0, 1)
+        pixels = np.clip(to_displayed_pixels(x, self.network["preprocessing"]), 0, 1)
         if len(pixels) == 3:
             return Tile(pixels.transpose(1, 2, 0), title=title)
         return Tile(pixels[0], ColourScale(0.0, 1.0, "gray"), title=title)

@@ -51,7 +51,7 @@ def draw_maps(context: FigureContext, layer: str) -> CaptionedFigure:
     Raises:
         UserError: A file of the results is missing or damaged.
     """
-    shape = context.layers[layer]["output_shape"]
+    shape = context.map_shape(layer)
     units = context.select_units(layer, shape[0])
     tile_size = max(TILE_SIZE, context.input_size, *shape[1:])
     if len(units) > MAX_UNITS or len(units) * len(context.images) * tile_size**2 > MAX_PIXELS:
@@ -72,7 +72,8 @@ def draw_maps(context: FigureContext, layer: str) -> CaptionedFigure:
     text = (
         f"Feature maps of {layer} ({context.layers[layer]['type']}): units {format_unit_range(units)} of "
         f"{shape[0]}, each {format_shape(shape[1:])}; one row per image ({context.joined_image_names}), "
-        f"input first. {scales.describe(layer)}{_describe_feature_matches(context, layer, units)}"
+        f"input first.{context.describe_slice(layer)} {scales.describe(layer)}"
+        f"{_describe_feature_matches(context, layer, units)}"
         f"{context.display_note}"
     )
     bars = [make_colour_bar(scales, layer, 0, len(rows) - 1, "activation")]
@@ -82,14 +83,15 @@ def draw_maps(context: FigureContext, layer: str) -> CaptionedFigure:
 def _draw_dense_maps(context: FigureContext, layer: str, units: Sequence[int]) -> CaptionedFigure:
     """Draw many feature maps of the first image; the rows' labels give the units."""
     image, scales = context.images[0], context.make_map_scales(layer)
-    maps = context.activations(image["name"])[layer]
+    maps = context.output(layer, image["name"])
     columns = 32 if max(maps.shape[1:]) <= DENSE_TILE_SIZE else 16
     chunks = split_into_chunks(units, columns)
     rows: list[TileRow] = [[make_dense_tile(scales, layer, maps[unit]) for unit in chunk] for chunk in chunks]
     text = (
         f"Feature maps of {layer} ({context.layers[layer]['type']}) on "
         f"{context.describe_image(image, ', ')}: units {format_unit_range(units)} of {len(maps)}, each "
-        f"{format_shape(maps.shape[1:])}, {columns} per row. {scales.describe(layer, dense=True)}"
+        f"{format_shape(maps.shape[1:])}, {columns} per row.{context.describe_slice(layer)} "
+        f"{scales.describe(layer, dense=True)}"
         f"{_describe_feature_matches(context, layer, units)}"
     )
     bars = [make_colour_bar(scales, layer, 0, len(rows) - 1, "activation")]

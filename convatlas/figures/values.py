@@ -4,6 +4,7 @@ import numpy as np
 
 from convatlas.figures.context import CaptionedFigure, FigureContext
 from convatlas.figures.tiles import make_colour_bar, make_tile
+from convatlas.image_io import count_averaged, draw_rows
 from convatlas.plotting import charts
 from convatlas.plotting.colormap import NON_FINITE_NOTES, ColourScale, LayerScales, find_non_finite
 from convatlas.plotting.montage import TileRow
@@ -48,11 +49,11 @@ def draw_values(context: FigureContext, layer: str) -> CaptionedFigure:
 
 
 def draw_tokens(context: FigureContext, layer: str) -> CaptionedFigure:
-    """Draw the output of a layer such as a transformer's: a tile per image, a row of it per vector.
+    """Draw rows: the vectors of a transformer's layer, or the units of a network of audio or series.
 
     Args:
         context: The network's results and views.
-        layer: Name of a layer whose output is (vectors, values).
+        layer: Name of a layer whose output is (vectors, values), or (units, L).
 
     Returns:
         A figure of kind "values"; all tiles share one colour scale.
@@ -60,16 +61,28 @@ def draw_tokens(context: FigureContext, layer: str) -> CaptionedFigure:
     Raises:
         UserError: A file of the results is missing or damaged.
     """
-    scales = LayerScales("per_layer", {layer: context.outputs(layer)})
+    has_positions = (
+        context.input_axes == 1
+    )  # neighbouring values of a row are those of neighbouring positions
+    outputs = context.outputs(layer)
+    if has_positions:
+        outputs = [draw_rows(output) for output in outputs]
+    scales = LayerScales("per_layer", {layer: outputs})
     names = [image["name"] for image in context.images]
     rows: list[TileRow] = [
         [context.make_input_tile(name), make_tile(scales, layer, output, "")]
-        for name, output in zip(names, context.outputs(layer), strict=True)
+        for name, output in zip(names, outputs, strict=True)
     ]
     shape = context.layers[layer]["output_shape"]
+    row = "vector"
+    extent = f"The {shape[0]} vectors of {shape[1]} values"
+    if has_positions:
+        averaged = count_averaged(shape[1])
+        means = f", means of {averaged} neighbours" if averaged > 1 else ""
+        row, extent = "unit", f"The {shape[0]} units at {shape[1]} positions{means}"
     text = (
-        f"The {shape[0]} vectors of {shape[1]} values of {layer} ({context.layers[layer]['type']}) on "
-        f"{context.joined_image_names}, one vector per row. {scales.describe(layer)}"
+        f"{extent} of {layer} ({context.layers[layer]['type']}) on {context.joined_image_names}, one {row} "
+        f"per row. {scales.describe(layer)}"
     )
     bars = [make_colour_bar(scales, layer, 0, len(rows) - 1, "activation")]
     return context.make_montage("values", layer, rows, names, bars, text)

@@ -26,7 +26,7 @@ from convatlas.gallery.explorer_types import (
     SpriteLayer,
     SpriteSheets,
 )
-from convatlas.image_io import denormalize, order_as_rgb, select_display, takes_rgb
+from convatlas.image_io import as_size, order_as_rgb, take_central_slice, takes_rgb, to_displayed_pixels
 from convatlas.layer_selection import choose_explored_layers
 from convatlas.names import describe_image, format_shape
 from convatlas.plotting import sprites
@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 SCALE_QUANTILE = 0.99
 DISPLAY_DIGITS = 4  # significant digits of numbers that are only displayed
 MAX_SPRITE_AXES = 3  # of an output without the batch axis
+VOLUME_AXES = 4  # of an output (units, D, H, W)
 
 
 def draw_explorer(source: Path, name: str, views: Mapping[str, Any]) -> ExplorerIndex:
@@ -160,7 +161,9 @@ class RecordedArrays:
         if not all(layer in outputs for outputs in self.activations.values()):
             return False
         shape = next(iter(self.activations.values()))[layer].shape
-        fits = len(shape) <= MAX_SPRITE_AXES and max(shape[1:], default=1) <= sprites.MAX_SHEET_SIZE
+        is_volume = len(as_size(self.preprocessing["size"])) == VOLUME_AXES - 1  # of which slices are drawn
+        max_axes = VOLUME_AXES if is_volume else MAX_SPRITE_AXES
+        fits = len(shape) <= max_axes and max(shape[1:], default=1) <= sprites.MAX_SHEET_SIZE
         if fits and 0 not in shape:
             return True
         log.info("no sprites of %s: its output is %s", layer, format_shape(shape))
@@ -256,7 +259,11 @@ class LayerSprites:
         for image, outputs in self.arrays.activations.items():
             values = sprites.to_planes(outputs[self.layer["name"]])
             maps = sprites.quantize_maps(values, self.levels)
-            sheets = self._write_sheets(f"maps/{self.slug}/{image}", maps.tiles, maps.non_finite)
+            tiles, non_finite = maps.tiles, maps.non_finite
+            if tiles.ndim == VOLUME_AXES:  # the numbers are those of all of it
+                tiles = take_central_slice(tiles)
+                non_finite = None if non_finite is None else take_central_slice(non_finite)
+            sheets = self._write_sheets(f"maps/{self.slug}/{image}", tiles, non_finite)
             signed = signed or bool((maps.low < 0).any())
             ranges[image] = MapRange(
                 min=sprites.round_significant(maps.low),
@@ -265,8 +272,9 @@ class LayerSprites:
                 zero_fraction=_round(maps.zero_fraction, DISPLAY_DIGITS),
             )
             if maps.non_finite is not None:
-                ranges[image]["non_finite"] = maps.non_finite.sum((1, 2)).tolist()
-                ranges[image]["infinite"] = np.isinf(values).sum((1, 2)).tolist()
+                axes = tuple(range(1, values.ndim))
+                ranges[image]["non_finite"] = maps.non_finite.sum(axes).tolist()
+                ranges[image]["infinite"] = np.isinf(values).sum(axes).tolist()
         assert sheets is not None  # as a network has sample images
         return sheets, ranges, signed
 
@@ -337,8 +345,8 @@ class LayerSprites:
 
 
 def _write_input(folder: Path, name: str, values: np.ndarray, preprocessing: Preprocessing) -> ExplorerInput:
-    """Write an input with its normalisation undone, as the channels that are shown: in colour or in grey."""
-    pixels = select_display(denormalize(values, preprocessing), preprocessing)
+    """Write an input as it is shown: an image with its normalisation undone, in colour or in grey."""
+    pixels = to_displayed_pixels(values, preprocessing)
     pixels = np.round(255 * np.clip(np.nan_to_num(pixels), 0, 1)).astype(np.uint8)
     path = folder / f"inputs/{name}.png"
     path.parent.mkdir(exist_ok=True)

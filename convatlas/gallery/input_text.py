@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from convatlas.image_io import describe_display
-from convatlas.names import join_names
+from convatlas.image_io import as_size, describe_display, is_image_input
+from convatlas.names import format_shape, join_names
 from convatlas.records import DatasetDescription, ImageValues, Preprocessing, SampleImage
 from convatlas.value_ranges import format_value
 
@@ -21,6 +21,8 @@ def describe_input(
         images: images.json.
         dataset: dataset.json of its data set, if it has one.
     """
+    if not is_image_input(preprocessing):
+        return _describe_array_input(preprocessing)
     sentences = [_describe_normalization(preprocessing)]
     if "range" in preprocessing:
         low, high = map(format_value, preprocessing["range"])
@@ -53,6 +55,20 @@ def describe_channels(preprocessing: Preprocessing) -> str:
     """
     text = describe_display(preprocessing)
     return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _describe_array_input(preprocessing: Preprocessing) -> list[str]:
+    """Return sentences on an input that is no image, and on what the pages draw of it."""
+    size, mean, std = as_size(preprocessing["size"]), preprocessing["mean"], preprocessing["std"]
+    channels = f"{len(mean)} channel{'s' if len(mean) > 1 else ''}"
+    normalization = "as they are" if {*mean} == {0} and {*std} == {1} else "normalised by mean and std"
+    drawn = "rows, one per unit" if len(size) == 1 else "the central slices along the depth"
+    return [
+        f"The inputs are no images, but arrays of {channels} × {format_shape(size)} values from NumPy files, "
+        f"{normalization}.",
+        f"Of feature maps {drawn} are drawn. Projections, classical features and statistics over a data set "
+        "are computed for images only; the numbers of all layers are in activations/.",
+    ]
 
 
 def _describe_normalization(preprocessing: Preprocessing) -> str:

@@ -83,7 +83,7 @@ def find_candidates(context: GalleryContext) -> Iterator[Candidate]:
     """
     for number, network in enumerate(context.networks):
         matches = network.results.filter_matches
-        if not matches:
+        if not matches or not network.takes_images:
             continue
         layer = next(layer for layer in network.layers if layer["ordinal"] == 1)
         n_channels = len(network.description["preprocessing"]["mean"])

@@ -13,6 +13,7 @@ from convatlas.gallery.findings import list_emergence_findings, list_findings
 from convatlas.gallery.input_text import describe_channels, describe_input
 from convatlas.gallery.local_paths import hide_local_paths
 from convatlas.gallery.notes import Notes
+from convatlas.image_io import is_image_input
 from convatlas.layer_selection import choose_layers
 from convatlas.names import describe_non_finite, join_names
 from convatlas.records import (
@@ -175,6 +176,11 @@ class NetworkData:
             highlighted_layers=highlighted,
             notes=Notes.from_config(notes, layers, f"networks.{name}.notes"),
         )
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether its inputs are images, not audio, series, volumes or video."""
+        return is_image_input(self.description["preprocessing"])
 
     @property
     def input_description(self) -> list[str]:

@@ -114,16 +114,17 @@ class ColourBarExample:
 def choose_network(networks: Sequence[NetworkData]) -> NetworkData:
     """Choose the network whose numbers the primer shows.
 
-    A chain of layers comes first, then the one with the most max-pooling layers, then the smallest.
+    A network of images comes first, then a chain of layers, then the one with the most max-pooling layers,
+    then the smallest.
 
     Args:
         networks: The networks of the run, at least one. Of equal ones the first is chosen.
     """
 
-    def rank(network: NetworkData) -> tuple[bool, int, int]:
+    def rank(network: NetworkData) -> tuple[bool, bool, int, int]:
         called = [layer for layer in network.layers if layer["called"]]
         is_chain = len(find_leading_chain(network.layers)) == len(called)
-        return is_chain, sum(is_max_pool(layer) for layer in called), -len(called)
+        return network.takes_images, is_chain, sum(is_max_pool(layer) for layer in called), -len(called)
 
     return max(networks, key=rank)
 

@@ -17,11 +17,13 @@ from convatlas import UserError
 from convatlas.files import read_json
 from convatlas.models.factory import Factory, explain_device_error, format_error, import_factory
 from convatlas.models.forward_inputs import check_single_input
+from convatlas.models.input_advice import advise_on_input, list_convolutions
 from convatlas.models.outputs import select_class_scores, select_main_output
 from convatlas.models.preprocessing import (
     IMAGENET_INPUT,
     Preprocessing,
     choose_normalization,
+    count_axes,
     merge_input_settings,
 )
 from convatlas.models.state import load_tensor_state
@@ -155,9 +157,15 @@ def _choose_input(
     """
     given = {**(factory.input or {}), **configured}
     has_channels = "mean" in given or "channels" in given
+    axes = count_axes(given.get("size"))
+    if axes != 2 and "size" not in configured:  # the config is checked, and stages chosen, by it
+        raise UserError(
+            f"{key}.input.size: the INPUT beside {factory.architecture} is none of an image; state its size "
+            f"here: {key}.input: {{size: {list(given['size'])}}}"
+        )
     errors: list[UserError] = []
     for channels in [3] if has_channels else _list_channel_counts(network):
-        known = {"size": DEFAULT_SIZE, **choose_normalization(channels), **(factory.input or {})}
+        known = {"size": DEFAULT_SIZE, **choose_normalization(channels, axes), **(factory.input or {})}
         settings = merge_input_settings(known, configured)
         preprocessing = Preprocessing.from_config(settings, f"{key}.input")
         try:
@@ -167,7 +175,7 @@ def _choose_input(
             if not isinstance(error.__cause__, INPUT_ERRORS):
                 break
             continue
-        if not has_channels and channels not in (1, 3):
+        if not has_channels and axes == 2 and channels not in (1, 3):
             log.info(
                 "%s: the network takes %d channels; mean and std are assumed to be 0.5: set %s.input",
                 key, channels, key,
@@ -178,8 +186,7 @@ def _choose_input(
 
 def _list_channel_counts(network: nn.Module) -> list[int]:
     """Return the numbers of channels that a network may take, the likeliest first."""
-    convolutions = (module for module in network.modules() if isinstance(module, nn.Conv2d))
-    first = next((conv.in_channels for conv in convolutions if conv.in_channels), 3)
+    first = next((conv.in_channels for conv in list_convolutions(network) if conv.in_channels), 3)
     return [first, *(count for count in (3, 1, 4, 2) if count != first)]
 
 
@@ -200,9 +207,7 @@ def _check_input(
     except INPUT_ERRORS as error:
         if reason := explain_device_error(factory.architecture, error):
             raise UserError(f"{key}.architecture: {reason}") from error
-        advice = f"change {key}.input.size to the size that the network was designed for, or increase it"
-        if "channels" in str(error):
-            advice = f"set {key}.input.channels to the number of channels that the network takes"
+        advice = advise_on_input(network, preprocessing, str(error), f"{key}.input")
         if converted_from and "type" in str(error):
             advice = (
                 f"its weights of {converted_from} are converted to float32 here: remove what converts its "

@@ -18,7 +18,8 @@ def convert_memory_format(network: nn.Module, shape: Sequence[int]) -> torch.mem
     Returns:
         The memory format that its inputs must have.
     """
-    network.to(memory_format=torch.channels_last)
+    if len(shape) == 3:
+        network.to(memory_format=torch.channels_last)
     memory_format = choose_input_format(network, shape)
     if memory_format != torch.channels_last:
         network.to(memory_format=memory_format)
@@ -36,6 +37,8 @@ def choose_input_format(network: nn.Module, shape: Sequence[int]) -> torch.memor
         network: The network.
         shape: Shape (C, H, W) of one input.
     """
+    if len(shape) != 3:  # channels last is a format of images
+        return torch.contiguous_format
     zeros = torch.zeros(2, *shape, device=get_device(network))
     training = [module for module in network.modules() if module.training]
     network.eval()

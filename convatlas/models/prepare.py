@@ -98,6 +98,11 @@ def prepare_network(
     network, preprocessing, arguments, is_segmentation, converted_from = _build_for_classes(
         settings, factory, configured_names or pixel_names, configured_names or image_names, seed, key, state
     )
+    if dataset and not preprocessing.is_image:
+        raise UserError(
+            f"{key}.dataset: the network's input, {preprocessing.shape}, is no image, and data sets hold "
+            "images; train it elsewhere, give its weights, and remove dataset"
+        )
     if isinstance(configured_weights, dict):
         weights.load_weights(network, configured_weights, f"{key}.weights")
 

@@ -15,6 +15,7 @@ from convatlas.pipeline.config_types import InputConfig
 from convatlas.pixels import PixelFormat, read_checked_pixels, resize_pixels_to
 from convatlas.records import ImageValues
 from convatlas.records import Preprocessing as PreprocessingRecord
+from convatlas.stored_arrays import read_array
 
 IMAGENET_INPUT: InputConfig = {"size": 224, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 CHANNEL_COUNTS = {"grey": 1, "rgb": 3, "bgr": 3}
@@ -25,7 +26,9 @@ class Preprocessing:
     """Bring an image to a size, scale it to 0..1, subtract `mean` and divide by `std`.
 
     Attributes:
-        size: Height and width (H, W) of the network's input in pixels; one number stands for a square.
+        size: Height and width (H, W) of the network's input in pixels; one number stands for a square. Of an
+            input that is no image its length (L,), or depth, height and width (D, H, W): arrays of this size
+            are read as they are, from NumPy files, and only normalised.
         mean: Mean of each channel, of values in 0..1, in the order in which the network takes the channels.
         std: Standard deviation of each channel.
         resize: What precedes the crop of the centre to `size`: "cover" resizes the image, at its aspect
@@ -66,9 +69,12 @@ class Preprocessing:
             if name not in known_names:
                 raise UserError(f"{key}: unknown {name!r}; {suggest_nearest(name, known_names)}")
         size = settings["size"]
-        sides = size if isinstance(size, list | tuple) and len(size) == 2 else [size]
+        sides = size if isinstance(size, list | tuple) and 1 <= len(size) <= 3 else [size]
         if not all(isinstance(side, int) and side > 0 for side in sides):
-            raise UserError(f"{key}.size: {size!r} is neither a number of pixels nor [height, width]")
+            raise UserError(
+                f"{key}.size: {size!r} is neither a number of pixels nor [height, width], [length] or "
+                "[depth, height, width]"
+            )
         _check_channels(settings, key)
         fields_by_name: dict[str, Any] = {
             **settings,
@@ -81,9 +87,14 @@ class Preprocessing:
         return cls(**fields_by_name)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """The shape (C, H, W) of one input."""
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one input: (C, H, W), or (C, L) or (C, D, H, W) where it is no image."""
         return len(self.mean), *self.size
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the input is an image, with two spatial axes."""
+        return len(self.size) == 2
 
     @property
     def pixel_format(self) -> PixelFormat:
@@ -117,6 +128,8 @@ class Preprocessing:
         Returns:
             The pixels, and the file's data type, extent and range; None for plain 8 bits.
         """
+        if not self.is_image:
+            return torch.from_numpy(read_array(path, self.shape))[None], None
         pixels, values = read_checked_pixels(path, self.pixel_format, key)
         resized = resize_pixels_to(pixels, self.size, self.resize, self.interpolation)
         return torch.from_numpy(resized.copy()).permute(2, 0, 1)[None], values
@@ -127,8 +140,7 @@ class Preprocessing:
         Args:
             pixels: Length of the shorter side of the input.
         """
-        height, width = (max(1, round(side * pixels / min(self.size))) for side in self.size)
-        return replace(self, size=(height, width))
+        return replace(self, size=tuple(max(1, round(side * pixels / min(self.size))) for side in self.size))
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Return the network's input of some images.
@@ -140,19 +152,20 @@ class Preprocessing:
         Returns:
             The normalised input (N, C, H, W), float32.
         """
-        x = pixels.float() / 255
-        if x.shape[-2:] != self.size:
+        x = pixels.float() / 255 if self.is_image else pixels.float()
+        if self.is_image and x.shape[-2:] != self.size:
             x = F.interpolate(x, self.size, mode="bilinear", antialias=True)
         if self.channels == "bgr":
             x = x.flip(1)
-        mean, std = (x.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
+        axes = (-1,) + (1,) * len(self.size)
+        mean, std = (x.new_tensor(values).reshape(axes) for values in (self.mean, self.std))
         return (x - mean) / std
 
     def to_dict(self) -> PreprocessingRecord:
         """Return the entry of network.json, which `from_config` reads."""
-        height, width = self.size
+        is_square = self.is_image and self.size[0] == self.size[1]
         record: PreprocessingRecord = {
-            "size": height if height == width else [height, width],
+            "size": self.size[0] if is_square else list(self.size),
             "mean": list(self.mean),
             "std": list(self.std),
             "resize": self.resize,
@@ -193,15 +206,28 @@ def count_channels(channels: int | str) -> int:
     return channels if isinstance(channels, int) else CHANNEL_COUNTS[channels]
 
 
-def choose_normalization(channels: int) -> InputConfig:
+def choose_normalization(channels: int, axes: int = 2) -> InputConfig:
     """Return the mean and std that are assumed of a network: ImageNet's for three channels, otherwise 0.5.
 
     Args:
         channels: The number of channels that it takes.
+        axes: The number of spatial axes of its input; other inputs than images are assumed to be left as they
+            are.
     """
+    if axes != 2:
+        return {"mean": [0.0] * channels, "std": [1.0] * channels}
     if channels == 3:
         return {"mean": IMAGENET_INPUT["mean"], "std": IMAGENET_INPUT["std"]}
     return {"mean": [0.5] * channels, "std": [0.5] * channels}
+
+
+def count_axes(size: Any) -> int:
+    """Return the number of spatial axes of an input: 2 of an image.
+
+    Args:
+        size: The config's `input.size`.
+    """
+    return len(size) if isinstance(size, list | tuple) else 2
 
 
 def merge_input_settings(known: Mapping[str, Any], configured: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,7 +246,7 @@ def merge_input_settings(known: Mapping[str, Any], configured: Mapping[str, Any]
     if "channels" in configured:
         count = count_channels(configured["channels"])
         if count != len(known["mean"]):
-            known = {**known, **choose_normalization(count)}
+            known = {**known, **choose_normalization(count, count_axes({**known, **configured}["size"]))}
         if (configured["channels"] == "bgr") != (known.get("channels") == "bgr"):
             known = {**known, "mean": list(known["mean"])[::-1], "std": list(known["std"])[::-1]}
     return {**known, **configured}

@@ -182,6 +182,7 @@ def _find_unknown_names(config: dict[str, Any]) -> Iterator[str]:
         if isinstance(dataset, str) and dataset not in datasets:
             yield f"{key}.dataset: no data set named {dataset!r}; {suggest_nearest(dataset, list(datasets))}"
         yield from _find_image_errors(network, config, key)
+        yield from _find_array_errors(network, config, key)
     yield from _find_name_conflicts(config)
     only = config.get("only")
     for name in only if isinstance(only, list) else []:
@@ -201,6 +202,28 @@ def _find_image_errors(network: dict[str, Any], config: dict[str, Any], key: str
                     f"{key}.images.{kind}: there are no test images without a dataset; "
                     "give photographs or files"
                 )
+
+
+def _find_array_errors(network: dict[str, Any], config: dict[str, Any], key: str) -> Iterator[str]:
+    """Yield what is wrong with a network whose inputs are no images, by the length of `input.size`."""
+    size = _get_mapping(network, "input").get("size")
+    if not isinstance(size, list) or len(size) not in (1, 3):
+        return
+    if network.get("dataset") is not None:
+        yield (
+            f"{key}.dataset: data sets hold images, and input.size {size} is none of an image; give trained "
+            "weights, and remove dataset"
+        )
+    images = network.get("images") or _get_mapping(config, "images")
+    if (
+        not isinstance(images, dict)
+        or not images.keys() <= {"files", "on_bad_image"}
+        or not images.get("files")
+    ):
+        yield (
+            f"{key}.images: input.size {size} is none of an image; choose arrays of that size by files "
+            "alone: images: {files: [one.npy, folder/]}"
+        )
 
 
 def _find_missing_code(network: dict[str, Any], key: str) -> Iterator[str]:

@@ -50,7 +50,7 @@ class WeightsConfig(TypedDict):
 class InputConfig(TypedDict, total=False):
     """`input`: what overrides the preprocessing of the architecture or the weights."""
 
-    size: int | list[int]  # pixels a side of a square, or height and width
+    size: int | list[int]  # pixels a side of a square, or (H, W); (L) or (D, H, W) of what is no image
     resize: int | str  # pixels of the shorter side before the crop, "cover" or "stretch"
     mean: list[float]
     std: list[float]

@@ -72,14 +72,14 @@ def measure_workload(config: Config, name: str) -> Workload:
     dataset = network.get("dataset")
     dataset_format = config["datasets"][dataset]["format"] if dataset else "images"
     default_side = INPUT_SIDES.get(dataset_format, DEFAULT_INPUT_SIDE)
-    height, width = as_size(network["input"].get("size") or default_side)
+    size = as_size(network["input"].get("size") or default_side)
     channels = _count_channels(network["input"]) or (1 if dataset_format == "mnist" else 3)
     dataset_images = 0
     if dataset:
         dataset_images = _read_image_count(dataset) or DATASET_IMAGE_COUNTS[dataset_format]
     return Workload(
         network,
-        input_values=height * width * channels,
+        input_values=math.prod(size) * channels,
         dataset_images=dataset_images,
         sample_images=_count_sample_images(network["images"]) or DEFAULT_IMAGE_COUNT,
         shards=network.get("shards") or config["shards"],

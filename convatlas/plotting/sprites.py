@@ -162,14 +162,14 @@ def to_planes(values: np.ndarray) -> np.ndarray:
     """Return a layer's output as one plane per unit.
 
     Args:
-        values: (units, H, W), (units, W) or (units,).
+        values: (units, H, W), (units, W) or (units,), or volumes (units, D, H, W), which are not changed.
 
     Returns:
         (units, h, w), where (units, W) becomes (units, 1, W), and a value is a plane of 1 x 1.
     """
     if values.ndim == 2:
         return values[:, None]
-    return values if values.ndim == 3 else values.reshape(-1, 1, 1)
+    return values if values.ndim >= 3 else values.reshape(-1, 1, 1)
 
 
 def quantize_maps(values: np.ndarray, levels: int) -> QuantizedMaps:

@@ -125,7 +125,7 @@ def _run_batches(
             log.info("%d of %d batches, %.0f images/s", done, len(batches), rate)
 
 
-def choose_batch_size(shape: tuple[int, int, int], device: torch.device) -> int:
+def choose_batch_size(shape: tuple[int, ...], device: torch.device) -> int:
     """Return the number of images of a shape (C, H, W) in a batch: a power of two.
 
     On a CPU the maps of a small batch stay in the cache.

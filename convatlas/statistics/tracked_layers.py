@@ -42,7 +42,7 @@ class TrackedLayer:
 
 @torch.no_grad()
 def find_tracked_layers(
-    network: nn.Module, shape: tuple[int, int, int], names: Collection[str]
+    network: nn.Module, shape: tuple[int, ...], names: Collection[str]
 ) -> tuple[list[TrackedLayer], torch.memory_format]:
     """Return those of the named layers that have units, in execution order.
 

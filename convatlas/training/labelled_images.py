@@ -115,8 +115,8 @@ def load_split(
         device: Where the images are kept, if they take less than MAX_BYTES_ON_GPU.
         enlargement: Factor of the size, for data sets of image files; others keep their own size.
     """
-    height, width = (round(enlargement * side) for side in preprocessing.size)
-    size, resize = (height, width), preprocessing.resize
+    size = tuple(round(enlargement * side) for side in preprocessing.size)
+    resize = preprocessing.resize
     if not isinstance(resize, str):
         resize = round(enlargement * resize)
     images = torch.from_numpy(

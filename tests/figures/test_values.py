@@ -55,6 +55,44 @@ def test_tokens_are_one_tile_per_image(draw: Draw) -> None:
     assert get_ends(drawing.bars[0]) == (0, 180)
 
 
+@pytest.mark.parametrize("length", [20, 2048, 5000])
+def test_a_network_of_series_has_a_row_per_unit(draw: Draw, length: int) -> None:
+    """Of long rows the means of neighbours, 3 of 5000; the input is a row per channel, from min to max."""
+    results = make_results_with_shape(9, length)
+    results.network["preprocessing"] |= {"size": [length]}
+    shapes = {name: outputs["input"].shape for name, outputs in results.activations.items()}
+    for outputs in results.activations.values():
+        outputs["input"] = np.linspace(-3, 5, 3 * length, dtype=np.float32).reshape(3, length)
+    drawing = draw(results)["values", "relu_2"]
+    assert f"The 9 units at {length} positions" in drawing.figure.caption and shapes
+    assert ("means of 3 neighbours" in drawing.figure.caption) == (length == 5000)
+    for (head, tile), outputs in zip(drawing.rows, results.activations.values(), strict=True):
+        expected = outputs["relu_2"]
+        if length == 5000:
+            expected = np.stack(
+                [[part.mean() for part in np.split(row, range(3, 5000, 3))] for row in expected]
+            )
+        repeats = max(1, round(expected.shape[1] / (8 * 9)))  # so that rows are no hairlines
+        np.testing.assert_allclose(tile.values, expected.repeat(repeats, axis=0), rtol=1e-5)
+        assert head.values.shape == (3 * max(1, round(expected.shape[1] / (8 * 3))), expected.shape[1])
+        assert 0 <= head.values.min() < 0.01 and 0.99 < head.values.max() <= 1
+
+
+def test_of_volumes_the_central_slice_is_drawn(draw: Draw) -> None:
+    results = make_results_with_shape(2, 3, 4, 5)
+    results.network["preprocessing"] |= {"size": [6, 8, 7]}
+    volume = np.random.default_rng(0).random((3, 6, 8, 7), dtype=np.float32)
+    for outputs in results.activations.values():
+        outputs["input"] = volume
+    drawing = draw(results)["maps", "relu_2"]
+    assert "each 4 × 5" in drawing.figure.caption
+    assert "Of a depth of 3 the central slice, 1, is drawn." in drawing.figure.caption
+    for (head, *tiles), outputs in zip(drawing.rows, results.activations.values(), strict=True):
+        for tile, unit in zip(tiles, outputs["relu_2"], strict=True):
+            np.testing.assert_array_equal(tile.values, unit[1])
+        assert head.values.shape == (8, 7)
+
+
 def test_outputs_of_four_axes_are_skipped_with_a_log_line(
     draw: Draw, caplog: pytest.LogCaptureFixture
 ) -> None:

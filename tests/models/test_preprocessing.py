@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from convatlas import UserError, image_io
+from convatlas.image_io import denormalize
 from convatlas.models.preprocessing import Preprocessing, merge_input_settings
 
 GREY = Preprocessing(28, (0.5,), (0.5,))
@@ -65,7 +66,7 @@ def test_a_configured_size_replaces_the_resizing_of_the_weights() -> None:
     assert merge_input_settings(known, {"mean": [0.1]}) == {"size": 224, "resize": 256, "mean": [0.1]}
 
 
-@pytest.mark.parametrize("size", [0, [8], [8, 8, 8], [8, "9"], "28", None, [8.0, 8]])
+@pytest.mark.parametrize("size", [0, [], [8] * 4, [8, 0], [8, "9"], "28", None, [8.0, 8]])
 def test_a_wrong_size_is_refused(size: object) -> None:
     with pytest.raises(UserError, match=r"own.input.size: .* is neither a number of pixels nor \[height"):
         Preprocessing.from_config({"size": size, "mean": [0.5], "std": [0.5]}, "own.input")
@@ -86,6 +87,22 @@ def test_height_and_width_differ(tmp_path: Path) -> None:
     plane = Image.fromarray(small[0, 0].astype(np.float32) / 255)
     stretched = plane.resize((50, 20), Image.Resampling.BILINEAR)
     np.testing.assert_allclose(preprocessing(torch.from_numpy(small))[0, 0], np.asarray(stretched), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(6,), (2, 3, 4)])
+def test_inputs_that_are_no_images_are_only_normalised(tmp_path: Path, size: tuple[int, ...]) -> None:
+    values = np.random.default_rng(0).normal(size=(2, *size))
+    np.save(tmp_path / "a.npy", values)
+    settings = {"size": list(size), "mean": [1.0, 2.0], "std": [3.0, 4.0]}
+    preprocessing = Preprocessing.from_config(settings)
+    assert preprocessing.shape == (2, *size) and not preprocessing.is_image
+    assert Preprocessing.from_config(preprocessing.to_dict()) == preprocessing
+    expected = np.stack([(values[0] - 1) / 3, (values[1] - 2) / 4])
+    x = preprocessing(preprocessing.read_pixels(tmp_path / "a.npy"))
+    np.testing.assert_allclose(x[0], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        denormalize(x[0].numpy(), preprocessing.to_dict()), values, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_smaller_inputs_keep_the_aspect_ratio() -> None:

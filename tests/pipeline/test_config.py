@@ -418,6 +418,13 @@ def test_the_result_is_the_same_text_under_any_hash_seed(tmp_path: Path) -> None
             "no test images",
             "photographs or files",
         ),
+        ("networks: {lenet5: {input: {size: [256]}}}", "networks.lenet5.dataset", "[256]", "remove dataset"),
+        (
+            "networks: {lenet5: {dataset: null, input: {size: [4, 8, 8]}, images: {photographs: [cat]}}}",
+            "networks.lenet5.images",
+            "[4, 8, 8]",
+            "{files: [one.npy",
+        ),
     ],
 )
 def test_an_error_names_the_key_the_value_and_what_is_allowed(

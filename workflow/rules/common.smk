@@ -121,6 +121,12 @@ def get_network(wildcards):
     return config["networks"][wildcards.network]
 
 
+def takes_images(network):
+    """Return whether a network takes images, not audio or volumes, whose `input.size` has 1 or 3 numbers."""
+    size = config["networks"][network]["input"].get("size")
+    return not isinstance(size, list) or len(size) == 2
+
+
 def get_network_settings(*keys):
     """Return a params function: these keys of a network's section of the config, as JSON."""
     return lambda wildcards: json.dumps({key: get_network(wildcards).get(key) for key in keys}, default=str)

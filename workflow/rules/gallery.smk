@@ -15,7 +15,9 @@ NETWORK_FILES = [
     "figures",
     "atlas",
 ]
-GALLERY_PAGES = ["index", "classical", "compare", "primer", "provenance"]
+GALLERY_PAGES = ["index", "compare", "primer", "provenance"]
+if any(map(takes_images, config["networks"])):
+    GALLERY_PAGES.append("classical")
 if any(map(has_trimaps, config["networks"])):
     GALLERY_PAGES.append("masks")
 

@@ -71,13 +71,16 @@ class FeatureEntry:
 
 
 def make_pages(context: GalleryContext) -> Iterator[SitePage]:
-    """Yield the page, with Sobel's operator at least.
+    """Yield the page, with Sobel's operator at least; none where no network takes images.
 
     Args:
         context: The run that the site shows.
     """
+    networks = [network for network in context.networks if network.takes_images]
+    if not networks:
+        return
     learned_filter = next(find_learned_filters(context), None)
-    network = learned_filter.network if learned_filter else context.networks[0]
+    network = learned_filter.network if learned_filter else networks[0]
     image = network.images[0]["name"]
     sobel = apply_sobel(network, image)
     pictures: dict[str, bytes] = {}
@@ -171,7 +174,9 @@ def find_best_matches(context: GalleryContext) -> dict[str, list[BestMatch]]:
                 by_network = best.setdefault(match["feature"].rstrip("+-"), {})
                 if network.name not in by_network or candidate.rank > by_network[network.name].rank:
                     by_network[network.name] = candidate
-    first = context.networks[0]
+    if not best:
+        return {}
+    first = next(network for network in context.networks if network.takes_images)
     order = first.results.classical(first.images[0]["name"])
     return {feature: list(best[feature].values()) for feature in order if feature in best}
 

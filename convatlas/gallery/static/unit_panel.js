@@ -128,6 +128,8 @@
     updateOpacity() {
       const value = Number(this.slider.value);
       this.map.style.opacity = value / 100;
+      // Over its image a map takes the image's aspect ratio, from which its own differs by the strides of its axes.
+      this.map.style.height = value === 100 ? this.mapHeight : this.overlayHeight;
       this.opacity.textContent = `${value} %`;
       this.input.hidden = value === 100;
       if (value < 100 && this.input.src !== this.inputUrl) this.input.src = this.inputUrl; // loaded when visible
@@ -147,6 +149,9 @@
       drawTile(this.map, view, images, state.unit, scale.limits, scale.colormap, isSingleValue ? [96, 96] : room,
         `Map of unit ${state.unit} of ${layer.name} on ${state.image}`);
       const hasSpatialAxes = view.tile_size[0] > 1 && view.tile_size[1] > 1; // only then the map can overlay its image
+      const [inputHeight, inputWidth] = net.inputs[state.image].size;
+      this.mapHeight = this.map.style.height;
+      this.overlayHeight = `${Math.round((parseInt(this.map.style.width, 10) * inputHeight) / inputWidth)}px`;
       this.inputUrl = convatlas.toUrl(`explorer/${net.name}/${net.inputs[state.image].file}`);
       this.opacityControl.hidden = !hasSpatialAxes;
       this.slider.value = hasSpatialAxes ? state.overlay : 100;
