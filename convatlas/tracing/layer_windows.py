@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from convatlas.records import Kind
 from convatlas.tracing.calls import collect_tensors, named_leaf_modules
-from convatlas.tracing.field_rules import Operation, per_axis
+from convatlas.tracing.field_operation import Operation, per_axis
 from convatlas.tracing.layer_kinds import module_kind
 from convatlas.tracing.operations import OperationTracker
 from convatlas.tracing.receptive_field import AxisField
@@ -115,7 +115,8 @@ def has_own_forward(module: nn.Module) -> bool:
         module: Any module.
     """
     methods = [getattr(type(module), name, None) for name in ("forward", "_conv_forward")]
-    is_own = any(method is not None and not method.__module__.startswith("torch.nn.") for method in methods)
+    sources = [getattr(method, "__module__", None) or "" for method in methods if method is not None]
+    is_own = not all(source.startswith("torch.nn.") for source in sources)
     return is_own or "forward" in vars(module)
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from convatlas.tracing.field_rules import Operation, UnknownFieldError, propagate
+from convatlas.tracing.field_operation import Operation, UnknownFieldError
+from convatlas.tracing.field_rules import propagate
 from convatlas.tracing.receptive_field import NO_BOUND, AxisField, Field, identity_field
 
 POOLING_OPERATIONS = {"max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool2d", "avg_pool3d"}
@@ -65,6 +66,9 @@ class OperationTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if torch.is_inference_mode_enabled() and func._can_decompose():  # as autograd does everywhere else
+            with self:
+                return func.decompose(*args, **kwargs)
         output = func(*args, **kwargs)
         with torch._C.DisableTorchFunction():
             self._follow(Operation.from_call(func, args, kwargs, output), func)

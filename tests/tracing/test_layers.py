@@ -494,6 +494,12 @@ def test_notes(module: nn.Module, side: int, expected: str | None) -> None:
         assert re.search(expected, note)
 
 
+def test_a_convolution_of_more_axes_than_the_image() -> None:
+    network = nn.Sequential(nn.Unflatten(1, (1, 2)), nn.Conv3d(1, 1, 3, padding=2, dilation=2))
+    (note,) = list_layers(network, (2, 4, 4))[1]["notes"]
+    assert note.endswith("at least 3 × 4 × 4")
+
+
 def test_no_input_size_is_stated_where_a_layers_size_does_not_grow_with_it() -> None:
     network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Conv2d(1, 1, 3, padding=2, dilation=2))
     (note,) = list_layers(network, (1, 64, 64))[1]["notes"]

@@ -319,6 +319,20 @@ def test_the_field_is_the_whole_image(name: str) -> None:
     assert all(measure_changes(network, x, axis).all() for axis in (2, 3))
 
 
+def test_the_field_is_known_in_inference_mode() -> None:
+    class Inference(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 3, padding="same"), nn.BatchNorm2d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.inference_mode():
+                return F.linear(self.norm(self.conv(x)).movedim(1, 3), torch.rand(2, 4)).movedim(3, 1)
+
+    *_, last = list_layers(Inference().eval(), (3, 8, 8))
+    assert last["receptive_field"] == [3, 3]
+
+
 def test_the_field_of_a_map_of_one_value_grows_with_padding() -> None:
     """As in a ConvNeXt on small images; nothing but the step tells how far the padding reaches."""
     modules = [nn.Conv2d(3, 4, 8, stride=8), Own(mix_channels_last), nn.Conv2d(4, 4, 3, padding=1)]
