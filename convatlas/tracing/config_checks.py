@@ -19,6 +19,7 @@ from convatlas.tracing.layers import list_layers
 log = logging.getLogger(__name__)
 
 GLOB_CHARACTERS = "*?["
+MAX_LISTED_MATCHES = 8  # names that the log lists of those that a glob matches
 
 
 def check_networks(networks: Mapping[str, NetworkConfig], seed: int) -> None:
@@ -151,7 +152,8 @@ def _log_matches(key: str, entry: str | int, chosen: Sequence[str], composite: S
     if not isinstance(entry, str) or not any(character in entry for character in GLOB_CHARACTERS):
         return
     kind = "composite modules" if chosen[0] in composite else "layers"
-    log.info("%s: %r matches %d %s: %s", key, entry, len(chosen), kind, ", ".join(chosen))
+    listed = ", ".join(chosen[:MAX_LISTED_MATCHES]) + (", ..." if len(chosen) > MAX_LISTED_MATCHES else "")
+    log.info("%s: %r matches %d %s: %s", key, entry, len(chosen), kind, listed)
 
 
 def _find_view_errors(layers: Sequence[Layer], settings: NetworkConfig, key: str) -> Iterator[str]:
