@@ -4,9 +4,12 @@ NumPy files (.npy, .npz) are read without pickles; TIFF files by tifffile, page 
 all others by Pillow. What a file is is decided by its content, not by its suffix.
 """
 
+import logging
 import math
+import threading
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -173,7 +176,7 @@ def _order_channels_last(values: np.ndarray, channels: int | None) -> np.ndarray
 
 def _read_tiff(path: Path) -> StoredImage:
     """Return the image of a TIFF file: the pages of its first series, and their samples, are the channels."""
-    with tifffile.TiffFile(path) as file:
+    with _raise_page_errors(path), tifffile.TiffFile(path) as file:
         if not file.series:
             raise UserError(f"{path} is no image that can be read")
         series = file.series[0]
@@ -190,6 +193,33 @@ def _read_tiff(path: Path) -> StoredImage:
         stored = StoredImage(_check_array(values, path), has_alpha=has_alpha)
         stored = replace(stored, **_find_declared_max(page, values.dtype))
         return _invert(stored) if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE else stored
+
+
+@contextmanager
+def _raise_page_errors(path: Path) -> Iterator[None]:
+    """Raise UserError where tifffile only logs that pages are missing, as in a file that is cut off."""
+    errors = _PageErrors()
+    logger = logging.getLogger("tifffile")
+    logger.addHandler(errors)
+    try:
+        yield
+    finally:
+        logger.removeHandler(errors)
+    if errors.messages:
+        raise UserError(f"cannot read the image {path}: pages are missing or damaged ({errors.messages[0]})")
+
+
+class _PageErrors(logging.Handler):
+    """Collects what tifffile logs in this thread about the list of pages of a file."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.thread, self.messages = threading.get_ident(), list[str]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if record.thread == self.thread and "TiffPages" in message:
+            self.messages.append(message)
 
 
 def _is_plain_tiff(series: Any, page: Any) -> bool:

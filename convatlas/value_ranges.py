@@ -65,6 +65,8 @@ def summarize_values(stored: StoredImage) -> ValueSummary:
             f"{column}, channel {channel}: replace them"
         )
     low, high, source = find_range(stored)
+    if stored.reduced_bits:
+        source = f"{stored.reduced_bits} bits, read as 8"
     return ValueSummary(
         str(values.dtype), float(smallest), float(largest), low, high, source, stored.reduced_bits
     )
@@ -103,6 +105,8 @@ def check_values(
     """
     extent = f"{format_value(summary.min)} to {format_value(summary.max)}"
     advice = f"set {key}.range: {format_range(*suggest_range(summary))}"
+    if summary.reduced_bits:
+        advice = f"save it as TIFF, .npy or .npz, and {advice}"
     if summary.reduced_bits and configured:
         raise UserError(
             f"{subject} has {summary.reduced_bits} bits per value, which are read as 8, so that {key}.range "

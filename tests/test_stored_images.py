@@ -11,6 +11,7 @@ import tifffile
 from PIL import Image
 
 from convatlas import UserError
+from convatlas.pixels import RGB, PixelFormat, read_checked_pixels
 from convatlas.stored_images import MAX_BYTES, read_stored_image
 
 RNG = np.random.default_rng(0)
@@ -97,7 +98,9 @@ def test_hostile_files_give_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
 
 
-def test_16_bits_of_colour_png_are_known_to_be_reduced(tmp_path: Path) -> None:
+def test_16_bits_of_colour_png_are_known_to_be_reduced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Pillow reads the upper 8 bits of each value."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -115,3 +118,10 @@ def test_16_bits_of_colour_png_are_known_to_be_reduced(tmp_path: Path) -> None:
     stored = read_stored_image(tmp_path / "a.png")
     assert stored.reduced_bits == 16
     np.testing.assert_array_equal(stored.values, values >> 8)
+    read_checked_pixels(tmp_path / "a.png", RGB)
+    assert "(16 bits, read as 8): it has little contrast" in caplog.text
+    assert "save it as TIFF, .npy or .npz, and set input.range: [0, 4095]" in caplog.text
+    with pytest.raises(
+        UserError, match=r"16 bits per value, which are read as 8, so that input\.range does not"
+    ):
+        read_checked_pixels(tmp_path / "a.png", PixelFormat(3, (0, 4095)))

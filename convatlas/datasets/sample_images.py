@@ -24,6 +24,7 @@ PHOTOGRAPHS = {  # those of scikit-image's that are in the public domain
     "coffee": "coffee.png",
     "rocket": "rocket.jpg",
 }
+MAX_CHECKED_FILES = 20  # before training: further ones are seldom of another kind
 BRIGHT_MEDIAN = 127  # of a grey image's pixels, above which it is probably dark on bright
 
 
@@ -102,10 +103,7 @@ def choose_images(
         images += [split.find_first_correct(next(names), digit, network) for digit in digits]
         images += [split.read(next(names), index) for index in indices]
     for photograph in selection.get("photographs", []):
-        try:
-            pixels = preprocessing.read_pixels(photograph_path(photograph))
-        except UserError as error:
-            raise UserError(f"{key}.photographs: {error}; choose images by files") from error
+        pixels = _read_photograph(photograph, preprocessing, key)
         source = f"scikit-image: {PHOTOGRAPHS[photograph]}"
         images.append(SampleInput(next(names), preprocessing(pixels.to(device)), path=source))
     skip = selection.get("on_bad_image") == "skip"
@@ -155,6 +153,32 @@ class _TestImages:
             target.pixel_format, target.size, target.resize, [index], target.interpolation
         )
         return self.preprocessing(torch.from_numpy(pixels).to(self.device))
+
+
+def find_file_errors(selection: ImagesConfig, preprocessing: Preprocessing, key: str) -> Iterator[str]:
+    """Yield why a network does not take its photographs or the user's files, before it is trained.
+
+    Args:
+        selection: The section `images` of the config, with files, not folders.
+        preprocessing: The network's preprocessing.
+        key: The place of the section in the config.
+    """
+    try:
+        for photograph in selection.get("photographs", []):
+            _read_photograph(photograph, preprocessing, key)
+        skip = selection.get("on_bad_image") == "skip"
+        for _ in _read_files(selection.get("files", [])[:MAX_CHECKED_FILES], preprocessing, skip, key):
+            pass
+    except UserError as error:
+        yield str(error)
+
+
+def _read_photograph(name: str, preprocessing: Preprocessing, key: str) -> Tensor:
+    """Return the pixels (1, C, H, W) of one of scikit-image's photographs."""
+    try:
+        return preprocessing.read_pixels(photograph_path(name))
+    except UserError as error:
+        raise UserError(f"{key}.photographs: {error}; choose images by files") from error
 
 
 def _read_files(
