@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from convatlas import UserError
+from convatlas.datasets.sample_images import find_file_errors
 from convatlas.layer_selection import choose_layers, choose_projected_layers, match_names
 from convatlas.models import build
 from convatlas.models.preprocessing import Preprocessing
@@ -25,8 +26,9 @@ MAX_LISTED_MATCHES = 8  # names that the log lists of those that a glob matches
 def check_networks(networks: Mapping[str, NetworkConfig], seed: int) -> None:
     """Check every name of a layer, unit or sample image in the networks' sections of the config.
 
-    The networks are untrained: their layers do not depend on weights or data. One that cannot be built
-    before its data set is known is not checked.
+    Sample images from files must have the channels and values that the network takes. The networks are
+    untrained: their layers do not depend on weights or data. One that cannot be built before its data set is
+    known is not checked.
 
     Args:
         networks: The networks' sections of the config by name; `images.files` without folders.
@@ -44,10 +46,10 @@ def check_networks(networks: Mapping[str, NetworkConfig], seed: int) -> None:
             log.info("%s is not checked before its data set is prepared: %s", key, error)
             continue
         errors += find_name_errors(network, preprocessing, settings, key)
+        errors += find_file_errors(settings["images"], preprocessing, f"{key}.images")
     if errors:
         raise UserError(
-            "the config names what its networks do not have:\n"
-            + "\n".join(f"  - {error}" for error in errors)
+            "the config does not fit its networks:\n" + "\n".join(f"  - {error}" for error in errors)
         )
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from convatlas import UserError
@@ -120,3 +121,14 @@ def test_globs_match_layers_and_composite_modules_only_where_there_are_none(
 def test_a_network_that_cannot_be_built_yet_is_left_to_its_own_job(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text("def build(classes):\n    raise ValueError('only 37 classes')\n")
     check(f"{tmp_path}/net.py:build", views={"layers": ["nothing"]})
+
+
+def test_files_that_a_network_does_not_take_are_named(architecture: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "five.npy", np.zeros((5, 20, 20), np.float32))
+    files = [str(tmp_path / "five.npy")]
+    with pytest.raises(UserError) as error:
+        check(architecture, images={"files": files})
+    for name in ("first", "second"):
+        start = f"networks.{name}.images.files: {tmp_path}/five.npy has 5 channels, and the network takes 3"
+        assert start in str(error.value)
+    check(architecture, images={"files": files, "on_bad_image": "skip"})
