@@ -9,7 +9,7 @@ from typing import Any
 
 from anyascii import anyascii
 
-from convatlas.records import NetworkDescription, NonFiniteLayer, SampleImage
+from convatlas.records import NetworkDescription, NonFiniteLayer, OutputKind, SampleImage
 
 MAX_LISTED_NAMES = 24  # names that a message lists at most
 MAX_FILE_NAME_LENGTH = 150  # characters, for a file system allows 255 bytes
@@ -180,9 +180,12 @@ def describe_image(image: SampleImage, network: NetworkDescription, separator: s
         parts.append(f"true {dataset_classes[image['label']]}")
     if image["prediction"] is not None and image["probability"] is not None:
         name, percent = network["classes"][image["prediction"]], f"{100 * image['probability']:.1f} %"
-        # A single class has a probability, and is not chosen among several.
-        has_choice = len(network["classes"]) > 1
-        parts.append(f"predicted {name} ({percent})" if has_choice else f"probability of {name} {percent}")
+        if is_multi_label(network):
+            parts.append(f"most probable {name} ({percent})")
+        elif len(network["classes"]) > 1:
+            parts.append(f"predicted {name} ({percent})")
+        else:  # a single class has a probability, and is not chosen among several
+            parts.append(f"probability of {name} {percent}")
     return separator.join(parts)
 
 
@@ -202,6 +205,45 @@ def describe_non_finite(layers: Sequence[NonFiniteLayer]) -> str:
     return (
         f"{text}; {later} later layer{'s have' if later > 1 else ' has'} such values too" if later else text
     )
+
+
+def is_multi_label(network: NetworkDescription) -> bool:
+    """Return whether several classes of a network may be right at once.
+
+    Args:
+        network: network.json.
+    """
+    output = network["output"]
+    return output["kind"] in ("multi-label", "independent-probabilities") and output["shape"][0] > 1
+
+
+OUTPUT_TEXTS: dict[OutputKind, str] = {
+    "softmax": "softmax of logits",
+    "sigmoid": "sigmoid of one logit",
+    "multi-label": "sigmoid, multi-label",
+    "log-softmax": "log-softmax",
+    "probabilities": "probabilities",
+    "independent-probabilities": "sigmoid, multi-label",
+    "none": "no class scores",
+}
+
+
+def describe_output(network: NetworkDescription) -> str:
+    """Return what the output of a network means, such as "softmax of logits, 10 classes".
+
+    Args:
+        network: network.json.
+    """
+    output, text = network["output"], OUTPUT_TEXTS[network["output"]["kind"]]
+    if output["kind"] == "none":
+        return text
+    count = len(network["classes"])
+    if output["kind"] == "independent-probabilities" and output["shape"][0] == 1:
+        text = "sigmoid, one probability"
+    text += f", {count} class{'es' if count > 1 else ''}"
+    if len(output["shape"]) == 3:
+        text = f"per-pixel scores of {format_shape(output['shape'][1:])} pixels: {text}"
+    return f"{text}, in {output['path']!r}" if output["path"] else text
 
 
 def describe_classes(images: Sequence[SampleImage], network: NetworkDescription) -> str:

@@ -8,6 +8,9 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 Split = Literal["train", "test"]
 ClassSource = Literal["label", "predicted class"]
+OutputKind = Literal[
+    "softmax", "sigmoid", "multi-label", "log-softmax", "probabilities", "independent-probabilities", "none"
+]
 Kind = Literal["conv", "linear", "pool", "norm", "activation", "dropout", "reshape", "merge", "other"]
 
 
@@ -57,6 +60,15 @@ class DownloadedWeights(WeightsDescription):
     size: int  # bytes
 
 
+class OutputDescription(TypedDict):
+    """What the output of a network means."""
+
+    kind: OutputKind  # how the main tensor is read as scores of classes
+    path: str  # of the main tensor in the output: names and numbers, joined by dots; "" for the output itself
+    shape: list[int]  # of the main tensor: (scores,), or (scores, height, width) of pixels; or empty
+    reason: str  # how the kind is known
+
+
 class NetworkDescription(TypedDict):
     """network.json."""
 
@@ -71,6 +83,7 @@ class NetworkDescription(TypedDict):
     dataset_sha256: str | None
     dataset_classes: list[str] | None
     classes: list[str]
+    output: OutputDescription
     preprocessing: Preprocessing
     training: dict[str, Any] | None  # `training` of the config, with best_epoch, precision and images
     seed: int

@@ -11,6 +11,7 @@ from convatlas.layer_selection import choose_explored_layers, choose_layers, cho
 from convatlas.names import (
     describe_classes,
     describe_image,
+    describe_output,
     join_names,
     make_file_name,
     name_images,
@@ -18,6 +19,7 @@ from convatlas.names import (
     suggest_nearest,
 )
 
+OUTPUT = {"kind": "softmax", "path": "", "shape": [2], "reason": "as many scores as classes"}
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 LAYERS: list[dict[str, Any]] = [
@@ -209,11 +211,42 @@ def test_classes_of_images_are_described_as_in_a_sentence(
 )
 def test_an_image_is_described_with_the_predicted_class(classes: list[str], text: str) -> None:
     image: Any = {"name": "mine", "label": None, "prediction": 1, "probability": 0.875}
-    network: Any = {"classes": classes, "dataset_classes": None}
+    network: Any = {"classes": classes, "dataset_classes": None, "output": OUTPUT}
     assert describe_image(image, network, ": ") == text
 
 
 def test_an_image_is_described_with_the_probability_of_a_single_class() -> None:
     image: Any = {"name": "mine", "label": None, "prediction": 0, "probability": 0.125}
-    network: Any = {"classes": ["pet"], "dataset_classes": None}
+    network: Any = {"classes": ["pet"], "dataset_classes": None, "output": OUTPUT}
     assert describe_image(image, network, ": ") == "mine: probability of pet 12.5 %"
+
+
+def test_an_image_is_described_with_the_most_probable_of_independent_classes() -> None:
+    image: Any = {"name": "mine", "label": None, "prediction": 1, "probability": 0.875}
+    network: Any = {"classes": ["cat", "dog"], "dataset_classes": None}
+    network["output"] = OUTPUT | {"kind": "multi-label"}
+    assert describe_image(image, network, ": ") == "mine: most probable dog (87.5 %)"
+    network["output"] = OUTPUT | {"kind": "sigmoid", "shape": [1]}
+    assert describe_image(image, network, ": ") == "mine: predicted dog (87.5 %)"
+
+
+@pytest.mark.parametrize(
+    ("fields", "classes", "text"),
+    [
+        ({}, 2, "softmax of logits, 2 classes"),
+        ({"path": "logits"}, 2, "softmax of logits, 2 classes, in 'logits'"),
+        ({"kind": "sigmoid", "shape": [1]}, 1, "sigmoid of one logit, 1 class"),
+        ({"kind": "sigmoid", "shape": [1]}, 2, "sigmoid of one logit, 2 classes"),
+        ({"kind": "independent-probabilities"}, 2, "sigmoid, multi-label, 2 classes"),
+        ({"kind": "independent-probabilities", "shape": [1]}, 1, "sigmoid, one probability, 1 class"),
+        (
+            {"kind": "log-softmax", "shape": [3, 56, 40]},
+            3,
+            "per-pixel scores of 56 × 40 pixels: log-softmax, 3 classes",
+        ),
+        ({"kind": "none", "shape": []}, 0, "no class scores"),
+    ],
+)
+def test_what_an_output_means_is_described(fields: dict[str, Any], classes: int, text: str) -> None:
+    network: Any = {"classes": ["a"] * classes, "output": OUTPUT | fields}
+    assert describe_output(network) == text

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from convatlas import UserError
 from convatlas.analysis.masked_images import MaskSplit
 from convatlas.datasets.base import IGNORE_INDEX
 from convatlas.datasets.trimaps import MASK_CLASSES
 from convatlas.models import build
-from convatlas.models.outputs import select_main_output
+from convatlas.models.outputs import Output, resize_scores
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.records import SegmentationExample
 from convatlas.training import metrics
@@ -23,17 +24,15 @@ BACKGROUND = MASK_CLASSES.index("background")
 BATCH_SIZE = 16  # images predicted at a time
 
 
-def is_segmentation(network: nn.Module, preprocessing: Preprocessing, classes: Sequence[str] | None) -> bool:
+def is_segmentation(output: Output, preprocessing: Preprocessing, classes: Sequence[str]) -> bool:
     """Return whether a network predicts the classes of a trimap for every pixel of its input.
 
     Args:
-        network: Any network.
+        output: What the network's output means.
         preprocessing: Its preprocessing.
-        classes: The names of its outputs.
+        classes: The names of its classes.
     """
-    output = build.run_on_zeros(network, preprocessing)
-    shape = (1, len(MASK_CLASSES), *preprocessing.shape[1:])
-    return output is not None and output.shape == shape and classes == MASK_CLASSES
+    return output.kind != "none" and output.covers(preprocessing.shape[1:]) and classes == MASK_CLASSES
 
 
 @dataclass(frozen=True)
@@ -68,13 +67,14 @@ class PredictionScore:
 
 
 def predict_examples(
-    network: nn.Module, preprocessing: Preprocessing, test: MaskSplit
+    network: nn.Module, preprocessing: Preprocessing, output: Output, test: MaskSplit
 ) -> tuple[list[SegmentationExample], dict[str, np.ndarray]]:
     """Predict all test images, and choose the first, and the best, median and worst by the pet's IoU.
 
     Args:
         network: A segmentation network.
         preprocessing: How an image becomes its input.
+        output: What its output means.
         test: The test split.
 
     Returns:
@@ -84,7 +84,7 @@ def predict_examples(
     """
 
     def predict_batch(start: int) -> np.ndarray:
-        return predict_classes(network, preprocessing, test.pixels[start : start + BATCH_SIZE])
+        return predict_classes(network, preprocessing, output, test.pixels[start : start + BATCH_SIZE])
 
     scores = [
         PredictionScore.from_prediction(index, prediction, test.classes[index])
@@ -130,17 +130,24 @@ def rank_predictions(scores: Sequence[PredictionScore]) -> dict[str, PredictionS
 
 
 @torch.no_grad()
-def predict_classes(network: nn.Module, preprocessing: Preprocessing, pixels: np.ndarray) -> np.ndarray:
+def predict_classes(
+    network: nn.Module, preprocessing: Preprocessing, output: Output, pixels: np.ndarray
+) -> np.ndarray:
     """Predict the class of every pixel of images (N, C, H, W) uint8: (N, H, W) uint8.
 
     Args:
         network: A segmentation network.
         preprocessing: Its preprocessing.
+        output: What its output means.
         pixels: Images at the size of its input.
     """
     x = preprocessing(torch.from_numpy(pixels).to(build.get_device(network)))
-    logits: Tensor = select_main_output(network(x))
-    classes: np.ndarray = logits.argmax(1).to(torch.uint8).cpu().numpy()
+    scores = output.select_scores(network(x), len(pixels))
+    if scores is None:
+        raise UserError(
+            f"the network's output on a batch of {len(pixels)} images has no scores of their pixels"
+        )
+    classes: np.ndarray = resize_scores(scores, pixels.shape[2:]).argmax(1).to(torch.uint8).cpu().numpy()
     return classes
 
 

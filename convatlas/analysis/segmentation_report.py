@@ -13,6 +13,7 @@ from convatlas.analysis.masked_images import MaskSample, MaskSplit, sample_indic
 from convatlas.analysis.segmentation_examples import is_segmentation, predict_examples
 from convatlas.files import atomic_write, read_json, write_json, write_npz
 from convatlas.models import build
+from convatlas.models.outputs import Output
 from convatlas.pipeline.config_types import MaskViews
 from convatlas.records import EmergenceLayer, Layer, SegmentationAnalysis, SegmentationLayer
 
@@ -56,8 +57,9 @@ def write_segmentation_analysis(
     test_indices = sample_indices(len(test_split.pixels), settings["test"], f"{data}: the test split")
     train = MaskSample(train_split, train_indices, device)
     test = MaskSample(test_split, test_indices, device)
-    segments = is_segmentation(network, preprocessing, description["classes"])
-    examples, arrays = predict_examples(network, preprocessing, test_split) if segments else ([], {})
+    output = Output.from_description(description)
+    segments = is_segmentation(output, preprocessing, description["classes"])
+    examples, arrays = predict_examples(network, preprocessing, output, test_split) if segments else ([], {})
 
     analysis: SegmentationAnalysis = {
         "size": list(preprocessing.shape[1:]),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from convatlas import UserError, image_io, records
 from convatlas.datasets.base import ImageDataset
-from convatlas.models.outputs import predict_classes, select_class_scores
+from convatlas.models.outputs import LOGITS, Output
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.names import list_test_indices, name_images
 from convatlas.pipeline.config_types import ImagesConfig
@@ -75,6 +75,7 @@ def choose_images(
     test: ImageDataset | None,
     device: torch.device,
     key: str,
+    output: Output = LOGITS,
 ) -> list[SampleInput]:
     """Choose and preprocess the sample images of a network.
 
@@ -85,6 +86,7 @@ def choose_images(
         test: The test split, if the network has a data set.
         device: Where the images are moved.
         key: The place of the section in the config, for error messages.
+        output: What the network's output means.
 
     Returns:
         The images: by class, by index, photographs, files, each in the order of the config.
@@ -100,7 +102,7 @@ def choose_images(
         if test is None:
             raise UserError(f"{key}: the network has no data set to take test images from; give files")
         split = _TestImages(test, preprocessing, device, key)
-        images += [split.find_first_correct(next(names), digit, network) for digit in digits]
+        images += [split.find_first_correct(next(names), digit, network, output) for digit in digits]
         images += [split.read(next(names), index) for index in indices]
     for photograph in selection.get("photographs", []):
         pixels = _read_photograph(photograph, preprocessing, key)
@@ -133,13 +135,18 @@ class _TestImages:
         return SampleInput(name, self._read_input(index), index, label=label if label >= 0 else None)
 
     @torch.no_grad()
-    def find_first_correct(self, name: str, digit: int, network: nn.Module) -> SampleInput:
+    def find_first_correct(self, name: str, digit: int, network: nn.Module, output: Output) -> SampleInput:
         """Read the first image of a class that the network classifies correctly."""
+        if output.kind == "none" or output.is_per_pixel:
+            raise UserError(
+                f"{self.key}.digits: images are chosen by class where the network classifies them, and this "
+                "network does not; choose images by first or indices"
+            )
         candidates = np.flatnonzero(self.dataset.labels == digit).tolist()
         for index in candidates:
             x = self._read_input(index)
-            scores = select_class_scores(network(x), images=1)
-            if scores is not None and int(predict_classes(scores)) == digit:
+            probabilities = output.predict(network(x))
+            if probabilities is not None and int(probabilities.argmax()) == digit:
                 return SampleInput(name, x, index, label=digit)
         raise UserError(
             f"{self.key}.digits: none of the {len(candidates)} test images of class {digit} is classified "

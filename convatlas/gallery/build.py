@@ -30,6 +30,7 @@ from convatlas.gallery.pages import (
 from convatlas.gallery.preview import make_preview
 from convatlas.gallery.published_files import link_files
 from convatlas.gallery.run_info import RunInfo, compute_run_id
+from convatlas.names import describe_output, is_multi_label
 
 # Each makes the pages of one kind; the navigation lists pages in this order.
 PAGE_MAKERS: list[Callable[[GalleryContext], Iterator[SitePage]]] = [
@@ -124,7 +125,7 @@ def read_context(
 
 
 def _load_templates(published: set[str]) -> jinja2.Environment:
-    """Load the templates, with the filter that links result files that are in the site."""
+    """Load the templates, with functions for texts, and the filter that links result files in the site."""
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("convatlas.gallery"),
         autoescape=True,
@@ -132,6 +133,7 @@ def _load_templates(published: set[str]) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    templates.globals |= {"describe_output": describe_output, "is_multi_label": is_multi_label}
     templates.filters["link_files"] = partial(link_files, published=published)
     return templates
 

@@ -18,7 +18,7 @@ from convatlas.files import read_json
 from convatlas.models.factory import Factory, explain_device_error, format_error, import_factory
 from convatlas.models.forward_inputs import check_single_input
 from convatlas.models.input_advice import advise_on_input, list_convolutions
-from convatlas.models.outputs import select_class_scores, select_main_output
+from convatlas.models.outputs import Output
 from convatlas.models.preprocessing import (
     IMAGENET_INPUT,
     Preprocessing,
@@ -225,7 +225,7 @@ def _check_input(
 
 
 @torch.no_grad()
-def run_on_zeros(network: nn.Module, preprocessing: Preprocessing) -> Tensor | None:
+def run_on_zeros(network: nn.Module, preprocessing: Preprocessing) -> Any:
     """Run a network on one input (1, C, H, W) of zeros.
 
     Args:
@@ -233,37 +233,18 @@ def run_on_zeros(network: nn.Module, preprocessing: Preprocessing) -> Tensor | N
         preprocessing: Its preprocessing, which has the shape of its input.
 
     Returns:
-        Its main output, or None where that is not a tensor.
+        Its output.
     """
-    inputs = torch.zeros(1, *preprocessing.shape, device=get_device(network))
-    output = select_main_output(network(inputs))
-    return output if isinstance(output, Tensor) else None
+    return network(torch.zeros(1, *preprocessing.shape, device=get_device(network)))
 
 
-def count_classes(network: nn.Module, preprocessing: Preprocessing) -> int | None:
-    """Return the number of classes of a classifier: the K of its output (N, K); None for other outputs.
+def read_output(folder: str | Path) -> Output:
+    """Read what the output of a network of the pipeline means from its network.json.
 
     Args:
-        network: Any network.
-        preprocessing: Its preprocessing.
+        folder: The network's folder, such as results/lenet5.
     """
-    scores = select_class_scores(run_on_zeros(network, preprocessing), images=1)
-    return None if scores is None else scores.shape[1]
-
-
-def count_pixel_classes(network: nn.Module, preprocessing: Preprocessing) -> int | None:
-    """Return the number of classes of a segmentation network: the K of its output (N, K, H, W).
-
-    None for other outputs: of another height or width than the input, or with a single channel.
-
-    Args:
-        network: Any network.
-        preprocessing: Its preprocessing.
-    """
-    output = run_on_zeros(network, preprocessing)
-    if output is None or output.ndim != 4 or output.shape[2:] != preprocessing.shape[1:]:
-        return None
-    return output.shape[1] if output.shape[1] >= 2 else None
+    return Output.from_description(read_json(Path(folder) / "network.json"))
 
 
 def load_network(folder: str | Path) -> tuple[nn.Module, Preprocessing]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from convatlas import UserError
+from convatlas.models.outputs import Output
 
 
 def read_class_names(classes: list[str] | str | None, key: str) -> list[str] | None:
@@ -31,20 +32,28 @@ def read_class_names(classes: list[str] | str | None, key: str) -> list[str] | N
     return names
 
 
-def check_class_names(names: Sequence[str] | None, outputs: int | None, key: str) -> list[str]:
-    """Return the names of a network's outputs: `names`, or the outputs' numbers where there are no names.
+def check_class_names(names: Sequence[str], output: Output, key: str) -> list[str]:
+    """Return the names of a network's classes: `names`, or the scores' numbers where there are no names.
 
     Args:
-        names: Names of the classes, if there are any.
-        outputs: Number of the network's outputs; None where they are not scores of classes, so that any
-            names will do.
+        names: Names of the classes; empty without names.
+        output: What the network's output means.
         key: Place of the names in the config, for messages.
 
+    Returns:
+        A name for each score; two for one score that tells two classes apart; none of a network without class
+        scores.
+
     Raises:
-        UserError: The number of names is not that of the outputs.
+        UserError: The number of names is not that of the scores.
     """
-    if names and outputs is not None and len(names) != outputs:
+    if names and output.shape and not output.fits(len(names)):
+        count = output.shape[0]
         raise UserError(
-            f"{key}: {len(names)} class names for a network of {outputs} outputs; give one name each"
+            f"{key}: got {len(names)} class names, but the network's output has {count} "
+            f"score{'s' if count > 1 else ''}; give {count} names, one for each score in its order"
+            + (", or two for one score that tells the second class from the first" if count == 1 else "")
         )
-    return list(names or map(str, range(outputs or 0)))
+    if output.kind == "none":
+        return []
+    return list(names or map(str, range(output.shape[0])))

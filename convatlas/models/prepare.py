@@ -1,7 +1,8 @@
 """Prepare a network of the config: its architecture, its trained weights if any, and its class names."""
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -12,10 +13,16 @@ from convatlas.files import read_json, sha256
 from convatlas.models import build, class_names, weights
 from convatlas.models.checkpoint_files import read_checkpoint
 from convatlas.models.factory import Factory
+from convatlas.models.output_choice import ClassCounts
+from convatlas.models.output_kinds import decide_output
+from convatlas.models.outputs import Output
 from convatlas.models.preprocessing import Preprocessing
+from convatlas.names import format_shape
 from convatlas.pipeline.architecture_names import TORCHVISION_PREFIX
 from convatlas.pipeline.config_types import NetworkConfig, WeightsConfig
 from convatlas.records import DownloadedWeights
+
+log = logging.getLogger(__name__)
 
 
 class LoadedWeightsOrigin(TypedDict):
@@ -49,9 +56,9 @@ class PreparedNetwork:
         network: The network, on the CPU, in evaluation mode.
         preprocessing: From an image to its input.
         arguments: The arguments with which its factory was called.
-        classes: Names of its outputs.
+        classes: Names of its classes.
+        output: What its output means.
         weights_origin: Where its weights come from.
-        is_segmentation: Whether it predicts a class for each pixel, not for each image.
         source: Where its architecture was published, if that is known.
         converted_from: The precision in which its function returned it, if that is not float32.
     """
@@ -60,10 +67,15 @@ class PreparedNetwork:
     preprocessing: Preprocessing
     arguments: dict[str, Any]
     classes: list[str]
+    output: Output
     weights_origin: LoadedWeightsOrigin
-    is_segmentation: bool
     source: str | None
     converted_from: str | None = None
+
+    @property
+    def is_segmentation(self) -> bool:
+        """Whether it predicts a class for each pixel, not for each image."""
+        return self.output.covers(self.preprocessing.shape[1:])
 
 
 def prepare_network(
@@ -95,8 +107,11 @@ def prepare_network(
     pixel_names, image_names = (dataset.pixels, dataset.images) if dataset else ([], [])
     if configured_weights and settings["architecture"].startswith(TORCHVISION_PREFIX):
         image_names = []  # the classes are those of the weights
-    network, preprocessing, arguments, is_segmentation, converted_from = _build_for_classes(
-        settings, factory, configured_names or pixel_names, configured_names or image_names, seed, key, state
+    known_names = configured_names or (downloaded["categories"] if downloaded else [])
+    counts = ClassCounts(len(known_names or image_names) or None, len(known_names or pixel_names) or None)
+    network, preprocessing, arguments, output, converted_from = _build_for_classes(
+        *(settings, factory, configured_names or pixel_names, configured_names or image_names),
+        *(counts, seed, key, state),
     )
     if dataset and not preprocessing.is_image:
         raise UserError(
@@ -106,21 +121,23 @@ def prepare_network(
     if isinstance(configured_weights, dict):
         weights.load_weights(network, configured_weights, f"{key}.weights")
 
-    count = build.count_pixel_classes if is_segmentation else build.count_classes
-    outputs = count(network, preprocessing)
+    is_segmentation = output.covers(preprocessing.shape[1:])
     dataset_names = (dataset.pixels if is_segmentation else dataset.images) if dataset else []
     if dataset and not configured_weights:
-        _check_trainable(outputs, dataset_names, is_segmentation, configured_names, key)
-    names = configured_names or (downloaded["categories"] if downloaded else [])
-    if not names and (not configured_weights or len(dataset_names) == outputs):
-        names = dataset_names
+        _check_trainable(output, dataset_names, is_segmentation, configured_names, key)
+    if not known_names and (not configured_weights or output.fits(len(dataset_names))):
+        known_names = dataset_names
+    classes = class_names.check_class_names(known_names, output, f"{key}.classes")
+    output = replace(output, class_count=len(classes))
+    if output.kind == "none" and "kind" not in (settings.get("output") or {}):
+        log.warning("%s: no class scores: %s", key, output.reason)
     return PreparedNetwork(
         network,
         preprocessing,
         arguments,
-        class_names.check_class_names(names, outputs, f"{key}.classes"),
+        classes,
+        output,
         _describe_origin(configured_weights, downloaded, dataset is not None, seed),
-        is_segmentation,
         factory.source,
         converted_from,
     )
@@ -141,28 +158,33 @@ def _build_for_classes(
     factory: Factory,
     pixel_names: Sequence[str],
     image_names: Sequence[str],
+    counts: ClassCounts,
     seed: int,
     key: str,
     state: dict[str, Tensor] | None,
-) -> tuple[nn.Module, Preprocessing, dict[str, Any], bool, str | None]:
+) -> tuple[nn.Module, Preprocessing, dict[str, Any], Output, str | None]:
     """Build a network for the number of pixels' classes if it is a segmentation network, else of images'.
 
     Which of both it is shows when it runs: where there are classes of pixels it is built for these, and once
     more, from the same seed, if it is not a segmentation network and the number of images' classes differs.
     """
 
-    def build_for(names: Sequence[str]) -> tuple[nn.Module, Preprocessing, dict[str, Any], str | None]:
+    def build_for(
+        names: Sequence[str],
+    ) -> tuple[nn.Module, Preprocessing, dict[str, Any], Output, str | None]:
         arguments = factory.complete_arguments(settings.get("arguments") or {}, names or None)
         network, preprocessing, converted_from = build.build_in_float32(
             {**settings, "arguments": arguments}, None, seed, key, state
         )
-        return network, preprocessing, arguments, converted_from
+        output = decide_output(network, preprocessing, settings.get("output") or {}, counts, key)
+        return network, preprocessing, arguments, output, converted_from
 
-    network, preprocessing, arguments, converted_from = build_for(pixel_names or image_names)
-    is_segmentation = build.count_pixel_classes(network, preprocessing) is not None
+    built = build_for(pixel_names or image_names)
+    _, preprocessing, _, output, _ = built
+    is_segmentation = output.covers(preprocessing.shape[1:])
     if pixel_names and not is_segmentation and len(pixel_names) != len(image_names):
-        network, preprocessing, arguments, converted_from = build_for(image_names)
-    return network, preprocessing, arguments, is_segmentation, converted_from
+        return build_for(image_names)
+    return built
 
 
 def _describe_origin(
@@ -192,26 +214,29 @@ def _describe_origin(
 
 
 def _check_trainable(
-    outputs: int | None,
+    output: Output,
     dataset_names: Sequence[str],
     is_segmentation: bool,
     configured_names: Sequence[str] | None,
     key: str,
 ) -> None:
     """Raise UserError where a network cannot be trained on a data set with these classes."""
-    if outputs is None:
+    if not output.shape or (output.is_per_pixel and not is_segmentation):
+        size = f"the output's size, {format_shape(output.shape[1:])}, is no whole fraction of the input's"
         raise UserError(
             f"{key}.dataset: only classifiers, with an output (N, classes), and segmentation networks, with "
-            "an output (N, classes, height, width) as large as the input, are trained here; this network's "
-            "output is neither; give weights, or remove dataset"
+            "an output (N, classes, height, width), are trained here; of this network "
+            f"{size if output.shape else output.reason}; give weights, or remove dataset"
         )
     if not dataset_names:
         lack = "masks to train a segmentation network on" if is_segmentation else "classes to train on"
         raise UserError(f"{key}.dataset: the data set has no {lack}; give weights, or remove dataset")
-    if len(configured_names or dataset_names) != len(dataset_names) or outputs != len(dataset_names):
+    if len(configured_names or dataset_names) != len(dataset_names) or not output.fits(len(dataset_names)):
         kind = "classes of pixels" if is_segmentation else "classes"
         names = f", and there are {len(configured_names)} names" if configured_names else ""
         raise UserError(
-            f"{key}.dataset: the data set has {len(dataset_names)} {kind}, the network has {outputs} outputs"
-            f"{names}; fix {key}.arguments or classes"
+            f"{key}.dataset: the data set has {len(dataset_names)} {kind}, the network has {output.shape[0]} "
+            f"outputs{names}; fix {key}.arguments or classes"
         )
+    if output.kind == "none":
+        raise UserError(f"{key}.dataset: the network has no class scores to train: {output.reason}")

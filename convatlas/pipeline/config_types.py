@@ -5,7 +5,7 @@ A key with a default is always there; one without is `NotRequired`.
 
 from typing import Any, Literal, NotRequired, TypedDict
 
-from convatlas.records import Split
+from convatlas.records import OutputKind, Split
 
 LayerSelection = str | list[str | int]  # "all", or names, globs and ordinals of convolutions
 CountOrAll = int | str  # a number, or "all"
@@ -57,6 +57,13 @@ class InputConfig(TypedDict, total=False):
     channels: int | Literal["grey", "rgb", "bgr"]
     range: list[float]  # the values of files that become 0 and 1
     display: list[int]  # the channels that are shown, one or three
+
+
+class OutputConfig(TypedDict, total=False):
+    """`output`: what the output of a network means."""
+
+    kind: OutputKind
+    path: str | int | float  # 1.0 is the first tensor of the second part
 
 
 class NotesConfig(TypedDict, total=False):
@@ -193,6 +200,7 @@ class NetworkConfig(TypedDict):
     mirrors: list[str]
     dataset: NotRequired[str]
     classes: NotRequired[str | list[str]]
+    output: NotRequired[OutputConfig]
     downsample_name: str
     input: InputConfig
     notes: NotRequired[str | NotesConfig]

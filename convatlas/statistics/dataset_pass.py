@@ -21,7 +21,7 @@ from convatlas.datasets.loader import BatchLoader
 from convatlas.files import read_json
 from convatlas.layer_selection import choose_layers
 from convatlas.models import build
-from convatlas.models.outputs import predict_classes, select_class_scores
+from convatlas.models.outputs import LOGITS, Output, predict_classes
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.statistics import shards
 from convatlas.statistics.reduction import MapReduction
@@ -74,11 +74,14 @@ def run_shard(
     loader = BatchLoader(
         data, settings["split"], preprocessing, batch_size, settings["on_bad_image"], workers
     )
-    has_labels, classes = _resolve_classes(data, network, preprocessing, folder)
+    output = build.read_output(folder)
+    has_labels, classes = _resolve_classes(data, folder, output)
     labels = loader.dataset.labels if has_labels else None
 
     batches = shards.shard_batches(shard, shard_count, len(loader))
-    dataset_pass = DatasetPass(network, layers, memory_format, settings["k"], loader.batch_size, len(classes))
+    dataset_pass = DatasetPass(
+        network, layers, memory_format, settings["k"], loader.batch_size, len(classes), output
+    )
     start = time.monotonic()
     with dataset_pass:
         _run_batches(dataset_pass, loader, batches, preprocessing, labels)
@@ -139,16 +142,12 @@ def choose_batch_size(shape: tuple[int, ...], device: torch.device) -> int:
     return 1 << int(math.log2(limit))
 
 
-def _resolve_classes(
-    data: str | Path, network: nn.Module, preprocessing: Preprocessing, folder: Path
-) -> tuple[bool, list[str]]:
+def _resolve_classes(data: str | Path, folder: Path, output: Output) -> tuple[bool, list[str]]:
     """Return whether the images have labels, and their classes; without labels the network's classes."""
     classes = formats.describe(data)["classes"]
     if classes:
         return True, classes
-    count = build.count_classes(network, preprocessing) or 0
-    class_names = read_json(folder / "network.json")["classes"] or []
-    return False, class_names if len(class_names) == count else [str(n) for n in range(count)]
+    return False, [] if output.is_per_pixel else read_json(folder / "network.json")["classes"]
 
 
 class DatasetPass:
@@ -162,6 +161,7 @@ class DatasetPass:
         batch_size: Images in a full batch. Smaller batches are padded, so that the values of an image do
             not depend on how many others are in its batch.
         class_count: Number of classes; 0 if images have none.
+        output: What the network's output means.
     """
 
     def __init__(
@@ -172,7 +172,9 @@ class DatasetPass:
         k: int,
         batch_size: int,
         class_count: int,
+        output: Output = LOGITS,
     ) -> None:
+        self.network_output = output
         self.network, self.layers, self.memory_format = network, layers, memory_format
         self.k, self.batch_size = k, batch_size
         self.device = build.get_device(network)
@@ -240,7 +242,7 @@ class DatasetPass:
 
     def _predict_classes(self, output: Any) -> Tensor:
         """Return the class of the highest score of each image in the current batch, (n,); −1 without one."""
-        scores = select_class_scores(output, self.batch_size)
+        scores = self.network_output.select_scores(output, self.batch_size)
         if scores is None:
             raise UserError(
                 f"the network classifies one image, but its output on a batch of {self.batch_size} images is "

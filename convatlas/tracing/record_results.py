@@ -11,7 +11,6 @@ from convatlas.datasets.sample_images import choose_images
 from convatlas.files import atomic_write, write_json, write_npz
 from convatlas.layer_selection import choose_layers
 from convatlas.models import build
-from convatlas.models.outputs import compute_probabilities
 from convatlas.names import describe_non_finite
 from convatlas.pipeline import size_estimate
 from convatlas.pipeline.config_types import ImagesConfig, LayerSelection, RecordConfig
@@ -57,8 +56,8 @@ def record_results(
         UserError: A layer or image that the settings name does not exist, or a file cannot be written; with
             `record: {verify: true}`, a layer does not give the same output again.
     """
-    output = Path(folder)
-    network, preprocessing = build.load_network(output)
+    folder = Path(folder)
+    network, preprocessing = build.load_network(folder)
     network.to(device)
     composite = composite_modules(network)
     traced = network, preprocessing.shape, settings["downsample_name"]
@@ -67,13 +66,13 @@ def record_results(
         layers, computed_filters = trace_layers(*traced, blocks)
     choose_layers(layers, settings["layers"], f"{key}.views.layers", extra_names=composite)
     explored = choose_layers(layers, settings["explored_layers"], f"{key}.views.atlas.layers")
-    write_json(output / "layers.json", layers)
+    write_json(folder / "layers.json", layers)
     for line in kernel_taps.format_notes(layers):
         log.warning("%s", line)
     filters = {
         name: weight.cpu().numpy() for name, weight in collect_filters(network, computed_filters).items()
     }
-    write_npz(output / "filters.npz", filters)
+    write_npz(folder / "filters.npz", filters)
 
     test = formats.load(data, "test") if data else None
     dtype, compress, verify = (
@@ -81,16 +80,18 @@ def record_results(
         settings["record"]["compress"],
         settings["record"]["verify"],
     )
-    ends_in_sigmoid = _ends_in_sigmoid(layers)
+    output = build.read_output(folder)
     entries = []
-    with atomic_write(output / "activations") as activations:
+    with atomic_write(folder / "activations") as activations:
         activations.mkdir()
-        images = choose_images(settings["images"], network, preprocessing, test, device, f"{key}.images")
+        images = choose_images(
+            settings["images"], network, preprocessing, test, device, f"{key}.images", output
+        )
         for image in images:
             path = activations / f"{image.name}.npz"
             non_finite: list[NonFiniteLayer] = []
             result = record_to_file(network, image.x, path, blocks, dtype, compress, non_finite, verify)
-            entry = image.to_dict(compute_probabilities(result, ends_in_sigmoid))
+            entry = image.to_dict(output.predict(result))
             log.info("recorded %s: %.1f MB", image.name, path.stat().st_size / 1e6)
             if non_finite:
                 entry["non_finite"] = non_finite
@@ -100,14 +101,8 @@ def record_results(
             first = images[0]
             compare_with_record(network, first.x, activations / f"{first.name}.npz", blocks, dtype)
             log.info("verified: each layer gives its recorded output, bit for bit, when it is applied again")
-    write_json(output / "images.json", entries)
+    write_json(folder / "images.json", entries)
     _log_explorer_size(layers, explored, len(entries))
-
-
-def _ends_in_sigmoid(layers: list[Layer]) -> bool:
-    """Return whether the last layer that computes, not only reshapes, is a sigmoid."""
-    computing = [layer for layer in layers if layer["called"] and layer["kind"] != "reshape"]
-    return bool(computing) and computing[-1]["type"].lower() == "sigmoid"
 
 
 def _log_explorer_size(layers: list[Layer], explored: list[str], image_count: int) -> None:

@@ -156,7 +156,10 @@ def _train(
     )
     start = time.perf_counter()
     try:
-        result = fit(prepared.network, prepared.preprocessing, train, validation, settings, seed, checkpoint)
+        result = fit(
+            *(prepared.network, prepared.preprocessing, train, validation, settings, seed, checkpoint),
+            output=prepared.output,
+        )
     except DivergedError as error:
         raise UserError(f"{key}.training: {error}") from error
     seconds = time.perf_counter() - start
@@ -197,6 +200,9 @@ def evaluate_test_split(
         names = formats.mask_classes(dataset)
     if not names or not sum(dataset["counts"]["test"]):
         return None
+    if prepared.output.kind == "none":
+        log.info("not evaluated on the test split: the network's output has no class scores")
+        return None
     # The outputs of torchvision's weights are the classes of their names; others may have been named anew.
     has_torchvision_weights = prepared.weights_origin["name"] is not None
     if len(prepared.classes) != len(names) or (has_torchvision_weights and prepared.classes != names):
@@ -205,7 +211,11 @@ def evaluate_test_split(
     images = load_split(data, "test", prepared.preprocessing, prepared.is_segmentation, device)
     batch_size = SEGMENTATION_BATCH_SIZE if prepared.is_segmentation else EVALUATION_BATCH_SIZE
     try:
-        _, confusion = evaluate(prepared.network, prepared.preprocessing, images, batch_size=batch_size)
+        _, confusion = evaluate(
+            *(prepared.network, prepared.preprocessing, images),
+            batch_size=batch_size,
+            output=prepared.output,
+        )
     except NonFiniteScoresError as error:
         log.warning("not evaluated on the test split: %s", error)
         return None
@@ -240,6 +250,7 @@ def describe_training(
         "architecture": settings["architecture"],
         "arguments": prepared.arguments,
         "preprocessing": prepared.preprocessing.to_dict(),
+        "output": prepared.output.to_dict(),
         "training": settings["training"],
         "dataset_sha256": dataset["sha256"] if dataset else None,
         "seed": seed,
@@ -277,6 +288,7 @@ def _describe_network(
         "dataset_sha256": dataset["sha256"] if dataset else None,
         "dataset_classes": dataset["classes"] if dataset else None,
         "classes": prepared.classes,
+        "output": prepared.output.to_dict(),
         "preprocessing": prepared.preprocessing.to_dict(),
         "training": training_description,
         "seed": seed,

@@ -9,13 +9,13 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from convatlas import UserError
 from convatlas.datasets.base import IGNORE_INDEX
 from convatlas.models.build import get_device, to_device
 from convatlas.models.memory_format import choose_input_format, convert_memory_format
-from convatlas.models.outputs import select_main_output
+from convatlas.models.output_choice import find_training_output, format_tensors
+from convatlas.models.outputs import LOGITS, Output, list_tensors, resize_scores
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.models.state import get_tensor_state, list_non_finite, load_tensor_state
 from convatlas.pipeline.config_types import TrainingConfig
@@ -31,6 +31,7 @@ from convatlas.training.checkpoint import (
     set_optimizer_state,
 )
 from convatlas.training.labelled_images import LabelledImages
+from convatlas.training.losses import compute_loss
 from convatlas.training.metrics import accuracy, mean_iou
 from convatlas.training.optimization import build_ema, build_optimizer, build_scheduler, choose_precision
 
@@ -74,6 +75,7 @@ def fit(
     settings: TrainingConfig,
     seed: int,
     checkpoint: Checkpoint | None = None,
+    output: Output = LOGITS,
 ) -> TrainingResult:
     """Train a network in place, and leave it with the weights of its best epoch on the validation images.
 
@@ -89,6 +91,7 @@ def fit(
         settings: The config's `training`.
         seed: Seed of the images' order, their augmentation and dropout.
         checkpoint: Where the state is saved after each epoch, and where the training continues from.
+        output: What the network's output means.
 
     Raises:
         DivergedError: The loss or a weight is NaN or infinite.
@@ -97,7 +100,7 @@ def fit(
     epochs = limit_epochs(settings, steps)
     if epochs < settings["epochs"]:
         log.info("max_steps %d: %d epochs, not %d", settings["max_steps"], epochs, settings["epochs"])
-    trainer = Trainer(network, preprocessing, settings, epochs, steps, seed)
+    trainer = Trainer(network, preprocessing, settings, epochs, steps, seed, output)
     log.info(
         "%d training images, %d validation images, %s, %s",
         len(train),
@@ -134,6 +137,7 @@ class Trainer:
         epochs: Number of epochs.
         steps: Optimiser steps of an epoch.
         seed: Seed of the images' order, their augmentation and dropout.
+        output: What the network's output means.
     """
 
     def __init__(
@@ -144,8 +148,10 @@ class Trainer:
         epochs: int,
         steps: int,
         seed: int,
+        output: Output = LOGITS,
     ) -> None:
         self.network, self.preprocessing, self.settings = network, preprocessing, settings
+        self.output = output
         self.memory_format = convert_memory_format(network, preprocessing.shape)
         self.device = get_device(network)
         self.result = TrainingResult(precision=choose_precision(settings["precision"], self.device))
@@ -192,6 +198,7 @@ class Trainer:
                 self.result.precision,
                 batch_size,
                 self.memory_format,
+                self.output,
             )
         except NonFiniteScoresError as error:
             raise self._make_diverged_error(f"in epoch {epoch}, on the validation images: {error}") from error
@@ -236,10 +243,11 @@ class Trainer:
             images, masks = augment(images, masks, self.settings, size, self.shuffle_generator)
             if masks is not None:
                 labels = (masks if size == masks.shape[-2:] else resize_masks(masks, size)).long()
-            logits = _forward(
-                self.network, preprocessing, images, self.result.precision, self.memory_format
-            ).float()
-            loss = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX)
+            scores = _compute_scores(
+                self.network, preprocessing, images, self.result.precision, self.memory_format, self.output
+            )
+            scores = resize_scores(scores, labels.shape[1:])
+            loss = compute_loss(scores, labels, self.output.score_kind)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
@@ -250,7 +258,7 @@ class Trainer:
             loss_sum += loss.detach() * len(images)
             if self.device.type == "cpu" or step % GPU_CHECK_INTERVAL == 0 or step == steps:
                 self._check_loss(loss_sum, step, steps, labels)
-            correct += (logits.argmax(1) == labels).sum()
+            correct += (scores.argmax(1) == labels).sum()
             known += (labels != IGNORE_INDEX).sum()
         return lr, float(loss_sum) / len(train), float(correct) / float(known)
 
@@ -360,6 +368,7 @@ def evaluate(
     precision: str = "float32",
     batch_size: int = EVALUATION_BATCH_SIZE,
     memory_format: torch.memory_format | None = None,
+    output: Output = LOGITS,
 ) -> tuple[float, Tensor]:
     """Evaluate a network on labelled images.
 
@@ -371,9 +380,10 @@ def evaluate(
         batch_size: Images at once.
         memory_format: The memory format of the network's inputs; by default channels last, if it runs on
             them.
+        output: What the network's output means.
 
     Returns:
-        The mean cross-entropy per image, and the counts (classes, classes) of images or pixels with a known
+        The mean loss per image, and the counts (classes, classes) of images or pixels with a known
         class; rows are true classes, columns predicted ones.
 
     Raises:
@@ -385,44 +395,57 @@ def evaluate(
     order = torch.arange(len(split))
     for images, targets in _iterate_batches(split, batch_size, order, get_device(network)):
         labels = targets.long()
-        logits = _forward(network, preprocessing, images, precision, memory_format).float()
-        mean = float(F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX))
+        scores = _compute_scores(network, preprocessing, images, precision, memory_format, output)
+        scores = resize_scores(scores, labels.shape[1:])
+        mean = float(compute_loss(scores, labels, output.score_kind))
         if not math.isfinite(mean):
-            _check_scores(logits, image_count)
+            _check_scores(scores, image_count)
         image_count += len(images)
         loss += mean * len(images)
-        classes, is_known = logits.shape[1], labels != IGNORE_INDEX
-        cells = (labels * classes + logits.argmax(1))[is_known].flatten()
+        classes, is_known = scores.shape[1], labels != IGNORE_INDEX
+        cells = (labels * classes + scores.argmax(1))[is_known].flatten()
         counts = torch.bincount(cells, minlength=classes * classes).cpu().reshape(classes, classes)
         confusion = confusion + counts if confusion.numel() else counts
     return loss / len(split), confusion
 
 
-def _check_scores(logits: Tensor, first: int) -> None:
+def _check_scores(scores: Tensor, first: int) -> None:
     """Raise NonFiniteScoresError where the largest score of an image or a pixel is NaN or infinite.
 
     Args:
-        logits: Scores (n, classes, ...).
+        scores: Scores (n, classes, ...).
         first: Number of the first image.
     """
-    is_valid = logits.amax(1).isfinite().reshape(len(logits), -1).all(1)
+    is_valid = scores.amax(1).isfinite().reshape(len(scores), -1).all(1)
     if not is_valid.all():
         image = first + int(is_valid.int().argmin())
         raise NonFiniteScoresError(f"the scores of image {image} are NaN or infinite")
 
 
-def _forward(
+def _compute_scores(
     network: nn.Module,
     preprocessing: Preprocessing,
     images: Tensor,
     precision: str,
     memory_format: torch.memory_format,
+    output: Output,
 ) -> Tensor:
-    """Return a network's logits of a batch of images."""
+    """Return a network's scores of a batch of images, float32.
+
+    In training mode the network may return auxiliary outputs too (GoogLeNet, Inception).
+    """
     x = preprocessing(images).to(memory_format=memory_format)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        logits: Tensor = select_main_output(network(x))
-    return logits.reshape(1, -1) if logits.ndim == 1 and len(images) == 1 else logits  # after squeeze()
+        outputs = network(x)
+    if network.training:
+        output = find_training_output(output, outputs, len(images))
+    scores = output.select_scores(outputs, len(images))
+    if scores is None:
+        raise UserError(
+            f"the network's output on a batch of {len(images)} images has no class scores of each image: it "
+            f"returns {format_tensors(list_tensors(outputs))}; let its forward() keep the batch axis"
+        )
+    return scores.float()
 
 
 def _iterate_batches(

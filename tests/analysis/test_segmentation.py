@@ -46,6 +46,8 @@ from convatlas.analysis.segmentation_report import write_segmentation_analysis
 from convatlas.datasets import formats
 from convatlas.datasets.synthetic_pets.generate import draw_pets
 from convatlas.models import build
+from convatlas.models.output_choice import ClassCounts
+from convatlas.models.output_kinds import decide_output
 from convatlas.pixels import RGB
 from convatlas.records import UnitSegmentation
 from convatlas.tracing import layers as layers_module
@@ -466,6 +468,7 @@ def analyse(pets: Path, tmp_path: Path) -> Callable[..., Path]:
         folder.mkdir(exist_ok=True)
         architecture = f"{tmp_path}/net.py:{factory}"
         network, preprocessing = build.build_network({"architecture": architecture, "input": {}}, None, 0)
+        output = decide_output(network, preprocessing, {}, ClassCounts(2, 3), "networks.own")
         save_file(network.state_dict(), folder / "weights.safetensors")
         description = {
             "architecture": architecture,
@@ -473,6 +476,7 @@ def analyse(pets: Path, tmp_path: Path) -> Callable[..., Path]:
             "weights": {"name": None},
             "preprocessing": preprocessing.to_dict(),
             "classes": ["pet", "background", "border"] if factory == "segmentation" else ["cat", "dog"],
+            "output": output.to_dict(),
         }
         (folder / "network.json").write_text(json.dumps(description))
         layers = layers_module.list_layers(network, preprocessing.shape)

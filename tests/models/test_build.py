@@ -2,7 +2,6 @@
 
 import re
 import socket
-from collections import namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,10 @@ from convatlas.models.build import (
     build_in_float32,
     build_network,
     choose_device,
-    count_classes,
-    count_pixel_classes,
     load_network,
 )
 from convatlas.models.factory import Factory
-from convatlas.models.outputs import select_main_output
+from convatlas.models.outputs import Output
 from convatlas.models.preprocessing import Preprocessing
 
 CLASSES = [str(digit) for digit in range(10)]
@@ -271,55 +268,6 @@ def test_a_network_is_built_from_its_description_with_weights_of_another_seed() 
     assert torch.equal(build_from_description(description, seed=5)[0].conv1.weight, network.conv1.weight)
 
 
-class FixedOutputs(nn.Module):
-    """Returns the same outputs for any input."""
-
-    def __init__(self, outputs: Any) -> None:
-        super().__init__()
-        self.outputs = outputs
-
-    def forward(self, x: Tensor) -> Any:
-        return self.outputs
-
-
-Named = namedtuple("Named", ["aux", "logits"])
-SCORES, MAPS = torch.rand(1, 7), torch.rand(1, 21, 4, 4)
-
-
-@pytest.mark.parametrize(
-    ("outputs", "main", "count"),
-    [
-        (SCORES, SCORES, 7),
-        (Named(MAPS, SCORES), SCORES, 7),
-        ((SCORES, MAPS), SCORES, 7),
-        ({"aux": SCORES, "out": MAPS}, MAPS, None),
-        ([{"boxes": torch.rand(0, 4)}], None, None),
-        ("nothing", "nothing", None),
-    ],
-    ids=["tensor", "named", "tuple", "dict", "detections", "text"],
-)
-def test_the_main_output(outputs: Any, main: Any, count: int | None) -> None:
-    assert count_classes(FixedOutputs(outputs), GREY) == count
-    if main is not None:
-        assert select_main_output(outputs) is main
-
-
-@pytest.mark.parametrize(
-    ("shape", "count"),
-    [
-        ((1, 3, 28, 28), 3),
-        ((1, 2, 28, 28), 2),
-        ((1, 1, 28, 28), None),
-        ((1, 3, 14, 28), None),
-        ((1, 3), None),
-    ],
-)
-def test_a_segmentation_network_has_two_classes_at_least_for_each_pixel(
-    shape: tuple[int, ...], count: int | None
-) -> None:
-    assert count_pixel_classes(FixedOutputs(torch.zeros(shape)), GREY) == count
-
-
 @pytest.mark.parametrize("name", ["simple_cnn", "lenet5"])
 def test_a_saved_network_is_loaded_bit_for_bit(name: str, tmp_path: Path) -> None:
     settings = {"architecture": name, "input": {"mean": [0.3]}}
@@ -414,14 +362,17 @@ def test_class_names_come_from_a_list_or_a_file_or_are_numbers(tmp_path: Path) -
     names = class_names.read_class_names(str(tmp_path / "names.txt"), "k")
     assert names == ["tench", "great white shark"]
     assert class_names.read_class_names(["a"], "k") == ["a"]
-    assert class_names.check_class_names(names, 2, "k") == names
-    assert class_names.check_class_names(None, 3, "k") == ["0", "1", "2"]
-    assert class_names.check_class_names(names, None, "k") == names
+    for count in (2, 1):  # one score tells the second class from the first
+        assert class_names.check_class_names(names, Output("softmax", "", (count,)), "k") == names
+    assert class_names.check_class_names([], Output("softmax", "", (3,)), "k") == ["0", "1", "2"]
+    assert class_names.check_class_names(names, Output("none"), "k") == []
 
 
 def test_class_names_that_do_not_fit_are_reported(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"networks.n.classes: 2 class names for a network of 3 outputs"):
-        class_names.check_class_names(["a", "b"], 3, "networks.n.classes")
+    message = r"networks\.n\.classes: got 2 class names, but the network's output has 3 scores; give 3 names"
+    for kind in ("softmax", "none"):
+        with pytest.raises(UserError, match=message):
+            class_names.check_class_names(["a", "b"], Output(kind, "", (3,)), "networks.n.classes")
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "odd.txt").write_bytes(b"\xff\xfe\x00")
     for name, words in (("empty", "names no class"), ("odd", "not text in UTF-8"), ("gone", "cannot read")):

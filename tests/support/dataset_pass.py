@@ -13,6 +13,7 @@ from convatlas.datasets import formats
 from convatlas.datasets.idx import write_idx
 from convatlas.files import write_json
 from convatlas.models import build
+from convatlas.models.outputs import Output
 from convatlas.statistics.dataset_pass import run_shard
 from convatlas.statistics.summary import write_statistics
 from convatlas.tracing.layers import list_layers
@@ -51,6 +52,7 @@ def write_lenet5(folder: Path) -> Path:
         "arguments": {},
         "weights": {"name": None},
         "classes": classes,
+        "output": Output("log-softmax", "", (10,)).to_dict(),
         "preprocessing": preprocessing.to_dict(),
     }
     return write_network(folder, network, description, preprocessing.shape)
@@ -69,6 +71,7 @@ def write_resnet18(folder: Path) -> Path:
         "arguments": settings["arguments"],
         "weights": {"name": None},
         "classes": ["a", "b", "c", "d"],
+        "output": Output("softmax", "", (4,)).to_dict(),
         "preprocessing": preprocessing.to_dict(),
     }
     return write_network(folder, network, description, preprocessing.shape)

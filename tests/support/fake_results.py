@@ -154,6 +154,12 @@ def make_results(channels: int = 3) -> FakeResults:
             "dataset": "animals",
             "dataset_sha256": "cd" * 32,
             "classes": CLASSES,
+            "output": {
+                "kind": "softmax",
+                "path": "",
+                "shape": [len(CLASSES)],
+                "reason": "as many as classes",
+            },
             "dataset_classes": CLASSES,
             "preprocessing": {"size": 8, "mean": MEAN[:channels], "std": STD[:channels]},
             "training": {
@@ -220,5 +226,6 @@ def make_minimal_results() -> FakeResults:
     nothing = dict.fromkeys(("split", "index", "label", "prediction", "probability"))
     results.images = [image | nothing | {"path": "a/cat.png"} for image in results.images]
     results.network |= dict.fromkeys(("dataset", "dataset_sha256", "training"))
+    results.network["output"] |= {"kind": "none", "shape": [], "reason": "it returns detections"}
     results.network |= {"classes": [], "weights": {"origin": "IMAGENET1K_V1", "sha256": "ab" * 32}}
     return results

@@ -10,6 +10,7 @@ import torch
 from convatlas import UserError
 from convatlas.datasets import formats
 from convatlas.models import build
+from convatlas.models.outputs import Output
 from convatlas.results import Results
 from convatlas.tracing.layers import list_layers
 from convatlas.tracing.record import collect_filters, record
@@ -88,7 +89,13 @@ def test_the_probability_of_a_sigmoid_network_is_its_output(
     input_settings = {"size": 28, "mean": [0.5], "std": [0.5]}
     network, preprocessing = build.build_network({**settings, "input": input_settings}, None, seed=1)
     preprocessing_settings = preprocessing.to_dict()
-    description = {**settings, "weights": {"name": None}, "preprocessing": preprocessing_settings}
+    description = {
+        **settings,
+        "weights": {"name": None},
+        "preprocessing": preprocessing_settings,
+        "classes": ["pet"],
+        "output": Output("independent-probabilities", "", (1,)).to_dict(),
+    }
     folder = write_network(tmp_path / "results/single", network, description, preprocessing.shape)
     results = run_stage(folder, folders[1], layers=[])
     for image in results.images:

@@ -16,8 +16,10 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, recall_score
 from torch import Tensor, nn
 
+from convatlas import UserError
 from convatlas.datasets import formats
 from convatlas.models.build import build_network
+from convatlas.models.outputs import Output
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.pipeline.config import resolve_config
 from convatlas.pixels import GREY
@@ -455,6 +457,50 @@ def test_a_trained_network_is_in_evaluation_mode_and_contiguous() -> None:
     row = result.history[result.best_epoch - 1]
     assert loss == pytest.approx(row["validation_loss"], rel=1e-5)
     assert trainer.accuracy(confusion) == row["validation_accuracy"]
+
+
+# Outputs of other kinds than logits of as many classes.
+
+
+def test_one_logit_is_trained_to_tell_two_classes_apart() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 4, 8), nn.ReLU(), nn.Flatten(), nn.Linear(4, 1))
+    images, output = make_blobs(60, classes=2), Output("sigmoid", "", (1,), 2)
+    history = fit(network, PLAIN, images, images, SETTINGS, seed=0, output=output).history
+    logits, labels = network(PLAIN(images.images)).detach()[:, 0], images.labels
+    loss, confusion = evaluate(network, PLAIN, images, output=output)
+    expected = nn.functional.binary_cross_entropy_with_logits(logits, labels.float())
+    assert loss == pytest.approx(float(expected), rel=1e-5)
+    assert loss < history[0]["train_loss"]
+    assert np.array_equal(confusion, confusion_matrix(labels, logits > 0))
+
+
+def test_scores_of_pixels_at_a_quarter_of_the_resolution_are_enlarged() -> None:
+    torch.manual_seed(0)
+    network, images = nn.Conv2d(1, 3, 4, stride=4), make_blobs(20)
+    masks = torch.randint(0, 3, (20, 8, 8), dtype=torch.uint8)
+    output = Output("softmax", "", (3, 2, 2), 3)
+    loss, confusion = evaluate(network, PLAIN, LabelledImages(images.images, masks), output=output)
+    scores = network(PLAIN(images.images)).detach()
+    scores = nn.functional.interpolate(scores, size=(8, 8), mode="bilinear")
+    assert loss == pytest.approx(float(nn.functional.cross_entropy(scores, masks.long())), rel=1e-5)
+    assert np.array_equal(confusion, confusion_matrix(masks.flatten(), scores.argmax(1).flatten()))
+    fit(
+        network,
+        PLAIN,
+        LabelledImages(images.images, masks),
+        LabelledImages(images.images, masks),
+        SETTINGS,
+        seed=0,
+        output=output,
+    )
+    assert evaluate(network, PLAIN, LabelledImages(images.images, masks), output=output)[0] < loss
+
+
+def test_an_output_without_scores_of_each_image_is_an_error() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Flatten(0))
+    with pytest.raises(UserError, match=r"batch of 1 images has no class scores .* \(4,\)"):
+        evaluate(network, PLAIN, make_blobs(1), output=Output("softmax", "", (5,), 5))
 
 
 # Evaluation.

@@ -134,6 +134,7 @@ rule train:
             "arguments",
             "weights",
             "classes",
+            "output",
             "dataset",
             "input",
             "training",
