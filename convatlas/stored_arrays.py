@@ -1,11 +1,15 @@
-"""Inputs that are no images, such as audio, series, volumes and video, from NumPy files; without torch."""
+"""Arrays of NumPy files: images, and inputs such as audio, series, volumes and video; without torch."""
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from convatlas import UserError
+
+MAX_BYTES = 2**30  # of the values of one file
+MAX_NAMED_ARRAYS = 5
 
 
 def read_array(path: str | Path, shape: Sequence[int]) -> np.ndarray:
@@ -23,9 +27,7 @@ def read_array(path: str | Path, shape: Sequence[int]) -> np.ndarray:
         UserError: The file cannot be read, holds more than one array, no numbers, values that are not finite,
             or an array of another shape.
     """
-    values = _load(Path(path))
-    if values.dtype.kind not in "buif":
-        raise UserError(f"{path} holds values of the type {values.dtype}; an input has integers or floats")
+    values = load_array(path, "input")
     if _drop_unit_axes(values.shape) != _drop_unit_axes(shape):
         raise UserError(
             f"{path} holds an array of shape {values.shape}; the network's input is {tuple(shape)}: cut, pad "
@@ -36,25 +38,66 @@ def read_array(path: str | Path, shape: Sequence[int]) -> np.ndarray:
     return values.reshape(tuple(shape)).astype(np.float32)
 
 
-def _load(path: Path) -> np.ndarray:
-    """Return the array of a file; nothing that is pickled is loaded."""
+def load_array(path: str | Path, content: str) -> np.ndarray:
+    """Return the array of a .npy file, or of a .npz file that holds one; nothing that is pickled is loaded.
+
+    The header of a .npy file, and the directory of a .npz file, are checked before values are read.
+
+    Args:
+        path: The file.
+        content: What the array is, "input" or "image", for messages.
+
+    Raises:
+        UserError: The file cannot be read, or holds more than one array, too large an array, or no numbers.
+    """
     try:
-        content = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        values = _load_npz(Path(path), content) if zipfile.is_zipfile(path) else _map_npy(path)
+    except UserError:
+        raise
+    except Exception as error:  # NumPy and zipfile raise many types for damaged files
         raise UserError(f"{path} is no NumPy file that can be read (.npy or .npz): {error}") from error
-    if isinstance(content, np.ndarray):
-        return content
-    with content as arrays:
-        if len(arrays.files) != 1:
+    check_bytes(values.nbytes, path)
+    if values.dtype.kind not in "buif":
+        raise UserError(
+            f"{path} holds values of the type {values.dtype}; an {content} has integers or floats"
+        )
+    return values
+
+
+def _map_npy(path: str | Path) -> np.ndarray:
+    """Return the array of a .npy file, memory-mapped."""
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def _load_npz(path: Path, content: str) -> np.ndarray:
+    """Return the only array of a .npz file."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        names = [entry.filename.removesuffix(".npy") for entry in entries]
+        if len(entries) != 1:
             raise UserError(
-                f"{path} must hold one array, an input, but holds {len(arrays.files)}; save each in a file "
-                "of its own, with numpy.save"
+                f"{path} must hold one array, an {content}, but holds {len(names)} "
+                f"({', '.join(names[:MAX_NAMED_ARRAYS]) or 'none'}); save each in a file of its own, with "
+                "numpy.save"
             )
-        try:
-            values: np.ndarray = arrays[arrays.files[0]]
-        except ValueError as error:
-            raise UserError(f"{path} is no NumPy file that can be read (.npy or .npz): {error}") from error
+        check_bytes(entries[0].file_size, path)
+    with np.load(path, allow_pickle=False) as arrays:
+        values: np.ndarray = arrays[names[0]]
         return values
+
+
+def check_bytes(count: int, path: str | Path) -> None:
+    """Raise UserError where the values of a file are too many to be read at once.
+
+    Args:
+        count: Their bytes.
+        path: The file.
+    """
+    if count > MAX_BYTES:
+        raise UserError(
+            f"{path} holds {count / 2**20:.0f} MiB of values; at most {MAX_BYTES / 2**20:.0f} are read at "
+            "once: cut or reduce it"
+        )
 
 
 def _drop_unit_axes(shape: Sequence[int]) -> tuple[int, ...]:

@@ -7,7 +7,6 @@ all others by Pillow. What a file is is decided by its content, not by its suffi
 import logging
 import math
 import threading
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,9 +18,9 @@ import tifffile
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from convatlas import UserError
+from convatlas.stored_arrays import check_bytes, load_array
 
 EXACT_MODES = ("L", "I;16", "I;16B", "I", "F", "RGB", "RGBA")  # of TIFF, whose values Pillow does not change
-MAX_BYTES = 2**30  # of the values of one file, which are read at once
 NPY_MAGIC, ZIP_MAGIC = b"\x93NUMPY", b"PK\x03\x04"
 TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # How an image that is stored in an orientation of EXIF 2.3, section 4.6.4, is turned upright.
@@ -74,10 +73,9 @@ def read_stored_image(path: str | Path, channels: int | None = None) -> StoredIm
     try:
         with Path(path).open("rb") as file:
             magic = file.read(8)
-        if magic.startswith(NPY_MAGIC):
-            return StoredImage(_read_npy(Path(path), channels))
-        if magic.startswith(ZIP_MAGIC):
-            return StoredImage(_read_npz(Path(path), channels))
+        if magic.startswith((NPY_MAGIC, ZIP_MAGIC)):
+            values = _drop_batch_axis(load_array(path, "image"), Path(path))
+            return StoredImage(_order_channels_last(values, channels))
         if magic.startswith(TIFF_MAGICS):
             return _read_tiff(Path(path))
         with Image.open(path) as image:
@@ -120,46 +118,17 @@ def _add_channel_axis(values: np.ndarray) -> np.ndarray:
 # NumPy
 
 
-def _read_npy(path: Path, channels: int | None) -> np.ndarray:
-    """Return the image in a .npy file; its header is checked before values are read."""
-    mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    return _order_channels_last(_check_array(np.asarray(mapped), path), channels)
-
-
-def _read_npz(path: Path, channels: int | None) -> np.ndarray:
-    """Return the image in a .npz file of one array."""
-    with zipfile.ZipFile(path) as archive:
-        names = [entry.filename for entry in archive.infolist()]
-        if len(names) != 1 or not names[0].endswith(".npy"):
-            listed = ", ".join(repr(name.removesuffix(".npy")) for name in names[:5]) or "none"
-            raise UserError(f"{path} must hold one array, an image, but holds {len(names)}: {listed}; "
-                            "save each image in a file of its own, with numpy.save")  # fmt: skip
-        _check_bytes(archive.infolist()[0].file_size, path)
-    with np.load(path, allow_pickle=False) as arrays:
-        return _order_channels_last(_check_array(arrays[names[0].removesuffix(".npy")], path), channels)
-
-
-def _check_bytes(count: int, path: Path) -> None:
-    """Raise UserError for an image that is too large to be read at once."""
-    if count > MAX_BYTES:
-        raise UserError(f"{path} holds {count / 2**20:.0f} MiB of values; at most {MAX_BYTES / 2**20:.0f} "
-                        "are read as one image: cut or reduce it")  # fmt: skip
-
-
-def _check_array(values: np.ndarray, path: Path) -> np.ndarray:
-    """Return an array that can be an image; raise UserError for others."""
-    _check_bytes(values.nbytes, path)
-    if values.dtype.kind not in "buif":
-        raise UserError(f"{path} holds values of the type {values.dtype}; an image has integers or floats")
-    trimmed = values
-    while trimmed.ndim > 3 and trimmed.shape[0] == 1:  # a batch of one image
-        trimmed = trimmed[0]
-    if trimmed.ndim not in (2, 3) or 0 in trimmed.shape:
+def _drop_batch_axis(values: np.ndarray, path: Path) -> np.ndarray:
+    """Return an array that can be one image, without the axis of a batch; raise UserError for others."""
+    image = values
+    while image.ndim > 3 and image.shape[0] == 1:
+        image = image[0]
+    if image.ndim not in (2, 3) or 0 in image.shape:
         raise UserError(
             f"{path} holds an array of shape {values.shape}; an image is (height, width), (channels, height, "
             "width) or (height, width, channels)"
         )
-    return trimmed
+    return image
 
 
 def _order_channels_last(values: np.ndarray, channels: int | None) -> np.ndarray:
@@ -181,7 +150,7 @@ def _read_tiff(path: Path) -> StoredImage:
             raise UserError(f"{path} is no image that can be read")
         series = file.series[0]
         page: Any = series.keyframe
-        _check_bytes(series.nbytes, path)
+        check_bytes(series.nbytes, path)
         orientation = int(page.tags.valueof("Orientation", 1) or 1)
         if _is_plain_tiff(series, page) and not _is_misread_by_pillow(page, orientation):
             with Image.open(path) as image:
@@ -190,7 +159,7 @@ def _read_tiff(path: Path) -> StoredImage:
         if orientation in UPRIGHT:
             values = UPRIGHT[orientation](values)
         has_alpha = values.shape[2] in (2, 4) and any(int(kind) in (1, 2) for kind in page.extrasamples)
-        stored = StoredImage(_check_array(values, path), has_alpha=has_alpha)
+        stored = StoredImage(values, has_alpha=has_alpha)
         stored = replace(stored, **_find_declared_max(page, values.dtype))
         return _invert(stored) if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE else stored
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from convatlas import UserError
 from convatlas.pixels import RGB, PixelFormat, read_checked_pixels
-from convatlas.stored_images import MAX_BYTES, read_stored_image
+from convatlas.stored_arrays import MAX_BYTES
+from convatlas.stored_images import read_stored_image
 
 RNG = np.random.default_rng(0)
 PLANE = RNG.integers(0, 4096, (6, 7), np.uint16)
