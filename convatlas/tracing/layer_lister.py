@@ -16,6 +16,8 @@ from convatlas.tracing.receptive_field import describe_field
 
 UNKNOWN_GEOMETRY = {"kernel": None, "stride": None, "padding": None, "dilation": None, "groups": None}
 
+UNKNOWN_FILTERS_NOTE = "its own code computes no single convolution or product, and its filters are not shown"
+COMPUTED_FILTERS_NOTE = "its filters are computed from the image, and not shown"
 COMPLEX_OUTPUT_NOTE = "its output is complex: figures and statistics show the magnitude"
 COMPLEX_WEIGHT_NOTE = "its weights are complex, and not shown"
 
@@ -89,18 +91,27 @@ class LayerLister:
             window = make_window(products[0]) if len(products) == 1 else None
         else:
             return
-        if call.kind == "other" and window and window.is_convolution and _own_parameters(call.module):
+        if call.kind == "other" and window and window.kind == "conv" and _own_parameters(call.module):
             entry["kind"] = "conv"
+        if window is not None and entry["kind"] in ("conv", "linear", "pool"):
+            window = window if window.kind == entry["kind"] else None  # as a convolution by a matrix product
         if entry["kind"] in ("conv", "pool") or window is not None:
             geometry = UNKNOWN_GEOMETRY if window is None else window.geometry()
             entry.update(geometry)  # type: ignore[typeddict-item]
         if entry["kind"] in ("conv", "linear"):
-            is_constant = window is not None and not any(
-                map(self.operations.depends_on_input, window.filters)
-            )
-            self.filters.setdefault(call.path, []).append(window.filters if window and is_constant else None)
+            self._add_filters(entry, call, window)
         if window is not None:
             self.windows[call.layer] = window
+
+    def _add_filters(self, entry: Layer, call: Call, window: LayerWindow | None) -> None:
+        """Collect the filters of a convolution or linear layer, or note why they are not known."""
+        filters = None if window is None else window.filters
+        if filters is None and (call.kind == "conv" or call.module is not None):
+            entry["notes"].append(UNKNOWN_FILTERS_NOTE)
+        elif filters is not None and any(map(self.operations.depends_on_input, filters)):
+            entry["notes"].append(COMPUTED_FILTERS_NOTE)
+            filters = None
+        self.filters.setdefault(call.path, []).append(filters)
 
     def _count_parameters(self, parameters: Iterable[nn.Parameter]) -> int:
         """Count the numbers in parameters that no entry counts yet."""

@@ -17,7 +17,7 @@ from convatlas.records import Kind
 from convatlas.tracing.calls import collect_tensors, named_leaf_modules
 from convatlas.tracing.field_operation import Operation, per_axis
 from convatlas.tracing.layer_kinds import module_kind
-from convatlas.tracing.operations import OperationTracker
+from convatlas.tracing.operations import POOLING_OPERATIONS, OperationTracker
 from convatlas.tracing.receptive_field import AxisField
 from convatlas.tracing.window_geometry import AxisWindow
 
@@ -53,9 +53,11 @@ class LayerWindow:
     source: list[np.ndarray] | None
 
     @property
-    def is_convolution(self) -> bool:
-        """Whether it is a convolution, not pooling."""
-        return self.operation.name == "convolution"
+    def kind(self) -> Kind:
+        """The kind of layer that it is."""
+        if self.operation.name in POOLING_OPERATIONS:
+            return "pool"
+        return "conv" if self.operation.name == "convolution" else "linear"
 
     @property
     def filters(self) -> Filters:
@@ -73,7 +75,7 @@ class LayerWindow:
         Padding is [near, far] per axis where the sides differ.
         """
         arguments = self.operation.arguments
-        if self.operation.name in ("addmm", "mm"):
+        if self.kind == "linear":
             return {}
         kernel = _kernel_size(self.operation)
         stride = per_axis(arguments["stride"] or kernel, len(kernel))
@@ -86,7 +88,7 @@ class LayerWindow:
 
     def axis_windows(self) -> list[AxisWindow] | None:
         """Return the window along each axis; None where the padding is not zeros, or not known."""
-        if not self.is_convolution or self.operation.arguments["transposed"] or self.padding is None:
+        if self.kind != "conv" or self.operation.arguments["transposed"] or self.padding is None:
             return None
         geometry = self.geometry()
         axes = zip(geometry["kernel"], geometry["stride"], self.padding, geometry["dilation"], strict=True)
@@ -188,7 +190,8 @@ def _find_window(tracker: OperationTracker, x: Tensor) -> LayerWindow | None:
     field, shape = tracker.field_of(source), tuple(x.shape)
     axes = len(_kernel_size(operation))
     if field is None or source.ndim != x.ndim or len(field) != axes:
-        return LayerWindow(operation, shape, None, None)
+        is_pool = operation.name in POOLING_OPERATIONS  # one along a single axis runs as one along two
+        return None if is_pool else LayerWindow(operation, shape, None, None)
     offsets = [_find_offset(along, 2 + n) for n, along in enumerate(field)]
     own = per_axis(operation.arguments["padding"], axes)
     padding = [

@@ -124,6 +124,23 @@ def test_filters_that_depend_on_the_image_are_left_out() -> None:
     assert list(collect_filters(network, computed)) == ["weights", "weights.bias"]
     conv = next(layer for layer in layers if layer["kind"] == "conv")
     assert conv["receptive_field"] == [8, 8]  # through the weights
+    assert conv["notes"] == ["its filters are computed from the image, and not shown"]
+
+
+def test_a_convolution_by_a_matrix_product_has_no_known_kernel() -> None:
+    class Unfolded(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            columns = F.unfold(x, 5).mT  # whatever its kernel size is
+            return F.linear(columns, torch.rand(4, 75)).mT.reshape(len(x), 4, *(n - 4 for n in x.shape[2:]))
+
+    network = nn.Sequential(Unfolded(3, 4, 3))
+    (layer,), computed = trace_layers(network, (3, 8, 8))
+    assert [layer[key] for key in GEOMETRY] == [None] * 5
+    assert layer["receptive_field"] == [5, 5]
+    assert layer["notes"] == [
+        "its own code computes no single convolution or product, and its filters are not shown"
+    ]
+    assert not collect_filters(network, computed)
 
 
 class SamePool(nn.MaxPool2d):
