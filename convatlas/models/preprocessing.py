@@ -184,7 +184,7 @@ def _check_channels(settings: Mapping[str, Any], key: str) -> None:
     """Raise UserError where the settings of an input contradict each other in the number of channels."""
     mean, std = settings["mean"], settings["std"]
     count = count_channels(settings.get("channels") or len(mean))
-    if not len(mean) == len(std) == count:
+    if not len(mean) == len(std) == count > 0:
         for_channels = f", {count} for channels: {settings['channels']}" if settings.get("channels") else ""
         raise UserError(f"{key}: mean {mean} and std {std} must have one number per channel{for_channels}")
     if (value_range := settings.get("range")) and not value_range[0] < value_range[1]:

@@ -80,9 +80,9 @@ def test_the_configs_input_overrides_the_architectures() -> None:
     [
         ({"size": 32}, r"lenet5 does not take an input of shape \(1, 32, 32\)"),
         ({"mean": [0.5] * 3, "std": [0.5] * 3}, r"lenet5 does not take an input of shape \(3, 28, 28\)"),
-        ({"mean": [0.5] * 3}, "one number a channel"),
-        ({"mean": [0.5] * 2, "std": [0.5] * 2}, "one number a channel"),
-        ({"mean": [], "std": []}, "one number a channel"),
+        ({"mean": [0.5] * 3}, "one number per channel"),
+        ({"mean": [0.5] * 2, "std": [0.5] * 2}, r"lenet5 does not take an input of shape \(2, 28, 28\)"),
+        ({"mean": [], "std": []}, "one number per channel"),
     ],
 )
 def test_an_input_that_does_not_fit_is_reported(settings: dict, message: str) -> None:

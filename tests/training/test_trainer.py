@@ -387,6 +387,25 @@ def test_the_first_epochs_show_smaller_images() -> None:
     assert sizes == [5] * 24 + [8] * 16  # three of the five epochs, eight steps each
 
 
+def test_oblong_images_and_masks_are_trained_at_their_aspect_ratio() -> None:
+    """Its first epoch at half the size; masks are resized as the images are."""
+    shapes = []
+
+    class RecordingConv(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            shapes.append(tuple(x.shape[2:]))
+            return super().forward(x)
+
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.randint(2, (24, 6, 16), generator=generator, dtype=torch.uint8)
+    split = LabelledImages(255 * masks[:, None], masks)
+    settings = SETTINGS | {"epochs": 2, "progressive_resize": {"size": 3, "share": 0.5}, "rotate": 5.0}
+    preprocessing = Preprocessing((6, 16), (0.0,), (1.0,))
+    result = fit(RecordingConv(1, 2, 1), preprocessing, split, split, settings, 0)
+    assert {*shapes} == {(3, 8), (6, 16)} and shapes[-1] == (6, 16)
+    assert len(result.history) == 2
+
+
 def test_the_moving_average_is_that_of_its_formula() -> None:
     """Of the weights and running statistics of each step, averaged by the recurrence."""
     decay, steps = 0.8, []
