@@ -124,7 +124,8 @@ def choose_network(networks: Sequence[NetworkData]) -> NetworkData:
     def rank(network: NetworkData) -> tuple[bool, bool, int, int]:
         called = [layer for layer in network.layers if layer["called"]]
         is_chain = len(find_leading_chain(network.layers)) == len(called)
-        return network.takes_images, is_chain, sum(is_max_pool(layer) for layer in called), -len(called)
+        has_maps = any(layer["kind"] == "conv" and len(layer["output_shape"]) == 3 for layer in called)
+        return has_maps, is_chain, sum(is_max_pool(layer) for layer in called), -len(called)
 
     return max(networks, key=rank)
 
