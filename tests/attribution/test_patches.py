@@ -7,6 +7,7 @@ import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from convatlas.attribution.deconvnet import project, project_positions
 from convatlas.attribution.patches import PatchGeometry, extract_patch, is_croppable, project_patches
@@ -220,3 +221,47 @@ def test_no_crop_behind_adaptive_pooling_or_borders_that_are_not_zero() -> None:
     network = nn.Sequential(nn.ReLU(), nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular"))
     layers = list_layers(network, (1, 10, 10))
     assert [is_croppable(network, layers, layer["name"]) for layer in layers] == [True, False]
+
+
+class PaddedPool(nn.MaxPool2d):
+    """Pads in forward, at the far side alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-torch.inf), self.kernel_size, self.stride)
+
+
+class PaddedConv(nn.Conv2d):
+    """Pads in forward, on both sides."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(F.pad(x, (2, 2, 2, 2)), self.weight, self.bias, self.stride)
+
+
+OWN_FORWARD = {
+    "padding on both sides": ([PaddedConv(1, 2, 5, stride=2), nn.ReLU(), PaddedConv(2, 2, 5)], True),
+    "padding at the far side": ([PaddedConv(1, 2, 5), PaddedPool(3, 2), nn.Conv2d(2, 2, 3)], False),
+    "upsampling": ([nn.Conv2d(1, 2, 3, stride=4), nn.Upsample(scale_factor=2), nn.Conv2d(2, 2, 3)], False),
+    "pixels in channels": ([nn.PixelUnshuffle(2), nn.Conv2d(4, 2, 3, padding=1)], True),
+}
+
+
+@pytest.mark.parametrize("name", OWN_FORWARD)
+def test_a_patch_has_every_pixel_behind_layers_with_code_of_their_own(name: str) -> None:
+    modules, croppable = OWN_FORWARD[name]
+    network, shape = nn.Sequential(*modules).eval().requires_grad_(False), (1, 26, 26)
+    layers = list_layers(network, shape)
+    layer, geometry = layers[-1]["name"], PatchGeometry.from_layer(layers[-1], shape[1:])
+    assert geometry.patch_size < shape[1:]
+    assert is_croppable(network, layers, layer) == croppable
+    units, rows, columns = layers[-1]["output_shape"]
+    positions = np.array([(0, 0), (0, columns - 1), (rows - 1, 0), (rows // 2, columns // 2), (3, 4)])
+    images = torch.randn(len(positions), *shape, generator=torch.Generator().manual_seed(1))
+    unit_numbers = np.arange(len(positions)) % units
+    arguments = network, layer, list(images.numpy()), geometry, unit_numbers, positions
+    patches, values = project_patches(*arguments, crop=croppable)
+    projections, expected = project_positions(
+        network, images, layer, torch.from_numpy(unit_numbers), torch.from_numpy(positions)
+    )
+    np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
+    totals = np.nansum(np.abs(patches), axis=(1, 2, 3))
+    np.testing.assert_allclose(totals, projections.abs().sum((1, 2, 3)), rtol=1e-4)
