@@ -124,12 +124,13 @@ class AxisField:
             present = inside.reshape(shape)
             first = np.where(present, clipped.first, NO_BOUND)
             return replace(clipped, first=first, last=np.where(present, clipped.last, -NO_BOUND))
-        period, pixels = self.step.denominator, self.step.numerator
+        period = (self.coarsest / self.step).numerator  # after which upsampled fields repeat
+        period = period if period <= size else self.step.denominator
         periods = np.where(
             indices < 0, -(indices // period), np.minimum(0, -((indices - size) // period + 1))
         )
         nearest = (indices + periods * period).clip(0, size - 1)
-        shift = np.floor((indices - nearest) * pixels / period).astype(np.int64)
+        shift = (indices - nearest) * self.step.numerator // self.step.denominator
         shift = shift.reshape([-1 if n == d else 1 for n in range(self.ndim)])
 
         def extrapolate(a: np.ndarray) -> np.ndarray:
