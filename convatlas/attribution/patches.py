@@ -121,15 +121,16 @@ def extract_patch(image: np.ndarray, geometry: PatchGeometry, position: np.ndarr
         position: Row and column of the value in its map.
 
     Returns:
-        (C, h, w) float32, NaN where the value does not depend on a pixel, or beyond the border.
+        (C, h, w) float32, NaN where the value does not depend on a pixel, or beyond the border; pixels of the
+        image that are NaN are ∞.
     """
     height, width = geometry.patch_size
     patch = np.full((len(image), height, width), np.nan, np.float32)
     rows, columns = geometry.pixel_slices(position)
     top, left = geometry.corner(position)
-    patch[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = image[
-        :, rows, columns
-    ]
+    pixels = image[:, rows, columns]
+    pixels = np.where(np.isnan(pixels), np.inf, pixels)
+    patch[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = pixels
     return patch
 
 
@@ -188,8 +189,8 @@ def project_patches(
         crop: Compute on a crop of each image, which needs `is_croppable`.
 
     Returns:
-        The projections (N, C, h, w) float32, signed, NaN where an activation does not depend on a pixel; and
-        the activations (N,) float32.
+        The projections (N, C, h, w) float32, signed, NaN where an activation does not depend on a pixel, ∞
+        where the projection itself is NaN; and the activations (N,) float32.
 
     Raises:
         UserError: As in `deconvnet.project`.

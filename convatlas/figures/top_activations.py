@@ -65,8 +65,11 @@ def _draw_layer_figure(
     projected = projected_units(arrays, layer)
     units = projected[: max(1, MAX_VALUES // (2 * math.prod(patches.shape[1:])))]
     factor = max(1, round(TARGET_PATCH_SIZE / max(patches.shape[-2:])))
+    entry = next((entry for entry in statistics["layers"] if entry["name"] == layer), None)
+    non_finite = entry.get("non_finite", []) if entry else []
+    dead = {unit for unit in units if not values[unit, 0] > 0} - set(non_finite)
     pairs = [
-        _make_unit_tiles(context, scale, unit, values[unit], projections[n], patches[n], factor)
+        _make_unit_tiles(context, scale, unit, unit in dead, values[unit], projections[n], patches[n], factor)
         for n, unit in enumerate(units)
     ]
     tile_size = max(max(tile.values.shape[:2]) for tile in pairs[0])
@@ -77,6 +80,8 @@ def _draw_layer_figure(
     end_labels = ("−max", "max") if context.views["scale"] == "per_tile" else None
     bars = [ColourBar(0, len(rows) - 1, scale, "projection", end_labels)]
     text = _make_caption_text(context, statistics, layer, units, values, patches[: len(units)], scale)
+    if np.isinf(projections[: len(units)]).any() or np.isinf(patches[: len(units)]).any():
+        text += " Magenta: NaN or infinite."
     options = MontageOptions(tile_size=tile_size, group_starts=range(2, 2 * len(chunks[0]), 2))
     return context.make_montage("strongest", layer, rows, labels, bars, text, options)
 
@@ -85,18 +90,18 @@ def _make_unit_tiles(
     context: FigureContext,
     scale: ColourScale,
     unit: int,
+    is_dead: bool,
     values: np.ndarray,
     projections: np.ndarray,
     patches: np.ndarray,
     factor: int,
 ) -> tuple[Tile, Tile]:
     """Return the two blocks of a unit, with its number and strongest activation above them."""
-    is_dead = not values[0] > 0
     if context.views["scale"] == "per_tile":
         scale = fit_projection_scale(projections)
     projection_block = assemble_tile_block(render_projections(scale, projections), factor) / 255
     patch_block = assemble_tile_block(render_patches(context.network["preprocessing"], patches), factor) / 255
-    strongest = "dead" if is_dead else f"{values[0]:.3g}"
+    strongest = "dead" if is_dead else f"{values[0]:.3g}" if np.isfinite(values[0]) else "NaN or ∞"
     return Tile(projection_block, None, f"unit {unit}", strongest, crossed_out=is_dead), Tile(patch_block)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convatlas.image_io import denormalize, select_display
-from convatlas.plotting.colormap import RGB_CMAP, ColourScale, magnitude_quantile
+from convatlas.plotting.colormap import NAN_COLOUR, RGB_CMAP, ColourScale, magnitude_quantile, select_finite
 from convatlas.records import Preprocessing
 
 OUTSIDE_COLOUR = (216, 209, 196)  # of what lies outside the image, or outside the receptive field
@@ -29,7 +29,7 @@ def fit_projection_scale(projections: np.ndarray) -> ColourScale:
     if projections.shape[-3] == 3:
         end = magnitude_quantile(projections) or 1.0
         return ColourScale(-end, end, RGB_CMAP)
-    end = float(np.nan_to_num(np.abs(projections)).max(initial=0)) or 1.0
+    end = float(np.abs(select_finite(projections)).max(initial=0)) or 1.0
     return ColourScale(-end, end, "RdBu_r")
 
 
@@ -40,13 +40,14 @@ def render_projections(scale: ColourScale, projections: np.ndarray) -> npt.NDArr
 
     Args:
         scale: The colour scale of the projections.
-        projections: NaN where an activation does not depend on a pixel.
+        projections: NaN where an activation does not depend on a pixel; ∞ has the colour of NaN.
     """
+    known = np.nan_to_num(projections, posinf=0, neginf=0)
     if projections.shape[-3] == 3:
-        steps = np.round(np.nan_to_num(np.moveaxis(projections, -3, -1)) / scale.high * 128 / RGB_STEP)
+        steps = np.round(np.moveaxis(known, -3, -1) / scale.high * 128 / RGB_STEP)
         pixels = np.clip(128 + RGB_STEP * steps, 0, 255).astype(np.uint8)
     else:
-        pixels = scale.to_rgb(np.nan_to_num(projections[..., 0, :, :]))
+        pixels = scale.to_rgb(known[..., 0, :, :])
     return _fill_outside(pixels, projections)
 
 
@@ -57,7 +58,7 @@ def render_patches(preprocessing: Preprocessing, patches: np.ndarray) -> npt.NDA
 
     Args:
         preprocessing: Of network.json.
-        patches: NaN beyond the border of the image.
+        patches: NaN beyond the border of the image; ∞ has the colour of NaN.
     """
     pixels = _to_uint8(
         np.moveaxis(select_display(denormalize(patches, preprocessing), preprocessing), -3, -1)
@@ -91,6 +92,7 @@ def _to_uint8(shares: np.ndarray) -> npt.NDArray[np.uint8]:
 
 
 def _fill_outside(pixels: npt.NDArray[np.uint8], values: np.ndarray) -> npt.NDArray[np.uint8]:
-    """Fill the places where all channels of `values` (..., C, h, w) are NaN."""
+    """Fill the places where all channels of `values` (..., C, h, w) are NaN, or where any is infinite."""
     pixels[np.isnan(values).all(-3)] = OUTSIDE_COLOUR
+    pixels[np.isinf(values).any(-3)] = NAN_COLOUR
     return pixels

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from convatlas.plotting import top_activation_tiles
+from convatlas.plotting.colormap import NAN_COLOUR
 
 
 def test_a_block_has_its_pictures_in_rows() -> None:
@@ -64,3 +65,15 @@ def test_a_few_values_do_not_grey_all_others() -> None:
     assert top_activation_tiles.fit_projection_scale(values).high == pytest.approx(0.1)
     assert top_activation_tiles.fit_projection_scale(np.zeros((2, 3, 4, 4))).high == 1
     assert top_activation_tiles.fit_projection_scale(np.full((2, 1, 4, 4), np.nan)).high == 1
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_infinity_stands_for_nan_inside_the_image(channels: int) -> None:
+    values = np.zeros((2, channels, 3, 3), np.float32)
+    values[0, :, 0], values[0, 0, 1, 1], values[1, -1, 2, 2] = np.nan, np.inf, 4
+    scale = top_activation_tiles.fit_projection_scale(values)
+    assert scale.high == 4
+    pixels = top_activation_tiles.render_projections(scale, values)
+    assert (pixels[0, 0] == top_activation_tiles.OUTSIDE_COLOUR).all()
+    is_marked = (pixels == NAN_COLOUR).all(-1)
+    assert is_marked[0, 1, 1] and is_marked.sum() == 1
