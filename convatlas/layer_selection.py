@@ -9,6 +9,7 @@ from convatlas.names import suggest_nearest
 from convatlas.records import Layer
 
 PROJECTED_KINDS = ("conv", "pool")  # the kinds of layers that are projected where the selection is "all"
+COMPLEX_OUTPUT_NOTE = "its output is complex: figures and statistics show the magnitude"  # in layers.json
 
 
 def choose_layers(
@@ -81,7 +82,8 @@ def choose_projected_layers(
 ) -> list[str]:
     """Return the names of the layers whose units are projected, in execution order.
 
-    As `choose_layers`, except that "all" selects only convolutions and pooling layers.
+    As `choose_layers`, except that "all" selects only convolutions and pooling layers, and none with a complex
+    output.
 
     Args:
         layers: layers.json.
@@ -92,7 +94,13 @@ def choose_projected_layers(
         UserError: An entry of the selection matches no layer.
     """
     if selection == "all":
-        return [layer["name"] for layer in layers if layer["called"] and layer["kind"] in PROJECTED_KINDS]
+        return [
+            layer["name"]
+            for layer in layers
+            if layer["called"]
+            and layer["kind"] in PROJECTED_KINDS
+            and COMPLEX_OUTPUT_NOTE not in layer["notes"]
+        ]
     return choose_layers(layers, selection, key)
 
 

@@ -50,6 +50,8 @@ def run_until_layer(network: nn.Module, x: Tensor, layer: str) -> LayerOutput:
             does not take the input.
     """
     run = _run_once(network, x, layer)
+    if run.output.is_complex():
+        raise UserError(f"{layer}: its output is complex, and the deconvnet is defined for real activations")
     if run.needs_second:
         del run  # and its graph, before a second one is kept
         # It costs time and memory: only networks that need it pay.

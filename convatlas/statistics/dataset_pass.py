@@ -29,6 +29,7 @@ from convatlas.statistics.shards import PassResult, PassSettings, ShardDescripti
 from convatlas.statistics.tracked_layers import TrackedLayer, find_tracked_layers
 from convatlas.statistics.units import PairwiseSum, TopActivations, UnitCounts, UnitSums
 from convatlas.tracing.calls import Call, trace
+from convatlas.tracing.record import to_real
 
 log = logging.getLogger(__name__)
 
@@ -262,7 +263,7 @@ class DatasetPass:
         layer = self.layers_by_name.get(call.layer)
         if layer is not None:
             self.layers_reduced += 1
-            self.reduction.update(call.output[: self.batch_images], layer.unit_slice)
+            self.reduction.update(to_real(call.output[: self.batch_images]), layer.unit_slice)
 
     def _add_batch(self, index: int, labels: Tensor | None) -> None:
         """Add the sums and counts of the current batch; `labels` (n,) are the classes, or −1."""

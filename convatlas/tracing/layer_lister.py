@@ -6,6 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from convatlas.layer_selection import COMPLEX_OUTPUT_NOTE
 from convatlas.records import Kind, Layer
 from convatlas.tracing.calls import Call, is_leaf, named_leaf_modules
 from convatlas.tracing.dataflow import DataflowTracker
@@ -18,7 +19,6 @@ UNKNOWN_GEOMETRY = {"kernel": None, "stride": None, "padding": None, "dilation":
 
 UNKNOWN_FILTERS_NOTE = "its own code computes no single convolution or product, and its filters are not shown"
 COMPUTED_FILTERS_NOTE = "its filters are computed from the image, and not shown"
-COMPLEX_OUTPUT_NOTE = "its output is complex: figures and statistics show the magnitude"
 COMPLEX_WEIGHT_NOTE = "its weights are complex, and not shown"
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from convatlas import UserError
+from convatlas.attribution.deconvnet import project
 from convatlas.datasets import formats
 from convatlas.files import Npz
 from convatlas.models import build
@@ -402,3 +403,17 @@ def test_a_pass_without_any_readable_image_is_an_error(tmp_path: Path) -> None:
     run_shard(folder, data, settings, 0, 1, CPU)
     with pytest.raises(UserError, match="none of the 12 images"):
         write_statistics(folder, data, settings)
+
+
+def test_complex_outputs_are_measured_by_their_magnitude() -> None:
+    class Spectrum(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.fft.fft2(x)
+
+    x = torch.randn(5, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    result = pass_images(nn.Sequential(Spectrum()), x, ["0"], 2, 3).result()
+    magnitude = np.abs(np.fft.fft2(x.numpy()))
+    np.testing.assert_allclose(result.counts.max, magnitude.max((0, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(result.sums.total().mean_sum, magnitude.mean((2, 3)).sum(0), rtol=1e-5)
+    with pytest.raises(UserError, match="0: its output is complex, and the deconvnet is defined for real"):
+        project(nn.Sequential(Spectrum()), x[0], "0")
