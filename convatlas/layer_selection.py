@@ -82,8 +82,8 @@ def choose_projected_layers(
 ) -> list[str]:
     """Return the names of the layers whose units are projected, in execution order.
 
-    As `choose_layers`, except that "all" selects only convolutions and pooling layers, and none with a complex
-    output.
+    As `choose_layers`, except that "all" selects only convolutions and pooling layers, none of them with a
+    complex output.
 
     Args:
         layers: layers.json.
