@@ -47,8 +47,8 @@ def find_tracked_layers(
     """Return those of the named layers that have units, in execution order.
 
     A layer is skipped if the first axis of its output is not the batch axis, or if the output holds no
-    floating-point numbers. The network is converted to channels last, which is faster on every device, or
-    to the contiguous format if it does not run in channels last.
+    floating-point or complex numbers. The network is converted to channels last, which is faster on every
+    device, or to the contiguous format if it does not run in channels last.
 
     Args:
         network: The network, in evaluation mode. Its memory format is changed.
@@ -74,7 +74,8 @@ def _trace_layers(network: nn.Module, x: torch.Tensor, names: Collection[str]) -
         output = call.output
         if call.layer not in names or any(layer.name == call.layer for layer in layers):
             return
-        if output.ndim < 2 or len(output) != 2 or not output[0].numel() or not output.is_floating_point():
+        has_numbers = output.is_floating_point() or output.is_complex()
+        if output.ndim < 2 or len(output) != 2 or not output[0].numel() or not has_numbers:
             log.info("skipped %s, which has no units: its output is %s", call.layer, tuple(output.shape))
             return
         first_unit = layers[-1].unit_slice.stop if layers else 0
