@@ -24,6 +24,7 @@ from convatlas.attribution.graph import (
     topological_order,
     unit_signals,
 )
+from convatlas.models.state import list_non_finite
 from convatlas.tracing.calls import is_single_image
 
 Select = Literal["map", "peak"]
@@ -97,7 +98,7 @@ def _project_image(
         for start in range(0, len(chosen), batch_size):
             signals = unit_signals(edge, seeds, chosen[start : start + batch_size])
             projections.append(torch.func.vmap(send_down)(signals)[:, 0])
-    return _check_finite(layer, seeds[:, chosen], torch.cat(projections))
+    return _check_finite(network, layer, seeds[:, chosen], torch.cat(projections))
 
 
 def project_positions(
@@ -128,15 +129,19 @@ def project_positions(
     seeds[index] = activations.relu()
     with attach_rules(edge, layers, rectify):
         projections = torch.autograd.grad(edge, x, seeds.view_as(output))[0]
-    return _check_finite(layer, seeds, projections), activations
+    return _check_finite(network, layer, seeds, projections), activations
 
 
-def _check_finite(layer: str, seeds: Tensor, projections: Tensor) -> Tensor:
-    """Return projections; raise UserError where those of finite activations are not finite."""
-    if seeds.isfinite().all() and not projections.isfinite().all():
+def _check_finite(network: nn.Module, layer: str, seeds: Tensor, projections: Tensor) -> Tensor:
+    """Return projections; raise UserError where those of finite activations are not finite.
+
+    With weights that are NaN or infinite they cannot be, and are shown as they are.
+    """
+    is_unexpected = seeds.isfinite().all() and not projections.isfinite().all()
+    if is_unexpected and not list_non_finite(network):
         raise UserError(
             f"the deconvnet projection of the layer {layer!r} is not finite, though its activations are: the "
-            "signal grew beyond float32, or met an infinite weight or value on its way down. Leave the layer "
+            "signal grew beyond float32, or met an infinite value on its way down. Leave the layer "
             "out of views.deconv.layers and views.strongest.project, or choose one nearer to the input"
         )
     return projections

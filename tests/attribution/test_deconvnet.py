@@ -855,3 +855,12 @@ def test_a_projection_beyond_float32_is_refused() -> None:
     assert project(network, image, "0").isfinite().all()
     with pytest.raises(UserError, match="projection of the layer '1' is not finite"):
         project(network, image, "1")
+
+
+def test_projections_through_weights_with_nan_are_nan_and_no_error() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 3, 3))
+    for parameter in network.parameters():
+        nn.init.ones_(parameter)
+    network[2].weight.data[1, 0, 0, 0] = torch.nan
+    projections = project(network, torch.ones(1, 8, 8), "2", units=[0])
+    assert projections.isnan().any() and projections.shape == (1, 1, 8, 8)
