@@ -857,10 +857,13 @@ def test_a_projection_beyond_float32_is_refused() -> None:
         project(network, image, "1")
 
 
-def test_projections_through_weights_with_nan_are_nan_and_no_error() -> None:
-    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 3, 3))
+def test_projections_through_weights_with_nan_are_no_error() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 1, 3))
     for parameter in network.parameters():
         nn.init.ones_(parameter)
-    network[2].weight.data[1, 0, 0, 0] = torch.nan
-    projections = project(network, torch.ones(1, 8, 8), "2", units=[0])
-    assert projections.isnan().any() and projections.shape == (1, 1, 8, 8)
+    network[0].weight.data[1, 0, 0, 0] = torch.nan
+    network[2].weight.data[:, 1] = 0
+    assert project(network, torch.ones(1, 8, 8), "2").isnan().any()
+    network[0].weight.data[1] = -1  # inactive, and its NaN on the way down alone
+    network[0].weight.data[0, 0, 0, 0] = torch.nan
+    assert project(network, torch.ones(1, 8, 8), "1", units=[1]).shape == (1, 1, 8, 8)
