@@ -13,6 +13,7 @@ from convatlas.attribution.projections import project_sample_images
 from convatlas.files import read_json
 from convatlas.gallery.explorer_sprites import draw_explorer
 from convatlas.models import build
+from convatlas.models.outputs import Output
 from convatlas.results import Results
 from convatlas.tracing.record_results import record_results
 from tests.support.dataset_pass import write_network
@@ -51,10 +52,11 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     network, preprocessing = build.build_network({**settings, "input": {"size": size}}, None, seed=1)
     description = {**settings, "weights": {"name": None}, "preprocessing": preprocessing.to_dict(), "seed": 0}
     description |= {"classes": ["a", "b"], "dataset_classes": None}
+    description["output"] = Output("softmax", "", (2,)).to_dict()
     folder = write_network(tmp_path / "results/own", network, description, preprocessing.shape)
     np.save(tmp_path / "one.npy", np.random.default_rng(0).normal(size=preprocessing.shape))
     images = {"files": [str(tmp_path / "one.npy")]}
-    record = {"dtype": "float32", "compress": False}
+    record = {"dtype": "float32", "compress": False, "verify": True}
     record_results(
         folder,
         {"images": images, "record": record, "downsample_name": "", "layers": [], "explored_layers": "all"},  # type: ignore[typeddict-item]
