@@ -145,7 +145,7 @@ def build():
 @pytest.mark.parametrize(
     ("channels", "features", "settings", "words"),
     [
-        (1, 4, {}, ["(1, 224, 224) (assumed", "cannot be multiplied", "change networks.own.input.size"]),
+        (1, 4, {}, ["(1, 224, 224) (assumed", "cannot be multiplied", "set networks.own.input.size"]),
         (3, 4, {}, ["(3, 224, 224) (assumed"]),
         (3, 4, {"mean": [0.5], "std": [0.5], "size": 8}, ["(1, 8, 8)", "3 channels", "input.channels"]),
         (4, 4, {"size": 8, "channels": "rgb"}, ["(3, 8, 8)", "4 channels", "input.channels"]),
