@@ -12,6 +12,7 @@ UV := 0.13.8
 
 BIN := .venv/bin
 READY := .venv/ready
+ZOO := .venv-zoo
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONUTF8 := 1
 # Caches are kept here where the home folder cannot be written; see convatlas/pipeline/environment.py.
@@ -22,7 +23,7 @@ UNLOCK = python workflow/unlock.py $(if $(CONFIG),--configfile $(CONFIG))
 SNAKEMAKE = $(UNLOCK) && snakemake --cores $(CORES) --workflow-profile workflow/profiles/local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report publish full download cluster test lint docs lock clean
+.PHONY: help setup report publish full download cluster test lint docs zoo lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -72,8 +73,17 @@ lint: $(READY) ## check the code's style and types
 docs: $(READY) ## build the documentation, docs/_build/html/index.html
 	@python -m sphinx --quiet --fail-on-warning --keep-going -b html docs docs/_build/html
 
-lock: $(READY) ## update requirements.lock within the ranges of pyproject.toml
+zoo: $(READY) $(ZOO)/ready ## check networks of other packages and write docs/zoo.md; ARGS=--help lists options
+	@$(ZOO)/bin/python -m tests.zoo.sweep $(ARGS)
+
+$(ZOO)/ready: requirements-zoo.lock | $(READY)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(ZOO)
+	$(BIN)/uv pip install --quiet --python $(ZOO)/bin/python --require-hashes --requirements requirements-zoo.lock
+	@touch $@
+
+lock: $(READY) ## update requirements.lock and requirements-zoo.lock within the ranges of pyproject.toml
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --extra test --extra cluster --extra docs pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra zoo --constraint requirements.lock pyproject.toml -o requirements-zoo.lock
 
 clean: ## remove the output of runs, but not data/ and .venv
 	rm -rf results reports/gallery reports/gallery.zip reports/gallery.html logs

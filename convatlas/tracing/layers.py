@@ -159,7 +159,7 @@ def _add_tap_notes(
         if axes is not None and layer["kind"] == "conv":
             is_comparable = not has_fixed_input and len(axes) == len(input_size)
             network_size = input_size if is_comparable else None
-            note = kernel_taps.describe_inactive_taps(axes, layer["input_shape"][1:], network_size)
+            note = kernel_taps.describe_inactive_taps(axes, layer["input_shape"][-len(axes) :], network_size)
             if note:
                 layer["notes"].append(note)
 

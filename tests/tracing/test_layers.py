@@ -504,3 +504,20 @@ def test_no_input_size_is_stated_where_a_layers_size_does_not_grow_with_it() -> 
     network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Conv2d(1, 1, 3, padding=2, dilation=2))
     (note,) = list_layers(network, (1, 64, 64))[1]["notes"]
     assert note.endswith("at least 3 × 3")
+
+
+def test_a_convolution_that_runs_on_a_batch_of_windows_is_described() -> None:
+    """efficientvit_m0's blocks move the windows of an image to the batch axis."""
+
+    class Windows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(2, 3, 5, padding=2, dilation=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            windows = x.unflatten(2, (-1, 4)).unflatten(4, (-1, 4)).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+            return self.conv(windows).flatten(1).sum(0)
+
+    layer = next(layer for layer in list_layers(Windows(), (2, 8, 8)) if layer["kind"] == "conv")
+    assert layer["output_shape"] == [4, 3, 4, 4]
+    assert layer["kernel"] == [5, 5]
