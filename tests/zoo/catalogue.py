@@ -97,14 +97,12 @@ def list_entries(only: str = "") -> list[Entry]:
         "timm": _timm,
         "segmentation-models-pytorch": _segmentation_models,
         "monai": _monai,
-        "": _trained,
+        "trained": _trained,
     }
     package = only.partition("/")[0]
-    chosen = [
-        source for name, source in sources.items() if not name or package in name or package in PACKAGES
-    ]
-    if package in sources:
-        chosen = [sources[package]]
+    chosen = (
+        [sources[package]] if package in sources else [_trained] if package in PACKAGES else sources.values()
+    )
     return [entry for source in chosen for entry in source() if only in entry.key]
 
 

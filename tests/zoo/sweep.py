@@ -38,7 +38,9 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=0, help="every n-th network alone")
     parser.add_argument("--again", action="store_true", help="run those that are not ok again")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--timeout", type=int, default=300, help="seconds for one network")
+    parser.add_argument(
+        "--timeout", type=int, default=3600, help="seconds for one network, on a busy machine"
+    )
     parser.add_argument("--memory", type=float, default=10, help="GiB for one network")
     arguments = parser.parse_args()
     os.nice(19)
