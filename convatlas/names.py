@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from anyascii import anyascii
 
-from convatlas.records import NetworkDescription, NonFiniteLayer, OutputKind, SampleImage
+from convatlas.records import Layer, NetworkDescription, NonFiniteLayer, OutputKind, SampleImage
 
 MAX_LISTED_NAMES = 24  # names that a message lists at most
 MAX_FILE_NAME_LENGTH = 150  # characters, for a file system allows 255 bytes
@@ -205,6 +206,19 @@ def describe_non_finite(layers: Sequence[NonFiniteLayer]) -> str:
     return (
         f"{text}; {later} later layer{'s have' if later > 1 else ' has'} such values too" if later else text
     )
+
+
+def list_precisions(layers: Sequence[Layer]) -> list[str]:
+    """Return, for each precision other than float32, how many layers compute in it: one sentence each.
+
+    Args:
+        layers: layers.json.
+    """
+    counts = Counter(layer["computed_in"] for layer in layers if "computed_in" in layer)
+    return [
+        f"{count:,} of {len(layers):,} layers compute in {precision}; figures show their outputs in float32"
+        for precision, count in counts.items()
+    ]
 
 
 def is_multi_label(network: NetworkDescription) -> bool:

@@ -146,6 +146,7 @@ class Layer(TypedDict):
     role: str | None
     called: bool
     notes: list[str]
+    computed_in: NotRequired[str]  # precision of its output, if not float32, such as "bfloat16" of autocast
 
 
 class NonFiniteLayer(TypedDict):

@@ -15,7 +15,7 @@ from convatlas.gallery.local_paths import hide_local_paths
 from convatlas.gallery.notes import Notes
 from convatlas.image_io import is_image_input
 from convatlas.layer_selection import choose_layers
-from convatlas.names import describe_non_finite, join_names
+from convatlas.names import describe_non_finite, join_names, list_precisions
 from convatlas.records import (
     DatasetDescription,
     FeatureMatch,
@@ -204,6 +204,11 @@ class NetworkData:
             for figure in self.figures
             if figure["kind"] == kind and subject in (None, figure["subject"])
         ]
+
+    @property
+    def precisions(self) -> list[str]:
+        """Return how many layers compute in a precision other than float32."""
+        return list_precisions(self.layers)
 
     @property
     def non_finite_values(self) -> list[str]:

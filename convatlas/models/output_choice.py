@@ -191,12 +191,23 @@ def _has_scores(part: Any) -> bool:
 
 
 def _is_detection(outputs: Any) -> bool:
-    """Return whether an output is a list of mappings, one per image, or holds boxes by that name."""
+    """Return whether an output is a list of mappings, one per image, or holds the boxes of detected objects.
+
+    One box beside the scores of the image's classes is that of a network that classifies and localises.
+    """
     parts = get_parts(outputs)
     is_list = isinstance(outputs, tuple | list) and not hasattr(outputs, "_fields")
-    return "boxes" in parts or (
-        is_list and bool(parts) and all(isinstance(part, Mapping) for part in parts.values())
-    )
+    if is_list and parts and all(isinstance(part, Mapping) for part in parts.values()):
+        return True
+    return "boxes" in parts and ("labels" in parts or not _is_one_box_with_scores(parts))
+
+
+def _is_one_box_with_scores(parts: Mapping[str, Any]) -> bool:
+    """Return whether the parts of an output hold one box, (1, coordinates), and scores (1, classes)."""
+    names = [
+        name for name, part in parts.items() if isinstance(part, Tensor) and part.ndim == 2 and len(part) == 1
+    ]
+    return "boxes" in names and not all(OTHER_NAMES.search(name) for name in names)
 
 
 def _choose_by_graph(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> str | None:

@@ -75,6 +75,8 @@ class LayerLister:
             entry["parameters"] = self._count_parameters(read)
         field = describe_field(self.operations.field_of(call.output), call.output.ndim)
         entry["receptive_field"], entry["receptive_start"], entry["receptive_step"] = field
+        if call.output.is_floating_point() and call.output.dtype != torch.float32:
+            entry["computed_in"] = str(call.output.dtype).removeprefix("torch.")
         if call.output.is_complex():
             entry["notes"].append(COMPLEX_OUTPUT_NOTE)
         weight = getattr(module, "weight", None)

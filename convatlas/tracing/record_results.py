@@ -11,7 +11,7 @@ from convatlas.datasets.sample_images import choose_images
 from convatlas.files import atomic_write, write_json, write_npz
 from convatlas.layer_selection import choose_layers
 from convatlas.models import build
-from convatlas.names import describe_non_finite
+from convatlas.names import describe_non_finite, list_precisions
 from convatlas.pipeline import size_estimate
 from convatlas.pipeline.config_types import ImagesConfig, LayerSelection, RecordConfig
 from convatlas.records import Layer, NonFiniteLayer
@@ -69,6 +69,8 @@ def record_results(
     write_json(folder / "layers.json", layers)
     for line in kernel_taps.format_notes(layers):
         log.warning("%s", line)
+    for line in list_precisions(layers):
+        log.info("%s", line)
     filters = {
         name: weight.cpu().numpy() for name, weight in collect_filters(network, computed_filters).items()
     }

@@ -171,6 +171,23 @@ BOXES = {"boxes": torch.rand(2, 4), "scores": torch.rand(2), "labels": torch.one
         (lambda net, early, late, mean: [BOXES], "none", ""),
         (lambda net, early, late, mean: ([BOXES], {}), "none", ""),
         (lambda net, early, late, mean: BOXES, "none", ""),
+        (lambda net, early, late, mean: {name: x[:1] for name, x in BOXES.items()}, "none", ""),
+        (
+            lambda net, early, late, mean: {"boxes": torch.rand(5, 4), "logits": net.scores(mean)[0]},
+            "none",
+            "",
+        ),
+        # One box of the image, beside its scores
+        (
+            lambda net, early, late, mean: {"boxes": net.other(mean), "logits": net.scores(mean)},
+            "softmax",
+            "logits",
+        ),
+        (
+            lambda net, early, late, mean: {"boxes": net.other(mean), "scores": net.scores(mean)},
+            "softmax",
+            "scores",
+        ),
         (lambda net, early, late, mean: {"last_hidden_state": late, "pooler_output": mean}, "none", ""),
     ],
 )

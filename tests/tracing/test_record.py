@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from convatlas import UserError
 from convatlas.models.architectures.lenet5 import lenet5
 from convatlas.models.architectures.simple_cnn import simple_cnn
+from convatlas.names import list_precisions
 from convatlas.tracing.layers import list_layers
 from convatlas.tracing.record import collect_filters, compute_switches, for_each_layer, record, record_to_file
 
@@ -346,6 +347,16 @@ def test_bfloat16_is_written_as_the_precision_of_the_record(tmp_path: Path, dtyp
         for layer, output in activations.outputs.items():
             assert file[layer].dtype == dtype
             assert np.array_equal(file[layer], output[0].float().numpy().astype(dtype)), layer
+
+
+def test_layers_state_in_which_precision_they_compute() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 1, 1), Autocast())
+    layers = list_layers(network, (1, 8, 8))
+    assert [layer.get("computed_in") for layer in layers] == [None, *["bfloat16"] * 4]
+    assert list_precisions(layers) == [
+        "4 of 5 layers compute in bfloat16; figures show their outputs in float32"
+    ]
+    assert list_precisions(list_layers(network[:1], (1, 8, 8))) == []
 
 
 def test_for_each_layer_passes_bfloat16_on_as_float32() -> None:
