@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -81,7 +82,8 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
 
     Args:
         main: The script, which takes the parsed arguments.
-        parser: The parser; log lines start with its argument `name`, where it has one.
+        parser: The parser; log lines start with its argument `name`, where it has one, and so do errors that
+            do not state it.
 
     Raises:
         SystemExit: The arguments are wrong, `main` raised a UserError or an error of a file, or it was
@@ -94,7 +96,8 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     try:
         main(args)
     except UserError as error:
-        sys.exit(f"error: {error}")
+        is_named = not prefix or re.search(rf"\b{args.name}\b", str(error))
+        sys.exit(f"error: {error}" if is_named else f"error: {prefix}{error}")
     except OSError as error:
         if error.errno is None:
             raise

@@ -181,6 +181,25 @@ def test_errors_end_in_a_message(monkeypatch: pytest.MonkeyPatch, error: Excepti
         assert word in str(end.value)
 
 
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("no deconvnet", "error: own: no deconvnet"),
+        ("networks.own.output: none", "error: networks.own.output: none"),
+    ],
+)
+def test_errors_state_the_network(monkeypatch: pytest.MonkeyPatch, message: str, expected: str) -> None:
+    def main(args: argparse.Namespace) -> None:
+        raise UserError(message)
+
+    parser = cli.create_parser("Some script.")
+    parser.add_argument("--name")
+    monkeypatch.setattr(sys, "argv", ["some.py", "--name", "own"])
+    with pytest.raises(SystemExit) as end:
+        cli.run(main, parser)
+    assert str(end.value) == expected
+
+
 def test_an_error_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def main(args: argparse.Namespace) -> None:
         raise ZeroDivisionError
