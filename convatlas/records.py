@@ -54,8 +54,9 @@ class WeightsDescription(TypedDict):
 
 
 class DownloadedWeights(WeightsDescription):
-    """data/weights/<model>-<weights>.json: downloaded weights."""
+    """data/weights/<model>-<weights>.json: downloaded or embedded weights."""
 
+    licence: NotRequired[str]  # of embedded weights
     sha256: str
     size: int  # bytes
 

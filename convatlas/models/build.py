@@ -27,7 +27,7 @@ from convatlas.models.preprocessing import (
     merge_input_settings,
 )
 from convatlas.models.state import load_tensor_state
-from convatlas.pipeline.architecture_names import TORCHVISION_PREFIX
+from convatlas.pipeline.architecture_names import EMBEDDED, TORCHVISION_PREFIX
 from convatlas.records import NetworkDescription
 
 log = logging.getLogger(__name__)
@@ -136,6 +136,10 @@ def get_factory(settings: Mapping[str, Any], key: str, state: Mapping[str, Tenso
     architecture, weights = settings["architecture"], settings.get("weights")
     if not architecture.startswith(TORCHVISION_PREFIX):
         return import_factory(architecture, key)
+    if weights == EMBEDDED:
+        from convatlas.models.embedded import make_embedded_factory  # noqa: PLC0415  imports torchvision
+
+        return make_embedded_factory(architecture, state)
     from convatlas.models import torchvision_models  # noqa: PLC0415  torchvision takes seconds to import
 
     return torchvision_models.make_torchvision_factory(

@@ -19,6 +19,8 @@ from convatlas.pipeline.dependencies import (
 BUNDLED_FOLDER = LIBRARY / "models/architectures"
 BUNDLED_ARCHITECTURES = sorted(path.stem for path in BUNDLED_FOLDER.glob("*.py") if path.stem != "__init__")
 TORCHVISION_PREFIX = "torchvision/"
+EMBEDDED = "embedded"  # the name of weights that a package ships
+EMBEDDED_ARCHITECTURE = f"{TORCHVISION_PREFIX}squeezenet1_1"  # the network that has them
 ALLOWED_FORMS = f"{TORCHVISION_PREFIX}<name>, path/to/file.py:function or package.module:function"
 
 
@@ -119,9 +121,11 @@ def find_weights_error(architecture: str, weights: str) -> str | None:
             f"{weights!r} is a name of torchvision weights, and {architecture!r} is none of its networks; "
             "give {path: <file>}"
         )
+    if weights == EMBEDDED and architecture != EMBEDDED_ARCHITECTURE:
+        return f"{architecture} has no embedded weights, only {EMBEDDED_ARCHITECTURE} has"
     name = architecture.removeprefix(TORCHVISION_PREFIX)
     known = list_torchvision_models().get(name)
-    if known is None or weights.split(".")[-1] in known:
+    if known is None or weights == EMBEDDED or weights.split(".")[-1] in known:
         return None
     nearest = suggest_nearest(weights, list(known))
     return f"{architecture} has no weights {weights!r}; {nearest}; or give {{path: <file>}}"

@@ -78,6 +78,8 @@ def get_code_files(stage):
             paths += architecture_names.list_code_files(get_network(wildcards)["architecture"])
             if get_network(wildcards)["architecture"].startswith(architecture_names.TORCHVISION_PREFIX):
                 paths.append("convatlas/models/torchvision_models.py")
+            if get_network(wildcards).get("weights") == architecture_names.EMBEDDED:
+                paths.append("convatlas/models/embedded.py")
         if stage == "data":
             for pattern in FORMATS[config["datasets"][wildcards.dataset]["format"]].CODE_PATTERNS:
                 paths += sorted(map(str, Path("convatlas").glob(pattern)))

@@ -2,11 +2,12 @@
 
 
 def get_torchvision_weights_path(network):
-    """Return the path of a network's weights if they are torchvision's, else None."""
+    """Return the path of a network's weights if they are torchvision's or embedded, else None."""
     architecture, weights = (config["networks"][network].get(key) for key in ("architecture", "weights"))
     if isinstance(weights, str):
         model = architecture.removeprefix(architecture_names.TORCHVISION_PREFIX)
-        return f"data/weights/{model}-{weights}.pth"
+        suffix = "safetensors" if weights == architecture_names.EMBEDDED else "pth"
+        return f"data/weights/{model}-{weights}.{suffix}"
 
 
 def get_user_weights(wildcards):
@@ -48,10 +49,9 @@ def get_download_settings(wildcards):
     return json.dumps(settings)
 
 
-def get_first_network(wildcards):
-    """Params function: the first network that uses the downloaded weights."""
-    path = f"data/weights/{wildcards.model}-{wildcards.entry}.pth"
-    return next(name for name in config["networks"] if get_torchvision_weights_path(name) == path)
+def get_first_network(wildcards, output):
+    """Params function: the first network that uses the weights of a job."""
+    return next(name for name in config["networks"] if get_torchvision_weights_path(name) == output.weights)
 
 
 def check_names():
@@ -104,6 +104,24 @@ rule weights:
     shell:
         "python scripts/weights.py --name {params.name} --settings {params.settings:q}"
         " --output {output.weights} 2>&1 | tee {log:q}"
+
+
+rule embedded_weights:
+    input:
+        code=get_code_files("embedded_weights"),
+    output:
+        weights="data/weights/{model}-embedded.safetensors",
+        description="data/weights/{model}-embedded.json",
+    log:
+        "logs/weights/{model}-embedded.log",
+    benchmark:
+        "logs/weights/{model}-embedded.tsv"
+    wildcard_constraints:
+        model="[A-Za-z0-9_]+",
+    params:
+        name=get_first_network,
+    shell:
+        "python scripts/embedded_weights.py --name {params.name} --output {output.weights} 2>&1 | tee {log:q}"
 
 
 rule train:
