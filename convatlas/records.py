@@ -51,12 +51,12 @@ class WeightsDescription(TypedDict):
     parameters: int | None
     metrics: dict[str, Any]  # as published, by data set
     recipe: str | None  # address of the training recipe
+    licence: NotRequired[str]  # of embedded weights
 
 
 class DownloadedWeights(WeightsDescription):
     """data/weights/<model>-<weights>.json: downloaded or embedded weights."""
 
-    licence: NotRequired[str]  # of embedded weights
     sha256: str
     size: int  # bytes
 
@@ -211,6 +211,17 @@ class DatasetValues(ImageValues):
     images: int
 
 
+class PhotographCredit(TypedDict):
+    """The origin of a photograph of which a data set has crops."""
+
+    name: str
+    subject: str
+    author: str
+    licence: str
+    url: str  # of its source
+    crops: int
+
+
 class DatasetDescription(TypedDict):
     """dataset.json."""
 
@@ -227,6 +238,7 @@ class DatasetDescription(TypedDict):
     sha256: str
     skipped: NotRequired[list[SkippedFile]]
     values: NotRequired[list[DatasetValues]]  # absent where all images are plain grey or RGB of 8 bits
+    credits: NotRequired[list[PhotographCredit]]  # of embedded photographs
 
 
 Preview = TypedDict(  # a call, for "class" is a keyword

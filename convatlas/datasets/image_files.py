@@ -14,7 +14,7 @@ from convatlas import UserError
 from convatlas.datasets.base import PROGRESS_INTERVAL, SourceDescription, write_description, write_splits
 from convatlas.files import sha256
 from convatlas.names import make_printable
-from convatlas.records import DatasetDescription, DatasetValues, SkippedFile
+from convatlas.records import DatasetDescription, DatasetValues, PhotographCredit, SkippedFile
 from convatlas.stored_images import read_stored_image
 from convatlas.value_ranges import PLAIN_VALUES, ValueSummary, summarize_values
 
@@ -218,6 +218,7 @@ def write_metadata(
     classes: list[str],
     target: str | None,
     skipped: list[SkippedFile],
+    credits: list[PhotographCredit] | None = None,
 ) -> None:
     """Write splits.csv, then dataset.json with counts, sizes and the hash of the contents.
 
@@ -230,6 +231,7 @@ def write_metadata(
         classes: The names of the classes; without classes the counts are one number per split.
         target: What the classes are, where the format has a choice.
         skipped: The skipped images.
+        credits: The origins of the photographs, where each has its own.
     """
     write_splits(folder, [(image.split, image.label, image.path) for image in images])
     contents = "".join(f"{image.split},{image.label},{image.sha256}\n" for image in images)
@@ -252,6 +254,8 @@ def write_metadata(
     }
     if not all(image.facts.is_plain for image in images):
         description["values"] = _group_values([image.facts for image in images])
+    if credits:
+        description["credits"] = credits
     write_description(folder, description)
 
 

@@ -40,13 +40,15 @@ SOURCE_PATTERNS: Sequence[str] = ("*/",)  # the folders alone: there may be a mi
 OUTPUT_FILES: Sequence[str] = ("splits.csv",)
 OUTPUT_FOLDERS: Sequence[str] = ()  # images/ is a link to the source
 THREADS = 1
-CODE_PATTERNS: Sequence[str] = ()
+CODE_PATTERNS: Sequence[str] = ("datasets/photographs.py",)
 
 EXPECTED_LAYOUT = "a folder of image files, or one that holds a folder of them for each class"
 
 
 def prepare(folder: Path, settings: DatasetConfig, key: str) -> None:
-    """Write `folder`/images, a link to the source, splits.csv and dataset.json; see `formats.prepare`.
+    """Write `folder`/images, splits.csv and dataset.json; see `formats.prepare`.
+
+    `images` is a link to the source directory, or holds the crops of the embedded photographs.
 
     Args:
         folder: The data set's folder, data/<name>.
@@ -57,6 +59,11 @@ def prepare(folder: Path, settings: DatasetConfig, key: str) -> None:
         UserError: The source is missing or holds no usable images, or an image cannot be read and
             `on_bad_image` is "error".
     """
+    if settings["source"] == "embedded":
+        from convatlas.datasets.photographs import prepare_photographs  # noqa: PLC0415
+
+        prepare_photographs(folder, key)
+        return
     source, share, on_bad_image = settings["source"], settings["test_share"], settings["on_bad_image"]
     root = _find_source(source, folder, f"{key}.source")
     classes, files = _scan_folder(root, f"{key}.source")
@@ -100,8 +107,10 @@ def load(folder: Path, split: str) -> ImageDataset:
 
 def _find_source(source: str, folder: Path, key: str) -> Path:
     """Return the source directory; raise UserError where there is none."""
-    if source in ("embedded", "download"):
-        raise UserError(f"{key}: {source} is not available for the format images; give {EXPECTED_LAYOUT}")
+    if source == "download":
+        raise UserError(
+            f"{key}: download is not available for the format images; give embedded, or {EXPECTED_LAYOUT}"
+        )
     root = Path(source).expanduser()
     if not root.is_dir():
         raise UserError(f"{key}: no directory {source!r}; give {EXPECTED_LAYOUT}")

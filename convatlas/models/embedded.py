@@ -5,6 +5,7 @@ import importlib.metadata
 import io
 import logging
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torchvision import models
 from convatlas import UserError
 from convatlas.files import atomic_write, sha256, write_json
 from convatlas.models.factory import Factory
+from convatlas.models.preprocessing import Preprocessing
 from convatlas.pipeline.architecture_names import EMBEDDED, EMBEDDED_ARCHITECTURE
 from convatlas.pipeline.config_types import InputConfig
 from convatlas.records import DownloadedWeights
@@ -39,7 +41,7 @@ INPUT: InputConfig = {
 FIRE_MODULES = {2: 3, 3: 4, 4: 6, 5: 7, 6: 9, 7: 10, 8: 11, 9: 12}  # the paper's number: torchvision's
 # What NumPy's arrays are pickled with: nothing else is ever called.
 NUMPY_GLOBALS = {
-    ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
+    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
 }
@@ -55,7 +57,7 @@ class _NumpyUnpickler(pickle.Unpickler):
         return NUMPY_GLOBALS[module, name]
 
 
-def make_embedded_factory(architecture: str, state: dict[str, Tensor] | None) -> Factory:
+def make_embedded_factory(architecture: str, state: Mapping[str, Tensor] | None) -> Factory:
     """Return the function that builds the network of the embedded weights.
 
     Args:
@@ -64,7 +66,7 @@ def make_embedded_factory(architecture: str, state: dict[str, Tensor] | None) ->
     """
 
     def build(**arguments: Any) -> nn.Module:
-        network = models.squeezenet1_1(weights=None, **arguments)
+        network: nn.Module = models.squeezenet1_1(weights=None, **arguments)
         if state is not None:
             network.load_state_dict(state)
         return network
@@ -92,7 +94,7 @@ def write_embedded_weights(output: str | Path, key: str) -> None:
         "url": PACKAGE_URL,
         "licence": LICENCE,
         "categories": models.SqueezeNet1_1_Weights.IMAGENET1K_V1.meta["categories"],
-        "preprocessing": {**INPUT, "interpolation": "bilinear"},
+        "preprocessing": Preprocessing.from_config(INPUT).to_dict(),
         "parameters": sum(tensor.numel() for tensor in state.values()),
         "metrics": {},
         "recipe": None,

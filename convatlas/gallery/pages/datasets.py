@@ -28,11 +28,12 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
         if folder.is_dir():
             examples = read_json(folder / "examples.json")
         dataset_format = FORMATS[dataset["format"]]
+        replaces_download = dataset["source"] == "embedded" and "credits" not in dataset
         values = {
             "name": name,
             "data": dataset,
             "dataset_networks": [n for n in context.networks if n.description["dataset"] == name],
-            "replaced_dataset": dataset_format.TITLE if dataset["source"] == "embedded" else None,
+            "replaced_dataset": dataset_format.TITLE if replaces_download else None,
             "layout": dataset_format.LAYOUT,
             "has_masks": has_masks(dataset),
             "rows": count_images(dataset),
