@@ -19,7 +19,7 @@ def get_user_weights(wildcards):
 def get_weights_files(wildcards):
     """Input function: the file of a network's trained weights, and its description; none without weights."""
     path = get_torchvision_weights_path(wildcards.network)
-    return [path, path.removesuffix("pth") + "json"] if path else get_user_weights(wildcards)
+    return [path, str(Path(path).with_suffix(".json"))] if path else get_user_weights(wildcards)
 
 
 def get_classes_file(wildcards):
@@ -97,7 +97,7 @@ rule weights:
         "logs/weights/{model}-{entry}.tsv"
     wildcard_constraints:
         model="[A-Za-z0-9_]+",
-        entry="[A-Za-z0-9_]+",
+        entry=r"(?!embedded\b)[A-Za-z0-9_]+",
     params:
         name=get_first_network,
         settings=get_download_settings,
@@ -108,7 +108,7 @@ rule weights:
 
 rule embedded_weights:
     input:
-        code=get_code_files("embedded_weights"),
+        code=dependencies.list_stage_files("scripts/embedded_weights.py"),
     output:
         weights="data/weights/{model}-embedded.safetensors",
         description="data/weights/{model}-embedded.json",
