@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from convatlas import UserError, image_io
+from convatlas import UserError
 from convatlas.datasets.base import SourceDescription, remove_description
 from convatlas.datasets.image_files import ImageFacts, ImageRecord, hash_files, write_metadata
 from convatlas.files import atomic_write
@@ -215,7 +215,8 @@ def _read_photograph(photograph: Photograph, key: str) -> Image.Image:
     for location in locations:
         path = Path(location) / FOLDERS[photograph.package] / photograph.file
         if path.is_file():
-            return image_io.read_image(path, "RGB")
+            with Image.open(path) as image:
+                return image.convert("RGB")
     raise UserError(
         f"{key}.source: {photograph.file} is missing from the package {photograph.package}; run `make setup`"
     )
