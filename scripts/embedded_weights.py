@@ -14,6 +14,6 @@ if __name__ == "__main__":
     parser = cli.create_parser(__doc__)
     parser.add_argument("--name", required=True, help="the network's name in the config, for messages")
     parser.add_argument(
-        "--output", required=True, help="the file, data/weights/<model>-embedded.safetensors; a .json is written beside it"
+        "--output", required=True, help="the file, data/weights/<model>-embedded.safetensors, and a .json"
     )
     cli.run(main, parser)
