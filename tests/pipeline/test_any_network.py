@@ -78,7 +78,7 @@ CIFAR = {"size": 32, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]
 LAYERS = ["conv1", "relu", "layer1.0/relu:2", "layer1.0", "layer2.0/add", "layer3.2.conv?", "linear"]
 
 
-REMOVED = dict.fromkeys(["simple_cnn", "lenet5", "resnet18", "sd_unet"])  # the networks of config.yaml
+REMOVED = dict.fromkeys(["simple_cnn", "lenet5", "squeezenet", "sd_unet"])  # the networks of config.yaml
 
 
 def write_own_network(folder: Path) -> dict[str, Any]:

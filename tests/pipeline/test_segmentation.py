@@ -39,7 +39,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
             "masks": {"train": 4, "test": 4},
         },
     }
-    others = {"simple_cnn": None, "lenet5": None, "resnet18": None}
+    others = {"simple_cnn": None, "lenet5": None, "squeezenet": None}
     pets = {"source": "few", "on_bad_image": "skip"}
     workspace.overlay({"datasets": {"pets": pets, "digits": None}, "networks": others | {"sd_unet": small}})
     done = workspace.snakemake()

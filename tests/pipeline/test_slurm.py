@@ -24,7 +24,7 @@ CONFIG = {
     "networks": {
         "lenet5": {"training": {"epochs": 5, "max_steps": None}, "images": {"digits": None, "first": 2}},
         "simple_cnn": None,
-        "resnet18": None,
+        "squeezenet": None,
         "sd_unet": None,
     },
     "datasets": {"pets": None},

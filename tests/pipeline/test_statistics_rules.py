@@ -21,7 +21,7 @@ FILES = [f"results/lenet5/{name}" for name in NAMES]
 
 def make_config(**network: object) -> dict[str, Any]:
     """Return a config of lenet5 alone, with these keys of its section."""
-    removed = dict.fromkeys(("simple_cnn", "resnet18", "sd_unet"))
+    removed = dict.fromkeys(("simple_cnn", "squeezenet", "sd_unet"))
     return {"networks": removed | {"lenet5": LENET | network}, "datasets": {"pets": None}}
 
 

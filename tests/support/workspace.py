@@ -16,7 +16,7 @@ TINY: dict[str, Any] = {
     "networks": {
         "simple_cnn": {"training": {"epochs": 2}, "images": {"first": 2, "indices": [7]}},
         "lenet5": {},  # as in config.yaml
-        "resnet18": None,  # test_any_network.py and test_segmentation.py have smaller ones
+        "squeezenet": None,  # test_any_network.py and test_segmentation.py have smaller ones
         "sd_unet": None,
     }
 }
