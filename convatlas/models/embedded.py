@@ -30,7 +30,7 @@ PACKAGE = "ndf"
 PACKAGE_FILE = "ndf/example_models/weights/squeezenet_weights.pkl"
 PACKAGE_FILE_SHA256 = "f286bbf493e6389979ed3036f960f4404e0079acdb92156500df0d4a43d085f1"
 PACKAGE_URL = "https://github.com/primozgodec/ndf"
-LICENCE = "MIT, Copyright (c) 2019 Primoz Godec"
+LICENCE = "MIT, © 2019 Primoz Godec"
 # Means of the ImageNet training images by channel, out of 255; the values are not divided by a deviation.
 INPUT: InputConfig = {
     "size": 224,

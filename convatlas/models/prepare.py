@@ -204,7 +204,7 @@ def _describe_origin(
     if downloaded:
         origin["origin"] = f"torchvision {downloaded['weights']}"
         if "licence" in downloaded:
-            origin["origin"] = f"embedded, from {downloaded['url']} ({downloaded['licence']})"
+            origin["origin"] = f"embedded: ImageNet, from the package ndf ({downloaded['licence']})"
         origin["name"] = downloaded["weights"]
         origin["url"] = downloaded["url"]
         origin["source_sha256"] = downloaded["sha256"]
