@@ -23,12 +23,26 @@ OUTPUT = {"kind": "softmax", "path": "", "shape": [2], "reason": "as many scores
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 LAYERS: list[dict[str, Any]] = [
-    {"name": "conv1", "kind": "conv", "ordinal": 1, "called": True},
-    {"name": "relu", "kind": "activation", "ordinal": None, "called": True},
-    {"name": "layer1.0.conv1", "kind": "conv", "ordinal": 2, "called": True},
-    {"name": "relu:2", "kind": "activation", "ordinal": None, "called": True},
-    {"name": "layer1.0/add", "kind": "merge", "ordinal": None, "called": True},
-    {"name": "aux.conv", "kind": "conv", "ordinal": None, "called": False},
+    {"name": "conv1", "module": "conv1", "kind": "conv", "ordinal": 1, "called": True, "notes": []},
+    {"name": "relu", "module": "relu", "kind": "activation", "ordinal": None, "called": True, "notes": []},
+    {
+        "name": "layer1.0.conv1",
+        "module": "layer1.0.conv1",
+        "kind": "conv",
+        "ordinal": 2,
+        "called": True,
+        "notes": [],
+    },
+    {"name": "relu:2", "module": "relu", "kind": "activation", "ordinal": None, "called": True, "notes": []},
+    {
+        "name": "layer1.0/add",
+        "module": "layer1.0",
+        "kind": "merge",
+        "ordinal": None,
+        "called": True,
+        "notes": [],
+    },
+    {"name": "aux.conv", "module": "aux.conv", "kind": "conv", "ordinal": None, "called": False, "notes": []},
 ]
 
 

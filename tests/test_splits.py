@@ -62,7 +62,8 @@ class MarkedImages:
     """A network, a data set of marked images, and the marks that the network was given.
 
     The mark of an image is its brightness, STEP times its number: training images are numbered from 1, and
-    test images go on from there. The brightness 0 is that of images made up to pad a batch or try a shape.
+    test images go on from there. The brightness 0 is that of images made up to pad a batch or try a shape;
+    brightness between the steps is that of noise, on which it is decided what the output means.
     """
 
     def __init__(self, folder: Path, channels: int, size: int, train: int, test: int) -> None:
@@ -87,8 +88,8 @@ class MarkedImages:
     def take_marks(self, mode: str = "eval") -> list[int]:
         """Return the numbers of the images that the network was given in a mode so far, in order."""
         lines = [line.split() for line in self.log.read_text().splitlines()]
-        numbers = [round(float(value) / STEP) for line_mode, value in lines if line_mode == mode]
-        return [number for number in numbers if number]
+        marks = [float(value) / STEP for line_mode, value in lines if line_mode == mode]
+        return [round(mark) for mark in marks if abs(mark - round(mark)) < 0.05 and round(mark)]
 
     def forget(self) -> None:
         """Forget the marks so far."""

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,7 +34,6 @@ log = logging.getLogger(__name__)
 # What torch's modules raise for an input whose size or channels they do not take.
 INPUT_ERRORS = (RuntimeError, AssertionError, ValueError)
 DEFAULT_SIZE = IMAGENET_INPUT["size"]
-GPU_ERROR = re.compile("CUDA|NVIDIA|on the same device")
 HALF_PRECISIONS = (torch.float16, torch.bfloat16)
 
 
@@ -217,8 +215,6 @@ def _check_input(
                 f"its weights of {converted_from} are converted to float32 here: remove what converts its "
                 "input or activations in forward, such as .half()"
             )
-        if GPU_ERROR.search(str(error)):
-            advice = "forward moves tensors to a GPU, as .cuda() does: let it use the device of its input"
         raise UserError(
             f"{key}.input: {factory.architecture} does not take {shape}: {format_error(error)}; {advice}"
         ) from error

@@ -4,7 +4,7 @@ from typing import Any
 
 from convatlas.gallery.input_text import MAX_NAMED_FILES, describe_input
 
-GREY: Any = {"mean": [0.5], "std": [0.25]}
+GREY: Any = {"size": 8, "mean": [0.5], "std": [0.25]}
 VALUES = {"dtype": "uint16", "min": 12.0, "max": 4080.0, "range": [0, 65535], "source": "data type"}
 
 
@@ -32,17 +32,17 @@ def test_the_range_of_values_is_named() -> None:
 
 
 def test_the_channels_shown_are_named() -> None:
-    five: Any = {"mean": [0.1, 0.2, 0.3, 0.4, 0.5], "std": [0.5] * 5, "display": [3, 2, 1]}
+    five: Any = {"size": 8, "mean": [0.1, 0.2, 0.3, 0.4, 0.5], "std": [0.5] * 5, "display": [3, 2, 1]}
     assert describe_input(five, make_images(0), None) == [
         "Normalisation: pixels in 0 to 1, minus 0.1, 0.2, 0.3, 0.4 and 0.5, divided by 0.5.",
         "Of the 5 channels, 3, 2 and 1 are shown as red, green and blue.",
     ]
-    bgr: Any = {"mean": [0.4, 0.5, 0.6], "std": [1.0] * 3, "channels": "bgr"}
+    bgr: Any = {"size": 8, "mean": [0.4, 0.5, 0.6], "std": [1.0] * 3, "channels": "bgr"}
     normalisation, display = describe_input(bgr, make_images(0), None)
     assert (
         normalisation
         == "Normalisation: pixels in 0 to 1, minus 0.4, 0.5 and 0.6, divided by 1 (blue, green, red)."
     )
     assert "true colours" in display
-    eleven: Any = {"mean": [n / 10 for n in range(11)], "std": [1.0] * 11}
+    eleven: Any = {"size": 8, "mean": [n / 10 for n in range(11)], "std": [1.0] * 11}
     assert "11 channels in network.json" in describe_input(eleven, make_images(0), None)[0]

@@ -392,6 +392,6 @@ def test_a_network_that_moves_its_input_to_a_gpu_is_told_to_use_its_device(
         encoding="utf-8",
     )
     settings = {"architecture": f"{tmp_path}/net.py:build"}
-    with pytest.raises(UserError, match=r"net\.py:6.*let it use the device of its input") as error:
+    with pytest.raises(UserError, match=r"net\.py:6.*or write \.to\(x\.device\)") as error:
         build_network(settings, None, 0, "networks.own")
     assert "input.size to" not in str(error.value)

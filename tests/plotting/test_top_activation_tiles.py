@@ -1,5 +1,7 @@
 """The tiles of a unit's top activations: blocks, patches and projections, against plain loops."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -26,7 +28,7 @@ def test_a_block_has_its_pictures_in_rows() -> None:
 
 
 def test_patches_are_the_images_own_pixels_and_what_is_beyond_is_neutral() -> None:
-    preprocessing = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
+    preprocessing: Any = {"size": [4, 5], "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
     pixels = np.random.default_rng(1).integers(0, 256, (2, 3, 4, 5))
     mean, std = (np.array(preprocessing[key], np.float32)[:, None, None] for key in ("mean", "std"))
     patches = ((pixels / 255 - mean) / std).astype(np.float32)
@@ -36,7 +38,7 @@ def test_patches_are_the_images_own_pixels_and_what_is_beyond_is_neutral() -> No
     np.testing.assert_array_equal(rendered[1, 1:], pixels[1, :, 1:].transpose(1, 2, 0))
     assert (rendered[1, 0] == top_activation_tiles.OUTSIDE_COLOUR).all()
     grey = top_activation_tiles.render_patches(
-        {"mean": [0.0], "std": [1.0]}, np.full((1, 1, 1, 1), 0.5, np.float32)
+        {"size": 1, "mean": [0.0], "std": [1.0]}, np.full((1, 1, 1, 1), 0.5, np.float32)
     )
     assert grey.tolist() == [[[[128, 128, 128]]]]
 
