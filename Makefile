@@ -62,7 +62,7 @@ cluster: $(READY) ## build the report on SLURM, with PROFILE (workflow/profiles/
 	@echo "Open reports/gallery/index.html"
 
 test: $(READY) ## run the tests; the last line says which were skipped, and how to run them
-	@OMP_WAIT_POLICY=passive pytest -n $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive pytest -n $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder
 
 lint: $(READY) ## check the code's style and types
 	@ruff check .

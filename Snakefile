@@ -30,6 +30,7 @@ localrules:
     download,
     previews,
     weights,
+    embedded_weights,
     gallery,
     publish,
 

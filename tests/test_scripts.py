@@ -76,7 +76,9 @@ def test_bad_json_ends_with_status_2(text: str, message: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("check", "previews")])
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if name not in ("check", "embedded_weights", "previews")]
+)
 def test_every_script_checks_its_settings(
     exit_message: Callable[..., object], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from convatlas.image_io import as_size
-from convatlas.pipeline.config_types import Config, CountOrAll, ImagesConfig, InputConfig, NetworkConfig
+from convatlas.pipeline.config_types import (
+    Config,
+    CountOrAll,
+    DatasetConfig,
+    ImagesConfig,
+    InputConfig,
+    NetworkConfig,
+)
 
 # MB of a job without torch; 540 measured, the figures of resnet18
 BASE_MEMORY_MB = 2000
@@ -37,6 +44,7 @@ DEFAULT_UNIT_COUNT = 512  # projected units of a layer, for `all`
 # What the formats of convatlas.datasets.formats declare, which is not imported here: a test compares them.
 # Images of a data set that is not prepared yet, by format
 DATASET_IMAGE_COUNTS = {"mnist": 70_000, "oxford-iiit-pet": 7_349, "images": 100_000}
+EMBEDDED_PHOTOGRAPH_COUNT = 430  # images of the format "images" whose source is "embedded"
 INPUT_SIDES = {"mnist": 28}  # pixels of an input whose size the config leaves to the network, by format
 DEFAULT_INPUT_SIDE = 224  # pixels, for other formats
 
@@ -76,7 +84,7 @@ def measure_workload(config: Config, name: str) -> Workload:
     channels = _count_channels(network["input"]) or (1 if dataset_format == "mnist" else 3)
     dataset_images = 0
     if dataset:
-        dataset_images = _read_image_count(dataset) or DATASET_IMAGE_COUNTS[dataset_format]
+        dataset_images = _read_image_count(dataset) or _guess_image_count(config["datasets"][dataset])
     return Workload(
         network,
         input_values=math.prod(size) * channels,
@@ -98,6 +106,13 @@ def _count_sample_images(images: ImagesConfig) -> int:
     return images.get("first", 0) + sum(len(entries) for entries in lists if entries)
 
 
+def _guess_image_count(settings: DatasetConfig) -> int:
+    """Return the typical number of images of a data set that is not prepared yet."""
+    if (settings["format"], settings["source"]) == ("images", "embedded"):
+        return EMBEDDED_PHOTOGRAPH_COUNT
+    return DATASET_IMAGE_COUNTS[settings["format"]]
+
+
 def _read_image_count(dataset: str) -> int:
     """Return the number of images of a prepared data set, of all splits; 0 before."""
     try:
@@ -108,7 +123,7 @@ def _read_image_count(dataset: str) -> int:
 
 
 def estimate_train(work: Workload) -> ResourceRequest:
-    """Estimate training: every image once per epoch. A network that is only tested requests the same.
+    """Estimate training: every image once per epoch. A network with trained weights is only tested.
 
     Args:
         work: The size of the work on the network.
@@ -117,6 +132,8 @@ def estimate_train(work: Workload) -> ResourceRequest:
     batch, epochs = training["batch_size"], training["epochs"]
     if training["max_steps"]:
         epochs = min(epochs, math.ceil(training["max_steps"] * batch / max(1, work.dataset_images)))
+    if work.network.get("weights"):
+        batch, epochs = 0, 1
     memory = max(TRAINING_MB_PER_VALUE * batch, INFERENCE_MB_PER_VALUE * TEST_BATCH_SIZE) * work.input_values
     return ResourceRequest(
         TORCH_MEMORY_MB + memory,

@@ -196,7 +196,6 @@ def test_what_readers_ignore_is_not_a_fault(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("embedded", ["embedded", "is not available"]),
         ("download", ["download", "is not available"]),
         ("nowhere", ["no directory 'nowhere'"]),
         ("empty", ["empty holds no image files"]),

@@ -109,6 +109,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     Image.new("P", (30, 40), 3).save(mine / "b.jpg", format="GIF")
     (mine / "notes.txt").write_text("no image")
     resnet18 = {
+        "architecture": "torchvision/resnet18",
+        "dataset": "pets",
         "training": {"epochs": 1, "batch_size": 16},
         "input": {"size": 32},
         "images": {"indices": [0], "photographs": None, "files": ["mine"]},
