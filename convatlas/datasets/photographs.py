@@ -1,6 +1,5 @@
 """Real photographs that need no download: square crops of those that scikit-image and scikit-learn ship."""
 
-import importlib.util
 import logging
 import math
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from convatlas import UserError
 from convatlas.datasets.base import SourceDescription, remove_description
 from convatlas.datasets.image_files import ImageFacts, ImageRecord, hash_files, write_metadata
 from convatlas.files import atomic_write
+from convatlas.pipeline.dependencies import find_install_folder
 from convatlas.records import PhotographCredit
 
 log = logging.getLogger(__name__)
@@ -210,13 +210,11 @@ def _space_evenly(length: int, side: int, step: float) -> list[int]:
 
 def _read_photograph(photograph: Photograph, key: str) -> Image.Image:
     """Return a photograph of a package, as RGB; the package is not imported."""
-    spec = importlib.util.find_spec(photograph.package)
-    locations = list(spec.submodule_search_locations or []) if spec else []
-    for location in locations:
-        path = Path(location) / FOLDERS[photograph.package] / photograph.file
-        if path.is_file():
-            with Image.open(path) as image:
-                return image.convert("RGB")
+    root = find_install_folder(photograph.package)
+    path = (root or Path()) / photograph.package / FOLDERS[photograph.package] / photograph.file
+    if root and path.is_file():
+        with Image.open(path) as image:
+            return image.convert("RGB")
     raise UserError(
         f"{key}.source: {photograph.file} is missing from the package {photograph.package}; run `make setup`"
     )

@@ -157,13 +157,13 @@ def _choose_input(
     The assumed number of channels is that of the first convolution, or another where the network changes its
     input before that, such as by pixel unshuffling or further coordinates.
     """
-    given = {**(factory.input or {}), **configured}
-    has_channels = "mean" in given or "channels" in given
-    axes = count_axes(given.get("size"))
+    input_settings = {**(factory.input or {}), **configured}
+    has_channels = "mean" in input_settings or "channels" in input_settings
+    axes = count_axes(input_settings.get("size"))
     if axes != 2 and "size" not in configured:  # the config is checked, and stages chosen, by it
         raise UserError(
             f"{key}.input.size: the INPUT beside {factory.architecture} is none of an image; state its size "
-            f"here: {key}.input: {{size: {list(given['size'])}}}"
+            f"here: {key}.input: {{size: {list(input_settings['size'])}}}"
         )
     errors: list[UserError] = []
     for channels in [3] if has_channels else _list_channel_counts(network):
@@ -171,7 +171,7 @@ def _choose_input(
         settings = merge_input_settings(known, configured)
         preprocessing = Preprocessing.from_config(settings, f"{key}.input")
         try:
-            _check_input(network, preprocessing, factory, "size" in given, key, converted_from)
+            _check_input(network, preprocessing, factory, "size" in input_settings, key, converted_from)
         except UserError as error:
             errors.append(error)
             if not isinstance(error.__cause__, INPUT_ERRORS):

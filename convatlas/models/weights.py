@@ -329,8 +329,8 @@ def _format_mismatch(
     return "".join(f"\n  {line}" for line in lines)
 
 
-def _suggest_globs(names: list[str], kept: Iterable[str]) -> list[str]:
-    """Return globs that match all of some names and none that is kept; an empty list if none are found.
+def _suggest_globs(names: list[str], other_names: Iterable[str]) -> list[str]:
+    """Return globs that match all of some names and no other name; an empty list if there are none.
 
     They are the names themselves if these are few, else their last parts.
     """
@@ -340,7 +340,7 @@ def _suggest_globs(names: list[str], kept: Iterable[str]) -> list[str]:
         f"*.{last}" if all(name != last for name in names) else f"*{last}"
         for last in dict.fromkeys(name.rpartition(".")[2] for name in names)
     ]
-    return [] if any(fnmatchcase(name, glob) for name in kept for glob in globs) else globs
+    return [] if any(fnmatchcase(name, glob) for name in other_names for glob in globs) else globs
 
 
 def _find_common_prefix(missing: list[str], unexpected: list[str]) -> str | None:

@@ -105,8 +105,8 @@ def _resize(operation: Operation, field_of: FieldOf) -> AxisField:
     for n, d in enumerate(range(2, field.ndim)):
         size, count = operation.input.shape[d], operation.result.shape[d]
         scales = [value for name, value in operation.arguments.items() if name.startswith("scale")]
-        given = scales[n] if n < len(scales) and isinstance(scales[n], float) else None
-        firsts, lasts = _resized_sources(operation, size, count, given)
+        scale = scales[n] if n < len(scales) and isinstance(scales[n], float) else None
+        firsts, lasts = _resized_sources(operation, size, count, scale)
         ends = [field.select(d, indices, size) for indices in (firsts, lasts)]
         field = unite(ends).rescale(d, Fraction(size, count))
     return field
