@@ -426,6 +426,99 @@ class DeconvSteps(TypedDict):
     steps: list[DeconvStep]
 
 
+class AttributionRandomisation(TypedDict):
+    """How similar a method's map stays as the network's weights are redrawn, from the output down."""
+
+    image: str
+    layers: list[list[str]]  # the layers that are redrawn at each stage, beside those of the stages before
+    similarity: list[float | None]  # Spearman correlation of the magnitudes; null where one is constant
+
+
+class AttributionMethod(TypedDict):
+    """A method of attribution, at one layer where it has layers, in attribution/attribution.json."""
+
+    name: str  # as in `views.attribution.methods`
+    title: str
+    layer: str | None  # of Grad-CAM and Grad-CAM++
+    returns: Literal["pixels", "map"]  # (C, H, W), signed, or (1, H, W)
+    citation: str
+    caveat: str
+    check: str
+    settings: dict[str, Any]
+    undefined: str | None  # why it is not defined for this network
+    randomisation: AttributionRandomisation | None
+
+
+AttributionTarget = TypedDict(  # a call, for "class" is a keyword
+    "AttributionTarget",
+    {
+        "class": int,
+        "name": str,
+        "score": float,  # the logit; of a segmentation network summed over the pixels of the class
+        "probability": float | None,
+        "pixels": int | None,  # predicted as the class, of a segmentation network
+    },
+)
+
+
+class PerturbationCurve(TypedDict):
+    """The target's probability as pixels are deleted or inserted, at the analysis's `fractions`."""
+
+    auc: float
+    values: list[float]
+
+
+class PerturbationCurves(TypedDict):
+    """Both curves of one order of the pixels."""
+
+    deletion: PerturbationCurve
+    insertion: PerturbationCurve
+
+
+AttributionMap = TypedDict(
+    "AttributionMap",
+    {
+        "member": str,  # of attribution/<image>.npz
+        "method": str,
+        "layer": str | None,
+        "class": int,
+        "min": float | None,  # null where the map has NaN or infinite values
+        "max": float | None,
+        "checks": dict[str, Any],  # of the method, such as {"completeness_gap": 0.012, "steps": 64}
+        "deletion": PerturbationCurve | None,
+        "insertion": PerturbationCurve | None,
+    },
+)
+
+
+class AttributionImage(TypedDict):
+    """The maps of a sample image in attribution/attribution.json."""
+
+    targets: list[AttributionTarget]
+    maps: list[AttributionMap]
+    random_order: dict[str, PerturbationCurves]  # by class number, the mean of several random orders
+
+
+class LayerSpecificity(TypedDict):
+    """How much the projections of a layer's units differ where their peaks share a place."""
+
+    layer: str
+    method: str
+    value: float | None  # 1 - median |Spearman| between units; null without pairs
+    randomised: float | None  # the same between a unit and itself with its layer's weights redrawn
+    pairs: int
+
+
+class AttributionAnalysis(TypedDict):
+    """attribution/attribution.json."""
+
+    undefined: str | None  # why no method is defined for this network
+    methods: list[AttributionMethod]
+    images: dict[str, AttributionImage]
+    fractions: list[float]  # of the pixels, from 0 to 1
+    specificity: list[LayerSpecificity]
+
+
 class TileGroup(TypedDict):
     """The tiles of one layer's units in a figure, a column per unit."""
 

@@ -13,6 +13,7 @@ from convatlas.files import Npz, read_json
 from convatlas.image_io import select_display
 from convatlas.names import suggest_nearest
 from convatlas.records import (
+    AttributionAnalysis,
     ClassificationMetrics,
     DatasetStatistics,
     DeconvSteps,
@@ -163,6 +164,21 @@ class Results:
         """
         return DisplayedProjections(self.projections(image), self.network["preprocessing"])
 
+    def attribution_maps(self, image: str) -> Npz:
+        """Open the attribution maps of a sample image; `attribution` describes them.
+
+        Args:
+            image: Its name, as in `images`.
+
+        Returns:
+            <method>@<class number> -> float32 in the input's space, signed (C, H, W) or a map (1, H, W);
+            of Grad-CAM and Grad-CAM++ at other layers than the default <method>:<layer>@<class number>.
+
+        Raises:
+            UserError: There is no such image, or its file is missing: `views.attribution` leaves it out.
+        """
+        return self._of_image("attribution", image)
+
     def classical(self, image: str) -> Npz:
         """Open the classical features of a sample image; `unit_matches` has the units that resemble them.
 
@@ -202,6 +218,14 @@ class Results:
         return Npz(self.folder / "strongest.npz")
 
     # Analyses
+
+    @cached_property
+    def attribution(self) -> AttributionAnalysis | None:
+        """attribution/attribution.json: the maps of each method, with their checks; None where
+        `views.attribution` is null.
+        """
+        path = self.folder / "attribution/attribution.json"
+        return cast(AttributionAnalysis, read_json(path)) if path.is_file() else None
 
     @cached_property
     def unit_matches(self) -> UnitMatches:
