@@ -26,6 +26,10 @@ NULLABLE_KEYS = {
     ("strongest", "project"),
     ("atlas", "layers"),
     ("deconv", "steps"),
+    ("views", "attribution"),
+    ("attribution", "layers"),
+    ("occlusion", "size"),
+    ("occlusion", "stride"),
 }
 ARGUMENTS_DEPTH = 3  # keys that lead to networks.<name>.arguments
 PAGE_SUFFIX = re.compile(

@@ -9,6 +9,8 @@ from convatlas.records import OutputKind, Split
 
 LayerSelection = str | list[str | int]  # "all", or names, globs and ordinals of convolutions
 CountOrAll = int | str  # a number, or "all"
+TargetSelection = str | list[str | int]  # "predicted", "label", "top3", or numbers and names of classes
+ImageSelection = int | str | list[str]  # a number, "all", or names of sample images
 OnBadImage = Literal["error", "skip"]
 
 
@@ -173,6 +175,34 @@ class DeconvViews(TypedDict):
     steps: StepsViews | None
 
 
+class SmoothGradViews(TypedDict):
+    """`views.attribution.smoothgrad`: its noise."""
+
+    samples: int
+    noise: float  # standard deviation, as a share of the range of the image's values
+
+
+class OcclusionViews(TypedDict):
+    """`views.attribution.occlusion`: the grey square."""
+
+    size: int | None  # pixels
+    stride: int | None
+
+
+class AttributionViews(TypedDict):
+    """`views.attribution`: the attribution maps of the sample images."""
+
+    methods: list[str]
+    targets: TargetSelection
+    images: ImageSelection
+    layers: list[str | int] | None  # of Grad-CAM and Grad-CAM++
+    baseline: Literal["black", "mean", "blurred"]  # of integrated gradients
+    steps: int  # of integrated gradients, at least
+    smoothgrad: SmoothGradViews
+    occlusion: OcclusionViews
+    randomisation: int  # images
+
+
 class ViewsConfig(TypedDict):
     """`views` of a network."""
 
@@ -189,6 +219,7 @@ class ViewsConfig(TypedDict):
     pdf: bool
     strongest: StrongestViews | None
     deconv: DeconvViews
+    attribution: AttributionViews | None
 
 
 class NetworkConfig(TypedDict):

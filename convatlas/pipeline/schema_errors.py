@@ -1,7 +1,9 @@
 """The schema's errors in one line each: the key, the value given, what is allowed, the nearest name."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import jsonschema
@@ -98,11 +100,20 @@ def _format_value_error(key: str, value: object, schema: Mapping[str, Any]) -> s
             return f"{value!r} is called {renamed[value]!r} now"
     kind = PYTHON_TYPE_LABELS.get(type(value), f"a {type(value).__name__}")
     text = repr(value) if isinstance(value, str) else json.dumps(value, default=str)
-    hint = ""
+    hint = _suggest_literal(value, schema)
     takes_text = "string" in schema.get("type", []) and "pattern" not in schema
     if takes_text and isinstance(value, bool | int | float):
         hint = "; YAML reads a number, or a word such as yes, no, on and off, as text only in quotes"
     return f"got {text[:MAX_VALUE_LENGTH]} ({kind}); allowed: {_describe_allowed(schema)}{hint}"
+
+
+def _suggest_literal(value: object, schema: Mapping[str, Any]) -> str:
+    """Return the nearest of a schema's words, for a text such as "Grad-CAM" that is none of them; or ""."""
+    words = [word for word in schema.get("enum", _get_pattern_literals(schema)) if isinstance(word, str)]
+    if not isinstance(value, str) or "array" in schema.get("type", []):
+        return ""
+    close = get_close_matches(re.sub(r"[\s-]", "_", value.lower()), words, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _describe_allowed(schema: Mapping[str, Any]) -> str:
@@ -147,4 +158,4 @@ def _get_pattern_literals(schema: Mapping[str, Any]) -> list[str]:
     if not pattern.startswith("^") or not pattern.endswith("$"):
         return []
     words: list[str] = pattern[1:-1].removeprefix("(").removesuffix(")").split("|")
-    return words if all(word.isalpha() for word in words) else []
+    return words if all(word.isalnum() for word in words) else []

@@ -154,6 +154,10 @@ def test_max_steps_null_sets_no_limit() -> None:
             ["networks", "n", "views", "deconv"],
             SCHEMA["$defs"]["views"]["properties"]["deconv"]["properties"],
         ),
+        (
+            ["networks", "n", "views", "attribution"],
+            SCHEMA["$defs"]["views"]["properties"]["attribution"]["properties"],
+        ),
     ],
 )
 def test_defaults_are_filled_at_every_level(keys: list[str], properties: dict[str, Any]) -> None:
@@ -201,6 +205,22 @@ def test_a_networks_images_replace_the_shared_ones_and_its_views_are_merged() ->
         "select": ["map"],
         "steps": {},
     }
+
+
+def test_attribution_is_merged_key_by_key_and_null_skips_it() -> None:
+    overlay = """
+      views: {attribution: {methods: [gradient], occlusion: {size: 4}, layers: null}}
+      networks:
+        simple_cnn: {views: {attribution: null}}
+        lenet5: {views: {attribution: {targets: [3, "8"], occlusion: {stride: null}}}}
+    """
+    networks = resolve_config(merged(overlay))["networks"]
+    assert networks["simple_cnn"]["views"]["attribution"] is None
+    attribution = networks["lenet5"]["views"]["attribution"]
+    assert attribution is not None
+    assert (attribution["methods"], attribution["targets"]) == (["gradient"], [3, "8"])
+    assert attribution["occlusion"] == {"size": 4, "stride": None}
+    assert (attribution["layers"], attribution["images"], attribution["randomisation"]) == (None, "all", 1)
 
 
 def test_the_first_five_images_are_the_default() -> None:
@@ -344,6 +364,21 @@ def test_the_result_is_the_same_text_under_any_hash_seed(tmp_path: Path) -> None
         ("views: {layers: [0]}", "views.layers.0", "0", "at least 1"),
         ("views: {pdf: 1}", "views.pdf", "1", "true or false"),
         ("views: {deconv: {select: [top]}}", "views.deconv.select.0", "'top'", "map, peak"),
+        (
+            "views: {attribution: {methods: [gradient, Grad-CAM]}}",
+            "views.attribution.methods.1",
+            "'Grad-CAM'",
+            "grad_cam, grad_cam_plus_plus, occlusion; did you mean 'grad_cam'?",
+        ),
+        (
+            "views: {attribution: {targets: predict}}",
+            "views.attribution.targets",
+            "'predict'",
+            "'predicted' or 'label' or 'top3' or a list without repeats with at least one entry",
+        ),
+        ("views: {attribution: {targets: [-1]}}", "views.attribution.targets.0", "-1", "at least 0 or text"),
+        ("views: {attribution: {images: some}}", "views.attribution.images", "'some'", "'all' or a whole"),
+        ("views: {attribution: {method: [x]}}", "views.attribution", "'method'", "did you mean 'methods'"),
         (
             "datasets: {digits: {on_bad_image: leave}}",
             "datasets.digits.on_bad_image",
