@@ -9,7 +9,7 @@ import hashlib
 import importlib.util
 import os
 import sysconfig
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.machinery import PathFinder
 from itertools import takewhile
@@ -33,7 +33,7 @@ def list_stage_files(script: str) -> tuple[str, ...]:
         Paths relative to the working directory where they lie below it, sorted.
     """
     files = follow_imports(Path(script).resolve(), [LIBRARY.parent], LIBRARY.name, nested=False)
-    return tuple(file for file in files if not _declares_only_types(Path(file)))
+    return tuple(file for file in files if not _declares_only_types(Path(file).read_bytes()))
 
 
 def follow_imports(start: Path, roots: Sequence[Path], package: str = "", nested: bool = True) -> list[str]:
@@ -56,12 +56,13 @@ def follow_imports(start: Path, roots: Sequence[Path], package: str = "", nested
             continue
         visited.add(path)
         pending += _list_package_inits(path)
-        imported = _find_imported_files(path, tuple(roots), package, nested)
+        imported = _list_imported_files(path, path.read_bytes(), tuple(roots), package, nested)
         pending += [file for file in imported if file.suffix == ".py"]
     return sorted(_shorten_path(path) for path in visited)
 
 
-def _declares_only_types(path: Path) -> bool:
+@cache
+def _declares_only_types(source: bytes) -> bool:
     """Return whether a module holds nothing but a docstring, imports, TypedDicts and aliases of types."""
 
     def is_declaration(node: ast.stmt) -> bool:
@@ -76,7 +77,9 @@ def _declares_only_types(path: Path) -> bool:
                 return base == "TypedDict" or base.endswith("Dict") or base in declared
         return False
 
-    body = ast.parse(path.read_bytes()).body
+    if b"Dict" not in source:  # which spares parsing most files
+        return False
+    body = ast.parse(source).body
     declared = {node.name for node in body if isinstance(node, ast.ClassDef)}
     return bool(declared) and all(map(is_declaration, body))
 
@@ -133,9 +136,16 @@ def _shorten_path(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-def _find_imported_files(path: Path, roots: tuple[Path, ...], package: str, nested: bool) -> Iterator[Path]:
-    """Yield the files that a file imports, found in `roots`; only those of `package`, if one is named."""
-    tree = ast.parse(path.read_bytes(), str(path))
+@cache
+def _list_imported_files(
+    path: Path, source: bytes, roots: tuple[Path, ...], package: str, nested: bool
+) -> list[Path]:
+    """Return the files that a file imports, found in `roots`; only those of `package`, if one is named.
+
+    The source is an argument so that a file that all stages import is parsed once, and again after an edit.
+    """
+    tree = ast.parse(source, str(path))
+    files: list[Path] = []
     for node in ast.walk(tree) if nested else tree.body:
         folders: tuple[Path, ...]
         if isinstance(node, ast.Import):
@@ -147,7 +157,8 @@ def _find_imported_files(path: Path, roots: tuple[Path, ...], package: str, nest
             continue
         for name in names:
             if folders is not roots or not package or name.split(".")[0] == package:
-                yield from _find_modules(name, folders).values()
+                files += _find_modules(name, folders).values()
+    return list(dict.fromkeys(files))
 
 
 @cache
