@@ -123,6 +123,25 @@ class SegmentationMetrics(TypedDict):
     images: int
 
 
+class ImagePrediction(TypedDict):
+    """A row of predictions.csv: one test image.
+
+    `prediction` and `probability` are those of a classifier, the other keys those of a segmentation network,
+    with a number of pixels for each class.
+    """
+
+    split: Split
+    index: int  # in the split
+    file: str | None  # relative to data/<dataset>/; null where the image has no file of its own
+    label: int | None  # number of the image's class in the data set
+    prediction: int | None  # number of the class with the highest score
+    probability: float | None  # of the prediction
+    loss: float | None  # null where no pixel has a class
+    mean_iou: NotRequired[float | None]  # of the classes that are there or predicted
+    intersections: NotRequired[list[int]]  # pixels of each class that are predicted as it
+    unions: NotRequired[list[int]]  # pixels that are of each class, or predicted as it
+
+
 class Layer(TypedDict):
     """An entry of layers.json: one call of a leaf module, a function or a chosen composite module."""
 

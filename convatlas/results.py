@@ -12,6 +12,7 @@ from convatlas import UserError
 from convatlas.files import Npz, read_json
 from convatlas.image_io import select_display
 from convatlas.names import suggest_nearest
+from convatlas.predictions import read_predictions
 from convatlas.records import (
     AttributionAnalysis,
     ClassificationMetrics,
@@ -20,6 +21,7 @@ from convatlas.records import (
     Figure,
     FilterMatches,
     HistoryRow,
+    ImagePrediction,
     Layer,
     NetworkDescription,
     Preprocessing,
@@ -76,6 +78,11 @@ class Results:
             ClassificationMetrics | SegmentationMetrics | None,
             read_json(self.folder / "metrics.json") or None,
         )
+
+    @cached_property
+    def predictions(self) -> list[ImagePrediction]:
+        """predictions.csv: one row per test image; empty where there is nothing to measure."""
+        return read_predictions(self.folder / "predictions.csv")
 
     @cached_property
     def history(self) -> list[HistoryRow]:

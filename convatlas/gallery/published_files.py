@@ -22,6 +22,7 @@ RESULT_FILES = (
     "statistics.json",
     "history.csv",
     "metrics.json",
+    "predictions.csv",
     "layers.json",
     "images.json",
     "network.json",

@@ -29,30 +29,19 @@ from convatlas.models.prepare import DatasetClasses, PreparedNetwork, prepare_ne
 from convatlas.models.state import get_tensor_state, list_non_finite
 from convatlas.names import format_shape
 from convatlas.pipeline.config_types import NetworkConfig, TrainingConfig
-from convatlas.records import (
-    ClassificationMetrics,
-    DatasetDescription,
-    HistoryRow,
-    NetworkDescription,
-    SegmentationMetrics,
-    Timing,
-)
+from convatlas.predictions import format_predictions
+from convatlas.records import DatasetDescription, HistoryRow, NetworkDescription, Timing
 from convatlas.training.checkpoint import Checkpoint
-from convatlas.training.labelled_images import load_split, load_training_splits
-from convatlas.training.metrics import classification_metrics, segmentation_metrics
+from convatlas.training.labelled_images import load_training_splits
+from convatlas.training.testing import evaluate_test_split
 from convatlas.training.trainer import (
-    EVALUATION_BATCH_SIZE,
     HISTORY_COLUMNS,
     DivergedError,
-    NonFiniteScoresError,
     TrainingResult,
-    evaluate,
     fit,
 )
 
 log = logging.getLogger(__name__)
-
-SEGMENTATION_BATCH_SIZE = 16  # images at once in the evaluation of a segmentation network
 
 
 def train_network(
@@ -68,7 +57,7 @@ def train_network(
     """Train a network on its data set, or load its trained weights, and evaluate it once on the test images.
 
     Training that was interrupted continues after its last epoch, with the same result. Writes
-    weights.safetensors, network.json, metrics.json, history.csv and timing.json.
+    weights.safetensors, network.json, metrics.json, predictions.csv, history.csv and timing.json.
 
     Args:
         name: The network's name in the config.
@@ -97,7 +86,7 @@ def train_network(
         description = describe_training(settings, prepared, dataset, seed, torch_device, threads)
         checkpoint = Checkpoint(output / "checkpoint", description)
         training = _train(prepared, data, settings["training"], seed, torch_device, checkpoint, key)
-    test_metrics = evaluate_test_split(prepared, data, torch_device) if data else None
+    test = evaluate_test_split(prepared, data, torch_device) if data else None
 
     state = get_tensor_state(prepared.network)
     write_bytes(
@@ -105,7 +94,8 @@ def train_network(
         save({name: tensor.cpu().contiguous().clone() for name, tensor in state.items()}),
     )
     write_bytes(output / "history.csv", _format_history(training.result.history if training else []))
-    write_json(output / "metrics.json", test_metrics or {})
+    write_json(output / "metrics.json", test.metrics if test else {})
+    write_bytes(output / "predictions.csv", test.predictions if test else format_predictions([]))
     weights_sha256 = sha256(output / "weights.safetensors")
     write_json(
         output / "network.json",
@@ -178,54 +168,6 @@ def _check_input_size(prepared: PreparedNetwork, size: int, key: str) -> None:
             f"{format_error(error)}; give a size that it takes, or null to train at the input's size "
             "throughout"
         ) from error
-
-
-def evaluate_test_split(
-    prepared: PreparedNetwork, data: str | Path, device: torch.device
-) -> ClassificationMetrics | SegmentationMetrics | None:
-    """Evaluate a network on the test images of a data set.
-
-    Args:
-        prepared: The network, trained.
-        data: The data set's folder, data/<dataset>.
-        device: Where the images are kept, if they are few.
-
-    Returns:
-        The metrics; None where the data set has no test images, its classes are not the network's, or scores
-        are NaN or infinite.
-    """
-    dataset = formats.describe(data)
-    names = dataset["classes"]
-    if prepared.is_segmentation:
-        names = formats.mask_classes(dataset)
-    if not names or not sum(dataset["counts"]["test"]):
-        return None
-    if prepared.output.kind == "none":
-        log.info("not evaluated on the test split: the network's output has no class scores")
-        return None
-    # The outputs of torchvision's weights are the classes of their names; others may have been named anew.
-    has_torchvision_weights = prepared.weights_origin["name"] is not None
-    if len(prepared.classes) != len(names) or (has_torchvision_weights and prepared.classes != names):
-        log.info("not evaluated on the test split: the data set's classes are not the network's")
-        return None
-    images = load_split(data, "test", prepared.preprocessing, prepared.is_segmentation, device)
-    batch_size = SEGMENTATION_BATCH_SIZE if prepared.is_segmentation else EVALUATION_BATCH_SIZE
-    try:
-        _, confusion = evaluate(
-            *(prepared.network, prepared.preprocessing, images),
-            batch_size=batch_size,
-            output=prepared.output,
-        )
-    except NonFiniteScoresError as error:
-        log.warning("not evaluated on the test split: %s", error)
-        return None
-    if prepared.is_segmentation:
-        segmentation = segmentation_metrics(confusion, prepared.classes, len(images))
-        log.info("test mean IoU %.4f", segmentation["mean_iou"])
-        return segmentation
-    classification = classification_metrics(confusion, prepared.classes)
-    log.info("test accuracy %.2f %%", 100 * classification["accuracy"])
-    return classification
 
 
 def describe_training(

@@ -3,7 +3,7 @@
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -11,11 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from convatlas import UserError
-from convatlas.datasets.base import IGNORE_INDEX
-from convatlas.models.build import get_device, to_device
-from convatlas.models.memory_format import choose_input_format, convert_memory_format
-from convatlas.models.output_choice import find_training_output, format_tensors
-from convatlas.models.outputs import LOGITS, Output, list_tensors, resize_scores
+from convatlas.models.build import get_device
+from convatlas.models.memory_format import convert_memory_format
+from convatlas.models.outputs import LOGITS, Output, resize_scores
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.models.state import get_tensor_state, list_non_finite, load_tensor_state
 from convatlas.pipeline.config_types import TrainingConfig
@@ -30,24 +28,26 @@ from convatlas.training.checkpoint import (
     set_generator_states,
     set_optimizer_state,
 )
+from convatlas.training.evaluation import (
+    EVALUATION_BATCH_SIZE,
+    NonFiniteScoresError,
+    compute_scores,
+    evaluate,
+    iterate_batches,
+)
 from convatlas.training.labelled_images import LabelledImages
-from convatlas.training.losses import compute_loss
+from convatlas.training.losses import compute_loss, find_known
 from convatlas.training.metrics import accuracy, mean_iou
 from convatlas.training.optimization import build_ema, build_optimizer, build_scheduler, choose_precision
 
 log = logging.getLogger(__name__)
 
-EVALUATION_BATCH_SIZE = 500  # images at once in the evaluation of a classifier
 GPU_CHECK_INTERVAL = 50  # steps between two checks of the loss on a GPU, each of which waits for it
 HISTORY_COLUMNS = ("epoch", "lr", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 
 
 class DivergedError(UserError):
     """The loss or the weights of a training are NaN or infinite."""
-
-
-class NonFiniteScoresError(UserError):
-    """A network gives scores of classes that are NaN or infinite."""
 
 
 @dataclass
@@ -237,13 +237,13 @@ class Trainer:
         order = torch.randperm(len(train), generator=self.shuffle_generator)
         batch_size = self.settings["batch_size"]
         steps = math.ceil(len(train) / batch_size)
-        batches = _iterate_batches(train, batch_size, order, self.device)
+        batches = iterate_batches(train, batch_size, order, self.device)
         for step, (images, labels) in enumerate(batches, 1):
             masks = labels if train.has_pixel_labels else None
             images, masks = augment(images, masks, self.settings, size, self.shuffle_generator)
             if masks is not None:
                 labels = (masks if size == masks.shape[-2:] else resize_masks(masks, size)).long()
-            scores = _compute_scores(
+            scores = compute_scores(
                 self.network, preprocessing, images, self.result.precision, self.memory_format, self.output
             )
             scores = resize_scores(scores, labels.shape[1:])
@@ -259,7 +259,7 @@ class Trainer:
             if self.device.type == "cpu" or step % GPU_CHECK_INTERVAL == 0 or step == steps:
                 self._check_loss(loss_sum, step, steps, labels)
             correct += (scores.argmax(1) == labels).sum()
-            known += (labels != IGNORE_INDEX).sum()
+            known += find_known(labels).sum()
         return lr, float(loss_sum) / len(train), float(correct) / float(known)
 
     def _check_loss(self, loss_sum: Tensor, step: int, steps: int, labels: Tensor) -> None:
@@ -275,7 +275,7 @@ class Trainer:
             return
         epoch, name = len(self.result.history) + 1, "NaN" if math.isnan(total) else "infinite"
         place = f"in epoch {epoch}, step {step} of {steps}: the loss is {name}"
-        if (labels == IGNORE_INDEX).all():
+        if not find_known(labels).any():
             raise DivergedError(
                 f"{place}, for no pixel of the batch has a class; raise batch_size, or fix the masks"
             )
@@ -358,100 +358,3 @@ def limit_epochs(settings: TrainingConfig, steps: int) -> int:
     if settings["max_steps"] is None:
         return settings["epochs"]
     return min(settings["epochs"], math.ceil(settings["max_steps"] / steps))
-
-
-@torch.no_grad()
-def evaluate(
-    network: nn.Module,
-    preprocessing: Preprocessing,
-    split: LabelledImages,
-    precision: str = "float32",
-    batch_size: int = EVALUATION_BATCH_SIZE,
-    memory_format: torch.memory_format | None = None,
-    output: Output = LOGITS,
-) -> tuple[float, Tensor]:
-    """Evaluate a network on labelled images.
-
-    Args:
-        network: The network, which is left in evaluation mode.
-        preprocessing: Its preprocessing.
-        split: The images.
-        precision: "float32" or "bfloat16", in which the forward pass is computed.
-        batch_size: Images at once.
-        memory_format: The memory format of the network's inputs; by default channels last, if it runs on
-            them.
-        output: What the network's output means.
-
-    Returns:
-        The mean loss per image, and the counts (classes, classes) of images or pixels with a known
-        class; rows are true classes, columns predicted ones.
-
-    Raises:
-        NonFiniteScoresError: The scores of an image are NaN or +∞, and predict no class.
-    """
-    network.eval()
-    memory_format = memory_format or choose_input_format(network, preprocessing.shape)
-    loss, confusion, image_count = 0.0, torch.zeros(0), 0
-    order = torch.arange(len(split))
-    for images, targets in _iterate_batches(split, batch_size, order, get_device(network)):
-        labels = targets.long()
-        scores = _compute_scores(network, preprocessing, images, precision, memory_format, output)
-        scores = resize_scores(scores, labels.shape[1:])
-        mean = float(compute_loss(scores, labels, output.score_kind))
-        if not math.isfinite(mean):
-            _check_scores(scores, image_count)
-        image_count += len(images)
-        loss += mean * len(images)
-        classes, is_known = scores.shape[1], labels != IGNORE_INDEX
-        cells = (labels * classes + scores.argmax(1))[is_known].flatten()
-        counts = torch.bincount(cells, minlength=classes * classes).cpu().reshape(classes, classes)
-        confusion = confusion + counts if confusion.numel() else counts
-    return loss / len(split), confusion
-
-
-def _check_scores(scores: Tensor, first: int) -> None:
-    """Raise NonFiniteScoresError where the largest score of an image or a pixel is NaN or infinite.
-
-    Args:
-        scores: Scores (n, classes, ...).
-        first: Number of the first image.
-    """
-    is_valid = scores.amax(1).isfinite().reshape(len(scores), -1).all(1)
-    if not is_valid.all():
-        image = first + int(is_valid.int().argmin())
-        raise NonFiniteScoresError(f"the scores of image {image} are NaN or infinite")
-
-
-def _compute_scores(
-    network: nn.Module,
-    preprocessing: Preprocessing,
-    images: Tensor,
-    precision: str,
-    memory_format: torch.memory_format,
-    output: Output,
-) -> Tensor:
-    """Return a network's scores of a batch of images, float32.
-
-    In training mode the network may return auxiliary outputs too (GoogLeNet, Inception).
-    """
-    x = preprocessing(images).to(memory_format=memory_format)
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        outputs = network(x)
-    if network.training:
-        output = find_training_output(output, outputs, len(images))
-    scores = output.select_scores(outputs, len(images))
-    if scores is None:
-        raise UserError(
-            f"the network's output on a batch of {len(images)} images has no class scores of each image: it "
-            f"returns {format_tensors(list_tensors(outputs))}; let its forward() keep the batch axis"
-        )
-    return scores.float()
-
-
-def _iterate_batches(
-    split: LabelledImages, size: int, order: Tensor, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches of images and labels in an order, on a device."""
-    for start in range(0, len(order), size):
-        batch = split[order[start : start + size].to(split.indices.device)]
-        yield to_device(batch.images, device), to_device(batch.labels, device)

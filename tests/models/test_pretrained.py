@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -23,6 +24,7 @@ from convatlas.files import read_json, sha256
 from convatlas.models.build import build_network, load_network
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.models.pretrained import download_weights
+from convatlas.results import Results
 from convatlas.training.run import train_network
 
 
@@ -157,6 +159,7 @@ def test_a_network_with_torchvisions_weights_is_not_trained_and_can_be_loaded(tm
     assert (description["training"], description["dataset"], description["dataset_sha256"]) == (None,) * 3
     assert "torchvision" in description["versions"]
     assert read_json(tmp_path / "own/metrics.json") == {}
+    assert Results(tmp_path / "own").predictions == []
     assert (tmp_path / "own/history.csv").read_text().splitlines()[0].startswith("epoch,")
     assert len((tmp_path / "own/history.csv").read_text().splitlines()) == 1
     assert read_json(tmp_path / "own/timing.json")["training_seconds"] is None
@@ -203,7 +206,10 @@ def test_weights_of_a_file_are_evaluated_on_a_data_set_of_their_classes(tmp_path
     assert description["weights"]["source_sha256"] == sha256(tmp_path / "c.pth")
     assert description["dataset"] == "digits"
     assert description["training"] is None
-    assert read_json(tmp_path / "own/metrics.json")["images"] == 360
+    metrics, predictions = read_json(tmp_path / "own/metrics.json"), Results(tmp_path / "own").predictions
+    assert metrics["images"] == len(predictions) == 360
+    assert metrics["accuracy"] == np.mean([row["label"] == row["prediction"] for row in predictions])
+    assert {row["file"] for row in predictions} == {None}
     loaded, preprocessing = load_network(tmp_path / "own")
     x = torch.rand(2, 1, 28, 28)
     assert torch.equal(loaded(x), network(x))

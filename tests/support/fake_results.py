@@ -9,6 +9,8 @@ import numpy as np
 from convatlas.analysis.classical import COLUMN_CAPTIONS, FEATURES
 from convatlas.analysis.kernels import channel_correlations, classify_channels, match_kernels, random_baseline
 from convatlas.files import write_json, write_npz
+from convatlas.predictions import format_predictions
+from convatlas.records import ImagePrediction
 
 PLANE = (8, 6)  # height and width of the input: not square, so that a transposed map is noticed
 CLASSES = ["ant", "bee", "cat", "dog"]
@@ -36,6 +38,7 @@ class FakeResults:
     images: list[dict[str, Any]]
     network: dict[str, Any]
     metrics: dict[str, Any]
+    predictions: list[ImagePrediction]
     history: str
     inputs: dict[str, np.ndarray]  # by image, in 0..1
     filters: dict[str, np.ndarray]
@@ -49,6 +52,7 @@ class FakeResults:
         for name in ("network", "metrics", "layers", "images"):
             write_json(folder / f"{name}.json", getattr(self, name))
         (folder / "history.csv").write_text(self.history)
+        (folder / "predictions.csv").write_bytes(format_predictions(self.predictions))
         write_npz(folder / "filters.npz", self.filters)
         for name in self.activations:
             write_npz(folder / f"activations/{name}.npz", self.activations[name])
@@ -72,6 +76,21 @@ def make_layer(name: str, kind: str, *shapes: tuple[int, ...], **fields: Any) ->
     }
     shape = {"input_shape": list(shapes[0]), "output_shape": list(shapes[1])}
     return {"name": name, "kind": kind} | window | defaults | shape | {"called": True, "notes": []} | fields
+
+
+def make_prediction(
+    index: int, label: int, prediction: int, probability: float = 0.75, loss: float = 0.25
+) -> ImagePrediction:
+    """Return a row of predictions.csv, of an image without a file of its own."""
+    return {
+        "split": "test",
+        "index": index,
+        "file": None,
+        "label": label,
+        "prediction": prediction,
+        "probability": probability,
+        "loss": loss,
+    }
 
 
 def make_match(feature: str, r: float) -> dict[str, Any]:
@@ -180,6 +199,7 @@ def make_results(channels: int = 3) -> FakeResults:
             "versions": {"convatlas": "0.1.0", "numpy": "2.0"},
         },
         metrics={"accuracy": 1.0, "images": 8, "confusion": np.diag([2, 2, 2, 2]).tolist()},
+        predictions=[make_prediction(index, index // 2, index // 2) for index in range(8)],
         history="epoch,lr,train_loss,train_accuracy,validation_loss,validation_accuracy\n"
         "1,0.1,2.0,0.5,2.1,0.4\n2,0.1,1.0,0.75,1.1,0.7\n",
         inputs=inputs,
@@ -222,6 +242,7 @@ def make_digit_results(channels: int = 1) -> FakeResults:
 def make_minimal_results() -> FakeResults:
     """Return results of a network without data set, training, class names or matched filters."""
     results = make_results()
+    results.predictions = []
     results.metrics, results.history = {}, results.history.splitlines(keepends=True)[0]
     nothing = dict.fromkeys(("split", "index", "label", "prediction", "probability"))
     results.images = [image | nothing | {"path": "a/cat.png"} for image in results.images]

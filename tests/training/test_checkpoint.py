@@ -253,7 +253,7 @@ def test_a_killed_process_continues_after_its_last_epoch(
     assert not (output / "weights.safetensors").exists()
     assert len(load_file(output / "checkpoint" / TENSORS_FILE)["history"]) == 2
     train_here(pets, output)
-    for name in ("weights.safetensors", "history.csv", "metrics.json", "network.json"):
+    for name in ("weights.safetensors", "history.csv", "metrics.json", "predictions.csv", "network.json"):
         assert (output / name).read_bytes() == (uninterrupted / name).read_bytes(), name
     assert read_json(output / "timing.json")["resumed_after_epoch"] == 2
     assert len((output / "history.csv").read_text().splitlines()) == 1 + EPOCHS

@@ -10,19 +10,17 @@ from convatlas.datasets.base import IGNORE_INDEX
 from convatlas.training.losses import compute_loss
 
 LOGITS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)).double()
-LABELS = torch.tensor([0, 3, 1, IGNORE_INDEX, 2, 2])
-IS_KNOWN = LABELS != IGNORE_INDEX
+LABELS = torch.tensor([0, 3, 1, 0, 2, 2])
+IS_KNOWN = torch.arange(6) != 3  # of pixels
 
 
 def negative_log_likelihood(probabilities: Tensor) -> Tensor:
-    rows = torch.arange(6)[IS_KNOWN]
-    return -probabilities[rows, LABELS[IS_KNOWN]].log().mean()
+    return -probabilities[torch.arange(6), LABELS].log()
 
 
 def binary_cross_entropy(probabilities: Tensor) -> Tensor:
-    is_class = LABELS[IS_KNOWN, None] == torch.arange(4)
-    known = probabilities[IS_KNOWN]
-    return -torch.where(is_class, known, 1 - known).log().mean()
+    is_class = LABELS[:, None] == torch.arange(4)
+    return -torch.where(is_class, probabilities, 1 - probabilities).log().mean(1)
 
 
 @pytest.mark.parametrize(
@@ -36,9 +34,16 @@ def binary_cross_entropy(probabilities: Tensor) -> Tensor:
     ],
 )
 def test_the_loss_of_each_kind(kind: Any, scores: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(compute_loss(scores, LABELS, kind), expected)
-    pixels = scores.T.reshape(1, 4, 2, 3)
-    torch.testing.assert_close(compute_loss(pixels, LABELS.reshape(1, 2, 3), kind), expected)
+    torch.testing.assert_close(compute_loss(scores, LABELS, kind), expected.mean())
+    pixels, masks = scores.T.reshape(1, 4, 2, 3), LABELS.where(IS_KNOWN, IGNORE_INDEX).reshape(1, 2, 3)
+    torch.testing.assert_close(compute_loss(pixels, masks, kind), expected[IS_KNOWN].mean())
+
+
+@pytest.mark.parametrize("kind", ["softmax", "probabilities", "multi-label"])
+def test_an_image_of_class_255_counts(kind: Any) -> None:
+    """255 is an unknown class of a mask's pixels alone."""
+    scores = torch.full((1, 300), 0.5)
+    assert compute_loss(scores, torch.tensor([255]), kind) == compute_loss(scores, torch.tensor([254]), kind)
 
 
 def test_a_probability_of_zero_has_a_finite_loss() -> None:

@@ -26,9 +26,10 @@ from convatlas.pixels import GREY
 from convatlas.training import trainer
 from convatlas.training.augmentation import random_horizontal_flip, random_shift
 from convatlas.training.checkpoint import Checkpoint
+from convatlas.training.evaluation import NonFiniteScoresError, evaluate
 from convatlas.training.labelled_images import LabelledImages, hold_out, load_training_splits
 from convatlas.training.metrics import classification_metrics
-from convatlas.training.trainer import DivergedError, NonFiniteScoresError, evaluate, fit, limit_epochs
+from convatlas.training.trainer import DivergedError, fit, limit_epochs
 from tests.support.workspace import ROOT
 
 SETTINGS: dict[str, Any] = {

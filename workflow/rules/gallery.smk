@@ -4,6 +4,7 @@ NETWORK_FILES = [
     "network.json",
     "timing.json",
     "metrics.json",
+    "predictions.csv",
     "history.csv",
     "layers.json",
     "filters.npz",

@@ -134,6 +134,7 @@ rule train:
         weights="results/{network}/weights.safetensors",
         description="results/{network}/network.json",
         metrics="results/{network}/metrics.json",
+        predictions="results/{network}/predictions.csv",
         history="results/{network}/history.csv",
         timing="results/{network}/timing.json",
     log:
