@@ -59,8 +59,15 @@ def test_every_file_of_the_contract_exists(run: Workspace) -> None:
     }
     for network, names in images.items():
         folder = results / network
-        files = ["weights.safetensors", "network.json", "timing.json", "metrics.json", "history.csv"]
-        for name in [*files, "layers.json", "filters.npz", "images.json", "figures/figures.json"]:
+        files = ["weights.safetensors", "network.json", "timing.json", "metrics.json", "predictions.csv"]
+        for name in [
+            *files,
+            "history.csv",
+            "layers.json",
+            "filters.npz",
+            "images.json",
+            "figures/figures.json",
+        ]:
             assert (folder / name).is_file(), name
         for name in ("statistics.npz", "statistics.json", "strongest.npz", "shards/0.npz"):
             assert (folder / name).is_file(), name
