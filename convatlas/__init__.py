@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from convatlas.attribution.attribute import attribute
     from convatlas.attribution.deconvnet import project
     from convatlas.models.build import load_network as load
     from convatlas.results import Results
@@ -15,11 +16,22 @@ if TYPE_CHECKING:
     from convatlas.tracing.record import record
 
 __version__ = "0.1.0"
-__all__ = ["Extractor", "Results", "UserError", "__version__", "layers", "load", "project", "record"]
+__all__ = [
+    "Extractor",
+    "Results",
+    "UserError",
+    "__version__",
+    "attribute",
+    "layers",
+    "load",
+    "project",
+    "record",
+]
 
 _PUBLIC = {
     "Extractor": "convatlas.tracing.extractor:Extractor",
     "Results": "convatlas.results:Results",
+    "attribute": "convatlas.attribution.attribute:attribute",
     "layers": "convatlas.tracing.layers:list_layers",
     "load": "convatlas.models.build:load_network",
     "project": "convatlas.attribution.deconvnet:project",

@@ -32,7 +32,14 @@ def test_every_public_name_is_there_and_documented(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["tracing.layers", "tracing.record", "tracing.extractor", "attribution.deconvnet"]
+    "module",
+    [
+        "tracing.layers",
+        "tracing.record",
+        "tracing.extractor",
+        "attribution.deconvnet",
+        "attribution.attribute",
+    ],
 )
 def test_the_examples_of_public_functions_run(module: str) -> None:
     results = doctest.testmod(import_module(f"convatlas.{module}"))

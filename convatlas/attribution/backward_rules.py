@@ -25,6 +25,7 @@ from torch.utils.hooks import RemovableHandle
 from convatlas import UserError
 from convatlas.attribution.edit_advice import advise_edit
 from convatlas.attribution.inplace_writes import Write, find_write
+from convatlas.attribution.logits import SKIPPABLE_NODES, is_skipped
 
 Grads = tuple[Tensor | None, ...]
 # From a node, autograd's gradients of its inputs, and those of its outputs, to the gradients of its inputs.
@@ -72,6 +73,8 @@ def node_type(node: Node) -> str:
     if write is not None:
         return write.operation
     name = node.name().rpartition("::")[2].partition("Backward")[0].removesuffix("Grad")
+    if name in SKIPPABLE_NODES and is_skipped(node):
+        return "Identity"
     return _power_type(node) if name == "Pow" else name
 
 
@@ -118,7 +121,7 @@ def simplify_batch_norms(network: nn.Module) -> Iterator[None]:
     """Let the batch norms of a network record `_ScaleBatchNorm` in the graph while the block runs.
 
     Their outputs do not change; the signal below them equals the exact adjoint up to rounding. Subclasses and
-    calls of the function follow `_batch_norm_rule` instead.
+    calls of the function follow `apply_batch_norm_rule` instead.
 
     Args:
         network: The network. Batch norms without running statistics stay as they are.
@@ -180,20 +183,20 @@ def _register_rules(
         rule = BACKWARD_RULES.get(operation)
         if operation in ACTIVATION_NODES:
             rule = _relu_rule if write is None else _relu_rule_of_write(write)
-            if not (_is_relu(node, operation) if write is None else _is_relu_write(write)):
+            if not is_rectifier(node):
                 other_activations[layer] = operation
         elif operation not in WRITE_OPERATIONS if write else rule is None and operation not in ADJOINT_NODES:
             unknown[layer] = node.name()
             advice.add(advise_edit(node, operation))
-        if operation == "Convolution" and node._saved_input.shape[1] <= MAX_PIXEL_CHANNELS:
-            hooks += _disable_onednn(node)
+        if reads_pixels(node):
+            hooks += disable_onednn(node)
         if rule is not None:
             hooks.append(node.register_hook(partial(rule, node)))
         pending += [(child, layer) for child in next_nodes(node)]
     if unknown:
         raise UserError(
             "no deconvnet goes through this network: it knows no adjoint of "
-            f"{_format_layers(unknown, layers)}, in the layer or just before it. In the network, "
+            f"{format_layers(unknown, layers)}, in the layer or just before it. In the network, "
             f"{'; '.join(sorted(advice))}. Or choose a layer before it, or none (views.deconv.layers: [])"
         )
     if not any(node_type(node) == INPUT_NODE for node in visited):
@@ -205,14 +208,30 @@ def _register_rules(
     if other_activations and not rectify:
         raise UserError(
             "the deconvnet is defined for ReLUs (ReLU6 too), and these activations are none: "
-            f"{_format_layers(other_activations, layers)}; "
+            f"{format_layers(other_activations, layers)}; "
             "views.deconv.rectify: true rectifies the signal there too, and the page says so; "
             "views.deconv.layers: [] skips the deconvnet"
         )
 
 
-def _disable_onednn(node: Node) -> list[RemovableHandle]:
-    """Use torch's own kernel for a convolution's adjoint: oneDNN's takes 2 to 6 times as long to pixels."""
+def reads_pixels(node: Any) -> bool:
+    """Return whether a node is a convolution of an input that may be pixels.
+
+    Args:
+        node: A node of autograd's graph.
+    """
+    return node_type(node) == "Convolution" and bool(node._saved_input.shape[1] <= MAX_PIXEL_CHANNELS)
+
+
+def disable_onednn(node: Node) -> list[RemovableHandle]:
+    """Use torch's own kernel for a convolution's adjoint: oneDNN's takes 2 to 6 times as long to pixels.
+
+    Args:
+        node: The node of the convolution.
+
+    Returns:
+        The handles of the hooks that do so.
+    """
     previous: list[bool] = []
 
     def disable(grad_output: Grads) -> None:
@@ -230,11 +249,35 @@ def _set_onednn(enabled: bool) -> bool:
     return flags[0]
 
 
-def _format_layers(operations: dict[str, str], layers: Mapping[Node, str]) -> str:
-    """List layers with their operations: those nearest to the pixels, and how many more there are."""
+def format_layers(operations: dict[str, str], layers: Mapping[Node, str]) -> str:
+    """List layers with their operations: those nearest to the pixels, and how many more there are.
+
+    Args:
+        operations: The operations by layer; "" is the network itself.
+        layers: The names of all layers, in execution order, by the last node of each.
+    """
     ordered = [layer for layer in dict.fromkeys([*layers.values(), ""]) if layer in operations]
     items = [f"{layer or 'the network itself'} ({operations[layer]})" for layer in ordered]
     return ", ".join(items[:6]) + (f" and {len(items) - 6} more" if len(items) > 6 else "")
+
+
+def is_activation(node: Node) -> bool:
+    """Return whether a node is an activation, a ReLU or another.
+
+    Args:
+        node: A node of autograd's graph.
+    """
+    return node_type(node) in ACTIVATION_NODES
+
+
+def is_rectifier(node: Node) -> bool:
+    """Return whether a node is max(x, 0), with or without a positive maximum as ReLU6.
+
+    Args:
+        node: A node of autograd's graph.
+    """
+    write = find_write(node)
+    return _is_relu(node, node_type(node)) if write is None else _is_relu_write(write)
 
 
 def _is_relu(node: Any, operation: str) -> bool:
@@ -299,7 +342,7 @@ def _norm_rule(node: Any, grad_input: Grads, grad_output: Grads) -> Grads:
     return _grad_to_first_input(grad_input, signal * inverse if gamma is None else signal * inverse * gamma)
 
 
-def _batch_norm_rule(node: Any, grad_input: Grads, grad_output: Grads) -> Grads:
+def apply_batch_norm_rule(node: Any, grad_input: Grads, grad_output: Grads) -> Grads:
     """Batch norm: multiply by gamma over the standard deviation, which is constant, running or of the image.
 
     Autograd's own adjoint is not taken, even in evaluation mode: torch 2.15's is reported to be wrong on
@@ -356,9 +399,9 @@ def _grad_to_first_input(grad_input: Grads, signal: Tensor | None) -> Grads:
 
 
 BACKWARD_RULES: dict[str, BackwardRule] = {
-    "NativeBatchNorm": _batch_norm_rule,
-    "CudnnBatchNorm": _batch_norm_rule,
-    "MiopenBatchNorm": _batch_norm_rule,
+    "NativeBatchNorm": apply_batch_norm_rule,
+    "CudnnBatchNorm": apply_batch_norm_rule,
+    "MiopenBatchNorm": apply_batch_norm_rule,
     "NativeGroupNorm": _norm_rule,
     "NativeLayerNorm": _norm_rule,
     **dict.fromkeys(["Max", "Min", "Amax", "Amin"], _extremum_rule),

@@ -1,9 +1,9 @@
 """Work on the graph of autograd below a layer: run a network up to it, order its nodes, make unit signals."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from convatlas.attribution.backward_rules import next_nodes, node_type, simplify
 from convatlas.attribution.inplace_writes import label_writes, record_writes, writes_in_place
 from convatlas.attribution.kept_gradients import keep_gradients
 from convatlas.names import suggest_nearest
-from convatlas.tracing.calls import Call, depends_on_input, raise_on_wrong_input, trace
+from convatlas.tracing.calls import Call, depends_on_input, get_version, raise_on_wrong_input, trace
 from convatlas.tracing.window_geometry import window_extent
 
 
@@ -31,6 +31,42 @@ class LayerOutput(NamedTuple):
     value: Tensor
     edge: GradientEdge
     layers: dict[Node, str]
+
+
+class MapsOutput(NamedTuple):
+    """The output of a layer with maps, in the graph of a run to the end.
+
+    Attributes:
+        layer: Name of the layer.
+        edge: Where the output stands in autograd's graph.
+        value: The output, (N, units, H, W), detached; its values are those of the layer as long as the
+            version is.
+        version: Its version when the layer had run.
+    """
+
+    layer: str
+    edge: GradientEdge
+    value: Tensor
+    version: int
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether no later operation has changed the output in place."""
+        return get_version(self.value) == self.version
+
+
+class NetworkOutput(NamedTuple):
+    """A tensor in the output of a network, with the graph that computed it.
+
+    Attributes:
+        value: The tensor, with its graph.
+        layers: The names of layers, by the last node of each.
+        maps: The outputs with maps, in execution order.
+    """
+
+    value: Tensor
+    layers: dict[Node, str]
+    maps: list[MapsOutput]
 
 
 class _LayerReachedError(Exception):
@@ -49,14 +85,108 @@ def run_until_layer(network: nn.Module, x: Tensor, layer: str) -> LayerOutput:
         UserError: There is no such layer, it has no units or does not depend on the input, or the network
             does not take the input.
     """
-    run = _run_once(network, x, layer)
+
+    def run_once() -> _Run:
+        run = _Run(x, {}, None, None)
+        layer_names: list[str] = []
+
+        def stop_at_layer(call: Call) -> None:
+            layer_names.append(call.layer)
+            run.add(call)
+            if call.layer == layer:
+                run.output = call.output
+                raise _LayerReachedError
+
+        try:
+            _run_network(network, x, stop_at_layer, layer_names, [layer])
+        except _LayerReachedError:
+            return run
+        raise UserError(f"no layer {layer!r} to project from; {suggest_nearest(layer, layer_names)}")
+
+    run = _run_with_graph(network, run_once)
     if run.output.is_complex():
         raise UserError(f"{layer}: its output is complex, and the deconvnet is defined for real activations")
+    return LayerOutput(*_detach_output(run, layer), run.layers)
+
+
+def run_to_output(
+    network: nn.Module, x: Tensor, select: Callable[[Any], Tensor], blocks: Sequence[str] = ()
+) -> NetworkOutput:
+    """Run a network to its end, recording what is computed from its input alone.
+
+    Args:
+        network: Any network; it runs in evaluation mode and is left as it was.
+        x: Its input, (N, C, H, W), which requires a gradient.
+        select: From what the forward pass returns to the tensor in it.
+        blocks: Paths of composite modules whose outputs are maps too.
+
+    Raises:
+        UserError: The network does not take the input, or the tensor does not depend on it; and as `select`.
+    """
+
+    def run_once() -> _Run:
+        run = _Run(x, {}, None, None)
+        layer_names: list[str] = []
+
+        def add(call: Call) -> None:
+            layer_names.append(call.layer)
+            run.add(call)
+            output = call.output
+            if output.grad_fn is not None and output.ndim == 4 and output.is_floating_point():
+                edge, value = get_gradient_edge(output), output.detach()
+                run.maps.append(MapsOutput(call.layer, edge, value, get_version(value)))
+
+        run.output = select(_run_network(network, x, add, layer_names, blocks))
+        return run
+
+    run = _run_with_graph(network, run_once)
+    if run.output.grad_fn is None:
+        raise UserError(_explain_missing_graph("the output of the network", run))
+    return NetworkOutput(run.output, run.layers, run.maps)
+
+
+@dataclass
+class _Run:
+    """What one run of a network found.
+
+    Attributes:
+        output: The output of the layer, or the tensor in that of the network.
+        layers: As in `LayerOutput`.
+        detached_layer: The first layer that takes what depends on the image, and has no place in the graph.
+        hidden_layer: The first convolution or linear layer that ran while gradients were switched off.
+        maps: As in `NetworkOutput`.
+    """
+
+    output: Tensor
+    layers: dict[Node, str]
+    detached_layer: str | None
+    hidden_layer: str | None
+    maps: list[MapsOutput] = field(default_factory=list)
+
+    @property
+    def needs_second(self) -> bool:
+        """Whether autograd has not recorded all that a backward pass needs."""
+        node = self.output.grad_fn
+        return bool(self.hidden_layer) or node is None or writes_in_place(node)
+
+    def add(self, call: Call) -> None:
+        """Record where the output of a layer stands in the graph."""
+        if call.output.grad_fn is not None:
+            self.layers.setdefault(call.output.grad_fn, call.layer)
+        elif depends_on_input(call):
+            self.detached_layer = self.detached_layer or call.layer
+            if call.kind in ("conv", "linear") and not torch.is_grad_enabled():
+                self.hidden_layer = self.hidden_layer or call.layer
+
+
+def _run_with_graph(network: nn.Module, run_once: Callable[[], _Run]) -> _Run:
+    """Run a network, and again with more of it recorded where autograd does not record all."""
+    run = run_once()
     if run.needs_second:
         del run  # and its graph, before a second one is kept
         # It costs time and memory: only networks that need it pay.
         with keep_gradients(network), record_writes() as writes:
-            run = _run_once(network, x, layer)
+            run = run_once()
         if run.hidden_layer:
             raise UserError(
                 f"the network runs the layer {run.hidden_layer!r} where gradients are switched off, as in "
@@ -65,63 +195,36 @@ def run_until_layer(network: nn.Module, x: Tensor, layer: str) -> LayerOutput:
             )
         if run.output.grad_fn is not None:
             label_writes(run.output.grad_fn, writes)
-    return LayerOutput(*_detach_output(run, layer), run.layers)
+    return run
 
 
-@dataclass
-class _Run:
-    """What one run of a network up to a layer found.
+def _run_network(
+    network: nn.Module,
+    x: Tensor,
+    callback: Callable[[Call], None],
+    layer_names: list[str],
+    blocks: Sequence[str],
+) -> Any:
+    """Run a network in evaluation mode, with gradients to its input alone, and return its output.
 
-    Attributes:
-        output: The output of the layer.
-        layers: As in `LayerOutput`.
-        detached_layer: The first layer that takes what depends on the image, and has no place in the graph.
-        hidden_layer: The first convolution or linear layer that ran while gradients were switched off.
+    Args:
+        network: The network.
+        x: Its input, (N, C, H, W), which requires a gradient.
+        callback: Called with each call of a layer.
+        layer_names: The names of the layers that have run so far, for messages.
+        blocks: Paths of composite modules whose calls are passed on too.
     """
-
-    output: Tensor
-    layers: dict[Node, str]
-    detached_layer: str | None
-    hidden_layer: str | None
-
-    @property
-    def needs_second(self) -> bool:
-        """Whether autograd has not recorded all that a deconvnet needs."""
-        node = self.output.grad_fn
-        return bool(self.hidden_layer) or node is None or writes_in_place(node)
-
-
-def _run_once(network: nn.Module, x: Tensor, layer: str) -> _Run:
-    """Run a network as `run_until_layer` does."""
-    run = _Run(x, {}, None, None)
-    layer_names: list[str] = []
-
-    def stop_at_layer(call: Call) -> None:
-        layer_names.append(call.layer)
-        if call.output.grad_fn is not None:
-            run.layers.setdefault(call.output.grad_fn, call.layer)
-        elif depends_on_input(call):
-            run.detached_layer = run.detached_layer or call.layer
-            if call.kind in ("conv", "linear") and not torch.is_grad_enabled():
-                run.hidden_layer = run.hidden_layer or call.layer
-        if call.layer == layer:
-            run.output = call.output
-            raise _LayerReachedError
-
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     for parameter in trained:  # so that the graph holds what depends on the input alone
         parameter.requires_grad_(False)
     try:
-        tracing = trace(network, stop_at_layer, blocks=[layer])
+        tracing = trace(network, callback, blocks=blocks)
         errors = raise_on_wrong_input(x), _raise_on_forbidden_write(layer_names)
         with torch.enable_grad(), simplify_batch_norms(network), errors[0], errors[1], tracing:
-            network(x.clone())  # a layer may change its input in place
-    except _LayerReachedError:
-        return run
+            return network(x.clone())  # a layer may change its input in place
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
-    raise UserError(f"no layer {layer!r} to project from; {suggest_nearest(layer, layer_names)}")
 
 
 @contextmanager
@@ -147,15 +250,21 @@ def _detach_output(run: _Run, layer: str) -> tuple[Tensor, GradientEdge]:
     if output.grad_fn is None and run.detached_layer is None:
         raise UserError(f"the layer {layer!r} does not depend on the image; nothing caused it")
     if output.grad_fn is None:
-        raise UserError(
-            f"autograd's graph says that the layer {layer!r} does not depend on the image: the graph ends at "
-            f"the layer {run.detached_layer!r}. The network uses .detach(), .data or torch.inference_mode() "
-            "before it, or one of them or torch.no_grad() inside it; take that out of the forward pass, or "
-            "choose a layer before it"
-        )
+        raise UserError(f"{_explain_missing_graph(f'the layer {layer!r}', run)}, or choose a layer before it")
     if output.ndim < 2:
         raise UserError(f"the layer {layer!r} has no units: its output has the shape {tuple(output.shape)}")
     return output.detach().clone(), get_gradient_edge(output)
+
+
+def _explain_missing_graph(subject: str, run: _Run) -> str:
+    """Return why an output, such as "the layer 'conv1'", has no place in the graph."""
+    if run.detached_layer is None:
+        return f"{subject} does not depend on the image"
+    return (
+        f"autograd's graph says that {subject} does not depend on the image: the graph ends at the layer "
+        f"{run.detached_layer!r}. The network uses .detach(), .data or torch.inference_mode() before it, or "
+        "one of them or torch.no_grad() inside it; take that out of the forward pass"
+    )
 
 
 def topological_order(top: Node) -> tuple[list[Node], list[Node]]:

@@ -101,7 +101,7 @@ def label_writes(top: Node, writes: dict[int, Write]) -> None:
         top: The uppermost node of the graph.
         writes: The writes by the number of their node, from `record_writes`.
     """
-    for node in _all_nodes(top):
+    for node in all_nodes(top):
         if _is_write(node) and node._sequence_nr() in writes:
             node.metadata[METADATA_KEY] = writes[node._sequence_nr()]
 
@@ -128,7 +128,7 @@ def writes_in_place(top: Node) -> bool:
     Args:
         top: The uppermost node of the graph.
     """
-    return any(_is_write(node) or _is_saved_value_lost(node) for node in _all_nodes(top))
+    return any(_is_write(node) or _is_saved_value_lost(node) for node in all_nodes(top))
 
 
 def _is_write(node: Any) -> bool:
@@ -155,8 +155,12 @@ def _saved_attributes(kind: type) -> list[str]:
     return _SAVED_ATTRIBUTES[kind]
 
 
-def _all_nodes(top: Node) -> list[Any]:
-    """Return every node from `top` down."""
+def all_nodes(top: Node) -> list[Any]:
+    """Return every node of a graph.
+
+    Args:
+        top: The uppermost node.
+    """
     nodes: dict[Any, None] = {}
     pending: list[Any] = [top]
     while pending:

@@ -1,0 +1,268 @@
+"""The scores of classes that attribution methods explain: logits of images, or of their pixels."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+
+from convatlas import UserError
+from convatlas.attribution.graph import MapsOutput, NetworkOutput, run_to_output
+from convatlas.attribution.logits import CallSkipper, find_final_nodes, skip_calls
+from convatlas.models.output_choice import ClassCounts, choose_main_tensor, format_tensors
+from convatlas.models.outputs import LOGITS, Output, list_tensors
+from convatlas.models.state import list_non_finite
+from convatlas.tracing.calls import raise_on_wrong_input, trace
+
+MAX_BATCH_VALUES = 2**20  # values of the input in one pass: more cost memory and save no time
+BATCH_TOLERANCE = 1e-3  # of the largest score, between an image alone and in a batch
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The classes whose scores are explained, of each image of a batch.
+
+    Attributes:
+        classes: Their numbers, (N, T) int64.
+        pixels: Of a segmentation, the pixels that are predicted as each class, (N, T, h, w) bool: the score
+            of the class is the sum of its logits over them. None of scores of images.
+    """
+
+    classes: Tensor
+    pixels: Tensor | None = None
+
+    def select(self, scores: Tensor) -> Tensor:
+        """Return the scores of the targets, (N, T).
+
+        Args:
+            scores: The scores of all classes, (N, classes) or (N, classes, h, w).
+        """
+        rows = torch.arange(len(scores), device=scores.device)[:, None]
+        selected = scores[rows, self.classes]
+        return selected if self.pixels is None else (selected * self.pixels).sum((2, 3))
+
+    def make_signals(self, scores: Tensor) -> Tensor:
+        """Return the gradient of each target's score by the scores of all classes.
+
+        Args:
+            scores: The scores of all classes, (N, classes) or (N, classes, h, w).
+
+        Returns:
+            (T, N, classes) or (T, N, classes, h, w): ones and zeros.
+        """
+        images, targets = self.classes.shape
+        signals = scores.new_zeros(targets, images, *scores.shape[1:])
+        rows = torch.arange(images, device=scores.device)
+        for n in range(targets):
+            signals[n, rows, self.classes[:, n]] = 1 if self.pixels is None else self.pixels[:, n].to(scores)
+        return signals
+
+    def take(self, images: slice | Tensor) -> "Targets":
+        """Return the targets of some of the images.
+
+        Args:
+            images: Which images, as an index of the first axis.
+        """
+        pixels = None if self.pixels is None else self.pixels[images]
+        return Targets(self.classes[images], pixels)
+
+
+@dataclass(frozen=True)
+class ScoreGraph:
+    """The scores of a batch with the graph that computed them.
+
+    Attributes:
+        x: The input, (N, C, H, W), which requires a gradient.
+        scores: The scores of classes, (N, classes) or (N, classes, h, w), with their graph.
+        layers: The names of layers, by the last node of each.
+        maps: The outputs with maps, in execution order.
+    """
+
+    x: Tensor
+    scores: Tensor
+    layers: dict[Node, str]
+    maps: list[MapsOutput]
+
+    @property
+    def top(self) -> Node:
+        """The uppermost node."""
+        assert self.scores.grad_fn is not None
+        return self.scores.grad_fn
+
+
+class ClassScores:
+    """The scores of the classes of a network, before a final softmax or sigmoid.
+
+    A network with one score for the second of two classes has two: minus its logit, and its logit.
+
+    Args:
+        network: Any network.
+        output: What its output means.
+
+    Raises:
+        UserError: The output has no scores of classes.
+    """
+
+    def __init__(self, network: nn.Module, output: Output = LOGITS) -> None:
+        if output.kind == "none":
+            raise UserError(f"the network has no scores of classes: {output.reason or 'its output has none'}")
+        self.network, self.output = network, output
+        self.skipped: frozenset[int] | None = None  # calls of a final softmax or sigmoid; None: not known yet
+        self.is_batchable: bool | None = None  # whether the scores of an image do not depend on others
+
+    @torch.enable_grad()
+    def record(self, x: Tensor, blocks: Sequence[str] = ()) -> ScoreGraph:
+        """Run the network with its graph.
+
+        Args:
+            x: Its input, (N, C, H, W).
+            blocks: Paths of composite modules whose outputs are maps too.
+
+        Raises:
+            UserError: The network does not take the input, or its output has no scores of classes.
+        """
+        x = x.detach().clone().requires_grad_()
+        if self.skipped is None and len(x) > 1:
+            self.record(x[:1])
+        run, skipper = self._run(x, blocks)
+        if self.skipped is None:
+            final_nodes = find_final_nodes(run.value)
+            self.skipped = self._find_final_calls(x) if final_nodes else frozenset()
+            if self.skipped:
+                run, skipper = self._run(x, blocks)
+        graph = ScoreGraph(x, self._expand(run.value), run.layers, run.maps)
+        if skipper:
+            skipper.mark_skipped(graph.top)
+        return graph
+
+    def _run(self, x: Tensor, blocks: Sequence[str]) -> tuple[NetworkOutput, CallSkipper | None]:
+        """Run the network without the calls to skip."""
+        with skip_calls(self.skipped or ()) as skipper:
+            run = run_to_output(self.network, x, lambda outputs: self._select(outputs, len(x)), blocks)
+        return run, skipper
+
+    def _find_final_calls(self, x: Tensor) -> frozenset[int]:
+        """Return the numbers of the calls of a final softmax or sigmoid, from a run on one image."""
+        first = x[:1].detach().requires_grad_()
+        recorder = CallSkipper()
+        with recorder:
+            run = run_to_output(self.network, first, lambda outputs: self._select(outputs, 1))
+        return recorder.find_calls(find_final_nodes(run.value))
+
+    def record_batches(self, x: Tensor, size: int) -> Iterator[tuple[slice, ScoreGraph]]:
+        """Run the network with its graph on a few images at a time.
+
+        Args:
+            x: Its input, (N, C, H, W).
+            size: How many images to run at once, where the scores of one do not depend on the others.
+
+        Yields:
+            Which images, and their scores with the graph.
+        """
+        step = size if len(x) == 1 or size == 1 or self.check_batches(x) else 1
+        for start in range(0, len(x), step):
+            index = slice(start, start + step)
+            yield index, self.record(x[index])
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the scores of a batch, without a graph.
+
+        Args:
+            x: The network's input, (N, C, H, W).
+
+        Returns:
+            The scores, (N, classes) or (N, classes, h, w) of pixels.
+        """
+        if self.skipped is None:
+            self.record(x[:1])
+        size = max(1, MAX_BATCH_VALUES // x[0].numel()) if len(x) == 1 or self.check_batches(x) else 1
+        return torch.cat([self._score(batch) for batch in torch.split(x, size)])
+
+    @torch.no_grad()
+    def check_batches(self, x: Tensor) -> bool:
+        """Return whether the scores of an image are the same in a batch as alone.
+
+        They are not with statistics of the batch, as of a batch norm without running ones.
+
+        Args:
+            x: The network's input, (N, C, H, W) with two images at least, which are compared once.
+        """
+        if self.is_batchable is None:
+            if self.skipped is None:
+                self.record(x[:1])
+            alone = self._score(x[:1])
+            difference = (self._score(x[:2])[:1] - alone).abs().max()
+            self.is_batchable = not bool(difference > BATCH_TOLERANCE * alone.abs().max())
+        return self.is_batchable
+
+    def _score(self, x: Tensor) -> Tensor:
+        """Return the scores of one batch."""
+        with raise_on_wrong_input(x), trace(self.network, lambda call: None), skip_calls(self.skipped or ()):
+            return self._expand(self._select(self.network(x.clone()), len(x)))
+
+    def _select(self, outputs: Any, images: int) -> Tensor:
+        """Return the scores in what the forward pass returned, one of two classes."""
+        if self.output == LOGITS and not isinstance(outputs, Tensor) and images == 1:
+            main = choose_main_tensor(outputs, ClassCounts(), ())
+            if isinstance(main, str):
+                raise UserError(f"the network has no scores of classes that are known: {main}")
+            self.output = replace(LOGITS, path=main.path)
+        single = replace(self.output, class_count=1) if self.output.is_binary else self.output
+        scores = single.select_scores(outputs, images)
+        if scores is None:
+            raise UserError(
+                f"the network has no scores of classes at {self.output.path!r} in its output: it returns "
+                f"{format_tensors(list_tensors(outputs))}; output says where they are"
+            )
+        return scores
+
+    def _expand(self, scores: Tensor) -> Tensor:
+        """Return scores of all classes: of one of two, minus its logit and its logit."""
+        if scores.ndim == 4 and scores.shape[2:] == (1, 1):
+            scores = scores.flatten(1)
+        return torch.cat([-scores, scores], 1) if self.output.is_binary else scores
+
+    def make_targets(self, scores: Tensor, classes: Tensor, first: int = 0) -> Targets:
+        """Return the targets of images, with the pixels of each class where scores are of pixels.
+
+        Args:
+            scores: The scores of all classes of the unchanged images.
+            classes: Numbers of classes, (N, T).
+            first: Number of the first image, for messages.
+
+        Raises:
+            UserError: A class does not exist, or its score is NaN or infinite.
+        """
+        count = scores.shape[1]
+        wrong = sorted(set(classes.flatten().tolist()) - set(range(count)))
+        if wrong:
+            raise UserError(
+                f"there is no class {wrong[0]}: the network has scores of {count}, counted from 0"
+            )
+        targets = Targets(classes, self._find_pixels(scores, classes))
+        self._check_finite(targets.select(scores), classes, first)
+        return targets
+
+    def _find_pixels(self, scores: Tensor, classes: Tensor) -> Tensor | None:
+        """Return the pixels that are predicted as each target, (N, T, h, w); None of scores of images."""
+        if scores.ndim == 2:
+            return None
+        if self.output.kind in ("multi-label", "independent-probabilities") and not self.output.is_binary:
+            return scores[torch.arange(len(scores), device=scores.device)[:, None], classes] > 0
+        return scores.argmax(1)[:, None] == classes[:, :, None, None]
+
+    def _check_finite(self, scores: Tensor, classes: Tensor, first: int) -> None:
+        """Raise UserError where the score of a target is not finite."""
+        if scores.isfinite().all():
+            return
+        image, target = (~scores.isfinite()).nonzero()[0].tolist()
+        weights = list_non_finite(self.network)
+        more = f" and {len(weights) - 1} more" if weights[1:] else ""
+        reason = f"; weights of the network are NaN or infinite: {weights[0]}{more}" if weights else ""
+        raise UserError(
+            f"the score of class {int(classes[image, target])} for image {first + image} is "
+            f"{float(scores[image, target])}, which no method explains{reason}"
+        )

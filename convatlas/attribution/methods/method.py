@@ -1,0 +1,93 @@
+"""What an attribution method is: a name, a function, and what is to be said beside its pictures."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from convatlas.attribution.class_scores import ClassScores
+from convatlas.models.preprocessing import Preprocessing
+
+Returns = Literal["pixels", "map"]
+Checks = dict[str, Any]  # what was measured of one map, by name
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What is to be explained: the scores of classes of some images.
+
+    Attributes:
+        scores: The scores of the network.
+        images: The images, (N, C, H, W).
+        classes: The target classes of each image, (N, T) int64.
+        layer: The layer of methods that explain by its maps; None chooses one.
+        preprocessing: That of the images; None of images in 0..1.
+    """
+
+    scores: ClassScores
+    images: Tensor
+    classes: Tensor
+    layer: str | None = None
+    preprocessing: Preprocessing | None = None
+
+
+class Maps(NamedTuple):
+    """What a method computes.
+
+    Attributes:
+        values: The maps, (N, T, C, H, W) of pixels, or (N, T, 1, H, W).
+        checks: What was measured of each, per image and target.
+    """
+
+    values: Tensor
+    checks: list[list[Checks]]
+
+
+@dataclass(frozen=True)
+class Method:
+    """An attribution method.
+
+    Attributes:
+        name: Its name in the config, in files and in code.
+        title: Its name on pages.
+        returns: "pixels", signed values (C, H, W) in the input's space, or "map", (1, H, W).
+        requires: What a network must have: "class scores", "rectifiers", "maps".
+        citation: Where it was published.
+        caveat: What its pictures do not say.
+        check: What is exact about it, or measured of each picture.
+        compute: From an explanation and settings to the maps.
+        settings: The names and defaults of its settings.
+    """
+
+    name: str
+    title: str
+    returns: Returns
+    requires: frozenset[str]
+    citation: str
+    caveat: str
+    check: str
+    compute: Callable[..., Maps]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def empty_checks(classes: Tensor) -> list[list[Checks]]:
+    """Return a dictionary for each image and target.
+
+    Args:
+        classes: The target classes, (N, T).
+    """
+    return [[{} for _ in range(classes.shape[1])] for _ in range(classes.shape[0])]
+
+
+def allocate_maps(explanation: Explanation, channels: int) -> Tensor:
+    """Return room for maps, (N, T, channels, H, W) float32, all NaN.
+
+    Args:
+        explanation: What is to be explained.
+        channels: Number of channels of a map.
+    """
+    images = explanation.images
+    shape = (*explanation.classes.shape, channels, *images.shape[2:])
+    return torch.full(shape, torch.nan, device=images.device, dtype=torch.float32)
