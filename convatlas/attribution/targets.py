@@ -1,0 +1,101 @@
+"""The classes whose scores are attributed: as the config names them, or as each image gives them."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from convatlas import UserError
+from convatlas.models.outputs import Output, predict_classes
+from convatlas.names import suggest_nearest
+from convatlas.pipeline.config_types import TargetSelection
+from convatlas.records import NetworkDescription, SampleImage
+
+TOP_COUNT = 3  # classes of "top3"
+
+
+def find_class_errors(
+    selection: TargetSelection, classes: Sequence[str], key: str, count: int | None = None
+) -> Iterator[str]:
+    """Yield what is wrong with the numbers and names of classes in `targets`.
+
+    Args:
+        selection: `views.attribution.targets`.
+        classes: Names of the network's classes; empty where they are not known.
+        key: Place of the selection in the config.
+        count: Number of the classes, where that alone is known.
+    """
+    count = len(classes) or count
+    for target in selection if isinstance(selection, list) else []:
+        if isinstance(target, int):
+            if count and target >= count:
+                yield f"{key}: no class {target}; there are {count:,}, counted from 0"
+        elif classes and target not in classes:
+            yield f"{key}: no class {target!r}; {suggest_nearest(target, classes)}"
+        elif classes.count(target) > 1:
+            numbers = [str(number) for number, name in enumerate(classes) if name == target]
+            hint = f"give a number: {', '.join(numbers)}"
+            yield f"{key}: {target!r} is the name of {len(numbers)} classes; {hint}"
+
+
+def number_classes(selection: Sequence[int | str], classes: Sequence[str], key: str) -> list[int]:
+    """Return the numbers of the classes that `targets` lists, each once.
+
+    Args:
+        selection: Numbers and names.
+        classes: Names of the network's classes.
+        key: Place of the selection in the config, for the error.
+
+    Raises:
+        UserError: There is no such class, or several have one name.
+    """
+    if errors := list(find_class_errors(list(selection), classes, key)):
+        raise UserError("\n".join(errors))
+    numbers = [target if isinstance(target, int) else list(classes).index(target) for target in selection]
+    return list(dict.fromkeys(numbers))
+
+
+def number_label(image: SampleImage, network: NetworkDescription) -> int | None:
+    """Return the number of an image's label among the network's classes; None where it is none of them.
+
+    Args:
+        image: An entry of images.json, whose label is one of the data set's classes.
+        network: network.json.
+    """
+    names = network["dataset_classes"]
+    if image["label"] is None or not names or len(network["output"]["shape"]) == 3:
+        return None
+    if names == network["classes"]:
+        return image["label"]
+    name = names[image["label"]]
+    return network["classes"].index(name) if network["classes"].count(name) == 1 else None
+
+
+def rank_classes(scores: Tensor, output: Output) -> Tensor:
+    """Return the classes of images, those of the highest scores or of the most pixels first.
+
+    Args:
+        scores: Scores of N images as `Output.select_scores` returns them.
+        output: What the network's output means.
+
+    Returns:
+        Class numbers, (N, classes) int64; -1 for an image whose scores are not finite.
+    """
+    if not output.is_per_pixel:
+        is_finite = predict_classes(scores) >= 0
+        order = scores.argsort(dim=1, descending=True, stable=True)
+    else:
+        is_finite = scores.isfinite().flatten(1).all(1)
+        order = count_pixels(scores).argsort(dim=1, descending=True, stable=True)
+    return order.where(is_finite[:, None], -1)
+
+
+def count_pixels(scores: Tensor) -> Tensor:
+    """Return the number of pixels that are predicted as each class, (N, classes) int64.
+
+    Args:
+        scores: Scores of pixels, (N, classes, H, W).
+    """
+    predicted = scores.argmax(1).flatten(1)
+    counts = torch.zeros(scores.shape[:2], dtype=torch.int64, device=scores.device)
+    return counts.scatter_add_(1, predicted, torch.ones_like(predicted))
