@@ -7,8 +7,9 @@ section 2.1) differs at the rectifier alone: there it rectifies the signal itsel
 than on modules reach every rectifier: functional, in place, reused, or inside a block. A rectifier with a
 maximum, as ReLU6, is one too.
 
-Other quantities that depend on the image (the statistics of a normalisation, the denominator of a quotient,
-attention weights) are constants, at their values for the image.
+Other quantities that depend on the image (the statistics of a normalisation, a vector norm, the denominator
+of a quotient, attention weights, the places that a spatial transformer reads from) are constants, at their
+values for the image.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -34,17 +35,19 @@ BackwardRule = Callable[[Node, Grads, Grads], Grads]
 # Operations whose adjoint autograd computes: linear ones, pooling into its switches, and other selections.
 ADJOINT_NODES = set(
     """
-    Accumulate Add Addbmm Addmm Addmv Baddbmm Sub Rsub Neg Mul Mm Mv Bmm Dot Matmul Linear Sum Mean Cat Stack
+    Accumulate Add Addbmm Addcmul Addmm Addmv Baddbmm Sub Rsub Neg Mul Mm Mv Bmm Dot Matmul Linear Lerp Sum
+    Mean Cumsum Cat Stack
     Convolution ConvolutionOverrideable SlowConv2D SlowConvTranspose2D Thnn_conv2D MkldnnConvolution
     MaxPool1DWithIndices MaxPool2DWithIndices MaxPool3DWithIndices AdaptiveMaxPool2D AdaptiveMaxPool3D
     MaxUnpool2D MaxUnpool3D FractionalMaxPool2D AvgPool2D AvgPool3D AdaptiveAvgPool2D MkldnnAdaptiveAvgPool2D
     AdaptiveAvgPool3D View UnsafeView ReshapeAlias Transpose Permute T Expand ExpandAs Squeeze Unsqueeze Slice
-    Select Split SplitWithSizes UnsafeSplit Unbind Narrow Index IndexSelect Gather Flip Roll Repeat Unfold
+    Select Split SplitWithSizes UnsafeSplit Unbind Narrow Index IndexSelect IndexAdd IndexCopy Gather
+    Scatter ScatterAdd SelectScatter SliceScatter Flip Roll Rot90 Repeat Unfold
     Im2Col Col2Im AsStrided Alias Clone Copy ToCopy Contiguous Detach Identity ConstantPadNd ReflectionPad1D
     ReflectionPad2D ReflectionPad3D ReplicationPad1D ReplicationPad2D ReplicationPad3D PixelShuffle
     PixelUnshuffle ChannelShuffle UpsampleNearest1D UpsampleNearest2D UpsampleNearest3D UpsampleLinear1D
     UpsampleBilinear2D UpsampleBilinear2DAa UpsampleBicubic2D UpsampleBicubic2DAa UpsampleTrilinear3D
-    UpsampleNearestExact2D GridSampler2D Diagonal Tril Triu Topk Sort Kthvalue _ScaleBatchNorm
+    UpsampleNearestExact2D Diagonal Tril Triu Topk Sort Kthvalue _ScaleBatchNorm
     """.split()
 )  # fmt: skip
 # Operations in place on a part of a tensor whose adjoint, CopySlices, autograd computes.
@@ -202,8 +205,8 @@ def _register_rules(
     if not any(node_type(node) == INPUT_NODE for node in visited):
         raise UserError(
             f"no deconvnet goes to the image: {layers.get(edge.node, 'the layer')} depends on the image only "
-            "through what the deconvnet takes as constants, such as denominators, one over a norm, or the "
-            "weights of attention; choose another layer, or none (views.deconv.layers: [])"
+            "through what the deconvnet takes as constants, such as norms, denominators, or the weights of "
+            "attention; choose another layer, or none (views.deconv.layers: [])"
         )
     if other_activations and not rectify:
         raise UserError(
@@ -359,11 +362,6 @@ def apply_batch_norm_rule(node: Any, grad_input: Grads, grad_output: Grads) -> G
     return _grad_to_first_input(grad_input, signal * factor.reshape(1, -1, *[1] * (signal.ndim - 2)))
 
 
-def _division_rule(node: Node, grad_input: Grads, grad_output: Grads) -> Grads:
-    """Pass the signal of a quotient to its numerator."""
-    return _grad_to_first_input(grad_input, grad_input[0])
-
-
 def _extremum_rule(node: Any, grad_input: Grads, grad_output: Grads) -> Grads:
     """Maximum or minimum over axes: unpool into its position, the first in raster order of equal values."""
     if hasattr(node, "_saved_indices"):  # of one axis, whose adjoint autograd computes
@@ -381,16 +379,13 @@ def _extremum_rule(node: Any, grad_input: Grads, grad_output: Grads) -> Grads:
     return _grad_to_first_input(grad_input, signal.reshape(shape) * position)
 
 
-def _attention_rule(node: Node, grad_input: Grads, grad_output: Grads) -> Grads:
-    """Pass the signal of attention to the values, not to queries and keys."""
+def _constant_inputs_rule(node: Node, grad_input: Grads, grad_output: Grads) -> Grads:
+    """Pass no signal to the inputs that are constants, such as a denominator."""
+    constant = CONSTANT_INPUTS[node_type(node)]
     return tuple(
-        torch.zeros_like(g) if g is not None and n in (0, 1) else g for n, g in enumerate(grad_input)
+        torch.zeros_like(grad) if grad is not None and n in constant else grad
+        for n, grad in enumerate(grad_input)
     )
-
-
-def _constant_rule(node: Node, grad_input: Grads, grad_output: Grads) -> Grads:
-    """Stop the signal: one over a norm and attention weights are constants."""
-    return tuple(None if g is None else torch.zeros_like(g) for g in grad_input)
 
 
 def _grad_to_first_input(grad_input: Grads, signal: Tensor | None) -> Grads:
@@ -398,6 +393,23 @@ def _grad_to_first_input(grad_input: Grads, signal: Tensor | None) -> Grads:
     return (signal, *(None if g is None else torch.zeros_like(g) for g in grad_input[1:]))
 
 
+# The inputs of an operation that are constants, by their index: no signal goes to them.
+CONSTANT_INPUTS: dict[str, tuple[int, ...]] = {
+    "Div": (1,),
+    "Addcdiv": (2,),
+    "Rsqrt": (0,),
+    "Reciprocal": (0,),
+    "LinalgVectorNorm": (0,),  # what a layer divides or multiplies by, as in ConvNeXt-V2
+    "Norm": (0,),
+    "GridSampler2D": (1,),  # the places to read from, as in spatial transformers
+    "GridSampler3D": (1,),
+    "ScaledDotProductFlashAttentionForCpu": (0, 1),
+    "ScaledDotProductFlashAttention": (0, 1),
+    "ScaledDotProductEfficientAttention": (0, 1),
+    "ScaledDotProductCudnnAttention": (0, 1),
+    "ScaledDotProductFusedAttentionOverrideable": (0, 1),
+    "SafeSoftmax": (0,),  # the weights of attention, where it is not fused
+}
 BACKWARD_RULES: dict[str, BackwardRule] = {
     "NativeBatchNorm": apply_batch_norm_rule,
     "CudnnBatchNorm": apply_batch_norm_rule,
@@ -405,19 +417,5 @@ BACKWARD_RULES: dict[str, BackwardRule] = {
     "NativeGroupNorm": _norm_rule,
     "NativeLayerNorm": _norm_rule,
     **dict.fromkeys(["Max", "Min", "Amax", "Amin"], _extremum_rule),
-    "Div": _division_rule,
-    "Rsqrt": _constant_rule,
-    "Reciprocal": _constant_rule,
-    "ScaledDotProductFlashAttentionForCpu": _attention_rule,
-    "ScaledDotProductFlashAttention": _attention_rule,
-    "ScaledDotProductEfficientAttention": _attention_rule,
-    "ScaledDotProductCudnnAttention": _attention_rule,
-    "ScaledDotProductFusedAttentionOverrideable": _attention_rule,
-    "SafeSoftmax": _constant_rule,  # the weights of attention, where it is not fused
-}
-# The inputs of an operation that are constants, by their index: no signal goes to them.
-CONSTANT_INPUTS: dict[str, tuple[int, ...]] = {
-    **{name: (0, 1) for name in BACKWARD_RULES if name.startswith("Scaled")},
-    **{name: (0,) for name, rule in BACKWARD_RULES.items() if rule is _constant_rule},
-    "Div": (1,),
+    **dict.fromkeys(CONSTANT_INPUTS, _constant_inputs_rule),
 }

@@ -18,6 +18,7 @@ from torch.autograd.graph import Node
 from convatlas import UserError
 from convatlas.attribution.backward_rules import attach_rules
 from convatlas.attribution.graph import (
+    edge_shape,
     isolate_units,
     run_until_layer,
     signal_entry,
@@ -25,7 +26,7 @@ from convatlas.attribution.graph import (
     unit_signals,
 )
 from convatlas.models.state import list_non_finite
-from convatlas.tracing.calls import is_single_image
+from convatlas.tracing.calls import drop_batch_axis, is_single_image
 
 Select = Literal["map", "peak"]
 
@@ -49,7 +50,8 @@ def project(
         network: Any network whose activations on the way to the layer are ReLUs.
         x: A preprocessed image (C, H, W), or a batch (N, C, H, W).
         layer: Name of a layer, as in layers.json, or path of a composite module.
-        units: Numbers of the units, from 0, in the order of the result; by default all.
+        units: Numbers of the units, from 0, in the order of the result; by default all. The units of a layer
+            are along the first axis of its `output_shape` in layers.json.
         select: Project the whole map of a unit, or its "peak", the single strongest location.
         rectify: Rectify the signal at activations that are not ReLUs too, where the method is undefined.
 
@@ -128,7 +130,7 @@ def project_positions(
     activations, seeds = maps[index], torch.zeros_like(maps)
     seeds[index] = activations.relu()
     with attach_rules(edge, layers, rectify):
-        projections = torch.autograd.grad(edge, x, seeds.view_as(output))[0]
+        projections = torch.autograd.grad(edge, x, seeds.view(edge_shape(edge)))[0]
     return _check_finite(network, layer, seeds, projections), activations
 
 
@@ -205,7 +207,7 @@ def project_stepwise(
     for node in order:
         if node in signals:
             name = layer if node is edge.node else layers[node]
-            steps.append(ProjectionStep(name, signals[node][0], passed_layers))
+            steps.append(ProjectionStep(name, drop_batch_axis(signals[node]), passed_layers))
             passed_layers = []
         if node in layers:
             passed_layers.append(layers[node])

@@ -6,13 +6,11 @@ from torch.autograd.function import BackwardCFunction
 
 from convatlas.attribution.inplace_writes import WRITE_NODE, find_write
 
-_SCALE = ".detach() its result where it only scales (a norm, a statistic, an attention weight)"
-_NORM = "write x.norm(...).detach() instead of x.norm(...): a norm that scales is a constant"
+_SCALE = ".detach() its result where it only scales (a statistic, an attention weight)"
 _STATISTIC = "call .detach() on the result of std or var: a statistic that scales is a constant"
 # What to change in a network whose operation has no adjoint here.
 _ADVICE = {
     "Pow": "write a power as products, x * x, or with a whole number, x ** 2, or " + _SCALE,
-    **dict.fromkeys(["LinalgVectorNorm", "Norm"], _NORM),
     **dict.fromkeys(["Std", "Var", "StdMean", "VarMean"], _STATISTIC),
 }
 

@@ -15,7 +15,14 @@ from convatlas.attribution.backward_rules import next_nodes, node_type, simplify
 from convatlas.attribution.inplace_writes import label_writes, record_writes, writes_in_place
 from convatlas.attribution.kept_gradients import keep_gradients
 from convatlas.names import suggest_nearest
-from convatlas.tracing.calls import Call, depends_on_input, get_version, raise_on_wrong_input, trace
+from convatlas.tracing.calls import (
+    Call,
+    depends_on_input,
+    drop_batch_axis,
+    get_version,
+    raise_on_wrong_input,
+    trace,
+)
 from convatlas.tracing.window_geometry import window_extent
 
 
@@ -23,7 +30,8 @@ class LayerOutput(NamedTuple):
     """The output of a layer and the graph that computed it.
 
     Attributes:
-        value: The output, (N, units, ...), detached.
+        value: The output, (N, units, ...), detached. Where the first axis of an image's output is not the
+            batch axis, as where a network folds patches into it, its units are along that axis.
         edge: Where it stands in autograd's graph.
         layers: The names of the layers before it, and its own, by the last node of each.
     """
@@ -82,8 +90,8 @@ def run_until_layer(network: nn.Module, x: Tensor, layer: str) -> LayerOutput:
         layer: Name of a layer, or path of a composite module.
 
     Raises:
-        UserError: There is no such layer, it has no units or does not depend on the input, or the network
-            does not take the input.
+        UserError: There is no such layer, it does not depend on the input, its output for several images
+            has no batch axis, or the network does not take the input.
     """
 
     def run_once() -> _Run:
@@ -106,7 +114,7 @@ def run_until_layer(network: nn.Module, x: Tensor, layer: str) -> LayerOutput:
     run = _run_with_graph(network, run_once)
     if run.output.is_complex():
         raise UserError(f"{layer}: its output is complex, and the deconvnet is defined for real activations")
-    return LayerOutput(*_detach_output(run, layer), run.layers)
+    return LayerOutput(*_detach_output(run, layer, len(x)), run.layers)
 
 
 def run_to_output(
@@ -244,16 +252,22 @@ def _raise_on_forbidden_write(layer_names: list[str]) -> Iterator[None]:
         ) from error
 
 
-def _detach_output(run: _Run, layer: str) -> tuple[Tensor, GradientEdge]:
+def _detach_output(run: _Run, layer: str, image_count: int) -> tuple[Tensor, GradientEdge]:
     """Return a layer's output and its place in the graph; raise UserError where it cannot be projected."""
     output = run.output
     if output.grad_fn is None and run.detached_layer is None:
         raise UserError(f"the layer {layer!r} does not depend on the image; nothing caused it")
     if output.grad_fn is None:
         raise UserError(f"{_explain_missing_graph(f'the layer {layer!r}', run)}, or choose a layer before it")
-    if output.ndim < 2:
-        raise UserError(f"the layer {layer!r} has no units: its output has the shape {tuple(output.shape)}")
-    return output.detach().clone(), get_gradient_edge(output)
+    value = output.detach().clone()
+    if image_count == 1:
+        value = drop_batch_axis(value)[None]
+    elif len(value) != image_count:
+        raise UserError(
+            f"the layer {layer!r} has no batch axis: its output for {image_count} images has the shape "
+            f"{tuple(output.shape)}; project one image at a time"
+        )
+    return value, get_gradient_edge(output)
 
 
 def _explain_missing_graph(subject: str, run: _Run) -> str:
@@ -301,6 +315,17 @@ def topological_order(top: Node) -> tuple[list[Node], list[Node]]:
     return order, on_every_path
 
 
+def edge_shape(edge: GradientEdge) -> torch.Size:
+    """Return the shape of the tensor at an edge of the graph.
+
+    Args:
+        edge: Where a layer stands in the graph.
+    """
+    node: Any = edge.node
+    shape: torch.Size = node._input_metadata[edge.output_nr].shape
+    return shape
+
+
 def signal_entry(edge: GradientEdge) -> GradientEdge:
     """Return the edge at which the signals of `unit_signals` enter the graph.
 
@@ -328,7 +353,7 @@ def unit_signals(edge: GradientEdge, seeds: Tensor, units: Sequence[int]) -> Ten
     """
     convolution = _groupable_convolution(edge)
     if convolution is None:
-        return isolate_units(seeds, units)
+        return isolate_units(seeds, units).reshape(len(units), *edge_shape(edge))
     return _convolution_grad_input(convolution, seeds, units)
 
 
@@ -351,10 +376,12 @@ def isolate_units(seeds: Tensor, units: Sequence[int]) -> Tensor:
 def _groupable_convolution(edge: GradientEdge) -> Any | None:
     """Return the node of a convolution that can take each unit's map through its own filter, or None.
 
-    That needs stride 1, one group, padding no wider than the filter's extent, and a constant filter.
+    That needs one image, stride 1, one group, padding no wider than the extent of a filter that is constant.
     """
     node: Any = edge.node
-    if node_type(node) != "Convolution" or node._saved_transposed or node._saved_groups != 1:
+    if node_type(node) != "Convolution" or edge_shape(edge)[0] != 1:
+        return None
+    if node._saved_transposed or node._saved_groups != 1:
         return None
     extent = window_extent(node._saved_weight.shape[2:], node._saved_dilation)
     is_inside = all(pad <= reach for pad, reach in zip(node._saved_padding, extent, strict=True))

@@ -122,6 +122,16 @@ def is_single_image(network: nn.Module, x: Tensor) -> bool:
     return x.ndim == spatial_axes + 1
 
 
+def drop_batch_axis(tensor: Tensor) -> Tensor:
+    """Return what a layer computed for one image: the only element of a batch of one.
+
+    Args:
+        tensor: The output of a layer for one image. One without a batch axis, as where a network folds
+            patches into it, is returned as it is, and so is a vector of one value, which is one unit.
+    """
+    return tensor[0] if tensor.ndim > 1 and tensor.shape[0] == 1 else tensor
+
+
 @contextmanager
 def raise_on_wrong_input(x: Tensor) -> Iterator[None]:
     """Turn an error of the forward pass in the block into a UserError that states the shape of the input.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from convatlas.layer_selection import COMPLEX_OUTPUT_NOTE
 from convatlas.records import Kind, Layer
-from convatlas.tracing.calls import Call, is_leaf, named_leaf_modules
+from convatlas.tracing.calls import Call, drop_batch_axis, is_leaf, named_leaf_modules
 from convatlas.tracing.dataflow import DataflowTracker
 from convatlas.tracing.layer_kinds import module_kind
 from convatlas.tracing.layer_windows import Filters, LayerWindow, make_window
@@ -66,8 +66,8 @@ class LayerLister:
         entry["inputs"] = list(inputs)
         # A single number for the whole batch may be the first of several inputs: a factor, for example.
         main_input = next((tensor for tensor in call.inputs if tensor.ndim), call.input)
-        entry["input_shape"] = _shape_without_batch(main_input)
-        entry["output_shape"] = _shape_without_batch(call.output)
+        entry["input_shape"] = list(drop_batch_axis(main_input).shape)
+        entry["output_shape"] = list(drop_batch_axis(call.output).shape)
         if not is_block:
             self._describe_window(entry, call, is_own_call)
             # A function has the parameters that have met what depends on the input since the last one.
@@ -157,14 +157,6 @@ def _are_equal(calls: Sequence[Filters | None]) -> bool:
         for filters in calls[1:]
         for a, b in zip(first or (), filters or (), strict=True)
     )
-
-
-def _shape_without_batch(tensor: Tensor) -> list[int]:
-    """Return the shape of a tensor without the batch axis, where the first axis is one.
-
-    A vector of one value, one per image of the batch, is one unit: [1].
-    """
-    return list(tensor.shape[1:] if tensor.ndim > 1 and tensor.shape[0] == 1 else tensor.shape)
 
 
 def _layer_entry(layer: str, path: str, type_name: str, kind: Kind, module: nn.Module | None) -> Layer:

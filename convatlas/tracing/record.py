@@ -17,6 +17,7 @@ from convatlas.records import NonFiniteLayer
 from convatlas.tracing.calls import (
     Call,
     composite_modules,
+    drop_batch_axis,
     is_single_image,
     raise_on_wrong_input,
     trace,
@@ -105,8 +106,8 @@ def record(
         if layer not in activations.outputs:
             raise UserError(f"the network calls no layer {layer!r}; {suggest_nearest(layer, layer_names)}")
     if is_image:
-        activations.outputs = {name: _drop_batch_axis(t) for name, t in activations.outputs.items()}
-        activations.switches = {name: _drop_batch_axis(t) for name, t in activations.switches.items()}
+        activations.outputs = {name: drop_batch_axis(t) for name, t in activations.outputs.items()}
+        activations.switches = {name: drop_batch_axis(t) for name, t in activations.switches.items()}
     return activations
 
 
@@ -230,14 +231,9 @@ def for_each_layer(
         return network(x.clone())
 
 
-def _drop_batch_axis(tensor: Tensor) -> Tensor:
-    """Return the only element of a batch of one; a tensor without a batch axis as it is, and one value."""
-    return tensor[0] if tensor.ndim > 1 and tensor.shape[0] == 1 else tensor
-
-
 def _to_numpy(tensor: Tensor) -> np.ndarray:
     """Return a tensor of a batch of one as an array without the batch axis."""
-    array: np.ndarray = _drop_batch_axis(tensor.detach()).cpu().numpy()
+    array: np.ndarray = drop_batch_axis(tensor.detach()).cpu().numpy()
     return array
 
 

@@ -18,6 +18,7 @@ from convatlas.attribution.backward_rules import BACKWARD_RULES, node_type
 from convatlas.attribution.deconvnet import make_seed_signal, project, project_positions, project_stepwise
 
 Step = Callable[[Tensor], Tensor]
+ORDER = torch.tensor([2, 0, 3, 1])
 X = torch.randn(4, 6, 8, generator=torch.Generator().manual_seed(1)).double()
 
 
@@ -100,6 +101,16 @@ ADJOINT: dict[str, Step] = {
     "matrix product": lambda x: x @ x.mT,
     "tokens": lambda x: x.flatten(2).transpose(1, 2).contiguous(),
     "division by a number": lambda x: x / 3,
+    "fused product": lambda x: torch.addcmul(x, x, x.roll(1, 3), value=2),
+    "interpolation of two signals": lambda x: torch.lerp(x, x.flip(1), x.roll(1, 2)),
+    "cumulative sum": lambda x: x.cumsum(1),
+    "scattered": lambda x: (
+        torch.zeros_like(x).scatter(1, ORDER.view(1, 4, 1, 1).expand_as(x), x)
+        + x.scatter_add(2, torch.zeros_like(x, dtype=torch.int64), x.roll(1, 3))
+    ),
+    "written to indices": lambda x: x.index_add(1, ORDER, 2 * x) + x.index_copy(1, ORDER[:2], x[:, 2:]),
+    "written to a part": lambda x: x.select_scatter(x[:, 0], 1, 2) + x.slice_scatter(-x[:, :2], 1, 1, 3),
+    "turned": lambda x: torch.rot90(x, 1, (2, 3)),
     "square": lambda x: x**2 + x,
     "cube": lambda x: x.pow(3.0),
     "maximum over channels": lambda x: x.max(1, keepdim=True).values,
@@ -193,6 +204,19 @@ def rms(x: Tensor) -> Tensor:
     return x * (x.pow(2).mean((1, 2, 3), keepdim=True) + 1e-5).rsqrt().detach()
 
 
+def response_norm(x: Tensor) -> Tensor:
+    """Global response normalisation, as in ConvNeXt-V2."""
+    norm = x.norm(p=2, dim=(2, 3), keepdim=True)
+    return x + x * (norm / (norm.mean(1, keepdim=True) + 1e-6))
+
+
+def shifted_grid(x: Tensor) -> Tensor:
+    """Return the places that a spatial transformer reads from, which depend on the image."""
+    shift = x.mean((1, 2, 3)).tanh()
+    theta = torch.eye(2, 3).double() + F.pad(shift[:, None, None], (2, 0, 0, 1))
+    return F.affine_grid(theta, list(x.shape), align_corners=False)
+
+
 RMS_EPS = torch.finfo(torch.float64).eps
 GROUPS = [randomise(nn.GroupNorm(2, 4)), nn.GroupNorm(4, 4, affine=False), randomise(nn.GroupNorm(1, 4))]
 LAYER = randomise(nn.LayerNorm((4, 6, 8)))
@@ -222,11 +246,24 @@ FIXED: dict[str, tuple[Step, Step]] = {
         lambda x: F.normalize(x, dim=1),
         lambda x: x / x.norm(dim=1, keepdim=True).detach(),
     ),
+    "global response norm": (response_norm, lambda x: x * (response_norm(x) / x).detach()),
+    "product with a norm": (
+        lambda x: x * x.norm(p=1, dim=(2, 3), keepdim=True),
+        lambda x: x * x.abs().sum((2, 3), keepdim=True).detach(),
+    ),
     "local response norm": (
         nn.LocalResponseNorm(3),
         lambda x: x * (F.local_response_norm(x, 3) / x).detach(),
     ),
     "attention": (attention, attended),
+    "fused quotient": (
+        lambda x: torch.addcdiv(x, x.flip(1), x.square().mean() + 1),
+        lambda x: x + x.flip(1) / (x.square().mean() + 1).detach(),
+    ),
+    "spatial transformer": (
+        lambda x: F.grid_sample(x, shifted_grid(x), align_corners=False),
+        lambda x: F.grid_sample(x, shifted_grid(x).detach(), align_corners=False),
+    ),
     "softmax of weights alone": (
         lambda x: x * torch.ones(4, 1, 1).double().softmax(0),
         lambda x: x / 4,
@@ -590,14 +627,9 @@ class Cube(torch.autograd.Function):
 
 ADVISED: dict[str, tuple[Step, str, Step]] = {
     "power": (lambda x: x.abs() ** 1.5, "x ** 2", lambda x: x**2),
-    "norm": (
-        lambda x: x * x.norm(dim=(2, 3), keepdim=True),
-        r"x.norm(...).detach()",
-        lambda x: x * x.norm(dim=(2, 3), keepdim=True).detach(),
-    ),
     "deviation": (lambda x: x * x.std(), ".detach()", lambda x: x * x.std().detach()),
     "custom function": (Cube.apply, "instead of Cube.apply (a custom autograd.F", lambda x: x * x * x),
-    "cumulative sum": (lambda x: x.cumsum(1), "sums, products and convolutions", lambda x: x),
+    "cumulative product": (lambda x: x.cumprod(1), "sums, products and convolutions", lambda x: x),
 }  # fmt: skip
 
 

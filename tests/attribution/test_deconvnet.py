@@ -17,11 +17,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convatlas import UserError
-from convatlas.attribution.deconvnet import Select, make_seed_signal, project
+from convatlas.attribution.deconvnet import (
+    Select,
+    make_seed_signal,
+    project,
+    project_positions,
+    project_stepwise,
+)
 from convatlas.attribution.sequential_deconvnet import Deconvnet
 from convatlas.models.architectures.lenet5 import lenet5
 from convatlas.models.architectures.simple_cnn import simple_cnn
 from convatlas.tracing.layer_kinds import FUNCTION_KINDS, module_kind
+from convatlas.tracing.record import record
 
 LENET5 = ["conv1", "relu1", "pool1", "conv2", "relu2", "pool2"]
 SIMPLE_CNN = ["conv1", "relu1", "conv2", "relu2", "conv3", "relu3", "pool1"]
@@ -771,6 +778,46 @@ def test_a_batch_is_projected_image_by_image(lenet: nn.Sequential, layer: str, s
         assert torch.equal(project(lenet, image, layer, [2, 0], select), expected)
 
 
+class FoldPatches(nn.Module):
+    """Folds the quarters of an image into the batch axis, as MobileViT folds patches into it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.mix, self.top = nn.Conv2d(1, 3, 3), nn.Conv2d(3, 5, 1), nn.Linear(5, 2)
+        self.flat = nn.Flatten(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        quarters = torch.cat([part for half in self.conv(x).chunk(2, 2) for part in half.chunk(2, 3)])
+        return self.flat(self.top(self.mix(quarters).flatten(2).mT))
+
+
+@pytest.mark.parametrize("layer", ["mix", "top", "flat"])
+@pytest.mark.parametrize("select", SELECTS)
+def test_the_units_are_those_of_the_record_where_patches_are_folded_into_the_batch_axis(
+    layer: str, select: Select
+) -> None:
+    torch.manual_seed(0)
+    network, image = FoldPatches().double(), images(1, 1, 10)[0]
+    planes = record(network, image).outputs[layer]
+    projections = project(network, image, layer, select=select)
+    assert len(projections) == len(planes)
+    for unit, plane in enumerate(planes.relu()):
+        seed = plane if select == "map" else plane * (plane == plane.max())
+
+        def weigh_unit(x: Tensor, unit: int = unit, seed: Tensor = seed) -> Tensor:
+            outputs: list[Tensor] = []
+            handle = network.get_submodule(layer).register_forward_hook(lambda m, i, o: outputs.append(o))
+            network(x[None])
+            handle.remove()
+            return (outputs[0][unit] * seed).sum()
+
+        expected = torch.autograd.functional.vjp(weigh_unit, image)[1]
+        torch.testing.assert_close(projections[unit], expected)
+    top, *_, bottom = project_stepwise(network, image, layer, 1, select)
+    assert top.signal.shape == planes.shape
+    assert torch.equal(bottom.signal, projections[1])
+
+
 # Errors of project.
 
 
@@ -789,10 +836,10 @@ def test_an_empty_input_and_a_single_number_of_a_unit_are_errors(lenet: nn.Seque
         project(lenet, images(1, 1, 28)[0], "conv1", 3)  # type: ignore[arg-type]
 
 
-def test_a_layer_without_units_is_an_error() -> None:
-    net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(0)).double()
-    with pytest.raises(UserError, match="the layer '1' has no units"):
-        project(net, images(1, 1, 9)[0], "1")
+def test_positions_of_a_layer_without_a_batch_axis_are_an_error() -> None:
+    ones = torch.ones(2, dtype=torch.int64)
+    with pytest.raises(UserError, match=r"'mix' has no batch axis: its output for 2 images .*\(8, 5, 4, 4\)"):
+        project_positions(FoldPatches().double(), images(2, 1, 10), "mix", ones, ones[:, None].expand(2, 2))
 
 
 @pytest.mark.parametrize("select", ["top", "", None])

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from convatlas import UserError
 from convatlas.attribution.deconvnet import project
 from convatlas.records import Layer
-from convatlas.tracing.calls import collect_tensors, is_leaf
+from convatlas.tracing.calls import collect_tensors, drop_batch_axis, is_leaf
 from convatlas.tracing.extractor import Extractor
 from convatlas.tracing.layers import list_layers
 from convatlas.tracing.record import record
@@ -239,19 +239,26 @@ class _LeafHooks:
 def choose_layers(
     layers: list[Layer], outputs: dict[str, Tensor], until: str, count: int
 ) -> dict[str, list[int]]:
-    """Return the layers to project, in equal steps up to the last, with their most active units."""
-    called = [layer for layer in layers if layer["called"] and layer["name"] in outputs]
+    """Return the layers to project, in equal steps up to the last, with their most active units.
+
+    Those that the image does not reach, as networks compute them of positions, are left out.
+    """
+    reached = {"input"}
+    for layer in layers:
+        if reached & set(layer["inputs"]):
+            reached.add(layer["name"])
+    called = [layer for layer in layers if layer["name"] in reached & outputs.keys()]
     if until:
         stop = next((n for n, layer in enumerate(called) if layer["module"].startswith(until)), len(called))
         called = called[:stop]
-    called = [layer for layer in called if layer["inputs"] and outputs[layer["name"]].ndim >= 2]
+    called = [layer for layer in called if outputs[layer["name"]].ndim]
     maps = [layer for layer in called if outputs[layer["name"]].ndim == 4] or called
     chosen = [maps[len(maps) * n // count] for n in range(1, count)]
     chosen.append(maps[-1] if until else called[-1])
     units = {}
     for layer in chosen:
-        output = outputs[layer["name"]]
-        strengths = output[0].flatten(1).amax(1) if output.ndim > 2 else output[0]
+        output = drop_batch_axis(outputs[layer["name"]])
+        strengths = output.flatten(1).amax(1) if output.ndim > 1 else output
         units[layer["name"]] = strengths.topk(min(UNITS, len(strengths))).indices.tolist()
     return units
 

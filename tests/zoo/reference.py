@@ -23,7 +23,7 @@ ACTIVATIONS = set(
     erf sqrt
     """.split()
 )
-CONSTANTS = {"rsqrt", "reciprocal", "_safe_softmax"}
+CONSTANTS = {"rsqrt", "reciprocal", "linalg_vector_norm", "norm", "_safe_softmax"}
 EXTREMA = {"amax", "amin", "max", "min"}
 ATTENTION = "_scaled_dot_product"
 
@@ -98,14 +98,18 @@ def trace_operations(network: nn.Module, x: Tensor, layers: Sequence[str]) -> fx
 
 
 def _seed(output: Tensor, unit: int, select: str) -> Tensor:
-    """Return the rectified map of a unit, or its first maximum, with all else zero."""
+    """Return the rectified map of a unit, or its first maximum, with all else zero.
+
+    The units of an output whose first axis is not that of a batch of one are along its first axis.
+    """
     seed = torch.zeros_like(output)
-    plane = output[0, unit].clamp(min=0)
+    unit_seeds = seed[0] if len(seed) == 1 and seed.ndim > 1 else seed
+    plane = output.reshape(unit_seeds.shape)[unit].clamp(min=0)
     if select == "peak":
         first = torch.zeros_like(plane).flatten()
         first[plane.argmax()] = 1
         plane = plane * first.view(plane.shape)
-    seed[0, unit] = plane
+    unit_seeds[unit] = plane
     return seed
 
 
@@ -126,7 +130,7 @@ class _Replay(fx.Interpreter):
             return args[0].reshape(args[1])
         if name in CONSTANTS:
             return target(args[0].detach(), *args[1:], **kwargs)
-        if name == "div" and isinstance(args[1], Tensor):
+        if name in ("div", "grid_sampler_2d", "grid_sampler_3d") and isinstance(args[1], Tensor):
             return target(args[0], args[1].detach(), *args[2:], **kwargs)
         if name.startswith(ATTENTION):
             return target(args[0].detach(), args[1].detach(), *args[2:], **kwargs)
