@@ -13,9 +13,12 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import time
 import warnings
-from multiprocessing.connection import Connection, wait
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,18 @@ ROOT = Path(__file__).parents[2]
 ROWS = ROOT / "results" / "zoo.jsonl"
 TABLE = ROOT / "docs" / "zoo.md"
 GIB = 2**30
+IMPORTS = ["torchvision", "timm", "segmentation_models_pytorch", "monai.networks.nets", "torch._dynamo",
+           "tests.zoo.checks", "tests.zoo.reference"]  # fmt: skip
+
+
+@dataclass
+class Run:
+    """A process that checks one network, the file for its row, and when it is ended."""
+
+    entry: Entry
+    process: Any
+    path: Path
+    deadline: float  # of time.monotonic()
 
 
 def main() -> None:
@@ -39,14 +54,13 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="run those that are not ok again")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument(
-        "--timeout", type=int, default=3600, help="seconds for one network, on a busy machine"
+        "--timeout", type=int, default=1800, help="seconds for one network, on a busy machine"
     )
     parser.add_argument("--memory", type=float, default=10, help="GiB for one network")
     arguments = parser.parse_args()
     os.nice(19)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which ends the processes of networks too
     warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
     entries = list_entries(arguments.only)
     if arguments.sample:
         entries = entries[:: arguments.sample]
@@ -87,63 +101,63 @@ def _read_rows(version: str) -> dict[str, dict[str, Any]]:
     return {f"{row['package']}/{row['name']}": row for row in rows if row["version"] == version}
 
 
-def _run_all(entries: list[Entry], jobs: int, timeout: int, memory: float) -> Any:
-    """Run networks, several at a time, and yield their rows; print progress."""
-    context = multiprocessing.get_context("fork")  # the packages are imported once
+def _run_all(entries: list[Entry], jobs: int, timeout: int, memory: float) -> Iterator[dict[str, Any]]:
+    """Run networks, several at a time, and yield their rows; print progress.
+
+    Their processes are forked from one that has only imported the packages: torch's pools of threads, once
+    used, do not survive a fork.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTS)
     queue, running = list(entries), {}
+    started, done = time.monotonic(), 0
+    with tempfile.TemporaryDirectory() as folder:
+        while queue or running:
+            while queue and len(running) < jobs:
+                entry = queue.pop(0)
+                path = Path(folder) / f"{len(queue)}.json"
+                process = context.Process(target=_run_one, args=(entry.key, path, memory), daemon=True)
+                process.start()
+                running[process.sentinel] = Run(entry, process, path, time.monotonic() + timeout)
+            next_deadline = min(run.deadline for run in running.values())
+            wait(list(running), timeout=max(0, next_deadline - time.monotonic()))
+            for sentinel, run in list(running.items()):
+                if run.process.is_alive() and time.monotonic() < run.deadline:
+                    continue
+                row = _finish(run, timeout)
+                del running[sentinel]
+                done += 1
+                left = (time.monotonic() - started) / done * (len(entries) - done)
+                print(f"{done}/{len(entries)}, {left / 60:.0f} min left: {run.entry.key}: {row['result']} "
+                      f"({row['seconds']:.0f} s) {row['reason'][:300]}", flush=True)  # fmt: skip
+                yield row
+
+
+def _run_one(key: str, path: Path, memory: float) -> None:
+    """Check one network in this process, and write its row."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    entry = next(entry for entry in list_entries(key) if entry.key == key)
     trace_operations(
         torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1)), torch.zeros(1, 1, 1, 1), ["0"]
-    )  # imports what tracing needs, once
-    started, done = time.monotonic(), 0
-    while queue or running:
-        while queue and len(running) < jobs:
-            entry = queue.pop(0)
-            receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_run_one, args=(entry, sender, memory), daemon=True)
-            process.start()
-            sender.close()
-            running[receiver] = (entry, process, time.monotonic())
-        for receiver in [*wait(list(running), timeout=1), *running]:
-            entry, process, began = running.get(receiver, (None, None, 0))
-            if entry is None:
-                continue
-            expired = time.monotonic() - began > timeout
-            if not expired and not receiver.poll():
-                continue
-            row = _finish(receiver, process, entry, timeout)
-            del running[receiver]
-            done += 1
-            left = (time.monotonic() - started) / done * (len(entries) - done)
-            print(f"{done}/{len(entries)}, {left / 60:.0f} min left: {entry.key}: {row['result']} "
-                  f"({row['seconds']:.0f} s) {row['reason'][:300]}", flush=True)  # fmt: skip
-            yield row
-
-
-def _run_one(entry: Entry, sender: Connection, memory: float) -> None:
-    """Check one network in this process, and send its row."""
+    )  # imports what tracing needs, so that its time is not that of the network
     limit = int(memory * GIB) + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     row = Row(entry.package, entry.name)
     check_network(row, entry.network, entry.shape, entry.until)
-    sender.send(row.to_dict())
-    sender.close()
+    path.write_text(json.dumps(row.to_dict()), encoding="utf-8")
 
 
-def _finish(receiver: Connection, process: Any, entry: Entry, timeout: int) -> dict[str, Any]:
-    """Return the row that a process sent, or one that says how it ended without one."""
-    try:
-        row: dict[str, Any] = receiver.recv() if receiver.poll() else {}
-    except EOFError:
-        row = {}
-    if not row:
-        alive = process.is_alive()
-        process.kill()
-        process.join()
-        reason = f"no result after {timeout} s" if alive else f"the process ended with {process.exitcode}"
-        row = Row(entry.package, entry.name, "error", reason).to_dict()
-    process.join()
-    receiver.close()
-    return row
+def _finish(run: Run, timeout: int) -> dict[str, Any]:
+    """Return the row that a process wrote, or one that says how it ended without one."""
+    is_late = run.process.is_alive()
+    run.process.kill()
+    run.process.join()
+    if run.path.exists() and not is_late:
+        row: dict[str, Any] = json.loads(run.path.read_text(encoding="utf-8"))
+        return row
+    reason = f"no result after {timeout} s" if is_late else f"the process ended with {run.process.exitcode}"
+    return Row(run.entry.package, run.entry.name, "error", reason).to_dict()
 
 
 if __name__ == "__main__":
