@@ -15,6 +15,7 @@ from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.explorer_data import read_explorer_data
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.pages import (
+    attribution,
     classical,
     compare,
     datasets,
@@ -38,6 +39,7 @@ PAGE_MAKERS: list[Callable[[GalleryContext], Iterator[SitePage]]] = [
     network.make_pages,
     layers.make_pages,
     units.make_pages,
+    attribution.make_pages,
     compare.make_pages,
     classical.make_pages,
     masks.make_pages,

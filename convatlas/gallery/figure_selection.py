@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convatlas import UserError
+from convatlas.gallery.attribution_pictures import name_input_picture, name_pictures
 from convatlas.layer_selection import choose_layers
 from convatlas.names import suggest_nearest
 from convatlas.records import Layer
@@ -56,7 +57,22 @@ def select_figures(
             size_class = 1 if is_layer_figure else 2 if figure["kind"] in IMAGE_FIGURE_KINDS else 0
             rank = (size_class, figure_number, network_number)
             figures.append(RankedFigure(f"figures/{name}/{figure['file']}", rank))
+        figures += _list_attribution_pictures(results_by_name[name], network_number)
     return sorted(figures, key=lambda figure: figure.rank)
+
+
+def _list_attribution_pictures(results: Results, network_number: int) -> list[RankedFigure]:
+    """List the pictures of a network's attribution maps; those of its first image are the most important."""
+    analysis = results.attribution
+    figures = []
+    for number, (image, entry) in enumerate(analysis["images"].items() if analysis else []):
+        members = [attribution_map["member"] for attribution_map in entry["maps"]]
+        paths = [
+            name_input_picture(results.name, image),
+            *name_pictures(results.name, image, members).values(),
+        ]
+        figures += [RankedFigure(path, (min(number, 1), number, network_number)) for path in paths]
+    return figures
 
 
 def _select_layers(layers: Sequence[Layer], selection: LayerSelection) -> list[str]:

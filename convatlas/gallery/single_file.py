@@ -20,7 +20,8 @@ from convatlas.gallery.html_tree import Content, Element, parse_html
 
 MEGABYTE = 1_000_000
 EXCLUDED_PAGES = {"compare.html"}  # that need the explorer's sprites
-EXCLUDED_CLASSES = {"explorer", "downloads"}  # of elements that need other files
+EXCLUDED_CLASSES = {"explorer", "comparison", "downloads"}  # of elements that need other files
+FIGURE_CLASSES = {"figure", "map-figure"}
 STANDALONE_SCRIPTS = ["convolution_example.js"]  # that need no other file
 HEADING_TAGS = ("h2", "h3", "h4")
 ID_REFERENCE_ATTRIBUTES = (
@@ -240,7 +241,7 @@ class SingleFileBuilder:
 
 def _find_figure_path(element: Element, page_path: str) -> str | None:
     """Return the path of the image of a figure; None for other elements."""
-    if element.tag != "figure" or "figure" not in element.classes:
+    if element.tag != "figure" or not FIGURE_CLASSES & element.classes:
         return None
     image = element.find("img")
     return _resolve_link(page_path, image.attributes.get("src") or "")[0] if image else None
@@ -262,7 +263,7 @@ def _prune_page(path: str, page: Element, figures: Set[str]) -> Element:
         if REMOVED in element.children:
             is_layer = (element.attributes.get("aria-labelledby") or "").startswith("layer-")
             has_figure = any(inner.tag == "figure" for inner in element.walk())
-            if not has_figure and (is_layer or "stage" in element.classes):
+            if not has_figure and (is_layer or {"stage", "maps"} & element.classes):
                 return [REMOVED]
             element.children = _drop_removed(element.children)
         return [element]
@@ -332,8 +333,8 @@ def _build_note(n_figures: int, n_total: int) -> Element:
     """Build the note that says what the file does not hold."""
     figures = "All figures are" if n_figures == n_total else f"{n_figures} of {n_total} figures are"
     text = (
-        f"This is the gallery as a single file. {figures} included. The explorer, the comparison page, PDFs "
-        "and downloads are in the full gallery (a folder)."
+        f"This is the gallery as a single file. {figures} included. The explorer, the comparison pages, "
+        "PDFs and downloads are in the full gallery (a folder)."
     )
     return Element("p", {"class": "note"}, [escape(text)])
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from convatlas.gallery.attribution_text import describe_low_specificity
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.layer_pages import (
     MAX_INLINE_ROWS,
@@ -10,9 +11,11 @@ from convatlas.gallery.layer_pages import (
     split_figures,
 )
 from convatlas.gallery.network_data import NetworkData
+from convatlas.gallery.pages.attribution import format_page_name, has_attribution
 from convatlas.gallery.pages.units import has_statistics
 from convatlas.gallery.preview import compress_cover
 from convatlas.gallery.published_files import hide_paths_in_json, list_published_files
+from convatlas.records import LayerSpecificity
 
 
 def make_pages(context: GalleryContext) -> Iterator[SitePage]:
@@ -23,6 +26,8 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
     """
     for network in context.networks:
         explorer = context.explorers.get(network.name)
+        is_attributed = has_attribution(context, network)
+        specificity = select_deconvnet_specificity(network) if is_attributed else []
         published = list_published_files(context, network.name)
         values = {
             "network": network,
@@ -33,6 +38,9 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             "max_inline_rows": MAX_INLINE_ROWS,
             "has_statistics": has_statistics(context, network),
             "explorer_data": explorer,
+            "attribution_file": format_page_name(network.name) if is_attributed else None,
+            "specificity": specificity,
+            "low_specificity": describe_low_specificity(specificity, {"deconvnet": "Deconvnet"}),
         }
         files = {f"figures/{network.name}": network.results.folder / "figures", **published}
         generated_files: dict[str, str | bytes] = {
@@ -44,6 +52,17 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             generated_files |= explorer.generated_files
         path = f"networks/{network.name}.html"
         yield SitePage(path, "network.html", network.name, values, "Networks", files, generated_files)
+
+
+def select_deconvnet_specificity(network: NetworkData) -> list[LayerSpecificity]:
+    """Select how specific the deconvnet projections of each layer are.
+
+    Args:
+        network: A network with attribution maps.
+    """
+    analysis = network.results.attribution
+    rows = analysis["specificity"] if analysis else []
+    return [row for row in rows if row["method"] == "deconvnet"]
 
 
 def _compress_covers(network: NetworkData) -> dict[str, bytes]:
