@@ -43,7 +43,7 @@ def main() -> None:
     args = parser.parse_args()
     names, rounds, counts = list(IMAGES_PER_ROUND), args.rounds, (1_000, args.images)
     if args.smallest:
-        names, rounds, counts = ["lenet5"], 1, (100, 200)
+        names, rounds, counts = ["lenet5"], 1, (100,)
     torch.set_num_threads(args.threads)
     print(f"{args.threads} threads; load of the last minute: {psutil.getloadavg()[0]:.1f}")
     for name in names:
