@@ -24,22 +24,26 @@ def quantize_image(pixels: npt.NDArray[np.uint8], tables: list[Colours]) -> Imag
             of colour is at most MAX_MEAN_ERROR, or the image stays RGB.
         tables: The colours (n, 3) of each colour bar in the image, which must stay smooth.
     """
-    packed = np.ascontiguousarray(pixels).view("<u4")[..., 0] & 0xFFFFFF
+    packed = np.ascontiguousarray(pixels).view("<u4").ravel() & 0xFFFFFF
+    # Neighbours of one colour are looked up together, which are most pixels of a figure.
+    starts = np.flatnonzero(np.append(True, packed[1:] != packed[:-1]))
+    runs, lengths = packed[starts], np.diff(starts, append=packed.size)
     is_present = np.zeros(1 << 24, bool)
-    is_present[packed] = True
+    is_present[runs] = True
     packed_colours = np.flatnonzero(is_present)
     colour_index = np.empty(1 << 24, np.int32)
     colour_index[packed_colours] = np.arange(len(packed_colours))
-    indices = colour_index[packed]
+    indices = colour_index[runs]
     colours = packed_colours.astype("<u4").view(np.uint8).reshape(-1, 4)[:, :3]
     nearest, palette = np.arange(len(colours)), colours
     if len(colours) > 256:
-        counts = np.bincount(indices.ravel())
+        counts = np.bincount(indices, lengths).astype(np.int64)
         palette = _choose_palette(colours, counts, tables)
         nearest = _find_nearest(colours, palette)
         if _max_channel_error(colours, palette[nearest]) @ counts > MAX_MEAN_ERROR * counts.sum():
             return Image.fromarray(pixels[..., :3])
-    image = Image.fromarray(nearest.astype(np.uint8)[indices], "P")
+    rows = nearest.astype(np.uint8)[indices].repeat(lengths).reshape(pixels.shape[:2])
+    image = Image.fromarray(rows, "P")
     image.putpalette(palette.tobytes())
     return image
 
