@@ -518,14 +518,23 @@ class AttributionImage(TypedDict):
     random_order: dict[str, PerturbationCurves]  # by class number, the mean of several random orders
 
 
+class UnitRandomisation(TypedDict):
+    """How similar the projections of units stay as weights are redrawn, their own first, then those below."""
+
+    layers: list[list[str]]  # the layers that are redrawn at each stage, beside those of the stages before
+    similarity: list[float | None]  # median |Spearman|; null where the projections are zero
+
+
 class LayerSpecificity(TypedDict):
     """How much the projections of a layer's units differ where their peaks share a place."""
 
     layer: str
     method: str
-    value: float | None  # 1 - median |Spearman| between units; null without pairs
+    value: float | None  # 1 - median |Spearman| between units; null without enough pairs
     randomised: float | None  # the same between a unit and itself with its layer's weights redrawn
     pairs: int
+    reason: str | None  # why `value` is null
+    randomisation: UnitRandomisation | None
 
 
 class AttributionAnalysis(TypedDict):

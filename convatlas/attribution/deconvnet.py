@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
+from torch.autograd.graph import GradientEdge, Node
 
 from convatlas import UserError
 from convatlas.attribution.backward_rules import attach_rules
@@ -88,19 +88,36 @@ def _project_image(
     output, edge, layers = run_until_layer(network, x, layer)
     chosen = validate_units(layer, units, output.shape[1])
     seeds = make_seed_signal(output, select)
+    with attach_rules(edge, layers, rectify):
+        projections = send_units_down(x, edge, seeds, chosen)
+    return _check_finite(network, layer, seeds[:, chosen], projections)
+
+
+def send_units_down(x: Tensor, edge: GradientEdge, seeds: Tensor, units: Sequence[int]) -> Tensor:
+    """Send the signal of each unit of a layer down to the pixels, under the rules that are attached.
+
+    Args:
+        x: The network's input, (1, C, H, W).
+        edge: Where the layer stands in autograd's graph.
+        seeds: The signal of each unit at the layer, (1, units, ...).
+        units: The units to send.
+
+    Returns:
+        (units, C, H, W).
+    """
     entry = signal_entry(edge)
 
     def send_down(signal: Tensor) -> Tensor:
         return torch.autograd.grad(entry, x, signal, retain_graph=True)[0]
 
-    projections = [image.new_zeros(0, *image.shape)]
-    batch_size = max(1, MAX_BATCH_VALUES // image.numel())
-    with attach_rules(edge, layers, rectify), warnings.catch_warnings():
+    projections = [x.new_zeros(0, *x.shape[1:])]
+    batch_size = max(1, MAX_BATCH_VALUES // x.numel())
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")  # vmap falls back to a loop
-        for start in range(0, len(chosen), batch_size):
-            signals = unit_signals(edge, seeds, chosen[start : start + batch_size])
+        for start in range(0, len(units), batch_size):
+            signals = unit_signals(edge, seeds, units[start : start + batch_size])
             projections.append(torch.func.vmap(send_down)(signals)[:, 0])
-    return _check_finite(network, layer, seeds[:, chosen], torch.cat(projections))
+    return torch.cat(projections)
 
 
 def project_positions(

@@ -43,7 +43,7 @@ def split_stages_of_units(
     own = find_own_layers(layers, weighted, layer)
     all_names = {entry["name"] for entry in _walk_down(layers, layer, stop_at_weights=False)}
     below = [item for item in _find_weighted(layers, weighted, all_names) if item not in own]
-    return [own, *split_evenly(below[::-1], stages - 1)]
+    return [stage for stage in (own, *split_evenly(below[::-1], stages - 1)) if stage]
 
 
 def near_places(entry: Layer) -> tuple[int, int]:

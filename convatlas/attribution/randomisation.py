@@ -15,6 +15,10 @@ from torch import Tensor, nn
 from convatlas.attribution.rank_correlation import mean_or_none, rank_maps
 from convatlas.attribution.redrawn_weights import WeightedLayer, redraw, restore_weights
 
+MAX_DRAWS = (
+    4  # of a stage's weights, until no method's maps are all constant, as where a ReLU ends the scores
+)
+
 # From a network and its input (N, C, H, W) to maps (..., C or 1, H, W).
 Compute = Callable[[nn.Module, Tensor], Tensor]
 
@@ -52,10 +56,14 @@ def cascading_randomisation(
     trained = rank_all()
     with restore_weights(network):
         for stage in stages:
-            for layer in stage:
-                redraw(layer, seed)
-            for name, ranks in rank_all().items():
-                similarity[name].append(mean_or_none((ranks * trained[name]).sum(1)))
+            for draw in range(MAX_DRAWS):
+                for layer in stage:
+                    redraw(layer, seed + draw)
+                ranks = rank_all()
+                if all(np.isfinite(ranks[name][:, 0]).any() for name in computes):
+                    break
+            for name in computes:
+                similarity[name].append(mean_or_none((ranks[name] * trained[name]).sum(1)))
     return similarity
 
 

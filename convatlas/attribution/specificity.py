@@ -8,25 +8,24 @@ Correlations are over the pixels on which these projections depend, the smallest
 zeros outside a small receptive field are common to all units and would make every correlation large.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from convatlas.attribution.rank_correlation import magnitudes, rank
 from convatlas.attribution.redrawn_weights import WeightedLayer, redraw, restore_weights
+from convatlas.attribution.unit_projections import Place
 
-MAX_UNITS = 6  # of an image
+MAX_UNITS = 5  # of an image
 MIN_PAIRS = 5  # for a median
 
-Place = tuple[int, int]  # row and column in a layer's map
-
 # From a network, an image (C, H, W), units and the places in their maps to the projections of the activations
-# there, whatever their sign, (units, C, H, W).
-ProjectPlaces = Callable[[nn.Module, Tensor, Sequence[int], Sequence[Place]], Tensor]
+# there, whatever their sign, (units, C, H, W) by each method.
+ProjectPlaces = Callable[[nn.Module, Tensor, Sequence[int], Sequence[Place]], Mapping[str, Tensor]]
 
 
 class Specificity(NamedTuple):
@@ -34,15 +33,15 @@ class Specificity(NamedTuple):
 
     Attributes:
         value: 1 - median |Spearman| over pairs of different units; None with fewer than MIN_PAIRS pairs.
-        randomised: 1 - median |Spearman| between the projection of a unit and that of the same place in its
-            map with the weights of its own layer redrawn; None where `value` is.
         pairs: Number of pairs of units.
+        similarity: At each stage of randomisation, the median |Spearman| between the projection of a unit and
+            that of the same place in its map with weights redrawn; None where none is defined.
         reason: Why `value` is None.
     """
 
     value: float | None
-    randomised: float | None
     pairs: int
+    similarity: list[float | None]
     reason: str | None
 
 
@@ -71,20 +70,25 @@ def find_shared_peaks(output: Tensor, near: Place = (0, 0), limit: int = MAX_UNI
         Groups of at least two units.
     """
     maps = output.reshape(len(output), -1, output.shape[-1] if output.ndim > 1 else 1).cpu()
+    height, width = maps.shape[1:]
+    window = min(near[0] + 1, height), min(near[1] + 1, width)
     values, index = maps.flatten(1).max(1)
-    active = torch.nonzero(values > 0)[:, 0]
-    active = active[values[active].argsort(descending=True, stable=True)]
-    places = torch.stack([index // maps.shape[2], index % maps.shape[2]], 1)[active]
-    shared = ((places[:, None] - places[None]).abs() <= torch.tensor(near)).all(2)
+    units = values.argsort(descending=True, stable=True)
+    units = units[values[units] > 0]
     groups = []
-    while limit > 1 and len(active):
-        members = torch.nonzero(shared[shared.sum(1).argmax()])[:limit, 0]
+    while limit > 1:
+        counts = torch.bincount(index[units], minlength=height * width).reshape(1, height, width)
+        sums = functional.avg_pool2d(counts.float(), window, 1, divisor_override=1)[0]
+        corner = divmod(int(sums.argmax()), sums.shape[1])
+        offsets = torch.stack([index[units] // width - corner[0], index[units] % width - corner[1]], 1)
+        inside = ((offsets >= 0) & (offsets < torch.tensor(window))).all(1)
+        members = units[inside][:limit]
         if len(members) < 2:
             break
+        places = [divmod(place, width) for place in index[members].tolist()]
+        groups.append(SharedPeak(members.tolist(), places))
+        units = units[~inside]
         limit -= len(members)
-        groups.append(SharedPeak(active[members].tolist(), [(r, c) for r, c in places[members].tolist()]))
-        shared[members] = False
-        shared[:, members] = False
     return groups
 
 
@@ -92,8 +96,8 @@ def measure_specificity(
     network: nn.Module,
     images: Sequence[Tensor],
     outputs: Sequence[Tensor],
-    projects: Mapping[str, ProjectPlaces],
-    own_layers: Sequence[WeightedLayer],
+    project: ProjectPlaces,
+    stages: Sequence[Sequence[WeightedLayer]],
     near: Place = (0, 0),
     seed: int = 0,
 ) -> dict[str, Specificity]:
@@ -103,70 +107,84 @@ def measure_specificity(
         network: The network; it is restored bit for bit.
         images: Sample images, each (C, H, W).
         outputs: The layer's output for each image, (units, H, W).
-        projects: The methods by name: deconvnet, gradient, guided_backpropagation.
-        own_layers: Whose weights are redrawn for the control, from `find_own_layers`.
+        project: Projects units of the layer by each method, always the same ones.
+        stages: Whose weights are redrawn for the control, stage after stage: the layer's own, then those
+            below it, from `split_stages_of_units`.
         near: Rows and columns in the layer's map that two peaks may be apart, from `near_places`.
         seed: Of the redrawn weights.
 
     Returns:
-        The specificity by each method.
+        The specificity by each method; empty where no image has units whose peaks share a place.
     """
-    groups = [
-        (image, group)
-        for image, output in zip(images, outputs, strict=True)
-        for group in find_shared_peaks(output, near)
-    ]
+    groups = [(image, find_shared_peaks(output, near)) for image, output in zip(images, outputs, strict=True)]
 
     def project_all() -> dict[str, list[np.ndarray]]:
-        return {
-            name: [
-                magnitudes(project(network, image, *group).float().cpu().numpy()) for image, group in groups
-            ]
-            for name, project in projects.items()
-        }
+        projections: dict[str, list[np.ndarray]] = {}
+        for image, peaks in groups:
+            if peaks:
+                units = [unit for peak in peaks for unit in peak.units]
+                places = [place for peak in peaks for place in peak.places]
+                sizes = [len(peak.units) for peak in peaks]
+                for name, values in project(network, image, units, places).items():
+                    arrays = [magnitudes(part.cpu().numpy()) for part in torch.split(values.float(), sizes)]
+                    projections.setdefault(name, []).extend(arrays)
+        return projections
 
-    trained = project_all()
+    trained, redrawn = project_all(), []
     with restore_weights(network):
-        for layer in own_layers:
-            redraw(layer, seed)
-        redrawn = project_all()
-    pairs = [_near_pairs(group.places, near) for _, group in groups]
-    return {name: _summarise(trained[name], redrawn[name], pairs) for name in projects}
+        for stage in stages:
+            for layer in stage:
+                redraw(layer, seed)
+            redrawn.append(project_all())
+    return {name: _summarise(trained[name], [stage[name] for stage in redrawn]) for name in trained}
 
 
-def _near_pairs(places: Sequence[Place], near: Place) -> list[tuple[int, int]]:
-    """Return the pairs of a group whose places are near each other."""
-    return [
-        (a, b)
-        for a, b in combinations(range(len(places)), 2)
-        if all(abs(p - q) <= d for p, q, d in zip(places[a], places[b], near, strict=True))
-    ]
+def _summarise(trained: Sequence[np.ndarray], redrawn: Sequence[Sequence[np.ndarray]]) -> Specificity:
+    """Return the specificity of groups of projections, (units, H, W) each.
 
-
-def _summarise(
-    trained: Sequence[np.ndarray], redrawn: Sequence[np.ndarray], pairs: Sequence[list[tuple[int, int]]]
-) -> Specificity:
-    """Return the specificity of groups of projections, (units, H, W) each."""
+    Args:
+        trained: The groups with trained weights.
+        redrawn: The groups at each stage of randomisation.
+    """
     between: list[float] = []
-    controls: list[float] = []
-    for group, control, group_pairs in zip(trained, redrawn, pairs, strict=True):
-        both = np.concatenate([group, control])
-        rows, columns = (np.flatnonzero(both.any((0, axis))) for axis in (2, 1))
-        if not len(rows):
-            continue
-        box = both[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        ranks = np.stack([rank(values) for values in box])
-        correlations = ranks @ ranks[: len(group)].T
-        between += [abs(correlations[a, b]) for a, b in group_pairs]
-        controls += np.abs(np.diag(correlations[len(group) :])).tolist()
-    defined = [value for value in between if np.isfinite(value)]
-    if len(defined) < MIN_PAIRS:
-        reason = f"{len(defined)} pairs of units have peaks that share a place; {MIN_PAIRS} are needed"
-        return Specificity(None, None, len(defined), reason)
-    controls = [value for value in controls if np.isfinite(value)]
-    return Specificity(
-        float(1 - np.median(defined)),
-        float(1 - np.median(controls)) if controls else None,
-        len(defined),
-        None,
-    )
+    for group in trained:
+        ranks = _rank_in_box(group)
+        between += np.abs(ranks @ ranks.T)[np.triu_indices(len(group), 1)].tolist()
+    similarity = [
+        _median([abs(value) for pair in zip(trained, stage, strict=True) for value in _correlate(*pair)])
+        for stage in redrawn
+    ]
+    count = int(np.isfinite(between).sum())
+    if count < MIN_PAIRS:
+        reason = f"{count} pairs of units have peaks that share a place; {MIN_PAIRS} are needed"
+        return Specificity(None, count, similarity, reason)
+    return Specificity(1 - float(np.nanmedian(between)), count, similarity, None)
+
+
+def _correlate(projections: np.ndarray, others: np.ndarray) -> Iterator[float]:
+    """Yield the Spearman correlation of each projection with that of the same unit in another network."""
+    for pair in zip(projections, others, strict=True):
+        first, second = _rank_in_box(np.stack(pair))
+        yield float(first @ second)
+
+
+def _rank_in_box(projections: np.ndarray) -> np.ndarray:
+    """Return the ranks of projections over the smallest box outside of which all are zero.
+
+    Args:
+        projections: Magnitudes, (N, H, W).
+
+    Returns:
+        (N, pixels); NaN where a projection is constant, as if it is zero everywhere.
+    """
+    rows, columns = (np.flatnonzero(projections.any((0, axis))) for axis in (2, 1))
+    if not len(rows):
+        return np.full((len(projections), 1), np.nan)
+    box = projections[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return np.stack([rank(values) for values in box])
+
+
+def _median(values: Sequence[float]) -> float | None:
+    """Return the median of the values that are finite; None where none is."""
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.median(finite)) if finite else None

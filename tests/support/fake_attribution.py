@@ -96,7 +96,15 @@ def make_attribution(
             "random_order": {str(number): make_curves(rng) for number in classes},
         }
     specificity = [
-        {"layer": layer, "method": method, "value": value, "randomised": 0.3, "pairs": 24}
+        {
+            "layer": layer,
+            "method": method,
+            "value": value,
+            "randomised": 0.3,
+            "pairs": 24,
+            "reason": None,
+            "randomisation": {"layers": [[layer], ["conv0"]], "similarity": [0.7, 0.5]},
+        }
         for layer, value in (("conv1", 0.42), ("pool", 0.03))
         for method in ("deconvnet", "gradient")
     ]
