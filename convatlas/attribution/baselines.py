@@ -1,59 +1,77 @@
-"""Images without information to compare an image with: black, its mean colour, or the image blurred."""
+"""Images without information to compare an image with: black, grey, its mean colour, or the image blurred."""
+
+import math
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from convatlas import UserError
 from convatlas.models.preprocessing import Preprocessing
+from convatlas.names import suggest_nearest
 
-BLUR_SHARE = 1 / 16  # standard deviation of the blur, of the shorter side
-KERNEL_RADIUS = 3  # of the blur's kernel, in standard deviations
+Baseline = Literal["black", "mean", "blurred"]
+BASELINES: tuple[Baseline, ...] = ("black", "mean", "blurred")
+GREY = 0.5  # of values in 0..1
+BLUR = 1 / 16  # standard deviation of the blur, as a share of the shorter side
+BLUR_RADIUS = 3  # of the blur's kernel, in standard deviations
 
 
-def make_baseline(x: Tensor, kind: str, preprocessing: Preprocessing | None = None) -> Tensor:
-    """Return the baselines of images, (N, C, H, W).
+def make_baselines(images: Tensor, kind: Baseline, preprocessing: Preprocessing | None = None) -> Tensor:
+    """Return a baseline for each image.
 
     Args:
-        x: Preprocessed images, (N, C, H, W).
-        kind: "black"; "mean", the mean of each channel over the image; or "blurred", by a Gaussian with a
-            standard deviation of a sixteenth of the shorter side.
+        images: Preprocessed images, (N, C, H, W).
+        kind: "black"; "mean", the mean of each channel over the image; or "blurred", the image by a Gaussian
+            whose standard deviation is a sixteenth of the shorter side.
         preprocessing: That of the images; None of images in 0..1.
+
+    Returns:
+        The baselines in the input's space, (N, C, H, W).
 
     Raises:
-        ValueError: `kind` is none of these.
+        UserError: There is no such baseline, or the images have no two spatial axes to blur over.
     """
+    if kind not in BASELINES:
+        raise UserError(f"there is no baseline {kind!r}; {suggest_nearest(kind, list(BASELINES))}")
     if kind == "black":
-        return make_constant(x, 0.0, preprocessing)
+        return fill_colour(images, 0.0, preprocessing)
     if kind == "mean":
-        return x.mean((2, 3), keepdim=True).expand_as(x)
-    if kind != "blurred":
-        raise ValueError(f"a baseline is black, mean or blurred, not {kind!r}")
-    return _blur(x)
+        return images.mean(tuple(range(2, images.ndim)), keepdim=True).expand_as(images).clone()
+    return _blur(images)
 
 
-def make_constant(x: Tensor, value: float, preprocessing: Preprocessing | None = None) -> Tensor:
-    """Return images of one grey, (N, C, H, W), as the network takes them.
+def fill_colour(images: Tensor, value: float, preprocessing: Preprocessing | None = None) -> Tensor:
+    """Return images of one value in all channels.
 
     Args:
-        x: Preprocessed images, (N, C, H, W).
-        value: The grey before normalisation, 0 for black, 0.5 for mid-grey.
+        images: Preprocessed images, (N, C, H, W), whose shape is taken.
+        value: The value before normalisation, of 0 for black to 1 for white.
         preprocessing: That of the images; None of images in 0..1.
+
+    Returns:
+        (N, C, H, W) in the input's space.
     """
     if preprocessing is None:
-        return torch.full_like(x, value)
-    mean, std = (x.new_tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
-    return ((value - mean) / std).expand_as(x)
+        return torch.full_like(images, value)
+    axes = (-1,) + (1,) * (images.ndim - 2)
+    mean, std = (
+        images.new_tensor(values).reshape(axes) for values in (preprocessing.mean, preprocessing.std)
+    )
+    return ((value - mean) / std).expand_as(images).clone()
 
 
-def _blur(x: Tensor) -> Tensor:
-    """Blur images by a Gaussian, one axis after the other; the edges are repeated."""
-    sigma = BLUR_SHARE * min(x.shape[2:])
-    radius = max(1, round(KERNEL_RADIUS * sigma))
-    offsets = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
+def _blur(images: Tensor) -> Tensor:
+    """Return images blurred by a Gaussian, one axis after the other; the edges are repeated."""
+    if images.ndim != 4:
+        raise UserError(f"the baseline 'blurred' is of images, and x has the shape {tuple(images.shape)}")
+    sigma = BLUR * min(images.shape[2:])
+    radius = math.ceil(BLUR_RADIUS * sigma)
+    offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel /= kernel.sum()
-    planes = x.flatten(0, 1)[:, None]
-    planes = functional.pad(planes, [radius] * 4, mode="replicate")
+    planes = functional.pad(images.flatten(0, 1)[:, None], [radius] * 4, mode="replicate")
     planes = functional.conv2d(planes, kernel.reshape(1, 1, -1, 1))
     planes = functional.conv2d(planes, kernel.reshape(1, 1, 1, -1))
-    return planes.reshape(x.shape)
+    return planes.reshape(images.shape)

@@ -1,11 +1,14 @@
 """Images without information, against SciPy and by hand."""
 
+from typing import cast
+
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter1d
 
-from convatlas.attribution.baselines import make_baseline, make_constant
+from convatlas import UserError
+from convatlas.attribution.baselines import Baseline, fill_colour, make_baselines
 from convatlas.models.preprocessing import Preprocessing
 
 X = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
@@ -16,16 +19,16 @@ PREPROCESSING = Preprocessing.from_config(
 
 def test_black_and_grey_are_those_before_normalisation() -> None:
     for value, image in (
-        (0.0, make_baseline(X, "black", PREPROCESSING)),
-        (0.5, make_constant(X, 0.5, PREPROCESSING)),
+        (0.0, make_baselines(X, "black", PREPROCESSING)),
+        (0.5, fill_colour(X, 0.5, PREPROCESSING)),
     ):
         for channel, (mean, std) in enumerate(zip(PREPROCESSING.mean, PREPROCESSING.std, strict=True)):
             assert image[:, channel].unique().tolist() == pytest.approx([(value - mean) / std])
-    assert not make_baseline(X, "black").any()
+    assert not make_baselines(X, "black").any()
 
 
 def test_the_mean_is_that_of_each_channel_of_each_image() -> None:
-    means = make_baseline(X, "mean", PREPROCESSING)
+    means = make_baselines(X, "mean", PREPROCESSING)
     assert means.shape == X.shape
     for image, mean in zip(X, means, strict=True):
         for channel, constant in zip(image, mean, strict=True):
@@ -36,9 +39,9 @@ def test_the_blur_is_a_gaussian_of_a_sixteenth_of_the_shorter_side() -> None:
     expected = X.numpy()
     for axis in (2, 3):
         expected = gaussian_filter1d(expected, 2.0, axis=axis, mode="nearest", radius=6)
-    np.testing.assert_allclose(make_baseline(X, "blurred").numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(make_baselines(X, "blurred").numpy(), expected, atol=1e-5)
 
 
 def test_another_baseline_is_an_error() -> None:
-    with pytest.raises(ValueError, match="'white'"):
-        make_baseline(X, "white")
+    with pytest.raises(UserError, match="'white'; there are: black, mean, blurred"):
+        make_baselines(X, cast(Baseline, "white"))
