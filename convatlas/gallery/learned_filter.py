@@ -54,13 +54,15 @@ class Candidate:
 def find_learned_filters(context: GalleryContext) -> Iterator[LearnedFilter]:
     """Yield learned filters, worked out on the first image of their network, the best candidates first.
 
+    Filters of untrained networks come last.
+
     Filters whose computed map differs from the recorded one are skipped, such as those of a convolution with
     other padding than zeros.
 
     Args:
         context: The run that the site shows.
     """
-    for candidate in sorted(find_candidates(context), key=lambda candidate: candidate.rank):
+    for candidate in sorted(find_candidates(context), key=_get_rank):
         network = candidate.network
         image = network.images[0]["name"]
         example = apply_filter(network.results, candidate.layer, candidate.unit, image)
@@ -69,6 +71,11 @@ def find_learned_filters(context: GalleryContext) -> Iterator[LearnedFilter]:
             yield LearnedFilter(
                 network, candidate.layer, candidate.unit, candidate.reason, image, example, names
             )
+
+
+def _get_rank(candidate: Candidate) -> tuple[float, ...]:
+    """Return what orders candidates: those of untrained networks, which learned nothing, come last."""
+    return candidate.network.is_untrained, *candidate.rank
 
 
 def find_candidates(context: GalleryContext) -> Iterator[Candidate]:

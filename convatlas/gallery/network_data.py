@@ -178,6 +178,12 @@ class NetworkData:
         )
 
     @property
+    def is_untrained(self) -> bool:
+        """Whether its weights are those of a random initialisation."""
+        origin = self.description["weights"]["origin"]
+        return not self.description["training"] and origin.startswith("random")
+
+    @property
     def takes_images(self) -> bool:
         """Whether its inputs are images, not audio, series, volumes or video."""
         return is_image_input(self.description["preprocessing"])

@@ -231,6 +231,19 @@ def test_without_a_learned_filter_or_a_match_there_is_sobel(tmp_path: Path) -> N
     assert 'id="sobel"' in text and 'id="learned"' not in text and 'id="features"' not in text
 
 
+def test_the_page_says_where_the_weights_of_the_filter_come_from(tmp_path: Path) -> None:
+    """A network that learned is preferred to one with random weights."""
+    write_network(tmp_path, "own", make_results_with_convolution())
+    untrained = make_results_with_convolution()
+    untrained.network |= {"training": None, "weights": {"origin": "random, seed 0", "sha256": ""}}
+    write_network(tmp_path, "other", untrained)
+    for names, text in ((("other", "own"), "of own: best-matching"), (("other",), "of other: best-matching")):
+        page = PageParser(build_site(tmp_path, *names) / "classical.html")
+        assert text in " ".join(page.text.split())
+        assert ("learned by gradient descent" in page.text) == (len(names) == 2)
+        assert ("are random: the network is untrained" in page.text) == (len(names) == 1)
+
+
 def test_hostile_names_are_text(tmp_path: Path) -> None:
     results = make_results_with_convolution()
     for outputs in results.activations.values():
