@@ -12,6 +12,9 @@ from anyascii import anyascii
 
 from convatlas.records import Layer, NetworkDescription, NonFiniteLayer, OutputKind, SampleImage
 
+PREDICTED_PROBABILITY = 0.5  # of a class of a multi-label network, above which it is predicted
+MULTI_LABEL_KINDS: tuple[OutputKind, ...] = ("multi-label", "independent-probabilities")
+MAX_NAMED_CLASSES = 3  # that a multi-label network predicts for an image, in a caption
 MAX_LISTED_NAMES = 24  # names that a message lists at most
 MAX_FILE_NAME_LENGTH = 150  # characters, for a file system allows 255 bytes
 # Names of devices on Windows, where no file can have them, whatever its suffix.
@@ -179,15 +182,53 @@ def describe_image(image: SampleImage, network: NetworkDescription, separator: s
     dataset_classes = network["dataset_classes"]  # which need not be the network's
     if image["label"] is not None and dataset_classes is not None:
         parts.append(f"true {dataset_classes[image['label']]}")
-    if image["prediction"] is not None and image["probability"] is not None:
-        name, percent = network["classes"][image["prediction"]], f"{100 * image['probability']:.1f} %"
-        if is_multi_label(network):
-            parts.append(f"most probable {name} ({percent})")
-        elif len(network["classes"]) > 1:
-            parts.append(f"predicted {name} ({percent})")
-        else:  # a single class has a probability, and is not chosen among several
-            parts.append(f"probability of {name} {percent}")
-    return separator.join(parts)
+    prediction = describe_prediction(image, network)
+    return separator.join([*parts, prediction] if prediction else parts)
+
+
+def describe_prediction(
+    image: SampleImage, network: NetworkDescription, max_classes: int = MAX_NAMED_CLASSES
+) -> str:
+    """Return what the network predicts for an image, as "predicted dog (87.5 %)"; "" without class scores.
+
+    Args:
+        image: An entry of images.json.
+        network: network.json.
+        max_classes: How many of the predicted classes of a multi-label network are named.
+    """
+    if image["prediction"] is None or image["probability"] is None:
+        return ""
+    classes = network["classes"]
+
+    def describe(number: int, probability: float) -> str:
+        return f"{classes[number]} ({100 * probability:.1f} %)"
+
+    most_probable = describe(image["prediction"], image["probability"])
+    if is_multi_label(network):
+        predicted = image.get("predictions", [])
+        if not predicted:
+            return f"no class above {100 * PREDICTED_PROBABILITY:g} %, most probable {most_probable}"
+        names = [describe(entry["class"], entry["probability"]) for entry in predicted[:max_classes]]
+        n_more = len(predicted) - len(names)
+        return f"predicted {', '.join(names)}{f' and {n_more} more' if n_more else ''}"
+    if len(classes) > 1:
+        return f"predicted {most_probable}"
+    # A single class has a probability, and is not chosen among several.
+    return f"probability of {classes[0]} {100 * image['probability']:.1f} %"
+
+
+def list_predicted_classes(image: SampleImage) -> list[int]:
+    """Return the numbers of the classes that a network predicts for an image, the most probable first.
+
+    Args:
+        image: An entry of images.json.
+
+    Returns:
+        One class; of a multi-label network those above PREDICTED_PROBABILITY; none without class scores.
+    """
+    if "predictions" in image:
+        return [entry["class"] for entry in image["predictions"]]
+    return [] if image["prediction"] is None else [image["prediction"]]
 
 
 def describe_non_finite(layers: Sequence[NonFiniteLayer]) -> str:
@@ -228,7 +269,7 @@ def is_multi_label(network: NetworkDescription) -> bool:
         network: network.json.
     """
     output = network["output"]
-    return output["kind"] in ("multi-label", "independent-probabilities") and output["shape"][0] > 1
+    return output["kind"] in MULTI_LABEL_KINDS and output["shape"][0] > 1
 
 
 OUTPUT_TEXTS: dict[OutputKind, str] = {

@@ -188,6 +188,9 @@ class ImageValues(TypedDict):
     source: str  # of the range: "data type", a tag of the file, or the config
 
 
+ClassProbability = TypedDict("ClassProbability", {"class": int, "probability": float})  # "class" is a keyword
+
+
 class SampleImage(TypedDict):
     """An entry of images.json."""
 
@@ -198,6 +201,7 @@ class SampleImage(TypedDict):
     label: int | None
     prediction: int | None
     probability: float | None
+    predictions: NotRequired[list[ClassProbability]]  # above 0.5, of a multi-label network; descending
     non_finite: NotRequired[list[NonFiniteLayer]]  # in execution order; only where there are any
     values: NotRequired[ImageValues]  # of a file that is not plain 8 bits
 

@@ -12,6 +12,7 @@ from convatlas.names import (
     describe_classes,
     describe_image,
     describe_output,
+    describe_prediction,
     join_names,
     make_file_name,
     name_images,
@@ -235,11 +236,16 @@ def test_an_image_is_described_with_the_probability_of_a_single_class() -> None:
     assert describe_image(image, network, ": ") == "mine: probability of pet 12.5 %"
 
 
-def test_an_image_is_described_with_the_most_probable_of_independent_classes() -> None:
+def test_an_image_is_described_with_the_predicted_ones_of_independent_classes() -> None:
     image: Any = {"name": "mine", "label": None, "prediction": 1, "probability": 0.875}
     network: Any = {"classes": ["cat", "dog"], "dataset_classes": None}
     network["output"] = OUTPUT | {"kind": "multi-label"}
-    assert describe_image(image, network, ": ") == "mine: most probable dog (87.5 %)"
+    text = "mine: no class above 50 %, most probable dog (87.5 %)"
+    assert describe_image(image | {"predictions": []}, network, ": ") == text
+    predicted = [{"class": 1, "probability": 0.875}, {"class": 0, "probability": 0.625}]
+    text = "mine: predicted dog (87.5 %), cat (62.5 %)"
+    assert describe_image(image | {"predictions": predicted}, network, ": ") == text
+    assert describe_prediction(image | {"predictions": predicted}, network, 1).endswith(" and 1 more")
     network["output"] = OUTPUT | {"kind": "sigmoid", "shape": [1]}
     assert describe_image(image, network, ": ") == "mine: predicted dog (87.5 %)"
 

@@ -13,7 +13,7 @@ from convatlas import UserError, image_io, records
 from convatlas.datasets.base import ImageDataset
 from convatlas.models.outputs import LOGITS, Output
 from convatlas.models.preprocessing import Preprocessing
-from convatlas.names import list_test_indices, name_images
+from convatlas.names import PREDICTED_PROBABILITY, list_test_indices, name_images
 from convatlas.pipeline.config_types import ImagesConfig
 
 log = logging.getLogger(__name__)
@@ -48,11 +48,12 @@ class SampleInput:
     label: int | None = None
     values: records.ImageValues | None = None
 
-    def to_dict(self, probabilities: Tensor | None) -> records.SampleImage:
+    def to_dict(self, probabilities: Tensor | None, is_multi_label: bool = False) -> records.SampleImage:
         """Return its entry in images.json.
 
         Args:
             probabilities: The network's probabilities (classes,) for it; None if it is not a classifier.
+            is_multi_label: Whether several classes may be right at once.
         """
         entry: records.SampleImage = {
             "name": self.name,
@@ -63,6 +64,14 @@ class SampleInput:
             "prediction": None if probabilities is None else int(probabilities.argmax()),
             "probability": None if probabilities is None else float(probabilities.max()),
         }
+        if probabilities is not None and is_multi_label:
+            order = probabilities.argsort(descending=True, stable=True).tolist()
+            values = probabilities.tolist()
+            entry["predictions"] = [
+                {"class": number, "probability": values[number]}
+                for number in order
+                if values[number] > PREDICTED_PROBABILITY
+            ]
         if self.values is not None:
             entry["values"] = self.values
         return entry

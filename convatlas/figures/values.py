@@ -5,6 +5,7 @@ import numpy as np
 from convatlas.figures.context import CaptionedFigure, FigureContext
 from convatlas.figures.tiles import make_colour_bar, make_tile
 from convatlas.image_io import count_averaged, draw_rows
+from convatlas.names import list_predicted_classes
 from convatlas.plotting import charts
 from convatlas.plotting.colormap import NON_FINITE_NOTES, ColourScale, LayerScales, find_non_finite
 from convatlas.plotting.montage import TileRow
@@ -18,7 +19,7 @@ def draw_values(context: FigureContext, layer: str) -> CaptionedFigure:
         layer: Name of a layer whose output has no spatial axes, or only axes of length 1.
 
     Returns:
-        A figure of kind "values"; the prediction is marked where the values number as many as the classes.
+        A figure of kind "values"; predictions are marked where the values number as many as the classes.
 
     Raises:
         UserError: A file of the results is missing or damaged.
@@ -27,8 +28,9 @@ def draw_values(context: FigureContext, layer: str) -> CaptionedFigure:
     count, classes = values.shape[1], context.network["classes"]
     titles = [context.describe_image(image, "   ") for image in context.images]
     has_classes = count == len(classes)
-    predictions = [image["prediction"] if has_classes else None for image in context.images]
-    has_predictions = any(unit is not None for unit in predictions)
+    predictions = [list_predicted_classes(image) if has_classes else [] for image in context.images]
+    marked = "predictions are" if max(map(len, predictions)) > 1 else "prediction is"
+    has_predictions = any(predictions)
     text = (
         f"The {count:,} values of {layer} ({context.layers[layer]['type']}) on {context.joined_image_names}. "
     )
@@ -36,12 +38,12 @@ def draw_values(context: FigureContext, layer: str) -> CaptionedFigure:
         scale = ColourScale.from_values(values)
         row_length = charts.choose_row_length(count)
         rows = f"Rows of {row_length} units" if count > row_length else "All units in one row"
-        framed = "; the prediction is framed." if has_predictions else "."
+        framed = f"; the {marked} framed." if has_predictions else "."
         caption = context.make_caption(f"{text}{rows}, from left to right; {scale.description}{framed}")
         caption = " ".join([caption, *(NON_FINITE_NOTES[name] for name in find_non_finite(values))])
         figure = charts.plot_unit_heatmaps(values, titles, scale, predictions, caption)
     else:
-        coloured = "; the prediction is coloured." if has_predictions else "."
+        coloured = f"; the {marked} coloured." if has_predictions else "."
         caption = context.make_caption(f"{text}All charts share one axis{coloured}")
         names = classes if has_classes else [str(unit) for unit in range(count)]
         figure = charts.plot_unit_bars(values, names, titles, predictions, caption)

@@ -31,7 +31,7 @@ from convatlas.gallery.pages import (
 from convatlas.gallery.preview import make_preview
 from convatlas.gallery.published_files import link_files
 from convatlas.gallery.run_info import RunInfo, compute_run_id
-from convatlas.names import describe_output, is_multi_label
+from convatlas.names import describe_output, describe_prediction, is_multi_label
 
 # Each makes the pages of one kind; the navigation lists pages in this order.
 PAGE_MAKERS: list[Callable[[GalleryContext], Iterator[SitePage]]] = [
@@ -135,7 +135,8 @@ def _load_templates(published: set[str]) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.globals |= {"describe_output": describe_output, "is_multi_label": is_multi_label}
+    functions = (describe_output, describe_prediction, is_multi_label)
+    templates.globals |= {function.__name__: function for function in functions}
     templates.filters["link_files"] = partial(link_files, published=published)
     return templates
 

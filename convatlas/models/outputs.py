@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from convatlas.names import MULTI_LABEL_KINDS
 from convatlas.records import NetworkDescription, OutputDescription, OutputKind
 
 MAX_DEPTH = 8  # containers within containers
@@ -119,6 +120,11 @@ class Output:
     def is_binary(self) -> bool:
         """Whether one score tells the second of two classes from the first."""
         return self.shape[:1] == (1,) and self.class_count == 2
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether several classes may be right at once."""
+        return self.kind in MULTI_LABEL_KINDS and self.shape[0] > 1
 
     @property
     def score_kind(self) -> OutputKind:

@@ -1,6 +1,6 @@
 """Charts: training curves, confusion matrix, emergence of segmentation, and values of a layer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -129,7 +129,7 @@ def plot_unit_bars(
     values: np.ndarray,
     names: Sequence[str],
     titles: Sequence[str],
-    highlighted: Sequence[int | None],
+    highlighted: Sequence[Collection[int]],
     caption: str,
 ) -> Figure:
     """Return the few values of a layer as bars: one chart per image, with one axis for all.
@@ -138,12 +138,12 @@ def plot_unit_bars(
         values: (images, units).
         names: The name of each unit.
         titles: The title of each chart.
-        highlighted: The unit of each image that is coloured.
+        highlighted: The units of each image that are coloured.
         caption: The caption.
     """
     figure, axes = _make_stacked_axes(titles, 260, 0.5, caption)
-    for ax, row, unit in zip(axes, values, highlighted, strict=True):
-        colours = [ACCENT_COLOUR if n == unit else MUTED_COLOUR for n in range(len(row))]
+    for ax, row, units in zip(axes, values, highlighted, strict=True):
+        colours = [ACCENT_COLOUR if n in units else MUTED_COLOUR for n in range(len(row))]
         finite = np.isfinite(row)
         ax.bar(range(len(row)), np.where(finite, row, 0), color=colours, width=0.7)
         for n in np.flatnonzero(~finite).tolist():
@@ -152,7 +152,7 @@ def plot_unit_bars(
         ax.axhline(0, color=GRID_COLOUR, linewidth=0.6)
         ax.set_xticks(range(len(row)), [make_drawable(name) for name in names])
         ax.tick_params(labelbottom=True)
-        if unit is not None:
+        for unit in units:
             ax.get_xticklabels()[unit].set(color=ACCENT_COLOUR, fontweight="bold")
     return figure
 
@@ -262,7 +262,7 @@ def plot_unit_heatmaps(
     values: np.ndarray,
     titles: Sequence[str],
     scale: ColourScale,
-    highlighted: Sequence[int | None],
+    highlighted: Sequence[Collection[int]],
     caption: str,
 ) -> Figure:
     """Return the many values of a layer as heat maps, one per image.
@@ -271,7 +271,7 @@ def plot_unit_heatmaps(
         values: (images, units).
         titles: The title of each heat map.
         scale: The colour scale of all.
-        highlighted: The unit of each image that is framed.
+        highlighted: The units of each image that are framed.
         caption: The caption.
     """
     length = choose_row_length(values.shape[1])
@@ -281,7 +281,7 @@ def plot_unit_heatmaps(
     padded = np.full((len(values), rows * length), np.nan)
     padded[:, : values.shape[1]] = values
     ticks = range(0, rows, max(1, rows // 5))
-    for ax, cells, unit in zip(axes, padded.reshape(len(values), rows, length), highlighted, strict=True):
+    for ax, cells, units in zip(axes, padded.reshape(len(values), rows, length), highlighted, strict=True):
         image = ax.imshow(
             cells, aspect="auto", cmap=scale.cmap, vmin=scale.low, vmax=scale.high, interpolation="nearest"
         )
@@ -289,7 +289,7 @@ def plot_unit_heatmaps(
             ax.imshow(_colour_non_finite(cells, values.shape[1]), aspect="auto", interpolation="nearest")
         ax.set_yticks(ticks, [str(length * row) for row in ticks])
         ax.set_ylabel("unit", fontsize=6.5)
-        if unit is not None:
+        for unit in units:
             corner = unit % length - 0.5, unit // length - 0.5
             frame = Rectangle(corner, 1, 1, fill=False, edgecolor="black", linewidth=1.2, clip_on=False)
             ax.add_patch(frame)

@@ -93,7 +93,7 @@ def record_results(
             path = activations / f"{image.name}.npz"
             non_finite: list[NonFiniteLayer] = []
             result = record_to_file(network, image.x, path, blocks, dtype, compress, non_finite, verify)
-            entry = image.to_dict(output.predict(result))
+            entry = image.to_dict(output.predict(result), output.is_multi_label)
             log.info("recorded %s: %.1f MB", image.name, path.stat().st_size / 1e6)
             if non_finite:
                 entry["non_finite"] = non_finite

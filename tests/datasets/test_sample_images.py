@@ -203,6 +203,11 @@ def test_an_entry_of_images_json() -> None:
         "prediction": 1,
         "probability": pytest.approx(0.7),
     }
+    multi_label = test_image.to_dict(torch.tensor([0.6, 0.2, 0.9]), is_multi_label=True)
+    assert multi_label["predictions"] == [
+        {"class": 2, "probability": pytest.approx(0.9)},
+        {"class": 0, "probability": pytest.approx(0.6)},
+    ]
     own_image = SampleInput("mine", torch.zeros(1, 1, 4, 4), path="a/mine.png").to_dict(probabilities)
     assert own_image["path"] == "a/mine.png"
     assert own_image["split"] is own_image["index"] is own_image["label"] is None

@@ -16,7 +16,7 @@ from tests.support.fake_results import (
 def test_few_values_are_bars(draw: Draw) -> None:
     results = make_results()
     drawn = draw(results)
-    for name, names, highlighted in (("fc", CLASSES, [2, 3]), ("neck", list("0123456"), [None, None])):
+    for name, names, highlighted in (("fc", CLASSES, [[2], [3]]), ("neck", list("0123456"), [[], []])):
         values, drawn_names, titles, drawn_highlighted, _ = drawn["values", name].chart
         np.testing.assert_array_equal(values, [outputs[name] for outputs in results.activations.values()])
         assert (drawn_names, drawn_highlighted) == (names, highlighted)
@@ -29,7 +29,7 @@ def test_many_values_are_heat_maps(draw: Draw) -> None:
     results = make_results()
     drawing = draw(results)["values", "flatten"]
     values, _, scale, highlighted, caption = drawing.chart
-    assert highlighted == [None, None]
+    assert highlighted == [[], []]
     np.testing.assert_array_equal(values, [outputs["flatten"] for outputs in results.activations.values()])
     assert (scale.low, scale.high) == find_ends(values)
     assert "The 216 values of flatten" in caption and "100 units" in caption

@@ -64,7 +64,7 @@ def test_the_confusion_of_pixels_is_in_per_cent() -> None:
 def test_strips_hold_each_value_once_and_in_order() -> None:
     values = np.random.default_rng(0).normal(size=(2, 216))
     figure = charts.plot_unit_heatmaps(
-        values, ["a", "b"], ColourScale.from_values(values), [101, None], "A caption."
+        values, ["a", "b"], ColourScale.from_values(values), [[101], []], "A caption."
     )
     shown = [ax.images[0].get_array() for part in figure.subfigs for ax in part.axes if ax.get_title("left")]
     for row, image in zip(values, shown, strict=True):
@@ -77,7 +77,7 @@ def test_strips_hold_each_value_once_and_in_order() -> None:
 
 def test_charts_of_values_mark_nan_and_infinity() -> None:
     values = np.array([[1, np.nan, -np.inf, 2, np.inf]])
-    figure = charts.plot_unit_bars(values, list("abcde"), [""], [None], "A caption.")
+    figure = charts.plot_unit_bars(values, list("abcde"), [""], [[]], "A caption.")
     (axes,) = [ax for part in figure.subfigs for ax in part.axes]
     assert [bar.get_height() for bar in axes.patches] == [1, 0, 0, 2, 0]
     assert [(text.get_text(), text.get_position()) for text in axes.texts] == [
@@ -86,7 +86,7 @@ def test_charts_of_values_mark_nan_and_infinity() -> None:
         ("∞", (4, 0)),
     ]
     many = np.tile(values, 41)
-    figure = charts.plot_unit_heatmaps(many, [""], ColourScale.from_values(many), [None], "A caption.")
+    figure = charts.plot_unit_heatmaps(many, [""], ColourScale.from_values(many), [[]], "A caption.")
     marks = figure.subfigs[0].axes[0].images[1].get_array().reshape(-1, 4)
     is_marked = np.append(~np.isfinite(many[0]), np.zeros(len(marks) - 205, bool))
     np.testing.assert_array_equal(marks[:, 3] == 255, is_marked)
@@ -98,14 +98,14 @@ def test_charts_of_values_mark_nan_and_infinity() -> None:
 )
 def test_strips_of_many_values_stay_within_a_page(count: int, width: int) -> None:
     """VGG flattens to 25,088."""
-    figure = charts.plot_unit_heatmaps(np.zeros((1, count)), ["a"], ColourScale(0, 1, "gray"), [None], "")
+    figure = charts.plot_unit_heatmaps(np.zeros((1, count)), ["a"], ColourScale(0, 1, "gray"), [[]], "")
     assert charts.choose_row_length(count) == width
     assert figure.get_size_inches()[1] * figure.dpi < (1000 if count < 10**6 else 5000)
 
 
 def test_bars_are_as_high_as_the_values() -> None:
     values = np.array([[1.0, -2.0, 3.0], [0.5, 0.0, -1.0]])
-    figure = charts.plot_unit_bars(values, CLASSES[:3], ["a", "b"], [2, None], "A caption.")
+    figure = charts.plot_unit_bars(values, CLASSES[:3], ["a", "b"], [[2], []], "A caption.")
     axes = [ax for part in figure.subfigs for ax in part.axes]
     np.testing.assert_array_equal([[bar.get_height() for bar in ax.patches] for ax in axes], values)
     assert [label.get_text() for label in axes[0].get_xticklabels()] == CLASSES[:3]

@@ -17,6 +17,8 @@ from convatlas.gallery.preview import compress_cover
 from convatlas.gallery.published_files import hide_paths_in_json, list_published_files
 from convatlas.records import LayerSpecificity
 
+MAX_PREDICTIONS = 20  # classes of an image that the table names, of a multi-label network
+
 
 def make_pages(context: GalleryContext) -> Iterator[SitePage]:
     """Yield the page of each network, with its figures, result files and explorer.
@@ -36,6 +38,7 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             "figure_pages": find_figure_pages(network),
             "match_rows": select_matches(network),
             "max_inline_rows": MAX_INLINE_ROWS,
+            "max_predictions": MAX_PREDICTIONS,
             "has_statistics": has_statistics(context, network),
             "explorer_data": explorer,
             "attribution_file": format_page_name(network.name) if is_attributed else None,
