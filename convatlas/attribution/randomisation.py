@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from convatlas.attribution.rank_correlation import mean_or_none, rank_maps
 from convatlas.attribution.redrawn_weights import WeightedLayer, redraw, restore_weights
 
-MAX_DRAWS = (
-    4  # of a stage's weights, until no method's maps are all constant, as where a ReLU ends the scores
-)
+# Draws of a stage's weights, until no method has constant maps alone, as where a ReLU ends the scores.
+MAX_DRAWS = 8
 
 # From a network and its input (N, C, H, W) to maps (..., C or 1, H, W).
 Compute = Callable[[nn.Module, Tensor], Tensor]

@@ -3,7 +3,7 @@
 A layer is a module that holds weights of its own. Its own `reset_parameters` redraws them, as in an
 untrained network: a batch norm becomes the identity, for its statistics describe outputs of the trained
 weights. Weights of a module without that method, those that a composite module uses by itself, and those that
-the method leaves as they are (it cannot reach parametrised ones) are permuted: the same values at random
+the method does not reach, as parametrised ones, are permuted: the same values at random
 places.
 """
 
@@ -136,6 +136,8 @@ def redraw(layer: WeightedLayer, seed: int) -> None:
     with torch.no_grad(), torch.random.fork_rng(devices):
         torch.manual_seed(seed + zlib.crc32(layer.name.encode()))
         if _is_resettable(layer.module):
+            for weight in weights.values():
+                weight.fill_(torch.nan)  # to see which ones the method reaches
             reset: Any = layer.module.reset_parameters
             reset()
         if _is_norm(layer.module):
@@ -143,7 +145,7 @@ def redraw(layer: WeightedLayer, seed: int) -> None:
             return
         for name, old in before.items():
             weight = getattr(layer.module, name)
-            if torch.equal(weight, old):
+            if not _is_resettable(layer.module) or weight.isnan().any():
                 order = torch.randperm(old.numel()).to(old.device)
                 weight.copy_(old.flatten()[order].view_as(old))
 
