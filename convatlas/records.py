@@ -355,11 +355,23 @@ class FilterMatches(TypedDict):
     colour_classes: list[str] | None
 
 
+class ChanceLevel(TypedDict):
+    """The distribution of a measurement over permutations of the masks among the test images."""
+
+    mean: float
+    low: float  # the central 95 % of the permutations
+    high: float
+    p: float  # adjusted for all layers
+
+
 class SelectiveUnit(TypedDict):
     """A unit that separates pet and background."""
 
     unit: int
     auc: float  # area under the ROC curve, below 0.5 for a unit that is lower on the pet
+    interval: list[float]  # 95 %, bootstrap over the test images
+    chance: ChanceLevel
+    above_chance: bool  # significant, and `min_auc_effect` from chance in the direction of training images
 
 
 class HeadUnit(TypedDict):
@@ -368,6 +380,18 @@ class HeadUnit(TypedDict):
     unit: int
     share: float  # of the activation
     area: float  # share of the image that the box covers
+    pet: float  # share of the pet that the box covers: that of a unit that is equally active all over the pet
+    interval: list[float]  # of the share, 95 %, bootstrap over the test images
+    chance: ChanceLevel  # with the boxes of other images
+    above_chance: bool  # significant, `min_head_ratio` times area and chance, and the interval is above `pet`
+
+
+class ExcludedValues(TypedDict):
+    """What a layer's measurements leave out, because values are NaN or infinite."""
+
+    units: list[int]
+    train: int  # number of images
+    test: int
 
 
 class UnitSegmentation(TypedDict):
@@ -375,7 +399,10 @@ class UnitSegmentation(TypedDict):
 
     iou: float  # on test images, of the unit and threshold chosen on training images
     train_iou: float
-    chance_iou: float  # against the masks of other images
+    chance_iou: float  # of the unit and threshold chosen with the masks of other images, on such masks
+    interval: list[float]  # of the IoU, 95 %, bootstrap over the test images
+    chance: ChanceLevel
+    above_chance: bool  # significant, and `min_iou_effect` above chance, `chance_iou` and `pet_share`
     unit: int
     threshold: float
     at_least: bool  # whether the pet is where values are at least the threshold, or below it
@@ -385,6 +412,7 @@ class UnitSegmentation(TypedDict):
     edge_magnitude: bool  # whether the magnitude of the unit is correlated, not its value
     selective_units: list[SelectiveUnit]
     head: HeadUnit | None
+    excluded: ExcludedValues
 
 
 class SegmentationLayer(UnitSegmentation):
@@ -396,12 +424,37 @@ class SegmentationLayer(UnitSegmentation):
     shape: list[int]
 
 
-class EmergenceLayer(TypedDict):
-    """The layer at which segmentation emerges, or the last."""
+class FinalLayer(TypedDict):
+    """The last layer that is measured."""
 
     layer: str
     ordinal: int
     iou: float
+
+
+class EmergenceLayer(FinalLayer):
+    """The layer at which segmentation emerges."""
+
+    interval: list[int]  # of its ordinal, 95 %, bootstrap over the test images
+
+
+class UnmeasuredLayer(TypedDict):
+    """A layer of which too few values are finite."""
+
+    name: str
+    ordinal: int
+
+
+class ChanceTest(TypedDict):
+    """How chance levels and intervals are computed."""
+
+    permutations: int
+    resamples: int
+    confidence: float  # of intervals, and share of the permutations between `low` and `high`
+    significance: float  # largest p-value of what is above chance
+    min_iou_effect: float
+    min_auc_effect: float
+    min_head_ratio: float
 
 
 class SegmentationExample(TypedDict):
@@ -421,9 +474,12 @@ class SegmentationAnalysis(TypedDict):
     images: dict[str, int]
     pet_share: float
     cutoff_frequency: float
-    final: EmergenceLayer | None
-    emergence: EmergenceLayer | None
+    test: ChanceTest
+    final: FinalLayer | None  # null if the last convolution is not measured
+    emergence: EmergenceLayer | None  # null if the last convolution is not above chance
+    detail_first: float  # share of the resamples in which fine detail is greatest before the IoU is
     layers: list[SegmentationLayer]
+    unmeasured: list[UnmeasuredLayer]
     examples: list[SegmentationExample]
     is_segmentation: bool
 

@@ -98,7 +98,7 @@ class MaskHistogram:
         scaled = self.value_range.scale_to_bins(maps)
         mask_offset = ((2 * mask.int() + other_mask.int()) * BINS).int().flatten()
         for start in range(0, len(maps), step := _units_per_chunk(mask)):
-            bins = _to_bins(upsample_maps(scaled[start : start + step], mask.shape)).flatten(1)
+            bins = assign_bins(upsample_maps(scaled[start : start + step], mask.shape)).flatten(1)
             bins += mask_offset
             bins += 4 * BINS * torch.arange(len(bins), dtype=torch.int32, device=bins.device)[:, None]
             counts = torch.bincount(bins.flatten(), minlength=4 * BINS * len(bins))
@@ -127,7 +127,7 @@ def upsample_maps(maps: Tensor, size: Size) -> Tensor:
     return F.interpolate(maps[None], tuple(size), mode="bilinear", align_corners=False)[0]
 
 
-def _to_bins(scaled: Tensor) -> Tensor:
+def assign_bins(scaled: Tensor) -> Tensor:
     """Return the bin of each scaled value, int32; changes its argument in place."""
     return scaled.clamp_(0, BINS - 1).int()
 

@@ -138,6 +138,9 @@ class MaskSample:
     indices: list[int]
     device: torch.device
 
+    def __len__(self) -> int:
+        return len(self.indices)
+
     def __iter__(self) -> Iterator[MaskedImage]:
         split, half = self.split, len(self.indices) // 2
         for n, other in zip(self.indices, self.indices[half:] + self.indices[:half], strict=True):

@@ -1,12 +1,12 @@
-"""Where segmentation emerges: how well single feature maps of each layer segment the pets of a data set.
+"""Choose, on training images, the units and thresholds of each layer that segment pets best.
 
-Three passes over images, one image and the maps of one layer at a time: `measure_ranges` finds the range of
-each unit's values, `select_layer_units` chooses units and thresholds on training images, and
-`evaluate_selection` measures them on test images. Memory does not grow with the number of images.
+Two passes over the images, one image and the maps of one layer at a time: `measure_ranges` finds the range of
+each unit's values, and `select_layer_units` chooses units and thresholds. They are measured on test images in
+`convatlas.analysis.segmentation_evaluation`. Memory does not grow with the number of images.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from convatlas.analysis.accumulators import (
     HeadShareAccumulator,
-    IoUAccumulator,
     MaskHistogram,
     RunningCorrelation,
     Threshold,
@@ -22,15 +21,13 @@ from convatlas.analysis.accumulators import (
     average_to_size,
     compute_aucs,
     find_best_threshold,
-    high_frequency_share,
-    upsample_maps,
 )
 from convatlas.analysis.masked_images import MaskedImage
-from convatlas.records import EmergenceLayer, HeadUnit, Layer, SegmentationLayer, UnitSegmentation
+from convatlas.records import Layer
 from convatlas.tracing.record import for_each_layer
 
 MAX_SELECTIVE_UNITS = 3  # most selective units that are reported for a layer
-EMERGENCE_FRACTION = 0.9  # of the IoU of the last layer, at which segmentation counts as emerged
+MIN_IMAGES = 2  # images with finite values, without which a layer is not measured
 
 
 def visit_feature_maps(
@@ -42,38 +39,109 @@ def visit_feature_maps(
         network: Any network.
         x: The preprocessed image, (1, C, H, W).
         layers: Names of layers.
-        callback: Called with the name and the maps (units, h, w) float32 of each layer; values that are not
-            finite are 0.
+        callback: Called with the name and the maps (units, h, w) float32 of each layer.
     """
 
     def pass_maps(layer: str, output: Tensor) -> None:
-        callback(layer, output[0].float().nan_to_num(0, 0, 0))
+        callback(layer, output[0].float())
 
     for_each_layer(network, x, layers, pass_maps)
+
+
+def find_finite_units(maps: Tensor) -> Tensor:
+    """Return which units have no NaN and no infinite value, (units,) bool.
+
+    Args:
+        maps: The maps of one image, (units, h, w).
+    """
+    return maps.isfinite().flatten(1).all(1)
 
 
 # The first pass
 
 
+@dataclass(frozen=True)
+class MeasuredUnits:
+    """The units of a layer that are measured: those whose values are finite on every training image.
+
+    Attributes:
+        units: Their numbers. Where the attributes of other classes number units, they number these.
+        excluded_units: The numbers of all others.
+        value_range: Ranges of the units on the training images.
+        excluded_images: Numbers of the training images on which no unit of the layer is finite.
+    """
+
+    units: list[int]
+    excluded_units: list[int]
+    value_range: ValueRange
+    excluded_images: frozenset[int]
+
+    def select_maps(self, maps: Tensor) -> Tensor:
+        """Return the maps of the measured units.
+
+        Args:
+            maps: The maps of all units of the layer, (units, h, w).
+        """
+        return maps[self.units] if self.excluded_units else maps
+
+
+@dataclass
+class RangeAccumulator:
+    """The ranges of a layer's units, and which units and images are finite."""
+
+    value_range: ValueRange | None = None
+    is_finite: Tensor | None = None  # (units,) bool
+    image_count: int = 0
+    excluded_images: list[int] = field(default_factory=list)
+
+    def update(self, image: int, maps: Tensor) -> None:
+        """Add one training image.
+
+        Args:
+            image: Number of the image.
+            maps: The layer's maps for the image, (units, h, w).
+        """
+        is_finite = find_finite_units(maps)
+        if not is_finite.any():
+            self.excluded_images.append(image)
+            return
+        value_range = ValueRange.from_maps(maps)
+        self.image_count += 1
+        self.value_range = value_range if self.value_range is None else self.value_range.merge(value_range)
+        self.is_finite = is_finite if self.is_finite is None else self.is_finite & is_finite
+
+    def result(self) -> MeasuredUnits | None:
+        """Return the units that are measured; None if there are none, or fewer than MIN_IMAGES images."""
+        if self.value_range is None or self.is_finite is None or self.image_count < MIN_IMAGES:
+            return None
+        units = self.is_finite.nonzero().flatten().tolist()
+        excluded_units = (~self.is_finite).nonzero().flatten().tolist()
+        value_range = self.value_range.select_units(units)
+        return MeasuredUnits(units, excluded_units, value_range, frozenset(self.excluded_images))
+
+
 def measure_ranges(
     network: nn.Module, layers: Sequence[str], images: Iterable[MaskedImage]
-) -> dict[str, ValueRange]:
+) -> dict[str, MeasuredUnits]:
     """Return the range of each unit of each layer over images.
 
     Args:
         network: Any network.
         layers: Names of layers.
-        images: Images of one split.
+        images: Training images.
+
+    Returns:
+        By the name of the layer; without layers of which no unit is finite on at least MIN_IMAGES images.
     """
-    ranges: dict[str, ValueRange] = {}
+    accumulators = {layer: RangeAccumulator() for layer in layers}
 
-    def update_range(layer: str, maps: Tensor) -> None:
-        value_range = ValueRange.from_maps(maps)
-        ranges[layer] = ranges[layer].merge(value_range) if layer in ranges else value_range
+    def update_range(image: int, layer: str, maps: Tensor) -> None:
+        accumulators[layer].update(image, maps)
 
-    for image in images:
-        visit_feature_maps(network, image.x, layers, update_range)
-    return ranges
+    for n, image in enumerate(images):
+        visit_feature_maps(network, image.x, layers, partial(update_range, n))
+    results = {layer: accumulator.result() for layer, accumulator in accumulators.items()}
+    return {layer: result for layer, result in results.items() if result}
 
 
 # The second pass
@@ -84,20 +152,22 @@ class SelectedUnits:
     """The units and thresholds of a layer that were chosen on training images.
 
     Attributes:
-        value_range: Ranges of all units on the training images.
+        measured: The units that are measured, among which the others are numbered.
         mask_threshold: The unit and threshold that segment the pet best.
         chance_threshold: Those that segment it best where the masks belong to other images.
         selective_units: The units that separate pet and background best, by AUC.
+        is_higher_on_pet: For each of them, whether its values are higher on the pet.
         edge_unit: The unit that correlates best with edges.
         use_magnitude: Whether its absolute value correlates with edges, as of a filter that is positive on
             one side of an edge and negative on the other.
         head_unit: The unit with the largest share of its activation in the head's box; None without boxes.
     """
 
-    value_range: ValueRange
+    measured: MeasuredUnits
     mask_threshold: Threshold
     chance_threshold: Threshold
     selective_units: list[int]
+    is_higher_on_pet: list[bool]
     edge_unit: int
     use_magnitude: bool
     head_unit: int | None
@@ -106,8 +176,9 @@ class SelectedUnits:
 class UnitSelector:
     """Accumulators over training images from which the units and thresholds of a layer are chosen."""
 
-    def __init__(self, value_range: ValueRange) -> None:
-        self.histogram = MaskHistogram(value_range)
+    def __init__(self, measured: MeasuredUnits) -> None:
+        self.measured = measured
+        self.histogram = MaskHistogram(measured.value_range)
         self.edge_correlation = RunningCorrelation()
         self.head_share = HeadShareAccumulator()
 
@@ -118,6 +189,7 @@ class UnitSelector:
             maps: The layer's maps for the image, (units, h, w).
             image: The image and its masks.
         """
+        maps = self.measured.select_maps(maps)
         self.histogram.update(maps, image.mask, image.other_mask)
         edges = average_to_size(image.edge_magnitude, maps.shape[1:])
         self.edge_correlation.update(torch.cat([maps, maps.abs()]), edges)
@@ -127,14 +199,16 @@ class UnitSelector:
         """Choose the units and thresholds."""
         inside, outside = self.histogram.counts_by_mask("mask")
         magnitude, edge_unit = divmod(int(self.edge_correlation.result().abs().argmax()), len(inside))
-        selectivity = (compute_aucs(inside, outside) - 0.5).abs().nan_to_num(0)
-        order = selectivity.sort(descending=True, stable=True).indices
+        aucs = compute_aucs(inside, outside)
+        order = (aucs - 0.5).abs().nan_to_num(0).sort(descending=True, stable=True).indices
+        selective_units = order[:MAX_SELECTIVE_UNITS].tolist()
         head_unit = int(self.head_share.share_sum.argmax()) if self.head_share.image_count else None
         return SelectedUnits(
-            value_range=self.histogram.value_range,
+            measured=self.measured,
             mask_threshold=find_best_threshold(inside, outside),
             chance_threshold=find_best_threshold(*self.histogram.counts_by_mask("other_mask")),
-            selective_units=order[:MAX_SELECTIVE_UNITS].tolist(),
+            selective_units=selective_units,
+            is_higher_on_pet=(aucs[selective_units] >= 0.5).tolist(),
             edge_unit=edge_unit,
             use_magnitude=bool(magnitude),
             head_unit=head_unit,
@@ -142,123 +216,24 @@ class UnitSelector:
 
 
 def select_layer_units(
-    network: nn.Module,
-    layers: Sequence[str],
-    images: Iterable[MaskedImage],
-    ranges: Mapping[str, ValueRange],
+    network: nn.Module, ranges: Mapping[str, MeasuredUnits], images: Iterable[MaskedImage]
 ) -> dict[str, SelectedUnits]:
     """Choose the units and thresholds of each layer.
 
     Args:
         network: Any network.
-        layers: Names of layers.
-        images: Training images.
         ranges: The ranges of the layers' units on the same images.
+        images: Training images.
     """
-    selectors = {layer: UnitSelector(ranges[layer]) for layer in layers}
+    selectors = {layer: UnitSelector(measured) for layer, measured in ranges.items()}
 
-    def update_selector(image: MaskedImage, layer: str, maps: Tensor) -> None:
-        selectors[layer].update(maps, image)
+    def update_selector(n: int, image: MaskedImage, layer: str, maps: Tensor) -> None:
+        if n not in ranges[layer].excluded_images:
+            selectors[layer].update(maps, image)
 
-    for image in images:
-        visit_feature_maps(network, image.x, layers, partial(update_selector, image))
+    for n, image in enumerate(images):
+        visit_feature_maps(network, image.x, list(ranges), partial(update_selector, n, image))
     return {layer: selector.result() for layer, selector in selectors.items()}
-
-
-# The third pass
-
-
-class SelectionEvaluator:
-    """Accumulators over test images that measure the units and thresholds chosen for a layer."""
-
-    def __init__(self, selection: SelectedUnits) -> None:
-        self.selection = selection
-        self.mask_overlap, self.chance_overlap = IoUAccumulator(), IoUAccumulator()
-        self.histogram = MaskHistogram(selection.value_range.select_units(selection.selective_units))
-        self.edge_correlation, self.head_share = RunningCorrelation(), HeadShareAccumulator()
-        self.high_frequency_sum, self.image_count = torch.zeros((), dtype=torch.float64), 0
-
-    def update(self, maps: Tensor, image: MaskedImage) -> None:
-        """Add one test image.
-
-        Args:
-            maps: The layer's maps for the image, (units, h, w).
-            image: The image and its masks.
-        """
-        selection = self.selection
-        units = [selection.mask_threshold.unit, selection.chance_threshold.unit]
-        scaled = selection.value_range.select_units(units).scale_to_bins(maps[units])
-        mask_map, chance_map = upsample_maps(scaled, image.mask.shape)
-        self.mask_overlap.update(selection.mask_threshold.apply(mask_map), image.mask)
-        self.chance_overlap.update(selection.chance_threshold.apply(chance_map), image.other_mask)
-        self.histogram.update(maps[selection.selective_units], image.mask, image.other_mask)
-        edge_map = maps[[selection.edge_unit]]
-        self.edge_correlation.update(
-            edge_map.abs() if selection.use_magnitude else edge_map,
-            average_to_size(image.edge_magnitude, maps.shape[1:]),
-        )
-        if selection.head_unit is not None:
-            self.head_share.update(maps[[selection.head_unit]], image.head_mask)
-        self.high_frequency_sum = self.high_frequency_sum + high_frequency_share(maps).mean()
-        self.image_count += 1
-
-    def to_dict(self) -> UnitSegmentation:
-        """Return the layer's entry in masks.json, except for what layers.json says of it."""
-        selection = self.selection
-        threshold = selection.mask_threshold
-        aucs = compute_aucs(*self.histogram.counts_by_mask("mask")).tolist()
-        return {
-            "iou": self.mask_overlap.result(),
-            "train_iou": threshold.iou,
-            "chance_iou": self.chance_overlap.result(),
-            "unit": threshold.unit,
-            "threshold": selection.value_range.bin_edge_value(threshold.unit, threshold.bin_edge),
-            "at_least": threshold.at_least,
-            "high_frequency_share": float(self.high_frequency_sum) / self.image_count,
-            "edge_correlation": abs(float(self.edge_correlation.result()[0])),
-            "edge_unit": selection.edge_unit,
-            "edge_magnitude": selection.use_magnitude,
-            "selective_units": [
-                {"unit": unit, "auc": auc}
-                for unit, auc in zip(selection.selective_units, aucs, strict=True)
-                if auc == auc  # not NaN, as it is if no test image has a pet
-            ],
-            "head": self._describe_head_unit(),
-        }
-
-    def _describe_head_unit(self) -> HeadUnit | None:
-        """Return the unit that is chosen for heads with its mean shares; None without boxes."""
-        count = self.head_share.image_count
-        if self.selection.head_unit is None or not count:
-            return None
-        share, area = float(self.head_share.share_sum[0]) / count, float(self.head_share.area_sum) / count
-        return {"unit": self.selection.head_unit, "share": share, "area": area}
-
-
-def evaluate_selection(
-    network: nn.Module, selections: Mapping[str, SelectedUnits], images: Iterable[MaskedImage]
-) -> dict[str, UnitSegmentation]:
-    """Measure the units and thresholds chosen for each layer.
-
-    Args:
-        network: Any network.
-        selections: What was chosen on training images, by the name of the layer.
-        images: Test images.
-
-    Returns:
-        By the name of the layer, its entry in masks.json, except for what layers.json says of it.
-    """
-    evaluators = {layer: SelectionEvaluator(selection) for layer, selection in selections.items()}
-
-    def update_evaluator(image: MaskedImage, layer: str, maps: Tensor) -> None:
-        evaluators[layer].update(maps, image)
-
-    for image in images:
-        visit_feature_maps(network, image.x, list(selections), partial(update_evaluator, image))
-    return {layer: evaluator.to_dict() for layer, evaluator in evaluators.items()}
-
-
-# Over the layers
 
 
 def select_convolutions(layers: Sequence[Layer]) -> list[Layer]:
@@ -272,26 +247,3 @@ def select_convolutions(layers: Sequence[Layer]) -> list[Layer]:
         for layer in layers
         if layer["ordinal"] is not None and layer["called"] and len(layer["output_shape"] or []) == 3
     ]
-
-
-def find_emergence(
-    layers: Sequence[SegmentationLayer],
-) -> tuple[EmergenceLayer | None, EmergenceLayer | None]:
-    """Return the last layer, and the first layer that reaches EMERGENCE_FRACTION of its IoU.
-
-    Args:
-        layers: The layers of masks.json, in order.
-
-    Returns:
-        The last layer and the first one, in that order; both None without layers.
-    """
-    if not layers:
-        return None, None
-    last = layers[-1]
-    first = next(layer for layer in layers if layer["iou"] >= EMERGENCE_FRACTION * last["iou"])
-    return _describe_iou(last), _describe_iou(first)
-
-
-def _describe_iou(layer: SegmentationLayer) -> EmergenceLayer:
-    """Return the name, ordinal and IoU of a layer."""
-    return {"layer": layer["name"], "ordinal": layer["ordinal"], "iou": layer["iou"]}

@@ -7,25 +7,46 @@ from typing import TypedDict
 import torch
 from torch import nn
 
-from convatlas.analysis import segmentation
+from convatlas.analysis import chance_level, emergence, segmentation
 from convatlas.analysis.accumulators import CUTOFF_FREQUENCY
 from convatlas.analysis.masked_images import MaskSample, MaskSplit, sample_indices
+from convatlas.analysis.segmentation_evaluation import evaluate_selection
 from convatlas.analysis.segmentation_examples import is_segmentation, predict_examples
 from convatlas.files import atomic_write, read_json, write_json, write_npz
 from convatlas.models import build
 from convatlas.models.outputs import Output
 from convatlas.pipeline.config_types import MaskViews
-from convatlas.records import EmergenceLayer, Layer, SegmentationAnalysis, SegmentationLayer
+from convatlas.records import (
+    ChanceTest,
+    EmergenceLayer,
+    FinalLayer,
+    Layer,
+    SegmentationAnalysis,
+    SegmentationLayer,
+    UnmeasuredLayer,
+)
 
 log = logging.getLogger(__name__)
+
+TEST: ChanceTest = {
+    "permutations": chance_level.PERMUTATIONS,
+    "resamples": chance_level.RESAMPLES,
+    "confidence": chance_level.CONFIDENCE,
+    "significance": chance_level.SIGNIFICANCE,
+    "min_iou_effect": chance_level.MIN_IOU_EFFECT,
+    "min_auc_effect": chance_level.MIN_AUC_EFFECT,
+    "min_head_ratio": chance_level.MIN_HEAD_RATIO,
+}
 
 
 class LayerAnalysis(TypedDict):
     """What masks.json says of the layers."""
 
-    final: EmergenceLayer | None
+    final: FinalLayer | None
     emergence: EmergenceLayer | None
+    detail_first: float
     layers: list[SegmentationLayer]
+    unmeasured: list[UnmeasuredLayer]
 
 
 def write_segmentation_analysis(
@@ -63,9 +84,10 @@ def write_segmentation_analysis(
 
     analysis: SegmentationAnalysis = {
         "size": list(preprocessing.shape[1:]),
-        "images": {"train": len(train.indices), "test": len(test.indices)},
+        "images": {"train": len(train), "test": len(test)},
         "pet_share": test.pet_share(),
         "cutoff_frequency": CUTOFF_FREQUENCY,
+        "test": TEST,
         **measure_layers(network, layers, train, test),
         "examples": examples,
         "is_segmentation": segments,
@@ -90,24 +112,54 @@ def measure_layers(
     """
     names = [layer["name"] for layer in layers]
     ranges = segmentation.measure_ranges(network, names, train)
-    log.info("measured the ranges of %d layers' units on %d training images", len(names), len(train.indices))
-    selections = segmentation.select_layer_units(network, names, train, ranges)
+    log.info("measured the ranges of %d layers' units on %d training images", len(names), len(train))
+    selections = segmentation.select_layer_units(network, ranges, train)
     log.info("chose units and thresholds by the IoU with the masks")
-    results = segmentation.evaluate_selection(network, selections, test)
+    evaluation = evaluate_selection(network, selections, test)
     rows: list[SegmentationLayer] = [
         {
             "name": layer["name"],
             "ordinal": layer["ordinal"] or 0,
             "role": layer["role"],
             "shape": layer["output_shape"],
-            **results[layer["name"]],
+            **evaluation.layers[layer["name"]],
         }
         for layer in layers
+        if layer["name"] in evaluation.layers
     ]
-    final, emergence = segmentation.find_emergence(rows)
-    if final and emergence:
-        log.info(
-            "measured on %d test images: %s reaches an IoU of %.3f, and %s is the first to reach 90 %% of it",
-            *(len(test.indices), final["layer"], final["iou"], emergence["layer"]),
-        )
-    return {"final": final, "emergence": emergence, "layers": rows}
+    is_complete = bool(rows) and rows[-1]["name"] == names[-1]
+    analysis: LayerAnalysis = {
+        "final": emergence.describe_final(rows[-1]) if is_complete else None,
+        "emergence": emergence.find_emergence(rows, evaluation.resampled_ious) if is_complete else None,
+        "detail_first": emergence.compute_detail_first(
+            evaluation.resampled_details, evaluation.resampled_ious
+        ),
+        "layers": rows,
+        "unmeasured": [
+            {"name": layer["name"], "ordinal": layer["ordinal"] or 0}
+            for layer in layers
+            if layer["name"] not in evaluation.layers
+        ],
+    }
+    _log_analysis(analysis, len(test))
+    return analysis
+
+
+def _log_analysis(analysis: LayerAnalysis, image_count: int) -> None:
+    """Log where segmentation emerges, and which values are left out."""
+    for row in analysis["layers"]:
+        if any(row["excluded"].values()):
+            log.warning(
+                "%s: left out, as NaN or infinite: %d of %d units, %d training and %d test images",
+                *(row["name"], len(row["excluded"]["units"]), row["shape"][0]),
+                *(row["excluded"]["train"], row["excluded"]["test"]),
+            )
+    for layer in analysis["unmeasured"]:
+        log.warning("%s is not measured: its values are NaN or infinite on too many images", layer["name"])
+    above = sum(row["above_chance"] for row in analysis["layers"])
+    log.info(
+        "%d of %d layers segment the pet better than chance on %d test images",
+        *(above, len(analysis["layers"]), image_count),
+    )
+    if first := analysis["emergence"]:
+        log.info("%s is the first to reach 90 %% of the last layer's IoU", first["layer"])

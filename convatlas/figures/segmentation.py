@@ -9,12 +9,11 @@ import numpy.typing as npt
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from convatlas.analysis.chance_level import is_above_chance
 from convatlas.figures.context import CaptionedFigure, FigureContext
 from convatlas.figures.segmentation_examples import draw_examples
 from convatlas.figures.tiles import MontageOptions, count_tiles_per_row, split_into_chunks
 from convatlas.names import join_names
-from convatlas.plotting import charts
+from convatlas.plotting import emergence_chart
 from convatlas.plotting.colormap import ColourScale
 from convatlas.plotting.labelled_figure import (
     ACCENT_COLOUR,
@@ -45,7 +44,8 @@ def draw_segmentation_figures(context: FigureContext) -> Iterator[CaptionedFigur
 
     Yields:
         The examples (kind "segmentation"), then (kind "mask") the emergence over the layers, the feature maps
-        that agree best with the mask, and the units that separate best, each where there is data for it.
+        that agree best with the mask, and the units that separate best; of the last two only what is above
+        chance.
 
     Raises:
         UserError: A file of the results is missing or damaged.
@@ -58,7 +58,8 @@ def draw_segmentation_figures(context: FigureContext) -> Iterator[CaptionedFigur
     if analysis["layers"]:
         yield _draw_mask_emergence(context, analysis)
     if context.images:
-        if layers := _select_layers(context, analysis["layers"]):
+        layers = _select_layers(context, analysis["layers"])
+        if any(layer["above_chance"] for layer in layers):
             yield _draw_best_maps(context, context.images[0]["name"], layers)
         if units := _select_separating_units(context, analysis["layers"]):
             yield _draw_separating_units(context, units)
@@ -66,40 +67,55 @@ def draw_segmentation_figures(context: FigureContext) -> Iterator[CaptionedFigur
 
 def _draw_mask_emergence(context: FigureContext, analysis: SegmentationAnalysis) -> CaptionedFigure:
     """Draw the agreement with the mask and the fine detail of each convolution, in execution order."""
-    images, layers, emergence = analysis["images"], analysis["layers"], analysis["emergence"]
-    cutoff, last = analysis["cutoff_frequency"], layers[-1]
-    if not is_above_chance(last):
-        emergence = None
+    cutoff = analysis["cutoff_frequency"]
     text = (
-        f"Where segmentation emerges in {len(layers)} convolutions. Above: IoU of the best thresholded "
-        f"feature map with the mask of the pet, over {images['test']:,} test images (unit and threshold "
-        f"chosen on {images['train']:,} training images). Chance: the same search on masks shuffled between "
-        f"images. All-pet baseline: {analysis['pet_share']:.2f}."
-    )
-    if emergence:
-        text += (
-            f" {emergence['layer']} ({emergence['ordinal']}) is the first to reach 90 % of the last layer's "
-            f"{last['iou']:.2f}."
-        )
-    text += (
-        f" Below: share of the spectral energy above {cutoff:g} cycles per image, which maps of at most "
-        f"{2 * cutoff:g} pixels cannot represent, and the largest correlation |r| of a feature map with the "
-        "image's edges (Sobel)."
+        f"{_describe_agreement(analysis)} Below: share of the spectral energy above {cutoff:g} cycles per "
+        f"image, which maps of at most {2 * cutoff:g} pixels cannot represent, and the largest correlation "
+        "|r| of a feature map with the image's edges (Sobel)."
     )
     remark = None
     configured = context.views.get("remark")
-    if configured and configured["ordinal"] <= last["ordinal"]:
-        remark = charts.Remark(configured["ordinal"], configured["text"])
+    layers = {layer["ordinal"]: layer for layer in analysis["layers"]}
+    if configured and (layer := layers.get(configured["ordinal"])):
+        suffix = "" if layer["above_chance"] else " (here not above chance)"
+        remark = emergence_chart.Remark(layer["ordinal"], configured["text"] + suffix)
         text += f" Layer {remark.ordinal}: {remark.text}."
     caption = context.make_caption(text)
-    figure = charts.plot_mask_emergence({**analysis, "emergence": emergence}, remark, caption)
+    figure = emergence_chart.plot_mask_emergence(analysis, remark, caption)
     return context.make_figure("mask", "", caption, figure)
 
 
+def _describe_agreement(analysis: SegmentationAnalysis) -> str:
+    """Say what the upper chart shows: the IoUs, what chance is, and where segmentation emerges."""
+    images, layers, emergence = analysis["images"], analysis["layers"], analysis["emergence"]
+    test, confidence = analysis["test"], f"{100 * analysis['test']['confidence']:.0f} %"
+    above = sum(layer["above_chance"] for layer in layers)
+    text = (
+        f"Where segmentation emerges in {len(layers)} convolutions. Above: IoU of the best thresholded "
+        f"feature map with the mask of the pet, over {images['test']:,} test images (unit and threshold "
+        f"chosen on {images['train']:,} training images), with its {confidence} interval (bootstrap over "
+        f"images). Chance: the central {confidence} of the IoUs of the same maps with the masks permuted "
+        "between images. Shuffled masks: unit and threshold chosen on them, too. All-pet baseline: "
+        f"{analysis['pet_share']:.2f}. {above} of {len(layers)} layers are above chance: p ≤ "
+        f"{test['significance']:g}, adjusted for the number of layers, and an IoU at least "
+        f"{test['min_iou_effect']:g} above their mean, shuffled masks and the baseline."
+    )
+    if emergence:
+        low, high = emergence["interval"]
+        spread = f"; layers {low} to {high} in 95 % of the resamples" if low < high else ""
+        text += (
+            f" {emergence['layer']} ({emergence['ordinal']}) is the first of them to reach 90 % of the last "
+            f"layer's {layers[-1]['iou']:.2f}{spread}."
+        )
+    return text
+
+
 def _draw_best_maps(
-    context: FigureContext, image: str, layers: Sequence[SegmentationLayer]
+    context: FigureContext, image: str, selected: Sequence[SegmentationLayer]
 ) -> CaptionedFigure:
-    """Draw the best map of each layer on one image, and below it the image within its thresholded mask."""
+    """Draw the best map of each layer above chance on one image, and below it the image within its mask."""
+    layers = [layer for layer in selected if layer["above_chance"]]
+    others = [_name_layer(layer) for layer in selected if not layer["above_chance"]]
     input_tile, tile_size = context.make_input_tile(image), context.labelled_tile_size
     rows: list[TileRow] = []
     labels = []
@@ -119,14 +135,20 @@ def _draw_best_maps(
         "convolution, unit, and IoU over the test images, not over this one. Unit and threshold were chosen "
         "on training images. Each feature map has its own colour scale; signed ones are white at 0."
     )
+    if others:
+        text += f" Not shown, as not above chance: {join_names(others)}."
     options = MontageOptions(tile_size=tile_size, group_starts=(1,))
     return context.make_montage("mask", image, rows, labels, [], text, options)
 
 
 def _make_unit_tile(layer: SegmentationLayer, values: np.ndarray, unit: int, right_title: str) -> Tile:
     """Return the tile of a feature map with the ordinal and name of its convolution above it."""
-    note = f"{layer['ordinal']} {layer['name']}"
-    return Tile(values, ColourScale.from_values(values), f"unit {unit}", right_title, note)
+    return Tile(values, ColourScale.from_values(values), f"unit {unit}", right_title, _name_layer(layer))
+
+
+def _name_layer(layer: SegmentationLayer) -> str:
+    """Return the ordinal and name of a convolution."""
+    return f"{layer['ordinal']} {layer['name']}"
 
 
 def fade_outside_mask(
@@ -174,11 +196,11 @@ def _draw_separating_units(context: FigureContext, units: Sequence[SeparatingUni
             row.append(tile if row_index == 0 else replace(tile, note=""))
         rows.append(row)
     text = (
-        f"The {len(units)} units, of all convolutions, that best separate pet from background, on "
-        f"{join_names(names)}. Above each: ordinal and name of the convolution, unit, and area under its ROC "
-        "curve (AUC) over the pixels of the test images: 1 is perfect separation, 0.5 none; below 0.5 the "
-        "unit is lower on the pet. Units were chosen on training images. Each tile has its own colour scale; "
-        "signed ones are white at 0."
+        f"The {len(units)} units, of all convolutions, that best separate pet from background, better than "
+        f"chance, on {join_names(names)}. Above each: ordinal and name of the convolution, unit, and area "
+        "under its ROC curve (AUC) over the pixels of the test images: 1 is perfect separation, 0.5 none; "
+        "below 0.5 the unit is lower on the pet. Units were chosen on training images. Each tile has its own "
+        "colour scale; signed ones are white at 0."
     )
     labels = [context.describe_image(image, "\n") for image in images]
     options = MontageOptions(tile_size=context.labelled_tile_size, group_starts=(1,))
@@ -188,13 +210,13 @@ def _draw_separating_units(context: FigureContext, units: Sequence[SeparatingUni
 def _select_separating_units(
     context: FigureContext, layers: Sequence[SegmentationLayer]
 ) -> list[SeparatingUnit]:
-    """Return the units of the recorded layers that separate best."""
+    """Return the units of the recorded layers that separate best, of those above chance."""
     recorded = context.activations(context.images[0]["name"])
     units = [
         SeparatingUnit(layer, entry["unit"], entry["auc"])
         for layer in layers
         for entry in layer["selective_units"]
-        if layer["name"] in recorded
+        if layer["name"] in recorded and entry["above_chance"]
     ]
     units.sort(key=lambda entry: -abs(entry.auc - 0.5))
     return units[: min(MAX_SEPARATING_UNITS, count_tiles_per_row(context.labelled_tile_size))]

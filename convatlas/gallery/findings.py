@@ -1,17 +1,16 @@
 """Sentences about what stands out in a run, each only where the measurements support it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 
-from convatlas.analysis.chance_level import is_above_chance
-from convatlas.records import SegmentationAnalysis, SegmentationLayer
+from convatlas.records import HeadUnit, SegmentationAnalysis, SegmentationLayer
 from convatlas.results import Results
 
 MAX_FINDINGS = 3
-MIN_HEAD_RATIO = 1.5  # fraction of activation in the head boxes over the boxes' fraction of the area
-MIN_AUC_DISTANCE = 0.1  # from 0.5, from which an AUC is reported
+MIN_STABILITY = 0.95  # share of the bootstrap resamples in which an order of layers holds
 MAX_LISTED_UNITS = 12
 
 
@@ -74,60 +73,72 @@ def _describe_inactive_units(results: Results) -> list[str]:
 
 
 def list_emergence_findings(analysis: SegmentationAnalysis) -> list[str]:
-    """List at most three findings about where segmentation emerges.
+    """List at most three findings about where segmentation emerges: what is above chance, or that nothing is.
 
     Args:
         analysis: masks.json.
     """
     if not analysis["layers"]:
         return []
+    if math.factorial(analysis["images"]["test"]) * analysis["test"]["significance"] < 1:
+        return [
+            f"{analysis['images']['test']} test images are too few to distinguish a layer from chance: "
+            "at least 4 are needed (views.masks.test)."
+        ]
     findings = [
         _describe_emergence(analysis),
         _describe_high_frequencies(analysis),
-        _describe_head_and_pet_units(analysis["layers"]),
+        _describe_head_and_pet_units(analysis),
     ]
     return [finding for finding in findings if finding]
 
 
-def _describe_emergence(analysis: SegmentationAnalysis) -> str | None:
+def _describe_emergence(analysis: SegmentationAnalysis) -> str:
     """Name the first layer that reaches 90 % of the last layer's IoU, where that is above chance."""
-    layers = analysis["layers"]
+    layers, emergence = analysis["layers"], analysis["emergence"]
+    if emergence is None:
+        return _describe_best_layer(analysis)
     last = layers[-1]
-    if not is_above_chance(last):
-        return _describe_best_layer(layers)
-    emergence = analysis["emergence"]
-    assert emergence is not None  # as there are layers
     first = next(layer for layer in layers if layer["ordinal"] == emergence["ordinal"])
     if first is last:
         return (
             "No convolution before the last reaches 90 % of the last one's IoU with the mask: "
-            f"{_format_layer(last)}, IoU {last['iou']:.2f} (chance: {last['chance_iou']:.2f})."
+            f"{_format_layer(last)}, IoU {_format_iou(last)}."
         )
+    low, high = emergence["interval"]
+    spread = f" Over resampled test images it is one of the layers {low} to {high}." if low < high else ""
     return (
         f"{_format_layer(first)} is the first of {len(layers)} convolutions whose best feature map reaches "
-        f"90 % of the last layer's IoU with the mask: {first['iou']:.2f} of {last['iou']:.2f} "
-        f"(chance: {first['chance_iou']:.2f})."
+        f"90 % of the last layer's IoU with the mask: {_format_iou(first)}, of {last['iou']:.2f}.{spread}"
     )
 
 
-def _describe_best_layer(layers: Sequence[SegmentationLayer]) -> str | None:
-    """Name the layer with the largest IoU of a network whose last layer does not segment the image."""
-    best, last = max(layers, key=lambda layer: layer["iou"]), layers[-1]
-    if not is_above_chance(best):
-        return None
-    return (
-        f"The last convolution does not segment the image: {_format_layer(last)} has IoU {last['iou']:.2f} "
-        f"(chance: {last['chance_iou']:.2f}); the best is {_format_layer(best)}, IoU {best['iou']:.2f} "
-        f"(chance: {best['chance_iou']:.2f})."
+def _describe_best_layer(analysis: SegmentationAnalysis) -> str:
+    """Say that the last layer does not segment better than chance, and whether another one does."""
+    layers = analysis["layers"]
+    above = [layer for layer in layers if layer["above_chance"]]
+    if not above:
+        return (
+            "No layer segments the pet better than chance on these "
+            f"{analysis['images']['test']:,} test images."
+        )
+    best = max(above, key=lambda layer: layer["iou"])
+    text = (
+        f"{len(above)} of {len(layers)} convolutions segment the pet better than chance; the best is "
+        f"{_format_layer(best)}, IoU {_format_iou(best)}."
     )
+    if analysis["final"] is None:
+        return f"{text} The last convolution is not measured."
+    return f"{text} The last, {_format_layer(layers[-1])}, does not: IoU {_format_iou(layers[-1])}."
 
 
 def _describe_high_frequencies(analysis: SegmentationAnalysis) -> str | None:
-    """Say that high frequencies peak in an earlier layer than the IoU, where they do."""
+    """Say that high frequencies peak in an earlier layer than the IoU, where resampled images agree."""
     layers = analysis["layers"]
     sharpest = max(layers, key=lambda layer: layer["high_frequency_share"])
     best = max(layers, key=lambda layer: layer["iou"])
-    if sharpest["ordinal"] >= best["ordinal"] or not is_above_chance(best):
+    is_stable = analysis["detail_first"] >= MIN_STABILITY
+    if sharpest["ordinal"] >= best["ordinal"] or not best["above_chance"] or not is_stable:
         return None
     return (
         "High-frequency content peaks earlier: the fraction of spectral energy above "
@@ -137,34 +148,50 @@ def _describe_high_frequencies(analysis: SegmentationAnalysis) -> str | None:
     )
 
 
-def _describe_head_and_pet_units(layers: Sequence[SegmentationLayer]) -> str | None:
+def _describe_head_and_pet_units(analysis: SegmentationAnalysis) -> str:
     """Name the unit that responds most to heads, and the one that best separates pet from background."""
-    sentences = []
-    ratios = [
-        (head["share"] / head["area"], layer, head)
-        for layer in layers
-        if (head := layer.get("head")) and head["area"]
-    ]
-    if ratios:
-        ratio, layer, head = max(ratios, key=lambda item: item[0])
-        if ratio >= MIN_HEAD_RATIO:
-            sentences.append(
-                f"Unit {head['unit']} of {_format_layer(layer)} responds to heads: "
-                f"{100 * head['share']:.0f} % of its activation lies inside the head boxes, which cover "
-                f"{100 * head['area']:.0f} % of the image."
-            )
-    units = [(unit, layer) for layer in layers for unit in layer.get("selective_units", [])]
-    if units:
-        unit, layer = max(units, key=lambda pair: abs(pair[0]["auc"] - 0.5))
-        if abs(unit["auc"] - 0.5) >= MIN_AUC_DISTANCE:
-            suffix = ", lower on the pet" if unit["auc"] < 0.5 else ""
-            sentences.append(
-                f"Unit {unit['unit']} of {_format_layer(layer)} discriminates pet from background best "
-                f"(AUC {unit['auc']:.2f}{suffix})."
-            )
-    return " ".join(sentences) or None
+    layers = analysis["layers"]
+    heads = [(layer, layer["head"]) for layer in layers if layer["head"]]
+    sentences = [_describe_head_unit(heads)] if heads else []
+    return " ".join([*sentences, _describe_pet_unit(layers)])
+
+
+def _describe_head_unit(heads: Sequence[tuple[SegmentationLayer, HeadUnit]]) -> str:
+    """Name the unit with the largest share of its activation in the head boxes, of those above chance."""
+    above = [(layer, head) for layer, head in heads if head["above_chance"]]
+    if not above:
+        return "No unit responds to heads more than by chance, and more than to the rest of the pet."
+    layer, head = max(above, key=lambda pair: pair[1]["share"])
+    low, high = head["interval"]
+    return (
+        f"Unit {head['unit']} of {_format_layer(layer)} responds to heads: {100 * head['share']:.0f} % of "
+        f"its activation lies inside the head boxes (95 % interval: {100 * low:.0f} to {100 * high:.0f} %), "
+        f"which cover {100 * head['area']:.0f} % of the image and {100 * head['pet']:.0f} % of the pet; "
+        f"inside the boxes of other images lies {100 * head['chance']['mean']:.0f} %."
+    )
+
+
+def _describe_pet_unit(layers: Sequence[SegmentationLayer]) -> str:
+    """Name the unit that best separates pet from background, of those above chance."""
+    above = [(layer, unit) for layer in layers for unit in layer["selective_units"] if unit["above_chance"]]
+    if not above:
+        return "No unit discriminates pet from background better than chance."
+    layer, unit = max(above, key=lambda pair: abs(pair[1]["auc"] - 0.5))
+    suffix = ", lower on the pet" if unit["auc"] < 0.5 else ""
+    low, high = unit["interval"]
+    return (
+        f"Unit {unit['unit']} of {_format_layer(layer)} discriminates pet from background best (AUC "
+        f"{unit['auc']:.2f}{suffix}; 95 % interval: {low:.2f} to {high:.2f}; by chance "
+        f"{unit['chance']['mean']:.2f})."
+    )
 
 
 def _format_layer(layer: SegmentationLayer) -> str:
     """Name a layer with its ordinal."""
     return f"{layer['name']} ({layer['ordinal']})"
+
+
+def _format_iou(layer: SegmentationLayer) -> str:
+    """Format the IoU of a layer with its chance level."""
+    chance = layer["chance"]
+    return f"{layer['iou']:.2f} (chance: {chance['low']:.2f} to {chance['high']:.2f})"

@@ -34,15 +34,11 @@ from convatlas.analysis.masked_images import (
     sample_indices,
     sobel_magnitude,
 )
-from convatlas.analysis.segmentation import (
-    evaluate_selection,
-    find_emergence,
-    measure_ranges,
-    select_convolutions,
-    select_layer_units,
-)
+from convatlas.analysis.segmentation import measure_ranges, select_convolutions, select_layer_units
+from convatlas.analysis.segmentation_evaluation import evaluate_selection
 from convatlas.analysis.segmentation_examples import PredictionScore, rank_predictions
-from convatlas.analysis.segmentation_report import write_segmentation_analysis
+from convatlas.analysis.segmentation_report import measure_layers, write_segmentation_analysis
+from convatlas.analysis.selection_evaluator import SelectionEvaluator
 from convatlas.datasets import formats
 from convatlas.datasets.synthetic_pets.generate import draw_pets
 from convatlas.models import build
@@ -87,8 +83,8 @@ def select_and_evaluate(
     network: nn.Module, layers: list[str], train: list[MaskedImage], test: list[MaskedImage]
 ) -> dict[str, UnitSegmentation]:
     """Run all three passes."""
-    selections = select_layer_units(network, layers, train, measure_ranges(network, layers, train))
-    return evaluate_selection(network, selections, test)
+    selections = select_layer_units(network, measure_ranges(network, layers, train), train)
+    return evaluate_selection(network, selections, test).layers
 
 
 def compute_maps(
@@ -130,8 +126,8 @@ def apply_all_thresholds(
 @pytest.mark.parametrize("layer", LAYERS)
 def test_the_best_threshold_is_chosen_on_training_images_and_measured_on_test_images(layer: str) -> None:
     network, train, test = make_network(), make_images(6, 1), make_images(5, 2)
-    selections = select_layer_units(network, LAYERS, train, measure_ranges(network, LAYERS, train))
-    result = evaluate_selection(network, selections, test)[layer]
+    selections = select_layer_units(network, measure_ranges(network, LAYERS, train), train)
+    result = evaluate_selection(network, selections, test).layers[layer]
     raw = compute_maps(network, train, layer, None)
     low, high = raw.min((1, 2, 3)), raw.max((1, 2, 3))
     for name, threshold, iou in (
@@ -156,7 +152,7 @@ def test_the_best_threshold_is_chosen_on_training_images_and_measured_on_test_im
 
 def test_the_iou_of_every_threshold_is_that_of_a_loop() -> None:
     network, images = make_network(), make_images(4, 3)
-    value_range = measure_ranges(network, LAYERS, images)["0"]
+    value_range = measure_ranges(network, LAYERS, images)["0"].value_range
     histogram = MaskHistogram(value_range)
     for image in images:
         segmentation.visit_feature_maps(
@@ -191,7 +187,7 @@ def test_an_image_of_values_on_bin_edges_reaches_the_iou_of_its_histogram() -> N
     columns = torch.tensor([0.0, 8, 16, 24, 28, 31, 32, 40, 48, 56, 60, 64])  # 0..BINS: values on the edges
     x = columns.expand(1, 1, SIZE, SIZE).contiguous()
     image = MaskedImage(x, mask, ~mask, torch.rand(SIZE, SIZE))
-    result = select_and_evaluate(network, ["0"], [image], [image])["0"]
+    result = select_and_evaluate(network, ["0"], 2 * [image], 2 * [image])["0"]
     assert (result["threshold"], result["at_least"]) == (32, True)
     assert result["iou"] == result["train_iou"] == 1
 
@@ -219,7 +215,8 @@ def test_a_planted_unit_is_found_with_its_direction(sign: int) -> None:
     assert (result["unit"], result["at_least"]) == (1, sign > 0)
     assert result["train_iou"] == result["iou"] == 1
     assert 0.1 < sign * result["threshold"] < 3.1
-    assert result["selective_units"][0] == {"unit": 1, "auc": float(sign > 0)}
+    first = result["selective_units"][0]
+    assert (first["unit"], first["auc"], first["interval"]) == (1, float(sign > 0), 2 * [float(sign > 0)])
     assert result["chance_iou"] < 0.6
 
 
@@ -238,30 +235,104 @@ def test_only_the_maps_of_one_layer_are_in_memory_at_a_time(monkeypatch: pytest.
     references: list[weakref.ref[Tensor]] = []
 
     def count_alive(update: Callable[..., None]) -> Callable[..., None]:
-        def counting_update(self: Any, maps: Tensor, image: MaskedImage) -> None:
+        def counting_update(self: Any, *arguments: Any) -> None:
             alive_counts.append(sum(reference() is not None for reference in references))
-            references.append(weakref.ref(maps))
-            update(self, maps, image)
+            references.append(weakref.ref(next(value for value in arguments if isinstance(value, Tensor))))
+            update(self, *arguments)
 
         return counting_update
 
-    for accumulator in (segmentation.UnitSelector, segmentation.SelectionEvaluator):
+    for accumulator in (segmentation.UnitSelector, SelectionEvaluator):
         monkeypatch.setattr(accumulator, "update", count_alive(accumulator.update))
     ranges = measure_ranges(network, layers, iter(images))
-    selections = select_layer_units(network, layers, iter(images), ranges)
-    evaluate_selection(network, selections, iter(images))
+    selections = select_layer_units(network, ranges, iter(images))
+    evaluate_selection(network, selections, images)
     assert len(alive_counts) == 2 * len(layers) * len(images)
     assert max(alive_counts) == 0
 
 
-def test_dead_units_and_values_that_are_not_finite_have_finite_results() -> None:
+def test_dead_units_have_finite_results() -> None:
     network, images = make_network(), make_images(4, 9)
     network[0].weight.data[0] = network[0].bias.data[0] = 0
-    network[2].bias.data[1:3] = torch.tensor([torch.nan, torch.inf])
     results = select_and_evaluate(network, LAYERS, images, images)
     assert "NaN" not in json.dumps(results)
-    for layer, units in (("0", 4), ("2", 5)):
-        assert results[layer]["unit"] < units and 0 <= results[layer]["edge_unit"] < units
+
+
+# Values that are not finite
+
+
+class Spoil(nn.Module):
+    """Write values into units of the output of images with a mark in their first pixel."""
+
+    def __init__(self, units: slice | list[int], value: float, mark: float | None = None) -> None:
+        super().__init__()
+        self.units, self.value, self.mark = units, value, mark
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.clone()
+        if self.mark is None or x[0, 0, 0, 0] == self.mark:
+            x[:, self.units, 0, -1] = self.value
+        return x
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_units_that_are_not_finite_are_left_out(value: float) -> None:
+    """The results are those of a network without them, and the units keep their numbers."""
+    train, test = make_images(5, 20), make_images(5, 21)
+    spoilt = select_and_evaluate(nn.Sequential(Spoil([0, 2], value)), ["0"], train, test)["0"]
+    expected = select_and_evaluate(nn.Sequential(SelectUnits([1])), ["0"], train, test)["0"]
+    assert spoilt["excluded"] == {"units": [0, 2], "train": 0, "test": 0}
+    assert [unit["unit"] for unit in spoilt["selective_units"]] == [1]
+    assert (spoilt["unit"], spoilt["edge_unit"], spoilt["head"]["unit"]) == (1, 1, 1)
+    keys = ("iou", "train_iou", "chance_iou", "threshold", "interval", "chance", "edge_correlation",
+            "high_frequency_share")  # fmt: skip
+    assert [spoilt[key] for key in keys] == [expected[key] for key in keys]
+
+
+class SelectUnits(nn.Module):
+    """Return some of the channels."""
+
+    def __init__(self, units: list[int]) -> None:
+        super().__init__()
+        self.units = units
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, self.units]
+
+
+def test_images_of_which_no_unit_is_finite_are_left_out() -> None:
+    """Ranges, thresholds and IoU are those of the other images."""
+    train, test = make_images(6, 22), make_images(6, 23)
+    for image in (train[2], test[4]):
+        image.x[0, 0, 0, 0] = 99
+    network = nn.Sequential(Spoil(slice(None), torch.nan, mark=99))
+    result = select_and_evaluate(network, ["0"], train, test)["0"]
+    assert result["excluded"] == {"units": [], "train": 1, "test": 1}
+    others = select_and_evaluate(network, ["0"], train[:2] + train[3:], test[:4] + test[5:])["0"]
+    keys = ("iou", "train_iou", "chance_iou", "threshold", "edge_correlation", "high_frequency_share")
+    assert [result[key] for key in keys] == [others[key] for key in keys]
+    assert result["head"]["share"] == others["head"]["share"]
+
+
+def test_a_test_image_with_a_unit_that_is_not_finite_is_left_out() -> None:
+    train, test = make_images(4, 24), make_images(5, 25)
+    test[3].x[0, 0, 0, 0] = 99
+    network = nn.Sequential(Spoil([1], torch.inf, mark=99))
+    result = select_and_evaluate(network, ["0"], train, test)["0"]
+    assert result["excluded"] == {"units": [], "train": 0, "test": 1}
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_layer_with_too_few_finite_images_is_not_measured(split: str) -> None:
+    train, test = make_images(3, 26), make_images(3, 27)
+    for image in {"train": train, "test": test}[split][:2]:
+        image.x[0, 0, 0, 0] = 99
+    network = nn.Sequential(Spoil(slice(None), torch.nan, mark=99))
+    assert select_and_evaluate(network, ["0"], train, test) == {}
+    layer: Any = {"name": "0", "ordinal": 1, "role": None, "output_shape": [3, SIZE, SIZE]}
+    analysis = measure_layers(network, [layer], train, test)  # type: ignore[arg-type]
+    assert analysis["unmeasured"] == [{"name": "0", "ordinal": 1}]
+    assert (analysis["layers"], analysis["final"], analysis["emergence"]) == ([], None, None)
 
 
 def test_a_layer_of_one_unit_has_one_selective_unit() -> None:
@@ -395,16 +466,6 @@ def test_a_cosine_is_fine_from_its_frequency(size: int) -> None:
 # Over the layers
 
 
-def test_segmentation_emerges_at_the_first_layer_that_reaches_nine_tenths() -> None:
-    rows: Any = [{"name": f"c{n}", "ordinal": n, "iou": v} for n, v in enumerate([0.3, 0.73, 0.7, 0.8], 1)]
-    final, emergence = find_emergence(rows)
-    assert final == {"layer": "c4", "ordinal": 4, "iou": 0.8}
-    assert emergence == {"layer": "c2", "ordinal": 2, "iou": 0.73}
-    assert find_emergence([]) == (None, None)
-    rows[1]["iou"] = 0.9 * 0.8  # exactly 90 %
-    assert find_emergence(rows)[1] == {"layer": "c2", "ordinal": 2, "iou": 0.9 * 0.8}
-
-
 def test_convolutions_that_are_called_and_make_maps_are_measured() -> None:
     layer = {"ordinal": 1, "called": True, "output_shape": [4, 3, 3]}
     others = [{"ordinal": None}, {"called": False, "output_shape": None}, {"output_shape": [4, 9]}]
@@ -492,8 +553,8 @@ def test_a_segmentation_network_end_to_end(analyse: Callable[..., Path], pets: P
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     analysis = json.loads(files["masks.json"])
     assert list(analysis) == [
-        "size", "images", "pet_share", "cutoff_frequency", "final", "emergence", "layers", "examples",
-        "is_segmentation",
+        "size", "images", "pet_share", "cutoff_frequency", "test", "final", "emergence", "detail_first",
+        "layers", "unmeasured", "examples", "is_segmentation",
     ]  # fmt: skip
     assert (analysis["size"], analysis["images"]) == ([32, 32], {"train": 6, "test": 5})
     assert analysis["cutoff_frequency"] == 8
@@ -538,7 +599,7 @@ def test_a_classifier_end_to_end(analyse: Callable[..., Path]) -> None:
     assert (analysis["examples"], analysis["is_segmentation"]) == ([], False)
     assert analysis["images"] == {"train": 24, "test": 5}
     assert [row["shape"] for row in analysis["layers"]] == [[6, 30, 30]]
-    assert analysis["final"] == analysis["emergence"]
+    assert analysis["final"]["layer"] == "0" and analysis["emergence"] is None  # not above chance
 
 
 def test_thresholds_are_chosen_on_the_training_split_and_measured_on_the_test_split(

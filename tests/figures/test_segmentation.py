@@ -32,6 +32,7 @@ from tests.support.fake_segmentation import (
     SIDE,
     make_analysis,
     make_segmentation_results,
+    make_selective_unit,
     write_segmentation,
 )
 from tests.support.workspace import ROOT
@@ -158,14 +159,20 @@ def test_the_curves_are_the_measurements(draw: Draw) -> None:
     upper, lower, roles = figure.subfigs[0].axes
     lines = {line.get_label(): line for ax in (upper, lower) for line in ax.get_lines()}
     keys = {
-        "best map": "iou",
-        "chance": "chance_iou",
+        "shuffled masks": "chance_iou",
         "energy above\n8 cycles": "high_frequency_share",
         "|r| with\nthe edges": "edge_correlation",
     }
     for label, key in keys.items():
         np.testing.assert_array_equal(lines[label].get_xdata(), range(1, 13))
         np.testing.assert_array_equal(lines[label].get_ydata(), [layer[key] for layer in analysis["layers"]])
+    above, below = lines["best map"], lines["best map, not\nabove chance"]
+    np.testing.assert_array_equal(below.get_xdata(), [1])
+    np.testing.assert_array_equal(above.get_xdata(), range(2, 13))
+    values = [*below.get_ydata(), *above.get_ydata()]
+    np.testing.assert_array_equal(values, [layer["iou"] for layer in analysis["layers"]])
+    (band,) = [path for path in upper.collections if path.get_label() == "chance"]
+    np.testing.assert_allclose(np.unique(band.get_paths()[0].vertices[:, 1]), [0.26, 0.34])
     assert set(lines["all-pet baseline"].get_ydata()) == {0.29}
     assert upper.get_ylim() == lower.get_ylim() == (0, 1)
     assert [text.get_text() for text in roles.get_legend().get_texts()] == list(dict.fromkeys(ROLES))
@@ -187,11 +194,16 @@ def test_the_emergence_and_a_remark_are_marked(draw: Draw) -> None:
     assert get_marks(draw(changes={"emergence": None})[1]) == []
 
 
-def test_no_emergence_is_marked_where_the_last_layer_is_at_chance(draw: Draw) -> None:
+def test_nothing_is_shown_of_layers_and_units_at_chance(draw: Draw) -> None:
     layers = make_analysis()["layers"]
-    layers[-1] |= {"iou": 0.37, "chance_iou": 0.34}
-    drawing = draw(changes={"layers": layers})[1]
-    assert get_marks(drawing) == [] and "the first to reach" not in drawing.figure.caption
+    for layer in layers:
+        layer["above_chance"] = False
+        layer["selective_units"] = [unit | {"above_chance": False} for unit in layer["selective_units"]]
+    changes = {"layers": layers, "emergence": None}
+    _, curves = draw(changes=changes, remark={"ordinal": 3, "text": "maps look like the mask"})
+    assert get_marks(curves) == ["▾ 3: maps look like the mask (here not above chance)"]
+    assert "0 of 12 layers are above chance" in curves.figure.caption
+    assert "the first" not in curves.figure.caption
 
 
 def test_a_remark_at_a_layer_beyond_the_last_is_not_drawn(draw: Draw) -> None:
@@ -201,7 +213,7 @@ def test_a_remark_at_a_layer_beyond_the_last_is_not_drawn(draw: Draw) -> None:
 
 @pytest.mark.parametrize(
     ("highlight", "expected"),
-    [(None, [1, 3, 4, 6, 7, 9, 10, 12]), ([12, "part.5*", 2], [2, 5, 12])],
+    [(None, [3, 4, 6, 7, 9, 10, 12]), ([12, "part.5*", 2], [2, 5, 12])],
 )
 def test_the_best_maps_of_the_highlighted_layers(
     draw: Draw, highlight: list[Any] | None, expected: list[int]
@@ -211,6 +223,8 @@ def test_the_best_maps_of_the_highlighted_layers(
     tiles = [tile for row in drawing.rows[::2] for tile in row[1:] if tile]
     masked_tiles = [tile for row in drawing.rows[1::2] for tile in row[1:] if tile]
     assert [int(tile.note.split()[0]) for tile in tiles] == expected
+    caption = drawing.figure.caption
+    assert caption.endswith("Not shown, as not above chance: 1 part.1.attention.") == (highlight is None)
     for tile, masked_tile, ordinal in zip(tiles, masked_tiles, expected, strict=True):
         layer = layers[ordinal - 1]
         assert tile.note == f"{ordinal} {layer['name']}" and tile.title == f"unit {layer['unit']}"
@@ -236,7 +250,8 @@ def test_the_mask_of_a_thresholded_map_is_the_one_that_was_measured(side: int, a
 
 def test_the_separating_units_are_sorted_by_their_auc(draw: Draw) -> None:
     layers = make_analysis()["layers"]
-    layers[4]["selective_units"] = [{"unit": 6, "auc": 0.02}]
+    layers[4]["selective_units"] = [make_selective_unit(6, 0.02)]
+    layers[3]["selective_units"] = [make_selective_unit(5, 0.01) | {"above_chance": False}]
     first, second = draw(changes={"layers": layers})[3].rows
     assert [tile.right_title for tile in first[1:4]] == ["AUC 0.02", "AUC 0.85", "AUC 0.84"]
     assert first[1].note == "5 part.5.down" and first[1].title == "unit 6"

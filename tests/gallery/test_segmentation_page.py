@@ -18,6 +18,7 @@ from tests.support.fake_segmentation import (
     NAMES,
     make_analysis,
     make_segmentation_results,
+    make_selective_unit,
     write_segmentation,
 )
 from tests.support.site import CONFIG, DATASET, TIMING, PageParser, build_site
@@ -135,42 +136,72 @@ def test_the_findings_of_a_segmentation_network() -> None:
     )
     assert "highest in part.2.main (2) (0.50)" in findings[1]
     assert findings[2] == (
-        "Unit 2 of head (12) responds to heads: 43 % of its activation lies inside the head boxes, which "
-        "cover 11 % of the image. Unit 2 of head (12) discriminates pet from background best (AUC 0.85)."
+        "Unit 2 of head (12) responds to heads: 43 % of its activation lies inside the head boxes (95 % "
+        "interval: 32 to 50 %), which cover 11 % of the image and 30 % of the pet; inside the boxes of other "
+        "images lies 20 %. Unit 2 of head (12) discriminates pet from background best (AUC 0.85; 95 % "
+        "interval: 0.82 to 0.88; by chance 0.50)."
     )
 
 
-def test_findings_below_their_baseline_are_not_reported() -> None:
-    analysis = make_analysis()
-    for n, layer in enumerate(analysis["layers"]):
-        layer |= {
-            "head": None,
-            "selective_units": [{"unit": 0, "auc": 0.55}],
-            "high_frequency_share": 0.01 * n,
-        }
-    (finding,) = list_emergence_findings(analysis)
-    assert "is the first of 12" in finding
+def set_at_chance(layer: dict[str, Any]) -> None:
+    """Let nothing of a layer be above chance."""
+    layer["above_chance"] = False
+    layer["selective_units"] = [unit | {"above_chance": False} for unit in layer["selective_units"]]
+    layer["head"] = layer["head"] and layer["head"] | {"above_chance": False}
+
+
+def test_what_is_at_chance_is_said_to_be() -> None:
+    analysis = make_analysis() | {"emergence": None}
     for layer in analysis["layers"]:
-        layer["iou"] = layer["chance_iou"] + 0.01
-    assert list_emergence_findings(analysis) == []
+        set_at_chance(layer)
+    assert list_emergence_findings(analysis) == [
+        "No layer segments the pet better than chance on these 60 test images.",
+        "No unit responds to heads more than by chance, and more than to the rest of the pet. No unit "
+        "discriminates pet from background better than chance.",
+    ]
     assert list_emergence_findings(analysis | {"layers": []}) == []
 
 
+def test_an_order_of_layers_that_depends_on_few_images_is_not_reported() -> None:
+    findings = list_emergence_findings(make_analysis() | {"detail_first": 0.9})
+    assert len(findings) == 2 and "High-frequency" not in " ".join(findings)
+
+
+def test_too_few_images_distinguish_nothing_from_chance() -> None:
+    (finding,) = list_emergence_findings(make_analysis() | {"images": {"train": 9, "test": 3}})
+    assert "3 test images are too few" in finding and "views.masks.test" in finding
+
+
 def test_a_network_whose_last_layer_does_not_segment() -> None:
-    analysis = make_analysis(False)
-    analysis["layers"][-1]["iou"] = 0.33
+    analysis = make_analysis(False) | {"emergence": None}
+    analysis["layers"][-1] |= {"iou": 0.33, "above_chance": False}
+    best = "10 of 12 convolutions segment the pet better than chance; the best is part.11.main (11), IoU 0.82"
     assert list_emergence_findings(analysis)[0] == (
-        "The last convolution does not segment the image: head (12) has IoU 0.33 (chance: 0.31); the best is "
-        "part.11.main (11), IoU 0.82 (chance: 0.31)."
+        f"{best} (chance: 0.26 to 0.34). The last, head (12), does not: IoU 0.33 (chance: 0.26 to 0.34)."
     )
+    unmeasured = analysis | {"final": None, "layers": analysis["layers"][:-1]}
+    assert list_emergence_findings(unmeasured)[0].endswith("The last convolution is not measured.")
 
 
 def test_a_unit_that_is_lower_on_the_pet() -> None:
     analysis = make_analysis()
-    analysis["layers"][2]["selective_units"] = [{"unit": 7, "auc": 0.05}]
-    assert list_emergence_findings(analysis)[2].endswith(
-        "Unit 7 of part.3.attention (3) discriminates pet from background best (AUC 0.05, lower on the pet)."
+    analysis["layers"][2]["selective_units"] = [make_selective_unit(7, 0.05)]
+    assert (
+        "Unit 7 of part.3.attention (3) discriminates pet from background best (AUC 0.05, lower on the pet;"
+        in (list_emergence_findings(analysis)[2])
     )
+
+
+def test_what_is_left_out_is_on_the_page(tmp_path: Path) -> None:
+    layers = make_analysis()["layers"]
+    layers[3]["excluded"] = {"units": [2, 5], "train": 1, "test": 0}
+    changes = {"layers": layers[:-1], "unmeasured": [{"name": "head", "ordinal": 12}], "final": None}
+    write_segmentation(tmp_path / "results/own", **changes, emergence=None)
+    write_json(tmp_path / "data/animals/dataset.json", DATASET | {"format": "oxford-iiit-pet"})
+    page = PageParser(build_segmentation_site(tmp_path, "own") / "masks.html").text
+    assert "Not measured, because too many values are NaN or infinite: head." in page
+    assert "Values that are NaN or infinite are left out in 1 of 11 layers" in page
+    assert "part.4.main: 2 of 8 units, 1 training images, 0 test images" in page
 
 
 def test_the_most_frequent_confusion_of_pixels(tmp_path: Path) -> None:

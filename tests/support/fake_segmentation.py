@@ -16,6 +16,15 @@ ROLES = ("attention", "main", "attention", "main", "down", "pyramid", "pyramid",
 SIDES = (24, 48, 24, 48, 24, 6, 1, 24, 12, 24, 48, 48)
 NAMES = (*(f"part.{n}.{role}" for n, role in enumerate(ROLES[:-1], 1)), "head")
 SEGMENTATION_CLASSES = ["pet", "background", "border"]
+TEST = {
+    "permutations": 999,
+    "resamples": 1000,
+    "confidence": 0.95,
+    "significance": 0.05,
+    "min_iou_effect": 0.05,
+    "min_auc_effect": 0.1,
+    "min_head_ratio": 1.5,
+}
 RANKS = ("first", "best", "median", "worst")
 
 
@@ -32,9 +41,22 @@ def _make_photograph(rng: np.random.Generator, pet: np.ndarray) -> np.ndarray:
     return np.clip(colours + 0.1 * rng.normal(size=(*pet.shape, 3)), 0, 1).astype(np.float32)
 
 
+def make_chance(mean: float, p: float = 0.001) -> dict[str, float]:
+    """Return a chance level."""
+    return {"mean": mean, "low": mean - 0.04, "high": mean + 0.04, "p": p}
+
+
+def make_selective_unit(unit: int, auc: float) -> dict[str, Any]:
+    """Return a unit that separates pet and background by chance if its AUC is near 0.5."""
+    interval = [auc - 0.03, auc + 0.03]
+    chance, above_chance = make_chance(0.5), abs(auc - 0.5) >= 0.1
+    return {"unit": unit, "auc": auc, "interval": interval, "chance": chance, "above_chance": above_chance}
+
+
 def _make_segmentation_layer(rng: np.random.Generator, n: int) -> dict[str, Any]:
     """Return the entry of convolution `n`, from 0, in masks.json: early ones have detail, late ones masks."""
     iou = min(0.82, 0.35 + 0.05 * n + 0.02 * float(rng.random()))
+    head = {"unit": 2, "share": 0.1 + 0.03 * n, "area": 0.11, "pet": 0.3, "interval": [0.32, 0.5]}
     units = 3 if n == 11 else 8
     return {
         "name": NAMES[n],
@@ -44,14 +66,18 @@ def _make_segmentation_layer(rng: np.random.Generator, n: int) -> dict[str, Any]
         "iou": iou,
         "train_iou": iou + 0.02,
         "chance_iou": 0.31,
+        "interval": [iou - 0.05, iou + 0.05],
+        "chance": make_chance(0.3),
+        "above_chance": iou >= 0.37,
         "unit": n % units,
         "threshold": 0.1,
         "at_least": n % 2 == 0,
         "high_frequency_share": 0.0 if SIDES[n] <= 16 else max(0.02, 0.5 - 0.04 * abs(n - 1)),
         "edge_correlation": 0.6 - 0.03 * n,
         "edge_unit": 1,
-        "selective_units": [{"unit": u, "auc": 0.5 + 0.03 * n + 0.01 * u} for u in (2, 1, 0)],
-        "head": None if n < 3 else {"unit": 2, "share": 0.1 + 0.03 * n, "area": 0.11},
+        "selective_units": [make_selective_unit(u, 0.5 + 0.03 * n + 0.01 * u) for u in (2, 1, 0)],
+        "head": None if n < 3 else head | {"chance": make_chance(0.2), "above_chance": n >= 8},
+        "excluded": {"units": [], "train": 0, "test": 0},
     }
 
 
@@ -71,8 +97,16 @@ def make_analysis(is_segmentation: bool = True) -> dict[str, Any]:
         "pet_share": 0.29,
         "cutoff_frequency": 8,
         "final": {"layer": layers[-1]["name"], "ordinal": layers[-1]["ordinal"], "iou": layers[-1]["iou"]},
-        "emergence": {"layer": emergence["name"], "ordinal": emergence["ordinal"], "iou": emergence["iou"]},
+        "emergence": {
+            "layer": emergence["name"],
+            "ordinal": emergence["ordinal"],
+            "iou": emergence["iou"],
+            "interval": [8, 10],
+        },
+        "test": TEST,
+        "detail_first": 1.0,
         "layers": layers,
+        "unmeasured": [],
         "examples": examples if is_segmentation else [],
         "is_segmentation": is_segmentation,
     }
