@@ -59,6 +59,11 @@ class ImageDataset:
         """Whether every image has a file of its own, which has to be decoded."""
         return None not in self.paths
 
+    @property
+    def subclasses(self) -> Sequence[str] | None:
+        """The finer class of each image, such as the breed of a pet; None of a format without any."""
+        return None
+
     def read_pixels(self, index: int, pixel_format: PixelFormat) -> np.ndarray:
         """Return an image at its original size.
 

@@ -82,6 +82,11 @@ class OxfordPetDataset(SegmentationDataset):
 
     annotations: Path
 
+    @property
+    def subclasses(self) -> Sequence[str]:
+        """The breed of each image."""
+        return [get_breed(name) for name in self.names]
+
     def read_trimap(self, index: int) -> Image.Image:
         """Return the trimap of an image, "L", upright as its photograph.
 
@@ -284,7 +289,7 @@ def _assign_classes(entries: list[AnnotationEntry], target: str, key: str) -> tu
         return SPECIES, [entry.species - 1 for entry in entries]
     names: dict[int, str] = {}
     for entry in entries:
-        name = " ".join(word.title() for word in entry.name.rsplit("_", 1)[0].split("_"))
+        name = get_breed(entry.name)
         if names.setdefault(entry.label, name) != name:
             raise UserError(
                 f"{key}.source: the lists give the number {entry.label} to two breeds, {names[entry.label]} "
@@ -296,6 +301,15 @@ def _assign_classes(entries: list[AnnotationEntry], target: str, key: str) -> tu
         repeated = next(name for name in classes if classes.count(name) > 1)
         raise UserError(f"{key}.source: the lists give two numbers to one breed, {repeated}")
     return classes, [numbers.index(entry.label) for entry in entries]
+
+
+def get_breed(name: str) -> str:
+    """Return the breed in an image's name, such as "Great Pyrenees" in "great_pyrenees_12".
+
+    Args:
+        name: The name of the image's file, without its suffix.
+    """
+    return " ".join(word.title() for word in name.rsplit("_", 1)[0].split("_"))
 
 
 def _draw_pets(folder: Path) -> None:

@@ -9,14 +9,11 @@ from PIL import Image
 from convatlas.datasets import formats, trimaps
 from convatlas.datasets.base import ImageDataset
 from convatlas.datasets.oxford_pets import OxfordPetDataset
+from convatlas.datasets.thumbnails import LOSSLESS_MAX_SIDE, encode_lossless, fit_size, read_display_image
 from convatlas.names import make_printable
-from convatlas.pixels import RGB, can_convert
 from convatlas.records import DatasetDescription, Preview, Previews, Split
-from convatlas.stored_images import read_stored_image
-from convatlas.value_ranges import scale_to_bytes
 
 MAX_SIDE = 144  # pixels of a preview's longer side
-LOSSLESS_MAX_SIDE = 64  # pixels up to which an image is kept as it is, without loss
 MAX_PREVIEWS = 96  # of a data set, so that they take well under 1 MB
 PREVIEWS_PER_CLASS = 4  # of a class and split
 PREVIEWS_WITHOUT_CLASSES = 12  # of a split without classes
@@ -84,8 +81,8 @@ def _write_preview(
     description: DatasetDescription,
 ) -> Preview:
     """Write the preview of an image and of its trimap."""
-    image = _read_image(dataset, index, description)
-    size = _preview_size(*image.size)
+    image = read_display_image(dataset, index, description)
+    size = fit_size(*image.size, MAX_SIDE)
     name = f"{split}-{index:05d}"
     trimap_file, head_box = None, None
     if isinstance(dataset, OxfordPetDataset):
@@ -95,9 +92,7 @@ def _write_preview(
         head_box = _to_relative_box(dataset.read_head_box(index), *image.size)
     if max(size) <= LOSSLESS_MAX_SIDE:
         file = f"{name}.png"
-        grey = image.convert("L")
-        is_grey = np.array_equal(np.asarray(image), np.asarray(grey.convert("RGB")))
-        (grey if is_grey else image).save(folder / file)
+        (folder / file).write_bytes(encode_lossless(image))
     else:
         file = f"{name}.jpg"
         image.resize(size, Image.Resampling.LANCZOS).save(folder / file, quality=80, optimize=True)
@@ -109,28 +104,6 @@ def _write_preview(
         "trimap": trimap_file,
         "head_box": head_box,
     }
-
-
-def _read_image(dataset: ImageDataset, index: int, description: DatasetDescription) -> Image.Image:
-    """Return an image as RGB; of other channels than grey or RGB the first three, or the first of two.
-
-    Values of more than 8 bits are shown from the minimum to the maximum over the data set.
-    """
-    groups = {(group["dtype"], group["channels"]): group for group in description.get("values", [])}
-    stored = read_stored_image(str(dataset.paths[index])) if groups else None
-    if stored is None or (stored.is_plain and can_convert(stored.values.shape[2], stored.has_alpha, 3)):
-        return Image.fromarray(dataset.read_pixels(index, RGB))
-    group = groups[str(stored.values.dtype), stored.values.shape[2]]
-    shown = stored.values[..., :3] if stored.values.shape[2] >= 3 else stored.values[..., [0, 0, 0]]
-    is_byte = stored.is_plain or group["min"] == group["max"]
-    low, high = group["range"] if is_byte else (group["min"], group["max"])
-    return Image.fromarray(np.round(scale_to_bytes(shown, low, high)).astype(np.uint8))
-
-
-def _preview_size(width: int, height: int) -> tuple[int, int]:
-    """Return the size (width, height) of an image's preview, which is never enlarged."""
-    scale = min(1.0, MAX_SIDE / max(width, height))
-    return max(1, round(scale * width)), max(1, round(scale * height))
 
 
 def _colour_trimap(trimap: Image.Image) -> Image.Image:

@@ -216,7 +216,7 @@ def test_building_twice_gives_the_same_bytes_and_drops_a_network_that_is_gone(tm
 
     alone, both = files("own"), files("own", "other")
     assert {name for name in both if name not in alone} == {
-        "networks/other.html", "networks/other-layers.html",
+        "networks/other.html", "networks/other-layers.html", "networks/other-errors.html",
         *(f"figures/other/{kind}.png" for kind in ("cover-1", "maps-2", "deconv-3")),
     }  # fmt: skip
     assert files("own") == alone

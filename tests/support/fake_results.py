@@ -52,7 +52,9 @@ class FakeResults:
         for name in ("network", "metrics", "layers", "images"):
             write_json(folder / f"{name}.json", getattr(self, name))
         (folder / "history.csv").write_text(self.history)
-        (folder / "predictions.csv").write_bytes(format_predictions(self.predictions))
+        (folder / "predictions.csv").write_bytes(
+            format_predictions(self.predictions, list(self.metrics.get("iou", ())))
+        )
         write_npz(folder / "filters.npz", self.filters)
         for name in self.activations:
             write_npz(folder / f"activations/{name}.npz", self.activations[name])
@@ -90,6 +92,18 @@ def make_prediction(
         "prediction": prediction,
         "probability": probability,
         "loss": loss,
+    }
+
+
+def make_mask_prediction(index: int, label: int, mean_iou: float | None, classes: int = 2) -> ImagePrediction:
+    """Return a row of predictions.csv of a segmentation network; all classes but the first have no pixels."""
+    rest: list[int] = [0] * (classes - 1)
+    return make_prediction(index, label, label) | {
+        "prediction": None,
+        "probability": None,
+        "mean_iou": mean_iou,
+        "intersections": [1, *rest],
+        "unions": [2, *rest],
     }
 
 

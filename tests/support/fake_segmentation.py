@@ -8,7 +8,7 @@ import numpy as np
 
 from convatlas.figures.segmentation_examples import BACKGROUND, BORDER, PET
 from convatlas.files import write_json, write_npz
-from tests.support.fake_results import FakeResults, make_layer, make_results
+from tests.support.fake_results import FakeResults, make_layer, make_mask_prediction, make_results
 
 SIDE = 48  # pixels of the input
 ROLES = ("attention", "main", "attention", "main", "down", "pyramid", "pyramid", "up", "attention", "main",
@@ -154,6 +154,9 @@ def make_segmentation_results(is_segmentation: bool = True) -> FakeResults:
             "preprocessing": {"size": SIDE, "mean": [0.0] * 3, "std": [1.0] * 3},
         },
         metrics=metrics if is_segmentation else {"accuracy": 0.75, "images": 60},
+        predictions=[make_mask_prediction(index, index, 0.6, classes=3) for index in range(2)]
+        if is_segmentation
+        else results.predictions,
         history="epoch,lr,train_loss,train_accuracy,validation_loss,validation_accuracy,validation_mean_iou\n"
         "1,0.1,2.0,0.5,2.1,0.4,0.3\n2,0.1,1.0,0.75,1.1,0.7,0.6\n3,0.1,0.9,0.8,1.0,0.75,0.65\n",
         filters={

@@ -12,6 +12,7 @@ from convatlas.gallery.layer_pages import (
 )
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.pages.attribution import format_page_name, has_attribution
+from convatlas.gallery.pages.errors import has_errors, list_confusions
 from convatlas.gallery.pages.units import has_statistics
 from convatlas.gallery.preview import compress_cover
 from convatlas.gallery.published_files import hide_paths_in_json, list_published_files
@@ -40,6 +41,8 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             "max_inline_rows": MAX_INLINE_ROWS,
             "max_predictions": MAX_PREDICTIONS,
             "has_statistics": has_statistics(context, network),
+            "has_errors": has_errors(network),
+            "confusions": list_confusions(network),
             "explorer_data": explorer,
             "attribution_file": format_page_name(network.name) if is_attributed else None,
             "specificity": specificity,

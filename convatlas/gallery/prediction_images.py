@@ -1,0 +1,111 @@
+"""The test images that the page of a network's errors shows, with thumbnails from the data set's files."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from convatlas import UserError
+from convatlas.datasets import formats
+from convatlas.datasets.base import ImageDataset
+from convatlas.datasets.thumbnails import make_thumbnail
+from convatlas.names import make_printable
+from convatlas.records import DatasetDescription, ImagePrediction
+
+log = logging.getLogger(__name__)
+
+MAX_SIDE = 96  # pixels of a thumbnail's longer side
+MAX_IMAGES = 200  # on a page
+MAX_BYTES = 100_000  # of the thumbnails of a page; those beyond are left out
+
+
+@dataclass(frozen=True)
+class PredictedImage:
+    """A test image with what a network predicts for it.
+
+    Attributes:
+        row: Its row of predictions.csv.
+        file: The name of its file; "" where it has none of its own.
+        thumbnail: The place of its thumbnail in the site; "" where it cannot be read.
+        size: The thumbnail's (width, height) in pixels.
+    """
+
+    row: ImagePrediction
+    file: str
+    thumbnail: str
+    size: tuple[int, int]
+
+
+class ImageSheet:
+    """The images of a page, each once, as far as there is room.
+
+    Args:
+        name: The data set's name in the config.
+        data: The data set's folder, data/<name>.
+        description: dataset.json.
+    """
+
+    def __init__(self, name: str, data: Path, description: DatasetDescription) -> None:
+        self._name, self._description = name, description
+        self._dataset = _load_test_split(data)
+        self._images: dict[int, PredictedImage] = {}
+        self._bytes = 0
+        self.thumbnails: dict[str, bytes] = {}
+
+    @property
+    def subclasses(self) -> Sequence[str] | None:
+        """The finer class of each test image; None without any."""
+        return self._dataset.subclasses if self._dataset else None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no image can be added."""
+        return len(self._images) >= MAX_IMAGES or self._bytes >= MAX_BYTES
+
+    def add(self, rows: Iterable[ImagePrediction]) -> list[PredictedImage]:
+        """Add images in order of importance, as far as there is room.
+
+        Args:
+            rows: Rows of predictions.csv.
+
+        Returns:
+            Those of them that are on the page.
+        """
+        rows = list(rows)
+        for row in rows:
+            if row["index"] not in self._images and not self.is_full:
+                self._images[row["index"]] = self._make_image(row)
+        return self.select(rows)
+
+    def select(self, rows: Iterable[ImagePrediction]) -> list[PredictedImage]:
+        """Return those of these images that are on the page.
+
+        Args:
+            rows: Rows of predictions.csv.
+        """
+        return [self._images[row["index"]] for row in rows if row["index"] in self._images]
+
+    def _make_image(self, row: ImagePrediction) -> PredictedImage:
+        """Make the thumbnail of an image."""
+        index = row["index"]
+        file = make_printable(PurePosixPath(row["file"]).name) if row["file"] else ""
+        if self._dataset is None:
+            return PredictedImage(row, file, "", (0, 0))
+        try:
+            thumbnail = make_thumbnail(self._dataset, index, self._description, MAX_SIDE)
+        except (UserError, LookupError) as error:  # LookupError: the data set has changed
+            log.warning("no thumbnail of test image %d: %s", index, error)
+            return PredictedImage(row, file, "", (0, 0))
+        place = f"thumbnails/{self._name}/test-{index:05d}{thumbnail.suffix}"
+        self.thumbnails[place] = thumbnail.content
+        self._bytes += len(thumbnail.content)
+        return PredictedImage(row, file, place, thumbnail.size)
+
+
+def _load_test_split(data: Path) -> ImageDataset | None:
+    """Return the test split of a data set; None, with a warning, where its files are gone."""
+    try:
+        return formats.load(data, "test")
+    except UserError as error:
+        log.warning("no thumbnails of test images: %s", error)
+        return None
