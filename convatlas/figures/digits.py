@@ -224,9 +224,9 @@ class _FigureCanvas:
         self.panel.patch.set_visible(False)  # the pixels are below it
         self.caption_height = caption_height(caption, width)
 
-    def draw_pixels(self, pixels: npt.NDArray[np.uint8], left: int, top: int, cmap_name: str = "") -> None:
+    def draw_pixels(self, pixels: npt.NDArray[np.uint8], left: int, top: int, *colormaps: str) -> None:
         bottom = self.caption_height + self.height - top - len(pixels)
-        add_pixels(self.figure, pixels, left, bottom, cmap_name)
+        add_pixels(self.figure, pixels, left, bottom, colormaps)
 
     def draw_text(self, x: float, y: float, text: str, points: float, **style: Any) -> None:
         self.panel.text(x / self.width, 1 - y / self.height, text, size=points, **style)

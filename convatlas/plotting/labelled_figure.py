@@ -77,15 +77,20 @@ class PixelImage(FigureImage):
 
     Attributes:
         pixels: (H, W, 3) uint8.
-        cmap_name: The colour map that the pixels are a colour bar of, or "".
+        colormaps: The colour maps whose colours the pixels have.
     """
 
     def __init__(
-        self, figure: Figure, pixels: npt.NDArray[np.uint8], left: int, bottom: int, cmap_name: str = ""
+        self,
+        figure: Figure,
+        pixels: npt.NDArray[np.uint8],
+        left: int,
+        bottom: int,
+        colormaps: Sequence[str] = (),
     ) -> None:
         super().__init__(figure, offsetx=left, offsety=bottom, origin="upper")
         self.set_data(pixels)
-        self.pixels, self.cmap_name = pixels, cmap_name
+        self.pixels, self.colormaps = pixels, colormaps
 
     def make_image(
         self, renderer: RendererBase, magnification: float = 1.0, unsampled: bool = False
@@ -144,7 +149,9 @@ def make_montage_figure(
     text_height = caption_height(caption, full_width)
     full_height = TOP_MARGIN + height + BOTTOM_MARGIN + text_height
     figure = _make_figure(full_width, full_height)
-    add_pixels(figure, montage.pixels, left, text_height + BOTTOM_MARGIN)
+    # The colours of a bar are to stay smooth; without one, those of the tiles.
+    colormaps = [] if bars else montage.colormaps
+    add_pixels(figure, montage.pixels, left, text_height + BOTTOM_MARGIN, colormaps)
     _draw_non_finite_legend(figure, left, montage.non_finite)
     for label, (top, bottom) in zip(labels, montage.row_spans, strict=True):
         y = 1 - (TOP_MARGIN + (top + bottom) / 2) / full_height
@@ -200,7 +207,11 @@ def make_chart_figure(width: int, height: int, caption: str) -> tuple[Figure, Su
 
 
 def add_pixels(
-    figure: Figure, pixels: npt.NDArray[np.uint8], left: int, bottom: int, cmap_name: str = ""
+    figure: Figure,
+    pixels: npt.NDArray[np.uint8],
+    left: int,
+    bottom: int,
+    colormaps: Sequence[str] = (),
 ) -> None:
     """Place pixels in a figure one to one.
 
@@ -209,9 +220,9 @@ def add_pixels(
         pixels: (H, W, 3) uint8.
         left: Pixels from the figure's left edge.
         bottom: Pixels from its bottom edge.
-        cmap_name: The colour map that they are a colour bar of, or "".
+        colormaps: The colour maps whose colours they have, which stay smooth in a PNG.
     """
-    figure.images.append(PixelImage(figure, pixels, left, bottom, cmap_name))
+    figure.images.append(PixelImage(figure, pixels, left, bottom, colormaps))
 
 
 def save_figure(figure: Figure, path: Path, pdf: bool) -> None:
@@ -226,8 +237,9 @@ def save_figure(figure: Figure, path: Path, pdf: bool) -> None:
     with atomic_write(path) as temporary:
         canvas = FigureCanvasAgg(figure)
         canvas.draw()  # type: ignore[no-untyped-call]
-        names = {image.cmap_name for image in figure.images if isinstance(image, PixelImage)}
-        tables = [colour_table(name) for name in sorted(names - {""})]
+        images = [image for image in figure.images if isinstance(image, PixelImage)]
+        names = sorted({name for image in images for name in image.colormaps})
+        tables = [colour_table(name) for name in names]
         pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
         image = quantize_image(pixels, tables)
         image.save(temporary, format="png", dpi=(DPI, DPI))
@@ -297,7 +309,7 @@ def _draw_colour_bar(figure: Figure, left: int, top: int, height: int, bar: Colo
     low, high = bar.scale.low, bar.scale.high
     steps = colour_table(bar.scale.cmap)[np.linspace(255, 0, height).round().astype(int)]
     pixels = steps[:, None].repeat(COLOUR_BAR_WIDTH, 1)
-    add_pixels(figure, pixels, left, full_height - top - height, bar.scale.cmap)
+    add_pixels(figure, pixels, left, full_height - top - height, [bar.scale.cmap])
     corner, width = (left / full_width, y(low)), COLOUR_BAR_WIDTH / full_width
     frame = Rectangle(corner, width, height / full_height, fill=False, linewidth=0.6)
     frame.set(edgecolor=HAIRLINE_RGB, transform=figure.transFigure)

@@ -83,12 +83,14 @@ class Montage:
         row_spans: The top and bottom of the tiles of each row, in pixels.
         column_lefts: The left edge of each column, in pixels.
         non_finite: The keys of NON_FINITE_COLOURS that are drawn, in their order.
+        colormaps: The colour maps of the tiles, sorted.
     """
 
     pixels: npt.NDArray[np.uint8]
     row_spans: list[tuple[int, int]]
     column_lefts: list[int]
     non_finite: list[str] = field(default_factory=list)
+    colormaps: list[str] = field(default_factory=list)
 
 
 def assemble_montage(
@@ -137,7 +139,8 @@ def assemble_montage(
             row_height = max(row_height, tile_height)
         spans.append((top, top + row_height))
         top += tile_size + gap
-    return Montage(_draw_texts(canvas, texts, crosses), spans, lefts[:-1], list_non_finite(rows))
+    colormaps = sorted({tile.scale.cmap for row in rows for tile in row if tile and tile.scale})
+    return Montage(_draw_texts(canvas, texts, crosses), spans, lefts[:-1], list_non_finite(rows), colormaps)
 
 
 def list_non_finite(rows: Sequence[Sequence[Tile | None]]) -> list[str]:

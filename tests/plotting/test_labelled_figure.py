@@ -36,6 +36,25 @@ def test_the_montage_is_in_the_png_pixel_for_pixel(tmp_path: Path) -> None:
     )
 
 
+def test_tiles_without_a_colour_bar_stay_smooth_in_few_colours(tmp_path: Path) -> None:
+    """Beside a photograph of thousands of colours, which alone would fill the palette."""
+    rng = np.random.default_rng(0)
+    values = np.sort(rng.normal(size=(96, 96)), axis=0)
+    photograph = 0.4 + 0.1 * rng.random((96, 96, 3))
+    tiles = [Tile(values, ColourScale(-3, 3, "RdBu_r")), Tile(values.clip(0), ColourScale(0, 3, "viridis"))]
+    montage = assemble_montage([[Tile(photograph), *tiles]])
+    assert montage.colormaps == ["RdBu_r", "viridis"]
+    with figure_style():
+        save_figure(make_montage_figure(montage, ["one"], [], "A caption."), tmp_path / "a.png", False)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode == "P"
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    top, left = TOP_MARGIN, 48 + text_width("one", LABEL_PIXELS)
+    drawn = pixels[top : top + montage.pixels.shape[0], left : left + montage.pixels.shape[1]]
+    start = montage.column_lefts[1]
+    assert np.abs(drawn - montage.pixels)[:, start:].max(-1).mean() < 1
+
+
 @pytest.mark.parametrize(
     ("scale", "end_labels", "texts"),
     [
