@@ -21,7 +21,7 @@ if __name__ == "__main__":
     cli.add_section_arguments(
         parser,
         "network",
-        '{"project": "all", "units": 16, "rectify": false}; of views.strongest, and of views.deconv',
+        '{"project": "all", "units": 16, "relevance": null, "rectify": false}; of views.strongest, .deconv',
         "its folder, results/<network>, with its statistics",
     )
     parser.add_argument("--data", required=True, help="the data set's folder, data/<dataset>")

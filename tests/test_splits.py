@@ -196,7 +196,7 @@ def test_projected_top_activations_are_those_of_the_split_in_the_statistics(
     write_layers(digits)
     run_shard(digits.output, digits.data, settings, 0, 1, CPU)
     write_statistics(digits.output, digits.data, settings)
-    projection: Any = {"project": ["conv"], "units": "all", "rectify": False}
+    projection: Any = {"project": ["conv"], "units": "all", "relevance": None, "rectify": False}
     project_top_activations(digits.output, digits.data, projection, CPU)
     arrays = Npz(digits.output / "strongest.npz")
     marks = np.nanmean(255 * arrays["conv@patches"], axis=(2, 3, 4)) / STEP

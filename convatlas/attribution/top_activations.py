@@ -1,7 +1,8 @@
 """Write the projections and patches of the top activations over a data set: strongest.npz."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
@@ -12,6 +13,8 @@ from torch import nn
 from convatlas import UserError
 from convatlas.attribution import contradictions, patches
 from convatlas.attribution.patches import PatchGeometry
+from convatlas.attribution.relevance import choose_batch_size, find_relevant_images
+from convatlas.attribution.targets import number_classes
 from convatlas.attribution.unit_selection import select_top_units
 from convatlas.datasets.loader import BatchLoader
 from convatlas.files import npz_writer
@@ -29,11 +32,12 @@ CHECKED_PATCHES = 16  # of each batch of those that are not computed on crops
 
 
 class TopProjectionSettings(TypedDict):
-    """What is projected: `project` and `units` of `views.strongest`, `rectify` of `views.deconv`."""
+    """What is projected: of `views.strongest`, and `rectify` of `views.deconv`."""
 
     project: LayerSelection
     units: CountOrAll
     rectify: bool
+    relevance: list[int | str] | None
 
 
 class LayerTopActivations(NamedTuple):
@@ -94,6 +98,7 @@ def project_top_activations(
     split = results.dataset_statistics["split"]
     images = BatchLoader(data, split, preprocessing, batch_size=1, workers=threads)
     projector = PatchProjector(network, results.layers, images, settings["rectify"], device)
+    units_by_layer: dict[str, np.ndarray] = {}
     with npz_writer(results.folder / "strongest.npz") as write:
         for layer in tracked:
             top = LayerTopActivations(
@@ -112,6 +117,48 @@ def project_top_activations(
             for name, array in layer_patches._asdict().items():
                 write(f"{layer}@{name}", array)
             log.info("projected the top activations of %d units of %s", len(units), layer)
+            units_by_layer[layer] = units
+        if settings["relevance"] and units_by_layer:
+            _write_relevance(write, results, projector, units_by_layer, settings["relevance"], key)
+
+
+def _write_relevance(
+    write: Callable[[str, np.ndarray], None],
+    results: Results,
+    projector: "PatchProjector",
+    units: Mapping[str, np.ndarray],
+    selection: Sequence[int | str],
+    key: str,
+) -> None:
+    """Write the images on which units are most relevant to classes, with patches of the largest values.
+
+    <layer>@relevance (classes, units, k) float32, @relevance_images, @relevance_positions,
+    @relevance_patches (classes, units, k, C, h, w) and @relevance_classes, the numbers of the classes.
+
+    Args:
+        write: A function that writes an array under a name.
+        results: The network's results.
+        projector: That of the data set's images.
+        units: Numbers of the units of each layer.
+        selection: `views.strongest.relevance`.
+        key: The place of `project` in the config, for error messages.
+
+    Raises:
+        UserError: A class does not exist, or the network has no scores of classes.
+    """
+    network_classes = results.network["classes"]
+    classes = number_classes(selection, network_classes, f"{key.removesuffix('project')}relevance")
+    images, statistics = projector.images, results.dataset_statistics
+    batch_size = choose_batch_size(images.preprocessing.shape)
+    loader = replace(images, batch_size=batch_size, on_bad_image="skip", skipped=[])
+    output = build.read_output(results.folder)
+    relevance = find_relevant_images(projector.network, output, loader, units, classes, statistics["k"])
+    for layer, top in relevance.items():
+        write(f"{layer}@relevance_classes", np.array(classes, np.int32))
+        write(f"{layer}@relevance", top.values)
+        write(f"{layer}@relevance_images", top.images)
+        write(f"{layer}@relevance_positions", top.positions)
+        write(f"{layer}@relevance_patches", projector.cut_patches(layer, top.images, top.positions))
 
 
 def choose_tracked_layers(
@@ -171,9 +218,8 @@ class PatchProjector:
             Projections and patches as large as the receptive field, or as the input where that is smaller or
             the field is not known. All is NaN for a top activation that does not exist.
         """
-        entry = next(entry for entry in self.layers if entry["name"] == layer)
-        channels, *input_size = self.images.preprocessing.shape
-        geometry = PatchGeometry.from_layer(entry, (input_size[0], input_size[1]))
+        geometry = self._get_geometry(layer)
+        channels = self.images.preprocessing.shape[0]
         shape = (*top.images.shape, channels, *geometry.patch_size)
         projections, cutouts = np.full((2, *shape), np.nan, np.float32)
         corners = np.zeros((*top.images.shape, 2), np.int32)
@@ -193,6 +239,32 @@ class PatchProjector:
                 cutouts[row, rank] = patches.extract_patch(image, geometry, position)
                 corners[row, rank] = geometry.corner(position)
         return LayerPatches(projections, cutouts, corners)
+
+    def cut_patches(self, layer: str, images: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Cut the pixels that values of a layer depend on out of the images.
+
+        Args:
+            layer: Name of the layer.
+            images: Number of the image of each value, (...); -1 for no image.
+            positions: Row and column of each value in its map, (..., 2).
+
+        Returns:
+            (..., C, h, w) float32; NaN beyond the border and where there is no image.
+        """
+        geometry = self._get_geometry(layer)
+        channels = self.images.preprocessing.shape[0]
+        cutouts = np.full((*images.shape, channels, *geometry.patch_size), np.nan, np.float32)
+        for number in np.unique(images[images >= 0]).tolist():
+            image = self.read_images(np.array([number]))[0]
+            for index in map(tuple, np.argwhere(images == number)):
+                cutouts[index] = patches.extract_patch(image, geometry, positions[index])
+        return cutouts
+
+    def _get_geometry(self, layer: str) -> PatchGeometry:
+        """Return which pixels the values of a layer depend on."""
+        entry = next(entry for entry in self.layers if entry["name"] == layer)
+        _, height, width = self.images.preprocessing.shape
+        return PatchGeometry.from_layer(entry, (height, width))
 
     def read_images(self, indices: np.ndarray) -> list[np.ndarray]:
         """Read and preprocess images of the split, each once.

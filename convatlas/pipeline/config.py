@@ -24,6 +24,7 @@ NULLABLE_KEYS = {
     ("views", "strongest"),
     ("strongest", "batch"),
     ("strongest", "project"),
+    ("strongest", "relevance"),
     ("atlas", "layers"),
     ("deconv", "steps"),
     ("views", "attribution"),

@@ -155,6 +155,7 @@ class StrongestViews(TypedDict):
     batch: int | None
     project: LayerSelection | None
     units: CountOrAll
+    relevance: list[int | str] | None  # numbers and names of classes
 
 
 class StepsViews(TypedDict, total=False):

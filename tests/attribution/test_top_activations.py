@@ -27,7 +27,7 @@ from tests.support.dataset_pass import (
     write_resnet18,
 )
 
-PROJECT_ALL: dict[str, Any] = {"project": "all", "units": "all", "rectify": False}
+PROJECT_ALL: dict[str, Any] = {"project": "all", "units": "all", "relevance": None, "rectify": False}
 
 
 def run_stage(folder: Path, data: Path, settings: dict[str, Any]) -> Results:

@@ -33,7 +33,7 @@ rule deconv:
 def get_top_projection_settings(wildcards):
     """Params function: which top activations are projected, by default in the layers of views.deconv, as JSON."""
     views = get_network(wildcards)["views"]
-    settings = {"project": views["strongest"]["project"], "units": views["strongest"]["units"]}
+    settings = {key: views["strongest"][key] for key in ("project", "units", "relevance")}
     if settings["project"] is None:
         settings["project"] = views["deconv"]["layers"]
     return json.dumps(settings | {"rectify": views["deconv"]["rectify"]})
