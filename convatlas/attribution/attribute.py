@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from convatlas import UserError
+from convatlas.attribution.backward_rules import is_activation, is_rectifier
 from convatlas.attribution.class_scores import ClassScores
+from convatlas.attribution.inplace_writes import all_nodes
 from convatlas.attribution.methods.method import Checks, Explanation, Method
 from convatlas.attribution.methods.registry import get_method
 from convatlas.models.outputs import LOGITS, Output
@@ -88,7 +90,8 @@ def attribute(
     with preserve_state(network, images):
         scores = ClassScores(network, output)
         explanation = Explanation(scores, images, classes, layer, preprocessing)
-        maps, checks = entry.compute(explanation, **settings)
+        values, checks = entry.compute(explanation, **settings)
+    maps = values.float()
     _check_finite(entry, maps, classes)
     return Attribution(maps[0] if is_image else maps, checks)
 
@@ -105,7 +108,8 @@ def check_method(
 
     Args:
         network: Any network.
-        x: An input of the network, (C, H, W) or (N, C, H, W); its values do not matter.
+        x: An input of the network, (C, H, W) or (N, C, H, W), of which the shape counts: the network runs on
+            noise.
         method: Name of the method.
         output: What the output of the network means.
         layer: As in `attribute`.
@@ -118,12 +122,22 @@ def check_method(
     _check_settings(entry, settings)
     images = (x[None] if is_single_image(network, x) else x[:1]).detach()
     classes = torch.zeros(1, 1, dtype=torch.int64, device=images.device)
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0)).to(images)
     try:
+        explanation = Explanation(ClassScores(network, output), noise, classes, layer)
         with preserve_state(network, images):
-            entry.compute(Explanation(ClassScores(network, output), images, classes, layer), **settings)
+            (entry.probe or entry.compute)(explanation, **settings)
+            if "rectifiers" in entry.requires and not _has_rectifier(explanation):
+                return f"the network has no ReLU, so that {entry.name} is the gradient"
     except UserError as error:
         return str(error)
     return None
+
+
+def _has_rectifier(explanation: Explanation) -> bool:
+    """Return whether a rectifier is on the way to the scores."""
+    nodes = all_nodes(explanation.scores.record(explanation.images).top)
+    return any(is_activation(node) and is_rectifier(node) for node in nodes)
 
 
 @contextmanager

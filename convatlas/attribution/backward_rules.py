@@ -32,6 +32,7 @@ Grads = tuple[Tensor | None, ...]
 # From a node, autograd's gradients of its inputs, and those of its outputs, to the gradients of its inputs.
 BackwardRule = Callable[[Node, Grads, Grads], Grads]
 
+SKIP_LAYER = "choose a layer before it, or none (views.deconv.layers: [])"
 # Operations whose adjoint autograd computes: linear ones, pooling into its switches, and other selections.
 ADJOINT_NODES = set(
     """
@@ -146,13 +147,16 @@ def simplify_batch_norms(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def attach_rules(edge: GradientEdge, layers: Mapping[Node, str], rectify: bool) -> Iterator[None]:
+def attach_rules(
+    edge: GradientEdge, layers: Mapping[Node, str], rectify: bool, skip: str = SKIP_LAYER
+) -> Iterator[None]:
     """Apply the deconvnet's rules in every backward pass from a layer to the pixels while the block runs.
 
     Args:
         edge: Where the layer stands in autograd's graph.
         layers: The names of layers, by the last node of each.
         rectify: Rectify the signal at activations that are not ReLUs too.
+        skip: How to do without the deconvnet, for messages.
 
     Raises:
         UserError: An activation is not a ReLU and `rectify` is false, or the adjoint of an operation is not
@@ -160,7 +164,7 @@ def attach_rules(edge: GradientEdge, layers: Mapping[Node, str], rectify: bool) 
     """
     hooks: list[RemovableHandle] = []
     try:
-        _register_rules(hooks, edge, layers, rectify)
+        _register_rules(hooks, edge, layers, rectify, skip)
         yield
     finally:
         for hook in hooks:  # a node that refers to itself through its hook is never freed
@@ -168,7 +172,7 @@ def attach_rules(edge: GradientEdge, layers: Mapping[Node, str], rectify: bool) 
 
 
 def _register_rules(
-    hooks: list[RemovableHandle], edge: GradientEdge, layers: Mapping[Node, str], rectify: bool
+    hooks: list[RemovableHandle], edge: GradientEdge, layers: Mapping[Node, str], rectify: bool, skip: str
 ) -> None:
     """Register the rules of every node below an edge, and add their handles to `hooks`."""
     visited: set[Node] = set()
@@ -200,20 +204,19 @@ def _register_rules(
         raise UserError(
             "no deconvnet goes through this network: it knows no adjoint of "
             f"{format_layers(unknown, layers)}, in the layer or just before it. In the network, "
-            f"{'; '.join(sorted(advice))}. Or choose a layer before it, or none (views.deconv.layers: [])"
+            f"{'; '.join(sorted(advice))}. Or {skip}"
         )
     if not any(node_type(node) == INPUT_NODE for node in visited):
         raise UserError(
             f"no deconvnet goes to the image: {layers.get(edge.node, 'the layer')} depends on the image only "
             "through what the deconvnet takes as constants, such as norms, denominators, or the weights of "
-            "attention; choose another layer, or none (views.deconv.layers: [])"
+            f"attention; {skip}"
         )
     if other_activations and not rectify:
         raise UserError(
             "the deconvnet is defined for ReLUs (ReLU6 too), and these activations are none: "
             f"{format_layers(other_activations, layers)}; "
-            "views.deconv.rectify: true rectifies the signal there too, and the page says so; "
-            "views.deconv.layers: [] skips the deconvnet"
+            f"views.deconv.rectify: true rectifies the signal there too, and the page says so; or {skip}"
         )
 
 

@@ -1,6 +1,7 @@
 """The scores of classes that attribution methods explain: logits of images, or of their pixels."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from convatlas import UserError
-from convatlas.attribution.graph import MapsOutput, NetworkOutput, run_to_output
+from convatlas.attribution.graph import MapsFilter, MapsOutput, NetworkOutput, run_to_output
 from convatlas.attribution.logits import CallSkipper, find_final_nodes, skip_calls
 from convatlas.models.output_choice import ClassCounts, choose_main_tensor, format_tensors
 from convatlas.models.outputs import LOGITS, Output, list_tensors
@@ -59,14 +60,15 @@ class Targets:
             signals[n, rows, self.classes[:, n]] = 1 if self.pixels is None else self.pixels[:, n].to(scores)
         return signals
 
-    def take(self, images: slice | Tensor) -> "Targets":
+    def take(self, images: Tensor, targets: Tensor | None = None) -> "Targets":
         """Return the targets of some of the images.
 
         Args:
-            images: Which images, as an index of the first axis.
+            images: Numbers of images, in any order and number, (M,).
+            targets: Numbers of targets, (T,); by default all.
         """
-        pixels = None if self.pixels is None else self.pixels[images]
-        return Targets(self.classes[images], pixels)
+        index = (images,) if targets is None else (images[:, None], targets)
+        return Targets(self.classes[index], None if self.pixels is None else self.pixels[index])
 
 
 @dataclass(frozen=True)
@@ -113,12 +115,12 @@ class ClassScores:
         self.is_batchable: bool | None = None  # whether the scores of an image do not depend on others
 
     @torch.enable_grad()
-    def record(self, x: Tensor, blocks: Sequence[str] = ()) -> ScoreGraph:
+    def record(self, x: Tensor, maps: MapsFilter | None = None) -> ScoreGraph:
         """Run the network with its graph.
 
         Args:
             x: Its input, (N, C, H, W).
-            blocks: Paths of composite modules whose outputs are maps too.
+            maps: Which outputs of layers to keep.
 
         Raises:
             UserError: The network does not take the input, or its output has no scores of classes.
@@ -126,45 +128,59 @@ class ClassScores:
         x = x.detach().clone().requires_grad_()
         if self.skipped is None and len(x) > 1:
             self.record(x[:1])
-        run, skipper = self._run(x, blocks)
+        run, skipper = self._run(x, maps)
         if self.skipped is None:
             final_nodes = find_final_nodes(run.value)
             self.skipped = self._find_final_calls(x) if final_nodes else frozenset()
             if self.skipped:
-                run, skipper = self._run(x, blocks)
+                run, skipper = self._run(x, maps)
         graph = ScoreGraph(x, self._expand(run.value), run.layers, run.maps)
         if skipper:
             skipper.mark_skipped(graph.top)
         return graph
 
-    def _run(self, x: Tensor, blocks: Sequence[str]) -> tuple[NetworkOutput, CallSkipper | None]:
+    def _run(self, x: Tensor, maps: MapsFilter | None) -> tuple[NetworkOutput, CallSkipper | None]:
         """Run the network without the calls to skip."""
-        with skip_calls(self.skipped or ()) as skipper:
-            run = run_to_output(self.network, x, lambda outputs: self._select(outputs, len(x)), blocks)
-        return run, skipper
+
+        def select(outputs: Any) -> Tensor:
+            return self._select(outputs, len(x))
+
+        if not self.skipped:
+            return run_to_output(self.network, x, select, maps), None
+        with skip_calls(self.network, self.skipped) as skipper:
+            return run_to_output(self.network, x, select, maps), skipper
 
     def _find_final_calls(self, x: Tensor) -> frozenset[int]:
         """Return the numbers of the calls of a final softmax or sigmoid, from a run on one image."""
         first = x[:1].detach().requires_grad_()
-        recorder = CallSkipper()
-        with recorder:
+        with skip_calls(self.network, ()) as recorder:
             run = run_to_output(self.network, first, lambda outputs: self._select(outputs, 1))
-        return recorder.find_calls(find_final_nodes(run.value))
+        calls: frozenset[int] = recorder.find_calls(find_final_nodes(run.value))
+        return calls
 
-    def record_batches(self, x: Tensor, size: int) -> Iterator[tuple[slice, ScoreGraph]]:
-        """Run the network with its graph on a few images at a time.
+    def record_batches(self, x: Tensor, maps: MapsFilter | None = None) -> Iterator[tuple[slice, ScoreGraph]]:
+        """Run the network with its graph on as many images at a time as memory allows.
 
         Args:
             x: Its input, (N, C, H, W).
-            size: How many images to run at once, where the scores of one do not depend on the others.
+            maps: Which outputs of layers to keep.
 
         Yields:
             Which images, and their scores with the graph.
         """
-        step = size if len(x) == 1 or size == 1 or self.check_batches(x) else 1
+        step = self.count_images(x)
         for start in range(0, len(x), step):
             index = slice(start, start + step)
-            yield index, self.record(x[index])
+            yield index, self.record(x[index], maps)
+
+    def count_images(self, x: Tensor) -> int:
+        """Return how many images run at once: one where their scores depend on each other.
+
+        Args:
+            x: Some of the images, (N, C, H, W); two of them, if there are, are compared.
+        """
+        is_single = self.is_batchable is False or (len(x) > 1 and not self.check_batches(x))
+        return 1 if is_single else max(1, MAX_BATCH_VALUES // x[0].numel())
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
@@ -178,8 +194,7 @@ class ClassScores:
         """
         if self.skipped is None:
             self.record(x[:1])
-        size = max(1, MAX_BATCH_VALUES // x[0].numel()) if len(x) == 1 or self.check_batches(x) else 1
-        return torch.cat([self._score(batch) for batch in torch.split(x, size)])
+        return torch.cat([self._score(batch) for batch in torch.split(x, self.count_images(x))])
 
     @torch.no_grad()
     def check_batches(self, x: Tensor) -> bool:
@@ -200,7 +215,8 @@ class ClassScores:
 
     def _score(self, x: Tensor) -> Tensor:
         """Return the scores of one batch."""
-        with raise_on_wrong_input(x), trace(self.network, lambda call: None), skip_calls(self.skipped or ()):
+        skipping = skip_calls(self.network, self.skipped) if self.skipped else nullcontext()
+        with raise_on_wrong_input(x), trace(self.network, lambda call: None), skipping:
             return self._expand(self._select(self.network(x.clone()), len(x)))
 
     def _select(self, outputs: Any, images: int) -> Tensor:
@@ -243,7 +259,7 @@ class ClassScores:
                 f"there is no class {wrong[0]}: the network has scores of {count}, counted from 0"
             )
         targets = Targets(classes, self._find_pixels(scores, classes))
-        self._check_finite(targets.select(scores), classes, first)
+        self.check_finite(targets.select(scores), classes, first)
         return targets
 
     def _find_pixels(self, scores: Tensor, classes: Tensor) -> Tensor | None:
@@ -254,8 +270,14 @@ class ClassScores:
             return scores[torch.arange(len(scores), device=scores.device)[:, None], classes] > 0
         return scores.argmax(1)[:, None] == classes[:, :, None, None]
 
-    def _check_finite(self, scores: Tensor, classes: Tensor, first: int) -> None:
-        """Raise UserError where the score of a target is not finite."""
+    def check_finite(self, scores: Tensor, classes: Tensor, first: int = 0) -> None:
+        """Raise UserError where the score of a target is not finite.
+
+        Args:
+            scores: The scores of targets, (N, T).
+            classes: Their classes, (N, T).
+            first: Number of the first image.
+        """
         if scores.isfinite().all():
             return
         image, target = (~scores.isfinite()).nonzero()[0].tolist()

@@ -25,6 +25,9 @@ from convatlas.tracing.calls import (
 )
 from convatlas.tracing.window_geometry import window_extent
 
+# Functions whose outputs of four axes are weights of attention, or tokens by head.
+ATTENTION_TYPES = {"matmul", "bmm", "einsum", "softmax", "Softmax", "scaled_dot_product_attention"}
+
 
 class LayerOutput(NamedTuple):
     """The output of a layer and the graph that computed it.
@@ -61,6 +64,41 @@ class MapsOutput(NamedTuple):
     def is_intact(self) -> bool:
         """Whether no later operation has changed the output in place."""
         return get_version(self.value) == self.version
+
+
+@dataclass(frozen=True)
+class MapsFilter:
+    """Which outputs of layers are maps: (N, units, h, w) with more than one position.
+
+    Attributes:
+        layer: The name of the only layer, or path of a composite module; None for all layers, whose maps have
+            about the aspect ratio of the input, and are no weights of attention.
+        aspect_ratio: Height over width of the input.
+    """
+
+    layer: str | None = None
+    aspect_ratio: float = 1.0
+
+    @property
+    def blocks(self) -> list[str]:
+        """Paths of composite modules whose outputs are maps too."""
+        return [self.layer] if self.layer else []
+
+    def includes(self, call: Call, images: int) -> bool:
+        """Return whether the output of a call is one of these maps.
+
+        Args:
+            call: The call of a layer.
+            images: Number N of the images of the batch.
+        """
+        output = call.output
+        if output.ndim != 4 or len(output) != images or not output.is_floating_point():
+            return False
+        height, width = output.shape[2:]
+        if self.layer is not None:
+            return call.layer == self.layer
+        is_wide = abs(height - width * self.aspect_ratio) > 2 + 0.1 * height
+        return height * width > 1 and not is_wide and call.type not in ATTENTION_TYPES
 
 
 class NetworkOutput(NamedTuple):
@@ -118,7 +156,7 @@ def run_until_layer(network: nn.Module, x: Tensor, layer: str) -> LayerOutput:
 
 
 def run_to_output(
-    network: nn.Module, x: Tensor, select: Callable[[Any], Tensor], blocks: Sequence[str] = ()
+    network: nn.Module, x: Tensor, select: Callable[[Any], Tensor], maps: MapsFilter | None = None
 ) -> NetworkOutput:
     """Run a network to its end, recording what is computed from its input alone.
 
@@ -126,7 +164,7 @@ def run_to_output(
         network: Any network; it runs in evaluation mode and is left as it was.
         x: Its input, (N, C, H, W), which requires a gradient.
         select: From what the forward pass returns to the tensor in it.
-        blocks: Paths of composite modules whose outputs are maps too.
+        maps: Which calls of layers to keep the outputs of, if these have maps.
 
     Raises:
         UserError: The network does not take the input, or the tensor does not depend on it; and as `select`.
@@ -140,11 +178,12 @@ def run_to_output(
             layer_names.append(call.layer)
             run.add(call)
             output = call.output
-            if output.grad_fn is not None and output.ndim == 4 and output.is_floating_point():
+            if maps and maps.includes(call, len(x)) and output.grad_fn is not None:
                 edge, value = get_gradient_edge(output), output.detach()
+                value = value.clone() if maps.layer else value
                 run.maps.append(MapsOutput(call.layer, edge, value, get_version(value)))
 
-        run.output = select(_run_network(network, x, add, layer_names, blocks))
+        run.output = select(_run_network(network, x, add, layer_names, maps.blocks if maps else ()))
         return run
 
     run = _run_with_graph(network, run_once)
@@ -198,8 +237,8 @@ def _run_with_graph(network: nn.Module, run_once: Callable[[], _Run]) -> _Run:
         if run.hidden_layer:
             raise UserError(
                 f"the network runs the layer {run.hidden_layer!r} where gradients are switched off, as in "
-                "torch.inference_mode(), so that no deconvnet goes through it; take that out of the forward "
-                "pass, or choose a layer before it"
+                "torch.inference_mode(), so that no backward pass goes through it; take that out of the "
+                "forward pass, or choose a layer before it"
             )
         if run.output.grad_fn is not None:
             label_writes(run.output.grad_fn, writes)

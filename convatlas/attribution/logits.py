@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -113,17 +113,20 @@ def _find_final(pending: list[Node]) -> set[Node]:
 
 
 @contextmanager
-def skip_calls(skipped: Collection[int]) -> Iterator[CallSkipper | None]:
-    """Run a network without its last softmax or sigmoid while the block runs.
+def skip_calls(network: nn.Module, skipped: Collection[int]) -> Iterator[CallSkipper]:
+    """Run a network without some calls, such as its last softmax or sigmoid, while the block runs.
 
     Args:
-        skipped: The numbers of the calls to skip, from `CallSkipper.find_calls`; with none nothing is done.
+        network: The network. It may run several times, which the calls are counted in anew.
+        skipped: The numbers of the calls to skip, from `CallSkipper.find_calls`.
 
     Yields:
-        The skipper, for `CallSkipper.mark_skipped`; None where nothing is skipped.
+        The skipper.
     """
-    if not skipped:
-        yield None
-        return
-    with CallSkipper(skipped) as skipper:
-        yield skipper
+    skipper = CallSkipper(skipped)
+    handle = network.register_forward_pre_hook(lambda module, args: skipper.node_numbers.clear())
+    try:
+        with skipper:
+            yield skipper
+    finally:
+        handle.remove()

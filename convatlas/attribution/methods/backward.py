@@ -1,12 +1,17 @@
 """Send the scores of targets down a graph, all in as few backward passes as memory allows."""
 
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from convatlas.attribution.class_scores import MAX_BATCH_VALUES, ScoreGraph, Targets
+from convatlas.attribution.class_scores import MAX_BATCH_VALUES, ClassScores, ScoreGraph, Targets
+from convatlas.attribution.gradient_rules import attach_gradient_rules
+
+# From the numbers of images (M,) and positions (M,) to inputs (M, C, H, W).
+MakeInputs = Callable[[Tensor, Tensor], Tensor]
 
 
 def send_down(graph: ScoreGraph, targets: Targets, to: GradientEdge | Tensor | None = None) -> Tensor:
@@ -36,10 +41,40 @@ def send_down(graph: ScoreGraph, targets: Targets, to: GradientEdge | Tensor | N
     return torch.cat(passes).transpose(0, 1)
 
 
-def count_images(images: Tensor) -> int:
-    """Return how many images run at once with their graph.
+def sum_gradients(
+    scores: ClassScores,
+    targets: Targets,
+    make_inputs: MakeInputs,
+    positions: Tensor,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Return weighted sums of gradients at several inputs for each image.
 
     Args:
-        images: The images, (N, C, H, W).
+        scores: The scores of the network.
+        targets: The targets of N images.
+        make_inputs: From numbers of images and positions to inputs.
+        positions: The position of each input of an image, (P,), the same for all images.
+        weights: The weight of each, (P,); by default 1.
+
+    Returns:
+        The sums, (N, T, C, H, W).
     """
-    return max(1, MAX_BATCH_VALUES // images[0].numel())
+    device, (count, target_count) = targets.classes.device, targets.classes.shape
+    owners = torch.arange(count, device=device).repeat_interleave(len(positions))
+    all_positions = positions.to(device).repeat(count)
+    factors = torch.ones_like(all_positions) if weights is None else weights.to(device).repeat(count)
+    sums: Tensor | None = None
+    size = scores.count_images(make_inputs(owners[:1], all_positions[:1]))
+    for owner, position, factor in zip(
+        *(torch.split(values, size) for values in (owners, all_positions, factors)), strict=True
+    ):
+        graph = scores.record(make_inputs(owner, position))
+        with attach_gradient_rules(graph.top, graph.layers):
+            gradients = send_down(graph, targets.take(owner))
+        if sums is None:
+            sums = gradients.new_zeros(count, target_count, *gradients.shape[2:])
+        factor = factor.to(gradients).reshape(-1, *[1] * (gradients.ndim - 1))
+        sums.index_add_(0, owner, gradients * factor)
+    assert sums is not None
+    return sums

@@ -1,13 +1,14 @@
 """What an attribution method is: a name, a function, and what is to be said beside its pictures."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from convatlas.attribution.class_scores import ClassScores
+from convatlas.attribution.class_scores import ClassScores, ScoreGraph, Targets
+from convatlas.attribution.graph import MapsFilter
 from convatlas.models.preprocessing import Preprocessing
 
 Returns = Literal["pixels", "map"]
@@ -31,6 +32,19 @@ class Explanation:
     classes: Tensor
     layer: str | None = None
     preprocessing: Preprocessing | None = None
+
+    def record_targets(self, maps: MapsFilter | None = None) -> Iterator[tuple[slice, ScoreGraph, Targets]]:
+        """Run the network with its graph on a few images at a time.
+
+        Args:
+            maps: Which outputs of layers to keep.
+
+        Yields:
+            Which images, and their scores and targets.
+        """
+        for index, graph in self.scores.record_batches(self.images, maps):
+            targets = self.scores.make_targets(graph.scores.detach(), self.classes[index], index.start)
+            yield index, graph, targets
 
 
 class Maps(NamedTuple):
@@ -59,6 +73,8 @@ class Method:
         check: What is exact about it, or measured of each picture.
         compute: From an explanation and settings to the maps.
         settings: The names and defaults of its settings.
+        probe: A shorter computation with the same arguments, which fails where `compute` is not defined; None
+            where there is none.
     """
 
     name: str
@@ -70,6 +86,7 @@ class Method:
     check: str
     compute: Callable[..., Maps]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    probe: Callable[..., Maps] | None = None
 
 
 def empty_checks(classes: Tensor) -> list[list[Checks]]:

@@ -1,11 +1,24 @@
 """The attribution methods by name."""
 
 from convatlas import UserError
-from convatlas.attribution.methods import gradients
+from convatlas.attribution.methods import cam, gradients, occlusion, rectifiers
 from convatlas.attribution.methods.method import Method
 from convatlas.names import suggest_nearest
 
-METHODS: dict[str, Method] = {method.name: method for method in (gradients.GRADIENT,)}
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        gradients.GRADIENT,
+        gradients.GRADIENT_X_INPUT,
+        gradients.INTEGRATED_GRADIENTS,
+        gradients.SMOOTHGRAD,
+        rectifiers.GUIDED_BACKPROPAGATION,
+        rectifiers.DECONVNET,
+        cam.GRAD_CAM,
+        cam.GRAD_CAM_PLUS_PLUS,
+        occlusion.OCCLUSION,
+    )
+}
 
 
 def get_method(name: str) -> Method:

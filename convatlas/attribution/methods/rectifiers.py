@@ -1,0 +1,71 @@
+"""Methods that change the gradient at rectifiers: guided backpropagation and the deconvnet."""
+
+from torch.autograd.graph import get_gradient_edge
+
+from convatlas.attribution.backward_rules import attach_rules
+from convatlas.attribution.gradient_rules import attach_gradient_rules
+from convatlas.attribution.methods.backward import send_down
+from convatlas.attribution.methods.method import Explanation, Maps, Method, allocate_maps, empty_checks
+
+SKIP_METHOD = "leave deconvnet out of views.attribution.methods"
+
+
+def compute_guided_backpropagation(explanation: Explanation, rectify: bool = False) -> Maps:
+    """Return the gradient of each target's score, rectified at each ReLU on its way down.
+
+    Args:
+        explanation: What is to be explained.
+        rectify: Rectify the gradient at activations that are not ReLUs too, where the method is undefined.
+
+    Raises:
+        UserError: An activation is not a ReLU, and `rectify` is false.
+    """
+    values = allocate_maps(explanation, explanation.images.shape[1])
+    for index, graph, targets in explanation.record_targets():
+        with attach_gradient_rules(graph.top, graph.layers, guided=True, rectify=rectify):
+            values[index] = send_down(graph, targets)
+    return Maps(values, empty_checks(explanation.classes))
+
+
+def compute_deconvnet(explanation: Explanation, rectify: bool = False) -> Maps:
+    """Return the deconvnet projection of each target's score.
+
+    Of a class with a positive score it is the projection of `deconvnet.project` from the layer of the scores,
+    divided by the score.
+
+    Args:
+        explanation: What is to be explained.
+        rectify: Rectify the signal at activations that are not ReLUs too, where the method is undefined.
+
+    Raises:
+        UserError: An activation is not a ReLU, and `rectify` is false; or an operation has no rule.
+    """
+    values = allocate_maps(explanation, explanation.images.shape[1])
+    for index, graph, targets in explanation.record_targets():
+        with attach_rules(get_gradient_edge(graph.scores), graph.layers, rectify, SKIP_METHOD):
+            values[index] = send_down(graph, targets)
+    return Maps(values, empty_checks(explanation.classes))
+
+
+GUIDED_BACKPROPAGATION = Method(
+    name="guided_backpropagation",
+    title="Guided backpropagation",
+    returns="pixels",
+    requires=frozenset({"class scores", "rectifiers"}),
+    citation="Springenberg, Dosovitskiy, Brox, Riedmiller 2014, arXiv 1412.6806",
+    caveat="It is sharp because it recovers edges of the image, and hardly differs from class to class.",
+    check="In a network without rectifiers it equals the gradient.",
+    compute=compute_guided_backpropagation,
+    settings={"rectify": False},
+)
+DECONVNET = Method(
+    name="deconvnet",
+    title="Deconvnet",
+    returns="pixels",
+    requires=frozenset({"class scores", "rectifiers"}),
+    citation="Zeiler, Fergus 2013, arXiv 1311.2901",
+    caveat="It shows where, by the switches of max pooling, and hardly which class: it is not a gradient.",
+    check="In a network without rectifiers it equals the gradient.",
+    compute=compute_deconvnet,
+    settings={"rectify": False},
+)
