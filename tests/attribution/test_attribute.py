@@ -82,6 +82,7 @@ def test_the_score_is_the_logit_whatever_the_network_ends_in(end: str) -> None:
     torch.testing.assert_close(attribute(ended, x, "gradient", [1, 2], output=output).maps, expected)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_a_script_that_ends_in_a_softmax_gives_the_gradient_of_the_logit() -> None:
     network, x = make_network().eval(), torch.rand(1, 3, 10, 10)
     script = torch.jit.trace(nn.Sequential(network, nn.Softmax(1)), x)
