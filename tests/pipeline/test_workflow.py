@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -180,17 +181,17 @@ def test_a_setting_reruns_what_uses_it(run: Workspace, change: dict, jobs: set[s
         more.unlink()
 
 
-def test_a_lost_file_is_written_again(run: Workspace) -> None:
+def test_lost_files_are_written_again(run: Workspace) -> None:
     jobs = {
         "results/lenet5/layers.json": "record lenet5",
         "data/digits/MNIST/raw/t10k-labels-idx1-ubyte": "mnist digits",
         "results/simple_cnn/metrics.json": "train simple_cnn",
     }
-    for path, job in jobs.items():
-        backup = (run.folder / path).rename((run.folder / path).with_name("backup"))
-        try:
-            assert run.planned() >= {job}
-        finally:
+    backups = {path: (run.folder / path).rename(run.folder / f"{path}.backup") for path in jobs}
+    try:
+        assert run.planned() >= set(jobs.values())
+    finally:
+        for path, backup in backups.items():
             backup.rename(run.folder / path)
 
 
@@ -198,8 +199,10 @@ def test_a_lost_file_is_written_again(run: Workspace) -> None:
 
 
 def test_an_interrupted_run_continues_to_the_same_bytes(run: Workspace, tmp_path: Path) -> None:
-    """A second clean run, killed during training and started again, has the same bytes as the first."""
-    second = Workspace(tmp_path / "convatlas")
+    """A network's second run, killed during training and started again, has the same bytes as the first."""
+    second = Workspace.copy_of(run, tmp_path / "convatlas")
+    for folder in ("results/lenet5", "logs/lenet5", "reports/gallery"):
+        shutil.rmtree(second.folder / folder)
     process = subprocess.Popen(
         second.command(), cwd=second.folder, env=second.environment(), start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -284,38 +287,32 @@ def test_damaged_data_is_named_and_the_run_continues_once_it_is_fixed(new_worksp
     assert (new_workspace.folder / "data/digits/MNIST/raw/t10k-images-idx3-ubyte").is_symlink()
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (
-            {"networks": {"lenet5": {"views": {"layers": ["conv9"]}}}},
-            ["networks.lenet5.views.layers", "no layer 'conv9'", "conv1"],
-        ),
-        (
-            {"networks": {"lenet5": {"images": {"digits": None, "files": ["no.png"]}}}},
-            ["networks.lenet5.images.files", "there is no file or folder 'no.png'"],
-        ),
-        (
-            {"networks": {"lenet5": {"images": {"digits": None, "files": ["tiny.yaml"]}}}},
-            ["networks.lenet5.images.files", "tiny.yaml is no image"],
-        ),
-        (
-            {"networks": {"lenet5": {"images": {"digits": None, "indices": [360]}}}},
-            ["networks.lenet5.images", "no test image 360", "there are 360"],
-        ),
-    ],
-    ids=["layer", "no file", "no image", "index"],
-)
-def test_an_error_after_training_keeps_what_was_finished(
-    run: Workspace, tmp_path: Path, change: dict, words: list[str]
+def test_errors_after_training_are_one_message_each_and_keep_what_was_finished(
+    run: Workspace, tmp_path: Path
 ) -> None:
     """In a copy of the finished run, so that only the failing stage and those after it run again."""
     workspace = Workspace.copy_of(run, tmp_path / "convatlas")
-    (workspace.folder / "more.yaml").write_text(json.dumps(change))
     overlays = ("--configfile", "tiny.yaml", "more.yaml")
-    assert_one_clear_message(workspace.snakemake(*overlays, "--", "results/lenet5/figures"), *words)
+    for change, words in [
+        ({"views": {"layers": ["conv9"]}}, ["networks.lenet5.views.layers", "no layer 'conv9'", "conv1"]),
+        (
+            {"images": {"digits": None, "files": ["no.png"]}},
+            ["networks.lenet5.images.files", "there is no file or folder 'no.png'"],
+        ),
+        (
+            {"images": {"digits": None, "files": ["tiny.yaml"]}},
+            ["networks.lenet5.images.files", "tiny.yaml is no image"],
+        ),
+        (
+            {"images": {"digits": None, "indices": [360]}},
+            ["networks.lenet5.images", "no test image 360", "there are 360"],
+        ),
+    ]:
+        (workspace.folder / "more.yaml").write_text(json.dumps({"networks": {"lenet5": change}}))
+        done = workspace.snakemake(*overlays, "--", "results/lenet5/figures")
+        assert_one_clear_message(done, *words)
     assert "train lenet5" not in workspace.planned()
-    # Without the mistake, the next run continues from what was finished.
+    # Without a mistake, the next run continues from what was finished.
     done = workspace.snakemake("--", "results/lenet5/figures")
     assert done.returncode == 0, done.stdout + done.stderr
 
