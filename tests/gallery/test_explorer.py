@@ -579,25 +579,23 @@ def test_two_units_side_by_side_on_one_scale(browser: Browser, site: Path) -> No
 # Every page
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280, 2560])
 @pytest.mark.parametrize(
     "name",
     [OWN, f"{OWN}#layer=fc&unit=2", f"{OWN}#layer=conv1&unit=2&show=filters&scale=unit", "compare.html",
      "networks/own-layers.html"],
 )  # fmt: skip
-def test_a_page_loads_completely_and_fits(
-    browser: Browser, site: Path, name: str, width: int, scheme: str
-) -> None:
-    page, errors = open_page(browser, site, name.partition("#")[0], width, scheme)
-    if "layers" not in name:
-        page.evaluate("hash => { location.hash = hash }", name.partition("#")[2])
-        wait_until_drawn(page)
-    assert errors == []
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert (
-        page.evaluate("[...document.images].filter(i => i.src && i.complete && !i.naturalWidth).length") == 0
-    )
+def test_a_page_loads_completely_and_fits(browser: Browser, site: Path, name: str, width: int) -> None:
+    page, errors = open_page(browser, site, name.partition("#")[0], width)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        if "layers" not in name:
+            page.evaluate("hash => { location.hash = hash }", name.partition("#")[2])
+            wait_until_drawn(page)
+        assert errors == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        images = "[...document.images].filter(i => i.src && i.complete && !i.naturalWidth)"
+        assert page.evaluate(f"{images}.length") == 0
     page.context.close()
 
 
@@ -605,9 +603,10 @@ def test_a_page_loads_completely_and_fits(
 def test_a_page_is_accessible(browser: Browser, site: Path, name: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     for scheme in ("light", "dark"):
-        page, _ = open_page(browser, site, name, scheme=scheme)
+        page, errors = open_page(browser, site, name, scheme=scheme)
         if "layers" not in name:
             wait_until_drawn(page)
+        assert errors == []
         for _ in range(2):
             violations = axe.run(page).response["violations"]
             assert [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in violations] == []
