@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node, saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from convatlas.tracing.dispatch_mode import DispatchMode
 
 WRITE_NODE = "CopySlices"
 METADATA_KEY = "convatlas.write"  # in the metadata of a node
@@ -52,7 +53,7 @@ class Write(NamedTuple):
         return mask
 
 
-class _WriteRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _WriteRecorder(DispatchMode):
     """Records each operation in place on a view, by the number that autograd gives its node."""
 
     def __init__(self) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from convatlas.attribution.inplace_writes import all_nodes
 from convatlas.models.output_graph import ARRANGEMENTS, get_operation
+from convatlas.tracing.dispatch_mode import DispatchMode
 
 FINAL_NODES = {"Softmax", "LogSoftmax", "Sigmoid"}
 WRAPPER_NODES = {"Log", "Exp", "Clamp", "ClampMin"}  # of probabilities, as in log(softmax(x))
@@ -27,7 +27,7 @@ SKIPPABLE_FUNCTIONS = {
 METADATA_KEY = "convatlas.skipped"  # in the metadata of a node
 
 
-class CallSkipper(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class CallSkipper(DispatchMode):
     """Lets some calls of functions that record a node of `SKIPPABLE_NODES` return their input.
 
     Args:

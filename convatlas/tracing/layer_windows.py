@@ -143,7 +143,7 @@ def track_windows(
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         x = next((tensor for tensor in collect_tensors([args, kwargs]) if tensor.ndim >= 3), None)
-        trackers.append(None if x is None else (OperationTracker(x).__enter__(), x))  # type: ignore[no-untyped-call]
+        trackers.append(None if x is None else (OperationTracker(x).__enter__(), x))
 
     def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         windows[module] = None

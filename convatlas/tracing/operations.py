@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from convatlas.tracing.dispatch_mode import DispatchMode
 from convatlas.tracing.field_operation import Operation, UnknownFieldError
 from convatlas.tracing.field_rules import propagate
 from convatlas.tracing.receptive_field import NO_BOUND, AxisField, Field, identity_field
@@ -18,7 +18,7 @@ POOLING_OPERATIONS = {"max_pool2d_with_indices", "max_pool3d_with_indices", "avg
 PRODUCTS = POOLING_OPERATIONS | {"convolution", "addmm", "mm"}
 
 
-class OperationTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class OperationTracker(DispatchMode):
     """Follows the receptive field of every tensor while it is active, inside layers and functions too.
 
     Args:
