@@ -297,6 +297,8 @@ class _CallTracer(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if iterates(func, args):
+            return iter(self.__torch_function__(Tensor.unbind, types, args))
         inputs, name = _collect_input_dependent([args, kwargs]), function_name(func)
         is_layer = name in FUNCTION_KINDS and bool(inputs and self.active_modules) and not self.leaf_depth
         arguments = self.verifier.capture(args, kwargs) if self.verifier and is_layer else None
@@ -305,8 +307,12 @@ class _CallTracer(TorchFunctionMode):
             self.verifier.check_random_state(f"{name}, called by {self._describe_caller()},")
         if not inputs:
             return output
-        _mark_input_dependent(args[0] if name == "setitem" else output)
         outputs = collect_tensors(output)
+        changed = collect_tensors(args[:1]) if name == "setitem" else outputs
+        _mark_input_dependent(changed)
+        if args and any(tensor is args[0] for tensor in changed):
+            with torch._C.DisableTorchFunction():  # a write into a part of a tensor changes the tensor
+                _mark_input_dependent(args[0]._base)
         if is_layer and _has_axes(outputs):
             path = self.active_modules[-1]
             layer = next_call_name(f"{path}/{name}" if path else name, self.call_counts)
@@ -327,11 +333,24 @@ def _equivalent_module(name: str, args: tuple[Any, ...], kwargs: dict[str, Any])
     return module
 
 
-def collect_tensors(value: Any) -> tuple[Tensor, ...]:
-    """Return every tensor in nested tuples, lists and dicts, in order.
+def iterates(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+    """Return whether a function iterates over the first axis of a tensor, as `for image in batch` does.
+
+    What an iterator returns is hidden from function modes; `Tensor.unbind` returns the same tensors.
 
     Args:
-        value: The arguments or the output of a call. Objects of other types are skipped.
+        func: The function, as passed to a function mode.
+        args: Its arguments.
+    """
+    return func is Tensor.__iter__ and args[0].ndim > 0
+
+
+def collect_tensors(value: Any) -> tuple[Tensor, ...]:
+    """Return every tensor in nested tuples, lists and dicts, in order, and those that objects in them hold.
+
+    Args:
+        value: The arguments or the output of a call. Of an object, such as a dataclass or a detector's list
+            of images, the attributes are taken that are tensors.
     """
     if isinstance(value, Tensor):
         return (value,)
@@ -339,7 +358,9 @@ def collect_tensors(value: Any) -> tuple[Tensor, ...]:
         value = list(value.values())
     if isinstance(value, list | tuple):
         return tuple(tensor for item in value for tensor in collect_tensors(item))
-    return ()
+    if isinstance(value, nn.Module) or not hasattr(value, "__dict__"):
+        return ()
+    return tuple(item for item in vars(value).values() if isinstance(item, Tensor))
 
 
 def depends_on_input(call: Call) -> bool:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from convatlas.tracing.calls import InputVersions, collect_tensors, named_leaf_modules
+from convatlas.tracing.calls import InputVersions, collect_tensors, iterates, named_leaf_modules
 
 INPUT = "input"  # the name of the network's own input
 
@@ -29,6 +29,8 @@ class DataflowTracker:
         self.keep_alive: list[Tensor] = [x]  # so that no identity is used twice
         self.last_outputs: tuple[Tensor, ...] = ()  # the new tensors that the last call returned
         self.passthrough_input: Tensor | None = None  # the input that the last call returned unchanged
+        # The tensors into a part of which the last call wrote, with their sources before.
+        self.written: list[tuple[Tensor, tuple[str, ...]]] = []
         self.block_inputs: dict[str, tuple[str, ...]] = {}  # sources of the inputs of composite modules
 
     def source_layers(self, tensors: Iterable[Tensor]) -> tuple[str, ...]:
@@ -51,6 +53,8 @@ class DataflowTracker:
         """
         is_last = any(tensor is output for tensor in self.last_outputs)
         self.set_sources(self.last_outputs if is_last else (output,), (layer,))
+        if is_last:
+            self.assign_written((layer,))
 
     def resolve_alias(self, output: Tensor) -> Tensor:
         """Return the input that the last call returned unchanged if `output` is its alias, else `output`.
@@ -73,6 +77,27 @@ class DataflowTracker:
             self.sources[id(tensor)] = layers
             self.keep_alive.append(tensor)
 
+    def find_written(self, inputs: InputVersions) -> None:
+        """Find the tensors into a part of which the call that has just ended wrote.
+
+        Args:
+            inputs: The tensors passed to the call.
+        """
+        self.written = [
+            (tensor._base, self.source_layers([tensor._base]))
+            for tensor in inputs.tensors
+            if tensor._base is not None and not inputs.is_unchanged(tensor)
+        ]
+
+    def assign_written(self, layers: tuple[str, ...]) -> None:
+        """Record from which layers, besides those before, the last call computed what it wrote into.
+
+        Args:
+            layers: Names of layers, or "input".
+        """
+        for tensor, before in self.written:
+            self.set_sources([tensor], tuple(dict.fromkeys([*before, *layers])))
+
     def alias_passthrough(self, output: Any, inputs: InputVersions) -> Any:
         """Return an alias of `output` if it is one of the inputs, unchanged; else `output` itself.
 
@@ -81,6 +106,7 @@ class DataflowTracker:
             inputs: The tensors passed to it.
         """
         self.passthrough_input = None
+        self.find_written(inputs)
         if inputs.is_unchanged(output):
             self.passthrough_input, output = output, output.view_as(output)
         self.last_outputs = inputs.select_new(output)
@@ -144,12 +170,17 @@ class _FunctionTracker(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if iterates(func, args):
+            return iter(self.__torch_function__(Tensor.unbind, types, args))
         inputs = InputVersions([args, kwargs])
         layers = self.tracker.source_layers(inputs.tensors)
         output = func(*args, **kwargs)
         if getattr(func, "__name__", "") == "__setitem__":
             self.tracker.set_sources(inputs.tensors[:1], layers)
+            self.tracker.find_written(inputs)
+            self.tracker.assign_written(layers)
         elif collect_tensors(output):
             output = self.tracker.alias_passthrough(output, inputs)
             self.tracker.set_sources(self.tracker.last_outputs, layers)
+            self.tracker.assign_written(layers)
         return output

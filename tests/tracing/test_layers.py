@@ -4,6 +4,7 @@ import json
 import re
 from collections import OrderedDict
 from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -371,6 +372,46 @@ def test_parts_and_views_of_a_tensor_have_its_sources() -> None:
         "b": ["a", "input"],
         "cat": ["a", "b"],
     }
+
+
+class Preprocess(nn.Module):
+    """Pads images into one batch, and returns it in an object, as the detectors of torchvision do."""
+
+    def forward(self, x: Tensor) -> SimpleNamespace:
+        batch = x.new_zeros(len(x), 3, 12, 12)
+        for n, image in enumerate(x):
+            batch[n, :, :10, :10].copy_(image / 2)
+        return SimpleNamespace(tensors=batch, sizes=[(10, 10)] * len(x))
+
+
+class Writing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.preprocess, self.conv, self.conv2 = Preprocess(), nn.Conv2d(3, 2, 3), nn.Conv2d(4, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch = self.preprocess(x).tensors
+        maps = torch.stack([F.relu(self.conv(image)) for image in batch])
+        joined = maps.new_zeros(len(x), 4, *maps.shape[2:])
+        joined[:, :2].copy_(maps)
+        joined[:, 2:].add_(maps.mean(1, keepdim=True))
+        return self.conv2(joined.tanh())
+
+
+def test_sources_pass_through_iteration_writes_into_parts_and_objects() -> None:
+    layers = {layer["name"]: layer for layer in list_layers(Writing(), (3, 10, 10))}
+    inputs = {name: layer["inputs"] for name, layer in layers.items()}
+    assert inputs == {
+        "preprocess": ["input"],
+        "conv": ["preprocess"],
+        "relu": ["conv"],
+        "stack": ["relu"],
+        "mean": ["stack"],
+        "add": ["stack", "mean"],
+        "tanh": ["stack", "add"],
+        "conv2": ["tanh"],
+    }
+    assert layers["preprocess"]["output_shape"] == [3, 12, 12]
 
 
 def test_the_source_of_switches_is_the_layer_that_returned_them() -> None:

@@ -205,8 +205,9 @@ def _segmentation_models() -> Iterator[Entry]:
     pairs = [("Unet", encoder) for encoder in ENCODERS] + [(decoder, "resnet18") for decoder in DECODERS]
     pairs += zip(cycle(DECODERS[1:]), ENCODERS, strict=False)
     for decoder, encoder in dict.fromkeys(pairs):
+        size = 2 * SIZE if decoder == "PAN" else SIZE  # it pools an eighth of a sixteenth of the image
         build = partial(getattr(smp, decoder), encoder, encoder_weights=None, classes=2)
-        yield Entry("segmentation-models-pytorch", f"{decoder} {encoder}", build, (3, SIZE, SIZE))
+        yield Entry("segmentation-models-pytorch", f"{decoder} {encoder}", build, (3, size, size))
     build = partial(smp.DPT, VIT, encoder_weights=None, classes=2)
     yield Entry("segmentation-models-pytorch", f"DPT {VIT}", build, (3, 224, 224))
 
