@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from convatlas.files import write_json
 from convatlas.gallery import prediction_images
 from convatlas.gallery.confusions import group_by_cell
 from convatlas.gallery.image_groups import group_by_class, group_by_subclass
+from convatlas.gallery.pages.errors import list_explored_images
 from convatlas.gallery.prediction_images import ImageSheet
 from convatlas.records import ImagePrediction
 from tests.support.browser import needs_chromium
@@ -175,6 +177,14 @@ def test_cells_and_groups_are_those_of_the_rows() -> None:
     ]  # fmt: skip
     assert group_by_subclass(ROWS, CLASSES, ["a", "b", "c", "c", "b", "c"]) == []  # as the classes
     assert group_by_subclass(ROWS, CLASSES, None) == []
+
+
+def test_test_images_among_the_sample_images_are_in_the_explorer() -> None:
+    images = [("a", "test", 3), ("b", "train", 4), ("c", None, None)]
+    network: Any = SimpleNamespace(
+        images=[{"name": name, "split": split, "index": index} for name, split, index in images]
+    )
+    assert list_explored_images(network) == {3: "a"}
 
 
 def test_large_images_are_reduced_up_to_a_number_of_bytes(

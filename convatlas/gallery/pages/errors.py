@@ -42,6 +42,7 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
         is_segmentation = "mean_iou" in rows[0]
         choose = choose_segmented if is_segmentation else choose_classified
         classes = (dataset if is_segmentation else network.description)["classes"]
+        explorer = context.explorers.get(network.name)
         values = {
             "network": network,
             "is_segmentation": is_segmentation,
@@ -50,6 +51,8 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             "by_class": group_by_class(rows, classes) if classes else [],
             "by_subclass": group_by_subclass(rows, classes, sheet.subclasses) if classes else [],
             "max_groups": MAX_GROUPS,
+            "explored_images": list_explored_images(network) if explorer else {},
+            "first_layer": next(iter(explorer.slugs)) if explorer else "",
             **choose(network, rows, sheet),
         }
         title = f"{network.name}: errors"
@@ -76,6 +79,16 @@ def list_confusions(network: NetworkData) -> list[ConfusionCell]:
     if not rows or "mean_iou" in rows[0]:
         return []
     return [cell for cell in group_by_cell(rows) if cell.is_error][:MAX_LINKED_CONFUSIONS]
+
+
+def list_explored_images(network: NetworkData) -> dict[int, str]:
+    """Return the names of the sample images that are test images, by their numbers in the split.
+
+    Args:
+        network: The network.
+    """
+    images = [image for image in network.images if image["split"] == "test"]
+    return {image["index"]: image["name"] for image in images if image["index"] is not None}
 
 
 def choose_classified(
