@@ -9,6 +9,7 @@ from PIL import Image
 
 from convatlas import UserError
 from convatlas.names import join_names
+from convatlas.paths import expand_home
 from convatlas.records import Preprocessing
 
 Size = tuple[int, ...]  # height and width in pixels
@@ -299,7 +300,7 @@ def expand_image_paths(paths: list[str] | list[Path]) -> list[Path]:
         UserError: A path does not exist, or a folder cannot be listed or holds no images.
     """
     files: list[Path] = []
-    for path in (Path(path).expanduser() for path in paths):
+    for path in map(expand_home, paths):
         if path.is_dir():
             images, others = list_images(path)
             if not images:

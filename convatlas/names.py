@@ -10,6 +10,7 @@ from typing import Any
 
 from anyascii import anyascii
 
+from convatlas.paths import expand_home
 from convatlas.records import Layer, NetworkDescription, NonFiniteLayer, OutputKind, SampleImage
 
 PREDICTED_PROBABILITY = 0.5  # of a class of a multi-label network, above which it is predicted
@@ -46,9 +47,12 @@ def describe_missing_file(path: str) -> str:
     Args:
         path: Its path as given, relative to the working directory.
     """
-    folder = Path(path).expanduser().parent
+    expanded = expand_home(path)
+    folder = expanded.parent
     text = f"there is no file {path!r}"
-    if not Path(path).expanduser().is_absolute():
+    if str(expanded).startswith("~"):
+        return f"{text}: no home folder is known for {Path(path).parts[0]}; write the full path"
+    if not expanded.is_absolute():
         text += f", relative to {Path.cwd()}"
     if not folder.is_dir():
         return f"{text}; there is no folder {str(folder)!r} either"

@@ -26,6 +26,7 @@ from convatlas.datasets.image_files import (
 )
 from convatlas.files import atomic_write
 from convatlas.image_io import list_images
+from convatlas.paths import expand_home
 from convatlas.pipeline.config_types import DatasetConfig
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ def _find_source(source: str, folder: Path, key: str) -> Path:
         raise UserError(
             f"{key}: download is not available for the format images; give embedded, or {EXPECTED_LAYOUT}"
         )
-    root = Path(source).expanduser()
+    root = expand_home(source)
     if not root.is_dir():
         raise UserError(f"{key}: no directory {source!r}; give {EXPECTED_LAYOUT}")
     check_source_outside(root, folder, key)

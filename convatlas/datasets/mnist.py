@@ -17,6 +17,7 @@ from convatlas.datasets.embedded_digits import write_embedded_digits
 from convatlas.datasets.idx import read_idx
 from convatlas.files import atomic_write
 from convatlas.image_io import Size
+from convatlas.paths import expand_home
 from convatlas.pipeline.config_types import DatasetConfig
 from convatlas.pixels import PixelFormat
 from convatlas.records import DatasetDescription
@@ -124,7 +125,7 @@ def prepare(folder: Path, settings: DatasetConfig, key: str) -> None:
         UserError: The source is missing, incomplete or damaged, or cannot be downloaded.
     """
     source, mirrors, key = settings["source"], settings["mirrors"], f"{key}.source"
-    directory = Path(source).expanduser()
+    directory = expand_home(source)
     if (directory / "MNIST").resolve() == (folder / "MNIST").resolve():
         raise UserError(f"{key}: {source} is the output folder; move it and name the new place")
     archives = _download(folder, mirrors, key) if source == "download" else []

@@ -33,6 +33,7 @@ from convatlas.datasets.image_files import (
     write_metadata,
 )
 from convatlas.files import atomic_write
+from convatlas.paths import expand_home
 from convatlas.pipeline.config_types import DatasetConfig
 from convatlas.records import SkippedFile
 
@@ -214,7 +215,7 @@ def load(folder: Path, split: str) -> OxfordPetDataset:
 
 def _find_layout_root(folder: Path, source: str, key: str) -> Path:
     """Return the directory that holds images/ and annotations/; raise UserError where there is none."""
-    directory = Path(source).expanduser()
+    directory = expand_home(source)
     if not directory.is_dir():
         raise UserError(f"{key}: no directory {source!r}; give embedded, download or {EXPECTED_LAYOUT}")
     for root in (directory / "oxford-iiit-pet", directory):

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from convatlas import UserError
+from convatlas.paths import expand_home
 
 KERAS_ADVICE = (
     ", not weights of PyTorch; load it with Keras, write each array under its name in the network with "
@@ -36,7 +37,7 @@ def read_checkpoint(path: str | Path, key: str = "weights", checkpoint_key: str 
     Raises:
         UserError: The file cannot be read, is damaged, or holds more than tensors.
     """
-    path = Path(path).expanduser()
+    path = expand_home(path)
     try:
         with path.open("rb") as file:
             head = file.read(512)

@@ -1,10 +1,10 @@
 """The names of the classes that a network predicts."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from convatlas import UserError
 from convatlas.models.outputs import Output
+from convatlas.paths import expand_home
 
 
 def read_class_names(classes: list[str] | str | None, key: str) -> list[str] | None:
@@ -19,7 +19,7 @@ def read_class_names(classes: list[str] | str | None, key: str) -> list[str] | N
     """
     if not isinstance(classes, str):
         return classes
-    path = Path(classes).expanduser()
+    path = expand_home(classes)
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except OSError as error:

@@ -4,13 +4,13 @@ import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from importlib import resources
-from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
 from convatlas import UserError
 from convatlas.names import RESERVED_NAMES, describe_missing_file, suggest_nearest
+from convatlas.paths import expand_home
 from convatlas.pipeline import architecture_names
 from convatlas.pipeline.config_types import Config
 from convatlas.pipeline.schema_errors import RENAMED_KEYS, list_schema_errors
@@ -243,7 +243,7 @@ def _find_missing_code(network: dict[str, Any], key: str) -> Iterator[str]:
             yield f"{key}.weights: {error}"
     path = _get_mapping(network, "weights").get("path")
     for name, file in (("weights.path", path), ("classes", classes)):
-        if isinstance(file, str) and not Path(file).expanduser().is_file():
+        if isinstance(file, str) and not expand_home(file).is_file():
             yield f"{key}.{name}: {describe_missing_file(file)}"
 
 

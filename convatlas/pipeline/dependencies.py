@@ -15,6 +15,8 @@ from importlib.machinery import PathFinder
 from itertools import takewhile
 from pathlib import Path
 
+from convatlas.paths import expand_home
+
 LIBRARY = Path(__file__).resolve().parent.parent
 INSTALLED_FOLDERS = tuple({sysconfig.get_path(name) for name in ("purelib", "platlib")})
 
@@ -104,7 +106,7 @@ def locate_code(location: str) -> tuple[Path, list[Path]] | None:
         the one that holds its package. None if there is no such file or module.
     """
     if is_file_path(location):
-        path = Path(location).expanduser().resolve()
+        path = expand_home(location).resolve()
         roots = list(dict.fromkeys([path.parent, find_package_root(path)]))
         return (path, roots) if path.is_file() else None
     for root in (Path.cwd(), find_install_folder(location.split(".")[0])):

@@ -6,6 +6,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 from convatlas import UserError
+from convatlas.paths import expand_home
 
 
 def require_utf8(environment: MutableMapping[str, str]) -> None:
@@ -42,7 +43,7 @@ def provide_cache_folder(environment: MutableMapping[str, str], folder: Path) ->
         environment: The environment variables, changed in place.
         folder: The folder to use then.
     """
-    home = environment.get("HOME") or os.path.expanduser("~")  # noqa: PTH111 - Path raises where no home is known
+    home = environment.get("HOME") or expand_home("~")
     for variable, default in (("XDG_CACHE_HOME", ".cache"), ("XDG_CONFIG_HOME", ".config")):
         path = Path(environment.get(variable) or Path(home, default))
         if not (path.is_absolute() and _is_writable(path)):

@@ -651,3 +651,14 @@ def test_a_missing_file_or_package_is_described_with_what_is_near(
     assert "no module 'yaml.models'" in error and "the package 'yaml' is there" in error
     assert f"'epoch1.pth', relative to {tmp_path}; did you mean 'epoch10.pth'?" in error
     assert "there is no folder 'no' either" in error
+
+
+def test_a_home_folder_that_is_not_known_is_an_error_of_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # the user has no entry, as in some containers
+    error = get_error(
+        "networks:\n"
+        "  lenet5: {architecture: '~/net.py:build', weights: {path: ~/w.pth}, classes: ~nobody0/c.txt}"
+    )
+    for path, home in (("~/net.py", "~"), ("~/w.pth", "~"), ("~nobody0/c.txt", "~nobody0")):
+        assert f"there is no file '{path}': no home folder is known for {home}; write the full path" in error

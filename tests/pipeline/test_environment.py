@@ -1,11 +1,13 @@
 """The environment of a run: UTF-8, and folders for caches."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from convatlas.pipeline.environment import provide_cache_folder
 from tests.support.workspace import ROOT
@@ -44,9 +46,9 @@ def run_snakemake(folder: Path, environment: dict[str, str]) -> subprocess.Compl
         encoding="utf-8",
     )
     inherited = {name: value for name, value in os.environ.items() if name not in CACHES}
-    profile = f"{ROOT}/workflow/profiles/local"
+    shutil.copytree(ROOT / "profiles", folder / "profiles")
     return subprocess.run(
-        ["snakemake", "-n", "--workflow-profile", profile, "--configfile", "mine.yaml"],
+        ["snakemake", "-n", "--configfile", "mine.yaml"],
         cwd=folder,
         env=inherited
         | {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
@@ -55,6 +57,12 @@ def run_snakemake(folder: Path, environment: dict[str, str]) -> subprocess.Compl
         encoding="utf-8",
         errors="replace",
     )
+
+
+def test_plain_snakemake_keeps_out_of_the_home_folder_as_make_does() -> None:
+    paths = ("profiles/default/profile.yaml", "workflow/profiles/local/profile.yaml")
+    plain, local = (yaml.safe_load((ROOT / path).read_text(encoding="utf-8")) for path in paths)
+    assert plain.items() <= local.items()
 
 
 def test_a_run_reads_utf8_in_any_locale_and_needs_no_home_folder(tmp_path: Path) -> None:

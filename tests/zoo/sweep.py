@@ -111,7 +111,7 @@ def _run_all(entries: list[Entry], jobs: int, timeout: int, memory: float) -> It
     context.set_forkserver_preload(IMPORTS)
     queue, running = list(entries), {}
     started, done = time.monotonic(), 0
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=ROWS.parent) as folder:
         while queue or running:
             while queue and len(running) < jobs:
                 entry = queue.pop(0)

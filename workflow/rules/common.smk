@@ -8,6 +8,7 @@ from pathlib import Path
 
 from convatlas import UserError
 from convatlas.datasets.formats import FORMATS
+from convatlas.paths import expand_home
 from convatlas.pipeline import architecture_names, dependencies
 from convatlas.pipeline.config import resolve_config
 from convatlas.pipeline.resources import estimate_resources, measure_workload

@@ -10,7 +10,7 @@ def get_source_files(*patterns):
     """Return an input function: files of a source directory whose change makes the data set out of date."""
 
     def list_files(wildcards):
-        source = Path(config["datasets"][wildcards.dataset]["source"]).expanduser()
+        source = expand_home(config["datasets"][wildcards.dataset]["source"])
         paths = [path for pattern in patterns for path in source.glob(pattern)]
         if not paths and source.is_dir():
             paths = [source]

@@ -13,7 +13,7 @@ def get_torchvision_weights_path(network):
 def get_user_weights(wildcards):
     """Input function: the user's file of a network's trained weights, if there is one."""
     weights = get_network(wildcards).get("weights")
-    return os.path.expanduser(weights["path"]) if isinstance(weights, dict) else []
+    return str(expand_home(weights["path"])) if isinstance(weights, dict) else []
 
 
 def get_weights_files(wildcards):
@@ -25,7 +25,7 @@ def get_weights_files(wildcards):
 def get_classes_file(wildcards):
     """Input function: the file with the names of a network's classes, if there is one."""
     classes = get_network(wildcards).get("classes")
-    return os.path.expanduser(classes) if isinstance(classes, str) else []
+    return str(expand_home(classes)) if isinstance(classes, str) else []
 
 
 def get_weights_option(wildcards):
