@@ -11,6 +11,7 @@ FIGURE_KINDS = {
     "steps": "Deconvnet, step by step",
     "deconv": "Deconvnet projections",
     "strongest": "Top-activating images",
+    "relevance": "Most relevant images of a class",
     "curves": "Training curves",
     "confusion": "Confusion matrix",
     "segmentation": "Ground truth and prediction",

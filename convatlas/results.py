@@ -221,7 +221,9 @@ class Results:
 
     @cached_property
     def top_activations(self) -> Npz:
-        """strongest.npz: <layer>@projections, @patches (units, k, C, h, w) and @corners (units, k, 2)."""
+        """strongest.npz: <layer>@projections, @patches (units, k, C, h, w) and @corners (units, k, 2); where
+        `views.strongest.relevance` names classes @relevance (classes, units, k) and what belongs to it.
+        """
         return Npz(self.folder / "strongest.npz")
 
     # Analyses

@@ -13,6 +13,7 @@ from convatlas.figures import (
     filters,
     metrics,
     projections,
+    relevance,
     segmentation,
     top_activations,
     values,
@@ -74,6 +75,7 @@ def draw_figures(results: Results, views: ViewsConfig) -> Iterator[CaptionedFigu
     yield from digits.draw_digit_figures(context)
     yield from deconv_steps.draw_deconv_steps(context)
     yield from top_activations.draw_top_activation_figures(context)
+    yield from relevance.draw_relevance_figures(context)
     for image in projected:
         yield from projections.draw_projections(context, image)
 

@@ -11,7 +11,7 @@ from convatlas.names import suggest_nearest
 from convatlas.records import Layer
 from convatlas.results import Results
 
-LAYER_FIGURE_KINDS = ("filters", "maps", "values", "pairs", "strongest")  # of one layer
+LAYER_FIGURE_KINDS = ("filters", "maps", "values", "pairs", "strongest", "relevance")  # of one layer
 IMAGE_FIGURE_KINDS = ("classical", "deconv", "steps")  # of one image: large
 
 LayerSelection = str | Sequence[str | int]  # "all", "highlight", or names, globs and ordinals of convolutions

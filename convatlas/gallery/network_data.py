@@ -32,6 +32,7 @@ from convatlas.results import Results
 MAX_LISTED_IMAGES = 5  # with NaN or infinite values
 MAX_COVER_BYTES = 200_000  # of a PNG; the first screen of a page may take half a megabyte
 TOP_MATCHES = 3  # units of a layer that a table lists
+UNIT_FIGURE_KINDS = ("strongest", "relevance")  # on the page of the units
 
 
 class NetworkLayer(Layer):
@@ -232,7 +233,7 @@ class NetworkData:
     @property
     def layers_with_figures(self) -> list[NetworkLayer]:
         """Return the layers that have figures of their own on the network's pages."""
-        subjects = {figure["subject"] for figure in self.figures if figure["kind"] != "strongest"}
+        subjects = {figure["subject"] for figure in self.figures if figure["kind"] not in UNIT_FIGURE_KINDS}
         return [layer for layer in self.layers if layer["name"] in subjects]
 
     @property

@@ -196,7 +196,8 @@ def _estimate_top_activations(layers: Sequence[Layer], views: ViewsConfig) -> fl
             field = layer["receptive_field"] if layer["receptive_start"] else None  # else the whole image
             field_size = math.prod(map(min, field or size, size))
             units = _limit_units(layer, strongest["units"])
-            values = 2 * strongest["k"] * units * channels * field_size
+            blocks = 2 + len(strongest.get("relevance") or [])  # projections, patches, patches of each class
+            values = blocks * strongest["k"] * units * channels * field_size
             figure_values = min(values, MAX_TOP_ACTIVATION_FIGURE_VALUES)
             total += TOP_ACTIVATION_VALUE_BYTES * values + PROJECTION_FIGURE_VALUE_BYTES * figure_values
     return total
