@@ -104,6 +104,29 @@ def choose_projected_layers(
     return choose_layers(layers, selection, key)
 
 
+def choose_map_layers(layers: Sequence[Layer], selection: Sequence[str | int], key: str) -> list[str]:
+    """Return the names of the selected layers with maps, (units, height, width), in execution order.
+
+    Args:
+        layers: layers.json.
+        selection: Names, ordinals of convolutions, and globs, which select layers with maps alone.
+        key: The key of the selection in the config, for the error.
+
+    Raises:
+        UserError: An entry of the selection matches no layer, or none with maps.
+    """
+    maps = [layer for layer in layers if layer["called"] and len(layer["output_shape"]) == 3]
+    names = [layer["name"] for layer in maps]
+    for entry in selection:
+        if not set(choose_layers(layers, [entry], key)) & set(names):
+            shape = next(layer["output_shape"] for layer in layers if layer["name"] == entry)
+            raise UserError(
+                f"{key}: {entry!r} has no maps (units, height, width), its output has the shape {shape}; "
+                f"{suggest_nearest(entry, names)}"
+            )
+    return [name for name in choose_layers(layers, selection, key) if name in names]
+
+
 def choose_explored_layers(layers: Sequence[Layer], views: Mapping[str, Any], key: str) -> list[str]:
     """Return the names of the layers in the explorer: those of views.atlas.layers, or else of views.layers.
 

@@ -1,22 +1,26 @@
-"""Check the names of layers, units and sample images in the config against untrained networks."""
+"""Check the names of layers, units, images, classes and methods in the config against untrained networks."""
 
 import argparse
 import json
 import sys
+from functools import partial
 
 import torch
 
 from convatlas import cli
+from convatlas.attribution.config_checks import find_attribution_errors
 from convatlas.tracing.config_checks import check_networks
 
 
 def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
-    check_networks(json.load(sys.stdin), args.seed)
+    config = json.load(sys.stdin)
+    check_attribution = partial(find_attribution_errors, datasets=config["datasets"])
+    check_networks(config["networks"], args.seed, [check_attribution])
 
 
 if __name__ == "__main__":
-    parser = cli.create_parser(f"{__doc__} Reads the config's networks from standard input, as JSON.")
+    parser = cli.create_parser(f"{__doc__} Reads `networks` and `datasets` of the config from stdin.")
     parser.add_argument("--seed", type=int, default=0, help="seed of the networks' weights")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
     cli.run(main, parser)

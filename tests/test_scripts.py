@@ -117,7 +117,7 @@ def test_a_missing_setting_of_a_network_is_named(exit_message: Callable[..., obj
     assert not (tmp_path / "output").exists()
 
 
-@pytest.mark.parametrize("name", ["record", "deconv", "figures"])
+@pytest.mark.parametrize("name", ["record", "deconv", "attribution", "figures"])
 def test_missing_results_are_named(exit_message: Callable[..., object], tmp_path: Path, name: str) -> None:
     (tmp_path / "output").mkdir()
     data = ("--data", str(tmp_path)) if name == "record" else ()

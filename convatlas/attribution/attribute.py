@@ -127,17 +127,17 @@ def check_method(
         explanation = Explanation(ClassScores(network, output), noise, classes, layer)
         with preserve_state(network, images):
             (entry.probe or entry.compute)(explanation, **settings)
-            if "rectifiers" in entry.requires and not _has_rectifier(explanation):
+            if "rectifiers" in entry.requires and not _has_rule(explanation, **settings):
                 return f"the network has no ReLU, so that {entry.name} is the gradient"
     except UserError as error:
         return str(error)
     return None
 
 
-def _has_rectifier(explanation: Explanation) -> bool:
-    """Return whether a rectifier is on the way to the scores."""
+def _has_rule(explanation: Explanation, rectify: bool = False) -> bool:
+    """Return whether a rectifier, or with `rectify` an activation, is on the way to the scores."""
     nodes = all_nodes(explanation.scores.record(explanation.images).top)
-    return any(is_activation(node) and is_rectifier(node) for node in nodes)
+    return any(is_activation(node) and (rectify or is_rectifier(node)) for node in nodes)
 
 
 @contextmanager

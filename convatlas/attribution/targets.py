@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from convatlas import UserError
-from convatlas.models.outputs import Output, predict_classes
+from convatlas.attribution.class_scores import ClassScores
+from convatlas.models.outputs import predict_classes
 from convatlas.names import suggest_nearest
 from convatlas.pipeline.config_types import TargetSelection
 from convatlas.records import NetworkDescription, SampleImage
@@ -14,22 +15,18 @@ from convatlas.records import NetworkDescription, SampleImage
 TOP_COUNT = 3  # classes of "top3"
 
 
-def find_class_errors(
-    selection: TargetSelection, classes: Sequence[str], key: str, count: int | None = None
-) -> Iterator[str]:
+def find_class_errors(selection: TargetSelection, classes: Sequence[str], key: str) -> Iterator[str]:
     """Yield what is wrong with the numbers and names of classes in `targets`.
 
     Args:
         selection: `views.attribution.targets`.
         classes: Names of the network's classes; empty where they are not known.
         key: Place of the selection in the config.
-        count: Number of the classes, where that alone is known.
     """
-    count = len(classes) or count
     for target in selection if isinstance(selection, list) else []:
         if isinstance(target, int):
-            if count and target >= count:
-                yield f"{key}: no class {target}; there are {count:,}, counted from 0"
+            if classes and target >= len(classes):
+                yield f"{key}: no class {target}; there are {len(classes):,}, counted from 0"
         elif classes and target not in classes:
             yield f"{key}: no class {target!r}; {suggest_nearest(target, classes)}"
         elif classes.count(target) > 1:
@@ -71,31 +68,23 @@ def number_label(image: SampleImage, network: NetworkDescription) -> int | None:
     return network["classes"].index(name) if network["classes"].count(name) == 1 else None
 
 
-def rank_classes(scores: Tensor, output: Output) -> Tensor:
+def rank_classes(class_scores: ClassScores, scores: Tensor) -> Tensor:
     """Return the classes of images, those of the highest scores or of the most pixels first.
 
     Args:
-        scores: Scores of N images as `Output.select_scores` returns them.
-        output: What the network's output means.
+        class_scores: The scores of the network.
+        scores: Those of N images, (N, classes) or (N, classes, h, w) of pixels.
 
     Returns:
         Class numbers, (N, classes) int64; -1 for an image whose scores are not finite.
     """
-    if not output.is_per_pixel:
-        is_finite = predict_classes(scores) >= 0
-        order = scores.argsort(dim=1, descending=True, stable=True)
+    if scores.ndim == 2:
+        is_finite, sizes = predict_classes(scores) >= 0, scores
     else:
         is_finite = scores.isfinite().flatten(1).all(1)
-        order = count_pixels(scores).argsort(dim=1, descending=True, stable=True)
+        classes = torch.arange(scores.shape[1], device=scores.device).expand(len(scores), -1)
+        targets = class_scores.make_targets(scores.nan_to_num(), classes)
+        assert targets.pixels is not None
+        sizes = targets.pixels.sum((2, 3))
+    order = sizes.argsort(dim=1, descending=True, stable=True)
     return order.where(is_finite[:, None], -1)
-
-
-def count_pixels(scores: Tensor) -> Tensor:
-    """Return the number of pixels that are predicted as each class, (N, classes) int64.
-
-    Args:
-        scores: Scores of pixels, (N, classes, H, W).
-    """
-    predicted = scores.argmax(1).flatten(1)
-    counts = torch.zeros(scores.shape[:2], dtype=torch.int64, device=scores.device)
-    return counts.scatter_add_(1, predicted, torch.ones_like(predicted))

@@ -8,6 +8,7 @@ config.schema.yaml (`format` of a data set; the settings of a format are describ
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -56,6 +57,17 @@ class DatasetFormat(Protocol):
             key: The place of that section in the config, such as "datasets.pets", for error messages.
         """
 
+    def list_classes(self, folder: Path, settings: DatasetConfig) -> list[str] | None:
+        """Return the names of the classes, if they are known before the data set is prepared, else None.
+
+        Args:
+            folder: The data set's folder, data/<name>.
+            settings: The data set's section of the config, with all defaults filled in.
+
+        Raises:
+            UserError: The source is missing or damaged.
+        """
+
     def load(self, folder: Path, split: str) -> ImageDataset:
         """Return a split of a prepared data set; a SegmentationDataset where there are MASK_CLASSES.
 
@@ -86,6 +98,18 @@ def prepare(folder: str | Path, settings: DatasetConfig, key: str) -> None:
         UserError: The source is missing, incomplete or damaged, or cannot be downloaded.
     """
     find_format(settings["format"], f"{key}.format").prepare(Path(folder), settings, key)
+
+
+def list_known_classes(folder: str | Path, settings: DatasetConfig) -> list[str] | None:
+    """Return the names of a data set's classes before it is prepared; None where they are not known.
+
+    Args:
+        folder: The data set's folder, data/<name>.
+        settings: The data set's section of the config, with all defaults filled in.
+    """
+    with suppress(UserError):  # which its own job reports
+        return find_format(settings["format"], "format").list_classes(Path(folder), settings)
+    return None
 
 
 def describe(folder: str | Path) -> DatasetDescription:

@@ -91,6 +91,23 @@ def prepare(folder: Path, settings: DatasetConfig, key: str) -> None:
     write_metadata(folder, images, "images", "directory", texts, classes, target=None, skipped=skipped)
 
 
+def list_classes(folder: Path, settings: DatasetConfig) -> list[str] | None:
+    """Return the names of the folders of images; see `formats.DatasetFormat`.
+
+    Args:
+        folder: The data set's folder, data/<name>.
+        settings: The data set's section of the config.
+
+    Raises:
+        UserError: The directory is missing.
+    """
+    if settings["source"] == "embedded":
+        return []
+    root = _find_source(settings["source"], folder, "source")
+    folders = (path for path in sorted(root.iterdir()) if path.is_dir() and path.name[0] != ".")
+    return [path.name for path in folders if list_images(path)[0]]
+
+
 def load(folder: Path, split: str) -> ImageDataset:
     """Return a split; the images' names are their paths under the source.
 

@@ -150,6 +150,16 @@ def prepare(folder: Path, settings: DatasetConfig, key: str) -> None:
     write_description(folder, _build_description(splits, source))
 
 
+def list_classes(folder: Path, settings: DatasetConfig) -> list[str] | None:
+    """Return the ten digits, except of a directory, whose labels are not read; see `formats.DatasetFormat`.
+
+    Args:
+        folder: The data set's folder, data/<name>.
+        settings: The data set's section of the config.
+    """
+    return [str(digit) for digit in range(10)] if settings["source"] in SOURCE_DESCRIPTIONS else None
+
+
 def load(folder: Path, split: str) -> MnistDataset:
     """Read a split into memory.
 

@@ -198,6 +198,29 @@ def prepare(folder: Path, settings: DatasetConfig, key: str) -> None:
         shutil.rmtree(archives[0].parent, ignore_errors=True)
 
 
+def list_classes(folder: Path, settings: DatasetConfig) -> list[str] | None:
+    """Return the species, or the breeds, except of a download; see `formats.DatasetFormat`.
+
+    Args:
+        folder: The data set's folder, data/<name>.
+        settings: The data set's section of the config.
+
+    Raises:
+        UserError: The directory is missing, or its lists cannot be read.
+    """
+    if settings["target"] == "species":
+        return SPECIES
+    if settings["source"] == "download":
+        return None
+    if settings["source"] == "embedded":
+        from convatlas.datasets.synthetic_pets.breeds import BREEDS  # noqa: PLC0415  as `_draw_pets`
+
+        return [get_breed(f"{name}_1") for name in sorted(BREEDS, key=str.lower)]
+    root = _find_layout_root(folder, settings["source"], "source")
+    entries = [entry for split in SPLIT_LISTS for entry in _read_entries(root, split, "source")]
+    return _assign_classes(entries, settings["target"], "source")[0]
+
+
 def load(folder: Path, split: str) -> OxfordPetDataset:
     """Return a split, in the order of its official list.
 

@@ -14,6 +14,7 @@ RESULT_FILES = (
     "filters.npz",
     "activations",
     "deconv",
+    "attribution",
     "classical",
     "masks",
     "steps",

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from convatlas import UserError
 from convatlas.models.outputs import Output
 from convatlas.paths import expand_home
+from convatlas.pipeline.architecture_names import EMBEDDED
 
 
 def read_class_names(classes: list[str] | str | None, key: str) -> list[str] | None:
@@ -30,6 +31,23 @@ def read_class_names(classes: list[str] | str | None, key: str) -> list[str] | N
     if not names:
         raise UserError(f"{key}: {path} names no class; write one name a line")
     return names
+
+
+def list_weights_classes(architecture: str, weights: str, key: str) -> list[str]:
+    """Return the names of the classes of torchvision's or embedded weights.
+
+    Args:
+        architecture: "torchvision/<name>".
+        weights: The name of the weights.
+        key: Place of the network in the config, for messages.
+
+    Raises:
+        UserError: torchvision has no such network or weights.
+    """
+    from convatlas.models.torchvision_models import get_weights_entry  # noqa: PLC0415  seconds to import
+
+    entry = get_weights_entry(architecture, "IMAGENET1K_V1" if weights == EMBEDDED else weights, key)
+    return list(entry.meta["categories"])
 
 
 def check_class_names(names: Sequence[str], output: Output, key: str) -> list[str]:

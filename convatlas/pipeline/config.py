@@ -34,7 +34,7 @@ NULLABLE_KEYS = {
 }
 ARGUMENTS_DEPTH = 3  # keys that lead to networks.<name>.arguments
 PAGE_SUFFIX = re.compile(
-    r"-(layers|figures)(-[0-9]+)?\Z"
+    r"-(layers|figures|attribution)(-[0-9]+)?\Z"
 )  # of a network's further pages: see gallery/layer_pages
 TEST_IMAGE_KEYS = ("digits", "first", "indices")  # of `images`: those from a data set's test split
 DEFAULT_IMAGES = {"first": 5}

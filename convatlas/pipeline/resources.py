@@ -36,6 +36,9 @@ SECONDS_PER_VALUE = 1e-7
 MIN_RUNTIME = 30  # minutes
 MAX_RUNTIME = 24 * 60  # minutes: partitions seldom grant more than a day, and training resumes
 
+ATTRIBUTION_PASSES = 1000  # forward and backward, of an image and target by all methods with their checks
+ATTRIBUTION_TARGETS = 3  # classes of an image, at most where the config does not list them
+ATTRIBUTION_BATCH_VALUES = 2**20  # input values of a pass
 TEST_BATCH_SIZE = 500  # images, as in convatlas.training.trainer
 DATASET_PASS_BATCH_SIZE = 64  # images, where views.strongest.batch is null
 DEFAULT_IMAGE_COUNT = 5  # sample images, where `images` gives no number
@@ -215,6 +218,25 @@ def estimate_top_projections(work: Workload) -> ResourceRequest:
     )
 
 
+def estimate_attribution(work: Workload) -> ResourceRequest:
+    """Estimate attribution maps with their checks; passes are batched, and the maps of all images in memory.
+
+    Args:
+        work: The size of the work on the network.
+    """
+    settings = work.network["views"]["attribution"]
+    if settings is None:
+        return ResourceRequest(TORCH_MEMORY_MB, MIN_RUNTIME)
+    targets = len(settings["targets"]) if isinstance(settings["targets"], list) else ATTRIBUTION_TARGETS
+    maps = len(settings["methods"]) * targets * work.sample_images
+    batch_values = max(ATTRIBUTION_BATCH_VALUES, work.input_values)
+    passes = ATTRIBUTION_PASSES * targets * work.sample_images
+    return ResourceRequest(
+        TORCH_MEMORY_MB + TRAINING_MB_PER_VALUE * batch_values + 8e-6 * maps * work.input_values,
+        MIN_RUNTIME + SECONDS_PER_VALUE * passes * work.input_values / 60,
+    )
+
+
 def _get_unit_count(units: CountOrAll) -> int:
     """Return the number of projected units of a layer, assumed for "all"."""
     return DEFAULT_UNIT_COUNT if units == "all" else int(units)
@@ -235,6 +257,7 @@ STAGE_ESTIMATORS: dict[str, Callable[[Workload], ResourceRequest]] = {
     "classical": estimate_record,
     "masks": estimate_masks,
     "deconv": estimate_deconv,
+    "attribution": estimate_attribution,
     "dataset_pass": estimate_dataset_pass,
     "merge_shards": estimate_merge,
     "project_top_activations": estimate_top_projections,

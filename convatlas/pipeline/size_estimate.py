@@ -20,6 +20,7 @@ PROJECTION_VALUE_BYTES = 0.16  # of a projection's value in the explorer
 LAYER_FIGURE_BYTES = 100_000  # of a layer's figures
 PROJECTION_FIGURE_VALUE_BYTES = 0.8  # of a projection's value in figures
 TOP_ACTIVATION_VALUE_BYTES = 0.1  # of a value of a projected top activation
+ATTRIBUTION_PIXEL_BYTES = 0.6  # of a pixel of an attribution map
 INPUT_PIXEL_BYTES = 2  # of a pixel of an RGB image in a layer's figures
 
 MAX_PROJECTION_FIGURE_VALUES = 3_200_000  # values in the projection figures of an image
@@ -32,6 +33,7 @@ REDUCING_SETTINGS = {
     "feature maps and filters": "fewer images, views.atlas.layers or views.atlas.levels",
     "projections": "fewer images, views.deconv.layers or views.deconv.units",
     "top activations": "views.strongest.project or views.strongest.units",
+    "attribution maps": "views.attribution.images, views.attribution.methods or views.attribution.targets",
     "figures": "views.layers or views.n_images",
 }
 
@@ -109,6 +111,7 @@ def estimate_part_sizes(layers: Sequence[Layer], views: ViewsConfig, image_count
         "projections": image_count
         * (explorer_values * PROJECTION_VALUE_BYTES + figure_values * PROJECTION_FIGURE_VALUE_BYTES),
         "top activations": _estimate_top_activations(layers, views),
+        "attribution maps": _estimate_attribution(layers, views, image_count),
         "figures": len(choose_layers(layers, views["layers"], "views.layers"))
         * _estimate_layer_figures(layers, views, image_count),
     }
@@ -201,6 +204,19 @@ def _estimate_top_activations(layers: Sequence[Layer], views: ViewsConfig) -> fl
             figure_values = min(values, MAX_TOP_ACTIVATION_FIGURE_VALUES)
             total += TOP_ACTIVATION_VALUE_BYTES * values + PROJECTION_FIGURE_VALUE_BYTES * figure_values
     return total
+
+
+def _estimate_attribution(layers: Sequence[Layer], views: ViewsConfig, image_count: int) -> float:
+    """Return the bytes of the attribution maps."""
+    attribution = views.get("attribution")
+    if attribution is None:
+        return 0
+    images, targets = attribution["images"], attribution["targets"]
+    if images != "all":
+        image_count = min(image_count, images if isinstance(images, int) else len(images))
+    classes = len(targets) if isinstance(targets, list) else {"top3": 3}.get(targets, 1)
+    maps = image_count * classes * len(attribution["methods"])
+    return ATTRIBUTION_PIXEL_BYTES * maps * math.prod(_get_input_shape(layers)[1:])
 
 
 def _get_input_shape(layers: Sequence[Layer]) -> list[int]:

@@ -1,7 +1,7 @@
 """Check the names in the config against the layers of its networks, before they are trained."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -23,7 +23,13 @@ GLOB_CHARACTERS = "*?["
 MAX_LISTED_MATCHES = 8  # names that the log lists of those that a glob matches
 
 
-def check_networks(networks: Mapping[str, NetworkConfig], seed: int) -> None:
+# From a network, its preprocessing, its section of the config and the key of it to what is wrong with it.
+Check = Callable[[nn.Module, Preprocessing, NetworkConfig, str], Iterable[str]]
+
+
+def check_networks(
+    networks: Mapping[str, NetworkConfig], seed: int, further_checks: Sequence[Check] = ()
+) -> None:
     """Check every name of a layer, unit or sample image in the networks' sections of the config.
 
     Sample images from files must have the channels and values that the network takes. The networks are
@@ -33,6 +39,7 @@ def check_networks(networks: Mapping[str, NetworkConfig], seed: int) -> None:
     Args:
         networks: The networks' sections of the config by name; `images.files` without folders.
         seed: Seed of their weights.
+        further_checks: What else is checked of each network, by packages that this one does not know.
 
     Raises:
         UserError: Lists all errors of all networks: the key, the name, what is allowed, the nearest name.
@@ -47,6 +54,8 @@ def check_networks(networks: Mapping[str, NetworkConfig], seed: int) -> None:
             continue
         errors += find_name_errors(network, preprocessing, settings, key)
         errors += find_file_errors(settings["images"], preprocessing, f"{key}.images")
+        for check in further_checks:
+            errors += check(network, preprocessing, settings, key)
     if errors:
         raise UserError(
             "the config does not fit its networks:\n" + "\n".join(f"  - {error}" for error in errors)
@@ -102,6 +111,7 @@ def list_selections(settings: NetworkConfig) -> dict[str, LayerSelection]:
         "views.highlight": views["highlight"],
         "views.deconv.steps.layer": _as_list((views["deconv"]["steps"] or {}).get("layer")),
         "views.remark.ordinal": _as_list(views.get("remark", {}).get("ordinal")),
+        "views.attribution.layers": views["attribution"]["layers"] if views["attribution"] else [],
         "views.strongest.layers": strongest["layers"] if strongest else [],
         "views.strongest.project": strongest["project"] if strongest else [],
     }

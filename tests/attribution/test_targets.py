@@ -4,10 +4,12 @@ from typing import Any, cast
 
 import pytest
 import torch
+from torch import nn
 
 from convatlas import UserError
-from convatlas.attribution.targets import count_pixels, number_classes, number_label, rank_classes
-from convatlas.models.outputs import LOGITS, Output
+from convatlas.attribution.class_scores import ClassScores
+from convatlas.attribution.targets import number_classes, number_label, rank_classes
+from convatlas.models.outputs import Output
 from convatlas.records import NetworkDescription, SampleImage
 
 CLASSES = ["ant", "crane", "cat", "crane"]
@@ -49,9 +51,12 @@ def test_a_label_is_a_class_of_the_network_by_its_name(
 
 
 def test_classes_are_ranked_by_score_or_by_area() -> None:
+    class_scores = ClassScores(nn.Identity(), Output(shape=(4,), class_count=4))
     scores = torch.tensor([[0.1, 3.0, -1.0, 2.0], [0.0, float("nan"), 1.0, 2.0]])
-    assert rank_classes(scores, LOGITS).tolist() == [[1, 3, 0, 2], [-1] * 4]
+    assert rank_classes(class_scores, scores).tolist() == [[1, 3, 0, 2], [-1] * 4]
     predicted = torch.tensor([[2, 2, 0], [2, 0, 1]])
     pixels = torch.nn.functional.one_hot(predicted, 4).permute(2, 0, 1)[None].float()
-    assert count_pixels(pixels).tolist() == [[2, 1, 3, 0]]
-    assert rank_classes(pixels, Output(shape=(4, 2, 3))).tolist() == [[2, 0, 1, 3]]
+    assert rank_classes(class_scores, pixels).tolist() == [[2, 0, 1, 3]]
+    independent = ClassScores(nn.Identity(), Output("multi-label", shape=(4, 2, 3), class_count=4))
+    pixels[0, 1] = 1  # a class beside the others
+    assert rank_classes(independent, pixels).tolist() == [[1, 2, 0, 3]]

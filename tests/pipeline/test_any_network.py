@@ -188,7 +188,7 @@ def test_an_edit_of_a_module_of_the_users_network_reruns_that_network_only(works
     before = parts.read_text()
     parts.write_text(before + "# edited\n")
     try:
-        stages = ("train", "record", "classical", "deconv", "figures", "explorer")
+        stages = ("train", "record", "classical", "deconv", "attribution", "figures", "explorer")
         assert workspace.planned() == {f"{stage} own" for stage in stages} | {"gallery"}
     finally:
         parts.write_text(before)

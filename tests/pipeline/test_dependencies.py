@@ -93,7 +93,9 @@ def test_training_depends_on_the_trainer_and_no_figure_or_page_does() -> None:
 
 
 def test_each_method_is_a_dependency_of_its_stages_only() -> None:
-    assert stages_with("convatlas/attribution/deconvnet.py") == {"deconv", "project_top_activations"}
+    projecting = {"deconv", "project_top_activations"}
+    assert stages_with("convatlas/attribution/deconvnet.py") == {*projecting, "attribution", "check"}
+    assert stages_with("convatlas/attribution/methods/occlusion.py") == {"attribution", "check"}
     assert stages_with("convatlas/statistics/reduction.py") <= {"dataset_pass", "merge_shards"}
     assert stages_with("convatlas/datasets/synthetic_pets/") <= {"data"}  # imported by its format alone
 

@@ -96,6 +96,21 @@ def test_top_activations_count_where_there_is_a_pass_over_the_data_set() -> None
     assert parts(strongest=strongest | {"project": ["conv1", "pool"]})["top activations"] > size
 
 
+def test_attribution_maps_count_by_image_method_and_target() -> None:
+    attribution = {"methods": ["gradient", "occlusion"], "targets": "predicted", "images": "all"}
+    assert parts()["attribution maps"] == parts(attribution=None)["attribution maps"] == 0
+    size = parts(attribution=attribution)["attribution maps"]
+    for change, factor in (
+        ({"images": 1}, 0.5),
+        ({"images": 9}, 1),
+        ({"images": ["first"]}, 0.5),
+        ({"targets": "top3"}, 3),
+        ({"targets": ["ant", 2]}, 2),
+        ({"methods": ["gradient"]}, 0.5),
+    ):
+        assert parts(attribution=attribution | change)["attribution maps"] == pytest.approx(factor * size)
+
+
 def test_large_weight_matrices_and_most_channels_of_kernels_are_not_counted() -> None:
     few = make_layer("a", "linear", (10,), (10,), parameters=100)
     many = make_layer("a", "linear", (10_000,), (1000,), parameters=10_000_000)

@@ -19,7 +19,7 @@ import pytest
 from tests.support.workspace import ROOT, TINY, Workspace, read_files
 
 DRAWING = ("figures", "explorer")
-RECORDING = ("record", "classical", "deconv", *DRAWING)  # with all that follows it
+RECORDING = ("record", "classical", "deconv", "attribution", *DRAWING)  # with all that follows it
 DATASET_PASS = ("dataset_pass", "merge_shards", "project_top_activations")
 TRAINING = ("train", *RECORDING, *DATASET_PASS)
 MAY_DIFFER = ("timing.json", "provenance.html")  # between two clean runs
@@ -72,7 +72,7 @@ def test_every_file_of_the_contract_exists(run: Workspace) -> None:
             assert (folder / name).is_file(), name
         for name in ("statistics.npz", "statistics.json", "strongest.npz", "shards/0.npz"):
             assert (folder / name).is_file(), name
-        for stage in ("activations", "classical", "deconv"):
+        for stage in ("activations", "classical", "deconv", "attribution"):
             assert sorted(path.stem for path in (folder / stage).glob("*.npz")) == sorted(names)
         assert [image["name"] for image in json.loads((folder / "images.json").read_text())] == names
         with (folder / "history.csv").open() as file:
@@ -156,7 +156,8 @@ def test_an_edit_of_a_template_rebuilds_the_gallery_only(run: Workspace) -> None
     [
         ({"views": {"scale": "shared"}}, all_jobs("figures")),
         ({"views": {"match": 0.6}}, all_jobs("classical", *DRAWING)),
-        ({"views": {"deconv": {"select": ["map"]}}}, all_jobs("deconv", *DRAWING)),
+        ({"views": {"deconv": {"select": ["map"]}}}, all_jobs("deconv", "attribution", *DRAWING)),
+        ({"views": {"attribution": {"targets": "top3"}}}, all_jobs("attribution")),
         (
             {"networks": {"lenet5": {"images": {"digits": [3]}}}},
             jobs_of("lenet5", *RECORDING),
@@ -170,7 +171,7 @@ def test_an_edit_of_a_template_rebuilds_the_gallery_only(run: Workspace) -> None
         ({"title": "Another title"}, {"gallery"}),
         ({"seed": 1}, all_jobs(*TRAINING)),
     ],
-    ids=["scale", "match", "select", "images", "k", "units", "training", "title", "seed"],
+    ids=["scale", "match", "select", "targets", "images", "k", "units", "training", "title", "seed"],
 )
 def test_a_setting_reruns_what_uses_it(run: Workspace, change: dict, jobs: set[str]) -> None:
     more = run.folder / "more.yaml"

@@ -1,4 +1,5 @@
-# Projections back to the pixels: of the sample images' activations, and of the top activations of a data set.
+# Projections back to the pixels: of the sample images' activations, of the top activations of a data set, and
+# attribution maps of the sample images' class scores.
 
 
 rule deconv:
@@ -68,4 +69,51 @@ rule project_top_activations:
     shell:
         "python scripts/project_top_activations.py --name {wildcards.network}"
         " --settings {params.settings:q} {params.data} --device {params.device} --threads {threads}"
+        " --output results/{wildcards.network} 2>&1 | tee {log:q}"
+
+
+def has_attribution(network):
+    """Return whether attribution maps are computed for a network: views.attribution is not null."""
+    return config["networks"][network]["views"]["attribution"] is not None
+
+
+def get_attribution_folder(network):
+    """Return the folder of a network's attribution maps; none without them."""
+    return [f"results/{network}/attribution"] if has_attribution(network) else []
+
+
+def get_attribution_settings(wildcards):
+    """Params function: views.attribution of a network, with `rectify` of its deconvnet, as JSON."""
+    views = get_network(wildcards)["views"]
+    return json.dumps(views["attribution"] | {"rectify": views["deconv"]["rectify"]})
+
+
+rule attribution:
+    input:
+        code=get_code_files("attribution"),
+        weights="results/{network}/weights.safetensors",
+        description="results/{network}/network.json",
+        layers="results/{network}/layers.json",
+        images="results/{network}/images.json",
+        activations="results/{network}/activations",
+        deconv="results/{network}/deconv",
+    output:
+        attribution=directory("results/{network}/attribution"),
+    log:
+        "logs/{network}/attribution.log",
+    benchmark:
+        "logs/{network}/attribution.tsv"
+    wildcard_constraints:
+        network="|".join(filter(has_attribution, config["networks"])) or "(?!)",
+    threads: 1
+    resources:
+        **get_resource_functions("attribution"),
+        gpu=1,
+    params:
+        fingerprint=get_fingerprint(get_code_files("attribution")),
+        settings=get_attribution_settings,
+        device=config["device"],
+    shell:
+        "python scripts/attribution.py --name {wildcards.network} --settings {params.settings:q}"
+        " --device {params.device} --threads {threads}"
         " --output results/{wildcards.network} 2>&1 | tee {log:q}"

@@ -24,10 +24,11 @@ if any(map(has_trimaps, config["networks"])):
 
 
 def get_result_files(*files):
-    """Return these files of every network's folder, with its segmentation analysis and its statistics."""
+    """Return these files of every network's folder, with its further analyses and its statistics."""
     paths = expand("results/{network}/{file}", network=config["networks"], file=files)
     for network in config["networks"]:
         paths += get_masks_folder(network) + get_dataset_pass_files(network)
+        paths += get_attribution_folder(network)
     return paths
 
 

@@ -11,6 +11,8 @@ def get_record_settings(wildcards):
     network = get_network(wildcards)
     views = network["views"]
     selections = [views["layers"], views["deconv"]["layers"], views["atlas"]["layers"]]
+    if views["attribution"]:
+        selections.append(views["attribution"]["layers"])
     steps = views["deconv"]["steps"] or {}
     if "layer" in steps:
         selections.append([steps["layer"]])

@@ -55,27 +55,23 @@ def get_first_network(wildcards, output):
 
 
 def check_names():
-    """Stop before any job if networks that are to be trained lack a layer, unit or image that the config names.
+    """Stop before any job if networks lack a layer, unit, image or class that the config names.
 
-    They are built and run once in a process of its own, as torch takes seconds to import.
+    Networks that are to be trained or attributed are built and run once, in a process of its own, as torch
+    takes seconds to import.
     """
-    jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name == "train"]
-    names = sorted({job.wildcards.network for job in jobs} & set(filter(has_dataset, config["networks"])))
-    if not names:
+    jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name in ("train", "attribution")]
+    networks = {job.wildcards.network: dict(config["networks"][job.wildcards.network]) for job in jobs}
+    if not networks:
         return
-    networks = {name: dict(config["networks"][name]) for name in names}
     for name, network in networks.items():
         network["images"] = network["images"] | {"files": list_image_files(name)}
+    sections = {"networks": dict(sorted(networks.items())), "datasets": config["datasets"]}
     command = [sys.executable, "scripts/check.py", "--seed", str(config["seed"])]
-    done = subprocess.run(command, input=json.dumps(networks), stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command, input=json.dumps(sections), stderr=subprocess.PIPE, text=True)
     if done.returncode:
         raise WorkflowError(done.stderr.rpartition("error: ")[2].strip())
     print(done.stderr, end="", file=sys.stderr)
-
-
-def has_dataset(network):
-    """Return whether a network has a data set, on which it is trained or tested."""
-    return bool(config["networks"][network].get("dataset"))
 
 
 def get_train_threads(wildcards):

@@ -138,6 +138,7 @@ GRAD_CAM = Method(
     caveat=_CAVEAT,
     check="Before global average pooling and one linear layer it equals CAM, up to a factor.",
     compute=compute_grad_cam,
+    is_contribution=True,
 )
 GRAD_CAM_PLUS_PLUS = Method(
     name="grad_cam_plus_plus",
@@ -148,4 +149,5 @@ GRAD_CAM_PLUS_PLUS = Method(
     caveat=_CAVEAT,
     check="Where one position of a map has a gradient, its weight is that of the paper's formula.",
     compute=compute_grad_cam_plus_plus,
+    is_contribution=True,
 )

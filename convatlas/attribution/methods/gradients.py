@@ -83,7 +83,7 @@ def _draw_noise(image: Tensor, sample: int) -> Tensor:
 
 
 def compute_integrated_gradients(
-    explanation: Explanation, baseline: Baseline = "black", steps: int = 32
+    explanation: Explanation, baseline: Baseline = "black", steps: int = 32, max_steps: int | None = None
 ) -> Maps:
     """Return the mean gradient on the way from a baseline to the image, times their difference.
 
@@ -94,6 +94,7 @@ def compute_integrated_gradients(
         explanation: What is to be explained.
         baseline: Where the way starts: "black", "mean" or "blurred", as in `make_baselines`.
         steps: Number of steps at first.
+        max_steps: Number of steps that is not exceeded; None is MAX_STEPS.
     """
     images, scores = explanation.images, explanation.scores
     baselines = make_baselines(images, baseline, explanation.preprocessing)
@@ -112,7 +113,8 @@ def compute_integrated_gradients(
         values = integral.means * differences
         sums = values.double().flatten(2).sum(2)
         gaps = _measure_gaps(sums, changes.double())
-        if not (is_open := gaps > MAX_COMPLETENESS_GAP).any() or integral.steps.max() * 2 > MAX_STEPS:
+        is_open = gaps > MAX_COMPLETENESS_GAP
+        if not is_open.any() or integral.steps.max() * 2 > (max_steps or MAX_STEPS):
             break
         integral.refine(is_open)
     checks = [
@@ -206,6 +208,7 @@ GRADIENT_X_INPUT = Method(
     caveat="Pixels whose normalised value is zero get nothing, whatever the network does with them.",
     check="In a network of ReLUs and max pooling without biases it sums to the logit.",
     compute=compute_gradient_x_input,
+    is_contribution=True,
 )
 SMOOTHGRAD = Method(
     name="smoothgrad",
@@ -228,6 +231,7 @@ INTEGRATED_GRADIENTS = Method(
     caveat="It explains the change from the baseline: what looks like the baseline gets nothing.",
     check="Completeness: it sums to the change of the logit from the baseline; the gap is stated.",
     compute=compute_integrated_gradients,
-    settings={"baseline": "black", "steps": 32},
+    settings={"baseline": "black", "steps": 32, "max_steps": None},
+    is_contribution=True,
     probe=_probe,
 )

@@ -73,6 +73,8 @@ class Method:
         check: What is exact about it, or measured of each picture.
         compute: From an explanation and settings to the maps.
         settings: The names and defaults of its settings.
+        is_contribution: Whether its values are shares of the score, whose sign counts; otherwise a pixel is
+            as relevant as their magnitudes.
         probe: A shorter computation with the same arguments, which fails where `compute` is not defined; None
             where there is none.
     """
@@ -86,6 +88,7 @@ class Method:
     check: str
     compute: Callable[..., Maps]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    is_contribution: bool = False
     probe: Callable[..., Maps] | None = None
 
 

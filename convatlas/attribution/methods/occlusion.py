@@ -115,5 +115,6 @@ OCCLUSION = Method(
     check="Each value is a measured drop of the logit; a square over all pixels gives that of a grey image.",
     compute=compute_occlusion,
     settings={"size": None, "stride": None},
+    is_contribution=True,
     probe=_probe,
 )

@@ -1,0 +1,129 @@
+"""Check `views.attribution` against a network before it is trained: classes, layers, images, methods."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from convatlas import UserError
+from convatlas.attribution.method_plan import AttributionSettings, plan_methods
+from convatlas.attribution.sample_images import choose_image_names, find_obstacle
+from convatlas.attribution.targets import find_class_errors
+from convatlas.datasets import formats
+from convatlas.models import class_names
+from convatlas.models.output_choice import ClassCounts
+from convatlas.models.output_kinds import decide_output
+from convatlas.models.outputs import Output
+from convatlas.models.preprocessing import Preprocessing
+from convatlas.names import name_images
+from convatlas.pipeline.config_types import DatasetConfig, NetworkConfig
+from convatlas.tracing.config_checks import list_selected_layers
+
+log = logging.getLogger(__name__)
+
+
+def find_attribution_errors(
+    network: nn.Module,
+    preprocessing: Preprocessing,
+    settings: NetworkConfig,
+    key: str,
+    datasets: Mapping[str, DatasetConfig],
+) -> Iterator[str]:
+    """Yield what is wrong with `views.attribution` of a network; log the methods that will be skipped.
+
+    Args:
+        network: The network, untrained, for two classes where their number comes from a data set.
+        preprocessing: Its preprocessing.
+        settings: Its section of the config; `images.files` without folders.
+        key: Place of the section in the config.
+        datasets: The data sets' sections of the config by name.
+    """
+    views = settings["views"]["attribution"]
+    if views is None:
+        return
+    place = f"{key}.views.attribution"
+    try:
+        choose_image_names(name_images(settings["images"]), views["images"], f"{place}.images")
+    except UserError as error:
+        yield str(error)
+    try:
+        known = find_known_classes(network, preprocessing, settings, datasets, key)
+    except UserError:  # which its own job reports
+        return
+    if obstacle := find_obstacle(preprocessing, known.output):
+        log.info("%s: no attribution maps: %s", key, obstacle)
+        return
+    yield from find_class_errors(views["targets"], known.names, f"{place}.targets")
+    attribution: AttributionSettings = {**views, "rectify": settings["views"]["deconv"]["rectify"]}
+    entries = views["layers"] or []
+    layers = list_selected_layers(network, preprocessing.shape, settings["downsample_name"], entries)
+    try:
+        plans = plan_methods(
+            network, torch.zeros(1, *preprocessing.shape), known.output, layers, attribution, place
+        )
+    except UserError as error:
+        if "no layer" not in str(error):  # reported with the other selections of layers
+            yield str(error)
+        return
+    for plan in plans:
+        if plan.undefined:
+            log.info("%s: %s will be skipped: %s", place, plan.title, plan.undefined)
+
+
+@dataclass(frozen=True)
+class KnownClasses:
+    """What is known of a network's classes before its data set is prepared.
+
+    Attributes:
+        output: What the network's output means.
+        names: Names of the classes; empty where they are not known.
+    """
+
+    output: Output
+    names: list[str]
+
+
+def find_known_classes(
+    network: nn.Module,
+    preprocessing: Preprocessing,
+    settings: NetworkConfig,
+    datasets: Mapping[str, DatasetConfig],
+    key: str,
+) -> KnownClasses:
+    """Return what is known of a network's classes, as `prepare_network` will name them.
+
+    Args:
+        network: The network, untrained, for two classes where their number comes from a data set.
+        preprocessing: Its preprocessing.
+        settings: Its section of the config.
+        datasets: The data sets' sections of the config by name.
+        key: Place of the section in the config.
+
+    Raises:
+        UserError: The names cannot be read, or the output is not what the config says.
+    """
+    dataset, weights = settings.get("dataset"), settings.get("weights")
+    is_built_for_two = bool(dataset) and not weights
+    names = class_names.read_class_names(settings.get("classes"), f"{key}.classes") or []
+    if isinstance(weights, str):
+        names = names or class_names.list_weights_classes(settings["architecture"], weights, key)
+    count = 2 if is_built_for_two else len(names) or None
+    output = decide_output(
+        network, preprocessing, settings.get("output") or {}, ClassCounts(count, count), key
+    )
+    if dataset and not names:
+        is_segmentation = output.covers(preprocessing.shape[1:])
+        dataset_names = _list_dataset_classes(dataset, datasets[dataset], is_segmentation)
+        names = dataset_names if is_built_for_two or output.fits(len(dataset_names)) else []
+    if not (names or is_built_for_two or output.kind == "none"):
+        names = [str(number) for number in range(output.shape[0])]
+    return KnownClasses(replace(output, class_count=count or len(names)), names)
+
+
+def _list_dataset_classes(name: str, settings: DatasetConfig, of_pixels: bool) -> list[str]:
+    """Return the names of the classes of a data set's images or pixels, as far as they are known."""
+    if of_pixels:
+        return list(formats.FORMATS[settings["format"]].MASK_CLASSES)
+    return formats.list_known_classes(f"data/{name}", settings) or []

@@ -1,0 +1,216 @@
+"""The maps of a batch of images by several methods, with what is measured of each map."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from convatlas import UserError
+from convatlas.attribution.attribute import Attribution
+from convatlas.attribution.baselines import make_baselines
+from convatlas.attribution.class_scores import ClassScores
+from convatlas.attribution.method_plan import PlannedMethod
+from convatlas.attribution.perturbation_curves import perturbation_curves, pixel_relevance
+from convatlas.models.outputs import Output
+from convatlas.models.preprocessing import Preprocessing
+from convatlas.records import AttributionImage, AttributionMap, AttributionTarget, PerturbationCurves
+
+log = logging.getLogger(__name__)
+
+CURVE_STEPS = 10
+FRACTIONS = tuple(n / CURVE_STEPS for n in range(CURVE_STEPS + 1))  # of the pixels that curves replace
+RANDOM_ORDERS = 3  # of the control
+
+
+@dataclass(frozen=True)
+class AttributedNetwork:
+    """A network whose class scores are attributed.
+
+    Attributes:
+        network: The network.
+        preprocessing: Its preprocessing.
+        output: What its output means.
+        classes: Names of its classes.
+    """
+
+    network: nn.Module
+    preprocessing: Preprocessing
+    output: Output
+    classes: Sequence[str]
+
+    @cached_property
+    def scores(self) -> ClassScores:
+        """The scores of its classes."""
+        return ClassScores(self.network, self.output)
+
+    @torch.no_grad()
+    def compute_probabilities(self, x: Tensor) -> Tensor:
+        """Return the probabilities of the classes, (N, classes) or (N, classes, h, w) of pixels.
+
+        Args:
+            x: Inputs, (N, C, H, W).
+        """
+        size = len(x) if len(x) == 1 or self.scores.check_batches(x) else 1
+        scores = [
+            self.output.select_scores(self.network(batch.clone()), len(batch))
+            for batch in torch.split(x, size)
+        ]
+        return self.output.compute_probabilities(torch.cat([part for part in scores if part is not None]))
+
+
+class ImageMaps(NamedTuple):
+    """The maps of an image.
+
+    Attributes:
+        arrays: The maps by their names in attribution/<image>.npz.
+        entry: Its entry in attribution.json.
+    """
+
+    arrays: dict[str, np.ndarray]
+    entry: AttributionImage
+
+
+@dataclass(frozen=True)
+class ImageTargets:
+    """The target classes of one image.
+
+    Attributes:
+        network: The network.
+        x: The image, (C, H, W).
+        classes: Numbers of the classes, (T,).
+        scores: Their scores, (T,).
+        pixels: Of a segmentation, the pixels that are predicted as each, (T, h, w).
+    """
+
+    network: AttributedNetwork
+    x: Tensor
+    classes: list[int]
+    scores: Tensor
+    pixels: Tensor | None
+
+    def has_score(self, target: int) -> bool:
+        """Return whether a target has a score, which a class without predicted pixels has not.
+
+        Args:
+            target: Its place among the targets.
+        """
+        return self.pixels is None or bool(self.pixels[target].any())
+
+    def compute_probabilities(self, x: Tensor) -> Tensor:
+        """Return the probabilities of the targets, the mean over their pixels of a segmentation, (N, T).
+
+        Args:
+            x: The image with pixels replaced, (N, C, H, W).
+        """
+        probabilities = self.network.compute_probabilities(x)[:, self.classes]
+        if self.pixels is None:
+            return probabilities.flatten(1)
+        counts = self.pixels.sum((1, 2)).clamp_min(1)
+        return (probabilities * self.pixels).sum((2, 3)) / counts
+
+    def describe(self) -> list[AttributionTarget]:
+        """Return the entries of the targets in attribution.json."""
+        probabilities = self.compute_probabilities(self.x[None])[0].tolist()
+        return [
+            {
+                "class": number,
+                "name": self.network.classes[number],
+                "score": float(self.scores[n]),
+                "probability": probabilities[n] if self.has_score(n) else None,
+                "pixels": None if self.pixels is None else int(self.pixels[n].sum()),
+            }
+            for n, number in enumerate(self.classes)
+        ]
+
+
+def attribute_batch(
+    network: AttributedNetwork,
+    names: Sequence[str],
+    x: Tensor,
+    classes: Tensor,
+    plans: Sequence[PlannedMethod],
+) -> tuple[list[ImageMaps], list[PlannedMethod]]:
+    """Attribute class scores of a batch of images by several methods.
+
+    Args:
+        network: The network.
+        names: Names of the images, for the log.
+        x: The images, (N, C, H, W).
+        classes: Numbers of their target classes, (N, T). There is no map of a class as which no pixel is
+            predicted.
+        plans: The methods.
+
+    Returns:
+        The maps of each image; and the methods, with the reason where one turned out not to be defined.
+    """
+    plans, attributions = list(plans), {}
+    for n, plan in enumerate(plans):
+        if plan.undefined:
+            continue
+        log.info("%s (%d of %d) of %s", plan.title, n + 1, len(plans), ", ".join(names))
+        try:
+            attributions[n] = plan.compute(network.network, x, classes, network.output, network.preprocessing)
+        except UserError as error:
+            log.warning("%s is skipped: %s", plan.title, error)
+            plans[n] = replace(plan, undefined=str(error))
+    computed = [(plans[n], attribution) for n, attribution in attributions.items()]
+    logits = network.scores(x)
+    targets = network.scores.make_targets(logits, classes)
+    scores = targets.select(logits)
+    images = []
+    for n, name in enumerate(names):
+        pixels = None if targets.pixels is None else targets.pixels[n]
+        image = ImageTargets(network, x[n], classes[n].tolist(), scores[n], pixels)
+        images.append(_collect_maps(image, computed, n))
+        log.info("%s: %d maps, with deletion and insertion", name, len(images[-1].arrays))
+    return images, plans
+
+
+def _collect_maps(
+    image: ImageTargets, computed: Sequence[tuple[PlannedMethod, Attribution]], row: int
+) -> ImageMaps:
+    """Collect the maps of an image by several methods, and measure them.
+
+    Args:
+        image: The image and its targets.
+        computed: What each method computed of the batch.
+        row: The image's place in the batch.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    entries: list[AttributionMap] = []
+    relevance: list[Tensor] = []
+    columns = [n for n in range(len(image.classes)) if image.has_score(n)]
+    for plan, attribution in computed:
+        for column in columns:
+            values = attribution.maps[row, column]
+            member = f"{plan.member}@{image.classes[column]}"
+            arrays[member] = values.cpu().numpy()
+            relevance.append(pixel_relevance(values, plan.method.is_contribution))
+            entries.append(
+                {
+                    "member": member,
+                    "method": plan.method.name,
+                    "layer": plan.layer,
+                    "class": image.classes[column],
+                    "min": float(values.min()),
+                    "max": float(values.max()),
+                    "checks": attribution.checks[row][column],
+                    "deletion": None,
+                    "insertion": None,
+                }
+            )
+    random_order: dict[str, PerturbationCurves] = {}
+    if entries:
+        baseline = make_baselines(image.x[None], "blurred", image.network.preprocessing)[0]
+        targets = columns * len(computed)
+        arguments = (image.x, baseline, torch.stack(relevance), targets, FRACTIONS, RANDOM_ORDERS)
+        curves = perturbation_curves(image.compute_probabilities, *arguments)
+        for entry, curve in zip(entries, curves.maps, strict=True):
+            entry["deletion"], entry["insertion"] = curve["deletion"], curve["insertion"]
+        random_order = {str(image.classes[n]): curves.random_order[n] for n in columns}
+    return ImageMaps(arrays, {"targets": image.describe(), "maps": entries, "random_order": random_order})

@@ -1,0 +1,212 @@
+"""Write the attribution maps of the sample images, each with its checks: attribution/."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from convatlas import UserError
+from convatlas.attribution.image_maps import FRACTIONS, AttributedNetwork, attribute_batch
+from convatlas.attribution.method_plan import AttributionSettings, PlannedMethod, plan_methods
+from convatlas.attribution.sample_checks import measure_layers, measure_randomisation
+from convatlas.attribution.targets import TOP_COUNT, number_classes, number_label, rank_classes
+from convatlas.files import atomic_write, write_json, write_npz
+from convatlas.models import build
+from convatlas.models.outputs import Output
+from convatlas.models.preprocessing import Preprocessing
+from convatlas.names import suggest_nearest
+from convatlas.pipeline.config_types import ImageSelection
+from convatlas.records import AttributionAnalysis, AttributionImage, AttributionMethod
+from convatlas.results import Results
+
+log = logging.getLogger(__name__)
+
+IMAGES_PER_BATCH = 16  # images whose maps by all methods are in memory
+
+
+class TargetImage(NamedTuple):
+    """A sample image with the classes whose scores are attributed.
+
+    Attributes:
+        name: Its name.
+        x: The network's input, (C, H, W).
+        classes: Numbers of the classes.
+    """
+
+    name: str
+    x: Tensor
+    classes: list[int]
+
+
+def attribute_sample_images(
+    folder: str | Path,
+    settings: AttributionSettings,
+    device: torch.device,
+    key: str = "views.attribution",
+) -> None:
+    """Write attribution/ of a network: the maps of its sample images by every method, with their checks.
+
+    attribution/<image>.npz holds float32 arrays: <method>@<class number> -> (C, H, W), signed, or (1, H, W);
+    of a method at a chosen layer <method>:<layer>@<class number>. attribution.json beside describes them.
+
+    Args:
+        folder: The network's folder, results/<network>, with its recorded activations and its projections.
+        settings: `views.attribution` of the network, with `rectify` of `views.deconv`.
+        device: Where the network runs.
+        key: The place of the settings in the config, for messages.
+
+    Raises:
+        UserError: A class, image or layer that the settings name does not exist.
+    """
+    results = Results(folder)
+    output = build.read_output(folder)
+    network, preprocessing = build.load_network(folder)
+    network.to(device)
+    with atomic_write(results.folder / "attribution") as temporary:
+        temporary.mkdir()
+        if reason := find_obstacle(preprocessing, output):
+            log.info("no attribution maps: %s", reason)
+            analysis = _describe_nothing(reason)
+        else:
+            attributed = AttributedNetwork(network, preprocessing, output, results.network["classes"])
+            analysis = SampleAttribution(attributed, results, settings, key).write(temporary)
+        write_json(temporary / "attribution.json", analysis)
+
+
+def find_obstacle(preprocessing: Preprocessing, output: Output) -> str | None:
+    """Return why no method is defined for a network; None where some may be.
+
+    Args:
+        preprocessing: The network's preprocessing.
+        output: What its output means.
+    """
+    if not preprocessing.is_image:
+        return "the pages draw those of images only; convatlas.attribute computes them"
+    if output.kind == "none":
+        return f"the network has no class scores: {output.reason}"
+    return None
+
+
+def _describe_nothing(reason: str) -> AttributionAnalysis:
+    """Return attribution.json of a network without maps."""
+    return {"undefined": reason, "methods": [], "images": {}, "fractions": [], "specificity": []}
+
+
+class SampleAttribution:
+    """Attributes the class scores of a network's sample images.
+
+    Args:
+        network: The network.
+        results: Its results so far.
+        settings: `views.attribution` of the network.
+        key: The place of the settings in the config, for messages.
+    """
+
+    def __init__(
+        self, network: AttributedNetwork, results: Results, settings: AttributionSettings, key: str
+    ) -> None:
+        self.network, self.results, self.settings, self.key = network, results, settings, key
+
+    def write(self, folder: Path) -> AttributionAnalysis:
+        """Write the maps of each image, and return what attribution.json holds.
+
+        Args:
+            folder: Where the files are written.
+        """
+        images = self._choose_targets()
+        plans = self._plan_methods()
+        entries: dict[str, AttributionImage] = {}
+        for start in range(0, len(images), IMAGES_PER_BATCH):
+            batch = images[start : start + IMAGES_PER_BATCH]
+            maps, plans = attribute_batch(self.network, *stack_images(batch), plans)
+            for image, image_maps in zip(batch, maps, strict=True):
+                write_npz(folder / f"{image.name}.npz", image_maps.arrays)
+                entries[image.name] = image_maps.entry
+        return {
+            "undefined": None,
+            "methods": self._randomise(plans, images),
+            "images": entries,
+            "fractions": list(FRACTIONS),
+            "specificity": measure_layers(self.network.network, self.results, self.settings["rectify"]),
+        }
+
+    def _plan_methods(self) -> list[PlannedMethod]:
+        """Plan the methods, and log those that are not defined."""
+        network = self.network
+        x = torch.zeros(1, *network.preprocessing.shape, device=build.get_device(network.network))
+        plans = plan_methods(network.network, x, network.output, self.results.layers, self.settings, self.key)
+        for plan in plans:
+            if plan.undefined:
+                log.info("%s is skipped: %s", plan.title, plan.undefined)
+        return plans
+
+    def _choose_targets(self) -> list[TargetImage]:
+        """Return the selected images that have targets, with these; log the others."""
+        entries = {image["name"]: image for image in self.results.images}
+        names = choose_image_names(list(entries), self.settings["images"], f"{self.key}.images")
+        selection, device = self.settings["targets"], build.get_device(self.network.network)
+        listed: list[int] | None = None
+        if isinstance(selection, list):
+            listed = number_classes(selection, self.network.classes, f"{self.key}.targets")
+        images = []
+        for name in names:
+            x = torch.from_numpy(self.results.activations(name)["input"]).to(device)
+            ranked = rank_classes(self.network.scores, self.network.scores(x[None]))[0].tolist()
+            label = number_label(entries[name], self.results.network)
+            if ranked[0] < 0:
+                log.warning("%s has no attribution maps: its class scores are not finite", name)
+            elif listed:
+                images.append(TargetImage(name, x, listed))
+            elif selection != "label":
+                images.append(TargetImage(name, x, ranked[: TOP_COUNT if selection == "top3" else 1]))
+            elif label is not None:
+                images.append(TargetImage(name, x, [label]))
+            else:
+                log.info("%s has no attribution maps: it has no label among the network's classes", name)
+        return images
+
+    def _randomise(
+        self, plans: Sequence[PlannedMethod], images: Sequence[TargetImage]
+    ) -> list[AttributionMethod]:
+        """Return the entries of the methods, with the randomisation of the first images."""
+        methods = [plan.to_dict() for plan in plans]
+        first = images[: self.settings["randomisation"]]
+        if first:
+            curves = measure_randomisation(self.network, *stack_images(first), plans)
+            for method, curve in zip(methods, curves, strict=True):
+                method["randomisation"] = curve
+        return methods
+
+
+def stack_images(images: Sequence[TargetImage]) -> tuple[list[str], Tensor, Tensor]:
+    """Return the names of images, the images (N, C, H, W), and their target classes (N, T).
+
+    Args:
+        images: The images, with the same number of classes.
+    """
+    classes = torch.tensor([image.classes for image in images], device=images[0].x.device)
+    return [image.name for image in images], torch.stack([image.x for image in images]), classes
+
+
+def choose_image_names(names: Sequence[str], selection: ImageSelection, key: str) -> list[str]:
+    """Return the names of the selected sample images, in their order.
+
+    Args:
+        names: Names of the sample images.
+        selection: `views.attribution.images`: "all", a number of first ones, or names.
+        key: Place of the selection in the config, for the error.
+
+    Raises:
+        UserError: There is no image of a name.
+    """
+    if isinstance(selection, int):
+        return list(names[:selection])
+    if isinstance(selection, str):
+        return list(names)
+    for name in selection:
+        if name not in names:
+            raise UserError(f"{key}: no sample image {name!r}; {suggest_nearest(name, names)}")
+    return [name for name in names if name in selection]
