@@ -84,16 +84,29 @@ def draw_randomisation(method: AttributionMethod) -> SmallChart | None:
         None where it was not measured.
     """
     test = method["randomisation"]
-    if test is None or not test["similarity"]:
+    return draw_similarity(test["layers"], test["similarity"]) if test else None
+
+
+def draw_similarity(layers: Sequence[Sequence[str]], similarity: Sequence[float | None]) -> SmallChart | None:
+    """Draw a curve of similarity to what the trained network gives.
+
+    Args:
+        layers: The layers that are redrawn at each stage.
+        similarity: The Spearman correlation after each stage.
+
+    Returns:
+        None without a stage.
+    """
+    if not similarity:
         return None
-    values = [1.0, *test["similarity"]]
+    values = [1.0, *similarity]
     lowest = min((value for value in values if value is not None), default=0)
     low = -round_up(-lowest) if lowest < 0 else 0
     alt = (
-        f"Spearman correlation with the map of the trained network as the weights are redrawn from "
-        f"{test['layers'][0][0]} down to {test['layers'][-1][-1]}: {_list_values(test['similarity'])}"
+        "Spearman correlation with the result of the trained network as the weights are redrawn from "
+        f"{layers[0][0]} to {layers[-1][-1]}: {_list_values(similarity)}"
     )
-    n_layers = sum(map(len, test["layers"]))
+    n_layers = sum(map(len, layers))
     ends = ("trained", f"{n_layers} layer{'s' if n_layers > 1 else ''} redrawn")
     curve = Curve("similarity", "similarity", values)
     return draw_chart([curve], range(len(values)), "correlation", (low, 1), ends, alt)

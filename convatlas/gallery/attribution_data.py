@@ -19,9 +19,9 @@ from convatlas.gallery.attribution_pictures import (
 from convatlas.gallery.attribution_text import (
     describe_checks,
     describe_score,
+    describe_settings,
     describe_strongest,
     describe_values,
-    format_setting,
 )
 from convatlas.gallery.diagrams.small_chart import SmallChart
 from convatlas.gallery.network_data import NetworkData
@@ -238,7 +238,11 @@ class AttributionReader:
         if layer is None:
             return ""
         shape = self._shapes.get(layer) or []
-        return f"{layer}, {format_shape(shape[1:])}" if len(shape) == 3 else layer
+        return (
+            f"{layer}, {format_shape(shape[1:])}".replace(" × ", "\u00a0×\u00a0")
+            if len(shape) == 3
+            else layer
+        )
 
     def describe_methods(self) -> list[MethodNotes]:
         """Describe the methods that have maps."""
@@ -247,13 +251,10 @@ class AttributionReader:
                 method,
                 self.anchors[_get_key(method)],
                 self._describe_layer(method),
-                ", ".join(
-                    f"{key.replace('_', ' ')} {format_setting(value)}" for key, value in settings.items()
-                ),
+                ", ".join(describe_settings(method["settings"])),
                 draw_randomisation(method),
             )
             for method in self.defined_methods
-            for settings in [method["settings"]]
         ]
 
     def get_anchor(self, method: AttributionMethod) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convatlas.names import format_number
+from convatlas.gallery.attribution_text import format_quantity
 from convatlas.plotting.colormap import ColourScale, magnitude_quantile, select_finite
 from convatlas.plotting.sprites import encode_webp, make_unique_slugs
 
@@ -49,7 +49,7 @@ class MapScale:
     @property
     def ticks(self) -> list[str]:
         """Return the labels below the colour bar, from left to right."""
-        low, high = format_number(self.colours.low), format_number(self.colours.high)
+        low, high = format_quantity(self.colours.low), format_quantity(self.colours.high)
         if self.is_clipped:
             low, high = f"≤ {low}" if self.is_signed else low, f"≥ {high}"
         return [low, "0", high] if self.is_signed else [low, high]

@@ -1,7 +1,7 @@
-"""Sentences about attribution maps: scores, values, checks and the specificity of projections."""
+"""Words about attribution maps: scores, values, checks and citations."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,9 +9,18 @@ from markupsafe import Markup, escape
 
 from convatlas.names import format_number, join_names
 from convatlas.plotting.colormap import find_non_finite, select_finite
-from convatlas.records import AttributionTarget, LayerSpecificity
+from convatlas.records import AttributionTarget
 
-LOW_SPECIFICITY = 0.1  # below: the projections of different units have a rank correlation of at least 0.9
+CHECK_LABELS = {"change": "change of the score", "size": "square of side"}
+
+
+def format_quantity(value: float) -> str:
+    """Return a number with three significant digits, thousands as whole numbers rather than with an exponent.
+
+    Args:
+        value: The number.
+    """
+    return format_number(value, ",.0f" if 1000 <= abs(value) < 1e6 else ".3g")
 
 
 def describe_score(target: AttributionTarget) -> str:
@@ -20,15 +29,14 @@ def describe_score(target: AttributionTarget) -> str:
     Args:
         target: The class; of a segmentation network the score is a sum over pixels.
     """
+    name, mean = "logit", ""
     if target["pixels"] is not None:
-        return (
-            f"the sum of its logits over the {target['pixels']:,} pixels predicted as this class: "
-            f"{format_number(target['score'])}"
-        )
-    logit = f"logit {format_number(target['score'])}"
+        name = f"sum of its logits over the {target['pixels']:,} pixels predicted as this class"
+        mean = "mean "
+    score = f"{name} {format_quantity(target['score'])}"
     if target["probability"] is None:
-        return logit
-    return f"probability {100 * target['probability']:.1f} %, {logit}"
+        return score
+    return f"{mean}probability {100 * target['probability']:.1f} %, {score}"
 
 
 def describe_values(plane: np.ndarray) -> str:
@@ -41,7 +49,7 @@ def describe_values(plane: np.ndarray) -> str:
     non_finite = find_non_finite(plane)
     if not finite.size:
         return f"all values are {join_names(non_finite)}"
-    text = f"values {format_number(finite.min())} to {format_number(finite.max())}"
+    text = f"values {format_quantity(finite.min())} to {format_quantity(finite.max())}"
     if not finite.any():
         text = "all values are 0"
     return f"{text}, some {join_names(non_finite)}" if non_finite else text
@@ -66,50 +74,35 @@ def describe_checks(checks: Mapping[str, Any]) -> list[str]:
     Args:
         checks: `checks` of its entry, such as {"completeness_gap": 0.012, "steps": 64}.
     """
-    remaining = dict(checks)
+    remaining = {key: value for key, value in checks.items() if key != "layer"}  # which the map's title names
     texts = []
     if "completeness_gap" in remaining:
         gap = remaining.pop("completeness_gap")
         text = "completeness gap " + ("undefined" if gap is None else f"{100 * gap:.1f} %")
         steps = remaining.pop("steps", None)
         texts.append(f"{text} ({steps} steps)" if steps else text)
-    return texts + [f"{key.replace('_', ' ')} {format_setting(value)}" for key, value in remaining.items()]
+    return [*texts, *describe_settings(remaining)]
 
 
-def format_setting(value: Any) -> str:
-    """Write a setting of a method, or the result of a check.
-
-    Args:
-        value: A value of JSON.
-    """
-    if isinstance(value, float):
-        return format_number(value)
-    return join_names([format_setting(item) for item in value]) if isinstance(value, list) else str(value)
-
-
-def describe_low_specificity(rows: Sequence[LayerSpecificity], titles: Mapping[str, str]) -> list[str]:
-    """Name the layers where projections of different units hardly differ, a sentence each.
+def describe_settings(settings: Mapping[str, Any]) -> list[str]:
+    """Write settings of a method, or results of checks; those that are null or false are left out.
 
     Args:
-        rows: The specificity by layer and method.
-        titles: The methods' titles by name.
+        settings: The settings by name.
     """
-    by_layer: dict[str, list[LayerSpecificity]] = {}
-    for row in rows:
-        if row["value"] is not None and row["value"] < LOW_SPECIFICITY:
-            by_layer.setdefault(row["layer"], []).append(row)
     return [
-        f"In {layer} projections show where, hardly which unit: specificity "
-        + join_names(
-            [
-                f"{format_number(row['value'] or 0, '.2f')} "
-                f"({titles.get(row['method'], row['method'].replace('_', ' '))})"
-                for row in layer_rows
-            ]
-        )
-        + "."
-        for layer, layer_rows in by_layer.items()
+        label if value is True else f"{label} {_format_setting(value)}"
+        for name, value in settings.items()
+        if value is not None and value is not False
+        for label in [CHECK_LABELS.get(name, name.replace("_", " "))]
     ]
+
+
+def _format_setting(value: Any) -> str:
+    """Write a value of JSON."""
+    if isinstance(value, float):
+        return format_quantity(value)
+    return join_names([_format_setting(item) for item in value]) if isinstance(value, list) else str(value)
 
 
 def link_papers(text: str) -> Markup:

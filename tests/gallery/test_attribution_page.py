@@ -145,7 +145,7 @@ def test_charts_are_drawn_of_what_was_measured(site: Path) -> None:
     nothing = image["maps"][0] | {"deletion": None, "insertion": None}
     assert draw_perturbation(nothing, image, analysis["fractions"]) is None
     chart = draw_randomisation(analysis["methods"][0])
-    assert chart and chart.alt.endswith("from fc down to conv1: 0.90, 0.60, 0.30, 0.10")
+    assert chart and chart.alt.endswith("from fc to conv1: 0.90, 0.60, 0.30, 0.10")
     assert chart.end == "4 layers redrawn"
     assert draw_randomisation(analysis["methods"][0] | {"randomisation": None}) is None
 
@@ -172,10 +172,13 @@ def test_the_page_has_every_map_with_its_numbers(site: Path) -> None:
     for image in analysis["images"].values():
         for entry in image["maps"]:
             assert entry["member"] in text
-            assert f"deletion AUC {entry['deletion']['auc']:.2f}" in text
+            assert f"deletion AUC {entry['deletion']['auc']:.3f}" in text
     assert text.count("completeness gap 1.2 % (64 steps)") == 4
     assert "Deconvnet: neck is no ReLU: set views.deconv.rectify" in text
-    assert "In pool projections show where, hardly which unit: specificity 0.03 (Deconvnet) and 0.03" in text
+    assert (
+        "In pool projections show where, hardly which unit. Specificity: Deconvnet 0.03 and Gradient 0.03."
+        in text
+    )
     assert "In conv1 projections" not in text
     for method in analysis["methods"]:
         assert (method["caveat"] in text) == (method["undefined"] is None)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from convatlas.gallery.attribution_data import AttributionReader, ImageMaps, MapTile
-from convatlas.gallery.attribution_text import describe_low_specificity, link_papers
+from convatlas.gallery.attribution_specificity import describe_low_specificity, list_specificity
+from convatlas.gallery.attribution_text import link_papers
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.explorer_data import dump_script_json
 from convatlas.gallery.network_data import NetworkData
@@ -42,13 +43,14 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
     for entry in entries:
         name = entry.network.name
         titles = {method["name"]: method["title"] for method in entry.reader.analysis["methods"]}
+        specificity = list_specificity(entry.reader.analysis["specificity"], titles)
         values = {
             "network": entry.network,
             "reader": entry.reader,
             "methods": entry.reader.describe_methods(),
-            "low_specificity": describe_low_specificity(entry.reader.analysis["specificity"], titles),
+            "specificity": specificity,
+            "low_specificity": describe_low_specificity(specificity),
             "attribution_pages": entry.pages,
-            "titles": titles,
             "ramps": RAMPS,
             "link_papers": link_papers,
         }
@@ -160,8 +162,8 @@ def _describe_network(entry: NetworkMaps) -> dict[str, Any]:
 def _describe_tile(tile: MapTile) -> dict[str, Any]:
     """Describe a map for the script of the comparison."""
     areas = [
-        f"{area.label} AUC {area.auc:.2f}"
-        + (f" (random order {area.random_auc:.2f})" if area.random_auc is not None else "")
+        f"{area.label} AUC {area.auc:.3f}"
+        + (f" (random order {area.random_auc:.3f})" if area.random_auc is not None else "")
         for area in tile.areas
     ]
     return {

@@ -2,7 +2,11 @@
 
 from collections.abc import Iterator
 
-from convatlas.gallery.attribution_text import describe_low_specificity
+from convatlas.gallery.attribution_specificity import (
+    SpecificityRow,
+    describe_low_specificity,
+    list_specificity,
+)
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.layer_pages import (
     MAX_INLINE_ROWS,
@@ -16,7 +20,6 @@ from convatlas.gallery.pages.errors import has_errors, list_confusions
 from convatlas.gallery.pages.units import has_statistics
 from convatlas.gallery.preview import compress_cover
 from convatlas.gallery.published_files import hide_paths_in_json, list_published_files
-from convatlas.records import LayerSpecificity
 
 MAX_PREDICTIONS = 20  # classes of an image that the table names, of a multi-label network
 
@@ -46,7 +49,7 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             "explorer_data": explorer,
             "attribution_file": format_page_name(network.name) if is_attributed else None,
             "specificity": specificity,
-            "low_specificity": describe_low_specificity(specificity, {"deconvnet": "Deconvnet"}),
+            "low_specificity": describe_low_specificity(specificity),
         }
         files = {f"figures/{network.name}": network.results.folder / "figures", **published}
         generated_files: dict[str, str | bytes] = {
@@ -60,7 +63,7 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
         yield SitePage(path, "network.html", network.name, values, "Networks", files, generated_files)
 
 
-def select_deconvnet_specificity(network: NetworkData) -> list[LayerSpecificity]:
+def select_deconvnet_specificity(network: NetworkData) -> list[SpecificityRow]:
     """Select how specific the deconvnet projections of each layer are.
 
     Args:
@@ -68,7 +71,7 @@ def select_deconvnet_specificity(network: NetworkData) -> list[LayerSpecificity]
     """
     analysis = network.results.attribution
     rows = analysis["specificity"] if analysis else []
-    return [row for row in rows if row["method"] == "deconvnet"]
+    return list_specificity([row for row in rows if row["method"] == "deconvnet"], {})
 
 
 def _compress_covers(network: NetworkData) -> dict[str, bytes]:
