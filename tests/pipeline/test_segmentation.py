@@ -14,6 +14,7 @@ from torchvision.datasets import OxfordIIITPet
 
 from convatlas.datasets.synthetic_pets.generate import draw_pets
 from convatlas.models import build
+from convatlas.results import Results
 from tests.support.workspace import Workspace
 
 SIZE = 32
@@ -82,6 +83,12 @@ def test_the_metrics_are_those_of_scikit_learn_on_the_predictions(workspace: Wor
     assert metrics["mean_iou"] == pytest.approx(iou.mean(), abs=2e-3)
     counts = confusion_matrix(classes.ravel(), predicted.ravel())
     assert np.abs(np.array(metrics["confusion"]) - counts).sum() < 1e-3 * classes.size
+    rows = Results(workspace.folder / "results/sd_unet").predictions
+    names = [str(row["file"]) for row in rows]
+    assert all((workspace.folder / "data/pets" / name).is_file() for name in names)
+    assert len(set(names)) == len(images)
+    intersections, unions = (np.sum([row[key] for row in rows], 0) for key in ("intersections", "unions"))
+    assert list(metrics["iou"].values()) == pytest.approx(list(intersections / unions))
 
 
 def test_the_examples_are_the_test_images(workspace: Workspace) -> None:
