@@ -7,9 +7,10 @@ the method does not reach, as parametrised ones, are permuted: the same values a
 places.
 """
 
+import inspect
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -18,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-NORM_STATISTICS = ("running_mean", "running_var")
+# The tensors of a batch norm, and the values with which it is the identity.
+IDENTITY = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ def list_weighted_layers(network: nn.Module, x: Tensor) -> list[WeightedLayer]:
     was_training = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        with torch.no_grad(), uses:
-            network(x)
+        with torch.no_grad(), restore_weights(network), uses:
+            network(x.clone())  # a layer may change its input in place, or its buffers
     finally:
         for module, training in was_training.items():
             module.training = training
@@ -101,13 +103,20 @@ def _own_weights(module: nn.Module) -> dict[str, Tensor]:
 
 def _is_norm(module: nn.Module) -> bool:
     """Return whether a module normalises with statistics of its training data."""
-    return all(isinstance(getattr(module, name, None), Tensor) for name in NORM_STATISTICS)
+    return all(isinstance(getattr(module, name, None), Tensor) for name in ("running_mean", "running_var"))
 
 
 def _is_resettable(module: nn.Module) -> bool:
     """Return whether a module's `reset_parameters` concerns its own weights alone."""
-    has_children = any(True for child in module.children() for _ in child.parameters())
-    return callable(getattr(module, "reset_parameters", None)) and not has_children
+    reset = getattr(module, "reset_parameters", None)
+    if not callable(reset) or any(True for child in module.children() for _ in child.parameters()):
+        return False
+    arguments = inspect.signature(reset).parameters.values()
+    return all(
+        argument.default is not argument.empty
+        or argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD)
+        for argument in arguments
+    )
 
 
 def _group_weights(path: str, module: nn.Module, calls: dict[str, int]) -> list[WeightedLayer]:
@@ -130,30 +139,32 @@ def redraw(layer: WeightedLayer, seed: int) -> None:
         layer: The layer.
         seed: A seed.
     """
-    weights = {name: getattr(layer.module, name) for name in layer.weights}
-    before = {name: weight.detach().clone() for name, weight in weights.items()}
-    devices = list({weight.device for weight in weights.values() if weight.is_cuda})
+    before = {name: getattr(layer.module, name).detach().clone() for name in layer.weights}
+    devices = list({weight.device for weight in before.values() if weight.is_cuda})
     with torch.no_grad(), torch.random.fork_rng(devices):
         torch.manual_seed(seed + zlib.crc32(layer.name.encode()))
-        if _is_resettable(layer.module):
-            for weight in weights.values():
-                weight.fill_(torch.nan)  # to see which ones the method reaches
-            reset: Any = layer.module.reset_parameters
-            reset()
-        if _is_norm(layer.module):
-            _reset_norm(layer.module, weights)
-            return
+        reached = _reset(layer)
         for name, old in before.items():
             weight = getattr(layer.module, name)
-            if not _is_resettable(layer.module) or weight.isnan().any():
+            if _is_norm(layer.module) and name in IDENTITY:
+                weight.fill_(IDENTITY[name])
+            elif name not in reached:
                 order = torch.randperm(old.numel()).to(old.device)
                 weight.copy_(old.flatten()[order].view_as(old))
 
 
-def _reset_norm(module: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Make a batch norm of any class the identity."""
-    for name in weights:
-        getattr(module, name).fill_(1.0 if name in ("weight", "running_var") else 0.0)
+def _reset(layer: WeightedLayer) -> set[str]:
+    """Call the layer's own `reset_parameters`, and return the names of the weights that it has drawn."""
+    if not _is_resettable(layer.module):
+        return set()
+    for name in layer.weights:
+        weight = getattr(layer.module, name)
+        if weight.is_floating_point():
+            weight.fill_(torch.nan)  # what the method does not draw stays NaN
+    reset: Any = layer.module.reset_parameters
+    with suppress(Exception):  # of the user's code, as where it draws by the weights' standard deviation
+        reset()
+    return {name for name in layer.weights if not getattr(layer.module, name).isnan().any()}
 
 
 @contextmanager

@@ -10,6 +10,7 @@ first-order change of the logit as the unit is switched off.
 
 import logging
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -28,6 +29,8 @@ from convatlas.models.outputs import Output
 from convatlas.tracing.calls import Call, trace
 
 log = logging.getLogger(__name__)
+
+LOG_INTERVAL = 30  # seconds between two lines of progress
 
 
 class TopRelevance(NamedTuple):
@@ -79,6 +82,7 @@ def find_relevant_images(
     device = build.get_device(network)
     scores = ClassScores(network, output)
     top = {layer: _make_empty(len(classes), len(numbers), k) for layer, numbers in units.items()}
+    last_log = time.monotonic()
     for batch in images.read_batches(range(len(images))):
         x = images.preprocessing(build.to_device(torch.from_numpy(batch.pixels), device))
         step = len(x) if len(x) < 2 or scores.check_batches(x) else 1
@@ -86,7 +90,9 @@ def find_relevant_images(
             part = slice(start, start + step)
             for layer, new in _compute_relevance(scores, x[part], units, classes).items():
                 top[layer] = _merge(top[layer], *new, batch.indices[part])
-        log.info("relevance of units on %d of %d batches of images", batch.index + 1, len(images))
+        if time.monotonic() > last_log + LOG_INTERVAL:
+            last_log = time.monotonic()
+            log.info("relevance of units on %d of %d batches of images", batch.index + 1, len(images))
     return top
 
 

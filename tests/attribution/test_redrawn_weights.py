@@ -124,6 +124,36 @@ def test_weights_that_a_reset_does_not_reach_are_permuted() -> None:
         assert is_permuted == (name != "0.bias")
 
 
+class Picky(nn.Module):
+    """A module whose `reset_parameters` needs an argument, or weights that are finite."""
+
+    def __init__(self, needs_argument: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(2, 1, 1) + 1)
+        self.reset_parameters: Any = self.reset_to if needs_argument else self.reset_like_before
+
+    def reset_to(self, std: float) -> None:
+        self.weight.normal_(std=std)
+
+    def reset_like_before(self) -> None:
+        if self.weight.isnan().any():
+            raise ValueError
+        self.weight.normal_(std=float(self.weight.std()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mul_(self.weight)
+
+
+@pytest.mark.parametrize("needs_argument", [True, False])
+def test_a_reset_that_cannot_run_permutes_the_weights(needs_argument: bool) -> None:
+    network, x = nn.Sequential(Picky(needs_argument)), X.clone()
+    before = network[0].weight.detach().clone()
+    (layer,) = list_weighted_layers(network, x)
+    assert torch.equal(x, X)
+    redraw(layer, seed=1)
+    assert torch.equal(network[0].weight.flatten().sort().values, before.flatten().sort().values)
+
+
 @pytest.mark.parametrize("name", ["norm", "frozen"])
 def test_batch_norms_become_the_identity(network: Network, name: str) -> None:
     redraw(find(network, name), seed=0)
