@@ -8,15 +8,18 @@ from functools import partial
 import torch
 
 from convatlas import cli
-from convatlas.attribution.config_checks import find_attribution_errors
+from convatlas.attribution.config_checks import find_attribution_errors, find_relevance_errors
 from convatlas.tracing.config_checks import check_networks
 
 
 def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     config = json.load(sys.stdin)
-    check_attribution = partial(find_attribution_errors, datasets=config["datasets"])
-    check_networks(config["networks"], args.seed, [check_attribution])
+    checks = [
+        partial(check, datasets=config["datasets"])
+        for check in (find_attribution_errors, find_relevance_errors)
+    ]
+    check_networks(config["networks"], args.seed, checks)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Check `views.attribution` against a network before it is trained: classes, layers, images, methods."""
+"""Check attribution in the config against a network before it is trained: classes, layers, methods."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -70,6 +70,36 @@ def find_attribution_errors(
     for plan in plans:
         if plan.undefined:
             log.info("%s: %s will be skipped: %s", place, plan.title, plan.undefined)
+
+
+def find_relevance_errors(
+    network: nn.Module,
+    preprocessing: Preprocessing,
+    settings: NetworkConfig,
+    key: str,
+    datasets: Mapping[str, DatasetConfig],
+) -> Iterator[str]:
+    """Yield what is wrong with `views.strongest.relevance` of a network: classes that it does not have.
+
+    Args:
+        network: As in `find_attribution_errors`.
+        preprocessing: As in `find_attribution_errors`.
+        settings: As in `find_attribution_errors`.
+        key: As in `find_attribution_errors`.
+        datasets: As in `find_attribution_errors`.
+    """
+    strongest = settings["views"]["strongest"] if settings.get("dataset") else None
+    if not strongest or not strongest["relevance"]:
+        return
+    place = f"{key}.views.strongest.relevance"
+    try:
+        known = find_known_classes(network, preprocessing, settings, datasets, key)
+    except UserError:  # which its own job reports
+        return
+    if known.output.kind == "none":
+        yield f"{place}: the network has no class scores: {known.output.reason}; set it to null"
+    else:
+        yield from find_class_errors(strongest["relevance"], known.names, place)
 
 
 @dataclass(frozen=True)

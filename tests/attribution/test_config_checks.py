@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from convatlas import UserError
-from convatlas.attribution.config_checks import find_attribution_errors
+from convatlas.attribution.config_checks import find_attribution_errors, find_relevance_errors
 from convatlas.pipeline.config import resolve_config
 from convatlas.tracing.config_checks import check_networks
 
@@ -27,10 +27,16 @@ def embed():
 """
 
 
-def check(folder: Path, attribution: dict[str, Any], function: str = "classify", **settings: Any) -> None:
+def check(
+    folder: Path,
+    attribution: dict[str, Any],
+    function: str = "classify",
+    relevance: list[int | str] | None = None,
+    **settings: Any,
+) -> None:
     (folder / "net.py").write_text(NET)
     network = {"architecture": f"{folder}/net.py:{function}", "dataset": "data"} | settings
-    network["views"] = {"attribution": attribution}
+    network["views"] = {"attribution": attribution, "strongest": {"relevance": relevance}}
     dataset = network["dataset"]
     datasets = {
         "data": {"format": "mnist"},
@@ -41,8 +47,10 @@ def check(folder: Path, attribution: dict[str, Any], function: str = "classify",
     if dataset is None:
         del network["dataset"]
     config = resolve_config({"datasets": datasets, "networks": {"own": network}})
-    further_check = partial(find_attribution_errors, datasets=config["datasets"])
-    check_networks(config["networks"], seed=0, further_checks=[further_check])
+    checks = [
+        partial(f, datasets=config["datasets"]) for f in (find_attribution_errors, find_relevance_errors)
+    ]
+    check_networks(config["networks"], seed=0, further_checks=checks)
 
 
 def test_names_that_exist_pass(tmp_path: Path) -> None:
@@ -88,6 +96,17 @@ def test_all_errors_are_listed_with_the_nearest_names(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         check(tmp_path, {"layers": ["4"]})
     assert len(str(error.value).splitlines()) == 2
+
+
+def test_classes_of_relevance_are_those_of_the_network(tmp_path: Path) -> None:
+    check(tmp_path, {}, relevance=["9", 0])
+    with pytest.raises(
+        UserError, match=r"own\.views\.strongest\.relevance: no class 10; there are 10, counted"
+    ):
+        check(tmp_path, {}, relevance=["9", 10])
+    check(tmp_path, {}, "embed", dataset=None, relevance=[0])  # there is no pass over a data set
+    with pytest.raises(UserError, match=r"own\.views\.strongest\.relevance: the network has no class scores"):
+        check(tmp_path, {}, "embed", relevance=[0], output={"kind": "none"})
 
 
 def test_what_is_not_defined_is_one_line_with_the_layer(
