@@ -52,35 +52,33 @@ def read_predictions(path: Path) -> list[ImagePrediction]:
     """
     try:
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            return [_parse_row(row) for row in csv.DictReader(file)]
+            header, *lines = csv.reader(file)
+            return [_parse_row(header, values) for values in lines]
     except FileNotFoundError as error:
         raise missing_file_error(path) from error
-    except (csv.Error, KeyError, TypeError, ValueError) as error:
+    except (csv.Error, KeyError, ValueError) as error:
         raise damaged_file_error(path, error) from error
 
 
-def _parse_row(row: dict[str, str]) -> ImagePrediction:
+def _parse_row(header: Sequence[str], values: Sequence[str]) -> ImagePrediction:
     """Return a row of the file with its numbers."""
-    numbers = {name: float(row[name]) if row[name] else None for name in ("probability", "loss")}
+    row = dict(zip(header, values, strict=True))
     prediction: ImagePrediction = {
         "split": "train" if row["split"] == "train" else "test",
         "index": int(row["index"]),
         "file": row["file"] or None,
         "label": int(row["label"]) if row["label"] else None,
         "prediction": int(row["prediction"]) if row["prediction"] else None,
-        "probability": numbers["probability"],
-        "loss": numbers["loss"],
+        "probability": float(row["probability"]) if row["probability"] else None,
+        "loss": float(row["loss"]) if row["loss"] else None,
     }
     if "mean_iou" in row:
+        # By place, as two classes may have one name.
+        pairs = list(zip(header, values, strict=True))
         prediction["mean_iou"] = float(row["mean_iou"]) if row["mean_iou"] else None
-        prediction["intersections"] = _parse_counts(row, INTERSECTION)
-        prediction["unions"] = _parse_counts(row, UNION)
+        prediction["intersections"] = [int(n) for name, n in pairs if name.startswith(INTERSECTION)]
+        prediction["unions"] = [int(n) for name, n in pairs if name.startswith(UNION)]
     return prediction
-
-
-def _parse_counts(row: dict[str, str], prefix: str) -> list[int]:
-    """Return the counts in the columns of a row whose names have a prefix."""
-    return [int(value) for name, value in row.items() if name.startswith(prefix)]
 
 
 def _format_number(value: float | None) -> str:

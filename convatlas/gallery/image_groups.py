@@ -53,8 +53,11 @@ def group_by_class(rows: Sequence[ImagePrediction], classes: Sequence[str]) -> l
     Returns:
         The classes with images, that with the lowest score first.
     """
-    labelled = [row for row in rows if row["label"] is not None]
-    return _group(labelled, [classes[row["label"] or 0] for row in labelled])
+    groups: dict[int, list[ImagePrediction]] = {}  # by number, as two classes may have one name
+    for row in rows:
+        if row["label"] is not None:
+            groups.setdefault(row["label"], []).append(row)
+    return _sort([ImageGroup(classes[label], members) for label, members in groups.items()])
 
 
 def group_by_subclass(
@@ -77,13 +80,12 @@ def group_by_subclass(
     names = [f"{subclasses[row['index']]} ({classes[row['label'] or 0]})" for row in labelled]
     if len(set(names)) == len({row["label"] for row in labelled}):
         return []
-    return _group(labelled, names)
+    groups: dict[str, list[ImagePrediction]] = {}
+    for row, name in zip(labelled, names, strict=True):
+        groups.setdefault(name, []).append(row)
+    return _sort([ImageGroup(name, members) for name, members in groups.items()])
 
 
-def _group(rows: Sequence[ImagePrediction], names: Sequence[str]) -> list[ImageGroup]:
-    """Group images by name, the group with the lowest score first."""
-    members: dict[str, list[ImagePrediction]] = {}
-    for row, name in zip(rows, names, strict=True):
-        members.setdefault(name, []).append(row)
-    groups = [ImageGroup(name, group) for name, group in members.items()]
+def _sort(groups: Sequence[ImageGroup]) -> list[ImageGroup]:
+    """Sort groups, that with the lowest score first."""
     return sorted(groups, key=lambda group: (group.score, group.name))
