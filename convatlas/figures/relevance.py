@@ -7,12 +7,14 @@ import numpy as np
 
 from convatlas.figures.context import CaptionedFigure, FigureContext
 from convatlas.figures.tiles import MAX_ROW_WIDTH, MontageOptions, split_into_chunks
-from convatlas.figures.top_activations import MAX_VALUES, TARGET_PATCH_SIZE
+from convatlas.figures.top_activations import TARGET_PATCH_SIZE
 from convatlas.names import format_shape
 from convatlas.plotting.montage import GAP, Tile, TileRow
 from convatlas.plotting.top_activation_tiles import assemble_tile_block, render_patches
 from convatlas.records import DatasetStatistics
 from convatlas.results import projected_units
+
+MAX_VALUES = 2_000_000  # values that a figure shows, about 1 MB: of large patches fewer units
 
 
 def draw_relevance_figures(context: FigureContext) -> Iterator[CaptionedFigure]:
@@ -74,9 +76,9 @@ def _make_caption_text(
     statistics: DatasetStatistics, layer: str, name: str, patches: np.ndarray, drawn: int, units: int
 ) -> str:
     """Return the caption, without number and network."""
-    unit_text = "each unit" if drawn == units else f"{drawn} of {units} units"
+    unit_text = "all" if drawn == units else f"{drawn} of {units}"
     text = (
-        f"Images on which {unit_text} of {layer} are most relevant to the class {name}, beside the "
+        f"Images on which units of {layer} ({unit_text}) are most relevant to the class {name}, beside the "
         f"top-activating ones, over the {statistics['images']:,} {statistics['split']} images of "
         f"{statistics['dataset']}. Left: the {format_shape(patches.shape[-2:])} pixels of each of the "
         f"{patches.shape[1]} top activations; right: of each image with the largest relevance, the pixels of "
