@@ -11,7 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from matplotlib import colormaps
 from PIL import Image
 
-from convatlas.files import read_json
+from convatlas.files import read_json, write_json
 from convatlas.gallery.attribution_charts import draw_perturbation, draw_randomisation
 from convatlas.gallery.attribution_pictures import MapScale, render_map, sum_channels
 from convatlas.gallery.attribution_text import describe_checks, describe_values, link_papers
@@ -208,6 +208,32 @@ def test_a_network_without_any_method_says_why(tmp_path: Path) -> None:
     html = (site / "networks/own-attribution.html").read_text()
     assert "No map of this network: no class scores &lt;img" in html
     assert not (site / "attribution.html").exists()
+
+
+def test_an_image_without_a_target_class_says_so(tmp_path: Path) -> None:
+    """As with `targets: label` of an image that has no label."""
+    write_network(tmp_path, "own")
+    folder = write_attribution(tmp_path / "results/own")
+    path = folder / "attribution/attribution.json"
+    analysis = read_json(path)
+    analysis["images"]["first"] |= {"targets": [], "maps": [], "random_order": {}}
+    write_json(path, analysis)
+    site = build_site(tmp_path, "own", config=ATTRIBUTED)
+    page = PageParser(site / "networks/own-attribution.html")
+    assert page.text.count("the image has no class that views.attribution.targets") == 1
+    assert {image for _, image, *_ in read_maps(site)} == {"second"}
+
+
+def test_links_lead_to_files_and_anchors(site: Path) -> None:
+    for name in ("attribution.html", "networks/own-attribution.html"):
+        for link in PageParser(site / name).links:
+            path, _, anchor = link.partition("#")
+            if path.startswith("https:"):
+                assert path.startswith("https://arxiv.org/abs/")
+                continue
+            target = (site / name).parent / path if path else site / name
+            assert target.is_file(), link
+            assert not anchor or f'id="{anchor}"' in target.read_text(), link
 
 
 def test_many_maps_are_divided_between_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,11 @@ class NetworkMaps:
     reader: AttributionReader
     pages: Sequence[AttributionPage]
 
+    @property
+    def first_image(self) -> ImageMaps | None:
+        """Return the first image that has maps."""
+        return next((image for page in self.pages for image in page.images if image.n_tiles), None)
+
 
 def make_pages(context: GalleryContext) -> Iterator[SitePage]:
     """Yield the pages of each network with attribution maps, and the page that compares them.
@@ -60,7 +65,7 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             page_values = {**values, "attribution_page": page}
             path = f"networks/{page.file}"
             yield SitePage(path, "attribution.html", title, page_values, generated_files=pictures)
-    shown = [entry for entry in entries if entry.reader.analysis["images"]]
+    shown = [entry for entry in entries if entry.first_image]
     if shown:
         values = {"entries": shown, "ramps": RAMPS, "page_json": dump_script_json(describe_maps(shown))}
         yield SitePage("attribution.html", "compare_attribution.html", "Attribution", values, "Analyses")
@@ -137,6 +142,8 @@ def _describe_network(entry: NetworkMaps) -> dict[str, Any]:
     images = []
     for page in entry.pages:
         for image in page.images:
+            if not image.n_tiles:
+                continue
             targets = [
                 {
                     "number": target.number,
@@ -145,6 +152,7 @@ def _describe_network(entry: NetworkMaps) -> dict[str, Any]:
                     "maps": {tile.key: _describe_tile(tile) for tile in target.tiles},
                 }
                 for target in image.targets
+                if target.tiles
             ]
             images.append(
                 {

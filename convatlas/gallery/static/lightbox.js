@@ -3,6 +3,12 @@
 /* The lightbox: figures one at a time over the whole window. A click on a figure opens it; arrow keys or swipes go to
    the next and previous one. Without this script a figure links to its image file. */
 
+// In print nothing is collapsed, and every image is loaded.
+addEventListener("beforeprint", () => {
+  for (const details of document.querySelectorAll("details")) details.open = true;
+  for (const image of document.querySelectorAll("img[loading]")) image.loading = "eager";
+});
+
 (() => {
   const figures = [...document.querySelectorAll("figure.figure")].filter((figure) => figure.querySelector("a img"));
   if (!figures.length) return;
@@ -69,10 +75,4 @@
 
   const contents = document.querySelector(".contents");
   if (contents) contents.append(makeButton("Figures, one at a time", () => open(0)));
-
-  // In print nothing is collapsed, and every figure is loaded.
-  addEventListener("beforeprint", () => {
-    for (const details of document.querySelectorAll("details")) details.open = true;
-    for (const figure of figures) figure.querySelector("img").loading = "eager";
-  });
 })();
