@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 
+from torchvision.models import AlexNet_Weights
+
 from convatlas import UserError
 from convatlas.models.outputs import Output
 from convatlas.paths import expand_home
-from convatlas.pipeline.architecture_names import EMBEDDED
+from convatlas.pipeline.architecture_names import EMBEDDED, IMAGENET_CLASSES
 
 
 def read_class_names(classes: list[str] | str | None, key: str) -> list[str] | None:
     """Return the class names that a config's `classes` gives.
 
     Args:
-        classes: A list of names, or the path of a text file (UTF-8) with one name a line; None for none.
+        classes: A list of names, the path of a text file (UTF-8) with one name a line, or "imagenet" for the
+            names of ImageNet's 1,000 classes as torchvision has them; None for none.
         key: Place of `classes` in the config, for messages.
 
     Raises:
@@ -20,6 +23,8 @@ def read_class_names(classes: list[str] | str | None, key: str) -> list[str] | N
     """
     if not isinstance(classes, str):
         return classes
+    if classes == IMAGENET_CLASSES:
+        return list(AlexNet_Weights.IMAGENET1K_V1.meta["categories"])
     path = expand_home(classes)
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]

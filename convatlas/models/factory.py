@@ -230,7 +230,8 @@ def import_factory(architecture: str, key: str) -> Factory:
     """Import the function that an `architecture` names, bundled or the user's own.
 
     Args:
-        architecture: The name of a bundled one, "path/to/file.py:function" or "package.module:function".
+        architecture: The name of a bundled one, "path/to/file.py:function" or "package.module:function",
+            where the function may be a method of a class, "Class.method".
             Constants INPUT and SOURCE beside the function give its preprocessing and where it was published.
         key: Place of the network in the config, for messages.
 
@@ -243,7 +244,11 @@ def import_factory(architecture: str, key: str) -> Factory:
     else:
         place, _, name = architecture.rpartition(":")
         module = _import_user_module(place, f"{key}.architecture")
-    function = getattr(module, name, None)
+    owner: Any = module
+    *owners, last = name.split(".")
+    for part in owners:
+        owner = getattr(owner, part, None)
+    function = getattr(owner, last, None)
     if function is None or isinstance(function, nn.Module) or not callable(function):
         functions = [
             n

@@ -18,8 +18,7 @@ from convatlas.models.output_kinds import decide_output
 from convatlas.models.outputs import Output
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.names import format_shape
-from convatlas.paths import expand_home
-from convatlas.pipeline.architecture_names import TORCHVISION_PREFIX
+from convatlas.pipeline.architecture_names import TORCHVISION_PREFIX, locate_weights_file
 from convatlas.pipeline.config_types import NetworkConfig, WeightsConfig
 from convatlas.records import DownloadedWeights
 
@@ -212,7 +211,7 @@ def _describe_origin(
         origin["metrics"] = downloaded["metrics"]
     elif isinstance(configured_weights, dict):
         origin["origin"] = configured_weights["path"]
-        origin["source_sha256"] = sha256(expand_home(configured_weights["path"]))
+        origin["source_sha256"] = sha256(locate_weights_file(configured_weights["path"]))
     return origin
 
 

@@ -29,6 +29,7 @@ from convatlas.models.weight_names import (
     remove_wrapper_part,
 )
 from convatlas.names import format_shape, suggest_nearest
+from convatlas.pipeline.architecture_names import locate_weights_file
 from convatlas.pipeline.config_types import WeightsConfig
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def load_weights(network: nn.Module, settings: WeightsConfig, key: str) -> None:
         UserError: The file cannot be read or is refused, or its weights do not fit the network.
     """
     path, checkpoint_key = settings["path"], settings.get("key")
-    content = read_checkpoint(path, f"{key}.path", checkpoint_key)
+    content = read_checkpoint(locate_weights_file(path), f"{key}.path", checkpoint_key)
     state = find_state_dict(content, path, checkpoint_key, key, network, settings.get("strip_prefix"))
     prefix = remove_part(settings.get("strip_prefix") or "", COMPILED_PART)
     state = remove_name_prefix(remove_wrapper_part(state, network, COMPILED_PART), prefix, key)

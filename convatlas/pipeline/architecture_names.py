@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from convatlas.names import describe_missing_file, suggest_nearest
+from convatlas.paths import expand_home
 from convatlas.pipeline.dependencies import (
     INSTALLED_FOLDERS,
     LIBRARY,
@@ -21,7 +22,11 @@ BUNDLED_ARCHITECTURES = sorted(path.stem for path in BUNDLED_FOLDER.glob("*.py")
 TORCHVISION_PREFIX = "torchvision/"
 EMBEDDED = "embedded"  # the name of weights that a package ships
 EMBEDDED_ARCHITECTURE = f"{TORCHVISION_PREFIX}squeezenet1_1"  # the network that has them
+IMAGENET_CLASSES = "imagenet"  # the value of `classes` that stands for ImageNet's 1,000 class names
 ALLOWED_FORMS = f"{TORCHVISION_PREFIX}<name>, path/to/file.py:function or package.module:function"
+
+PACKAGE_NAME = re.compile(r"[A-Za-z_][\w-]+")  # of two letters at least: one is a drive of Windows
+INSTALL_ADVICE = "to install a package, name it in requirements.local.txt and run make"
 
 
 def is_own_architecture(architecture: object) -> bool:
@@ -38,6 +43,7 @@ def find_architecture_error(architecture: str) -> str | None:
 
     Args:
         architecture: A bundled name, `torchvision/<name>`, `file.py:function` or `package.module:function`.
+            The function may be a method of a class, `Class.method`.
 
     Returns:
         The error's text, or None.
@@ -52,7 +58,7 @@ def find_architecture_error(architecture: str) -> str | None:
     if not colon:
         nearest = suggest_nearest(architecture, BUNDLED_ARCHITECTURES)
         return f"unknown {architecture!r}; {nearest}; or give {ALLOWED_FORMS}"
-    if not function.isidentifier():
+    if not all(part.isidentifier() for part in function.split(".")):
         return f"{architecture!r}: {function!r} is no function's name; give {ALLOWED_FORMS}"
     if locate_code(location) is None:
         return describe_missing_code(location)
@@ -75,7 +81,7 @@ def describe_missing_code(location: str) -> str:
     text = f"there is no module {location!r}, in {Path.cwd()} or installed"
     if location != package and locate_code(package):
         return f"{text}; the package {package!r} is there"
-    return f"{text}; to install a package, name it in requirements.local.txt and run make"
+    return f"{text}; {INSTALL_ADVICE}"
 
 
 def list_code_files(architecture: str) -> list[str]:
@@ -104,6 +110,44 @@ def list_code_files(architecture: str) -> list[str]:
         return [str(path)]
     is_local = is_file_path(location) or roots == [Path.cwd()]
     return follow_imports(path, roots, "" if is_local else location.split(".")[0])
+
+
+# Files of weights
+
+
+def locate_weights_file(path: str) -> Path:
+    """Return the file that a network's `weights.path` names.
+
+    Args:
+        path: A path, or `package:file`, the path of a file within an installed package.
+    """
+    package, file = _split_package_file(path)
+    root = find_install_folder(package) if package else None
+    return root / package / file if root else expand_home(path)
+
+
+def find_weights_file_error(path: str) -> str | None:
+    """Return what is wrong with a network's `weights.path`, or None.
+
+    Args:
+        path: As in `locate_weights_file`.
+    """
+    package, file = _split_package_file(path)
+    if not package or Path(path).is_file():
+        return None if expand_home(path).is_file() else describe_missing_file(path)
+    if find_install_folder(package) is None:
+        advice = "give the name that `import` takes" if "-" in package else f"{INSTALL_ADVICE}"
+        return f"no package {package!r} is installed; {advice}"
+    if locate_weights_file(path).is_file():
+        return None
+    return f"the package {package!r} has no file {file!r}"
+
+
+def _split_package_file(path: str) -> tuple[str, str]:
+    """Split `package:file`; the package is empty for any other path."""
+    package, _, file = path.partition(":")
+    is_package = file and not file.startswith(("/", "\\")) and PACKAGE_NAME.fullmatch(package)
+    return (package, file) if is_package else ("", path)
 
 
 # torchvision's networks and weights, read from its source, since an import takes seconds.

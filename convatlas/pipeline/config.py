@@ -242,9 +242,14 @@ def _find_missing_code(network: dict[str, Any], key: str) -> Iterator[str]:
         ):
             yield f"{key}.weights: {error}"
     path = _get_mapping(network, "weights").get("path")
-    for name, file in (("weights.path", path), ("classes", classes)):
-        if isinstance(file, str) and not expand_home(file).is_file():
-            yield f"{key}.{name}: {describe_missing_file(file)}"
+    if isinstance(path, str) and (error := architecture_names.find_weights_file_error(path)):
+        yield f"{key}.weights.path: {error}"
+    if (
+        isinstance(classes, str)
+        and classes != architecture_names.IMAGENET_CLASSES
+        and not expand_home(classes).is_file()
+    ):
+        yield f"{key}.classes: {describe_missing_file(classes)}"
 
 
 def _find_name_conflicts(config: dict[str, Any]) -> Iterator[str]:

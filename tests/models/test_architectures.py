@@ -15,6 +15,7 @@ from convatlas import UserError
 from convatlas.files import write_json
 from convatlas.models import build, torchvision_models
 from convatlas.models.build import build_network, load_network
+from convatlas.models.factory import import_factory
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.pipeline import architecture_names
 
@@ -231,6 +232,44 @@ def test_the_code_files_of_correct_architectures_are_listed(folder: Path) -> Non
     assert architecture_names.list_code_files("torch.nn:Linear") == [nn.__file__]
     for architecture in ("lenet5", "torchvision/resnet18", "torch.nn:Linear"):
         assert architecture_names.find_architecture_error(architecture) is None
+
+
+def test_a_method_of_a_class_builds_a_network(folder: Path) -> None:
+    (folder / "nets/one.py").write_text(
+        "from torch import nn\nclass Net(nn.Linear):\n    @classmethod\n"
+        "    def from_name(cls, size, num_classes=2):\n        return cls(size, num_classes)"
+    )
+    assert architecture_names.find_architecture_error("nets/one.py:Net.from_name") is None
+    factory = import_factory("nets/one.py:Net.from_name", "networks.n")
+    assert factory.class_count_parameter == "num_classes"
+    assert factory({"size": 7}, "networks.n").weight.shape == (2, 7)
+    for name in ("Net.from_nam", "No.x"):
+        with pytest.raises(UserError, match=f"'{name}' is missing from"):
+            import_factory(f"nets/one.py:{name}", "networks.n")
+
+
+def test_weights_within_a_package_are_located_without_importing_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ships/models").mkdir(parents=True)
+    (tmp_path / "ships/__init__.py").write_text("raise SystemExit")
+    weights = tmp_path / "ships/models/w.pth"
+    weights.touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert architecture_names.locate_weights_file("ships:models/w.pth") == weights
+    assert architecture_names.find_weights_file_error("ships:models/w.pth") is None
+    for path, words in (
+        ("ships:models/v.pth", "the package 'ships' has no file 'models/v.pth'"),
+        ("no_ships:models/w.pth", "no package 'no_ships' is installed; to install a package, name it in"),
+        ("no-ships:models/w.pth", "give the name that `import` takes"),
+        ("C:/w.pth", "there is no file 'C:/w.pth'"),
+        ("w.pth", "there is no file 'w.pth'"),
+    ):
+        assert words in str(architecture_names.find_weights_file_error(path))
+    monkeypatch.chdir(tmp_path)
+    Path("epoch:3.pth").touch()  # a file whose name has a colon
+    assert architecture_names.find_weights_file_error("epoch:3.pth") is None
+    assert architecture_names.locate_weights_file("epoch:3.pth") == Path("epoch:3.pth")
 
 
 def test_checking_names_imports_no_torch() -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from safetensors import safe_open
 from skimage import data
 from torchvision.models import SqueezeNet1_1_Weights
@@ -17,28 +16,9 @@ from convatlas.files import read_json, sha256
 from convatlas.models import embedded
 from convatlas.models.prepare import PreparedNetwork, prepare_network
 from convatlas.pipeline import architecture_names
-from tests.support.real_data import get_real_data
+from tests.support.imagenet import predict, rank_breeds
 
 SETTINGS: Any = {"architecture": "torchvision/squeezenet1_1", "weights": "embedded"}
-# Breeds of Oxford-IIIT Pet that are classes of ImageNet, where the names differ.
-IMAGENET_NAMES = {
-    "Egyptian_Mau": "Egyptian cat",
-    "Persian": "Persian cat",
-    "Siamese": "Siamese cat",
-    "chihuahua": "Chihuahua",
-    "english_cocker_spaniel": "cocker spaniel",
-    "english_setter": "English setter",
-    "great_pyrenees": "Great Pyrenees",
-    "japanese_chin": "Japanese spaniel",
-    "leonberger": "Leonberg",
-    "newfoundland": "Newfoundland",
-    "pomeranian": "Pomeranian",
-    "saint_bernard": "Saint Bernard",
-    "samoyed": "Samoyed",
-    "scottish_terrier": "Scotch terrier",
-    "staffordshire_bull_terrier": "Staffordshire bullterrier",
-    "wheaten_terrier": "soft-coated wheaten terrier",
-}
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +34,6 @@ def prepared(weights: Path) -> PreparedNetwork:
     return prepare_network(SETTINGS, None, weights, 0, "networks.squeezenet")
 
 
-def predict(prepared: PreparedNetwork, path: Path) -> torch.Tensor:
-    """Return the probabilities (classes,) of an image file."""
-    with torch.no_grad():
-        x = prepared.preprocessing(prepared.preprocessing.read_pixels(path))
-        return prepared.network(x).softmax(1)[0]
-
-
 @pytest.mark.parametrize(
     ("file", "name", "probability"), [("chelsea.png", "tiger cat", 0.39), ("coffee.png", "espresso", 0.97)]
 )
@@ -73,17 +46,10 @@ def test_photographs_are_recognised(
 
 
 def test_breeds_of_real_pets_are_recognised(prepared: PreparedNetwork) -> None:
-    folder = get_real_data("pets") / "oxford-iiit-pet/images"
-    ranks = []
-    for path in sorted(folder.glob("*.jpg")):
-        breed = path.stem.rpartition("_")[0]
-        name = IMAGENET_NAMES.get(breed, breed)
-        if name in prepared.classes:
-            ordered = predict(prepared, path).argsort(descending=True).tolist()
-            ranks.append(ordered.index(prepared.classes.index(name)))
+    ranks = rank_breeds(prepared)
     assert len(ranks) == 58
-    assert np.mean(np.array(ranks) == 0) == pytest.approx(0.74, abs=0.02)
-    assert np.mean(np.array(ranks) < 5) == pytest.approx(0.945, abs=0.02)
+    assert np.mean(ranks == 0) == pytest.approx(0.74, abs=0.02)
+    assert np.mean(ranks < 5) == pytest.approx(0.945, abs=0.02)
 
 
 def test_the_files_say_where_the_weights_come_from(weights: Path, prepared: PreparedNetwork) -> None:

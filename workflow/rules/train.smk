@@ -13,7 +13,9 @@ def get_torchvision_weights_path(network):
 def get_user_weights(wildcards):
     """Input function: the user's file of a network's trained weights, if there is one."""
     weights = get_network(wildcards).get("weights")
-    return str(expand_home(weights["path"])) if isinstance(weights, dict) else []
+    if not isinstance(weights, dict):
+        return []
+    return str(architecture_names.locate_weights_file(weights["path"]))
 
 
 def get_weights_files(wildcards):
@@ -25,7 +27,8 @@ def get_weights_files(wildcards):
 def get_classes_file(wildcards):
     """Input function: the file with the names of a network's classes, if there is one."""
     classes = get_network(wildcards).get("classes")
-    return str(expand_home(classes)) if isinstance(classes, str) else []
+    is_file = isinstance(classes, str) and classes != architecture_names.IMAGENET_CLASSES
+    return str(expand_home(classes)) if is_file else []
 
 
 def get_weights_option(wildcards):
