@@ -9,6 +9,7 @@ import torch
 
 from convatlas import cli
 from convatlas.attribution.config_checks import find_attribution_errors, find_relevance_errors
+from convatlas.attribution.deconv_checks import find_deconv_errors
 from convatlas.tracing.config_checks import check_networks
 
 
@@ -19,7 +20,7 @@ def main(args: argparse.Namespace) -> None:
         partial(check, datasets=config["datasets"])
         for check in (find_attribution_errors, find_relevance_errors)
     ]
-    check_networks(config["networks"], args.seed, checks)
+    check_networks(config["networks"], args.seed, [find_deconv_errors, *checks])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Train a network on its data set, or load its trained weights, and evaluate it once on the test images."""
 
 import argparse
+import json
 
 from convatlas import cli
 from convatlas.training.run import train_network
@@ -16,6 +17,7 @@ def main(args: argparse.Namespace) -> None:
         seed=args.seed,
         device=args.device,
         threads=args.threads,
+        images=args.images,
     )
 
 
@@ -29,6 +31,12 @@ if __name__ == "__main__":
     )
     parser.add_argument("--data", help="the data set's folder, data/<dataset>, if it has one")
     parser.add_argument("--weights", help="the downloaded file of torchvision's weights, if it has them")
+    parser.add_argument(
+        "--images",
+        type=json.loads,
+        default={},
+        help="its sample images from the config, checked beforehand, as JSON",
+    )
     cli.add_compute_arguments(parser)
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of the weights, the order of images and the validation set"

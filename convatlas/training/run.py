@@ -21,6 +21,7 @@ from torch import nn
 import convatlas
 from convatlas import UserError
 from convatlas.datasets import formats
+from convatlas.datasets.image_selection import check_selection
 from convatlas.datasets.image_values import check_dataset_values
 from convatlas.files import sha256, write_bytes, write_json
 from convatlas.models import build
@@ -28,7 +29,7 @@ from convatlas.models.factory import format_error
 from convatlas.models.prepare import DatasetClasses, PreparedNetwork, prepare_network
 from convatlas.models.state import get_tensor_state, list_non_finite
 from convatlas.names import format_shape
-from convatlas.pipeline.config_types import NetworkConfig, TrainingConfig
+from convatlas.pipeline.config_types import ImagesConfig, NetworkConfig, TrainingConfig
 from convatlas.predictions import format_predictions
 from convatlas.records import DatasetDescription, HistoryRow, NetworkDescription, Timing
 from convatlas.training.checkpoint import Checkpoint
@@ -53,6 +54,7 @@ def train_network(
     seed: int = 0,
     device: str = "auto",
     threads: int = 2,
+    images: ImagesConfig | None = None,
 ) -> None:
     """Train a network on its data set, or load its trained weights, and evaluate it once on the test images.
 
@@ -68,14 +70,18 @@ def train_network(
         seed: Seed of the weights, the order of the images and the validation set.
         device: "auto", "cpu" or "cuda".
         threads: CPU threads of torch.
+        images: Its sample images, which must be in the data set, though they are read later.
 
     Raises:
-        UserError: The network cannot be built or trained as configured, or the files cannot be written.
+        UserError: The network cannot be built or trained as configured, the data set lacks a sample image, or
+            the files cannot be written.
     """
     torch.set_num_threads(threads)
     started = datetime.now(UTC)
     output, key, torch_device = Path(output), f"networks.{name}", build.choose_device(device)
     dataset = formats.describe(data) if data else None
+    if dataset:
+        check_selection(images or {}, dataset, f"{key}.images")
     prepared = prepare_network(settings, _get_classes(dataset), weights, seed, key)
     if data and dataset:
         check_dataset_values(dataset, prepared.preprocessing.pixel_format, Path(data).name, f"{key}.input")

@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 
 from convatlas import UserError
+from convatlas.datasets import image_selection
 from convatlas.datasets.formats import FORMATS
+from convatlas.files import read_json
 from convatlas.paths import expand_home
 from convatlas.pipeline import architecture_names, dependencies
 from convatlas.pipeline.config import resolve_config

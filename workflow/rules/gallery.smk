@@ -45,6 +45,7 @@ def get_explorer_settings(wildcards):
 
 
 onstart:
+    check_selected_images()
     check_names()
     from convatlas.pipeline import size_estimate  # imports numpy, only where needed
 

@@ -57,6 +57,30 @@ def get_first_network(wildcards, output):
     return next(name for name in config["networks"] if get_torchvision_weights_path(name) == output.weights)
 
 
+def check_selected_images():
+    """Stop before any job if a data set lacks test images that the config selects.
+
+    Of a data set in a folder of the user that is not prepared yet, the job that trains does so.
+    """
+    jobs = list(workflow.dag.needrun_jobs())
+    outputs = {str(path) for job in jobs for path in job.output}
+    errors = []
+    for name in sorted({job.wildcards.network for job in jobs if job.rule.name == "record"}):
+        network = config["networks"][name]
+        if not network.get("dataset"):
+            continue
+        path = f"data/{network['dataset']}/dataset.json"
+        if path in outputs:
+            test = image_selection.predict_test_split(config["datasets"][network["dataset"]])
+        else:
+            test = image_selection.describe_test_split(read_json(path))
+        if test is not None:
+            key = f"networks.{name}.images"
+            errors += image_selection.find_selection_errors(network["images"], test, key)
+    if errors:
+        raise WorkflowError("\n".join(errors))
+
+
 def check_names():
     """Stop before any job if networks lack a layer, unit, image or class that the config names.
 
@@ -145,6 +169,7 @@ rule train:
     resources:
         **get_resource_functions("train"),
         gpu=1,
+        images=lambda wildcards: json.dumps(get_network(wildcards)["images"]),  # a parameter would train again
     params:
         fingerprint=get_fingerprint(get_code_files("train"), get_user_weights, get_classes_file),
         settings=get_network_settings(
@@ -164,4 +189,5 @@ rule train:
     shell:
         "python scripts/train.py --name {wildcards.network} --settings {params.settings:q}"
         " {params.data} {params.weights} --seed {params.seed} --device {params.device}"
-        " --threads {threads} --output results/{wildcards.network} 2>&1 | tee {log:q}"
+        " --threads {threads} --images {resources.images:q} --output results/{wildcards.network}"
+        " 2>&1 | tee {log:q}"
