@@ -78,6 +78,13 @@ CIFAR = {"size": 32, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]
 LAYERS = ["conv1", "relu", "layer1.0/relu:2", "layer1.0", "layer2.0/add", "layer3.2.conv?", "linear"]
 
 
+SILU = """
+from torch import nn
+INPUT = {"size": 16, "mean": [0.5] * 3, "std": [0.5] * 3}
+def build():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU(), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(720, 2))
+"""
+
 REMOVED = dict.fromkeys(["simple_cnn", "lenet5", "squeezenet", "sd_unet"])  # the networks of config.yaml
 
 
@@ -99,7 +106,7 @@ def write_own_network(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A run of a user's network with random weights, and of torchvision's ResNet-18 trained for an epoch."""
+    """A run of two networks of users with random weights, and of torchvision's ResNet-18, trained briefly."""
     workspace = Workspace(tmp_path_factory.mktemp("any") / "convatlas", {})
     (workspace.folder / "few").mkdir()
     draw_pets(workspace.folder / "few", count=36)
@@ -122,7 +129,14 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
             "masks": {"train": 2, "test": 2},
         },
     }
-    networks = REMOVED | {"resnet18": resnet18, "own": write_own_network(workspace.folder)}
+    (workspace.folder / "silu.py").write_text(SILU)
+    silu = {
+        "architecture": "silu.py:build",
+        "images": {"photographs": ["coffee"]},
+        "views": {"deconv": {"rectify": True}},
+    }
+    own = write_own_network(workspace.folder)
+    networks = REMOVED | {"resnet18": resnet18, "own": own, "silu": silu}
     workspace.overlay({"datasets": {"pets": {"source": "few"}}, "networks": networks})
     done = workspace.snakemake()
     assert done.returncode == 0, done.stdout + done.stderr
@@ -183,6 +197,11 @@ def test_the_page_says_that_nothing_was_trained(workspace: Workspace) -> None:
     assert "layer1.0/relu:2" in page and "Classical features" in page
 
 
+def test_the_page_says_that_activations_are_rectified(workspace: Workspace) -> None:
+    page = (workspace.folder / "reports/gallery/networks/silu.html").read_text()
+    assert "activations that are not ReLUs" in page
+
+
 def test_an_edit_of_a_module_of_the_users_network_reruns_that_network_only(workspace: Workspace) -> None:
     parts = workspace.folder / "nets/parts.py"
     before = parts.read_text()
@@ -212,34 +231,22 @@ def test_an_edit_of_a_module_of_the_users_network_reruns_that_network_only(works
     ids=["layer", "deconv layer", "image", "weights", "channels"],
 )
 def test_an_error_is_reported_in_one_message(workspace: Workspace, change: dict, words: list[str]) -> None:
+    check_error(workspace, "own", change, words)
+
+
+def test_a_network_without_relus_is_an_error_unless_rectify_is_set(workspace: Workspace) -> None:
+    check_error(workspace, "silu", {"views": {"deconv": {"rectify": False}}}, ["1 (Silu)", "rectify: true"])
+
+
+def check_error(workspace: Workspace, network: str, change: dict, words: list[str]) -> None:
+    """Assert that a network's projections fail with a change of its section, and what the message holds."""
     more = workspace.folder / "more.yaml"
-    more.write_text(json.dumps({"networks": {"own": change}}))
-    done = workspace.snakemake("--configfile", "tiny.yaml", "more.yaml", "--", "results/own/deconv")
+    more.write_text(json.dumps({"networks": {network: change}}))
+    done = workspace.snakemake("--configfile", "tiny.yaml", "more.yaml", "--", f"results/{network}/deconv")
     text = done.stdout + done.stderr
     assert done.returncode != 0 and "Traceback" not in text
     for word in words:
         assert word in text, text
-
-
-def test_a_network_without_relus_is_an_error_unless_rectify_is_set(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path / "convatlas", {})
-    (workspace.folder / "net.py").write_text(
-        "from torch import nn\n"
-        "INPUT = {'size': 16, 'mean': [0.5] * 3, 'std': [0.5] * 3}\n"
-        "def build():\n"
-        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU(), nn.Conv2d(4, 5, 3), nn.Flatten(),\n"
-        "                         nn.Linear(720, 2))\n"
-    )
-    silu = {"architecture": "net.py:build", "images": {"photographs": ["coffee"]}}
-    workspace.overlay({"networks": REMOVED | {"silu": silu}})
-    done = workspace.snakemake()
-    assert done.returncode != 0
-    assert "1 (Silu)" in done.stdout + done.stderr and "rectify: true" in done.stdout + done.stderr
-    workspace.overlay({"networks": REMOVED | {"silu": silu | {"views": {"deconv": {"rectify": True}}}}})
-    done = workspace.snakemake()
-    assert done.returncode == 0, done.stdout + done.stderr
-    page = (workspace.folder / "reports/gallery/networks/silu.html").read_text()
-    assert "activations that are not ReLUs" in page
 
 
 def test_a_published_checkpoint(tmp_path: Path) -> None:
@@ -249,7 +256,7 @@ def test_a_published_checkpoint(tmp_path: Path) -> None:
     weights = {"path": str(checkpoint), "key": "state_dict", "strip_prefix": "module."}
     network = write_own_network(workspace.folder) | {"weights": weights}
     workspace.overlay({"networks": REMOVED | {"own": network}})
-    done = workspace.snakemake()
+    done = workspace.snakemake("--", "results/own/activations")
     assert done.returncode == 0, done.stdout + done.stderr
     cat = json.loads((workspace.folder / "results/own/images.json").read_text())[0]
     assert CLASSES[cat["prediction"]] == "cat" and cat["probability"] > 0.9
