@@ -1,6 +1,6 @@
 """Explain the scores of classes by the pixels, with any method of the registry."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from convatlas import UserError
 from convatlas.attribution.backward_rules import is_activation, is_rectifier
 from convatlas.attribution.class_scores import ClassScores
 from convatlas.attribution.inplace_writes import all_nodes
-from convatlas.attribution.methods.method import Checks, Explanation, Method
+from convatlas.attribution.methods.method import Checks, Explanation, Maps, Method
 from convatlas.attribution.methods.registry import get_method
 from convatlas.models.outputs import LOGITS, Output
 from convatlas.models.preprocessing import Preprocessing
@@ -87,13 +87,27 @@ def attribute(
     is_image = is_single_image(network, x)
     images = (x[None] if is_image else x).detach()
     classes = _expand_targets(targets, len(images)).to(images.device)
-    with preserve_state(network, images):
-        scores = ClassScores(network, output)
-        explanation = Explanation(scores, images, classes, layer, preprocessing)
-        values, checks = entry.compute(explanation, **settings)
-    maps = values.float()
-    _check_finite(entry, maps, classes)
+    explanation = Explanation(ClassScores(network, output), images, classes, layer, preprocessing)
+    maps, checks = explain(explanation, entry, settings)
     return Attribution(maps[0] if is_image else maps, checks)
+
+
+def explain(explanation: Explanation, method: Method, settings: Mapping[str, Any]) -> Maps:
+    """Return the maps of a method, (N, T, C, H, W) or (N, T, 1, H, W), and leave the network as it was.
+
+    Args:
+        explanation: What is to be explained.
+        method: The method.
+        settings: Its settings.
+
+    Raises:
+        UserError: The method is not defined for the network, or the maps are not finite.
+    """
+    with preserve_state(explanation.scores.network, explanation.images):
+        values, checks = method.compute(explanation, **settings)
+    maps = values.float()
+    _check_finite(method, maps, explanation.classes)
+    return Maps(maps, checks)
 
 
 def check_method(

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from convatlas import UserError
-from convatlas.attribution.attribute import Attribution
 from convatlas.attribution.baselines import make_baselines
 from convatlas.attribution.class_scores import ClassScores
 from convatlas.attribution.method_plan import PlannedMethod
+from convatlas.attribution.methods.method import Maps
 from convatlas.attribution.perturbation_curves import perturbation_curves, pixel_relevance
 from convatlas.models.memory_format import choose_input_format
 from convatlas.models.outputs import Output
@@ -154,17 +154,17 @@ def attribute_batch(
     Returns:
         The maps of each image; and the methods, with the reason where one turned out not to be defined.
     """
-    plans, attributions = list(plans), {}
+    plans, maps_by_plan = list(plans), {}
     for n, plan in enumerate(plans):
         if plan.undefined:
             continue
         log.info("%s (%d of %d) of %s", plan.title, n + 1, len(plans), ", ".join(names))
         try:
-            attributions[n] = plan.compute(network.network, x, classes, network.output, network.preprocessing)
+            maps_by_plan[n] = plan.compute(network.scores, x, classes, network.preprocessing)
         except UserError as error:
             log.warning("%s is skipped: %s", plan.title, error)
             plans[n] = replace(plan, undefined=str(error))
-    computed = [(plans[n], attribution) for n, attribution in attributions.items()]
+    computed = [(plans[n], maps) for n, maps in maps_by_plan.items()]
     logits = network.scores(x)
     targets = network.scores.make_targets(logits, classes)
     scores = targets.select(logits)
@@ -177,9 +177,7 @@ def attribute_batch(
     return images, plans
 
 
-def _collect_maps(
-    image: ImageTargets, computed: Sequence[tuple[PlannedMethod, Attribution]], row: int
-) -> ImageMaps:
+def _collect_maps(image: ImageTargets, computed: Sequence[tuple[PlannedMethod, Maps]], row: int) -> ImageMaps:
     """Collect the maps of an image by several methods, and measure them.
 
     Args:
@@ -191,9 +189,9 @@ def _collect_maps(
     entries: list[AttributionMap] = []
     relevance: list[Tensor] = []
     columns = [n for n in range(len(image.classes)) if image.has_score(n)]
-    for plan, attribution in computed:
+    for plan, maps in computed:
         for column in columns:
-            values = attribution.maps[row, column]
+            values = maps.values[row, column]
             member = f"{plan.member}@{image.classes[column]}"
             arrays[member] = values.cpu().numpy()
             relevance.append(pixel_relevance(values, plan.method.is_contribution))
@@ -205,7 +203,7 @@ def _collect_maps(
                     "class": image.classes[column],
                     "min": float(values.min()),
                     "max": float(values.max()),
-                    "checks": attribution.checks[row][column],
+                    "checks": maps.checks[row][column],
                     "deletion": None,
                     "insertion": None,
                 }

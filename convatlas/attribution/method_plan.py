@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from convatlas.attribution.attribute import Attribution, attribute, check_method, preserve_state
+from convatlas.attribution.attribute import attribute, check_method, explain
 from convatlas.attribution.class_scores import ClassScores
-from convatlas.attribution.methods.method import Explanation, Method
+from convatlas.attribution.methods.method import Explanation, Maps, Method
 from convatlas.attribution.methods.registry import get_method
 from convatlas.layer_selection import choose_map_layers
 from convatlas.models.outputs import Output
@@ -17,7 +17,9 @@ from convatlas.models.preprocessing import Preprocessing
 from convatlas.pipeline.config_types import AttributionViews
 from convatlas.records import AttributionMethod, Layer
 
-COARSE_STEPS = 4  # of methods that average or occlude, where maps are only compared with each other
+# Of methods that average or occlude, where maps are only compared with each other.
+COARSE_STEPS = 4
+COARSE_POSITIONS = 3  # of the square along the shorter side
 LAYER_REQUIREMENT = "maps"  # of methods that explain by the maps of a layer
 
 
@@ -52,61 +54,31 @@ class PlannedMethod:
 
     def compute(
         self,
-        network: nn.Module,
+        scores: ClassScores,
         x: Tensor,
         classes: Tensor,
-        output: Output,
         preprocessing: Preprocessing,
-    ) -> Attribution:
-        """Return the maps of images.
-
-        Args:
-            network: The network.
-            x: The images, (N, C, H, W).
-            classes: Numbers of their target classes, (N, T).
-            output: What the network's output means.
-            preprocessing: That of the images.
-
-        Raises:
-            UserError: The method turns out not to be defined for the network or the images.
-        """
-        return attribute(
-            network,
-            x,
-            self.method.name,
-            classes,
-            output=output,
-            layer=self.layer,
-            preprocessing=preprocessing,
-            **self.settings,
-        )
-
-    def compute_coarsely(
-        self, scores: ClassScores, x: Tensor, classes: Tensor, preprocessing: Preprocessing
-    ) -> Tensor:
-        """Return maps of images in fewer steps, to be compared with others like that: (N, T, ...).
+        coarse: bool = False,
+    ) -> Maps:
+        """Return the maps of images, and what was measured of each.
 
         Args:
             scores: The scores that are attributed.
             x: The images, (N, C, H, W).
             classes: Numbers of their target classes, (N, T).
             preprocessing: That of the images.
+            coarse: Whether in fewer steps, for maps that are only compared with each other.
 
         Raises:
             UserError: The method turns out not to be defined for the network or the images.
         """
-        stride = math.ceil(min(x.shape[2:]) / COARSE_STEPS)
-        coarse = {
-            "steps": COARSE_STEPS,
-            "max_steps": COARSE_STEPS,
-            "samples": COARSE_STEPS,
-            "size": 2 * stride,
-            "stride": stride,
-        }
-        own = {name: value for name, value in coarse.items() if name in self.method.settings}
-        explanation = Explanation(scores, x, classes, self.layer, preprocessing)
-        with preserve_state(scores.network, x):
-            return self.method.compute(explanation, **self.settings | own).values
+        settings = self.settings
+        if coarse:
+            stride = math.ceil(min(x.shape[2:]) / COARSE_POSITIONS)
+            settings = settings | {"steps": COARSE_STEPS, "max_steps": COARSE_STEPS, "samples": COARSE_STEPS}
+            settings = settings | {"size": 2 * stride, "stride": stride}
+            settings = {name: value for name, value in settings.items() if name in self.method.settings}
+        return explain(Explanation(scores, x, classes, self.layer, preprocessing), self.method, settings)
 
     def to_dict(self) -> AttributionMethod:
         """Return its entry in attribution.json, before it is randomised."""

@@ -14,7 +14,6 @@ from convatlas.attribution.randomisation import cascading_randomisation
 from convatlas.attribution.redrawn_weights import list_weighted_layers, split_stages
 from convatlas.attribution.unit_specificity import measure_unit_specificity
 from convatlas.models import build
-from convatlas.models.outputs import Output
 from convatlas.names import join_names
 from convatlas.records import AttributionRandomisation, LayerSpecificity
 from convatlas.results import Results, list_projection_keys
@@ -29,14 +28,13 @@ class TrainedTargetScores(ClassScores):
     """The scores of a redrawn network, of the pixels that the trained one predicts as each target.
 
     Args:
-        network: The redrawn network.
-        output: What its output means.
+        trained: Those of the trained network, which ran once; the same module is redrawn.
         pixels: Of a segmentation, the pixels of each image and target, (N, T, h, w).
     """
 
-    def __init__(self, network: nn.Module, output: Output, pixels: Tensor | None) -> None:
-        super().__init__(network, output)
-        self.pixels = pixels
+    def __init__(self, trained: ClassScores, pixels: Tensor | None) -> None:
+        super().__init__(trained.network, trained.output)
+        self.skipped, self.is_batchable, self.pixels = trained.skipped, trained.is_batchable, pixels
 
     def make_targets(self, scores: Tensor, classes: Tensor, first: int = 0) -> Targets:
         """Return the targets of images, as in `ClassScores`."""
@@ -68,6 +66,7 @@ def measure_randomisation(
     stages = split_stages(list_weighted_layers(network.network, x[:1]), RANDOMISATION_STAGES)
     layers = [[layer.name for layer in stage] for stage in stages]
     pixels = network.scores.make_targets(network.scores(x), classes).pixels
+
     curves: list[AttributionRandomisation | None] = []
     for n, plan in enumerate(plans):
         curves.append(None)
@@ -76,8 +75,8 @@ def measure_randomisation(
         log.info("randomisation of %s (%d of %d) on %s", plan.title, n + 1, len(plans), join_names(names))
 
         def compute(module: nn.Module, x: Tensor, plan: PlannedMethod = plan) -> Tensor:
-            scores = TrainedTargetScores(module, network.output, pixels)
-            return plan.compute_coarsely(scores, x, classes, network.preprocessing)
+            scores = TrainedTargetScores(network.scores, pixels)
+            return plan.compute(scores, x, classes, network.preprocessing, coarse=True).values
 
         try:
             similarity = cascading_randomisation(network.network, x, {plan.member: compute}, stages)
