@@ -1,4 +1,4 @@
-"""The images on which units are most relevant to a class, against a loop over images and SciPy-free LRP-0."""
+"""The images on which units are most relevant to a class, against LRP-0 layer by layer."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from tests.support.dataset_pass import SETTINGS, run_pass, write_digits, write_l
 
 
 def propagate_relevance(network: nn.Sequential, x: Tensor, label: int, layer: int) -> Tensor:
-    """Return the relevance of a layer's outputs by LRP-0, layer by layer: R_j = a_j sum_k w_jk R_k / z_k."""
+    """Return the relevance of outputs by LRP-0: R_j = a_j sum_k w_jk R_k / z_k, with biases in z."""
     activations = [x]
     for module in network:
         activations.append(module(activations[-1]))
@@ -40,8 +40,8 @@ def propagate_relevance(network: nn.Sequential, x: Tensor, label: int, layer: in
 def test_relevance_is_that_of_lrp_0(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(
-        *[nn.Conv2d(1, 4, 5, bias=False), nn.ReLU(inplace=True), nn.MaxPool2d(2)],
-        *[nn.Conv2d(4, 5, 3, bias=False), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(500, 3, bias=False)],
+        *[nn.Conv2d(1, 4, 5), nn.ReLU(inplace=True), nn.MaxPool2d(2)],
+        *[nn.Conv2d(4, 5, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(500, 3)],
     ).eval()
     data = write_digits(tmp_path, 21)
     _, preprocessing = build.build_network({"architecture": "lenet5"}, [str(n) for n in range(10)], seed=3)
