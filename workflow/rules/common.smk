@@ -137,11 +137,6 @@ def get_network_settings(*keys):
     return lambda wildcards: json.dumps({key: get_network(wildcards).get(key) for key in keys}, default=str)
 
 
-def get_views_settings(section=None):
-    """Return a params function: a network's views, or one section of them, as JSON."""
-
-    def format_settings(wildcards):
-        views = get_network(wildcards)["views"]
-        return json.dumps(views[section] if section else views, default=str)
-
-    return format_settings
+def get_views_settings(section):
+    """Return a params function: one section of a network's views, as JSON."""
+    return lambda wildcards: json.dumps(get_network(wildcards)["views"][section], default=str)

@@ -12,6 +12,12 @@ def describe_figure(wildcards):
     return FIGURE_KINDS[figures[number]["kind"]], f"{number + 1:03d}, {subject}"
 
 
+def get_figure_settings(wildcards):
+    """Params function: a network's views without those of other stages, as JSON."""
+    views = get_network(wildcards)["views"]
+    return json.dumps({key: value for key, value in views.items() if key != "attribution"})
+
+
 rule figures:
     input:
         code=get_code_files("figures"),
@@ -45,7 +51,7 @@ rule figures:
         **get_resource_functions("figures"),
     params:
         fingerprint=get_fingerprint(get_code_files("figures")),
-        settings=get_views_settings(),
+        settings=get_figure_settings,
     shell:
         "python scripts/figures.py --name {wildcards.network} --settings {params.settings:q}"
         " --output results/{wildcards.network} 2>&1 | tee {log:q}"
