@@ -8,8 +8,8 @@ than on modules reach every rectifier: functional, in place, reused, or inside a
 maximum, as ReLU6, is one too.
 
 Other quantities that depend on the image (the statistics of a normalisation, a vector norm, the denominator
-of a quotient, attention weights, the places that a spatial transformer reads from) are constants, at their
-values for the image.
+of a quotient, attention weights, the places that a spatial transformer or a deformable convolution reads
+from) are constants, at their values for the image.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -49,8 +49,10 @@ ADJOINT_NODES = set(
     PixelUnshuffle ChannelShuffle UpsampleNearest1D UpsampleNearest2D UpsampleNearest3D UpsampleLinear1D
     UpsampleBilinear2D UpsampleBilinear2DAa UpsampleBicubic2D UpsampleBicubic2DAa UpsampleTrilinear3D
     UpsampleNearestExact2D Diagonal Tril Triu Topk Sort Kthvalue _ScaleBatchNorm
+    FftR2C FftC2R FftC2C ViewAsReal ViewAsComplex Complex Conj IndexPut torchvision_roi_align
     """.split()
 )  # fmt: skip
+GENERATED = "GeneratedBackwardFor_"  # how the names of registered operators' nodes begin
 # Operations in place on a part of a tensor whose adjoint, CopySlices, autograd computes.
 WRITE_OPERATIONS = {"Add", "Sub", "Mul", "Neg", "Copy", "Fill", "Zero", "Div"}
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -76,10 +78,20 @@ def node_type(node: Node) -> str:
     write = find_write(node)
     if write is not None:
         return write.operation
-    name = node.name().rpartition("::")[2].partition("Backward")[0].removesuffix("Grad")
+    name = node.name().rpartition("::")[2]
+    if name.startswith(GENERATED):  # of a registered operator, such as torchvision_deform_conv2d
+        return name.removeprefix(GENERATED).rpartition("_")[0]
+    name = name.partition("Backward")[0].removesuffix("Grad")
     if name in SKIPPABLE_NODES and is_skipped(node):
         return "Identity"
+    if name == "IndexPut" and _writes_by_mask(node):
+        return "MaskedPut"
     return _power_type(node) if name == "Pow" else name
+
+
+def _writes_by_mask(node: Any) -> bool:
+    """Return whether a write to places of a tensor takes a mask, as y[y < 0] = 0, which is an activation."""
+    return any(index is not None and index.dtype == torch.bool for index in node._saved_indices)
 
 
 def _power_type(node: Any) -> str:
@@ -406,6 +418,7 @@ CONSTANT_INPUTS: dict[str, tuple[int, ...]] = {
     "Norm": (0,),
     "GridSampler2D": (1,),  # the places to read from, as in spatial transformers
     "GridSampler3D": (1,),
+    "torchvision_deform_conv2d": (2,),  # the offsets
     "ScaledDotProductFlashAttentionForCpu": (0, 1),
     "ScaledDotProductFlashAttention": (0, 1),
     "ScaledDotProductEfficientAttention": (0, 1),

@@ -11,6 +11,7 @@ _STATISTIC = "call .detach() on the result of std or var: a statistic that scale
 # What to change in a network whose operation has no adjoint here.
 _ADVICE = {
     "Pow": "write a power as products, x * x, or with a whole number, x ** 2, or " + _SCALE,
+    "MaskedPut": "write y = torch.where(mask, ...) instead of y[mask] = ...",
     **dict.fromkeys(["Std", "Var", "StdMean", "VarMean"], _STATISTIC),
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +20,7 @@ from convatlas.attribution.deconvnet import make_seed_signal, project, project_p
 
 Step = Callable[[Tensor], Tensor]
 ORDER = torch.tensor([2, 0, 3, 1])
+FOURIER_FILTER = torch.randn(4, 6, 5, generator=torch.Generator().manual_seed(3)).to(torch.complex128) * 1j
 X = torch.randn(4, 6, 8, generator=torch.Generator().manual_seed(1)).double()
 
 
@@ -69,6 +71,13 @@ def assert_same(pair: tuple[Tensor, Tensor]) -> None:
     torch.testing.assert_close(*pair, rtol=1e-10, atol=1e-12)
 
 
+def put(x: Tensor) -> Tensor:
+    """Write some channels to others in place."""
+    y = torch.zeros_like(x)
+    y[:, [0, 3]] = x[:, [1, 2]]
+    return y
+
+
 # Functions whose adjoint autograd computes.
 
 ADJOINT: dict[str, Step] = {
@@ -110,6 +119,9 @@ ADJOINT: dict[str, Step] = {
     ),
     "written to indices": lambda x: x.index_add(1, ORDER, 2 * x) + x.index_copy(1, ORDER[:2], x[:, 2:]),
     "written to a part": lambda x: x.select_scatter(x[:, 0], 1, 2) + x.slice_scatter(-x[:, :2], 1, 1, 3),
+    "written to places": lambda x: torch.zeros_like(x).index_put((torch.tensor([0]), ORDER), x[0]) + put(x),
+    "Fourier filter": lambda x: torch.fft.irfft2(torch.fft.rfft2(x) * FOURIER_FILTER, s=(6, 8)),
+    "regions": lambda x: torchvision.ops.roi_align(x, [torch.tensor([[1.0, 0, 5, 4]]).double()], 3),
     "turned": lambda x: torch.rot90(x, 1, (2, 3)),
     "square": lambda x: x**2 + x,
     "cube": lambda x: x.pow(3.0),
@@ -217,6 +229,11 @@ def shifted_grid(x: Tensor) -> Tensor:
     return F.affine_grid(theta, list(x.shape), align_corners=False)
 
 
+def offsets(x: Tensor) -> Tensor:
+    return x.repeat(1, 5, 1, 1)[:, :18]
+
+
+DEFORMED = torch.randn(4, 4, 3, 3, generator=torch.Generator().manual_seed(4)).double()
 RMS_EPS = torch.finfo(torch.float64).eps
 GROUPS = [randomise(nn.GroupNorm(2, 4)), nn.GroupNorm(4, 4, affine=False), randomise(nn.GroupNorm(1, 4))]
 LAYER = randomise(nn.LayerNorm((4, 6, 8)))
@@ -263,6 +280,10 @@ FIXED: dict[str, tuple[Step, Step]] = {
     "spatial transformer": (
         lambda x: F.grid_sample(x, shifted_grid(x), align_corners=False),
         lambda x: F.grid_sample(x, shifted_grid(x).detach(), align_corners=False),
+    ),
+    "deformable convolution": (
+        lambda x: torchvision.ops.deform_conv2d(x, offsets(x), DEFORMED, padding=1),
+        lambda x: torchvision.ops.deform_conv2d(x, offsets(x).detach(), DEFORMED, padding=1),
     ),
     "softmax of weights alone": (
         lambda x: x * torch.ones(4, 1, 1).double().softmax(0),
@@ -629,6 +650,11 @@ ADVISED: dict[str, tuple[Step, str, Step]] = {
     "power": (lambda x: x.abs() ** 1.5, "x ** 2", lambda x: x**2),
     "deviation": (lambda x: x * x.std(), ".detach()", lambda x: x * x.std().detach()),
     "custom function": (Cube.apply, "instead of Cube.apply (a custom autograd.F", lambda x: x * x * x),
+    "written by a mask": (
+        lambda x: x.index_put((x > 0,), 2 * x[x > 0]),
+        "write y = torch.where(mask",
+        lambda x: x.index_put((torch.tensor(0), ORDER), 2 * x[0]),
+    ),
     "cumulative product": (lambda x: x.cumprod(1), "sums, products and convolutions", lambda x: x),
 }  # fmt: skip
 

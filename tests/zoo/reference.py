@@ -132,6 +132,8 @@ class _Replay(fx.Interpreter):
             return target(args[0].detach(), *args[1:], **kwargs)
         if name in ("div", "grid_sampler_2d", "grid_sampler_3d") and isinstance(args[1], Tensor):
             return target(args[0], args[1].detach(), *args[2:], **kwargs)
+        if name == "torchvision::deform_conv2d":
+            return target(*args[:2], args[2].detach(), *args[3:], **kwargs)
         if name.startswith(ATTENTION):
             return target(args[0].detach(), args[1].detach(), *args[2:], **kwargs)
         if name in NORMS:
