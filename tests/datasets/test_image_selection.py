@@ -1,5 +1,6 @@
 """Which test images the config may select, against data sets that hold fewer."""
 
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -15,9 +16,11 @@ from convatlas.datasets.image_selection import (
     predict_test_split,
 )
 from convatlas.datasets.synthetic_pets.breeds import BREEDS
+from convatlas.files import write_json
 from convatlas.pipeline import resources
-from convatlas.pipeline.config_types import DatasetConfig
+from convatlas.pipeline.config_types import DatasetConfig, NetworkConfig
 from convatlas.records import DatasetDescription
+from convatlas.training.run import train_network
 
 DESCRIPTION = cast(DatasetDescription, {"classes": ["ant", "bee", "cat"], "counts": {"test": [4, 0, 3]}})
 
@@ -42,6 +45,15 @@ def test_a_data_set_without_classes_or_test_images() -> None:
         check_selection({"first": 3, "digits": [0, 1]}, unlabelled, "x")
     errors = find_selection_errors({"indices": [0]}, SplitContent(0, 2, {}), "x")
     assert list(errors) == ["x.indices: there is no test image 0; there are none"]
+
+
+def test_training_stops_before_it_begins(tmp_path: Path) -> None:
+    write_json(tmp_path / "dataset.json", {**DESCRIPTION, "format": "images"})
+    settings = cast(NetworkConfig, {"architecture": "lenet5", "dataset": "own"})
+    with pytest.raises(UserError, match=r"networks.n.images.indices: there is no test image 9; there are 7"):
+        train_network(
+            "n", settings, tmp_path / "n", tmp_path, device="cpu", threads=1, images={"indices": [9]}
+        )
 
 
 def predict(name: str, source: str, target: str = "breed") -> SplitContent | None:
