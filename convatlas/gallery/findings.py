@@ -106,10 +106,12 @@ def _describe_emergence(analysis: SegmentationAnalysis) -> str:
             f"{_format_layer(last)}, IoU {_format_iou(last)}."
         )
     low, high = emergence["interval"]
-    spread = f" Over resampled test images it is one of the layers {low} to {high}." if low < high else ""
+    spread = f" In 95 % of the resamples of the test images it is one of the layers {low} to {high}."
     return (
         f"{_format_layer(first)} is the first of {len(layers)} convolutions whose best feature map reaches "
-        f"90 % of the last layer's IoU with the mask: {_format_iou(first)}, of {last['iou']:.2f}.{spread}"
+        f"90 % of the last layer's IoU with the mask: {_format_iou(first)}, of {last['iou']:.2f}, "
+        f"on {analysis['images']['test']:,} test images."
+        f"{spread if low < high else ''}"
     )
 
 
@@ -133,18 +135,21 @@ def _describe_best_layer(analysis: SegmentationAnalysis) -> str:
 
 
 def _describe_high_frequencies(analysis: SegmentationAnalysis) -> str | None:
-    """Say that high frequencies peak in an earlier layer than the IoU, where resampled images agree."""
-    layers = analysis["layers"]
+    """Say that high frequencies peak in an earlier layer than the IoU, where resampled images agree.
+
+    Nothing is said where the maps of the layer with the largest IoU are too small for such frequencies.
+    """
+    layers, cutoff = analysis["layers"], analysis["cutoff_frequency"]
     sharpest = max(layers, key=lambda layer: layer["high_frequency_share"])
     best = max(layers, key=lambda layer: layer["iou"])
-    is_stable = analysis["detail_first"] >= MIN_STABILITY
-    if sharpest["ordinal"] >= best["ordinal"] or not best["above_chance"] or not is_stable:
+    is_later = sharpest["ordinal"] < best["ordinal"] and analysis["detail_first"] >= MIN_STABILITY
+    if not is_later or not best["above_chance"] or min(best["shape"][1:]) <= 2 * cutoff:
         return None
     return (
         "High-frequency content peaks earlier: the fraction of spectral energy above "
-        f"{analysis['cutoff_frequency']:g} cycles per image is highest in {_format_layer(sharpest)} "
-        f"({sharpest['high_frequency_share']:.2f}), the IoU with the mask in {_format_layer(best)} "
-        f"({best['iou']:.2f})."
+        f"{cutoff:g} cycles per image is highest in {_format_layer(sharpest)}, "
+        f"{sharpest['high_frequency_share']:.2f}; the IoU with the mask in {_format_layer(best)}, "
+        f"{best['iou']:.2f}."
     )
 
 
@@ -160,7 +165,7 @@ def _describe_head_unit(heads: Sequence[tuple[SegmentationLayer, HeadUnit]]) -> 
     """Name the unit with the largest share of its activation in the head boxes, of those above chance."""
     above = [(layer, head) for layer, head in heads if head["above_chance"]]
     if not above:
-        return "No unit responds to heads more than by chance, and more than to the rest of the pet."
+        return "No unit responds to heads more than by chance and more than to the rest of the pet."
     layer, head = max(above, key=lambda pair: pair[1]["share"])
     low, high = head["interval"]
     return (

@@ -134,7 +134,9 @@ def test_the_findings_of_a_segmentation_network() -> None:
     assert findings[1].startswith(
         "High-frequency content peaks earlier: the fraction of spectral energy above 8 cycles per image is"
     )
-    assert "highest in part.2.main (2) (0.50)" in findings[1]
+    assert (
+        "highest in part.2.main (2), 0.50; the IoU with the mask in part.11.main (11), 0.82." in findings[1]
+    )
     assert findings[2] == (
         "Unit 2 of head (12) responds to heads: 43 % of its activation lies inside the head boxes (95 % "
         "interval: 32 to 50 %), which cover 11 % of the image and 30 % of the pet; inside the boxes of other "
@@ -156,7 +158,7 @@ def test_what_is_at_chance_is_said_to_be() -> None:
         set_at_chance(layer)
     assert list_emergence_findings(analysis) == [
         "No layer segments the pet better than chance on these 60 test images.",
-        "No unit responds to heads more than by chance, and more than to the rest of the pet. No unit "
+        "No unit responds to heads more than by chance and more than to the rest of the pet. No unit "
         "discriminates pet from background better than chance.",
     ]
     assert list_emergence_findings(analysis | {"layers": []}) == []
@@ -165,6 +167,13 @@ def test_what_is_at_chance_is_said_to_be() -> None:
 def test_an_order_of_layers_that_depends_on_few_images_is_not_reported() -> None:
     findings = list_emergence_findings(make_analysis() | {"detail_first": 0.9})
     assert len(findings) == 2 and "High-frequency" not in " ".join(findings)
+
+
+def test_maps_that_are_too_small_for_high_frequencies_are_not_compared() -> None:
+    analysis = make_analysis()
+    for layer in analysis["layers"][9:]:
+        layer["shape"] = [8, 16, 16]
+    assert "High-frequency" not in " ".join(list_emergence_findings(analysis))
 
 
 def test_too_few_images_distinguish_nothing_from_chance() -> None:
