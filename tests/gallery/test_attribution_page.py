@@ -243,6 +243,11 @@ def test_many_maps_are_divided_between_pages(tmp_path: Path, monkeypatch: pytest
     assert "own-attribution-2.html" in first.links and "own-attribution.html#method-gradient" in second.links
     assert "first.npz" in first.text and "first.npz" not in second.text
     assert "second.npz" in second.text and "The caveat of gradient" not in second.text
+    monkeypatch.setattr(attribution, "MAX_TILES_PER_PAGE", 6)  # those of one class
+    site = build_site(tmp_path, "own", "other", config=ATTRIBUTED)
+    last = PageParser(site / "networks/own-attribution-4.html")
+    assert "first, cat" in last.text and "gradient@3" in last.text and "gradient@2" not in last.text
+    assert len(read_maps(site)) == 2 * 2 * 2 * 6
 
 
 def test_the_single_file_has_the_maps_and_no_comparison(site: Path) -> None:

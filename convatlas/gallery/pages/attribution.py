@@ -1,10 +1,10 @@
 """The pages of a network's attribution maps, and the page that compares two maps of a method."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from convatlas.gallery.attribution_data import AttributionReader, ImageMaps, MapTile
+from convatlas.gallery.attribution_data import AttributionReader, ImageMaps, MapTile, TargetMaps
 from convatlas.gallery.attribution_specificity import describe_low_specificity, list_specificity
 from convatlas.gallery.attribution_text import link_papers
 from convatlas.gallery.context import GalleryContext, SitePage
@@ -18,10 +18,21 @@ RAMPS = {"diverging": RDBU, "viridis": VIRIDIS}
 
 @dataclass(frozen=True)
 class AttributionPage:
-    """A page for some of a network's sample images: its file in networks/, and the images."""
+    """A page for some of a network's sample images: its file in networks/, and the images.
+
+    An image with many maps is divided between pages by its target classes.
+    """
 
     file: str
     images: Sequence[ImageMaps]
+
+    @property
+    def title(self) -> str:
+        """Return the first and the last image, with their first and last classes."""
+        first, last = self.images[0], self.images[-1]
+        names = [f"{first.name}, {first.targets[0].name}" if first.targets else first.name]
+        names += [f"{last.name}, {last.targets[-1].name}" if last.targets else last.name]
+        return " to ".join(dict.fromkeys(names))
 
 
 @dataclass(frozen=True)
@@ -91,7 +102,12 @@ def read_maps(network: NetworkData) -> NetworkMaps:
     analysis = network.results.attribution
     assert analysis is not None
     reader = AttributionReader(network, analysis)
-    images = [reader.read_image(image) for image in network.images if image["name"] in analysis["images"]]
+    images = [
+        part
+        for image in network.images
+        if image["name"] in analysis["images"]
+        for part in _split_image(reader.read_image(image))
+    ]
     groups: list[list[ImageMaps]] = [[]]
     for image in images:
         if groups[-1] and sum(other.n_tiles for other in groups[-1]) + image.n_tiles > MAX_TILES_PER_PAGE:
@@ -102,6 +118,17 @@ def read_maps(network: NetworkData) -> NetworkMaps:
         for number, group in enumerate(groups, 1)
     ]
     return NetworkMaps(network, reader, pages)
+
+
+def _split_image(image: ImageMaps) -> list[ImageMaps]:
+    """Divide an image with more maps than a page may have by its target classes."""
+    parts: list[list[TargetMaps]] = [[]]
+    for target in image.targets:
+        n_tiles = sum(len(other.tiles) for other in parts[-1])
+        if parts[-1] and n_tiles + len(target.tiles) > MAX_TILES_PER_PAGE:
+            parts.append([])
+        parts[-1].append(target)
+    return [replace(image, targets=targets) for targets in parts]
 
 
 def format_page_name(network: str, number: int = 1) -> str:
@@ -139,32 +166,26 @@ def describe_maps(entries: Sequence[NetworkMaps]) -> dict[str, Any]:
 
 def _describe_network(entry: NetworkMaps) -> dict[str, Any]:
     """Describe a network's maps for the script of the comparison."""
-    images = []
+    images: dict[str, dict[str, Any]] = {}
     for page in entry.pages:
         for image in page.images:
             if not image.n_tiles:
                 continue
-            targets = [
+            fields = {"name": image.name, "label": image.label, "file": image.file, "size": image.size}
+            description = images.setdefault(image.name, {**fields, "targets": []})
+            description["targets"] += [
                 {
                     "number": target.number,
                     "name": target.name,
                     "score": target.score,
+                    "page": f"networks/{page.file}",
+                    "anchor": f"image-{image.name}",
                     "maps": {tile.key: _describe_tile(tile) for tile in target.tiles},
                 }
                 for target in image.targets
                 if target.tiles
             ]
-            images.append(
-                {
-                    "name": image.name,
-                    "label": image.label,
-                    "file": image.file,
-                    "size": image.size,
-                    "page": f"networks/{page.file}#image-{image.name}",
-                    "targets": targets,
-                }
-            )
-    return {"name": entry.network.name, "images": images}
+    return {"name": entry.network.name, "images": list(images.values())}
 
 
 def _describe_tile(tile: MapTile) -> dict[str, Any]:

@@ -58,7 +58,7 @@
       for (const name of Object.keys(selects)) selects[name].value = values[name];
       const map = target.maps[method];
       const text = makeElement("p", { class: "fine" }, [image.label, `${target.name}: ${target.score}`].filter(Boolean).join("; "));
-      const link = makeElement("a", { href: convatlas.toUrl(image.page.split("#")[0]) + `#${image.page.split("#")[1]}` },
+      const link = makeElement("a", { href: `${convatlas.toUrl(target.page)}#${target.anchor}` },
         `All maps of ${network.name}`);
       const parts = map ? makeFigure(map, image) :
         [makeElement("p", { class: "note" }, `${methods[method]} has no map of this network: its page says why.`)];
