@@ -17,6 +17,7 @@ from convatlas.models.outputs import Output, resize_scores
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.records import SegmentationExample
 from convatlas.training import metrics
+from convatlas.training.evaluation import check_scores_finite
 
 log = logging.getLogger(__name__)
 
@@ -81,10 +82,14 @@ def predict_examples(
         The entries of masks.json, and the arrays of masks/examples.npz, uint8: `photograph` (4, H, W, 3),
         `truth` and `prediction` (4, H, W), numbers of MASK_CLASSES; ignored pixels of the truth are
         background.
+
+    Raises:
+        NonFiniteScoresError: Scores of an image are NaN or infinite, so that no class is the most probable.
     """
 
     def predict_batch(start: int) -> np.ndarray:
-        return predict_classes(network, preprocessing, output, test.pixels[start : start + BATCH_SIZE])
+        pixels = test.pixels[start : start + BATCH_SIZE]
+        return predict_classes(network, preprocessing, output, pixels, start)
 
     scores = [
         PredictionScore.from_prediction(index, prediction, test.classes[index])
@@ -131,7 +136,7 @@ def rank_predictions(scores: Sequence[PredictionScore]) -> dict[str, PredictionS
 
 @torch.no_grad()
 def predict_classes(
-    network: nn.Module, preprocessing: Preprocessing, output: Output, pixels: np.ndarray
+    network: nn.Module, preprocessing: Preprocessing, output: Output, pixels: np.ndarray, first: int = 0
 ) -> np.ndarray:
     """Predict the class of every pixel of images (N, C, H, W) uint8: (N, H, W) uint8.
 
@@ -140,6 +145,10 @@ def predict_classes(
         preprocessing: Its preprocessing.
         output: What its output means.
         pixels: Images at the size of its input.
+        first: Number of the first image, for messages.
+
+    Raises:
+        UserError: The output has no scores of pixels, or scores that are NaN or infinite.
     """
     x = preprocessing(torch.from_numpy(pixels).to(build.get_device(network)))
     scores = output.select_scores(network(x), len(pixels))
@@ -147,6 +156,7 @@ def predict_classes(
         raise UserError(
             f"the network's output on a batch of {len(pixels)} images has no scores of their pixels"
         )
+    check_scores_finite(scores, first)
     classes: np.ndarray = resize_scores(scores, pixels.shape[2:]).argmax(1).to(torch.uint8).cpu().numpy()
     return classes
 

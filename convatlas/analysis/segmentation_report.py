@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import TypedDict
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -22,9 +23,11 @@ from convatlas.records import (
     FinalLayer,
     Layer,
     SegmentationAnalysis,
+    SegmentationExample,
     SegmentationLayer,
     UnmeasuredLayer,
 )
+from convatlas.training.evaluation import NonFiniteScoresError
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +83,13 @@ def write_segmentation_analysis(
     test = MaskSample(test_split, test_indices, device)
     output = Output.from_description(description)
     segments = is_segmentation(output, preprocessing, description["classes"])
-    examples, arrays = predict_examples(network, preprocessing, output, test_split) if segments else ([], {})
+    examples: list[SegmentationExample] = []
+    arrays: dict[str, np.ndarray] = {}
+    if segments:
+        try:
+            examples, arrays = predict_examples(network, preprocessing, output, test_split)
+        except NonFiniteScoresError as error:
+            log.warning("no examples of predictions: %s", error)
 
     analysis: SegmentationAnalysis = {
         "size": list(preprocessing.shape[1:]),
@@ -95,7 +104,7 @@ def write_segmentation_analysis(
     with atomic_write(folder / "masks") as masks:
         masks.mkdir()
         write_json(masks / "masks.json", analysis)
-        if segments:
+        if examples:
             write_npz(masks / "examples.npz", arrays)
 
 

@@ -85,7 +85,7 @@ def evaluate(
         scores = resize_scores(scores, labels.shape[1:])
         mean = float(compute_loss(scores, labels, output.score_kind))
         if not math.isfinite(mean):
-            _check_scores(scores, image_count)
+            check_scores_finite(scores, image_count)
         image_count += len(images)
         loss += mean * len(images)
         counts = _count_confusion(scores, labels)
@@ -124,7 +124,7 @@ def evaluate_images(
         labels = targets.long()
         scores = compute_scores(network, preprocessing, images, "float32", memory_format, output)
         scores = resize_scores(scores, labels.shape[1:])
-        _check_scores(scores, batch_size * len(batches))
+        check_scores_finite(scores, batch_size * len(batches))
         batches.append(_measure_batch(scores, labels, output))
     return _join_batches(batches)
 
@@ -174,12 +174,15 @@ def _count_confusion(scores: Tensor, labels: Tensor) -> Tensor:
     return torch.bincount(cells, minlength=classes * classes).cpu().reshape(classes, classes)
 
 
-def _check_scores(scores: Tensor, first: int) -> None:
+def check_scores_finite(scores: Tensor, first: int) -> None:
     """Raise NonFiniteScoresError where the largest score of an image or a pixel is NaN or infinite.
 
     Args:
         scores: Scores (n, classes, ...).
         first: Number of the first image.
+
+    Raises:
+        NonFiniteScoresError: With the number of the image.
     """
     is_valid = scores.amax(1).isfinite().reshape(len(scores), -1).all(1)
     if not is_valid.all():

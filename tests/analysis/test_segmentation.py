@@ -494,6 +494,12 @@ def segmentation():
     return SegmentationNetwork()
 
 
+def broken_segmentation():
+    network = SegmentationNetwork()
+    network.up[2].bias.data[:] = float("nan")
+    return network
+
+
 def classifier():
     pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten()
     return nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), *pooled, nn.Linear(6, 2))
@@ -536,7 +542,7 @@ def analyse(pets: Path, tmp_path: Path) -> Callable[..., Path]:
             "arguments": {},
             "weights": {"name": None},
             "preprocessing": preprocessing.to_dict(),
-            "classes": ["pet", "background", "border"] if factory == "segmentation" else ["cat", "dog"],
+            "classes": ["pet", "background", "border"] if "segmentation" in factory else ["cat", "dog"],
             "output": output.to_dict(),
         }
         (folder / "network.json").write_text(json.dumps(description))
@@ -616,6 +622,18 @@ def test_thresholds_are_chosen_on_the_training_split_and_measured_on_the_test_sp
     assert [row[key] for key in keys] == [expected[key] for key in keys]
     for wrong in ((train, train), (test, test), (test, train)):
         assert select_and_evaluate(network, ["0"], *wrong)["0"]["iou"] != row["iou"]
+
+
+def test_scores_that_are_not_finite_have_no_examples(
+    analyse: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No class is the most probable where scores are NaN: argmax would take the first of them."""
+    folder = analyse("broken_segmentation")
+    analysis = json.loads((folder / "masks.json").read_text())
+    assert [path.name for path in folder.iterdir()] == ["masks.json"]
+    assert (analysis["examples"], analysis["is_segmentation"]) == ([], True)
+    assert [row["name"] for row in analysis["unmeasured"]] == ["up.2"]
+    assert "no examples of predictions: the scores of image 0 are NaN or infinite" in caplog.text
 
 
 def test_one_image_is_too_few(analyse: Callable[..., Path], tmp_path: Path) -> None:
