@@ -182,6 +182,18 @@ def test_the_most_active_units_are_projected(workspace: Workspace) -> None:
         assert projected[layer].shape == projected[f"{layer}@peak"].shape == (5, 3, 32, 32)
 
 
+def test_class_scores_are_attributed_through_functional_relus(workspace: Workspace) -> None:
+    for network, images in (("own", ["cat", "rocket"]), ("resnet18", ["test-00000", "a", "b"])):
+        analysis = json.loads(
+            (workspace.folder / f"results/{network}/attribution/attribution.json").read_text()
+        )
+        assert list(analysis["images"]) == images
+        assert [method["undefined"] for method in analysis["methods"]] == [None] * 6
+        maps = read(workspace, f"{network}/attribution/{images[0]}.npz")
+        assert {values.shape[1:] for values in maps.values()} == {(32, 32)}
+        assert len(maps) == 6 and all(np.isfinite(values).all() and values.any() for values in maps.values())
+
+
 def test_image_files_with_a_wrong_suffix_are_read_by_content(workspace: Workspace) -> None:
     images = json.loads((workspace.folder / "results/resnet18/images.json").read_text())
     assert [image["name"] for image in images] == ["test-00000", "a", "b"]

@@ -73,8 +73,8 @@ rule project_top_activations:
 
 
 def has_attribution(network):
-    """Return whether attribution maps are computed for a network: views.attribution is not null."""
-    return config["networks"][network]["views"]["attribution"] is not None
+    """Return whether attribution maps are computed for a network: it takes images, and the view is not null."""
+    return takes_images(network) and config["networks"][network]["views"]["attribution"] is not None
 
 
 def get_attribution_folder(network):
