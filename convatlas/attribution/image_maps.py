@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convatlas import UserError
 from convatlas.attribution.baselines import make_baselines
 from convatlas.attribution.class_scores import ClassScores
-from convatlas.attribution.method_plan import PlannedMethod
+from convatlas.attribution.method_plan import METHOD_ERRORS, PlannedMethod, describe_failure
 from convatlas.attribution.methods.method import Maps
 from convatlas.attribution.perturbation_curves import perturbation_curves, pixel_relevance
+from convatlas.models import build
 from convatlas.models.memory_format import choose_input_format
 from convatlas.models.outputs import Output
 from convatlas.models.preprocessing import Preprocessing
@@ -53,6 +53,15 @@ class AttributedNetwork:
     def memory_format(self) -> torch.memory_format:
         """The memory format in which the network runs: channels last, which is faster, where it can."""
         return choose_input_format(self.network, self.preprocessing.shape)
+
+    def find_obstacle(self) -> str | None:
+        """Return why its class scores cannot be attributed; None where they can."""
+        x = torch.zeros(1, *self.preprocessing.shape, device=build.get_device(self.network))
+        try:
+            self.scores(x)
+        except METHOD_ERRORS as error:
+            return describe_failure(error)
+        return None
 
     @torch.no_grad()
     def compute_probabilities(self, x: Tensor) -> Tensor:
@@ -161,9 +170,9 @@ def attribute_batch(
         log.info("%s (%d of %d) of %s", plan.title, n + 1, len(plans), ", ".join(names))
         try:
             maps_by_plan[n] = plan.compute(network.scores, x, classes, network.preprocessing)
-        except UserError as error:
-            log.warning("%s is skipped: %s", plan.title, error)
-            plans[n] = replace(plan, undefined=str(error))
+        except METHOD_ERRORS as error:
+            plans[n] = replace(plan, undefined=describe_failure(error))
+            log.warning("%s is skipped: %s", plan.title, plans[n].undefined)
     computed = [(plans[n], maps) for n, maps in maps_by_plan.items()]
     logits = network.scores(x)
     targets = network.scores.make_targets(logits, classes)

@@ -5,13 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from convatlas import UserError
 from convatlas.attribution.attribute import attribute, check_method, explain
 from convatlas.attribution.class_scores import ClassScores
 from convatlas.attribution.methods.method import Explanation, Maps, Method
 from convatlas.attribution.methods.registry import get_method
 from convatlas.layer_selection import choose_map_layers
+from convatlas.models.factory import format_error
 from convatlas.models.outputs import Output
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.pipeline.config_types import AttributionViews
@@ -20,7 +23,23 @@ from convatlas.records import AttributionMethod, Layer
 # Of methods that average or occlude, where maps are only compared with each other.
 COARSE_STEPS = 4
 COARSE_POSITIONS = 3  # of the square along the shorter side
+# What a method raises on a network or an image: what it knows to be undefined, and what torch cannot compute.
+METHOD_ERRORS = (UserError, RuntimeError)
 LAYER_REQUIREMENT = "maps"  # of methods that explain by the maps of a layer
+
+
+def describe_failure(error: UserError | RuntimeError) -> str:
+    """Return why a method is not defined for a network, as one line.
+
+    Args:
+        error: What it raised.
+
+    Raises:
+        torch.OutOfMemoryError: The error is that: with more memory, the method is defined.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        raise error
+    return str(error) if isinstance(error, UserError) else f"it fails here: {format_error(error)}"
 
 
 class AttributionSettings(AttributionViews):
@@ -146,8 +165,11 @@ def _plan_method(
     }
     own = {name: configured[name] for name in method.settings if configured.get(name) is not None}
     member = f"{method.name}:{layer}" if layer else method.name
-    undefined = check_method(network, x, method.name, output, layer, **own)
-    if layer is None and undefined is None and LAYER_REQUIREMENT in method.requires:
-        trial = attribute(network, x, method.name, [0], output=output)
-        layer = trial.checks[0][0]["layer"]  # the one that is chosen by default
+    try:
+        undefined = check_method(network, x, method.name, output, layer, **own)
+        if layer is None and undefined is None and LAYER_REQUIREMENT in method.requires:
+            trial = attribute(network, x, method.name, [0], output=output)
+            layer = trial.checks[0][0]["layer"]  # the one that is chosen by default
+    except METHOD_ERRORS as error:
+        undefined = describe_failure(error)
     return PlannedMethod(method, layer, member, own, undefined)

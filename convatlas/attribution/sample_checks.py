@@ -6,10 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from convatlas import UserError
 from convatlas.attribution.class_scores import ClassScores, Targets
 from convatlas.attribution.image_maps import AttributedNetwork
-from convatlas.attribution.method_plan import PlannedMethod
+from convatlas.attribution.method_plan import METHOD_ERRORS, PlannedMethod, describe_failure
 from convatlas.attribution.randomisation import cascading_randomisation
 from convatlas.attribution.redrawn_weights import list_weighted_layers, split_stages
 from convatlas.attribution.unit_specificity import measure_unit_specificity
@@ -80,8 +79,8 @@ def measure_randomisation(
 
         try:
             similarity = cascading_randomisation(network.network, x, {plan.member: compute}, stages)
-        except UserError as error:
-            log.info("%s has no randomisation curve: %s", plan.title, error)
+        except METHOD_ERRORS as error:
+            log.info("%s has no randomisation curve: %s", plan.title, describe_failure(error))
             continue
         curves[-1] = {"image": join_names(names), "layers": layers, "similarity": similarity[plan.member]}
     return curves
@@ -107,4 +106,8 @@ def measure_layers(network: nn.Module, results: Results, rectify: bool) -> list[
     def get_output(layer: str, image: int) -> Tensor:
         return torch.from_numpy(activations[image][layer]).float()
 
-    return measure_unit_specificity(network, results.layers, layers, images, get_output, rectify)
+    try:
+        return measure_unit_specificity(network, results.layers, layers, images, get_output, rectify)
+    except METHOD_ERRORS as error:
+        log.warning("the specificity of units is not measured: %s", describe_failure(error))
+        return []

@@ -67,11 +67,11 @@ def attribute_sample_images(
     network.to(device)
     with atomic_write(results.folder / "attribution") as temporary:
         temporary.mkdir()
-        if reason := find_obstacle(preprocessing, output):
+        attributed = AttributedNetwork(network, preprocessing, output, results.network["classes"])
+        if reason := find_obstacle(preprocessing, output) or attributed.find_obstacle():
             log.info("no attribution maps: %s", reason)
             analysis = _describe_nothing(reason)
         else:
-            attributed = AttributedNetwork(network, preprocessing, output, results.network["classes"])
             analysis = SampleAttribution(attributed, results, settings, key).write(temporary)
         write_json(temporary / "attribution.json", analysis)
 

@@ -1,6 +1,7 @@
 """Attribution of the sample images: the files of the stage, and their reader."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from convatlas import UserError
 from convatlas.attribution import sample_images
 from convatlas.attribution.attribute import attribute
+from convatlas.attribution.methods.registry import METHODS
 from convatlas.attribution.projections import project_sample_images
 from convatlas.attribution.sample_images import attribute_sample_images
 from convatlas.models import build
@@ -165,6 +167,20 @@ def test_a_method_that_is_not_defined_is_recorded_and_others_go_on(
     assert list(results.attribution_maps("cat")) == ["gradient@2"]
     attribute_network(tmp_path, network, methods=methods, rectify=True, randomisation=0)
     assert get_analysis(Results(results.folder))["methods"][0]["undefined"] is None
+
+
+def test_a_method_that_torch_cannot_compute_is_recorded_and_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setitem(METHODS, "gradient", replace(METHODS["gradient"], compute=fail))
+    network = resolve_network(tmp_path, "classify")
+    results = attribute_network(tmp_path, network, methods=["gradient", "grad_cam"], images=1)
+    failed, other = get_analysis(results)["methods"]
+    assert "RuntimeError: no such kernel" in (failed["undefined"] or "") and other["undefined"] is None
+    assert [name.split("@")[0] for name in results.attribution_maps("cat")] == ["grad_cam"]
 
 
 def test_a_class_without_predicted_pixels_has_no_map(tmp_path: Path) -> None:
