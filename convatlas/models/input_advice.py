@@ -28,6 +28,11 @@ def advise_on_input(network: nn.Module, preprocessing: Preprocessing, message: s
         return f"set {key}.channels to the number of channels that the network takes"
     if preprocessing.is_image and (side := _find_working_side(network, preprocessing)):
         return f"set {key}.size to the size that it was designed for (at {side} it runs)"
+    if "more than 1 value per channel" in message:
+        return (
+            "a batch norm with track_running_stats=False normalises by the batch alone, and one image is none; "
+            "let it keep running statistics, or use a GroupNorm"
+        )
     if any(word in message for word in SIZE_WORDS):
         return f"set {key}.size to the size that it was designed for"
     return "fix the network's forward, which is called with one batch of float32 inputs"

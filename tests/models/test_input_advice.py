@@ -38,6 +38,11 @@ class Indexed(nn.Module):
         return self.embedding(self.conv(x))
 
 
+def batch_alone():
+    norm = nn.BatchNorm1d(4, track_running_stats=False)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), norm)
+
+
 class Squares(nn.Module):  # shuffles channels into pixels, so that its input has another number of axes
     def forward(self, x):
         raise RuntimeError("no reason given")
@@ -60,6 +65,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("audio", {}, "its first convolution is a Conv1d: set own.input.size to [length], and choose NumPy"),
         ("volume", {"size": [64]}, "is a Conv3d: set own.input.size to [depth, height, width], and choose"),
         ("fixed", {"size": [64]}, "its first convolution is a Conv2d: set own.input.size to [height, width]"),
+        ("batch_alone", {"size": 32}, "let it keep running statistics, or use a GroupNorm"),
         ("Indexed", {"size": 32}, "fix the network's forward"),
         ("Squares", {"size": 32}, "fix the network's forward"),
     ],
