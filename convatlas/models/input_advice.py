@@ -30,7 +30,7 @@ def advise_on_input(network: nn.Module, preprocessing: Preprocessing, message: s
         return f"set {key}.size to the size that it was designed for (at {side} it runs)"
     if "more than 1 value per channel" in message:
         return (
-            "a batch norm with track_running_stats=False normalises by the batch alone, and one image is none; "
+            "a batch norm with track_running_stats=False normalises by the batch, and one image is none; "
             "let it keep running statistics, or use a GroupNorm"
         )
     if any(word in message for word in SIZE_WORDS):
