@@ -61,7 +61,7 @@ def compute_smoothgrad(explanation: Explanation, samples: int = 25, noise: float
     deviations = noise * (images.amax((1, 2, 3)) - images.amin((1, 2, 3)))
 
     def add_noise(owners: Tensor, positions: Tensor) -> Tensor:
-        draws = [_draw_noise(images[0], int(sample)) for sample in positions]
+        draws = [draw_noise(images[0], int(sample)) for sample in positions]
         return images[owners] + deviations[owners, None, None, None] * torch.stack(draws).to(images)
 
     targets = scores.make_targets(scores(images), explanation.classes)
@@ -76,8 +76,13 @@ def compute_smoothgrad(explanation: Explanation, samples: int = 25, noise: float
     return Maps(sum(halves, torch.zeros_like(halves[0])) / samples, checks)
 
 
-def _draw_noise(image: Tensor, sample: int) -> Tensor:
-    """Return the standard normal noise of a sample, of the shape of an image."""
+def draw_noise(image: Tensor, sample: int) -> Tensor:
+    """Return the standard normal noise of a sample.
+
+    Args:
+        image: The image, whose shape it has.
+        sample: Number of the sample.
+    """
     generator = torch.Generator().manual_seed(NOISE_SEED + sample)
     return torch.randn(image.shape, generator=generator)
 

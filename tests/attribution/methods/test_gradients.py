@@ -94,7 +94,7 @@ def test_the_attribution_of_the_baseline_itself_is_zero(baseline: str) -> None:
 def test_smoothgrad_is_captums_noise_tunnel_with_the_same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     chain, x = make_chain(), make_images()
     deviations = 0.2 * (x.amax((1, 2, 3)) - x.amin((1, 2, 3)))
-    noise = torch.stack([gradients._draw_noise(x[0], sample) for sample in range(5)])
+    noise = torch.stack([gradients.draw_noise(x[0], sample) for sample in range(5)])
     captum_noise = iter([deviations[n] * noise for n in range(2)])
     monkeypatch.setattr(torch, "normal", lambda *args: next(captum_noise).to(x))
     tunnel, target = captum.attr.NoiseTunnel(captum.attr.Saliency(chain)), TARGETS[0]
