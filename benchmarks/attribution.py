@@ -174,12 +174,13 @@ def compare(
         maps, expected = run(), run_captum()
         difference = float((maps - expected).abs().max() / expected.abs().max())
         times: list[tuple[float, float]] = []
-        for _ in range(rounds):
-            clock = [time.process_time()]
-            for side in (run, run_captum):
+        for turn in range(rounds):
+            durations = {}
+            for side in (run, run_captum) if turn % 2 else (run_captum, run):
+                start = time.process_time()
                 side()
-                clock.append(time.process_time())
-            times.append((clock[1] - clock[0], clock[2] - clock[1]))
+                durations[side] = time.process_time() - start
+            times.append((durations[run], durations[run_captum]))
     ours, captums = (1000 * statistics.median(side) for side in zip(*times, strict=True))
     ratio = statistics.median(captum_time / own_time for own_time, captum_time in times)
     print(

@@ -144,6 +144,8 @@ def simplify_batch_norms(network: nn.Module) -> Iterator[None]:
     """
 
     def record_scale(norm: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Any:
+        if not output.requires_grad:
+            return output
         factor = (norm.running_var + norm.eps).rsqrt()
         factor = factor if norm.weight is None else factor * norm.weight
         factor = factor.reshape(-1, *[1] * (output.ndim - 2))

@@ -1,6 +1,6 @@
 """The scores of classes that attribution methods explain: logits of images, or of their pixels."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,12 +12,14 @@ from torch.autograd.graph import Node
 from convatlas import UserError
 from convatlas.attribution.graph import MapsFilter, MapsOutput, NetworkOutput, run_to_output
 from convatlas.attribution.logits import CallSkipper, find_final_nodes, skip_calls
+from convatlas.attribution.untraced import evaluation_mode
 from convatlas.models.output_choice import ClassCounts, choose_main_tensor, format_tensors
 from convatlas.models.outputs import LOGITS, Output, list_tensors
 from convatlas.models.state import list_non_finite
-from convatlas.tracing.calls import raise_on_wrong_input, trace
+from convatlas.tracing.calls import raise_on_wrong_input
 
 MAX_BATCH_VALUES = 2**20  # values of the input in one pass: more cost memory and save no time
+MAX_PARAMETERS_PER_VALUE = 16  # of the input, up to which channels last is faster
 BATCH_TOLERANCE = 1e-3  # of the largest score, between an image alone and in a batch
 
 
@@ -78,7 +80,7 @@ class ScoreGraph:
     Attributes:
         x: The input, (N, C, H, W), which requires a gradient.
         scores: The scores of classes, (N, classes) or (N, classes, h, w), with their graph.
-        layers: The names of layers, by the last node of each.
+        layers: The names of layers, by the last node of each; none where they are not needed.
         maps: The outputs with maps, in execution order.
     """
 
@@ -113,42 +115,64 @@ class ClassScores:
         self.network, self.output = network, output
         self.skipped: frozenset[int] | None = None  # calls of a final softmax or sigmoid; None: not known yet
         self.is_batchable: bool | None = None  # whether the scores of an image do not depend on others
+        self.takes_channels_last = True  # as far as is known
 
     @torch.enable_grad()
-    def record(self, x: Tensor, maps: MapsFilter | None = None) -> ScoreGraph:
+    def record(self, x: Tensor, maps: MapsFilter | None = None, named: bool = False) -> ScoreGraph:
         """Run the network with its graph.
 
         Args:
             x: Its input, (N, C, H, W).
             maps: Which outputs of layers to keep.
+            named: Name the layers, which takes time.
 
         Raises:
             UserError: The network does not take the input, or its output has no scores of classes.
         """
-        x = x.detach().clone().requires_grad_()
         if self.skipped is None and len(x) > 1:
             self.record(x[:1])
-        run, skipper = self._run(x, maps)
+        x = x.detach().clone().requires_grad_()
+        run, skipper = self._run(x, maps, named)
         if self.skipped is None:
             final_nodes = find_final_nodes(run.value)
             self.skipped = self._find_final_calls(x) if final_nodes else frozenset()
             if self.skipped:
-                run, skipper = self._run(x, maps)
+                run, skipper = self._run(x, maps, named)
         graph = ScoreGraph(x, self._expand(run.value), run.layers, run.maps)
         if skipper:
             skipper.mark_skipped(graph.top)
         return graph
 
-    def _run(self, x: Tensor, maps: MapsFilter | None) -> tuple[NetworkOutput, CallSkipper | None]:
+    def _run_in_best_format(self, x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+        """Run the network in channels last where this is faster and possible.
+
+        Graphs are not: their backward passes for several targets are slower so.
+        """
+        is_faster = x.ndim == 4 and x.device.type == "cpu"
+        # Each weight is converted in each run, which costs more than it saves with few pixels.
+        parameter_count = sum(parameter.numel() for parameter in self.network.parameters())
+        is_faster = is_faster and parameter_count < MAX_PARAMETERS_PER_VALUE * x.numel()
+        if is_faster and self.takes_channels_last:
+            try:
+                return run(x.contiguous(memory_format=torch.channels_last))
+            except UserError:  # such as of a view() of maps
+                result = run(x.contiguous())
+                self.takes_channels_last = False
+                return result
+        return run(x)
+
+    def _run(
+        self, x: Tensor, maps: MapsFilter | None, named: bool
+    ) -> tuple[NetworkOutput, CallSkipper | None]:
         """Run the network without the calls to skip."""
 
         def select(outputs: Any) -> Tensor:
             return self._select(outputs, len(x))
 
         if not self.skipped:
-            return run_to_output(self.network, x, select, maps), None
+            return run_to_output(self.network, x, select, maps, named), None
         with skip_calls(self.network, self.skipped) as skipper:
-            return run_to_output(self.network, x, select, maps), skipper
+            return run_to_output(self.network, x, select, maps, named), skipper
 
     def _find_final_calls(self, x: Tensor) -> frozenset[int]:
         """Return the numbers of the calls of a final softmax or sigmoid, from a run on one image."""
@@ -215,9 +239,13 @@ class ClassScores:
 
     def _score(self, x: Tensor) -> Tensor:
         """Return the scores of one batch."""
-        skipping = skip_calls(self.network, self.skipped) if self.skipped else nullcontext()
-        with raise_on_wrong_input(x), trace(self.network, lambda call: None), skipping:
-            return self._expand(self._select(self.network(x.clone()), len(x)))
+
+        def run(x: Tensor) -> Tensor:
+            skipping = skip_calls(self.network, self.skipped) if self.skipped else nullcontext()
+            with raise_on_wrong_input(x), evaluation_mode(self.network), skipping:
+                return self._expand(self._select(self.network(x.clone()), len(x)))
+
+        return self._run_in_best_format(x, run)
 
     def _select(self, outputs: Any, images: int) -> Tensor:
         """Return the scores in what the forward pass returned, one of two classes."""

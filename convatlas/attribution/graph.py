@@ -14,6 +14,7 @@ from convatlas import UserError
 from convatlas.attribution.backward_rules import next_nodes, node_type, simplify_batch_norms
 from convatlas.attribution.inplace_writes import label_writes, record_writes, writes_in_place
 from convatlas.attribution.kept_gradients import keep_gradients
+from convatlas.attribution.untraced import evaluation_mode, replace_first_output, watch_gradients
 from convatlas.names import suggest_nearest
 from convatlas.tracing.calls import (
     Call,
@@ -60,6 +61,18 @@ class MapsOutput(NamedTuple):
     value: Tensor
     version: int
 
+    @classmethod
+    def from_output(cls, layer: str, output: Tensor, copy: bool) -> "MapsOutput":
+        """Keep the output of a layer.
+
+        Args:
+            layer: Name of the layer.
+            output: The output, with its graph.
+            copy: Copy its values, so that no later operation changes them.
+        """
+        value = output.detach()
+        return cls(layer, get_gradient_edge(output), value.clone() if copy else value, get_version(value))
+
     @property
     def is_intact(self) -> bool:
         """Whether no later operation has changed the output in place."""
@@ -84,19 +97,19 @@ class MapsFilter:
         """Paths of composite modules whose outputs are maps too."""
         return [self.layer] if self.layer else []
 
-    def includes(self, call: Call, images: int) -> bool:
-        """Return whether the output of a call is one of these maps.
+    def includes(self, output: Tensor, images: int, call: Call | None = None) -> bool:
+        """Return whether an output is one of these maps.
 
         Args:
-            call: The call of a layer.
+            output: The output.
             images: Number N of the images of the batch.
+            call: The call of the layer; None where it is known to be that of `layer`.
         """
-        output = call.output
-        if output.ndim != 4 or len(output) != images or not output.is_floating_point():
+        if output.ndim != 4 or len(output) != images or not output.requires_grad:
             return False
         height, width = output.shape[2:]
-        if self.layer is not None:
-            return call.layer == self.layer
+        if self.layer is not None or call is None:
+            return call is None or call.layer == self.layer
         is_wide = abs(height - width * self.aspect_ratio) > 2 + 0.1 * height
         return height * width > 1 and not is_wide and call.type not in ATTENTION_TYPES
 
@@ -106,7 +119,7 @@ class NetworkOutput(NamedTuple):
 
     Attributes:
         value: The tensor, with its graph.
-        layers: The names of layers, by the last node of each.
+        layers: The names of layers, by the last node of each; none where they are not needed.
         maps: The outputs with maps, in execution order.
     """
 
@@ -156,7 +169,11 @@ def run_until_layer(network: nn.Module, x: Tensor, layer: str) -> LayerOutput:
 
 
 def run_to_output(
-    network: nn.Module, x: Tensor, select: Callable[[Any], Tensor], maps: MapsFilter | None = None
+    network: nn.Module,
+    x: Tensor,
+    select: Callable[[Any], Tensor],
+    maps: MapsFilter | None = None,
+    named: bool = False,
 ) -> NetworkOutput:
     """Run a network to its end, recording what is computed from its input alone.
 
@@ -165,6 +182,7 @@ def run_to_output(
         x: Its input, (N, C, H, W), which requires a gradient.
         select: From what the forward pass returns to the tensor in it.
         maps: Which calls of layers to keep the outputs of, if these have maps.
+        named: Name the layers; without, tracing is saved where it is not needed.
 
     Raises:
         UserError: The network does not take the input, or the tensor does not depend on it; and as `select`.
@@ -177,19 +195,55 @@ def run_to_output(
         def add(call: Call) -> None:
             layer_names.append(call.layer)
             run.add(call)
-            output = call.output
-            if maps and maps.includes(call, len(x)) and output.grad_fn is not None:
-                edge, value = get_gradient_edge(output), output.detach()
-                value = value.clone() if maps.layer else value
-                run.maps.append(MapsOutput(call.layer, edge, value, get_version(value)))
+            if maps and maps.includes(call.output, len(x), call):
+                run.maps.append(MapsOutput.from_output(call.layer, call.output, copy=bool(maps.layer)))
 
         run.output = select(_run_network(network, x, add, layer_names, maps.blocks if maps else ()))
         return run
 
+    if not named and (output := _run_untraced(network, x, select, maps)):
+        return output
     run = _run_with_graph(network, run_once)
     if run.output.grad_fn is None:
         raise UserError(_explain_missing_graph("the output of the network", run))
     return NetworkOutput(run.output, run.layers, run.maps)
+
+
+def _run_untraced(
+    network: nn.Module, x: Tensor, select: Callable[[Any], Tensor], maps: MapsFilter | None
+) -> NetworkOutput | None:
+    """Run a network as `run_to_output` does, without names of layers.
+
+    Returns:
+        The output; None where that takes names: for a message, maps of any layer or of a function, and where
+        autograd does not record all.
+    """
+    if maps and (not maps.layer or maps.layer not in dict(network.named_modules())):
+        return None
+    kept: list[MapsOutput] = []
+
+    def start_graph(output: Any) -> Any:
+        """Let the graph begin at the maps: nothing below them is needed."""
+        if not (maps and maps.layer and isinstance(output, Tensor) and output.is_floating_point()):
+            return output
+        start = output.detach().clone().requires_grad_()
+        if maps.includes(start, len(x)):
+            kept.append(MapsOutput.from_output(maps.layer, start, copy=False))
+        return start.clone()  # a later layer may change it in place
+
+    module = network.get_submodule(maps.layer) if maps and maps.layer else None
+    try:
+        hook = replace_first_output(module, start_graph)
+        with evaluation_mode(network), _record_input_gradients(network), hook, watch_gradients() as off:
+            inputs = x.clone() if maps is None else x.detach().clone()  # a layer may change them in place
+            output = select(network(inputs))
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, IndexError):
+        return None
+    if off or output.grad_fn is None or writes_in_place(output.grad_fn):
+        return None
+    return NetworkOutput(output, {}, kept)
 
 
 @dataclass
@@ -261,14 +315,21 @@ def _run_network(
         layer_names: The names of the layers that have run so far, for messages.
         blocks: Paths of composite modules whose calls are passed on too.
     """
+    tracing = trace(network, callback, blocks=blocks)
+    errors = raise_on_wrong_input(x), _raise_on_forbidden_write(layer_names)
+    with _record_input_gradients(network), errors[0], errors[1], tracing:
+        return network(x.clone())  # a layer may change its input in place
+
+
+@contextmanager
+def _record_input_gradients(network: nn.Module) -> Iterator[None]:
+    """Let a network record the graph of what it computes from its input alone while the block runs."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    for parameter in trained:  # so that the graph holds what depends on the input alone
+    for parameter in trained:
         parameter.requires_grad_(False)
     try:
-        tracing = trace(network, callback, blocks=blocks)
-        errors = raise_on_wrong_input(x), _raise_on_forbidden_write(layer_names)
-        with torch.enable_grad(), simplify_batch_norms(network), errors[0], errors[1], tracing:
-            return network(x.clone())  # a layer may change its input in place
+        with torch.enable_grad(), simplify_batch_norms(network):
+            yield
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)

@@ -2,13 +2,16 @@
 
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from convatlas import UserError
 from convatlas.attribution.class_scores import MAX_BATCH_VALUES, ClassScores, ScoreGraph, Targets
 from convatlas.attribution.gradient_rules import attach_gradient_rules
+from convatlas.attribution.methods.method import Explanation, allocate_maps
 
 # From the numbers of images (M,) and positions (M,) to inputs (M, C, H, W).
 MakeInputs = Callable[[Tensor, Tensor], Tensor]
@@ -39,6 +42,32 @@ def send_down(graph: ScoreGraph, targets: Targets, to: GradientEdge | Tensor | N
             for part in torch.split(signals, size)
         ]
     return torch.cat(passes).transpose(0, 1)
+
+
+def send_all_down(
+    explanation: Explanation, attach: Callable[[ScoreGraph], AbstractContextManager[None]]
+) -> Tensor:
+    """Return the signals of all targets of all images at the input.
+
+    Args:
+        explanation: What is to be explained.
+        attach: Attaches the rules of the backward pass to a graph.
+
+    Returns:
+        (N, T, C, H, W).
+
+    Raises:
+        UserError: As `attach`, with the names of layers.
+    """
+    values = allocate_maps(explanation, explanation.images.shape[1])
+    for index, graph, targets in explanation.record_targets():
+        try:
+            with attach(graph):
+                values[index] = send_down(graph, targets)
+        except UserError:
+            with attach(explanation.scores.record(graph.x, named=True)):
+                raise
+    return values
 
 
 def sum_gradients(

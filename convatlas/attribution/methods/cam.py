@@ -76,7 +76,7 @@ def _compute_cam(explanation: Explanation, weigh: WeighUnits) -> Maps:
     values, checks = allocate_maps(explanation, 1), empty_checks(explanation.classes)
     maps_filter = MapsFilter(explanation.layer, images.shape[2] / images.shape[3])
     for index, graph, targets in explanation.record_targets(maps_filter):
-        graph, maps = _choose_maps(explanation, graph)
+        graph, maps = _choose_maps(explanation, graph, maps_filter)
         cam = _weigh_maps(graph, targets, maps, weigh)
         values[index] = F.interpolate(cam, images.shape[2:], mode="bilinear", align_corners=False)[:, :, None]
         for row in checks[index]:
@@ -92,14 +92,17 @@ def _weigh_maps(graph: ScoreGraph, targets: Targets, maps: MapsOutput, weigh: We
     return torch.einsum("ntu,nuhw->nthw", weights, maps.value).relu()
 
 
-def _choose_maps(explanation: Explanation, graph: ScoreGraph) -> tuple[ScoreGraph, MapsOutput]:
+def _choose_maps(
+    explanation: Explanation, graph: ScoreGraph, maps_filter: MapsFilter
+) -> tuple[ScoreGraph, MapsOutput]:
     """Return the maps of the chosen layer or the default one, with the graph of the run that they are of."""
     layer = explanation.layer
     nodes = set(all_nodes(graph.top))
     reachable = [maps for maps in graph.maps if maps.edge.node in nodes]
     if layer is not None:
         if not reachable or reachable[-1].value.shape[2:].numel() < 2:
-            raise UserError(_explain_missing_maps(layer, graph))
+            named = explanation.scores.record(graph.x, maps_filter, named=True)
+            raise UserError(_explain_missing_maps(layer, named))
         return graph, reachable[-1]
     if not reachable:
         raise UserError(

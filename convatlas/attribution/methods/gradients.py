@@ -10,12 +10,11 @@ from torch import Tensor
 from convatlas.attribution.baselines import Baseline, make_baselines
 from convatlas.attribution.class_scores import Targets
 from convatlas.attribution.gradient_rules import attach_gradient_rules
-from convatlas.attribution.methods.backward import MakeInputs, send_down, sum_gradients
+from convatlas.attribution.methods.backward import MakeInputs, send_all_down, sum_gradients
 from convatlas.attribution.methods.method import (
     Explanation,
     Maps,
     Method,
-    allocate_maps,
     empty_checks,
 )
 
@@ -30,10 +29,7 @@ def compute_gradient(explanation: Explanation) -> Maps:
     Args:
         explanation: What is to be explained.
     """
-    values = allocate_maps(explanation, explanation.images.shape[1])
-    for index, graph, targets in explanation.record_targets():
-        with attach_gradient_rules(graph.top, graph.layers):
-            values[index] = send_down(graph, targets)
+    values = send_all_down(explanation, lambda graph: attach_gradient_rules(graph.top, graph.layers))
     return Maps(values, empty_checks(explanation.classes))
 
 

@@ -1,11 +1,14 @@
 """Methods that change the gradient at rectifiers: guided backpropagation and the deconvnet."""
 
+from contextlib import AbstractContextManager
+
 from torch.autograd.graph import get_gradient_edge
 
 from convatlas.attribution.backward_rules import attach_rules
+from convatlas.attribution.class_scores import ScoreGraph
 from convatlas.attribution.gradient_rules import attach_gradient_rules
-from convatlas.attribution.methods.backward import send_down
-from convatlas.attribution.methods.method import Explanation, Maps, Method, allocate_maps, empty_checks
+from convatlas.attribution.methods.backward import send_all_down
+from convatlas.attribution.methods.method import Explanation, Maps, Method, empty_checks
 
 SKIP_METHOD = "leave deconvnet out of views.attribution.methods"
 
@@ -20,10 +23,11 @@ def compute_guided_backpropagation(explanation: Explanation, rectify: bool = Fal
     Raises:
         UserError: An activation is not a ReLU, and `rectify` is false.
     """
-    values = allocate_maps(explanation, explanation.images.shape[1])
-    for index, graph, targets in explanation.record_targets():
-        with attach_gradient_rules(graph.top, graph.layers, guided=True, rectify=rectify):
-            values[index] = send_down(graph, targets)
+
+    def attach(graph: ScoreGraph) -> AbstractContextManager[None]:
+        return attach_gradient_rules(graph.top, graph.layers, guided=True, rectify=rectify)
+
+    values = send_all_down(explanation, attach)
     return Maps(values, empty_checks(explanation.classes))
 
 
@@ -40,10 +44,11 @@ def compute_deconvnet(explanation: Explanation, rectify: bool = False) -> Maps:
     Raises:
         UserError: An activation is not a ReLU, and `rectify` is false; or an operation has no rule.
     """
-    values = allocate_maps(explanation, explanation.images.shape[1])
-    for index, graph, targets in explanation.record_targets():
-        with attach_rules(get_gradient_edge(graph.scores), graph.layers, rectify, SKIP_METHOD):
-            values[index] = send_down(graph, targets)
+
+    def attach(graph: ScoreGraph) -> AbstractContextManager[None]:
+        return attach_rules(get_gradient_edge(graph.scores), graph.layers, rectify, SKIP_METHOD)
+
+    values = send_all_down(explanation, attach)
     return Maps(values, empty_checks(explanation.classes))
 
 
