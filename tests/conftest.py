@@ -1,5 +1,7 @@
 """Fixtures of all tests: the pipeline run once on a tiny config, a browser, real data; and the summary."""
 
+import fcntl
+import os
 import re
 import signal
 from collections import Counter
@@ -17,15 +19,23 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Playwright
 
 TESTS = Path(__file__).parent
-FIRST_GROUPS = ("pipeline/test_slurm.py", "run", "gallery/test_explorer.py")
+FIRST_GROUPS = ("pipeline/test_slurm.py", "pipeline/test_workflow.py", "gallery/test_explorer.py")
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """The pipeline, run end to end; tests that change it must restore it."""
-    workspace = Workspace(tmp_path_factory.mktemp("run") / "convatlas")
-    done = workspace.snakemake()
-    assert done.returncode == 0, done.stdout + done.stderr
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The pipeline, run end to end once for all processes of the tests, which change only copies of it."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # which all share
+    workspace = Workspace.open(folder / "run/convatlas")
+    with (folder / "run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the first to come runs it, others wait
+        if not (workspace.folder / "reports/gallery/index.html").exists():
+            if not workspace.folder.exists():
+                Workspace(workspace.folder)
+            done = workspace.snakemake()
+            assert done.returncode == 0, done.stdout + done.stderr
     return workspace
 
 
@@ -54,14 +64,13 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group tests for `pytest -n`: those of the finished pipeline, which runs once, and else each file's.
+    """Group tests for `pytest -n`, those of each file.
 
-    Groups that take long come first: SLURM's tests, which mostly wait; those of the finished pipeline; then
-    those that run the pipeline themselves.
+    Groups that take long come first: SLURM's tests, which mostly wait; those that run the pipeline for all;
+    then those that run it for themselves.
     """
     for item in items:
-        uses_run = "run" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("run" if uses_run else str(item.path.relative_to(TESTS))))
+        item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(TESTS))))
     items.sort(key=_get_turn)
 
 

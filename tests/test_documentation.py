@@ -8,7 +8,6 @@ YAML blocks are configs: one whose first line names a file is written there for 
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -80,10 +79,10 @@ BLOCKS = [block for page in PAGES for block in read_blocks(page)]
 
 
 @pytest.fixture(scope="module")
-def workspace(run: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def workspace(finished_run: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A copy of the finished run whose config.yaml is its tiny config, with the files that the pages name."""
     folder = tmp_path_factory.mktemp("documentation") / "convatlas"
-    shutil.copytree(run.folder, folder, symlinks=True)
+    workspace = Workspace.copy_of(finished_run, folder)
     config = yaml.safe_load((folder / "config.yaml").read_text())
     update_config(config, json.loads((folder / "tiny.yaml").read_text()))
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
@@ -96,8 +95,6 @@ def workspace(run: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Works
     for name in ("photographs/one.png", "my-seven.png", "scans/three.jpg"):
         (folder / name).parent.mkdir(exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(folder / name)
-    workspace = object.__new__(Workspace)
-    workspace.folder = folder
     return workspace
 
 

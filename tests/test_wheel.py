@@ -44,7 +44,9 @@ def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
     assert f"-{__version__}-" in wheel.name
 
 
-def test_an_installed_wheel_builds_the_same_gallery(wheel: Path, run: Workspace, tmp_path: Path) -> None:
+def test_an_installed_wheel_builds_the_same_gallery(
+    wheel: Path, finished_run: Workspace, tmp_path: Path
+) -> None:
     """In an environment that holds the wheel, and beside it only the locked packages."""
     environment = tmp_path / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
@@ -59,12 +61,13 @@ def test_an_installed_wheel_builds_the_same_gallery(wheel: Path, run: Workspace,
     places = subprocess.run([python, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert places.stdout.startswith(str(site))
 
-    config = yaml.safe_load((run.folder / "config.yaml").read_text())
-    update_config(config, json.loads((run.folder / "tiny.yaml").read_text()))
+    run = finished_run.folder
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    update_config(config, json.loads((run / "tiny.yaml").read_text()))
     config = resolve_config(config)
     command = [python, ROOT / "scripts/gallery.py", "--settings", json.dumps(config)]
-    command += ["--results", run.folder / "results", "--data", run.folder / "data"]
-    command += ["--logs", run.folder / "logs", "--output", tmp_path / "site"]
+    command += ["--results", run / "results", "--data", run / "data"]
+    command += ["--logs", run / "logs", "--output", tmp_path / "site"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert read_files(tmp_path / "site", MAY_DIFFER) == read_files(run.folder / "reports/gallery", MAY_DIFFER)
+    assert read_files(tmp_path / "site", MAY_DIFFER) == read_files(run / "reports/gallery", MAY_DIFFER)

@@ -32,8 +32,8 @@ pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="session")
-def site(run: Workspace) -> Path:
-    return run.folder / "reports/gallery"
+def site(finished_run: Workspace) -> Path:
+    return finished_run.folder / "reports/gallery"
 
 
 @pytest.mark.parametrize("width", [360, 1280, 2560])

@@ -59,6 +59,11 @@ class Workspace:
     def copy_of(cls, other: "Workspace", folder: Path) -> "Workspace":
         """Return a copy of a workspace with all that has run there."""
         subprocess.run(["cp", "-a", str(other.folder), str(folder)], check=True)
+        return cls.open(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> "Workspace":
+        """Return the workspace of a folder that has been made, or will be."""
         workspace = cls.__new__(cls)
         workspace.folder = folder
         return workspace
