@@ -16,6 +16,7 @@ from convatlas.analysis.segmentation_examples import is_segmentation, predict_ex
 from convatlas.files import atomic_write, read_json, write_json, write_npz
 from convatlas.models import build
 from convatlas.models.outputs import Output
+from convatlas.models.preprocessing import Preprocessing
 from convatlas.pipeline.config_types import MaskViews
 from convatlas.records import (
     ChanceTest,
@@ -83,13 +84,7 @@ def write_segmentation_analysis(
     test = MaskSample(test_split, test_indices, device)
     output = Output.from_description(description)
     segments = is_segmentation(output, preprocessing, description["classes"])
-    examples: list[SegmentationExample] = []
-    arrays: dict[str, np.ndarray] = {}
-    if segments:
-        try:
-            examples, arrays = predict_examples(network, preprocessing, output, test_split)
-        except NonFiniteScoresError as error:
-            log.warning("no examples of predictions: %s", error)
+    examples, arrays = _predict_examples(network, preprocessing, output, test_split) if segments else ([], {})
 
     analysis: SegmentationAnalysis = {
         "size": list(preprocessing.shape[1:]),
@@ -106,6 +101,17 @@ def write_segmentation_analysis(
         write_json(masks / "masks.json", analysis)
         if examples:
             write_npz(masks / "examples.npz", arrays)
+
+
+def _predict_examples(
+    network: nn.Module, preprocessing: Preprocessing, output: Output, test: MaskSplit
+) -> tuple[list[SegmentationExample], dict[str, np.ndarray]]:
+    """Return what `predict_examples` does; nothing where scores are NaN or infinite, which the log says."""
+    try:
+        return predict_examples(network, preprocessing, output, test)
+    except NonFiniteScoresError as error:
+        log.warning("no examples of predictions: %s", error)
+        return [], {}
 
 
 def measure_layers(
