@@ -139,21 +139,23 @@ def find_known_classes(
     names = class_names.read_class_names(settings.get("classes"), f"{key}.classes") or []
     if isinstance(weights, str):
         names = names or class_names.list_weights_classes(settings["architecture"], weights, key)
-    count = 2 if is_built_for_two else len(names) or None
-    output = decide_output(
-        network, preprocessing, settings.get("output") or {}, ClassCounts(count, count), key
-    )
+    image_names, pixel_names = names, names
     if dataset and not names:
-        is_segmentation = output.covers(preprocessing.shape[1:])
-        dataset_names = _list_dataset_classes(dataset, datasets[dataset], is_segmentation)
-        names = dataset_names if is_built_for_two or output.fits(len(dataset_names)) else []
-    if not (names or is_built_for_two or output.kind == "none"):
-        names = [str(number) for number in range(output.shape[0])]
-    return KnownClasses(replace(output, class_count=count or len(names)), names)
-
-
-def _list_dataset_classes(name: str, settings: DatasetConfig, of_pixels: bool) -> list[str]:
-    """Return the names of the classes of a data set's images or pixels, as far as they are known."""
-    if of_pixels:
-        return list(formats.FORMATS[settings["format"]].MASK_CLASSES)
-    return formats.list_known_classes(f"data/{name}", settings) or []
+        pixel_names = list(formats.FORMATS[datasets[dataset]["format"]].MASK_CLASSES)
+        image_names = formats.list_known_classes(f"data/{dataset}", datasets[dataset]) or []
+    counts = [ClassCounts(len(image_names) or None, len(pixel_names) or None)]
+    if is_built_for_two:  # unless its arguments set the number
+        counts.insert(0, ClassCounts(2, 2))
+    outputs = [
+        decide_output(network, preprocessing, settings.get("output") or {}, count, key) for count in counts
+    ]
+    output = next((output for output in outputs if output.kind != "none"), outputs[-1])
+    known = pixel_names if output.covers(preprocessing.shape[1:]) else image_names
+    count = output.shape[0] if output.shape else 0
+    if not is_built_for_two and not output.fits(len(known)):
+        known = [str(number) for number in range(count)]
+    if output.fits(len(known)):
+        count = len(known)
+    elif is_built_for_two and output.fits(2):
+        count = 2
+    return KnownClasses(replace(output, class_count=count), known)

@@ -65,6 +65,7 @@ def test_names_that_exist_pass(tmp_path: Path) -> None:
         ("classify", {"dataset": "pets"}, "dog", "pet"),
         ("classify", {"dataset": "breeds"}, "Ginger Tabby", "Siamese"),
         ("segment", {"dataset": "pets"}, "pet", "dog"),
+        ("segment", {"dataset": "pets", "arguments": {"classes": 3}}, "pet", "dog"),
         ("classify", {"dataset": "folder"}, "owl", "fox"),
         ("classify", {"dataset": None, "classes": ["x", "y"], "arguments": {"classes": 2}}, "y", "z"),
         ("classify", {"dataset": None, "arguments": {"classes": 3}}, "2", "3"),
