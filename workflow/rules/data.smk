@@ -66,7 +66,7 @@ for format_name, data_format in FORMATS.items():
         wildcard_constraints:
             dataset=get_format_constraint(format_name),
         # A job of several threads comes first: later it would wait until as many are free at once.
-        priority: 2 if data_format.THREADS > 1 else 0
+        priority: 3 if data_format.THREADS > 1 else 0
         localrule: True
         threads: data_format.THREADS
         params:

@@ -44,6 +44,7 @@ rule record:
         "logs/{network}/record.log",
     benchmark:
         "logs/{network}/record.tsv"
+    priority: 1  # most other jobs of a network wait for it
     threads: 1
     resources:
         **get_resource_functions("record"),

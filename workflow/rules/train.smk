@@ -164,7 +164,7 @@ rule train:
         "logs/{network}/train.log",
     benchmark:
         "logs/{network}/train.tsv"
-    priority: 1  # the longest jobs first; the others fill the gaps
+    priority: 2  # the longest jobs first; the others fill the gaps
     threads: get_train_threads
     resources:
         **get_resource_functions("train"),
