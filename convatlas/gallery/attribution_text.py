@@ -11,7 +11,11 @@ from convatlas.names import format_number, join_names
 from convatlas.plotting.colormap import find_non_finite, select_finite
 from convatlas.records import AttributionTarget
 
-CHECK_LABELS = {"change": "change of the score", "size": "square of side"}
+CHECK_LABELS = {
+    "agreement": "correlation between halves of the samples",
+    "change": "change of the score",
+    "size": "square of side",
+}
 
 
 def format_quantity(value: float) -> str:

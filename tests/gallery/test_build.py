@@ -277,6 +277,18 @@ def test_sample_images_without_predictions_have_no_such_columns(tmp_path: Path) 
     assert re.findall(r'<th scope="col"[^>]*>(.*?)</th>', table) == ["image", "source", "label"]
 
 
+def test_the_page_names_every_class_that_a_multi_label_network_predicts(tmp_path: Path) -> None:
+    results = make_results()
+    results.network["output"] |= {"kind": "multi-label"}
+    predicted = [{"class": 2, "probability": 0.75}, {"class": 0, "probability": 0.625}]
+    results.images[0]["predictions"], results.images[1]["predictions"] = predicted, []
+    write_network(tmp_path, "own", results)
+    table = PageParser(build_site(tmp_path, "own") / "networks/own.html").text
+    table = " ".join(table[table.index("Sample images") :].split())
+    assert "cat (75.0 %), ant (62.5 %)" in table
+    assert "no class above 50 %, most probable dog (75.0 %)" in table
+
+
 def test_the_navigation_is_grouped(tmp_path: Path) -> None:
     write_network(tmp_path, "own")
     text = (build_site(tmp_path, "own") / "primer.html").read_text()
