@@ -20,7 +20,9 @@ from convatlas.results import Results, list_projection_keys
 log = logging.getLogger(__name__)
 
 RANDOMISATION_STAGES = 5
-SPECIFICITY_IMAGES = 2
+# Images on which specificity is measured: two, and up to five whose inputs have no more values together.
+SPECIFICITY_IMAGES = range(2, 6)
+SPECIFICITY_VALUES = 2**18
 
 
 class TrainedTargetScores(ClassScores):
@@ -94,9 +96,11 @@ def measure_layers(network: nn.Module, results: Results, rectify: bool) -> list[
         results: Its results, with its projections.
         rectify: `views.deconv.rectify`.
     """
-    names = [image["name"] for image in results.images if "non_finite" not in image][:SPECIFICITY_IMAGES]
+    names = [image["name"] for image in results.images if "non_finite" not in image]
     if not names:
         return []
+    count = SPECIFICITY_VALUES // results.activations(names[0])["input"].size
+    names = names[: min(max(count, SPECIFICITY_IMAGES[0]), SPECIFICITY_IMAGES[-1])]
     keys = list_projection_keys(results.projections(names[0]))
     layers = list(dict.fromkeys(key.partition("@")[0] for key in keys))
     activations = [results.activations(name) for name in names]

@@ -156,7 +156,8 @@ def _summarise(trained: Sequence[np.ndarray], redrawn: Sequence[Sequence[np.ndar
     ]
     count = int(np.isfinite(between).sum())
     if count < MIN_PAIRS:
-        reason = f"{count} pairs of units have peaks that share a place; {MIN_PAIRS} are needed"
+        pairs = "1 pair of units has" if count == 1 else f"{count} pairs of units have"
+        reason = f"{pairs} peaks that share a place; {MIN_PAIRS} are needed"
         return Specificity(None, count, similarity, reason)
     return Specificity(1 - float(np.nanmedian(between)), count, similarity, None)
 

@@ -119,14 +119,18 @@ def test_a_reason_is_stated_where_nothing_is_measured() -> None:
         for entry in measure_unit_specificity(
             network,
             layers,
-            ["3"],
+            ["2"],
             [image],
             lambda layer, n: torch.ones(4, 5, 5) + torch.arange(4).view(4, 1, 1),
         )
     }
     assert "views.deconv.rectify" in entries["deconvnet"]["reason"]
     assert "views.deconv.rectify" in entries["guided_backpropagation"]["reason"]
-    assert entries["gradient"]["pairs"] <= 6
-    entries = measure_unit_specificity(network, layers, ["3"], [image], lambda layer, n: -torch.ones(4, 5, 5))
+    assert entries["gradient"]["pairs"] == 6
+    few = measure_unit_specificity(
+        network, layers, ["2"], [image], lambda layer, n: torch.ones(2, 5, 5), rectify=True
+    )
+    assert few[0]["reason"] == "1 pair of units has peaks that share a place; 5 are needed"
+    entries = measure_unit_specificity(network, layers, ["2"], [image], lambda layer, n: -torch.ones(4, 5, 5))
     assert entries[1]["reason"] == "no two units have peaks that share a place"
-    assert measure_unit_specificity(network, layers, ["3"], [], lambda layer, n: image) == []
+    assert measure_unit_specificity(network, layers, ["2"], [], lambda layer, n: image) == []
