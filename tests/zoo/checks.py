@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
@@ -264,12 +265,19 @@ def choose_layers(
 
 
 def _check_projections(row: Row, network: nn.Module, x: Tensor, chosen: dict[str, list[int]]) -> None:
-    """Compare `project` with the reference, in float32 and, where that differs, in float64."""
-    projections = {}
-    for layer, units in chosen.items():
-        projections[layer, "map"], row.rectify = _project(network, x, layer, units, "map", row.rectify)
-        projections[layer, "peak"] = project(network, x[0], layer, units, "peak", row.rectify)
+    """Compare `project` with the reference, in float32 and, where that differs or overflows, in float64."""
+    projections, overflow = {}, None
+    for (layer, units), select in product(chosen.items(), ("map", "peak")):
+        try:
+            projections[layer, select] = _project(row, network, x, layer, units, select)
+        except UserError as error:
+            if "beyond float32" not in str(error):
+                raise
+            overflow = overflow or error
+            projections[layer, select] = torch.full((len(units), *x.shape[1:]), torch.inf)
     is_large = row.parameters > MAX_DOUBLE_PARAMETERS
+    if overflow and is_large:
+        raise overflow
     exact, exact_x = (network, x) if is_large else (copy.deepcopy(network).double(), x.double())
     exact.requires_grad_(False)
     expected = project_reference(exact, exact_x, list(chosen), list(chosen.values()))
@@ -279,27 +287,28 @@ def _check_projections(row: Row, network: nn.Module, x: Tensor, chosen: dict[str
             again = project(exact, exact_x[0], layer, chosen[layer], select, row.rectify)
             if _relative_error(again, expected[layer, select]) > EXACT_TOLERANCE:
                 raise Difference(f"the {select} of {layer} differs by {error:.1e} of its maximum")
-            overflow = "overflows" if math.isinf(error) else f"rounds by {error:.0e}"
-            row.notes.append(f"{layer}, {select}: float32 {overflow}")
+            fault = "overflows" if math.isinf(error) else f"rounds by {error:.0e}"
+            row.notes.append(f"{layer}, {select}: float32 {fault}")
             continue
         if error > TOLERANCE:
             raise Difference(f"the {select} of {layer} differs by {error:.1e} of its maximum")
         row.error = max(row.error, error)
     if not any(projection.any() for projection in expected.values()):
         row.notes.append("every projection is zero")
+    if overflow:
+        raise overflow
 
 
-def _project(
-    network: nn.Module, x: Tensor, layer: str, units: list[int], select: Any, rectify: bool
-) -> tuple[Tensor, bool]:
-    """Project, and rectify at activations that are not ReLUs where the product asks for that."""
+def _project(row: Row, network: nn.Module, x: Tensor, layer: str, units: list[int], select: Any) -> Tensor:
+    """Project, and rectify at activations that are not ReLUs from where the product asks for that on."""
     try:
         with _unchanged_modes(network):
-            return project(network, x[0], layer, units, select, rectify), rectify
+            return project(network, x[0], layer, units, select, row.rectify)
     except UserError as error:
-        if rectify or "views.deconv.rectify" not in str(error):
+        if row.rectify or "views.deconv.rectify" not in str(error):
             raise
-        return project(network, x[0], layer, units, select, True), True
+    row.rectify = True
+    return project(network, x[0], layer, units, select, True)
 
 
 @contextmanager

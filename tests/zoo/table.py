@@ -25,11 +25,12 @@ writes this page. Weights are drawn at random, apart from those that packages sh
   is not known.
 
 "refused" means that the product says why it does not project the network, in the words at the end. "rectify"
-marks activations that are not ReLUs, for which `views.deconv.rectify: true` is needed. Of detectors the
-backbone and the heads before the boxes are projected. Of segmentation_models_pytorch each encoder is taken
-with Unet and with another decoder, and each decoder with ResNet-18. "difference" is the largest of a
-network's projections, in float32, as a share of the largest value. Seconds are those of one processor core,
-the megabytes those of the process.
+marks activations that are not ReLUs, for which `views.deconv.rectify: true` is needed. Where a projection
+overflows float32, which random weights make likelier than trained ones, it is compared in float64 (Notes). Of
+detectors the backbone and the heads before the boxes are projected. Of segmentation_models_pytorch each
+encoder is taken with Unet and with another decoder, and each decoder with ResNet-18. "difference" is the
+largest of a network's projections, in float32, as a share of the largest value. Seconds are those of one
+processor core, the megabytes those of the process.
 """
 HEADER = (
     "| network | result | input | parameters, millions | layers | fields equal, larger, null | rectify | "
