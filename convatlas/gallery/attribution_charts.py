@@ -14,6 +14,7 @@ CURVES: tuple[tuple[Literal["deletion", "insertion"], Role], ...] = (
     ("deletion", "falling"),
     ("insertion", "rising"),
 )
+WEAK_BASELINE = 0.5  # of the image's probability, which the blurred image keeps
 MAX_SPOKEN_VALUES = 6  # of a curve, for screen readers
 
 
@@ -40,6 +41,23 @@ def list_areas(entry: AttributionMap, image: AttributionImage) -> list[CurveArea
         for label, role in CURVES
         if (curve := entry[label])
     ]
+
+
+def describe_weak_baseline(image: AttributionImage, number: int) -> str:
+    """Say where the blurred image keeps most of a class's probability; "" elsewhere.
+
+    Args:
+        image: The image.
+        number: Number of the class.
+    """
+    curves = [entry["deletion"] for entry in image["maps"] if entry["class"] == number]
+    values = next((curve["values"] for curve in curves if curve), None)
+    if values is None or values[-1] < WEAK_BASELINE * values[0]:
+        return ""
+    return (
+        f"The blurred image still has a probability of {100 * values[-1]:.1f} % for this class, so that "
+        "deletion and insertion say little here."
+    )
 
 
 def draw_perturbation(

@@ -6,7 +6,13 @@ from functools import cached_property
 
 import numpy as np
 
-from convatlas.gallery.attribution_charts import CurveArea, draw_perturbation, draw_randomisation, list_areas
+from convatlas.gallery.attribution_charts import (
+    CurveArea,
+    describe_weak_baseline,
+    draw_perturbation,
+    draw_randomisation,
+    list_areas,
+)
 from convatlas.gallery.attribution_pictures import (
     SCALE_QUANTILE,
     MapScale,
@@ -72,11 +78,20 @@ class MapTile:
 
 @dataclass(frozen=True)
 class TargetMaps:
-    """The maps for one class: its number and name, its score in words, and the maps."""
+    """The maps for one class.
+
+    Attributes:
+        number: Number of the class.
+        name: Its name.
+        score: Its score, in words.
+        remark: Why the deletion and insertion curves say little; "" otherwise.
+        tiles: The maps.
+    """
 
     number: int
     name: str
     score: str
+    remark: str
     tiles: list[MapTile]
 
 
@@ -179,7 +194,8 @@ class AttributionReader:
                 file = files[entry["member"]]
                 self.pictures[file] = render_map(plane, scale.colours)
                 tiles.append(self._make_tile(entry, name, target, plane, scale, file))
-            targets.append(TargetMaps(target["class"], target["name"], describe_score(target), tiles))
+            remark = describe_weak_baseline(analysis, target["class"])
+            targets.append(TargetMaps(target["class"], target["name"], describe_score(target), remark, tiles))
         pixels = to_displayed_pixels(
             self.network.results.activations(name)["input"], self.network.description["preprocessing"]
         )

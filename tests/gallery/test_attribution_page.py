@@ -12,7 +12,11 @@ from matplotlib import colormaps
 from PIL import Image
 
 from convatlas.files import read_json, write_json
-from convatlas.gallery.attribution_charts import draw_perturbation, draw_randomisation
+from convatlas.gallery.attribution_charts import (
+    describe_weak_baseline,
+    draw_perturbation,
+    draw_randomisation,
+)
 from convatlas.gallery.attribution_pictures import MapScale, render_map, sum_channels
 from convatlas.gallery.attribution_text import describe_checks, describe_values, link_papers
 from convatlas.gallery.diagrams.small_chart import Curve, draw_chart, round_up
@@ -148,6 +152,17 @@ def test_charts_are_drawn_of_what_was_measured(site: Path) -> None:
     assert chart and chart.alt.endswith("from fc to conv1: 0.90, 0.60, 0.30, 0.10")
     assert chart.end == "4 layers redrawn"
     assert draw_randomisation(analysis["methods"][0] | {"randomisation": None}) is None
+
+
+def test_a_baseline_that_keeps_the_class_is_named(site: Path) -> None:
+    analysis = Results(site.parent / "results/own").attribution
+    assert analysis
+    image = analysis["images"]["first"]
+    assert describe_weak_baseline(image, 2) == ""  # the curves fall from 0.8 to 0.1
+    for entry in image["maps"]:
+        entry["deletion"] = {"auc": 0.9, "values": [1.0, 0.9, 0.875]}
+    assert "probability of 87.5 % for this class" in describe_weak_baseline(image, 2)
+    assert describe_weak_baseline(image | {"maps": []}, 2) == ""
 
 
 # Texts
