@@ -148,7 +148,14 @@ def equal_work(image: Tensor) -> Iterator[None]:
         start, position = position, (position + len(deviations)) % SAMPLES
         return noise[start : start + len(deviations)]
 
-    with patch.object(gradients, "MAX_STEPS", STEPS), patch.object(torch, "normal", normal):
+    def draw_noise(image: Tensor, sample: int) -> Tensor:
+        return noise[sample] / deviation
+
+    with (
+        patch.object(gradients, "MAX_STEPS", STEPS),
+        patch.object(gradients, "draw_noise", draw_noise),
+        patch.object(torch, "normal", normal),
+    ):
         yield
 
 

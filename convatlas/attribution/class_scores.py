@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ from convatlas.tracing.calls import raise_on_wrong_input
 MAX_BATCH_VALUES = 2**20  # values of the input in one pass: more cost memory and save no time
 MAX_PARAMETERS_PER_VALUE = 16  # of the input, up to which channels last is faster
 BATCH_TOLERANCE = 1e-3  # of the largest score, between an image alone and in a batch
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -118,13 +120,17 @@ class ClassScores:
         self.takes_channels_last = True  # as far as is known
 
     @torch.enable_grad()
-    def record(self, x: Tensor, maps: MapsFilter | None = None, named: bool = False) -> ScoreGraph:
+    def record(
+        self, x: Tensor, maps: MapsFilter | None = None, named: bool = False, channels_last: bool = False
+    ) -> ScoreGraph:
         """Run the network with its graph.
 
         Args:
             x: Its input, (N, C, H, W).
             maps: Which outputs of layers to keep.
             named: Name the layers, which takes time.
+            channels_last: Run in channels last where this is faster. It is slower for backward passes of
+                several targets at once, and rounding may break ties of max pooling in constant images.
 
         Raises:
             UserError: The network does not take the input, or its output has no scores of classes.
@@ -143,11 +149,8 @@ class ClassScores:
             skipper.mark_skipped(graph.top)
         return graph
 
-    def _run_in_best_format(self, x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
-        """Run the network in channels last where this is faster and possible.
-
-        Graphs are not: their backward passes for several targets are slower so.
-        """
+    def _run_in_best_format(self, x: Tensor, run: Callable[[Tensor], Result]) -> Result:
+        """Run the network in channels last where this is faster and possible."""
         is_faster = x.ndim == 4 and x.device.type == "cpu"
         # Each weight is converted in each run, which costs more than it saves with few pixels.
         parameter_count = sum(parameter.numel() for parameter in self.network.parameters())
@@ -203,7 +206,7 @@ class ClassScores:
         Args:
             x: Some of the images, (N, C, H, W); two of them, if there are, are compared.
         """
-        is_single = self.is_batchable is False or (len(x) > 1 and not self.check_batches(x))
+        is_single = not self.check_batches(x) if len(x) > 1 else self.is_batchable is False
         return 1 if is_single else max(1, MAX_BATCH_VALUES // x[0].numel())
 
     @torch.no_grad()
@@ -216,26 +219,40 @@ class ClassScores:
         Returns:
             The scores, (N, classes) or (N, classes, h, w) of pixels.
         """
-        if self.skipped is None:
-            self.record(x[:1])
+        if len(x) == 1:
+            return self._score_alone(x)
+        if self.is_batchable is None:
+            first = x[: max(2, MAX_BATCH_VALUES // x[0].numel())]
+            scores = self._compare_batch(first)
+            if len(first) == len(x) and self.check_batches(x):
+                return scores
         return torch.cat([self._score(batch) for batch in torch.split(x, self.count_images(x))])
 
-    @torch.no_grad()
     def check_batches(self, x: Tensor) -> bool:
         """Return whether the scores of an image are the same in a batch as alone.
-
-        They are not with statistics of the batch, as of a batch norm without running ones.
 
         Args:
             x: The network's input, (N, C, H, W) with two images at least, which are compared once.
         """
         if self.is_batchable is None:
-            if self.skipped is None:
-                self.record(x[:1])
-            alone = self._score(x[:1])
-            difference = (self._score(x[:2])[:1] - alone).abs().max()
-            self.is_batchable = not bool(difference > BATCH_TOLERANCE * alone.abs().max())
-        return self.is_batchable
+            self._compare_batch(x[:2])
+        return bool(self.is_batchable)
+
+    @torch.no_grad()
+    def _score_alone(self, x: Tensor) -> Tensor:
+        """Return the scores of one image, with what is read from its graph the first time."""
+        return self.record(x).scores.detach() if self.skipped is None else self._score(x)
+
+    @torch.no_grad()
+    def _compare_batch(self, x: Tensor) -> Tensor:
+        """Return the scores of a batch, and note whether those of its first image are the same alone.
+
+        They are not with statistics of the batch, as of a batch norm without running ones.
+        """
+        alone, together = self._score_alone(x[:1]), self._score(x)
+        difference = (together[:1] - alone).abs().max()
+        self.is_batchable = not bool(difference > BATCH_TOLERANCE * alone.abs().max())
+        return together
 
     def _score(self, x: Tensor) -> Tensor:
         """Return the scores of one batch."""
