@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,6 @@ from convatlas.tracing.calls import raise_on_wrong_input
 MAX_BATCH_VALUES = 2**20  # values of the input in one pass: more cost memory and save no time
 MAX_PARAMETERS_PER_VALUE = 16  # of the input, up to which channels last is faster
 BATCH_TOLERANCE = 1e-3  # of the largest score, between an image alone and in a batch
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -120,17 +118,13 @@ class ClassScores:
         self.takes_channels_last = True  # as far as is known
 
     @torch.enable_grad()
-    def record(
-        self, x: Tensor, maps: MapsFilter | None = None, named: bool = False, channels_last: bool = False
-    ) -> ScoreGraph:
+    def record(self, x: Tensor, maps: MapsFilter | None = None, named: bool = False) -> ScoreGraph:
         """Run the network with its graph.
 
         Args:
             x: Its input, (N, C, H, W).
             maps: Which outputs of layers to keep.
             named: Name the layers, which takes time.
-            channels_last: Run in channels last where this is faster. It is slower for backward passes of
-                several targets at once, and rounding may break ties of max pooling in constant images.
 
         Raises:
             UserError: The network does not take the input, or its output has no scores of classes.
@@ -149,8 +143,11 @@ class ClassScores:
             skipper.mark_skipped(graph.top)
         return graph
 
-    def _run_in_best_format(self, x: Tensor, run: Callable[[Tensor], Result]) -> Result:
-        """Run the network in channels last where this is faster and possible."""
+    def _run_in_best_format(self, x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+        """Run the network in channels last where this is faster and possible.
+
+        Graphs are not: their backward passes for several targets are slower so.
+        """
         is_faster = x.ndim == 4 and x.device.type == "cpu"
         # Each weight is converted in each run, which costs more than it saves with few pixels.
         parameter_count = sum(parameter.numel() for parameter in self.network.parameters())

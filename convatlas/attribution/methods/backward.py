@@ -98,7 +98,7 @@ def sum_gradients(
     for owner, position, factor in zip(
         *(torch.split(values, size) for values in (owners, all_positions, factors)), strict=True
     ):
-        graph = scores.record(make_inputs(owner, position), channels_last=True)
+        graph = scores.record(make_inputs(owner, position))
         with attach_gradient_rules(graph.top, graph.layers):
             gradients = send_down(graph, targets.take(owner))
         if sums is None:
