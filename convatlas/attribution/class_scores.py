@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from convatlas import UserError
-from convatlas.attribution.graph import MapsFilter, MapsOutput, NetworkOutput, run_to_output
+from convatlas.attribution.layer_maps import MapsFilter, MapsOutput
 from convatlas.attribution.logits import CallSkipper, find_final_nodes, skip_calls
+from convatlas.attribution.network_graph import NetworkOutput, run_to_output
 from convatlas.attribution.untraced import evaluation_mode
 from convatlas.models.output_choice import ClassCounts, choose_main_tensor, format_tensors
 from convatlas.models.outputs import LOGITS, Output, list_tensors

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from convatlas import UserError
 from convatlas.attribution.backward_rules import attach_rules
-from convatlas.attribution.graph import run_until_layer, topological_order
+from convatlas.attribution.graph import topological_order
+from convatlas.attribution.network_graph import run_until_layer
 from convatlas.layer_selection import choose_projected_layers
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.pipeline.config_types import NetworkConfig

@@ -20,11 +20,11 @@ from convatlas.attribution.backward_rules import attach_rules
 from convatlas.attribution.graph import (
     edge_shape,
     isolate_units,
-    run_until_layer,
     signal_entry,
     topological_order,
     unit_signals,
 )
+from convatlas.attribution.network_graph import run_until_layer
 from convatlas.models.state import list_non_finite
 from convatlas.tracing.calls import drop_batch_axis, is_single_image
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from convatlas.attribution.baselines import make_baselines
 from convatlas.attribution.class_scores import ClassScores
+from convatlas.attribution.measures.perturbation_curves import perturbation_curves, pixel_relevance
 from convatlas.attribution.method_plan import METHOD_ERRORS, PlannedMethod, describe_failure
 from convatlas.attribution.methods.method import Maps
-from convatlas.attribution.perturbation_curves import perturbation_curves, pixel_relevance
 from convatlas.models import build
 from convatlas.models.memory_format import choose_input_format
 from convatlas.models.outputs import Output

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from convatlas.attribution.class_scores import ClassScores, Targets
 from convatlas.attribution.image_maps import AttributedNetwork
+from convatlas.attribution.measures.randomisation import cascading_randomisation
+from convatlas.attribution.measures.redrawn_weights import list_weighted_layers, split_stages
+from convatlas.attribution.measures.unit_specificity import measure_unit_specificity
 from convatlas.attribution.method_plan import METHOD_ERRORS, PlannedMethod, describe_failure
-from convatlas.attribution.randomisation import cascading_randomisation
-from convatlas.attribution.redrawn_weights import list_weighted_layers, split_stages
-from convatlas.attribution.unit_specificity import measure_unit_specificity
 from convatlas.models import build
 from convatlas.names import join_names
 from convatlas.records import AttributionRandomisation, LayerSpecificity

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from convatlas import UserError
 from convatlas.attribution.class_scores import ScoreGraph, Targets
-from convatlas.attribution.graph import MapsFilter, MapsOutput
 from convatlas.attribution.inplace_writes import all_nodes
+from convatlas.attribution.layer_maps import MapsFilter, MapsOutput
 from convatlas.attribution.methods.backward import send_down
 from convatlas.attribution.methods.method import Explanation, Maps, Method, allocate_maps, empty_checks
 from convatlas.names import suggest_nearest

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from convatlas.attribution.class_scores import ClassScores, ScoreGraph, Targets
-from convatlas.attribution.graph import MapsFilter
+from convatlas.attribution.layer_maps import MapsFilter
 from convatlas.models.preprocessing import Preprocessing
 
 Returns = Literal["pixels", "map"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from convatlas.attribution.redrawn_weights import WeightedLayer, split_evenly
+from convatlas.attribution.measures.redrawn_weights import WeightedLayer, split_evenly
 from convatlas.records import Layer
 
 NEAR_SHARE = 8  # peaks are near each other up to one eighth of the receptive field apart

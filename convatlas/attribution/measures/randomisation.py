@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convatlas.attribution.rank_correlation import mean_or_none, rank_maps
-from convatlas.attribution.redrawn_weights import WeightedLayer, redraw, restore_weights
+from convatlas.attribution.measures.rank_correlation import mean_or_none, rank_maps
+from convatlas.attribution.measures.redrawn_weights import WeightedLayer, redraw, restore_weights
 
 # Draws of a stage's weights, until no method has constant maps alone, as where a ReLU ends the scores.
 MAX_DRAWS = 8

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from convatlas.attribution.backward_rules import attach_rules
 from convatlas.attribution.deconvnet import send_units_down
 from convatlas.attribution.gradient_rules import attach_gradient_rules
-from convatlas.attribution.graph import LayerOutput, run_until_layer
+from convatlas.attribution.network_graph import LayerOutput, run_until_layer
 
 RULES = ("deconvnet", "gradient", "guided_backpropagation")
 

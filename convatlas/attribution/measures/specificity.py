@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from convatlas.attribution.rank_correlation import magnitudes, rank
-from convatlas.attribution.redrawn_weights import WeightedLayer, redraw, restore_weights
-from convatlas.attribution.unit_projections import Place
+from convatlas.attribution.measures.rank_correlation import magnitudes, rank
+from convatlas.attribution.measures.redrawn_weights import WeightedLayer, redraw, restore_weights
+from convatlas.attribution.measures.unit_projections import Place
 
 MAX_UNITS = 5  # of an image
 MIN_PAIRS = 5  # for a median

@@ -8,11 +8,11 @@ import torch
 from skimage import data
 from torch import Tensor, nn
 
-from convatlas.attribution.randomisation import cascading_randomisation
-from convatlas.attribution.rank_correlation import rank_maps
-from convatlas.attribution.redrawn_weights import list_weighted_layers
-from convatlas.attribution.specificity import find_shared_peaks
-from convatlas.attribution.unit_projections import RULES, project_places
+from convatlas.attribution.measures.randomisation import cascading_randomisation
+from convatlas.attribution.measures.rank_correlation import rank_maps
+from convatlas.attribution.measures.redrawn_weights import list_weighted_layers
+from convatlas.attribution.measures.specificity import find_shared_peaks
+from convatlas.attribution.measures.unit_projections import RULES, project_places
 from convatlas.models import embedded
 from convatlas.models.prepare import prepare_network
 from convatlas.tracing.calls import trace

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from convatlas.attribution.perturbation_curves import FRACTIONS, perturbation_curves, pixel_relevance
+from convatlas.attribution.measures.perturbation_curves import FRACTIONS, perturbation_curves, pixel_relevance
 
 torch.manual_seed(0)
 NETWORK = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 48, 3)).eval()

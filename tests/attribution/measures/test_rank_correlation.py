@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from convatlas.attribution.rank_correlation import magnitudes, mean_or_none, rank, rank_maps
+from convatlas.attribution.measures.rank_correlation import magnitudes, mean_or_none, rank, rank_maps
 
 
 @pytest.mark.parametrize("levels", [0, 2, 5, 1000])

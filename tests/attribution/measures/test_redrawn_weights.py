@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 from torchvision.ops import FrozenBatchNorm2d
 
-from convatlas.attribution.redrawn_weights import (
+from convatlas.attribution.measures.redrawn_weights import (
     WeightedLayer,
     list_weighted_layers,
     redraw,

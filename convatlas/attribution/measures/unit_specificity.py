@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor, nn
 
 from convatlas import UserError
-from convatlas.attribution.own_layers import near_places, split_stages_of_units
-from convatlas.attribution.redrawn_weights import list_weighted_layers
-from convatlas.attribution.specificity import measure_specificity
-from convatlas.attribution.unit_projections import RULES, Place, project_places
+from convatlas.attribution.measures.own_layers import near_places, split_stages_of_units
+from convatlas.attribution.measures.redrawn_weights import list_weighted_layers
+from convatlas.attribution.measures.specificity import measure_specificity
+from convatlas.attribution.measures.unit_projections import RULES, Place, project_places
 from convatlas.records import Layer, LayerSpecificity
 
 log = logging.getLogger(__name__)

@@ -10,10 +10,10 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from convatlas.attribution.redrawn_weights import list_weighted_layers
-from convatlas.attribution.specificity import find_shared_peaks, measure_specificity
-from convatlas.attribution.unit_projections import Place, project_places
-from convatlas.attribution.unit_specificity import measure_unit_specificity
+from convatlas.attribution.measures.redrawn_weights import list_weighted_layers
+from convatlas.attribution.measures.specificity import find_shared_peaks, measure_specificity
+from convatlas.attribution.measures.unit_projections import Place, project_places
+from convatlas.attribution.measures.unit_specificity import measure_unit_specificity
 from convatlas.tracing.layers import list_layers
 
 

@@ -8,8 +8,8 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from convatlas.attribution.randomisation import cascading_randomisation
-from convatlas.attribution.redrawn_weights import list_weighted_layers, redraw, split_stages
+from convatlas.attribution.measures.randomisation import cascading_randomisation
+from convatlas.attribution.measures.redrawn_weights import list_weighted_layers, redraw, split_stages
 
 
 def compute_gradient(network: nn.Module, x: Tensor) -> Tensor:
