@@ -32,10 +32,11 @@ class Specificity(NamedTuple):
     """The specificity of the projections of a layer's units by one method.
 
     Attributes:
-        value: 1 - median |Spearman| over pairs of different units; None with fewer than MIN_PAIRS pairs.
+        value: 1 - median absolute Spearman correlation over pairs of different units; None with fewer than
+            MIN_PAIRS pairs.
         pairs: Number of pairs of units.
-        similarity: At each stage of randomisation, the median |Spearman| between the projection of a unit and
-            that of the same place in its map with weights redrawn; None where none is defined.
+        similarity: At each stage of randomisation, the median absolute Spearman correlation between the
+            projection of a unit and that of the same place in its map with weights redrawn; None where none is defined.
         reason: Why `value` is None.
     """
 
