@@ -36,7 +36,8 @@ class Specificity(NamedTuple):
             MIN_PAIRS pairs.
         pairs: Number of pairs of units.
         similarity: At each stage of randomisation, the median absolute Spearman correlation between the
-            projection of a unit and that of the same place in its map with weights redrawn; None where none is defined.
+            projection of a unit and that of the same place in its map with weights redrawn; None where none
+            is defined.
         reason: Why `value` is None.
     """
 
