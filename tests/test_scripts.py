@@ -111,7 +111,8 @@ def test_a_missing_setting_ends_with_one_message(
 
 
 def test_a_missing_setting_of_a_network_is_named(exit_message: Callable[..., object], tmp_path: Path) -> None:
-    (tmp_path / "dataset.json").write_text('{"format": "mnist", "classes": ["0", "1"]}')
+    dataset = '{"format": "mnist", "classes": ["0", "1"], "counts": {"train": [1, 1], "test": [1, 1]}}'
+    (tmp_path / "dataset.json").write_text(dataset)
     arguments = ("--name", "n", "--data", str(tmp_path), "--output", str(tmp_path / "output"))
     assert "'architecture'" in str(exit_message("train", *arguments, "--settings", '{"dataset": "d"}'))
     assert not (tmp_path / "output").exists()
