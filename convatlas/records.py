@@ -586,7 +586,7 @@ class UnitRandomisation(TypedDict):
 
 
 class LayerSpecificity(TypedDict):
-    """How much the projections of a layer's units differ where their peaks share a place."""
+    """How much the projections of a layer's units differ where their peaks nearly coincide."""
 
     layer: str
     method: str

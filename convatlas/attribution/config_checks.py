@@ -43,9 +43,9 @@ def find_attribution_errors(
     views = settings["views"]["attribution"]
     if views is None:
         return
-    place = f"{key}.views.attribution"
+    section = f"{key}.views.attribution"
     try:
-        choose_image_names(name_images(settings["images"]), views["images"], f"{place}.images")
+        choose_image_names(name_images(settings["images"]), views["images"], f"{section}.images")
     except UserError as error:
         yield str(error)
     try:
@@ -55,13 +55,13 @@ def find_attribution_errors(
     if obstacle := find_obstacle(preprocessing, known.output):
         log.info("%s: no attribution maps: %s", key, obstacle)
         return
-    yield from find_class_errors(views["targets"], known.names, f"{place}.targets")
+    yield from find_class_errors(views["targets"], known.names, f"{section}.targets")
     attribution: AttributionSettings = {**views, "rectify": settings["views"]["deconv"]["rectify"]}
     entries = views["layers"] or []
     layers = list_selected_layers(network, preprocessing.shape, settings["downsample_name"], entries)
     try:
         plans = plan_methods(
-            network, torch.zeros(1, *preprocessing.shape), known.output, layers, attribution, place
+            network, torch.zeros(1, *preprocessing.shape), known.output, layers, attribution, section
         )
     except UserError as error:
         if "no layer" not in str(error):  # reported with the other selections of layers
@@ -69,7 +69,7 @@ def find_attribution_errors(
         return
     for plan in plans:
         if plan.undefined:
-            log.info("%s: %s will be skipped: %s", place, plan.title, plan.undefined)
+            log.info("%s: %s will be skipped: %s", section, plan.title, plan.undefined)
 
 
 def find_relevance_errors(
@@ -91,15 +91,15 @@ def find_relevance_errors(
     strongest = settings["views"]["strongest"] if settings.get("dataset") else None
     if not strongest or not strongest["relevance"]:
         return
-    place = f"{key}.views.strongest.relevance"
+    section = f"{key}.views.strongest.relevance"
     try:
         known = find_known_classes(network, preprocessing, settings, datasets, key)
     except UserError:  # which its own job reports
         return
     if known.output.kind == "none":
-        yield f"{place}: the network has no class scores: {known.output.reason}; set it to null"
+        yield f"{section}: the network has no class scores: {known.output.reason}; set it to null"
     else:
-        yield from find_class_errors(strongest["relevance"], known.names, place)
+        yield from find_class_errors(strongest["relevance"], known.names, section)
 
 
 @dataclass(frozen=True)

@@ -89,25 +89,25 @@ def _project_image(
     chosen = validate_units(layer, units, output.shape[1])
     seeds = make_seed_signal(output, select)
     with attach_rules(edge, layers, rectify):
-        projections = send_units_down(x, edge, seeds, chosen)
+        projections = backpropagate_units(x, edge, seeds, chosen)
     return _check_finite(network, layer, seeds[:, chosen], projections)
 
 
-def send_units_down(x: Tensor, edge: GradientEdge, seeds: Tensor, units: Sequence[int]) -> Tensor:
-    """Send the signal of each unit of a layer down to the pixels, under the rules that are attached.
+def backpropagate_units(x: Tensor, edge: GradientEdge, seeds: Tensor, units: Sequence[int]) -> Tensor:
+    """Backpropagate the signal of each unit of a layer to the pixels, under the rules that are attached.
 
     Args:
         x: The network's input, (1, C, H, W).
         edge: Where the layer stands in autograd's graph.
         seeds: The signal of each unit at the layer, (1, units, ...).
-        units: The units to send.
+        units: Numbers of the units.
 
     Returns:
         (units, C, H, W).
     """
     entry = signal_entry(edge)
 
-    def send_down(signal: Tensor) -> Tensor:
+    def backpropagate(signal: Tensor) -> Tensor:
         return torch.autograd.grad(entry, x, signal, retain_graph=True)[0]
 
     projections = [x.new_zeros(0, *x.shape[1:])]
@@ -116,7 +116,7 @@ def send_units_down(x: Tensor, edge: GradientEdge, seeds: Tensor, units: Sequenc
         warnings.filterwarnings("ignore", "There is a performance drop")  # vmap falls back to a loop
         for start in range(0, len(units), batch_size):
             signals = unit_signals(edge, seeds, units[start : start + batch_size])
-            projections.append(torch.func.vmap(send_down)(signals)[:, 0])
+            projections.append(torch.func.vmap(backpropagate)(signals)[:, 0])
     return torch.cat(projections)
 
 

@@ -14,7 +14,7 @@ from convatlas.attribution.backward_rules import simplify_batch_norms
 from convatlas.attribution.inplace_writes import label_writes, record_writes, writes_in_place
 from convatlas.attribution.kept_gradients import keep_gradients
 from convatlas.attribution.layer_maps import MapsFilter, MapsOutput
-from convatlas.attribution.untraced import evaluation_mode, replace_first_output, watch_gradients
+from convatlas.attribution.untraced import evaluation_mode, record_disabled_gradients, replace_first_output
 from convatlas.names import suggest_nearest
 from convatlas.tracing.calls import (
     Call,
@@ -146,7 +146,7 @@ def _run_untraced(
     """
     if maps and (not maps.layer or maps.layer not in dict(network.named_modules())):
         return None
-    kept: list[MapsOutput] = []
+    outputs_with_maps: list[MapsOutput] = []
 
     def start_graph(output: Any) -> Any:
         """Let the graph begin at the maps: nothing below them is needed."""
@@ -154,32 +154,32 @@ def _run_untraced(
             return output
         start = output.detach().clone().requires_grad_()
         if maps.includes(start, len(x)):
-            kept.append(MapsOutput.from_output(maps.layer, start, copy=False))
+            outputs_with_maps.append(MapsOutput.from_output(maps.layer, start, copy=False))
         return start.clone()  # a later layer may change it in place
 
     module = network.get_submodule(maps.layer) if maps and maps.layer else None
     try:
         hook = replace_first_output(module, start_graph)
-        with evaluation_mode(network), _record_input_gradients(network), hook, watch_gradients() as off:
+        with evaluation_mode(network), _record_input_gradients(network), hook, record_disabled_gradients() as disabled:
             inputs = x.clone() if maps is None else x.detach().clone()  # a layer may change them in place
             output = select(network(inputs))
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, IndexError):
         return None
-    if off or output.grad_fn is None or writes_in_place(output.grad_fn):
+    if disabled or output.grad_fn is None or writes_in_place(output.grad_fn):
         return None
-    return NetworkOutput(output, {}, kept)
+    return NetworkOutput(output, {}, outputs_with_maps)
 
 
 @dataclass
 class _Run:
-    """What one run of a network found.
+    """What one run of a network recorded.
 
     Attributes:
         output: The output of the layer, or the tensor in that of the network.
         layers: As in `LayerOutput`.
-        detached_layer: The first layer that takes what depends on the image, and has no place in the graph.
+        detached_layer: The first layer that takes what depends on the image, and is not in the graph.
         hidden_layer: The first convolution or linear layer that ran while gradients were switched off.
         maps: As in `NetworkOutput`.
     """
@@ -269,9 +269,9 @@ def _raise_on_forbidden_write(layer_names: list[str]) -> Iterator[None]:
     except RuntimeError as error:
         if "is being modified inplace" not in str(error):
             raise
-        place = f"after the layer {layer_names[-1]!r}" if layer_names else "at its beginning"
+        position = f"after the layer {layer_names[-1]!r}" if layer_names else "at its beginning"
         raise UserError(
-            f"no deconvnet goes through this network: {place} it changes in place a part that split, chunk, "
+            f"no backward pass goes through this network: {position} it changes in place a part that split, chunk, "
             "unbind or torch.no_grad() gave it, which autograd cannot follow. In the network, write the "
             "operation out of place, take slices such as x[:, :8] instead, or .clone() the part first. Or "
             f"choose a layer before it. Autograd says: {error}"
@@ -297,7 +297,7 @@ def _detach_output(run: _Run, layer: str, image_count: int) -> tuple[Tensor, Gra
 
 
 def _explain_missing_graph(subject: str, run: _Run) -> str:
-    """Return why an output, such as "the layer 'conv1'", has no place in the graph."""
+    """Return why an output, such as "the layer 'conv1'", is not in the graph."""
     if run.detached_layer is None:
         return f"{subject} does not depend on the image"
     return (

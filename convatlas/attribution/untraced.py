@@ -9,8 +9,8 @@ from torch import nn
 
 
 @contextmanager
-def watch_gradients() -> Iterator[list[str]]:
-    """Notice where gradients are switched off while the block runs.
+def record_disabled_gradients() -> Iterator[list[str]]:
+    """Record what switches gradients off while the block runs.
 
     Yields:
         What has switched them off, such as "torch.no_grad()"; empty where nothing has.
@@ -19,17 +19,17 @@ def watch_gradients() -> Iterator[list[str]]:
     namespace: Any = torch._C
     set_enabled, inference_mode = namespace._set_grad_enabled, namespace._InferenceMode
 
-    def watch_set_enabled(mode: bool) -> Any:
+    def record_set_enabled(mode: bool) -> Any:
         if not mode:
             switched_off.append("torch.no_grad()")
         return set_enabled(mode)
 
-    def watch_inference_mode(mode: bool) -> Any:
+    def record_inference_mode(mode: bool) -> Any:
         if mode:
             switched_off.append("torch.inference_mode()")
         return inference_mode(mode)
 
-    namespace._set_grad_enabled, namespace._InferenceMode = watch_set_enabled, watch_inference_mode
+    namespace._set_grad_enabled, namespace._InferenceMode = record_set_enabled, record_inference_mode
     try:
         yield switched_off
     finally:

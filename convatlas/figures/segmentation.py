@@ -98,7 +98,7 @@ def _describe_agreement(analysis: SegmentationAnalysis) -> str:
         "between images. Shuffled masks: unit and threshold chosen on them, too. All-pet baseline: "
         f"{analysis['pet_share']:.2f}. {above} of {len(layers)} layers are above chance: p ≤ "
         f"{test['significance']:g}, adjusted for the number of layers, and an IoU at least "
-        f"{test['min_iou_effect']:g} above their mean, shuffled masks and the baseline."
+        f"{test['min_iou_effect']:g} above the mean of the permutations, shuffled masks and the baseline."
     )
     if emergence:
         low, high = emergence["interval"]

@@ -53,7 +53,7 @@ class MapTile:
         key: The method, with the layer if that is not the default: the part of `member` before the class.
         method: Its method.
         layer: Its layer with the size of its maps, "" without one.
-        file: Its picture, by its place in the site.
+        file: The path of its picture in the site.
         size: (width, height) in pixels.
         scale: Its colour scale.
         facts: Its numbers, as sentences without a full stop.
@@ -102,7 +102,7 @@ class ImageMaps:
     Attributes:
         name: Its name.
         label: Its class and the network's prediction, "" where nothing is known.
-        file: The input as the network saw it, by its place in the site.
+        file: The path in the site of the input's picture.
         size: (width, height) in pixels.
         targets: The maps by target class.
     """
@@ -138,7 +138,7 @@ class AttributionReader:
         analysis: Its attribution.json.
 
     Attributes:
-        pictures: The pictures of the images that were read, by their places in the site.
+        pictures: The pictures of the images that were read, by their paths in the site.
     """
 
     def __init__(self, network: NetworkData, analysis: AttributionAnalysis) -> None:

@@ -69,7 +69,7 @@ def describe_strongest(plane: np.ndarray) -> str:
     if not magnitudes.any():
         return ""
     row, column = np.unravel_index(magnitudes.argmax(), plane.shape)
-    return f"; the largest magnitude is in row {row} of {plane.shape[0]}, column {column} of {plane.shape[1]}"
+    return f"; the largest magnitude is at row {row}, column {column}, counted from 0"
 
 
 def describe_checks(checks: Mapping[str, Any]) -> list[str]:

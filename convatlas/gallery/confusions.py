@@ -13,7 +13,7 @@ class ConfusionCell:
     Attributes:
         label: Number of the true class.
         prediction: Number of the predicted class.
-        rows: Its images: errors from the highest probability down, right answers from the lowest up.
+        rows: Its images: errors from the highest probability down, correct predictions from the lowest up.
         share: Share of the true class's images.
     """
 
@@ -60,7 +60,7 @@ def group_by_cell(rows: Sequence[ImagePrediction]) -> list[ConfusionCell]:
         rows: Rows of predictions.csv, of a classifier.
 
     Returns:
-        The cells with images: the errors, that with most images first, then the right answers by class.
+        The cells with images: the errors, that with most images first, then the correct predictions by class.
     """
     groups: dict[tuple[int, int], list[ImagePrediction]] = {}
     totals: dict[int, int] = {}

@@ -26,7 +26,7 @@ class PredictedImage:
     Attributes:
         row: Its row of predictions.csv.
         file: The name of its file; "" where it has none of its own.
-        thumbnail: The place of its thumbnail in the site; "" where it cannot be read.
+        thumbnail: The path of its thumbnail in the site; "" where it cannot be read.
         size: The thumbnail's (width, height) in pixels.
     """
 
@@ -96,10 +96,10 @@ class ImageSheet:
         except (UserError, LookupError) as error:  # LookupError: the data set has changed
             log.warning("no thumbnail of test image %d: %s", index, error)
             return PredictedImage(row, file, "", (0, 0))
-        place = f"thumbnails/{self._name}/test-{index:05d}{thumbnail.suffix}"
-        self.thumbnails[place] = thumbnail.content
+        thumbnail_file = f"thumbnails/{self._name}/test-{index:05d}{thumbnail.suffix}"
+        self.thumbnails[thumbnail_file] = thumbnail.content
         self._bytes += len(thumbnail.content)
-        return PredictedImage(row, file, place, thumbnail.size)
+        return PredictedImage(row, file, thumbnail_file, thumbnail.size)
 
 
 def _load_test_split(data: Path) -> ImageDataset | None:

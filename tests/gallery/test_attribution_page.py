@@ -318,7 +318,7 @@ def test_the_address_holds_what_is_compared(browser: "Browser", site: Path) -> N
 
     assert get_files() == [maps["own", "first", number, "gradient"]["file"] for number in (2, 3)]
     page.get_by_label("Method").select_option("grad_cam:conv1")
-    right = page.get_by_role("region", name="Right")
+    right = page.get_by_role("region", name="Second")
     right.get_by_label("Network").select_option("other")
     right.get_by_label("Image").select_option("second")
     right.get_by_label("Class").select_option(CLASSES[2])

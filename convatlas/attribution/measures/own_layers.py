@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from convatlas.attribution.measures.redrawn_weights import WeightedLayer, split_evenly
 from convatlas.records import Layer
 
-NEAR_SHARE = 8  # peaks are near each other up to one eighth of the receptive field apart
+NEAR_SHARE = 8  # peaks are near one another up to one eighth of the receptive field apart
 
 
 def find_own_layers(
@@ -46,8 +46,8 @@ def split_stages_of_units(
     return [stage for stage in (own, *split_evenly(below[::-1], stages - 1)) if stage]
 
 
-def near_places(entry: Layer) -> tuple[int, int]:
-    """Return how many rows and columns two peaks of a layer may be apart to share nearly one place.
+def find_peak_tolerance(entry: Layer) -> tuple[int, int]:
+    """Return how many rows and columns two peaks of a layer may be apart to nearly coincide.
 
     Args:
         entry: The layer, of layers.json.

@@ -3,8 +3,7 @@
 A layer is a module that holds weights of its own. Its own `reset_parameters` redraws them, as in an
 untrained network: a batch norm becomes the identity, for its statistics describe outputs of the trained
 weights. Weights of a module without that method, those that a composite module uses by itself, and those that
-the method does not reach, as parametrised ones, are permuted: the same values at random
-places.
+the method does not reach, as parametrised ones, are permuted: the same values at random positions.
 """
 
 import inspect

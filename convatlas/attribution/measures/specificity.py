@@ -1,8 +1,8 @@
 """Specificity of a layer's projections: do they show which unit is active, or only where?
 
-Deep in a network, the projections of different units from one place are nearly the same picture (Nie, Zhang
+Deep in a network, the projections of different units at one position are nearly the same picture (Nie, Zhang
 and Patel, arXiv 1805.07039). The specificity of a layer is 1 minus the median absolute Spearman correlation
-between the magnitudes of projections of different units whose peaks share a place, or nearly.
+between the magnitudes of projections of different units whose peaks coincide, or nearly.
 
 Correlations are over the pixels on which these projections depend, the smallest box that holds them all: the
 zeros outside a small receptive field are common to all units and would make every correlation large.
@@ -18,14 +18,14 @@ from torch.nn import functional
 
 from convatlas.attribution.measures.rank_correlation import magnitudes, rank
 from convatlas.attribution.measures.redrawn_weights import WeightedLayer, redraw, restore_weights
-from convatlas.attribution.measures.unit_projections import Place
+from convatlas.attribution.measures.unit_projections import Position
 
 MAX_UNITS = 5  # of an image
 MIN_PAIRS = 5  # for a median
 
-# From a network, an image (C, H, W), units and the places in their maps to the projections of the activations
+# From a network, an image (C, H, W), units and the positions in their maps to the projections of the activations
 # there, whatever their sign, (units, C, H, W) by each method.
-ProjectPlaces = Callable[[nn.Module, Tensor, Sequence[int], Sequence[Place]], Mapping[str, Tensor]]
+ProjectActivations = Callable[[nn.Module, Tensor, Sequence[int], Sequence[Position]], Mapping[str, Tensor]]
 
 
 class Specificity(NamedTuple):
@@ -36,8 +36,8 @@ class Specificity(NamedTuple):
             MIN_PAIRS pairs.
         pairs: Number of pairs of units.
         similarity: At each stage of randomisation, the median absolute Spearman correlation between the
-            projection of a unit and that of the same place in its map with weights redrawn; None where none
-            is defined.
+            projection of a unit and that of the same position in its map with weights redrawn; None where
+            none is defined.
         reason: Why `value` is None.
     """
 
@@ -48,24 +48,26 @@ class Specificity(NamedTuple):
 
 
 class SharedPeak(NamedTuple):
-    """Units whose peaks share a place, or nearly.
+    """Units whose peaks coincide, or nearly.
 
     Attributes:
         units: Their numbers.
-        places: The place of the peak of each.
+        positions: The position of the peak of each.
     """
 
     units: list[int]
-    places: list[Place]
+    positions: list[Position]
 
 
-def find_shared_peaks(output: Tensor, near: Place = (0, 0), limit: int = MAX_UNITS) -> list[SharedPeak]:
-    """Find the places at which most units of a layer have their peaks.
+def find_shared_peaks(
+    output: Tensor, tolerance: Position = (0, 0), limit: int = MAX_UNITS
+) -> list[SharedPeak]:
+    """Find the positions at which most units of a layer have their peaks.
 
     Args:
-        output: The layer's output for an image, (units, H, W), or (units,), whose units share one place.
-        near: Rows and columns that two peaks may be apart.
-        limit: How many units to return at most: at the place with the most, those with the largest peaks;
+        output: The layer's output for an image, (units, H, W), or (units,), whose units share one position.
+        tolerance: Rows and columns that two peaks may be apart.
+        limit: How many units to return at most: at the position with the most peaks those with the largest,
             then at the next.
 
     Returns:
@@ -73,7 +75,7 @@ def find_shared_peaks(output: Tensor, near: Place = (0, 0), limit: int = MAX_UNI
     """
     maps = output.reshape(len(output), -1, output.shape[-1] if output.ndim > 1 else 1).cpu()
     height, width = maps.shape[1:]
-    window = min(near[0] + 1, height), min(near[1] + 1, width)
+    window = min(tolerance[0] + 1, height), min(tolerance[1] + 1, width)
     values, index = maps.flatten(1).max(1)
     units = values.argsort(descending=True, stable=True)
     units = units[values[units] > 0]
@@ -87,8 +89,8 @@ def find_shared_peaks(output: Tensor, near: Place = (0, 0), limit: int = MAX_UNI
         members = units[inside][:limit]
         if len(members) < 2:
             break
-        places = [divmod(place, width) for place in index[members].tolist()]
-        groups.append(SharedPeak(members.tolist(), places))
+        positions = [divmod(flat, width) for flat in index[members].tolist()]
+        groups.append(SharedPeak(members.tolist(), positions))
         units = units[~inside]
         limit -= len(members)
     return groups
@@ -98,9 +100,9 @@ def measure_specificity(
     network: nn.Module,
     images: Sequence[Tensor],
     outputs: Sequence[Tensor],
-    project: ProjectPlaces,
+    project: ProjectActivations,
     stages: Sequence[Sequence[WeightedLayer]],
-    near: Place = (0, 0),
+    tolerance: Position = (0, 0),
     seed: int = 0,
 ) -> dict[str, Specificity]:
     """Measure the specificity of a layer by several methods.
@@ -112,22 +114,22 @@ def measure_specificity(
         project: Projects units of the layer by each method, always the same ones.
         stages: Whose weights are redrawn for the control, stage after stage: the layer's own, then those
             below it, from `split_stages_of_units`.
-        near: Rows and columns in the layer's map that two peaks may be apart, from `near_places`.
+        tolerance: Rows and columns in the layer's map that two peaks may be apart, from `find_peak_tolerance`.
         seed: Of the redrawn weights.
 
     Returns:
-        The specificity by each method; empty where no image has units whose peaks share a place.
+        The specificity by each method; empty where no image has units whose peaks nearly coincide.
     """
-    groups = [(image, find_shared_peaks(output, near)) for image, output in zip(images, outputs, strict=True)]
+    groups = [(image, find_shared_peaks(output, tolerance)) for image, output in zip(images, outputs, strict=True)]
 
     def project_all() -> dict[str, list[np.ndarray]]:
         projections: dict[str, list[np.ndarray]] = {}
         for image, peaks in groups:
             if peaks:
                 units = [unit for peak in peaks for unit in peak.units]
-                places = [place for peak in peaks for place in peak.places]
+                positions = [position for peak in peaks for position in peak.positions]
                 sizes = [len(peak.units) for peak in peaks]
-                for name, values in project(network, image, units, places).items():
+                for name, values in project(network, image, units, positions).items():
                     arrays = [magnitudes(part.cpu().numpy()) for part in torch.split(values.float(), sizes)]
                     projections.setdefault(name, []).extend(arrays)
         return projections
@@ -159,7 +161,7 @@ def _summarise(trained: Sequence[np.ndarray], redrawn: Sequence[Sequence[np.ndar
     count = int(np.isfinite(between).sum())
     if count < MIN_PAIRS:
         pairs = "1 pair of units has" if count == 1 else f"{count} pairs of units have"
-        reason = f"{pairs} peaks that share a place; {MIN_PAIRS} are needed"
+        reason = f"{pairs} peaks that nearly coincide; {MIN_PAIRS} are needed"
         return Specificity(None, count, similarity, reason)
     return Specificity(1 - float(np.nanmedian(between)), count, similarity, None)
 

@@ -7,21 +7,21 @@ import torch
 from torch import Tensor, nn
 
 from convatlas.attribution.backward_rules import attach_rules
-from convatlas.attribution.deconvnet import send_units_down
+from convatlas.attribution.deconvnet import backpropagate_units
 from convatlas.attribution.gradient_rules import attach_gradient_rules
 from convatlas.attribution.network_graph import LayerOutput, run_until_layer
 
 RULES = ("deconvnet", "gradient", "guided_backpropagation")
 
-Place = tuple[int, int]  # row and column in a layer's map
+Position = tuple[int, int]  # row and column in a layer's map
 
 
-def project_places(
+def project_activations(
     network: nn.Module,
     image: Tensor,
     layer: str,
     units: Sequence[int],
-    places: Sequence[Place],
+    positions: Sequence[Position],
     rectify: bool = False,
     rules: Sequence[str] = RULES,
 ) -> dict[str, Tensor]:
@@ -34,7 +34,7 @@ def project_places(
         image: A preprocessed image, (C, H, W).
         layer: Name of a layer, as in layers.json, or path of a composite module.
         units: Numbers of units, each once.
-        places: Row and column of the activation of each in its map; (0, 0) in a layer without maps.
+        positions: Row and column of the activation of each in its map; (0, 0) in a layer without maps.
         rectify: Rectify the signal at activations that are not ReLUs too.
         rules: The methods.
 
@@ -47,12 +47,12 @@ def project_places(
     x = image.detach()[None].clone().requires_grad_()
     output = run_until_layer(network, x, layer)
     maps = torch.zeros_like(output.value).reshape(*output.value.shape[:2], -1, _width(output.value))
-    rows, columns = (list(axis) for axis in zip(*places, strict=True))
+    rows, columns = (list(axis) for axis in zip(*positions, strict=True))
     maps[0, list(units), rows, columns] = 1
     projections = {}
     for rule in rules:
         with _attach(rule, output, rectify):
-            projections[rule] = send_units_down(x, output.edge, maps.view_as(output.value), units)
+            projections[rule] = backpropagate_units(x, output.edge, maps.view_as(output.value), units)
     return projections
 
 

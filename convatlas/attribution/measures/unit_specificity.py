@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor, nn
 
 from convatlas import UserError
-from convatlas.attribution.measures.own_layers import near_places, split_stages_of_units
+from convatlas.attribution.measures.own_layers import find_peak_tolerance, split_stages_of_units
 from convatlas.attribution.measures.redrawn_weights import list_weighted_layers
 from convatlas.attribution.measures.specificity import measure_specificity
-from convatlas.attribution.measures.unit_projections import RULES, Place, project_places
+from convatlas.attribution.measures.unit_projections import RULES, Position, project_activations
 from convatlas.records import Layer, LayerSpecificity
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def measure_unit_specificity(
         layer = next(layer for layer in layers if layer["name"] == name)
         stages = split_stages_of_units(layers, weighted, name, STAGES)
         outputs = [get_output(name, n) for n in range(len(images))]
-        measured = measure_specificity(network, images, outputs, projector, stages, near_places(layer))
+        measured = measure_specificity(network, images, outputs, projector, stages, find_peak_tolerance(layer))
         for rule in RULES:
             entry: LayerSpecificity = {
                 "layer": name,
@@ -54,7 +54,7 @@ def measure_unit_specificity(
                 "value": None,
                 "randomised": None,
                 "pairs": 0,
-                "reason": projector.undefined.get(rule, "no two units have peaks that share a place"),
+                "reason": projector.undefined.get(rule, "no two units have peaks that nearly coincide"),
                 "randomisation": None,
             }
             if rule in measured:
@@ -83,10 +83,10 @@ class _Projector:
         self.undefined: dict[str, str] = {}  # why, by method
 
     def __call__(
-        self, network: nn.Module, image: Tensor, units: Sequence[int], places: Sequence[Place]
+        self, network: nn.Module, image: Tensor, units: Sequence[int], positions: Sequence[Position]
     ) -> Mapping[str, Tensor]:
         def project(rules: Sequence[str]) -> Mapping[str, Tensor]:
-            return project_places(network, image, self.layer, units, places, self.rectify, rules)
+            return project_activations(network, image, self.layer, units, positions, self.rectify, rules)
 
         try:
             return project([rule for rule in RULES if rule not in self.undefined])

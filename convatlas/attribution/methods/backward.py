@@ -1,4 +1,4 @@
-"""Send the scores of targets down a graph, all in as few backward passes as memory allows."""
+"""Backpropagate the scores of targets through a graph, in as few backward passes as memory allows."""
 
 import warnings
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from convatlas.attribution.methods.method import Explanation, allocate_maps
 MakeInputs = Callable[[Tensor, Tensor], Tensor]
 
 
-def send_down(graph: ScoreGraph, targets: Targets, to: GradientEdge | Tensor | None = None) -> Tensor:
+def backpropagate(graph: ScoreGraph, targets: Targets, to: GradientEdge | Tensor | None = None) -> Tensor:
     """Return the gradient of each target's score, under the rules that are attached to the graph.
 
     Args:
@@ -44,7 +44,7 @@ def send_down(graph: ScoreGraph, targets: Targets, to: GradientEdge | Tensor | N
     return torch.cat(passes).transpose(0, 1)
 
 
-def send_all_down(
+def backpropagate_all(
     explanation: Explanation, attach: Callable[[ScoreGraph], AbstractContextManager[None]]
 ) -> Tensor:
     """Return the signals of all targets of all images at the input.
@@ -63,7 +63,7 @@ def send_all_down(
     for index, graph, targets in explanation.record_targets():
         try:
             with attach(graph):
-                values[index] = send_down(graph, targets)
+                values[index] = backpropagate(graph, targets)
         except UserError:
             with attach(explanation.scores.record(graph.x, named=True)):
                 raise
@@ -100,7 +100,7 @@ def sum_gradients(
     ):
         graph = scores.record(make_inputs(owner, position))
         with attach_gradient_rules(graph.top, graph.layers):
-            gradients = send_down(graph, targets.take(owner))
+            gradients = backpropagate(graph, targets.take(owner))
         if sums is None:
             sums = gradients.new_zeros(count, target_count, *gradients.shape[2:])
         factor = factor.to(gradients).reshape(-1, *[1] * (gradients.ndim - 1))

@@ -10,7 +10,7 @@ from convatlas import UserError
 from convatlas.attribution.class_scores import ScoreGraph, Targets
 from convatlas.attribution.inplace_writes import all_nodes
 from convatlas.attribution.layer_maps import MapsFilter, MapsOutput
-from convatlas.attribution.methods.backward import send_down
+from convatlas.attribution.methods.backward import backpropagate
 from convatlas.attribution.methods.method import Explanation, Maps, Method, allocate_maps, empty_checks
 from convatlas.names import suggest_nearest
 
@@ -87,7 +87,7 @@ def _compute_cam(explanation: Explanation, weigh: WeighUnits) -> Maps:
 
 def _weigh_maps(graph: ScoreGraph, targets: Targets, maps: MapsOutput, weigh: WeighUnits) -> Tensor:
     """Return the rectified sum of a layer's weighted maps for each target, (N, T, h, w)."""
-    gradients = send_down(graph, targets, maps.edge)
+    gradients = backpropagate(graph, targets, maps.edge)
     weights = weigh(maps.value[:, None], gradients)
     return torch.einsum("ntu,nuhw->nthw", weights, maps.value).relu()
 

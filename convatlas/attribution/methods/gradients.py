@@ -10,7 +10,7 @@ from torch import Tensor
 from convatlas.attribution.baselines import Baseline, make_baselines
 from convatlas.attribution.class_scores import Targets
 from convatlas.attribution.gradient_rules import attach_gradient_rules
-from convatlas.attribution.methods.backward import MakeInputs, send_all_down, sum_gradients
+from convatlas.attribution.methods.backward import MakeInputs, backpropagate_all, sum_gradients
 from convatlas.attribution.methods.method import (
     Explanation,
     Maps,
@@ -29,7 +29,7 @@ def compute_gradient(explanation: Explanation) -> Maps:
     Args:
         explanation: What is to be explained.
     """
-    values = send_all_down(explanation, lambda graph: attach_gradient_rules(graph.top, graph.layers))
+    values = backpropagate_all(explanation, lambda graph: attach_gradient_rules(graph.top, graph.layers))
     return Maps(values, empty_checks(explanation.classes))
 
 
@@ -206,7 +206,7 @@ GRADIENT_X_INPUT = Method(
     returns="pixels",
     requires=frozenset({"class scores"}),
     citation="Shrikumar, Greenside, Shcherbina, Kundaje 2016, arXiv 1605.01713",
-    caveat="Pixels whose normalised value is zero get nothing, whatever the network does with them.",
+    caveat="Pixels whose normalised value is zero get no attribution, whatever the network does with them.",
     check="In a network of ReLUs and max pooling without biases it sums to the logit.",
     compute=compute_gradient_x_input,
     is_contribution=True,
@@ -229,7 +229,7 @@ INTEGRATED_GRADIENTS = Method(
     returns="pixels",
     requires=frozenset({"class scores"}),
     citation="Sundararajan, Taly, Yan 2017, arXiv 1703.01365",
-    caveat="It explains the change from the baseline: what looks like the baseline gets nothing.",
+    caveat="It explains the change from the baseline: pixels that equal the baseline get no attribution.",
     check="Completeness: it sums to the change of the logit from the baseline; the gap is stated.",
     compute=compute_integrated_gradients,
     settings={"baseline": "black", "steps": 32, "max_steps": None},

@@ -7,7 +7,7 @@ from torch.autograd.graph import get_gradient_edge
 from convatlas.attribution.backward_rules import attach_rules
 from convatlas.attribution.class_scores import ScoreGraph
 from convatlas.attribution.gradient_rules import attach_gradient_rules
-from convatlas.attribution.methods.backward import send_all_down
+from convatlas.attribution.methods.backward import backpropagate_all
 from convatlas.attribution.methods.method import Explanation, Maps, Method, empty_checks
 
 SKIP_METHOD = "leave deconvnet out of views.attribution.methods"
@@ -27,7 +27,7 @@ def compute_guided_backpropagation(explanation: Explanation, rectify: bool = Fal
     def attach(graph: ScoreGraph) -> AbstractContextManager[None]:
         return attach_gradient_rules(graph.top, graph.layers, guided=True, rectify=rectify)
 
-    values = send_all_down(explanation, attach)
+    values = backpropagate_all(explanation, attach)
     return Maps(values, empty_checks(explanation.classes))
 
 
@@ -48,7 +48,7 @@ def compute_deconvnet(explanation: Explanation, rectify: bool = False) -> Maps:
     def attach(graph: ScoreGraph) -> AbstractContextManager[None]:
         return attach_rules(get_gradient_edge(graph.scores), graph.layers, rectify, SKIP_METHOD)
 
-    values = send_all_down(explanation, attach)
+    values = backpropagate_all(explanation, attach)
     return Maps(values, empty_checks(explanation.classes))
 
 

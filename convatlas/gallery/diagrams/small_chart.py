@@ -10,7 +10,7 @@ from convatlas.names import format_number
 
 Role = Literal["falling", "rising", "control", "similarity"]  # of a curve: its colour in the style sheet
 
-SIZE = 100.0  # units of the SVG a side, which is stretched to the width of its place
+SIZE = 100.0  # units of the SVG a side, which is stretched to the width of its column
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from convatlas.gallery.prediction_images import ImageSheet, PredictedImage
 from convatlas.records import ImagePrediction
 
 MAX_FIRST_IMAGES = 24  # the most confident errors, or the images with the lowest IoU
-MAX_LAST_IMAGES = 12  # the least confident right answers, or the images with the highest IoU
-MAX_RIGHT_PER_CLASS = 3  # right answers of a class
+MAX_LAST_IMAGES = 12  # the least confident correct predictions, or the images with the highest IoU
+MAX_CORRECT_PER_CLASS = 3  # correct predictions of a class
 MAX_MATRIX_CLASSES = 40  # with a row and a column each; of more, the most frequent confusions are listed
 MAX_LISTED_CONFUSIONS = 50
 MAX_LINKED_CONFUSIONS = 5  # on the network's page
@@ -106,11 +106,11 @@ def choose_classified(
     """
     cells = group_by_cell(rows)
     wrong = sort_by_confidence([row for row in rows if is_error(row)], descending=True)
-    right = sort_by_confidence([row for row in rows if not is_error(row)], descending=False)
+    correct = sort_by_confidence([row for row in rows if not is_error(row)], descending=False)
     first_images = sheet.add(wrong[:MAX_FIRST_IMAGES])
-    last_images = sheet.add(right[:MAX_LAST_IMAGES])
+    last_images = sheet.add(correct[:MAX_LAST_IMAGES])
     _add_in_turn(sheet, [cell.rows for cell in cells if cell.is_error])
-    _add_in_turn(sheet, [cell.rows[:MAX_RIGHT_PER_CLASS] for cell in cells if not cell.is_error])
+    _add_in_turn(sheet, [cell.rows[:MAX_CORRECT_PER_CLASS] for cell in cells if not cell.is_error])
     shown = [ShownCell(cell, images) for cell in cells if (images := sheet.select(cell.rows))]
     has_matrix = len(network.description["classes"]) <= MAX_MATRIX_CLASSES
     return {

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convatlas.attribution.measures.own_layers import find_own_layers, near_places, split_stages_of_units
+from convatlas.attribution.measures.own_layers import find_own_layers, find_peak_tolerance, split_stages_of_units
 from convatlas.attribution.measures.redrawn_weights import list_weighted_layers
 from convatlas.tracing.layers import list_layers
 
@@ -71,5 +71,5 @@ def test_stages_of_units_go_down_to_the_input() -> None:
 
 def test_near_is_an_eighth_of_the_receptive_field() -> None:
     layer = {**LAYERS[0], "receptive_field": [200, 63], "receptive_step": [16, 8]}
-    assert near_places(layer) == (1, 0)
-    assert near_places({**layer, "receptive_step": None}) == (0, 0)
+    assert find_peak_tolerance(layer) == (1, 0)
+    assert find_peak_tolerance({**layer, "receptive_step": None}) == (0, 0)

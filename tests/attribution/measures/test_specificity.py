@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from convatlas.attribution.measures.redrawn_weights import list_weighted_layers
 from convatlas.attribution.measures.specificity import find_shared_peaks, measure_specificity
-from convatlas.attribution.measures.unit_projections import Place, project_places
+from convatlas.attribution.measures.unit_projections import Position, project_activations
 from convatlas.attribution.measures.unit_specificity import measure_unit_specificity
 from convatlas.tracing.layers import list_layers
 
@@ -24,7 +24,7 @@ def run(network: nn.Module, image: Tensor) -> Tensor:
 
 def test_units_are_grouped_by_the_places_of_their_peaks() -> None:
     output = torch.zeros(8, 5, 6)
-    for unit, (place, value) in enumerate(
+    for unit, (position, value) in enumerate(
         [
             ((1, 2), 1),
             ((4, 5), 2),
@@ -36,14 +36,14 @@ def test_units_are_grouped_by_the_places_of_their_peaks() -> None:
             ((2, 2), -1),
         ]
     ):
-        output[(unit, *place)] = value
+        output[(unit, *position)] = value
     output[7] = -1  # inactive
     groups = find_shared_peaks(output)
     assert [group.units for group in groups] == [[2, 6, 0], [1, 4]]
-    assert [group.places[0] for group in groups] == [(1, 2), (4, 5)]
-    near = find_shared_peaks(output, near=(0, 1))
-    assert near[0].units == [3, 2, 6, 0]
-    assert near[0].places == [(1, 3), (1, 2), (1, 2), (1, 2)]
+    assert [group.positions[0] for group in groups] == [(1, 2), (4, 5)]
+    tolerant = find_shared_peaks(output, tolerance=(0, 1))
+    assert tolerant[0].units == [3, 2, 6, 0]
+    assert tolerant[0].positions == [(1, 3), (1, 2), (1, 2), (1, 2)]
     assert [group.units for group in find_shared_peaks(output, limit=2)] == [[2, 6]]
     assert find_shared_peaks(torch.tensor([1.0, 3, -1, 2]))[0].units == [1, 3, 0]
 
@@ -55,8 +55,8 @@ def test_specificity_is_the_median_over_pairs() -> None:
     outputs = [run(network, image) for image in images]
     before = copy.deepcopy(network.state_dict())
 
-    def project(model: nn.Module, image: Tensor, units: Sequence[int], places: Sequence[Place]) -> dict:
-        return project_places(model, image, "1", units, places)
+    def project(model: nn.Module, image: Tensor, units: Sequence[int], positions: Sequence[Position]) -> dict:
+        return project_activations(model, image, "1", units, positions)
 
     measured = measure_specificity(
         network, images, outputs, project, [list_weighted_layers(network, images[0][None])]
@@ -65,7 +65,7 @@ def test_specificity_is_the_median_over_pairs() -> None:
     correlations = []
     for output in outputs:
         for group in find_shared_peaks(output):
-            row, column = group.places[0]  # of a filter of 5 x 5, cut at the border
+            row, column = group.positions[0]  # of a filter of 5 x 5, cut at the border
             box = slice(max(0, 2 - row), 14 - row), slice(max(0, 2 - column), 14 - column)
             filters = network[0].weight.detach()[group.units][:, :, *box].abs().sum(1).flatten(1).numpy()
             correlations += [spearmanr(a, b).statistic for a, b in combinations(filters, 2)]
@@ -130,7 +130,7 @@ def test_a_reason_is_stated_where_nothing_is_measured() -> None:
     few = measure_unit_specificity(
         network, layers, ["2"], [image], lambda layer, n: torch.ones(2, 5, 5), rectify=True
     )
-    assert few[0]["reason"] == "1 pair of units has peaks that share a place; 5 are needed"
+    assert few[0]["reason"] == "1 pair of units has peaks that nearly coincide; 5 are needed"
     entries = measure_unit_specificity(network, layers, ["2"], [image], lambda layer, n: -torch.ones(4, 5, 5))
-    assert entries[1]["reason"] == "no two units have peaks that share a place"
+    assert entries[1]["reason"] == "no two units have peaks that nearly coincide"
     assert measure_unit_specificity(network, layers, ["2"], [], lambda layer, n: image) == []

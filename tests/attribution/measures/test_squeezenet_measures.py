@@ -12,7 +12,7 @@ from convatlas.attribution.measures.randomisation import cascading_randomisation
 from convatlas.attribution.measures.rank_correlation import rank_maps
 from convatlas.attribution.measures.redrawn_weights import list_weighted_layers
 from convatlas.attribution.measures.specificity import find_shared_peaks
-from convatlas.attribution.measures.unit_projections import RULES, project_places
+from convatlas.attribution.measures.unit_projections import RULES, project_activations
 from convatlas.models import embedded
 from convatlas.models.prepare import prepare_network
 from convatlas.tracing.calls import trace
@@ -35,7 +35,7 @@ def network_and_images(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Mod
 def project_scores(network: nn.Module, x: Tensor, classes: Tensor) -> Tensor:
     """Return the projections of classes (N, T) by each rule, (rules, N, T, C, H, W)."""
     images = [
-        list(project_places(network, image, SCORES, units, [(0, 0)] * len(units)).values())
+        list(project_activations(network, image, SCORES, units, [(0, 0)] * len(units)).values())
         for image, units in zip(x, classes.tolist(), strict=True)
     ]
     return torch.stack([torch.stack(maps) for maps in zip(*images, strict=True)])
@@ -91,7 +91,7 @@ def test_projections_from_one_place_are_alike_in_deep_layers(
         network(x)
     for image, output in zip(x, outputs[0], strict=True):
         for peak in find_shared_peaks(output, limit=12):
-            maps = project_places(network, image, layer, *peak, rules=["deconvnet"])["deconvnet"]
+            maps = project_activations(network, image, layer, *peak, rules=["deconvnet"])["deconvnet"]
             matrix = np.corrcoef(maps.flatten(1).numpy())
             correlations += matrix[np.triu_indices(len(matrix), 1)].tolist()
     assert np.median(correlations) == pytest.approx(correlation, abs=tolerance)
