@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 
 CURVE_STEPS = 10
 FRACTIONS = tuple(n / CURVE_STEPS for n in range(CURVE_STEPS + 1))  # of the pixels that curves replace
-RANDOM_ORDERS = 3  # of the control
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ class ImageTargets:
         """Return whether a target has a score, which a class without predicted pixels has not.
 
         Args:
-            target: Its place among the targets.
+            target: Its index among the targets.
         """
         return self.pixels is None or bool(self.pixels[target].any())
 
@@ -192,7 +191,7 @@ def _collect_maps(image: ImageTargets, computed: Sequence[tuple[PlannedMethod, M
     Args:
         image: The image and its targets.
         computed: What each method computed of the batch.
-        row: The image's place in the batch.
+        row: The image's index in the batch.
     """
     arrays: dict[str, np.ndarray] = {}
     entries: list[AttributionMap] = []
@@ -221,7 +220,7 @@ def _collect_maps(image: ImageTargets, computed: Sequence[tuple[PlannedMethod, M
     if entries:
         baseline = make_baselines(image.x[None], "blurred", image.network.preprocessing)[0]
         targets = columns * len(computed)
-        arguments = (image.x, baseline, torch.stack(relevance), targets, FRACTIONS, RANDOM_ORDERS)
+        arguments = (image.x, baseline, torch.stack(relevance), targets, FRACTIONS)
         curves = perturbation_curves(image.compute_probabilities, *arguments)
         for entry, curve in zip(entries, curves.maps, strict=True):
             entry["deletion"], entry["insertion"] = curve["deletion"], curve["insertion"]

@@ -1,4 +1,4 @@
-"""The outputs of layers that are maps, kept with the graph of a run for methods that explain by them."""
+"""The outputs of layers that are maps, with the graph of a run, for methods that explain by them."""
 
 from dataclasses import dataclass
 from typing import NamedTuple

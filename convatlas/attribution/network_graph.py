@@ -279,7 +279,7 @@ def _raise_on_forbidden_write(layer_names: list[str]) -> Iterator[None]:
 
 
 def _detach_output(run: _Run, layer: str, image_count: int) -> tuple[Tensor, GradientEdge]:
-    """Return a layer's output and its place in the graph; raise UserError where it cannot be projected."""
+    """Return a layer's output and its edge in the graph; raise UserError where it cannot be projected."""
     output = run.output
     if output.grad_fn is None and run.detached_layer is None:
         raise UserError(f"the layer {layer!r} does not depend on the image; nothing caused it")

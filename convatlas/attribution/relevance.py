@@ -177,7 +177,7 @@ def _compute_relevance(
 
 
 def _reduce_maps(products: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sums of maps (classes, n, units, ...) and the place of the largest value of each.
+    """Return the sums of maps (classes, n, units, ...) and the position of the largest value of each.
 
     Returns:
         (classes, units, n), and rows and columns (classes, units, n, 2).

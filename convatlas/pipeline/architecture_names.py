@@ -136,7 +136,7 @@ def find_weights_file_error(path: str) -> str | None:
     if not package or Path(path).is_file():
         return None if expand_home(path).is_file() else describe_missing_file(path)
     if find_install_folder(package) is None:
-        advice = "give the name that `import` takes" if "-" in package else f"{INSTALL_ADVICE}"
+        advice = "give the name that `import` takes" if "-" in package else INSTALL_ADVICE
         return f"no package {package!r} is installed; {advice}"
     if locate_weights_file(path).is_file():
         return None
