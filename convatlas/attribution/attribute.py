@@ -149,7 +149,7 @@ def check_method(
 
 
 def _has_rule(explanation: Explanation, rectify: bool = False) -> bool:
-    """Return whether a rectifier, or with `rectify` an activation, is on the way to the scores."""
+    """Return whether a rectifier, or with `rectify` an activation, contributes to the scores."""
     nodes = all_nodes(explanation.scores.record(explanation.images).top)
     return any(is_activation(node) and (rectify or is_rectifier(node)) for node in nodes)
 
@@ -215,5 +215,5 @@ def _check_finite(method: Method, maps: Tensor, classes: Tensor) -> None:
         image, target = (~is_finite).nonzero()[0].tolist()
         raise UserError(
             f"{method.name} of class {int(classes[image, target])} for image {image} is not finite, though "
-            "the score is: a value on the way grew beyond float32, or has no derivative"
+            "the score is: an intermediate value overflowed float32, or has no derivative"
         )

@@ -51,7 +51,7 @@ def compute_grad_cam(explanation: Explanation) -> Maps:
         explanation: What is to be explained.
 
     Raises:
-        UserError: The layer does not exist, has no maps, or is not on the way to the scores.
+        UserError: The layer does not exist, has no maps, or the scores do not depend on it.
     """
     return _compute_cam(explanation, weigh_by_mean_gradient)
 
@@ -107,7 +107,7 @@ def _choose_maps(
     if not reachable:
         raise UserError(
             "class activation maps need a layer with maps, (N, units, H, W) with more than one position, on "
-            "the way to the scores of classes; the network has none"
+            "which the scores of classes depend; the network has none"
         )
     chosen = reachable[-1]
     if graph.scores.ndim == 4:  # of pixels: the bottleneck, the last one with the smallest maps
@@ -122,7 +122,7 @@ def _choose_maps(
 def _explain_missing_maps(layer: str, graph: ScoreGraph) -> str:
     """Return why there are no maps of a layer to weigh."""
     if any(maps.layer == layer for maps in graph.maps):
-        return f"the layer {layer!r} has maps of one position, or is not on the way to the scores of classes"
+        return f"the layer {layer!r} has maps of one position, or the scores of classes do not depend on it"
     names = list(dict.fromkeys(graph.layers.values()))
     if layer in names:
         return f"the layer {layer!r} has no maps, (N, units, H, W), to weigh; choose a layer before it"

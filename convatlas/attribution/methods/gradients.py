@@ -86,14 +86,14 @@ def draw_noise(image: Tensor, sample: int) -> Tensor:
 def compute_integrated_gradients(
     explanation: Explanation, baseline: Baseline = "black", steps: int = 32, max_steps: int | None = None
 ) -> Maps:
-    """Return the mean gradient on the way from a baseline to the image, times their difference.
+    """Return the mean gradient on the straight line from a baseline to the image, times their difference.
 
     The integral is that of the trapezoidal rule. Its steps are doubled, and the gradients so far used again,
     until the sum over the pixels differs from the change of the score by less than 5 %.
 
     Args:
         explanation: What is to be explained.
-        baseline: Where the way starts: "black", "mean" or "blurred", as in `make_baselines`.
+        baseline: Where the line starts: "black", "mean" or "blurred", as in `make_baselines`.
         steps: Number of steps at first.
         max_steps: Number of steps that is not exceeded; None is MAX_STEPS.
     """

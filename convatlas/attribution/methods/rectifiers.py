@@ -14,7 +14,7 @@ SKIP_METHOD = "leave deconvnet out of views.attribution.methods"
 
 
 def compute_guided_backpropagation(explanation: Explanation, rectify: bool = False) -> Maps:
-    """Return the gradient of each target's score, rectified at each ReLU on its way down.
+    """Return the gradient of each target's score, rectified at each ReLU of the backward pass.
 
     Args:
         explanation: What is to be explained.
