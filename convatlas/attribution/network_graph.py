@@ -160,7 +160,12 @@ def _run_untraced(
     module = network.get_submodule(maps.layer) if maps and maps.layer else None
     try:
         hook = replace_first_output(module, start_graph)
-        with evaluation_mode(network), _record_input_gradients(network), hook, record_disabled_gradients() as disabled:
+        with (
+            evaluation_mode(network),
+            _record_input_gradients(network),
+            hook,
+            record_disabled_gradients() as disabled,
+        ):
             inputs = x.clone() if maps is None else x.detach().clone()  # a layer may change them in place
             output = select(network(inputs))
     except torch.OutOfMemoryError:
@@ -271,8 +276,8 @@ def _raise_on_forbidden_write(layer_names: list[str]) -> Iterator[None]:
             raise
         position = f"after the layer {layer_names[-1]!r}" if layer_names else "at its beginning"
         raise UserError(
-            f"no backward pass goes through this network: {position} it changes in place a part that split, chunk, "
-            "unbind or torch.no_grad() gave it, which autograd cannot follow. In the network, write the "
+            f"no backward pass goes through this network: {position} it changes in place a part that split, "
+            "chunk, unbind or torch.no_grad() gave it, which autograd cannot follow. In the network, write the "
             "operation out of place, take slices such as x[:, :8] instead, or .clone() the part first. Or "
             f"choose a layer before it. Autograd says: {error}"
         ) from error

@@ -23,7 +23,7 @@ from convatlas.attribution.measures.unit_projections import Position
 MAX_UNITS = 5  # of an image
 MIN_PAIRS = 5  # for a median
 
-# From a network, an image (C, H, W), units and the positions in their maps to the projections of the activations
+# From a network, an image (C, H, W), units and positions in their maps to the projections of the activations
 # there, whatever their sign, (units, C, H, W) by each method.
 ProjectActivations = Callable[[nn.Module, Tensor, Sequence[int], Sequence[Position]], Mapping[str, Tensor]]
 
@@ -114,13 +114,16 @@ def measure_specificity(
         project: Projects units of the layer by each method, always the same ones.
         stages: Whose weights are redrawn for the control, stage after stage: the layer's own, then those
             below it, from `split_stages_of_units`.
-        tolerance: Rows and columns in the layer's map that two peaks may be apart, from `find_peak_tolerance`.
+        tolerance: Rows and columns in the layer's map that two peaks may be apart, from
+            `find_peak_tolerance`.
         seed: Of the redrawn weights.
 
     Returns:
         The specificity by each method; empty where no image has units whose peaks nearly coincide.
     """
-    groups = [(image, find_shared_peaks(output, tolerance)) for image, output in zip(images, outputs, strict=True)]
+    groups = [
+        (image, find_shared_peaks(output, tolerance)) for image, output in zip(images, outputs, strict=True)
+    ]
 
     def project_all() -> dict[str, list[np.ndarray]]:
         projections: dict[str, list[np.ndarray]] = {}

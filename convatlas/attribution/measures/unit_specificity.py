@@ -46,7 +46,9 @@ def measure_unit_specificity(
         layer = next(layer for layer in layers if layer["name"] == name)
         stages = split_stages_of_units(layers, weighted, name, STAGES)
         outputs = [get_output(name, n) for n in range(len(images))]
-        measured = measure_specificity(network, images, outputs, projector, stages, find_peak_tolerance(layer))
+        measured = measure_specificity(
+            network, images, outputs, projector, stages, find_peak_tolerance(layer)
+        )
         for rule in RULES:
             entry: LayerSpecificity = {
                 "layer": name,

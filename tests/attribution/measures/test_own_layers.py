@@ -5,7 +5,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convatlas.attribution.measures.own_layers import find_own_layers, find_peak_tolerance, split_stages_of_units
+from convatlas.attribution.measures.own_layers import (
+    find_own_layers,
+    find_peak_tolerance,
+    split_stages_of_units,
+)
 from convatlas.attribution.measures.redrawn_weights import list_weighted_layers
 from convatlas.tracing.layers import list_layers
 

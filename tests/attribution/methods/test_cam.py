@@ -111,7 +111,7 @@ def test_a_layer_without_maps_is_named(layer: str, message: str) -> None:
 
 
 def test_a_layer_aside_and_a_network_without_maps_are_named() -> None:
-    with pytest.raises(UserError, match="'aside' has maps of one position, or the scores of classes do not depend"):
+    with pytest.raises(UserError, match="'aside' has maps of one position, or the scores of classes do"):
         attribute(Bottleneck().double(), make_images(), "grad_cam", [0], layer="aside")
     network = nn.Sequential(nn.Flatten(), nn.Linear(432, 2)).double()
     with pytest.raises(UserError, match="need a layer with maps"):
