@@ -278,7 +278,7 @@ def _raise_on_forbidden_write(layer_names: list[str]) -> Iterator[None]:
         raise UserError(
             f"no backward pass goes through this network: {position} it changes in place a part that split, "
             "chunk, unbind or torch.no_grad() gave it, which autograd cannot follow. In the network, write "
-            "the operation out of place, take slices such as x[:, :8] instead, or .clone() the part first. Or "
+            "the operation out of place, take slices such as x[:, :8], or .clone() the part first. Or "
             f"choose a layer before it. Autograd says: {error}"
         ) from error
 
