@@ -185,7 +185,9 @@ def _check_settings(method: Method, settings: dict[str, Any]) -> None:
 
 
 def _check_input(x: Tensor) -> None:
-    """Raise UserError where the input is empty or has no floats."""
+    """Raise UserError where the input is no tensor, is empty or has no floats."""
+    if not isinstance(x, Tensor):
+        raise UserError(f"x is of the type {type(x).__name__}; give preprocessed images, a torch.Tensor")
     if not x.numel():
         raise UserError(f"x has the shape {tuple(x.shape)}; give one image (C, H, W) or a batch (N, C, H, W)")
     if not x.is_floating_point():
@@ -196,10 +198,14 @@ def _expand_targets(targets: Sequence[int] | Tensor, images: int) -> Tensor:
     """Return target classes as (N, T); raise UserError where they are none."""
     if isinstance(targets, int) or (isinstance(targets, Tensor) and targets.ndim == 0):
         raise UserError(f"targets is a list of class numbers, such as [{int(targets)}], not {int(targets)}")
-    classes = torch.as_tensor(targets)
+    try:
+        classes = torch.as_tensor(targets)
+    except (TypeError, ValueError, RuntimeError) as error:  # such as of names of classes
+        raise UserError(f"targets is a list of class numbers, such as [0, 3], not {targets!r}") from error
     if classes.ndim == 1:
         classes = classes.expand(images, -1)
-    if classes.ndim != 2 or len(classes) != images or not classes.shape[1] or classes.is_floating_point():
+    is_integer = not classes.is_floating_point() and classes.dtype != torch.bool
+    if classes.ndim != 2 or len(classes) != images or not classes.shape[1] or not is_integer:
         raise UserError(
             f"targets has the shape {tuple(classes.shape)} and the type {classes.dtype}; give class numbers, "
             f"such as [0, 3] for all images, or a tensor of shape ({images}, targets) and type torch.int64"

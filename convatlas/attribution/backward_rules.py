@@ -143,8 +143,8 @@ def simplify_batch_norms(network: nn.Module) -> Iterator[None]:
         network: The network. Batch norms without running statistics stay as they are.
     """
 
-    def record_scale(norm: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Any:
-        if not output.requires_grad:
+    def record_scale(norm: Any, inputs: tuple[Tensor, ...], output: Any) -> Any:
+        if not output.requires_grad or node_type(output.grad_fn) == "_ScaleBatchNorm":  # of an outer block
             return output
         factor = (norm.running_var + norm.eps).rsqrt()
         factor = factor if norm.weight is None else factor * norm.weight

@@ -45,7 +45,7 @@ class Targets:
         """
         rows = torch.arange(len(scores), device=scores.device)[:, None]
         selected = scores[rows, self.classes]
-        return selected if self.pixels is None else (selected * self.pixels).sum((2, 3))
+        return selected if self.pixels is None else selected.where(self.pixels, 0).sum((2, 3))
 
     def make_signals(self, scores: Tensor) -> Tensor:
         """Return the gradient of each target's score by the scores of all classes.
@@ -245,9 +245,15 @@ class ClassScores:
     def _compare_batch(self, x: Tensor) -> Tensor:
         """Return the scores of a batch, and note whether those of its first image are the same alone.
 
-        They are not with statistics of the batch, as of a batch norm without running ones.
+        They are not with statistics of the batch, as of a batch norm without running ones, nor where the
+        network takes one image at a time; what is returned is then of no use.
         """
-        alone, together = self._score_alone(x[:1]), self._score(x)
+        alone = self._score_alone(x[:1])
+        try:
+            together = self._score(x)
+        except UserError:
+            self.is_batchable = False
+            return alone
         difference = (together[:1] - alone).abs().max()
         self.is_batchable = not bool(difference > BATCH_TOLERANCE * alone.abs().max())
         return together

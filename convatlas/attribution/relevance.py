@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from convatlas import UserError
+from convatlas.attribution.backward_rules import simplify_batch_norms
 from convatlas.attribution.class_scores import MAX_BATCH_VALUES, ClassScores
 from convatlas.attribution.gradient_rules import attach_gradient_rules
 from convatlas.datasets.loader import BatchLoader
@@ -84,6 +85,8 @@ def find_relevant_images(
     top = {layer: _make_empty(len(classes), len(numbers), k) for layer, numbers in units.items()}
     last_log = time.monotonic()
     for batch in images.read_batches(range(len(images))):
+        if not len(batch.indices):  # none could be read
+            continue
         x = images.preprocessing(build.to_device(torch.from_numpy(batch.pixels), device))
         step = len(x) if len(x) < 2 or scores.check_batches(x) else 1
         for start in range(0, len(x), step):
@@ -152,12 +155,13 @@ def _compute_relevance(
     """
     with _record_outputs(scores.network, units) as outputs:
         graph = scores.record(x)
-    missing = [layer for layer in units if layer not in outputs]
+    if missing := [layer for layer in units if layer not in outputs]:
+        raise _independent_layer_error(missing[0])
     targets = scores.make_targets(
         graph.scores.detach(), torch.tensor([list(classes)] * len(x), device=x.device)
     )
     signals = targets.make_signals(graph.scores.detach())
-    edges = [outputs[layer].edge for layer in units if layer not in missing]
+    edges = [outputs[layer].edge for layer in units]
     with attach_gradient_rules(graph.top, graph.layers):
         gradients = [
             torch.autograd.grad(graph.scores, edges, signal, retain_graph=True, allow_unused=True)
@@ -165,15 +169,20 @@ def _compute_relevance(
         ]
     relevance = {}
     for layer, by_class in zip(units, zip(*gradients, strict=True), strict=True):
-        if missing or by_class[0] is None:
-            raise UserError(
-                "views.strongest.relevance: the class scores do not depend on "
-                f"{(missing or [layer])[0]!r}; leave it out of views.strongest.project"
-            )
+        if by_class[0] is None:
+            raise _independent_layer_error(layer)
         index = torch.as_tensor(units[layer], device=x.device).long()
         products = torch.stack([(outputs[layer].output * gradient)[:, index] for gradient in by_class])
         relevance[layer] = _reduce_maps(products)
     return relevance
+
+
+def _independent_layer_error(layer: str) -> UserError:
+    """Return the error where the class scores do not depend on a layer."""
+    return UserError(
+        f"views.strongest.relevance: the class scores do not depend on {layer!r}; "
+        "leave it out of views.strongest.project"
+    )
 
 
 def _reduce_maps(products: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -201,5 +210,6 @@ def _record_outputs(network: nn.Module, layers: Mapping[str, np.ndarray]) -> Ite
         if call.layer in layers and call.output.grad_fn is not None:
             outputs[call.layer] = _LayerState(call.output.detach().clone(), get_gradient_edge(call.output))
 
-    with trace(network, record, layers):
+    # First the batch norms' outputs are replaced by those of the graph, and then traced.
+    with simplify_batch_norms(network), trace(network, record, layers):
         yield outputs

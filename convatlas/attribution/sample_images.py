@@ -24,7 +24,8 @@ from convatlas.results import Results
 
 log = logging.getLogger(__name__)
 
-IMAGES_PER_BATCH = 16  # images whose maps by all methods are in memory
+IMAGES_PER_BATCH = 16  # at most, whose maps by all methods are in memory
+MAPS_PER_BATCH = 3 * IMAGES_PER_BATCH  # of a method
 
 
 class TargetImage(NamedTuple):
@@ -119,8 +120,10 @@ class SampleAttribution:
         images = self._choose_targets()
         plans = self._plan_methods()
         entries: dict[str, AttributionImage] = {}
-        for start in range(0, len(images), IMAGES_PER_BATCH):
-            batch = images[start : start + IMAGES_PER_BATCH]
+        targets = max((len(image.classes) for image in images), default=1)
+        size = min(IMAGES_PER_BATCH, max(1, MAPS_PER_BATCH // targets))
+        for start in range(0, len(images), size):
+            batch = images[start : start + size]
             maps, plans = attribute_batch(self.network, *stack_images(batch), plans)
             for image, image_maps in zip(batch, maps, strict=True):
                 write_npz(folder / f"{image.name}.npz", image_maps.arrays)

@@ -83,7 +83,7 @@ def rank_classes(class_scores: ClassScores, scores: Tensor) -> Tensor:
     else:
         is_finite = scores.isfinite().flatten(1).all(1)
         classes = torch.arange(scores.shape[1], device=scores.device).expand(len(scores), -1)
-        targets = class_scores.make_targets(scores.nan_to_num(), classes)
+        targets = class_scores.make_targets(scores.nan_to_num(0, 0, 0), classes)
         assert targets.pixels is not None
         sizes = targets.pixels.sum((2, 3))
     order = sizes.argsort(dim=1, descending=True, stable=True)

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from convatlas import UserError
 from convatlas.attribution.attribute import attribute, check_method
+from convatlas.attribution.methods.registry import METHODS
 from convatlas.models.outputs import Output
 
 
@@ -141,6 +142,26 @@ def test_a_network_is_left_as_it_was_and_each_image_is_explained_alone() -> None
         torch.testing.assert_close(maps[n], attribute(network, x[n], "gradient", [1]).maps)
 
 
+class Single(nn.Module):
+    """Takes one image at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 2, 3), nn.Linear(72, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.head(self.conv(x).relu().view(1, -1))
+        return output
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_a_network_of_one_image_at_a_time_is_explained(method: str) -> None:
+    network, x = Single(), torch.rand(2, 3, 8, 8)
+    maps = attribute(network, x, method, [1]).maps
+    for n in range(2):
+        torch.testing.assert_close(maps[n], attribute(network, x[n], method, [1]).maps)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -149,6 +170,11 @@ def test_a_network_is_left_as_it_was_and_each_image_is_explained_alone() -> None
         ({"targets": 2}, r"list of class numbers, such as \[2\]"),
         ({"targets": [0.5]}, "type torch.float32"),
         ({"targets": []}, "targets has the shape"),
+        ({"targets": ["tabby"]}, r"list of class numbers, such as \[0, 3\], not \['tabby'\]"),
+        ({"targets": [True, False]}, "type torch.bool"),
+        ({"method": "smoothgrad", "samples": 0}, "samples is an integer of 1 or more, not 0"),
+        ({"method": "integrated_gradients", "steps": 2.5}, "steps is an integer of 1 or more, not 2.5"),
+        ({"x": [[0.0]]}, "x is of the type list"),
         ({"samples": 3}, "'gradient' has no setting 'samples'"),
         ({"x": torch.zeros(2, 3, 10, 10, dtype=torch.uint8)}, "type torch.uint8"),
         ({"x": torch.zeros(2, 5, 10, 10)}, "does not take an input of shape"),

@@ -71,6 +71,37 @@ def test_relevance_is_that_of_lrp_0(tmp_path: Path) -> None:
                     torch.testing.assert_close(maps[(image, unit, *position)], largest, rtol=1e-3, atol=1e-6)
 
 
+class Aside(nn.Module):
+    """Computes something that the scores do not depend on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aside, self.head = nn.Conv2d(1, 2, 3), nn.Linear(784, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.aside(x.detach())
+        output: Tensor = self.head(x.flatten(1))
+        return output
+
+
+def test_batch_norms_have_relevance_and_layers_aside_are_named(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4)
+    norm.running_mean, norm.running_var = torch.randn(4), torch.rand(4) + 0.5
+    network = nn.Sequential(nn.Conv2d(1, 4, 5), norm, nn.Tanh(), nn.Flatten(), nn.Linear(2304, 3)).eval()
+    data = write_digits(tmp_path, 21)
+    _, preprocessing = build.build_network({"architecture": "lenet5"}, [str(n) for n in range(10)], seed=3)
+    loader = BatchLoader(data, "test", preprocessing, batch_size=8)
+    top = find_relevant_images(network, LOGITS, loader, {"1": np.arange(4)}, [1], k=1)["1"]
+    pixels = formats.load(data, "test").read_images(preprocessing.pixel_format, 28, 28)
+    maps = network[:2](preprocessing(torch.from_numpy(pixels))).detach().requires_grad_()
+    gradients = torch.autograd.grad(network[2:](maps)[:, 1].sum(), maps)[0]
+    relevance = (maps * gradients).sum((2, 3)).detach().numpy()
+    np.testing.assert_allclose(top.values[0, :, 0], relevance.max(0).clip(0), rtol=1e-3, atol=1e-6)
+    with pytest.raises(UserError, match="the class scores do not depend on 'aside'; leave it out"):
+        find_relevant_images(Aside(), LOGITS, loader, {"aside": np.arange(2)}, [1], k=1)
+
+
 def run_stage(folder: Path, data: Path, relevance: Any) -> Results:
     settings: Any = {"project": ["pool1", "conv2"], "units": 3, "relevance": relevance, "rectify": False}
     key = "networks.lenet5.views.strongest.project"

@@ -57,6 +57,7 @@ def test_classes_are_ranked_by_score_or_by_area() -> None:
     predicted = torch.tensor([[2, 2, 0], [2, 0, 1]])
     pixels = torch.nn.functional.one_hot(predicted, 4).permute(2, 0, 1)[None].float()
     assert rank_classes(class_scores, pixels).tolist() == [[2, 0, 1, 3]]
+    assert rank_classes(class_scores, torch.full((1, 4, 2, 2), torch.inf)).tolist() == [[-1] * 4]
     independent = ClassScores(nn.Identity(), Output("multi-label", shape=(4, 2, 3), class_count=4))
     pixels[0, 1] = 1  # a class beside the others
     assert rank_classes(independent, pixels).tolist() == [[1, 2, 0, 3]]

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convatlas.attribution.baselines import Baseline, make_baselines
+from convatlas import UserError
+from convatlas.attribution.baselines import BASELINES, GREY, Baseline, fill_colour, make_baselines
 from convatlas.attribution.class_scores import Targets
 from convatlas.attribution.gradient_rules import attach_gradient_rules
 from convatlas.attribution.methods.backward import MakeInputs, backpropagate_all, sum_gradients
@@ -15,6 +16,7 @@ from convatlas.attribution.methods.method import (
     Explanation,
     Maps,
     Method,
+    check_count,
     empty_checks,
 )
 
@@ -52,15 +54,23 @@ def compute_smoothgrad(explanation: Explanation, samples: int = 25, noise: float
         explanation: What is to be explained.
         samples: Number of copies.
         noise: Standard deviation of the noise, as a share of the range of the image's values.
+
+    Raises:
+        UserError: The number of samples is no positive integer.
     """
+    check_count("smoothgrad", "samples", samples)
     images, scores = explanation.images, explanation.scores
-    deviations = noise * (images.amax((1, 2, 3)) - images.amin((1, 2, 3)))
+    pixels = images.flatten(1)
+    deviations = _append_axes(noise * (pixels.amax(1) - pixels.amin(1)), images)
 
     def add_noise(owners: Tensor, positions: Tensor) -> Tensor:
         draws = [draw_noise(images[0], int(sample)) for sample in positions]
-        return images[owners] + deviations[owners, None, None, None] * torch.stack(draws).to(images)
+        return images[owners] + deviations[owners] * torch.stack(draws).to(images)
 
-    targets = scores.make_targets(scores(images), explanation.classes)
+    # A second image shows whether the samples of one may share a pass.
+    grey = fill_colour(images[:1], GREY, explanation.preprocessing)
+    unchanged = scores(torch.cat([images, grey]))[: len(images)]
+    targets = scores.make_targets(unchanged, explanation.classes)
     halves = [
         sum_gradients(scores, targets, add_noise, torch.arange(start, samples, 2, dtype=images.dtype))
         for start in range(min(2, samples))
@@ -96,17 +106,27 @@ def compute_integrated_gradients(
         baseline: Where the line starts: "black", "mean" or "blurred", as in `make_baselines`.
         steps: Number of steps at first.
         max_steps: Number of steps that is not exceeded; None is MAX_STEPS.
+
+    Raises:
+        UserError: The number of steps is no positive integer, there is no such baseline, or a score for it is
+            not finite.
     """
+    check_count("integrated_gradients", "steps", steps)
     images, scores = explanation.images, explanation.scores
     baselines = make_baselines(images, baseline, explanation.preprocessing)
     ends = scores(torch.cat([images, baselines]))
     targets = scores.make_targets(ends[: len(images)], explanation.classes)
     changes = targets.select(ends[: len(images)]) - targets.select(ends[len(images) :])
-    scores.check_finite(changes, explanation.classes)
+    if not changes.isfinite().all():
+        others = ", ".join(kind for kind in BASELINES if kind != baseline)
+        raise UserError(
+            f"integrated gradients: the score of a class for the baseline {baseline!r} of an image is NaN or "
+            f"infinite; choose another baseline: {others}"
+        )
 
     def interpolate(owners: Tensor, positions: Tensor) -> Tensor:
-        weights = positions[:, None, None, None]
-        return torch.lerp(baselines[owners], images[owners], weights.to(images))
+        weights = _append_axes(positions.to(images), images)
+        return torch.lerp(baselines[owners], images[owners], weights)
 
     differences = (images - baselines)[:, None]
     integral = _TrapezoidalIntegral(explanation, targets, interpolate, steps)
@@ -131,6 +151,11 @@ def compute_integrated_gradients(
         for n, row in enumerate(gaps.tolist())
     ]
     return Maps(values, checks)
+
+
+def _append_axes(values: Tensor, other: Tensor) -> Tensor:
+    """Return values with as many axes as another tensor, which they are multiplied with along its first."""
+    return values.reshape(*values.shape, *[1] * (other.ndim - values.ndim))
 
 
 def _measure_gaps(sums: Tensor, changes: Tensor) -> Tensor:
@@ -176,7 +201,7 @@ class _TrapezoidalIntegral:
         index = rows[:, None], columns
         is_current = (self.steps[rows.cpu()[:, None], columns.cpu()] == steps).to(means.device)
         refined = (self.means[index] + means) / 2
-        self.means[index] = torch.where(is_current[:, :, None, None, None], refined, self.means[index])
+        self.means[index] = torch.where(_append_axes(is_current, means), refined, self.means[index])
         self.steps[rows.cpu()[:, None], columns.cpu()] *= torch.where(is_current.cpu(), 2, 1)
 
 

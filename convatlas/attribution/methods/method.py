@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from convatlas import UserError
 from convatlas.attribution.class_scores import ClassScores, ScoreGraph, Targets
 from convatlas.attribution.layer_maps import MapsFilter
 from convatlas.models.preprocessing import Preprocessing
@@ -90,6 +92,21 @@ class Method:
     settings: Mapping[str, Any] = field(default_factory=dict)
     is_contribution: bool = False
     probe: Callable[..., Maps] | None = None
+
+
+def check_count(method: str, name: str, count: Any) -> None:
+    """Raise UserError where a setting is no positive integer.
+
+    Args:
+        method: Name of the method.
+        name: Name of the setting.
+        count: Its value.
+
+    Raises:
+        UserError: Says what is allowed.
+    """
+    if not isinstance(count, Integral) or count < 1:
+        raise UserError(f"{method}: {name} is an integer of 1 or more, not {count!r}")
 
 
 def empty_checks(classes: Tensor) -> list[list[Checks]]:

@@ -7,7 +7,14 @@ from torch import Tensor
 
 from convatlas import UserError
 from convatlas.attribution.baselines import GREY, fill_colour
-from convatlas.attribution.methods.method import Explanation, Maps, Method, allocate_maps, empty_checks
+from convatlas.attribution.methods.method import (
+    Explanation,
+    Maps,
+    Method,
+    allocate_maps,
+    check_count,
+    empty_checks,
+)
 
 POSITIONS = 8  # of the square along the shorter side, by default
 
@@ -42,8 +49,8 @@ def compute_occlusion(explanation: Explanation, size: int | None = None, stride:
         counts[rows, columns] += 1
     for n, image in enumerate(images):
         drops = []
-        for start in range(0, len(squares), size_ := scores.count_images(image[None])):
-            batch = _occlude(image, squares[start : start + size_], grey[0])
+        for start in range(0, len(squares), batch_size := scores.count_images(image[None])):
+            batch = _occlude(image, squares[start : start + batch_size], grey[0])
             owners = torch.full((len(batch),), n, device=images.device)
             drops.append(reference[n] - targets.take(owners).select(scores(batch)))
         for (rows, columns), drop in zip(squares, torch.cat(drops), strict=True):
@@ -72,11 +79,11 @@ def choose_square(shape: torch.Size, size: int | None, stride: int | None) -> tu
         stride: The stride, or None.
 
     Raises:
-        UserError: One is no positive number, or the stride is larger than the side.
+        UserError: One is no positive integer, or the stride is larger than the side.
     """
     for name, value in (("size", size), ("stride", stride)):
-        if value is not None and value < 1:
-            raise UserError(f"occlusion: the {name} is a number of pixels of 1 or more, not {value}")
+        if value is not None:
+            check_count("occlusion", name, value)
     step = stride or (max(1, size // 2) if size else math.ceil(min(shape) / POSITIONS))
     side = size or 2 * step
     if step > side:

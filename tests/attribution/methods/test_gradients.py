@@ -91,6 +91,15 @@ def test_the_attribution_of_the_baseline_itself_is_zero(baseline: str) -> None:
         attribute(make_chain(), x, "integrated_gradients", [1], baseline="blured")
 
 
+def test_a_baseline_without_a_score_is_named() -> None:
+    class Standardised(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return ((x - x.mean((1, 2, 3), keepdim=True)) / x.std((1, 2, 3), keepdim=True)).flatten(1)
+
+    with pytest.raises(UserError, match=r"baseline .black. of an image is NaN.*: mean, blurred"):
+        attribute(Standardised(), make_images(), "integrated_gradients", [0])
+
+
 def test_smoothgrad_is_captums_noise_tunnel_with_the_same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     chain, x = make_chain(), make_images()
     deviations = 0.2 * (x.amax((1, 2, 3)) - x.amin((1, 2, 3)))
@@ -113,6 +122,30 @@ def test_the_noise_averages_out_where_the_network_is_linear() -> None:
     smooth = attribute(network, x, "smoothgrad", [0, 1], samples=3)
     torch.testing.assert_close(smooth.maps, attribute(network, x, "gradient", [0, 1]).maps)
     assert smooth.checks[0][0]["agreement"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("axes", "convolution"), [(1, nn.Conv1d), (3, nn.Conv3d)])
+def test_signals_and_volumes_are_explained(axes: int, convolution: type[nn.Module]) -> None:
+    """By a linear network, of which the mean gradient is the gradient."""
+    network = nn.Sequential(convolution(2, 3, 3), nn.Flatten(), nn.Linear(3 * 3**axes, 2)).double()
+    x = torch.rand(4, 2, *[5] * axes, dtype=torch.float64)
+    gradient = attribute(network, x, "gradient", [0, 1]).maps
+    smooth = attribute(network, x, "smoothgrad", [0, 1], samples=3).maps
+    torch.testing.assert_close(smooth, gradient)
+    integrated = attribute(network, x, "integrated_gradients", [0, 1], steps=2).maps
+    torch.testing.assert_close(integrated, (gradient * x[:, None]).float())
+
+
+def test_smoothgrad_of_one_image_explains_each_sample_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With statistics of the batch, samples that share a pass change each other's scores."""
+    network = nn.Sequential(
+        *[nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU()],
+        *[nn.Flatten(), nn.Linear(400, 3)],
+    ).double()
+    x = make_images()[0]
+    maps = attribute(network, x, "smoothgrad", [1], samples=4).maps
+    monkeypatch.setattr("convatlas.attribution.class_scores.MAX_BATCH_VALUES", 1)
+    torch.testing.assert_close(maps, attribute(network, x, "smoothgrad", [1], samples=4).maps)
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))

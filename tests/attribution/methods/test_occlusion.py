@@ -70,8 +70,8 @@ def test_only_what_the_network_reads_matters() -> None:
 
 @pytest.mark.parametrize(
     ("size", "stride", "message"),
-    [(2, 3, "a stride of 3 leaves pixels"), (0, None, "not 0"), (4, -1, "not -1")],
+    [(2, 3, "a stride of 3 leaves pixels"), (0, None, "not 0"), (4, -1, "not -1"), (2.5, None, "not 2.5")],
 )
-def test_impossible_squares_are_refused(size: int, stride: int | None, message: str) -> None:
+def test_impossible_squares_are_refused(size: float, stride: int | None, message: str) -> None:
     with pytest.raises(UserError, match=message):
         attribute(make_chain(), make_images(), "occlusion", [0], size=size, stride=stride)
