@@ -23,9 +23,6 @@ from convatlas.records import AttributionImage, AttributionMap, AttributionTarge
 
 log = logging.getLogger(__name__)
 
-CURVE_STEPS = 10
-FRACTIONS = tuple(n / CURVE_STEPS for n in range(CURVE_STEPS + 1))  # of the pixels that curves replace
-
 
 @dataclass(frozen=True)
 class AttributedNetwork:
@@ -220,7 +217,7 @@ def _collect_maps(image: ImageTargets, computed: Sequence[tuple[PlannedMethod, M
     if entries:
         baseline = make_baselines(image.x[None], "blurred", image.network.preprocessing)[0]
         targets = columns * len(computed)
-        arguments = (image.x, baseline, torch.stack(relevance), targets, FRACTIONS)
+        arguments = (image.x, baseline, torch.stack(relevance), targets)
         curves = perturbation_curves(image.compute_probabilities, *arguments)
         for entry, curve in zip(entries, curves.maps, strict=True):
             entry["deletion"], entry["insertion"] = curve["deletion"], curve["insertion"]

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from convatlas import UserError
-from convatlas.attribution.image_maps import FRACTIONS, AttributedNetwork, attribute_batch
+from convatlas.attribution.image_maps import AttributedNetwork, attribute_batch
+from convatlas.attribution.measures.perturbation_curves import FRACTIONS
 from convatlas.attribution.method_plan import AttributionSettings, PlannedMethod, plan_methods
 from convatlas.attribution.sample_checks import measure_layers, measure_randomisation
 from convatlas.attribution.targets import TOP_COUNT, number_classes, number_label, rank_classes

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from convatlas.records import PerturbationCurve, PerturbationCurves
 
-FRACTIONS = tuple(n / 20 for n in range(21))  # of the pixels that are replaced
+FRACTIONS = tuple(n / 10 for n in range(11))  # of the pixels that are replaced
 RANDOM_ORDERS = 3  # they differ little: each replaces thousands of pixels
 MAX_BATCH_VALUES = 2**20  # of the inputs in one forward pass
 

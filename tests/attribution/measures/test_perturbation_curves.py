@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from convatlas.attribution.measures.perturbation_curves import FRACTIONS, perturbation_curves, pixel_relevance
+from convatlas.attribution.measures.perturbation_curves import perturbation_curves, pixel_relevance
 
+FRACTIONS = tuple(n / 20 for n in range(21))
 torch.manual_seed(0)
 NETWORK = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 48, 3)).eval()
 IMAGE, BASELINE = torch.rand(3, 8, 10), torch.zeros(3, 8, 10)
@@ -30,7 +31,7 @@ def replace_pixels(start: Tensor, end: Tensor, order: np.ndarray, count: int) ->
 @torch.no_grad()
 def test_curves_are_those_of_a_loop_over_pixels() -> None:
     targets = [0, 1, 1]
-    curves = perturbation_curves(score, IMAGE, BASELINE, RELEVANCE, targets)
+    curves = perturbation_curves(score, IMAGE, BASELINE, RELEVANCE, targets, FRACTIONS)
     for relevance, target, curve in zip(RELEVANCE, targets, curves.maps, strict=True):
         order = np.argsort(-relevance.flatten().numpy())
         for name, start, end in (("deletion", IMAGE, BASELINE), ("insertion", BASELINE, IMAGE)):
@@ -45,7 +46,8 @@ def test_curves_are_those_of_a_loop_over_pixels() -> None:
 
 @torch.no_grad()
 def test_the_control_is_the_mean_of_random_orders() -> None:
-    curves = perturbation_curves(score, IMAGE, BASELINE, RELEVANCE, [0, 1, 1], random_orders=4, seed=7)
+    arguments = (IMAGE, BASELINE, RELEVANCE, [0, 1, 1], FRACTIONS)
+    curves = perturbation_curves(score, *arguments, random_orders=4, seed=7)
     generator = torch.Generator().manual_seed(7)
     orders = [torch.randperm(80, generator=generator).numpy() for _ in range(4)]
     for target, curve in enumerate(curves.random_order):
@@ -68,7 +70,8 @@ def test_equal_pixels_are_in_random_order() -> None:
         seen.append(x[:, 0] == 0)
         return x.mean((1, 2, 3))[:, None]
 
-    perturbation_curves(record, torch.ones(1, 20, 20), torch.zeros(1, 20, 20), torch.zeros(1, 20, 20), [0])
+    ones, zeros = torch.ones(1, 20, 20), torch.zeros(1, 20, 20)
+    perturbation_curves(record, ones, zeros, zeros, [0], FRACTIONS)
     half = torch.cat(seen)[2 + 9].float()  # of the deletion, after both ends
     assert half.mean() == 0.5
     assert half[:10].mean() == pytest.approx(0.5, abs=0.1)
@@ -82,7 +85,7 @@ def test_a_perfect_map_beats_the_control() -> None:
     def count(x: Tensor) -> Tensor:
         return x.sum((1, 2, 3))[:, None] / 4
 
-    curves = perturbation_curves(count, image, image * 0, torch.cat([image, -image]), [0, 0])
+    curves = perturbation_curves(count, image, image * 0, torch.cat([image, -image]), [0, 0], FRACTIONS)
     perfect, worst = curves.maps
     assert perfect["deletion"]["auc"] == pytest.approx(0.025)
     assert perfect["insertion"]["auc"] == pytest.approx(0.975)
