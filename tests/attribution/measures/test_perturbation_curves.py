@@ -64,15 +64,15 @@ def test_the_control_is_the_mean_of_random_orders() -> None:
 
 def test_equal_pixels_are_in_random_order() -> None:
     """Not in that of rows, in which maps with many zeros would be deleted from the top."""
-    seen: list[Tensor] = []
+    zero_pixels: list[Tensor] = []
 
     def record(x: Tensor) -> Tensor:
-        seen.append(x[:, 0] == 0)
+        zero_pixels.append(x[:, 0] == 0)
         return x.mean((1, 2, 3))[:, None]
 
     ones, zeros = torch.ones(1, 20, 20), torch.zeros(1, 20, 20)
     perturbation_curves(record, ones, zeros, zeros, [0], FRACTIONS)
-    half = torch.cat(seen)[2 + 9].float()  # of the deletion, after both ends
+    half = torch.cat(zero_pixels)[2 + 9].float()  # of the deletion, after both ends
     assert half.mean() == 0.5
     assert half[:10].mean() == pytest.approx(0.5, abs=0.1)
 
