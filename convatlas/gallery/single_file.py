@@ -22,7 +22,11 @@ MEGABYTE = 1_000_000
 EXCLUDED_PAGES = {"compare.html"}  # that need the explorer's sprites
 EXCLUDED_CLASSES = {"explorer", "comparison", "downloads"}  # of elements that need other files
 FIGURE_CLASSES = {"figure", "map-figure"}
-STANDALONE_SCRIPTS = ["convolution_example.js"]  # that need no other file
+EXCLUDED_ATTRIBUTES = (
+    "data-address",
+    "data-row-link",
+)  # of tables: filters in the address, links to the explorer
+STANDALONE_SCRIPTS = ["dom.js", "convolution_example.js", "table.js"]  # that need no other file
 HEADING_TAGS = ("h2", "h3", "h4")
 ID_REFERENCE_ATTRIBUTES = (
     "for",
@@ -210,6 +214,8 @@ class SingleFileBuilder:
             element.children = [
                 child for child in element.children if isinstance(child, Element) or not child.strip()
             ]
+        for name in EXCLUDED_ATTRIBUTES:
+            attributes.pop(name, None)
         for name, value in attributes.items():
             if value:
                 attributes[name] = _rewrite_ids(path, name, value)
