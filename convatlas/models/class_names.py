@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from torchvision.models import AlexNet_Weights
-
 from convatlas import UserError
 from convatlas.models.outputs import Output
 from convatlas.paths import expand_home
@@ -24,6 +22,8 @@ def read_class_names(classes: list[str] | str | None, key: str) -> list[str] | N
     if not isinstance(classes, str):
         return classes
     if classes == IMAGENET_CLASSES:
+        from torchvision.models import AlexNet_Weights  # noqa: PLC0415  seconds to import
+
         return list(AlexNet_Weights.IMAGENET1K_V1.meta["categories"])
     path = expand_home(classes)
     try:
