@@ -163,9 +163,9 @@ def _write_page(
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file, or a folder without its JSON files."""
+    """Copy a file, or a folder without its JSON files and hidden files, such as Snakemake's time stamps."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.json"))
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.json", ".*"))
     else:
         shutil.copyfile(source, target)

@@ -83,8 +83,10 @@ def test_every_file_of_the_contract_exists(run: Workspace) -> None:
         assert [image["name"] for image in json.loads((folder / "images.json").read_text())] == names
         with (folder / "history.csv").open() as file:
             assert len(list(csv.DictReader(file))) == {"lenet5": 30, "simple_cnn": 2}[network]
+    gallery = run.folder / "reports/gallery"
     for page in ("index.html", "provenance.html", "networks/lenet5.html", "networks/simple_cnn.html"):
-        assert (run.folder / "reports/gallery" / page).is_file()
+        assert (gallery / page).is_file()
+    assert [path.name for path in gallery.rglob(".*")] == [".nojekyll"]
 
 
 def test_digits_are_classified_correctly_and_all_units_are_projected(run: Workspace) -> None:
@@ -292,6 +294,8 @@ def test_damaged_data_is_named_and_the_run_continues_once_it_is_fixed(new_worksp
     done = new_workspace.snakemake("--", "download")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (new_workspace.folder / "data/digits/MNIST/raw/t10k-images-idx3-ubyte").is_symlink()
+    assert "[0 of 1 steps done" in done.stderr and "running: mnist digits" in done.stderr
+    assert "jobs to execute" not in done.stderr
 
 
 def test_errors_after_training_are_one_message_each_and_keep_what_was_finished(

@@ -1,10 +1,14 @@
 # What all rules use: the checked config, the files that a stage depends on, and what its jobs request.
 import json
+import logging
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from snakemake.logging import logger
+from snakemake.settings.enums import Quietness
 
 from convatlas import UserError
 from convatlas.datasets import image_selection
@@ -13,6 +17,7 @@ from convatlas.files import read_json
 from convatlas.paths import expand_home
 from convatlas.pipeline import architecture_names, dependencies
 from convatlas.pipeline.config import resolve_config
+from convatlas.pipeline.progress import ProgressHandler, PlannedJob, hide_scheduling, read_earlier_seconds
 from convatlas.pipeline.resources import estimate_resources, measure_workload
 
 try:
@@ -60,6 +65,25 @@ def collect_errors():
     logs = [path for path in Path("logs").rglob("*.log") if path.stat().st_mtime >= START_TIME]
     texts = [path.read_text(encoding="utf-8", errors="replace") for path in logs]
     return [text[text.index("error: ") :] for text in texts if "error: " in text]
+
+
+def show_progress():
+    """Write lines of progress instead of Snakemake's own, where `quiet` disables those."""
+    if Quietness.PROGRESS not in workflow.output_settings.quiet:
+        return
+    jobs = {
+        job.jobid: PlannedJob(
+            job.rule.name, " ".join(job.wildcards_dict.values()), read_earlier_seconds(job.benchmark)
+        )
+        for job in workflow.dag.needrun_jobs()
+        if not job.is_norun
+    }
+    for handler in logger.handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.addFilter(hide_scheduling)
+    parallel = workflow.resource_settings.cores or workflow.resource_settings.nodes or 1
+    workflow.scheduler.print_progress = True  # log which jobs end; `quiet` keeps Snakemake from writing it
+    logger.addHandler(ProgressHandler(jobs, parallel, sys.stderr))
 
 
 onerror:

@@ -52,6 +52,7 @@ onstart:
     image_files = {name: list_image_files(name) for name in config["networks"]}
     lines = size_estimate.describe_expected_sizes(config["networks"], image_files, Path("results"))
     print("The size of the gallery:", *lines, "", sep="\n", file=sys.stderr)
+    show_progress()
 
 
 rule explorer:
