@@ -32,6 +32,7 @@ from convatlas.gallery.pages import (
 from convatlas.gallery.preview import make_preview
 from convatlas.gallery.published_files import link_files
 from convatlas.gallery.run_info import RunInfo, compute_run_id
+from convatlas.gallery.sheet_scripts import format_sheet_script
 from convatlas.names import describe_output, describe_prediction, is_multi_label
 
 # Each makes the pages of one kind; the navigation lists pages in this order.
@@ -149,6 +150,8 @@ def _write_page(
     """Write a page with its files."""
     for path, source in page.files.items():
         _copy(source, site / path)
+    for path, sheet in page.sheets.items():
+        _write(site / f"{path}.js", format_sheet_script(path, sheet.read_bytes()))
     values = {
         **shared_values,
         "current_path": page.path,
@@ -157,9 +160,13 @@ def _write_page(
     }
     html = templates.get_template(f"{page.template}.j2").render(values)
     for path, content in {**page.generated_files, page.path: html}.items():
-        target = site / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content.encode() if isinstance(content, str) else content)
+        _write(site / path, content.encode() if isinstance(content, str) else content)
+
+
+def _write(target: Path, content: bytes) -> None:
+    """Write a file and the folders that hold it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -52,6 +52,7 @@ class SitePage:
         context: The variables of the template.
         group: The heading under which the navigation lists it; None for a page that it does not list.
         files: Files and folders to copy, by their places in the site.
+        sheets: Sprite sheets to write as scripts, by their places in the site.
         generated_files: Texts and image bytes to write, by their places in the site; written after `files`.
     """
 
@@ -61,6 +62,7 @@ class SitePage:
     context: Mapping[str, Any] = field(default_factory=dict)
     group: str | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
+    sheets: Mapping[str, Path] = field(default_factory=dict)
     generated_files: Mapping[str, str | bytes] = field(default_factory=dict)
 
     @property

@@ -24,6 +24,7 @@ from convatlas.gallery.explorer_types import (
 )
 from convatlas.gallery.layer_pages import find_figure_pages
 from convatlas.gallery.network_data import NetworkData
+from convatlas.gallery.sheet_scripts import SHEET_FOLDERS, list_sheets
 from convatlas.statistics.units import is_never_positive
 
 SCALE_NAMES = {"per_tile": "unit", "per_layer": "layer", "shared": "network"}  # config -> address of a page
@@ -58,6 +59,7 @@ class ExplorerData:
 
     Attributes:
         files: Folders to copy, by their places in the site.
+        sheets: Sprite sheets to write as scripts, by their places in the site.
         generated_files: Scripts to write, by their places in the site.
         network: What the scripts read of the network and its layers.
         show_thumbnails: Whether the inputs are small enough to be loaded at once.
@@ -65,6 +67,7 @@ class ExplorerData:
     """
 
     files: Mapping[str, Path]
+    sheets: Mapping[str, Path]
     generated_files: Mapping[str, str]
     network: ExplorerNetwork
     show_thumbnails: bool
@@ -128,7 +131,12 @@ def read_explorer_data(network: NetworkData, scale: str) -> ExplorerData | None:
     scripts[f"{site_folder}/index.js"] = f"convatlas.registerNetwork({dump_script_json(explorer_network)});\n"
     input_bytes = sum((folder / image["file"]).stat().st_size for image in index["inputs"].values())
     return ExplorerData(
-        files={site_folder: folder},
+        files={
+            f"{site_folder}/{path.name}": path
+            for path in folder.iterdir()
+            if path.is_dir() and path.name not in (*SHEET_FOLDERS, "units")
+        },
+        sheets={f"{site_folder}/{path.relative_to(folder).as_posix()}": path for path in list_sheets(folder)},
         generated_files=scripts,
         network=explorer_network,
         show_thumbnails=input_bytes < MAX_INITIAL_BYTES,

@@ -29,6 +29,7 @@ from convatlas.plotting.montage import (
     make_drawable,
     text_width,
 )
+from convatlas.plotting.png import encode_indexed_png
 from convatlas.plotting.quantize import quantize_image
 
 DPI = 200  # the pages show figures at half their pixels, so that they are sharp on a high-density screen
@@ -242,7 +243,11 @@ def save_figure(figure: Figure, path: Path, pdf: bool) -> None:
         tables = [colour_table(name) for name in names]
         pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
         image = quantize_image(pixels, tables)
-        image.save(temporary, format="png", dpi=(DPI, DPI))
+        if image.mode == "P":
+            palette = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
+            temporary.write_bytes(encode_indexed_png(np.asarray(image), palette, DPI))
+        else:
+            image.save(temporary, format="png", dpi=(DPI, DPI))
     if pdf:
         with atomic_write(path.with_suffix(".pdf")) as temporary:
             metadata = {"CreationDate": None, "Creator": None, "Producer": None}

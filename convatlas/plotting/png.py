@@ -1,4 +1,4 @@
-"""An encoder of PNG for pictures of few greys, which are a tenth to a fifth smaller than Pillow's."""
+"""Encoders of PNG: for pictures of few greys, and for figures, smaller than those of Pillow."""
 
 import struct
 import zlib
@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 
-FILTER_NONE, FILTER_PAETH = 0, 4  # filter types of PNG (W3C, 2003, section 9.2)
+FILTER_NONE, FILTER_UP, FILTER_PAETH = 0, 2, 4  # filter types of PNG (W3C, 2003, section 9.2)
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -23,7 +23,6 @@ def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
     Returns:
         The content of the file, with an 8-bit palette (W3C, Portable Network Graphics, 2003).
     """
-    height, width = pixels.shape
     greys = np.flatnonzero(np.bincount(pixels.ravel(), minlength=256)).astype(np.uint8)
     palette_index = np.zeros(256, np.uint8)
     palette_index[greys] = np.arange(len(greys))
@@ -31,15 +30,43 @@ def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
     residuals = rows - _predict_paeth(rows)
     if _compute_entropy(residuals) < _compute_entropy(rows):
         rows, filter_type, strategy = residuals, FILTER_PAETH, zlib.Z_RLE
-    filtered = np.concatenate([np.full((height, 1), filter_type, np.uint8), rows], 1)
-    deflate = zlib.compressobj(6, zlib.DEFLATED, 15, 9, strategy)
-    data = deflate.compress(filtered.tobytes()) + deflate.flush()
-    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
+    filtered = np.concatenate([np.full((len(rows), 1), filter_type, np.uint8), rows], 1)
+    return _join_chunks(filtered, greys[:, None].repeat(3, 1), level=6, strategy=strategy)
+
+
+def encode_indexed_png(pixels: npt.NDArray[np.uint8], palette: npt.NDArray[np.uint8], dpi: int) -> bytes:
+    """Encode a picture with enlarged tiles, whose rows repeat, as PNG.
+
+    Args:
+        pixels: The number of each pixel's colour, (H, W).
+        palette: The colours, (n, 3).
+        dpi: Pixels per inch.
+    """
+    repeats = np.append(False, (pixels[1:] == pixels[:-1]).all(1))[:, None]
+    filters = np.where(repeats, FILTER_UP, FILTER_NONE).astype(np.uint8)
+    filtered = np.concatenate([filters, np.where(repeats, 0, pixels).astype(np.uint8)], 1)
+    resolution = round(dpi / 0.0254)  # per metre
+    physical_size = _make_chunk(b"pHYs", struct.pack(">IIB", resolution, resolution, 1))
+    return _join_chunks(filtered, palette, level=8, strategy=zlib.Z_DEFAULT_STRATEGY, extra=physical_size)
+
+
+def _join_chunks(
+    filtered: npt.NDArray[np.uint8],
+    palette: npt.NDArray[np.uint8],
+    level: int,
+    strategy: int,
+    extra: bytes = b"",
+) -> bytes:
+    """Return the PNG of filtered rows (H, 1 + W) of a picture with a palette."""
+    height, width = filtered.shape
+    deflate = zlib.compressobj(level, zlib.DEFLATED, 15, 9, strategy)
+    header = struct.pack(">IIBBBBB", width - 1, height, 8, 3, 0, 0, 0)
     return SIGNATURE + b"".join(
         [
             _make_chunk(b"IHDR", header),
-            _make_chunk(b"PLTE", greys.repeat(3).tobytes()),
-            _make_chunk(b"IDAT", data),
+            _make_chunk(b"PLTE", palette.astype(np.uint8).tobytes()),
+            extra,
+            _make_chunk(b"IDAT", deflate.compress(filtered.tobytes()) + deflate.flush()),
             _make_chunk(b"IEND", b""),
         ]
     )

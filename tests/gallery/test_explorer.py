@@ -616,14 +616,13 @@ def test_a_page_is_accessible(browser: Browser, site: Path, name: str) -> None:
         page.context.close()
 
 
-def test_without_javascript_the_sprite_sheets_are_linked(browser: Browser, site: Path) -> None:
+def test_without_javascript_the_layer_table_is_linked(browser: Browser, site: Path) -> None:
     page = browser.new_context(java_script_enabled=False).new_page()
     page.goto((site / OWN).as_uri())
     assert not page.locator(".browser").is_visible()
     page.get_by_role("link", name="the layer table").click()
     link = page.locator("td a").first
-    assert link.get_attribute("href") == "../explorer/own/maps/conv1/first.png"
-    assert (site / "networks" / str(link.get_attribute("href"))).is_file()
+    assert link.get_attribute("href") == "own.html#layer=conv1&image=first"
     page.goto((site / "compare.html").as_uri())
     assert page.get_by_role("link", name="grey").count() >= 1
     page.context.close()

@@ -60,7 +60,16 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             files |= explorer.files
             generated_files |= explorer.generated_files
         path = f"networks/{network.name}.html"
-        yield SitePage(path, "network.html", network.name, values, "Networks", files, generated_files)
+        yield SitePage(
+            path,
+            "network.html",
+            network.name,
+            values,
+            "Networks",
+            files,
+            explorer.sheets if explorer else {},
+            generated_files,
+        )
 
 
 def select_deconvnet_specificity(network: NetworkData) -> list[SpecificityRow]:

@@ -5,14 +5,15 @@
    A sprite sheet is a greyscale image of a layer's tiles, one tile per unit, each scaled from the unit's minimum
    (black) to its maximum (white). To bring tiles to a common scale they are drawn on a canvas, and each tile is
    filled over twice: with "multiply" by a gain and with "lighter" by an offset. The result, gain × grey + offset,
-   is the value's position on the scale. An SVG filter on the canvas maps grey to colour. No pixel is read back,
-   because a page opened from a file may not read its own images. NaN and infinity are marked on sheets of their own,
+   is the value's position on the scale. An SVG filter on the canvas maps grey to colour. Sheets are loaded as scripts,
+   because a page opened from a file may not read the pixels of its own images, as saving a figure requires. NaN and infinity are marked on sheets of their own,
    `marks`, which are drawn over the tiles in the colour that the filter turns into NON_FINITE_COLOUR. */
 
 const convatlas = (() => {
   const source = document.currentScript ? document.currentScript.src : "";
   const root = source ? new URL("../", source).href : "";
   const networks = Object.create(null); // network name -> description of the network
+  const sheets = Object.create(null); // path -> bytes of a sprite sheet as text
   const unitData = Object.create(null); // network name -> layer slug -> data of the layer's units
   const loading = new Map(); // path -> promise of a script or image
 
@@ -47,6 +48,33 @@ const convatlas = (() => {
       image.onerror = () => reject(makeMissingError(path));
       image.src = url;
     }));
+
+  const SHEET_PATH = /^explorer\/[^/]+\/(maps|filters|deconv)\//; // of the images that are scripts
+
+  const loadSheet = (path) =>
+    loadOnce(path, async () => {
+      if (!sheets[path]) await loadScript(`${path}.js`);
+      if (!sheets[path]) throw makeMissingError(path);
+      const image = await createImageBitmap(new Blob([decodeBytes(sheets[path])])).catch(() => null);
+      if (!image) throw makeMissingError(path);
+      delete sheets[path];
+      return image;
+    });
+
+  /* Decode bytes from characters of seven bits each, as sheet_scripts.py encodes them. */
+  function decodeBytes(text) {
+    const bytes = new Uint8Array(Math.floor((text.length * 7) / 8));
+    let [rest, nBits, index] = [0, 0, 0];
+    for (let n = 0; n < text.length; n++) {
+      rest = (rest << 7) | (text.charCodeAt(n) & 127);
+      nBits += 7;
+      if (nBits < 8) continue;
+      nBits -= 8;
+      bytes[index++] = rest >> nBits;
+      rest &= (1 << nBits) - 1;
+    }
+    return bytes;
+  }
 
   /* Load the description of a network, unless the page embeds it. */
   async function loadNetwork(name) {
@@ -216,7 +244,8 @@ const convatlas = (() => {
   }
 
   /* Load the sheets of a view, and after them those of its marks. */
-  const loadImages = ({ paths, marks = [] }) => Promise.all([...paths, ...marks].map(loadImage));
+  const loadImages = ({ paths, marks = [] }) =>
+    Promise.all([...paths, ...marks].map((path) => (SHEET_PATH.test(path) ? loadSheet : loadImage)(path)));
 
   // Scales
 
@@ -348,6 +377,7 @@ const convatlas = (() => {
   // Data that the pages and the data scripts provide
 
   const registerNetwork = (network) => { networks[network.name] = network; };
+  const registerSheet = (path, text) => { sheets[path] = text; };
 
   function registerUnits(name, slug, data) {
     networkUnits(name)[slug] = data;
@@ -362,7 +392,7 @@ const convatlas = (() => {
   }
 
   return {
-    toUrl, loadNetwork, loadUnits, loadImages, readPageData, registerNetwork, registerUnits,
+    toUrl, loadNetwork, loadUnits, loadImages, readPageData, registerNetwork, registerSheet, registerUnits,
     parseHash, formatHash, parseState, formatState, describeMissing, updateAddress, DEFAULTS,
     getViewKinds, getView, getRange, getScaleLimits, chooseColormap, sortUnits,
     drawTiles, applyColormap, makeColormapFilters, canColour,

@@ -1,0 +1,53 @@
+"""Sprite sheets as scripts: a page opened from a file may run a script, but not read an image's pixels."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+SHEET_FOLDERS = ("maps", "filters", "deconv")  # of results/<network>/atlas/
+# ASCII characters that a string of JavaScript, or a text, cannot hold as they are.
+ESCAPED_CODES = {ord(character): ord(character) + 128 for character in '\0\n\r"\\'}
+
+
+def list_sheets(folder: Path) -> list[Path]:
+    """List the sprite sheets of a network that become scripts.
+
+    Args:
+        folder: The folder of the sprites, results/<network>/atlas.
+    """
+    return [
+        path for name in SHEET_FOLDERS for path in sorted((folder / name).rglob("[!.]*")) if path.is_file()
+    ]
+
+
+def format_sheet_script(path: str, content: bytes) -> bytes:
+    """Write the script that hands a sprite sheet to the pages.
+
+    Args:
+        path: The place of the image in the site, under which the pages ask for it.
+        content: The image file.
+
+    Returns:
+        One call of `convatlas.registerSheet`, in UTF-8.
+    """
+    call = f"convatlas.registerSheet({json.dumps(path)}, ".encode()
+    return b"".join([call, b'"', encode_text(content), b'");\n'])
+
+
+def encode_text(content: bytes) -> bytes:
+    """Encode bytes as characters of seven bits each, a fifth larger; base64 is a third larger.
+
+    Codes that a string of JavaScript cannot hold are 128 higher; those of the last character are padded
+    with zeros.
+
+    Args:
+        content: The bytes.
+
+    Returns:
+        The characters in UTF-8.
+    """
+    bits = np.unpackbits(np.frombuffer(content, np.uint8))
+    groups = np.append(bits, np.zeros(-len(bits) % 7, np.uint8)).reshape(-1, 7)
+    text = (np.packbits(groups, axis=1)[:, 0] >> 1).tobytes()
+    return text.decode("latin-1").translate(ESCAPED_CODES).encode()
