@@ -13,6 +13,7 @@ from convatlas.figure_kinds import FIGURE_KINDS
 from convatlas.files import atomic_write
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.explorer_data import read_explorer_data
+from convatlas.gallery.navigation import list_menus, list_tabs, render_search_index
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.pages import (
     attribution,
@@ -86,6 +87,8 @@ def build_gallery(
     with atomic_write(output) as site:
         with resources.as_file(resources.files("convatlas.gallery") / "static") as static:
             shutil.copytree(static, site / "static")
+        search_index = render_search_index(pages, context.explorers)
+        (site / "static/search_index.js").write_text(search_index, encoding="utf-8")
         (site / ".nojekyll").touch()  # without it GitHub Pages omits names that start with _
         if preview:
             (site / "preview.jpg").write_bytes(preview.jpeg)
@@ -155,6 +158,9 @@ def _write_page(
     values = {
         **shared_values,
         "current_path": page.path,
+        "menus": list_menus(shared_values["pages"], page),
+        "tabs": list_tabs(shared_values["pages"], page),
+        "page_network": page.network,
         "root": page.relative_root,
         **page.context,
     }

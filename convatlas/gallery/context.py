@@ -50,7 +50,9 @@ class SitePage:
         template: The template that renders it, without the suffix .j2.
         title: Its title in the navigation.
         context: The variables of the template.
-        group: The heading under which the navigation lists it; None for a page that it does not list.
+        group: The menu that lists it; None for a page that no menu lists.
+        network: The network that it shows; None for a page of several.
+        tab: Its title among the pages of its network; several pages may share one.
         files: Files and folders to copy, by their places in the site.
         sheets: Sprite sheets to write as scripts, by their places in the site.
         generated_files: Texts and image bytes to write, by their places in the site; written after `files`.
@@ -64,6 +66,8 @@ class SitePage:
     files: Mapping[str, Path] = field(default_factory=dict)
     sheets: Mapping[str, Path] = field(default_factory=dict)
     generated_files: Mapping[str, str | bytes] = field(default_factory=dict)
+    network: str | None = None
+    tab: str | None = None
 
     @property
     def relative_root(self) -> str:

@@ -26,7 +26,12 @@ EXCLUDED_ATTRIBUTES = (
     "data-address",
     "data-row-link",
 )  # of tables: filters in the address, links to the explorer
-STANDALONE_SCRIPTS = ["dom.js", "convolution_example.js", "table.js"]  # that need no other file
+STANDALONE_SCRIPTS = [
+    "dom.js",
+    "masthead.js",
+    "convolution_example.js",
+    "table.js",
+]  # that need no other file
 HEADING_TAGS = ("h2", "h3", "h4")
 ID_REFERENCE_ATTRIBUTES = (
     "for",
@@ -210,10 +215,8 @@ class SingleFileBuilder:
     def _rewrite_element(self, element: Element, path: str, ids: Mapping[str, Set[str]]) -> list[Content]:
         """Make ids unique within the file, links point into it, and images part of it."""
         attributes = element.attributes
-        if element.tag == "nav" or "nav-group" in element.classes:  # links out of the file have become text
-            element.children = [
-                child for child in element.children if isinstance(child, Element) or not child.strip()
-            ]
+        if "menu" in element.classes:
+            _drop_dead_links(element)
         for name in EXCLUDED_ATTRIBUTES:
             attributes.pop(name, None)
         for name, value in attributes.items():
@@ -328,6 +331,13 @@ def _rewrite_ids(page_path: str, name: str, value: str) -> str:
     if name in ID_REFERENCE_ATTRIBUTES:
         return " ".join(f"{prefix}/{reference}" for reference in value.split())
     return value.replace("url(#", f"url(#{prefix}/")
+
+
+def _drop_dead_links(menu: Element) -> None:
+    """Drop the items of a menu whose links lead out of the file, and have become text."""
+    for items in menu.walk():
+        if items.tag == "ul":
+            items.children = [item for item in items.children if isinstance(item, Element) and item.find("a")]
 
 
 def _page_id(path: str) -> str:

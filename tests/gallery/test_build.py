@@ -292,10 +292,8 @@ def test_the_page_names_every_class_that_a_multi_label_network_predicts(tmp_path
 def test_the_navigation_is_grouped(tmp_path: Path) -> None:
     write_network(tmp_path, "own")
     text = (build_site(tmp_path, "own") / "primer.html").read_text()
-    groups = re.findall(
-        r'<div class="nav-group" role="group" aria-label="(.*?)">(.*?)</div>', text, re.DOTALL
-    )
-    assert [(name, re.findall(r">(.*?)</a>", links)) for name, links in groups] == [
+    groups = re.findall(r"<summary.*?>(.*?)</summary>\s*<ul>(.*?)</ul>", text, re.DOTALL)
+    assert [(name, re.findall(r">([^<>]*)</a>", links)) for name, links in groups] == [
         ("Networks", ["own"]),
         ("Analyses", ["Classical operators"]),
         ("Data", ["animals"]),

@@ -75,7 +75,15 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             title = f"{name}: attribution"
             page_values = {**values, "attribution_page": page}
             path = f"networks/{page.file}"
-            yield SitePage(path, "attribution.html", title, page_values, generated_files=pictures)
+            yield SitePage(
+                path,
+                "attribution.html",
+                title,
+                page_values,
+                generated_files=pictures,
+                network=name,
+                tab="Attribution",
+            )
     shown = [entry for entry in entries if entry.first_image]
     if shown:
         values = {"entries": shown, "ramps": RAMPS, "page_json": dump_script_json(describe_maps(shown))}

@@ -57,7 +57,15 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
         }
         title = f"{network.name}: errors"
         path = f"networks/{network.name}-errors.html"
-        yield SitePage(path, "errors.html", title, values, generated_files=sheet.thumbnails)
+        yield SitePage(
+            path,
+            "errors.html",
+            title,
+            values,
+            generated_files=sheet.thumbnails,
+            network=network.name,
+            tab="Errors",
+        )
 
 
 def has_errors(network: NetworkData) -> bool:

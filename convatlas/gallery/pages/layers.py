@@ -30,4 +30,11 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
                     "match_rows": select_matches(network, page.layers),
                     "explorer_data": context.explorers.get(network.name),
                 }
-                yield SitePage(f"networks/{page.file}", template, page.title, values)
+                yield SitePage(
+                    f"networks/{page.file}",
+                    template,
+                    page.title,
+                    values,
+                    network=network.name,
+                    tab="Layers",
+                )

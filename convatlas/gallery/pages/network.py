@@ -69,6 +69,8 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             files,
             explorer.sheets if explorer else {},
             generated_files,
+            network.name,
+            "Overview",
         )
 
 

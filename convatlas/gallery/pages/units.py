@@ -112,7 +112,9 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             "explorer_layers": list(explorer.slugs) if explorer else [],
         }
         path = f"networks/{network.name}-units.html"
-        yield SitePage(path, "units.html", f"{network.name}: unit statistics", values)
+        yield SitePage(
+            path, "units.html", f"{network.name}: unit statistics", values, network=network.name, tab="Units"
+        )
 
 
 def has_statistics(context: GalleryContext, network: NetworkData) -> bool:
