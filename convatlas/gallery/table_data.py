@@ -23,6 +23,7 @@ class TableColumn:
         choices: The texts of a column of texts, without repeats, in the order in which they are sorted.
         is_header: Whether its cells are the headers of the rows.
         is_link: Whether its cells link to what the row is about.
+        unlinked: The choices whose rows have no link.
     """
 
     key: str
@@ -31,6 +32,12 @@ class TableColumn:
     choices: Sequence[str] | None = None
     is_header: bool = False
     is_link: bool = False
+    unlinked: Sequence[int] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether no cell has a value."""
+        return bool(np.isnan(self.values).all() if self.is_number else (self.values < 0).all())
 
     @property
     def is_number(self) -> bool:
@@ -75,6 +82,7 @@ def dump_table(columns: Sequence[TableColumn]) -> Markup:
                     "key": column.key,
                     "title": column.title,
                     **({"choices": list(column.choices)} if column.choices is not None else {}),
+                    **({"unlinked": list(column.unlinked)} if column.unlinked else {}),
                     **{name: True for name in ("is_header", "is_link") if getattr(column, name)},
                 }
                 for column in columns

@@ -91,6 +91,10 @@ def export_csv(page: "Page") -> list[list[str]]:
     return list(csv.reader(io.StringIO(text, newline="")))
 
 
+def read_names(page: "Page") -> list[str]:
+    return [text.removesuffix(" hidden") for text in page.locator("tbody th").all_text_contents()]
+
+
 @needs_chromium
 def test_a_table_in_the_page_sorts_filters_and_exports(browser: "Browser", tmp_path: Path) -> None:
     page = open_table(browser, tmp_path, make_short_table(), 360)
@@ -105,10 +109,9 @@ def test_a_table_in_the_page_sorts_filters_and_exports(browser: "Browser", tmp_p
     assert export_csv(page)[1:] == [rows[n] for n in (0, 2, 4, 5, 1, 3)]  # stable, the empty value last
     header.get_by_role("button").click()
     assert header.get_attribute("aria-sort") == "ascending"
-    assert export_csv(page)[1:] == [rows[n] for n in (1, 5, 2, 4, 0, 3)]
+    assert read_names(page) == [names[n] for n in (1, 5, 2, 4, 0, 3)]
     page.get_by_role("columnheader", name="name").get_by_role("button").click()
-    shown = [row[0] for row in export_csv(page)[1:]]
-    assert [name for name in shown if "ayer" in name] == ["layer2", "Layer3", "layer10"]
+    assert [name for name in read_names(page) if "ayer" in name] == ["layer2", "Layer3", "layer10"]
 
     page.get_by_role("button", name="Filter columns").click()
     score = page.get_by_role("textbox", name="Filter score")
@@ -117,7 +120,7 @@ def test_a_table_in_the_page_sorts_filters_and_exports(browser: "Browser", tmp_p
         "!= 0.25": 3, "empty": 1, "−0.25": 1, "> 1,000": 1,
     }.items():  # fmt: skip
         score.fill(condition)
-        assert len(export_csv(page)) - 1 == expected, condition
+        assert len(read_names(page)) == expected, condition
     assert page.get_by_role("status").text_content() == "1 of 6 rows"
     score.fill("> x")
     assert score.get_attribute("aria-invalid") == "true"

@@ -1,5 +1,7 @@
 """The page of a network's units, and the statistics over the data set in the explorer, in a browser."""
 
+import csv
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from convatlas.files import read_json, write_json
 from convatlas.gallery import build
 from convatlas.gallery.explorer_sprites import draw_explorer
+from convatlas.gallery.html_tree import parse_html
 from convatlas.gallery.pages.units import compute_class_responses, find_selective_units, format_ranges
 from tests.support.browser import needs_chromium
 from tests.support.explorer_site import (
@@ -105,7 +108,7 @@ def read_page_text(folder: Path) -> str:
 def test_the_page_lists_dead_units_by_layer_and_says_where_classes_come_from(network: FakeStatistics) -> None:
     text = read_page_text(network.folder)
     assert "over the 30 test images of animals" in text
-    assert "conv1512 relu512 fc420, 3" in text  # layer, units, dead units, their numbers
+    assert "fc42 dead units of fc in a table0, 3" in text  # layer, units, dead units, their numbers
     assert "predicted class" not in text
     path = network.network_folder / "statistics.json"
     summary = read_json(path)
@@ -208,7 +211,48 @@ def test_the_statistics_of_a_unit_are_shown(browser: "Browser", site: Path, netw
 
 
 @needs_chromium
-@pytest.mark.parametrize("name", ["networks/own-units.html", "networks/own.html#layer=pool&unit=11"])
+def test_the_dead_units_of_a_layer_are_three_clicks_and_an_export_away(
+    browser: "Browser", site: Path, network: FakeStatistics
+) -> None:
+    """As the network's page is a click away from the index, there are four clicks in all."""
+    page, errors = open_page(browser, site, "networks/own.html")
+    page.get_by_role("link", name="Unit statistics").first.click()
+    page.get_by_role("link", name="2 dead units of fc in a table").click()
+    page.locator(".table-tools").first.wait_for()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export CSV").click()
+    assert download.value.suggested_filename == "own-units.csv"
+    with Path(download.value.path()).open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["layer"], int(row["unit"])) for row in rows] == [("fc", unit) for unit in DEAD_UNITS["fc"]]
+    for row in rows:
+        for title, key in {
+            "mean": "mean",
+            "std": "std",
+            "max": "max",
+            "zero fraction": "zero_fraction",
+        }.items():
+            assert np.float32(row[title]) == network.layers["fc"][key][int(row["unit"])]
+    page.locator("tbody a").first.click()
+    assert page.url.endswith("networks/own.html#layer=fc&unit=0")
+    assert errors == []
+    page.context.close()
+
+
+def test_the_table_has_the_units_of_all_layers(network: FakeStatistics) -> None:
+    path = build_pages(network.folder, {"k": K}) / "own-unit-table.html"
+    numbers = parse_html(path.read_text(encoding="utf-8")).find("script", id="units-data")
+    table = json.loads(numbers.get_text()) if numbers else {}
+    names = [name for name in network.layers if name not in ("flatten", "dropout")]
+    assert table["columns"][0]["choices"] == names
+    assert table["length"] == sum(len(network.layers[name]["mean"]) for name in names)
+
+
+@needs_chromium
+@pytest.mark.parametrize(
+    "name",
+    ["networks/own-units.html", "networks/own-unit-table.html", "networks/own.html#layer=pool&unit=11"],
+)
 @pytest.mark.parametrize("width", [360, 1280])
 def test_pages_fit_and_are_accessible(browser: "Browser", site: Path, name: str, width: int) -> None:
     for scheme in ("light", "dark"):
@@ -220,6 +264,8 @@ def test_pages_fit_and_are_accessible(browser: "Browser", site: Path, name: str,
         assert [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in violations] == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         rows = page.locator("th[scope=row]")
+        if "table" in name:  # made by the script
+            page.locator(".table-tools").first.wait_for()
         rows.evaluate_all("all => all.forEach(name => name.append('.of.a.block'.repeat(4)))")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         page.context.close()

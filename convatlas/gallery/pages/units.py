@@ -8,12 +8,15 @@ import numpy as np
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.explorer_statistics import PASS_THROUGH_KINDS
 from convatlas.gallery.network_data import NetworkData
+from convatlas.gallery.table_data import dump_table
+from convatlas.gallery.unit_table import list_table_layers, make_unit_columns
 from convatlas.records import DatasetStatistics
 
 MAX_SELECTIVE_UNITS = 20  # that are listed
 MAX_CLASS_COLUMNS = 12  # classes with a column each; of more, the three with the largest response are listed
 TOP_CLASSES = 3
 MAX_LAST_LAYER_UNITS = 200  # that are listed
+MAX_FIRST_ROWS = 100  # of the table of all units that the page has without its script
 
 
 @dataclass(frozen=True)
@@ -106,15 +109,40 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
         if not has_statistics(context, network):
             continue
         explorer = context.explorers.get(network.name)
+        explorer_layers = list(explorer.slugs) if explorer else []
         values = {
             "network": network,
             "units": read_unit_data(network),
-            "explorer_layers": list(explorer.slugs) if explorer else [],
+            "explorer_layers": explorer_layers,
         }
         path = f"networks/{network.name}-units.html"
         yield SitePage(
             path, "units.html", f"{network.name}: unit statistics", values, network=network.name, tab="Units"
         )
+        yield make_table_page(network, explorer_layers)
+
+
+def make_table_page(network: NetworkData, explorer_layers: Sequence[str]) -> SitePage:
+    """Return the page with the table of the units of all layers.
+
+    Args:
+        network: A network with statistics.
+        explorer_layers: The layers in the explorer.
+    """
+    columns = make_unit_columns(network, explorer_layers)
+    n_rows = len(columns[0].values)
+    values = {
+        "network": network,
+        "summary": network.results.dataset_statistics,
+        "layers": list_table_layers(network),
+        "columns": columns,
+        "table_json": dump_table(columns),
+        "n_rows": n_rows,
+        "n_first_rows": min(n_rows, MAX_FIRST_ROWS),
+    }
+    path = f"networks/{network.name}-unit-table.html"
+    title = f"{network.name}: unit table"
+    return SitePage(path, "unit_table.html", title, values, network=network.name, tab="Unit table")
 
 
 def has_statistics(context: GalleryContext, network: NetworkData) -> bool:

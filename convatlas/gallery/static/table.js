@@ -120,7 +120,8 @@
     }
 
     getElement(row) {
-      const link = this.rowLink && this.rowLink.replace(/\{(.+?)\}/g, (_, key) =>
+      const isLinked = this.columns.every(({ unlinked, values }) => !unlinked || !unlinked.includes(values[row]));
+      const link = isLinked && this.rowLink && this.rowLink.replace(/\{(.+?)\}/g, (_, key) =>
         encodeURIComponent(this.columns.find((column) => column.key === key).format(row)));
       return makeElement("tr", {}, ...this.columns.map((column) => {
         const text = column.choices ? column.format(row) : formatShort(column.values[row]);

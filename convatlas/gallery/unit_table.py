@@ -1,0 +1,82 @@
+"""The units of all layers of a network in one table, by their statistics over the data set."""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from convatlas.gallery.explorer_statistics import PASS_THROUGH_KINDS
+from convatlas.gallery.network_data import NetworkData
+from convatlas.gallery.table_data import TableColumn
+from convatlas.records import FeatureMatch, UnitMatches
+
+
+def list_table_layers(network: NetworkData) -> list[str]:
+    """List the layers of the table: those with statistics, without layers that only pass on values.
+
+    Args:
+        network: A network with statistics.
+    """
+    kinds = {layer["name"]: layer["kind"] for layer in network.layers}
+    names = [layer["name"] for layer in network.results.dataset_statistics["layers"]]
+    return [name for name in names if kinds.get(name) not in PASS_THROUGH_KINDS]
+
+
+def make_unit_columns(network: NetworkData, explorer_layers: Collection[str]) -> list[TableColumn]:
+    """Make the columns of the table, without those that are empty.
+
+    Args:
+        network: A network with statistics.
+        explorer_layers: The layers in the explorer, to which the units link.
+    """
+    layers = list_table_layers(network)
+    statistics, classes = network.results.statistics, network.results.dataset_statistics["classes"]
+    n_units = [len(statistics[f"{layer}@mean"]) for layer in layers]
+
+    def join(statistic: str) -> np.ndarray:
+        return np.concatenate([statistics[f"{layer}@{statistic}"] for layer in layers])
+
+    columns = [
+        TableColumn(
+            "layer",
+            "layer",
+            np.repeat(np.arange(len(layers)), n_units),
+            layers,
+            unlinked=[n for n, layer in enumerate(layers) if layer not in explorer_layers],
+        ),
+        TableColumn(
+            "unit", "unit", np.concatenate([np.arange(n) for n in n_units]), is_header=True, is_link=True
+        ),
+        TableColumn("mean", "mean", join("mean")),
+        TableColumn("std", "std", join("std")),
+        TableColumn("max", "max", join("max")),
+        TableColumn("zero", "zero fraction", join("zero_fraction")),
+        TableColumn("dead", "dead", join("dead").astype(int), ["no", "yes"]),
+        TableColumn("class", "class with the largest mean", _find_top_classes(join("classes")), classes),
+        TableColumn("selectivity", "class selectivity", join("selectivity")),
+        *_make_match_columns(network.results.unit_matches, layers, n_units),
+    ]
+    return [column for column in columns if not column.is_empty]
+
+
+def _find_top_classes(class_means: np.ndarray) -> np.ndarray:
+    """Return the class with the largest mean of each unit, (units,); -1 without any."""
+    if not class_means.shape[1]:
+        return np.full(len(class_means), -1)
+    means = np.where(np.isnan(class_means), -np.inf, class_means)
+    return np.where(np.isfinite(means.max(1)), means.argmax(1), -1)
+
+
+def _make_match_columns(
+    matches: UnitMatches, layers: Sequence[str], n_units: Sequence[int]
+) -> list[TableColumn]:
+    """Make the columns of the classical feature that a unit matches, and of its correlation."""
+    units: list[FeatureMatch | None] = []
+    for layer, n in zip(layers, n_units, strict=True):
+        units += matches["layers"][layer]["units"] if layer in matches["layers"] else [None] * n
+    features = sorted({unit["description"] for unit in units if unit})
+    indices = [features.index(unit["description"]) if unit else -1 for unit in units]
+    correlations = [unit["r"] if unit else np.nan for unit in units]
+    return [
+        TableColumn("match", "classical feature", np.array(indices), features),
+        TableColumn("r", "correlation r", np.array(correlations)),
+    ]
