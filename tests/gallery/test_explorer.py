@@ -516,6 +516,18 @@ def test_targets_are_large_enough_for_a_finger(phone: Page) -> None:
 # The comparison
 
 
+def test_two_networks_are_compared_from_the_first_page(browser: Browser, site: Path) -> None:
+    page, errors = open_page(browser, site, "index.html")
+    page.get_by_label("Second network").select_option("grey")
+    page.get_by_role("link", name="Compare units side by side").click()
+    page.wait_for_url(re.compile("compare.html"))
+    wait_until_drawn(page)
+    sides = page.get_by_role("combobox", name="Network", exact=True)
+    assert [side.input_value() for side in sides.all()] == ["own", "grey"]
+    assert errors == []
+    page.context.close()
+
+
 def test_two_units_side_by_side_on_one_scale(browser: Browser, site: Path) -> None:
     page, errors = open_address(browser, site, f"{OWN}#layer=conv1&unit=3&image=first&scale=unit")
     get_part(page, "compare").click()

@@ -1,11 +1,45 @@
 """The first page: the networks and data sets of the run."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from convatlas.gallery.context import GalleryContext, SitePage
+from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.notes import render_markdown
 from convatlas.gallery.pages.attribution import format_page_name, has_attribution
+from convatlas.gallery.pages.errors import has_errors
+from convatlas.gallery.pages.units import has_statistics
 from convatlas.names import join_names
+
+MAX_CARDS = 8  # networks; of more the page is a table
+
+
+@dataclass(frozen=True)
+class NetworkRow:
+    """A network in the table of all networks.
+
+    Attributes:
+        network: The network.
+        dead: Units of its activation layers that are dead; None without statistics over a data set.
+        activation_units: Units of its activation layers.
+        has_errors: Whether it has a page of its errors.
+    """
+
+    network: NetworkData
+    dead: int | None
+    activation_units: int
+    has_errors: bool
+
+
+def count_dead_units(network: NetworkData) -> tuple[int, int]:
+    """Count the dead units of a network's activation layers, and all their units.
+
+    Args:
+        network: A network with statistics over a data set.
+    """
+    layers = {layer["name"] for layer in network.layers if layer["kind"] == "activation"}
+    masks = [mask for key, mask in network.results.statistics.items() if key.removesuffix("@dead") in layers]
+    return sum(int(mask.sum()) for mask in masks), sum(mask.size for mask in masks)
 
 
 def make_pages(context: GalleryContext) -> Iterator[SitePage]:
@@ -16,8 +50,15 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
     """
     notes = render_markdown(context.config.get("notes", ""), "")
     segmented = [network.name for network in context.networks_with_masks]
+    rows = []
+    for network in context.networks:
+        dead, units = count_dead_units(network) if has_statistics(context, network) else (0, 0)
+        rows.append(NetworkRow(network, dead if units else None, units, has_errors(network)))
     values = {
         "notes": notes,
+        "network_rows": rows,
+        "max_cards": MAX_CARDS,
+        "explored_networks": [row.network.name for row in rows if row.network.name in context.explorers],
         "networks_with_masks": join_names(segmented) if segmented else "",
         "attribution_files": {
             network.name: format_page_name(network.name)
