@@ -1,5 +1,6 @@
 """What the pages show of a network's attribution maps: pictures with their scales, numbers and charts."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -42,6 +43,7 @@ from convatlas.records import (
     SampleImage,
 )
 
+FIRST_METHODS = ("grad_cam", "grad_cam_plus_plus")  # whose maps are shown first
 MethodKey = tuple[str, str | None]  # name, and layer of a method that has layers
 
 
@@ -172,22 +174,26 @@ class AttributionReader:
         negative = {_get_map_key(entry) for entry in maps if entry["min"] is None or entry["min"] < 0}
         return negative | {key for key, method in self._methods.items() if method["returns"] == "pixels"}
 
-    def read_image(self, image: SampleImage) -> ImageMaps:
+    def read_image(self, image: SampleImage, method: AttributionMethod | None = None) -> ImageMaps:
         """Read the maps of an image, and render them.
 
         Args:
             image: Its entry in images.json; `attribution.json` has it.
+            method: The only method of the maps; None for all.
         """
         name = image["name"]
         analysis = self.analysis["images"][name]
         arrays = self.network.results.attribution_maps(name)
-        planes = {entry["member"]: sum_channels(arrays[entry["member"]]) for entry in analysis["maps"]}
-        scales = self._make_scales(analysis["maps"], planes)
-        files = name_pictures(self.network.name, name, list(planes))
+        entries = [
+            entry for entry in analysis["maps"] if method is None or _get_map_key(entry) == _get_key(method)
+        ]
+        planes = {entry["member"]: sum_channels(arrays[entry["member"]]) for entry in entries}
+        scales = self._make_scales(entries, planes)
+        files = name_pictures(self.network.name, name, [entry["member"] for entry in analysis["maps"]])
         targets = []
         for target in analysis["targets"]:
             tiles = []
-            for entry in analysis["maps"]:
+            for entry in entries:
                 if entry["class"] != target["class"]:
                     continue
                 plane, scale = planes[entry["member"]], scales[_get_map_key(entry)]
@@ -280,6 +286,34 @@ class AttributionReader:
             method: The method.
         """
         return self.anchors[_get_key(method)]
+
+
+def choose_method(analysis: AttributionAnalysis) -> AttributionMethod | None:
+    """Choose the method whose maps are shown first: Grad-CAM, or that with the best order of the pixels.
+
+    Args:
+        analysis: attribution.json.
+
+    Returns:
+        Grad-CAM, else Grad-CAM++, else the method with the largest area between its insertion and deletion
+        curves over all maps; None where no method is defined for the network.
+    """
+    methods = [method for method in analysis["methods"] if method["undefined"] is None]
+    for name in FIRST_METHODS:
+        for method in methods:
+            if method["name"] == name:
+                return method
+    maps = [entry for image in analysis["images"].values() for entry in image["maps"]]
+
+    def measure_order(method: AttributionMethod) -> float:
+        areas = [
+            entry["insertion"]["auc"] - entry["deletion"]["auc"]
+            for entry in maps
+            if _get_map_key(entry) == _get_key(method) and entry["deletion"] and entry["insertion"]
+        ]
+        return sum(areas) / len(areas) if areas else -math.inf
+
+    return max(methods, key=measure_order, default=None)
 
 
 def _get_key(method: AttributionMethod) -> MethodKey:

@@ -21,12 +21,17 @@ def list_findings(results: Results) -> list[str]:
         results: A network's results.
     """
     metrics = cast(Mapping[str, Any], results.metrics or {})
-    findings = [_describe_confusion(metrics, results.network["classes"]), *_describe_inactive_units(results)]
+    findings = [describe_confusion(metrics, results.network["classes"]), *_describe_inactive_units(results)]
     return [finding for finding in findings if finding][:MAX_FINDINGS]
 
 
-def _describe_confusion(metrics: Mapping[str, Any], classes: Sequence[str]) -> str | None:
-    """State the most frequent confusion; None where there is none, only one error, or a tie."""
+def describe_confusion(metrics: Mapping[str, Any], classes: Sequence[str]) -> str | None:
+    """State the most frequent confusion; None where there is none, only one error, or a tie.
+
+    Args:
+        metrics: metrics.json.
+        classes: The names of the network's classes.
+    """
     if "confusion" not in metrics:
         return None
     counts = np.array(metrics["confusion"], dtype=np.int64)

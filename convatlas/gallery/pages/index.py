@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.network_data import NetworkData
+from convatlas.gallery.network_result import read_result
 from convatlas.gallery.notes import render_markdown
-from convatlas.gallery.pages.attribution import format_page_name, has_attribution
+from convatlas.gallery.pages.attribution import RAMPS, format_page_name, has_attribution
 from convatlas.gallery.pages.errors import has_errors
 from convatlas.gallery.pages.units import has_statistics
 from convatlas.names import join_names
@@ -54,11 +55,14 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
     for network in context.networks:
         dead, units = count_dead_units(network) if has_statistics(context, network) else (0, 0)
         rows.append(NetworkRow(network, dead if units else None, units, has_errors(network)))
+    carded = context.networks if len(context.networks) <= MAX_CARDS else []
     values = {
         "notes": notes,
         "network_rows": rows,
         "max_cards": MAX_CARDS,
         "explored_networks": [row.network.name for row in rows if row.network.name in context.explorers],
+        "results": {network.name: read_result(context, network, 1) for network in carded},
+        "ramps": RAMPS,
         "networks_with_masks": join_names(segmented) if segmented else "",
         "attribution_files": {
             network.name: format_page_name(network.name)

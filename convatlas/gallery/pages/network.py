@@ -15,7 +15,8 @@ from convatlas.gallery.layer_pages import (
     split_figures,
 )
 from convatlas.gallery.network_data import NetworkData
-from convatlas.gallery.pages.attribution import format_page_name, has_attribution
+from convatlas.gallery.network_result import read_result
+from convatlas.gallery.pages.attribution import RAMPS, format_page_name, has_attribution
 from convatlas.gallery.pages.errors import has_errors, list_confusions
 from convatlas.gallery.pages.units import has_statistics
 from convatlas.gallery.preview import compress_cover
@@ -35,8 +36,11 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
         is_attributed = has_attribution(context, network)
         specificity = select_deconvnet_specificity(network) if is_attributed else []
         published = list_published_files(context, network.name)
+        result = read_result(context, network)
         values = {
             "network": network,
+            "result": result,
+            "ramps": RAMPS,
             "published_files": {path: source.stat().st_size for path, source in published.items()},
             "layer_pages": split_figures(network),
             "figure_pages": find_figure_pages(network),
@@ -55,6 +59,7 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
         generated_files: dict[str, str | bytes] = {
             **_compress_covers(network),
             **hide_paths_in_json(published),
+            **result.pictures,
         }
         if explorer:
             files |= explorer.files
