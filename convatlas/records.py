@@ -627,11 +627,14 @@ class TileLayout(TypedDict):
     groups: list[TileGroup]
 
 
+FigureFormat = Literal["png", "pdf", "svg"]
+
+
 class Figure(TypedDict):
     """An entry of figures/figures.json."""
 
     file: str
-    pdf: str | None
+    formats: list[FigureFormat]  # of the files beside one another, PNG first
     kind: str
     subject: str  # the layer or the image that it shows; "" for the network
     caption: str

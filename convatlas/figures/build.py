@@ -47,8 +47,8 @@ def write_figures(results: Results, views: ViewsConfig, folder: Path) -> int:
     with atomic_write(folder) as temporary, figure_style():
         temporary.mkdir()
         for figure in draw_figures(results, views):
-            save_figure(figure.figure, temporary / figure.file, views["pdf"])
-            entries.append(figure.to_dict(views["pdf"]))
+            save_figure(figure.figure, temporary / figure.file, views["formats"])
+            entries.append(figure.to_dict(views["formats"]))
         write_json(temporary / "figures.json", entries)
     return len(entries)
 

@@ -23,7 +23,7 @@ from convatlas.layer_selection import choose_layers
 from convatlas.names import describe_image, join_names, make_file_name, make_unique_name
 from convatlas.pipeline.config_types import ViewsConfig
 from convatlas.plotting.colormap import NON_FINITE_NOTES, ColourScale, LayerScales, magnitude_quantile
-from convatlas.plotting.labelled_figure import ColourBar, caption_height, make_montage_figure
+from convatlas.plotting.labelled_figure import ColourBar, caption_height, list_formats, make_montage_figure
 from convatlas.plotting.montage import TILE_SIZE, Tile, TileRow, assemble_montage, list_non_finite
 from convatlas.results import Results, list_projection_keys
 
@@ -55,11 +55,11 @@ class CaptionedFigure:
     figure: Figure = field(repr=False)
     tile_layout: records.TileLayout | None = None
 
-    def to_dict(self, pdf: bool) -> records.Figure:
+    def to_dict(self, formats: Sequence[records.FigureFormat]) -> records.Figure:
         """Return the figure's entry in figures/figures.json.
 
         Args:
-            pdf: Whether there is a PDF beside the PNG.
+            formats: `views.formats` of the config.
 
         Returns:
             The file names, the texts, the sizes in pixels of the PNG, and where the tiles are, if the pages
@@ -68,7 +68,7 @@ class CaptionedFigure:
         width, height = (round(float(side)) for side in self.figure.get_size_inches() * self.figure.dpi)
         entry: records.Figure = {
             "file": self.file,
-            "pdf": f"{self.file.removesuffix('.png')}.pdf" if pdf else None,
+            "formats": list_formats(formats),
             "kind": self.kind,
             "subject": self.subject,
             "caption": self.caption,

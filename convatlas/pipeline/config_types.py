@@ -5,7 +5,7 @@ A key with a default is always there; one without is `NotRequired`.
 
 from typing import Any, Literal, NotRequired, TypedDict
 
-from convatlas.records import OutputKind, Split
+from convatlas.records import FigureFormat, OutputKind, Split
 
 LayerSelection = str | list[str | int]  # "all", or names, globs and ordinals of convolutions
 CountOrAll = int | str  # a number, or "all"
@@ -217,7 +217,7 @@ class ViewsConfig(TypedDict):
     remark: NotRequired[RemarkConfig]
     masks: MaskViews
     atlas: AtlasViews
-    pdf: bool
+    formats: list[FigureFormat]  # besides PNG, which is always written
     strongest: StrongestViews | None
     deconv: DeconvViews
     attribution: AttributionViews | None

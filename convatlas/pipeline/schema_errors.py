@@ -19,7 +19,7 @@ RENAMED_KEYS: dict[str, dict[str, str]] = {
         "turn": "rotate",
     },
     "images": {"skip_unreadable": "on_bad_image"},
-    "views": {"road": "highlight"},
+    "views": {"road": "highlight", "pdf": "formats"},
     "remark": {"words": "text"},
 }
 RENAMED_VALUES: dict[str, dict[str, str]] = {

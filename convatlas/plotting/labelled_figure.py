@@ -31,6 +31,8 @@ from convatlas.plotting.montage import (
 )
 from convatlas.plotting.png import encode_indexed_png
 from convatlas.plotting.quantize import quantize_image
+from convatlas.plotting.vector_files import save_pdf, save_svg
+from convatlas.records import FigureFormat
 
 DPI = 200  # the pages show figures at half their pixels, so that they are sharp on a high-density screen
 TOP_MARGIN = 44  # pixels above a montage, for the names of the colour bars
@@ -226,13 +228,25 @@ def add_pixels(
     figure.images.append(PixelImage(figure, pixels, left, bottom, colormaps))
 
 
-def save_figure(figure: Figure, path: Path, pdf: bool) -> None:
-    """Write a figure as PNG, without dates or software names, so that equal figures are equal files.
+def list_formats(formats: Sequence[FigureFormat]) -> list[FigureFormat]:
+    """Return the formats in which figures are written, PNG first.
+
+    Args:
+        formats: `views.formats` of the config, in any order, with or without PNG.
+    """
+    names: tuple[FigureFormat, ...] = ("png", "pdf", "svg")
+    return [name for name in names if name == "png" or name in formats]
+
+
+def save_figure(figure: Figure, path: Path, formats: Sequence[FigureFormat]) -> None:
+    """Write a figure as PNG and in further formats, so that equal figures are equal files.
+
+    No file has a date or the name of a program.
 
     Args:
         figure: The figure.
         path: The PNG file.
-        pdf: Whether to write a PDF beside it as well.
+        formats: Those of the files beside it, "pdf" and "svg".
     """
     _replace_missing_glyphs(figure)
     with atomic_write(path) as temporary:
@@ -248,10 +262,9 @@ def save_figure(figure: Figure, path: Path, pdf: bool) -> None:
             temporary.write_bytes(encode_indexed_png(np.asarray(image), palette, DPI))
         else:
             image.save(temporary, format="png", dpi=(DPI, DPI))
-    if pdf:
-        with atomic_write(path.with_suffix(".pdf")) as temporary:
-            metadata = {"CreationDate": None, "Creator": None, "Producer": None}
-            figure.savefig(temporary, format="pdf", metadata=metadata, facecolor=figure.get_facecolor())
+    for name, save in (("pdf", save_pdf), ("svg", save_svg)):
+        if name in formats:
+            save(figure, path.with_suffix(f".{name}"))
 
 
 def _replace_missing_glyphs(figure: Figure) -> None:

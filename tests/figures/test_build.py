@@ -7,6 +7,7 @@ import re
 import runpy
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -31,6 +32,8 @@ from tests.support.fake_results import (
     make_results,
 )
 from tests.support.workspace import ROOT
+
+SVG_TEXT = "{http://www.w3.org/2000/svg}text"
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -216,8 +219,8 @@ def test_filters_of_a_network_that_has_none(draw: Draw, caplog: pytest.LogCaptur
 def test_the_size_in_figures_json_is_that_of_the_png(tmp_path: Path, height: int) -> None:
     """Pixels divided by the resolution and multiplied by it again may fall just short of a pixel."""
     figure, _ = make_chart_figure(300, height, "")
-    entry = CaptionedFigure("a.png", "maps", "", "", "", figure).to_dict(False)
-    save_figure(figure, tmp_path / "a.png", False)
+    entry = CaptionedFigure("a.png", "maps", "", "", "", figure).to_dict([])
+    save_figure(figure, tmp_path / "a.png", [])
     with Image.open(tmp_path / "a.png") as image:
         assert image.size == (entry["width"], entry["height"]) == (300, height + caption_height("", 300))
 
@@ -238,7 +241,7 @@ def test_captions_and_labels_are_within_their_parts_of_the_figure(tmp_path: Path
         for figure in build.draw_figures(
             Results(make_results().write(tmp_path)), VIEWS | {"scale": "per_tile"}
         ):
-            entry = figure.to_dict(False)
+            entry = figure.to_dict([])
             *labels, caption = figure.figure.texts or figure.figure.subfigs[-1].texts or figure.figure.texts
             box = caption.get_window_extent()
             assert 0 <= box.x0 < box.x1 <= entry["width"], figure.file
@@ -257,33 +260,39 @@ def draw_files(folder: Path, **views: Any) -> Path:
 
 
 def test_files_are_reproducible(tmp_path: Path) -> None:
-    """PNG and PDF are the same bytes twice; figures.json has their sizes."""
-    one, two = (make_results().write(tmp_path / name / "own") for name in ("one", "two"))
-    files, files_again = (
-        {path.name: path.read_bytes() for path in draw_files(folder, pdf=True).iterdir()}
-        for folder in (one, two)
+    """PNG, PDF and SVG are the same bytes twice; the PNG are the same without the others."""
+    one, two, plain = (make_results().write(tmp_path / name / "own") for name in ("one", "two", "plain"))
+    (plain / "figures").mkdir()
+    (plain / "figures/old.pdf").touch()
+    formats = ["svg", "pdf"]
+    files, files_again, plain_files = (
+        {path.name: path.read_bytes() for path in draw_files(folder, formats=formats).iterdir()}
+        for folder, formats in ((one, formats), (two, formats), (plain, ["png"]))
     )
     assert files == files_again
     figures = json.loads(files.pop("figures.json"))
-    assert sorted(files) == sorted([figure[key] for figure in figures for key in ("file", "pdf")])
+    plain_figures = json.loads(plain_files.pop("figures.json"))
+    assert plain_files == {name: content for name, content in files.items() if name.endswith(".png")}
+    assert plain_figures == [figure | {"formats": ["png"]} for figure in figures]
     assert len(figures) == 10
     for figure in figures:
-        assert files[figure["pdf"]].startswith(b"%PDF")
-        assert not re.search(rb"/(CreationDate|ModDate|Producer|Creator)\b", files[figure["pdf"]])
+        assert figure["formats"] == ["png", "pdf", "svg"]
+        pdf, svg = (files.pop(figure["file"].replace(".png", f".{name}")) for name in ("pdf", "svg"))
+        assert pdf.startswith(b"%PDF")
+        assert not re.search(rb"/(CreationDate|ModDate|Producer|Creator)\b", pdf)
+        assert b"/FontFile2" in pdf
+        texts = " ".join(
+            "".join(element.itertext()) for element in ElementTree.fromstring(svg).iter(SVG_TEXT)
+        )
+        assert set(figure["caption"].split()) <= set(texts.split())
+        assert svg.count(b"@font-face") == 2
+        assert b"<dc:date>" not in svg
         with Image.open(one / "figures" / figure["file"]) as image:
             assert image.size == (figure["width"], figure["height"])
             assert set(image.info) <= {"dpi"}
         assert 0 < figure["caption_height"] < figure["height"]
         assert figure["caption_height"] == caption_height(figure["caption"], figure["width"])
-
-
-def test_there_is_no_pdf_by_default_and_old_figures_are_removed(tmp_path: Path) -> None:
-    folder = make_results().write(tmp_path / "own")
-    (folder / "figures").mkdir()
-    (folder / "figures/old.pdf").touch()
-    drawn = draw_files(folder, layers=["fc"])
-    assert not list(drawn.glob("*.pdf"))
-    assert all(figure["pdf"] is None for figure in json.loads((drawn / "figures.json").read_text()))
+    assert sorted(files) == sorted(figure["file"] for figure in figures)
 
 
 def test_file_names_are_safe_and_unique(draw: Draw) -> None:

@@ -24,4 +24,4 @@ def test_the_files_of_figures_are_distinct_and_allowed_on_every_system(tmp_path:
     assert len({figure.file.lower() for figure in figures}) == len(layers)
     assert all(re.fullmatch(r"[A-Za-z0-9_.+~-]+", figure.file) for figure in figures)
     assert [figure.subject for figure in figures] == layers
-    assert figures[-1].to_dict(pdf=True)["pdf"] == "maps-a.png.pdf"
+    assert figures[-1].to_dict(["svg"])["formats"] == ["png", "svg"]

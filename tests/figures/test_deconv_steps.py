@@ -74,7 +74,7 @@ def test_the_figure_shows_each_step_with_its_numbers(tmp_path: Path, parts: dict
     steps = make_steps()
     with figure_style():
         (figure,) = draw(tmp_path / "own", steps, "relu", 3)
-        save_figure(figure.figure, tmp_path / figure.file, pdf=False)
+        save_figure(figure.figure, tmp_path / figure.file, [])
     assert (figure.kind, figure.file) == ("steps", "steps.png")
     assert "projection of unit 3 of relu on first, step by step" in figure.caption
     outputs = make_results().activations["first"]["relu"]

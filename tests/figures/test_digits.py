@@ -23,7 +23,7 @@ def draw(folder: Path, results: FakeResults, **views: Any) -> list[tuple[dict[st
     with figure_style():
         for figure in draw_digit_figures(context):
             figure.figure.canvas.draw()
-            drawn.append((figure.to_dict(False), np.asarray(figure.figure.canvas.buffer_rgba())[..., :3]))
+            drawn.append((figure.to_dict([]), np.asarray(figure.figure.canvas.buffer_rgba())[..., :3]))
     return drawn
 
 

@@ -55,10 +55,10 @@ def test_dense_figures_are_small(tmp_path: Path, show: str) -> None:
     with figure_style():
         results = Results(make_wide_results(2048, 7).write(tmp_path))
         figure = next(figure for figure in build.draw_figures(results, views) if figure.kind == show)
-        save_figure(figure.figure, tmp_path / figure.file, False)
+        save_figure(figure.figure, tmp_path / figure.file, [])
         labels = [text for text in figure.figure.texts if text.get_ha() == "right"]
         boxes = [label.get_window_extent() for label in labels]
-    entry = figure.to_dict(False)
+    entry = figure.to_dict([])
     assert (tmp_path / figure.file).stat().st_size < 1_000_000
     assert max(entry["width"], entry["height"]) < 4096
     assert all(upper.y0 > lower.y1 for upper, lower in itertools.pairwise(boxes))

@@ -29,8 +29,8 @@ def build_context(folder: Path, results: FakeResults) -> GalleryContext:
     with figure_style():
         figures = list(draw_digit_figures(FigureContext(Results(own), VIEWS)))
         for figure in figures:
-            save_figure(figure.figure, own / "figures" / figure.file, pdf=False)
-    entries = [figure.to_dict(False) for figure in figures]
+            save_figure(figure.figure, own / "figures" / figure.file, [])
+    entries = [figure.to_dict([]) for figure in figures]
     write_json(own / "figures/figures.json", read_json(own / "figures/figures.json") + entries)
     network = NetworkData.read(folder / "results", folder / "data", "own", False)
     return GalleryContext(folder / "results", folder / "data", CONFIG, [network], {})

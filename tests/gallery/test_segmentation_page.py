@@ -31,7 +31,7 @@ def build_segmentation_site(folder: Path, *names: str, **views: Any) -> Path:
         settings = {"show": "maps", "n_images": 1, "n_filters": 1} | views
         with figure_style():
             figures = [
-                figure.to_dict(False) for figure in draw_figures(Results(network_folder), VIEWS | settings)
+                figure.to_dict([]) for figure in draw_figures(Results(network_folder), VIEWS | settings)
             ]
         write_json(network_folder / "figures/figures.json", figures)
         for figure in figures:

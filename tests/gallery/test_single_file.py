@@ -44,7 +44,7 @@ def build_full_site(folder: Path, **config: Any) -> Path:
             figures.append(
                 {
                     "file": f"{kind}-{n}.png",
-                    "pdf": "cover-0.pdf" if n == 0 else None,
+                    "formats": ["png", "pdf"] if n == 0 else ["png"],
                     "kind": kind,
                     "subject": subject,
                     "caption": text,

@@ -362,7 +362,7 @@ def test_the_result_is_the_same_text_under_any_hash_seed(tmp_path: Path) -> None
         ("views: {n_images: some}", "views.n_images", "'some'", "a whole number of at least 1 or 'all'"),
         ("views: {layers: some}", "views.layers", "'some'", "'all' or a list"),
         ("views: {layers: [0]}", "views.layers.0", "0", "at least 1"),
-        ("views: {pdf: 1}", "views.pdf", "1", "true or false"),
+        ("views: {formats: [jpg]}", "views.formats.0", "'jpg'", "png, pdf, svg"),
         ("views: {deconv: {select: [top]}}", "views.deconv.select.0", "'top'", "map, peak"),
         (
             "views: {attribution: {methods: [gradient, Grad-CAM]}}",
@@ -490,6 +490,7 @@ def test_an_error_names_the_key_the_value_and_what_is_allowed(
             "networks: {lenet5: {training: {turn: 8}}}",
             "networks.lenet5.training.turn is called training.rotate now",
         ),
+        ("views: {pdf: true}", "views.pdf is called views.formats now"),
         ("views: {road: [1]}", "views.road is called views.highlight now"),
         (
             "networks: {lenet5: {views: {remark: {ordinal: 1, words: here}}}}",

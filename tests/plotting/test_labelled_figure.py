@@ -25,9 +25,7 @@ def test_the_montage_is_in_the_png_pixel_for_pixel(tmp_path: Path) -> None:
     montage = assemble_montage([[Tile(rng.random((9, 7, 3))) for _ in range(3)] for _ in range(2)])
     bars = [ColourBar(0, 1, ColourScale(-2.5, 2.5, "RdBu_r"), "weight")]
     with figure_style():
-        save_figure(
-            make_montage_figure(montage, ["one", "two"], bars, "A caption."), tmp_path / "a.png", False
-        )
+        save_figure(make_montage_figure(montage, ["one", "two"], bars, "A caption."), tmp_path / "a.png", [])
     pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
     height, width = montage.pixels.shape[:2]
     left = 48 + max(text_width(label, LABEL_PIXELS) for label in ("one", "two"))
@@ -45,7 +43,7 @@ def test_tiles_without_a_colour_bar_stay_smooth_in_few_colours(tmp_path: Path) -
     montage = assemble_montage([[Tile(photograph), *tiles]])
     assert montage.colormaps == ["RdBu_r", "viridis"]
     with figure_style():
-        save_figure(make_montage_figure(montage, ["one"], [], "A caption."), tmp_path / "a.png", False)
+        save_figure(make_montage_figure(montage, ["one"], [], "A caption."), tmp_path / "a.png", [])
     with Image.open(tmp_path / "a.png") as image:
         assert image.mode == "P"
         pixels = np.asarray(image.convert("RGB")).astype(int)
@@ -92,7 +90,7 @@ def test_names_in_a_script_that_the_font_lacks_are_transliterated(tmp_path: Path
                 plot_confusion_matrix(np.eye(2, dtype=int), [cat, dog], "A caption."),
             ]
             for figure in figures:
-                save_figure(figure, tmp_path / "a.png", False)
+                save_figure(figure, tmp_path / "a.png", [])
                 files.append((tmp_path / "a.png").read_bytes())
     assert files[:2] == files[2:]
     assert any(text.get_text() == "собака" for text in figures[0].texts)

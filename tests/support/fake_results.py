@@ -22,7 +22,7 @@ VIEWS = {
     "show": "both",
     "scale": "per_layer",
     "match": 0.5,
-    "pdf": False,
+    "formats": ["png"],
     "deconv": {"layers": "all", "units": 16, "select": ["map", "peak"], "rectify": False},
 }
 SPATIAL = ["conv1", "relu", "block/cat", "block.conv2", "relu:2", "relu_2", "pool"]

@@ -62,7 +62,7 @@ def write_network(
         figures.append(
             {
                 "file": f"{kind}-{n}.png",
-                "pdf": None,
+                "formats": ["png"],
                 "kind": kind,
                 "subject": figure_subject,
                 "caption": text,
