@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from fontTools import subset
@@ -14,7 +15,10 @@ from matplotlib.text import Text
 
 from convatlas.files import atomic_write
 
-SVG_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "convatlas"}  # text as text; equal ids in equal files
+SVG_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "convatlas",
+}  # text as text; equal ids in equal files
 
 
 def save_pdf(figure: Figure, path: Path) -> None:
