@@ -4,7 +4,7 @@
    file of its own, loaded once the field is used. Ctrl+K or / focus the field. */
 (() => {
   const MAX_RESULTS = 12;
-  const box = document.querySelector('[data-part="search"]');
+  const box = document.querySelector('[data-part="site-search"]');
   if (!box) return;
   const root = box.dataset.root;
   let entries = null; // { title, group, href, text }, from the index
