@@ -719,9 +719,24 @@ def test_figures_are_not_broken_across_printed_pages(browser: Browser, site: Pat
     page, _ = open_address(browser, site, OWN)
     page.emulate_media(media="print")
     breaks = page.eval_on_selector_all(
-        "figure.figure", "all => all.map(p => getComputedStyle(p).breakBefore)"
+        "figure.figure", "all => all.map(p => getComputedStyle(p).breakInside)"
     )
-    assert breaks == ["page"] * 3
+    assert breaks == ["avoid"] * 3
+    page.context.close()
+
+
+def test_the_print_button_waits_until_everything_is_drawn(browser: Browser, site: Path) -> None:
+    page, _ = open_address(browser, site, f"{OWN}#layer=conv1&unit=3&image=first")
+    page.evaluate(
+        "window.print = () => { window.wasDrawn = [...document.querySelectorAll('.all-images canvas')]"
+        ".map((canvas) => canvas.getContext('2d').getImageData(0, 0, 1, 1).data[3]) }"
+    )
+    page.get_by_role("button", name="Print").click()
+    page.wait_for_function("window.wasDrawn")
+    drawn = page.evaluate("window.wasDrawn")
+    assert drawn and set(drawn) == {255}
+    assert page.locator("main details:not([open])").count() == 0
+    assert page.locator("img[loading=lazy]").count() == 0
     page.context.close()
 
 

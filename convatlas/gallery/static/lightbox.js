@@ -3,12 +3,6 @@
 /* The lightbox: figures one at a time over the whole window. A click on a figure opens it; arrow keys or swipes go to
    the next and previous one. Without this script a figure links to its image file. */
 
-// In print nothing is collapsed, and every image is loaded.
-addEventListener("beforeprint", () => {
-  for (const details of document.querySelectorAll("details")) details.open = true;
-  for (const image of document.querySelectorAll("img[loading]")) image.loading = "eager";
-});
-
 (() => {
   const figures = [...document.querySelectorAll("figure.figure")].filter((figure) => figure.querySelector("a img"));
   if (!figures.length) return;

@@ -300,17 +300,21 @@
 
   // Elements whose content is loaded when they become visible
 
-  const callbacks = new WeakMap();
+  const callbacks = new Map(); // of elements that were not visible yet
+  const load = (element) => {
+    const callback = callbacks.get(element);
+    callbacks.delete(element);
+    observer.unobserve(element);
+    return element.isConnected && callback ? callback().catch((error) => element.append(error.message)) : null;
+  };
   const observer = new IntersectionObserver((entries) => {
-    for (const { isIntersecting, target } of entries) {
-      if (isIntersecting || !target.isConnected) observer.unobserve(target);
-      if (isIntersecting) callbacks.get(target)().catch((error) => target.append(error.message));
-    }
+    for (const { isIntersecting, target } of entries) if (isIntersecting || !target.isConnected) load(target);
   });
   function onVisible(element, callback) {
     callbacks.set(element, callback);
     observer.observe(element);
   }
+  window.convatlasDrawAll = () => Promise.all([...callbacks.keys()].map(load)); // for print.js
 
   Object.assign(convatlas, {
     formatNumber, formatPercent, formatShape, formatCount, getClassName, describeKernel, describeReceptiveField,
