@@ -115,6 +115,7 @@ def read_explorer_data(network: NetworkData, scale: str) -> ExplorerData | None:
     }
     explorer_network = ExplorerNetwork(
         name=network.name,
+        levels=index["levels"],
         images=index["images"],
         inputs=index["inputs"],
         value_ranges=_find_value_ranges(units.values()),

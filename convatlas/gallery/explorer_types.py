@@ -197,6 +197,7 @@ class ExplorerNetwork(TypedDict):
     """A network as the explorer's scripts read it."""
 
     name: str
+    levels: int  # of grey of a sprite
     images: list[ExplorerImage]
     inputs: dict[str, ExplorerInput]
     value_ranges: dict[ViewKind, list[float]]  # (min, max) over the whole network

@@ -187,6 +187,7 @@
     getPart("empty").hidden = !isEmpty;
     getPart("empty").textContent = `No ${state.only === "dead" ? "dead" : "active"} units in this layer.`;
     getPart("colorbar").hidden = isEmpty;
+    getPart("save").hidden = isEmpty;
     getPart("pager").hidden = true;
     if (isEmpty) return;
     const { first, last, nUnits, isOnly } = grid.page;
@@ -344,6 +345,8 @@
     changeState({ layer }, isStepping);
     if (isNarrow.matches && !isStepping) getPart("layers").open = false;
   });
+  panel.tools.append(convatlas.renderSaveButtons("map", () => [state, "maps", [state.unit]], true));
+  getPart("save").append(convatlas.renderSaveButtons("sheet", () => [state, state.show, grid.shownUnits], false));
   buildControls();
   section.querySelector(".browser").hidden = false;
   getPart("layers").open = !isNarrow.matches;

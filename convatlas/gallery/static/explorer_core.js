@@ -344,6 +344,7 @@ const convatlas = (() => {
   }
 
   const NON_FINITE_COLOUR = [224, 0, 190]; // as in the figures
+  const colourTables = {}; // colour map -> 256 colours of six hexadecimal digits
   const unfilteredColours = {}; // colour map -> the colour that its filter turns into NON_FINITE_COLOUR, about
 
   const canColour = Boolean(window.CSS && CSS.supports("filter", "url(#a)"));
@@ -355,6 +356,7 @@ const convatlas = (() => {
 
   /* Add an SVG filter to the page for each colour map: 256 colours of six hexadecimal digits. */
   function makeColormapFilters(colormaps) {
+    Object.assign(colourTables, colormaps);
     const filters = Object.entries(colormaps).map(([name, digits]) => {
       const values = digits.match(/../g).map((pair) => (parseInt(pair, 16) / 255).toFixed(4));
       const functions = ["R", "G", "B"].map((channel, n) => {
@@ -395,7 +397,7 @@ const convatlas = (() => {
     toUrl, loadNetwork, loadUnits, loadImages, readPageData, registerNetwork, registerSheet, registerUnits,
     parseHash, formatHash, parseState, formatState, describeMissing, updateAddress, DEFAULTS,
     getViewKinds, getView, getRange, getScaleLimits, chooseColormap, sortUnits,
-    drawTiles, applyColormap, makeColormapFilters, canColour,
+    copyTiles, drawTiles, applyColormap, makeColormapFilters, canColour, colourTables, NON_FINITE_COLOUR,
     VIEW_KINDS, SCALES, COLOURS, SORTS, FILTERS,
   };
 })();

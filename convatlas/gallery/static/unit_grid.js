@@ -159,6 +159,11 @@
       return { first: this.names[0], last: this.names.at(-1), nUnits: this.units.length, isOnly };
     }
 
+    /* The units on this page of the grid. */
+    get shownUnits() {
+      return this.units.slice(this.first, this.first + MAX_TILES);
+    }
+
     /* The index of the first unit on the previous (-1) or next (1) page. */
     getPageStart(step) {
       return Math.max(0, Math.min(this.units.length - 1, this.first + step * MAX_TILES));

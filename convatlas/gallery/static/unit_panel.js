@@ -118,10 +118,11 @@
       this.opacity = makeElement("output", {});
       this.opacityControl = makeElement("label", { class: "opacity-control" },
         "Map opacity", this.slider, this.opacity);
+      this.tools = makeElement("div");
       this.description = makeElement("p", { class: "description" });
       this.details = makeElement("div", { class: "unit-details" });
       const mapView = makeElement("div", { class: "map-view" }, this.mapFrame, this.colorbar, this.opacityControl);
-      parent.append(mapView, this.description, this.details);
+      parent.append(mapView, this.tools, this.description, this.details);
       onSwipe(this.mapFrame, (step) => onChange({ step }));
     }
 
