@@ -80,6 +80,27 @@ def _compute_resized_size(
     return (shorter, longer) if width <= height else (longer, shorter)
 
 
+def compute_visible_box(
+    image: tuple[int, int], size: Size | int, resize: int | str
+) -> tuple[float, float, float, float]:
+    """Return the part of an image that `resize_to` passes on.
+
+    Args:
+        image: The (width, height) of the image.
+        size: As in `resize_to`.
+        resize: As in `resize_to`.
+
+    Returns:
+        Left, top, right and bottom in shares of the image's sides; below 0 and above 1 where the image is
+        smaller than the crop.
+    """
+    height, width = as_size(size)
+    resized = _compute_resized_size(image, (width, height), resize)
+    left, top = (_compute_crop_offset(*sides) for sides in zip(resized, (width, height), strict=True))
+    right, bottom = left + width, top + height
+    return left / resized[0], top / resized[1], right / resized[0], bottom / resized[1]
+
+
 def resize_labels_to(labels: Image.Image, size: Size | int, resize: int | str) -> npt.NDArray[np.uint8]:
     """Resize and crop a map of labels as `resize_to` does its image, by nearest neighbour.
 

@@ -39,6 +39,20 @@ def test_images_are_resized_as_by_torchvision(size: int, resize: int) -> None:
             np.testing.assert_array_equal(image_io.resize_to(image, size, "stretch").squeeze(), stretched)
 
 
+@pytest.mark.parametrize("resize", ["cover", "stretch", 80, 40])
+def test_the_visible_part_is_that_of_a_ramp(resize: int | str) -> None:
+    size = (50, 60)
+    for width, height in [(200, 200), (90, 180), (240, 100)]:
+        ramps = np.stack(np.meshgrid(np.linspace(40, 240, width), np.linspace(40, 240, height)), -1)
+        pixels = np.concatenate([ramps, ramps[..., :1]], -1).astype(np.uint8)
+        resized = image_io.resize_to(Image.fromarray(pixels), size, resize).astype(float)
+        left, top, right, bottom = image_io.compute_visible_box((width, height), size, resize)
+        for ramp, low, high in ((resized[25, :, 0], left, right), (resized[:, 30, 1], top, bottom)):
+            centres = low + (high - low) * (np.arange(len(ramp)) + 0.5) / len(ramp)
+            is_inside = (centres > 0.03) & (centres < 0.97)
+            np.testing.assert_allclose(ramp[is_inside], 40 + 200 * centres[is_inside], atol=4)
+
+
 @pytest.mark.parametrize("size", [(64, 64), (40, 100), (101, 33), (1, 7)])
 def test_a_covering_image_fills_the_size_at_its_aspect_ratio(size: tuple[int, int]) -> None:
     """Against torchvision: the shorter side, relative to the size, is resized to the size's."""

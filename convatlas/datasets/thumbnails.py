@@ -18,11 +18,19 @@ WEBP_QUALITY = 70
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """An encoded image, the suffix of its file, and its (width, height) in pixels."""
+    """An encoded image.
+
+    Attributes:
+        content: The content of its file.
+        suffix: The suffix of its file.
+        size: Its (width, height) in pixels.
+        image_size: The (width, height) of the image that it is made of.
+    """
 
     content: bytes
     suffix: str
     size: tuple[int, int]
+    image_size: tuple[int, int]
 
 
 def make_thumbnail(
@@ -41,11 +49,11 @@ def make_thumbnail(
     """
     image = read_display_image(dataset, index, description)
     if max(image.size) <= LOSSLESS_MAX_SIDE:
-        return Thumbnail(encode_lossless(image), ".png", image.size)
+        return Thumbnail(encode_lossless(image), ".png", image.size, image.size)
     size = fit_size(*image.size, max_side)
     content = io.BytesIO()
     image.resize(size, Image.Resampling.LANCZOS).save(content, "webp", quality=WEBP_QUALITY, method=6)
-    return Thumbnail(content.getvalue(), ".webp", size)
+    return Thumbnail(content.getvalue(), ".webp", size, image.size)
 
 
 def read_display_image(dataset: ImageDataset, index: int, description: DatasetDescription) -> Image.Image:

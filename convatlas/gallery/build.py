@@ -12,6 +12,7 @@ import jinja2
 from convatlas.figure_kinds import FIGURE_KINDS
 from convatlas.files import atomic_write
 from convatlas.gallery.context import GalleryContext, SitePage
+from convatlas.gallery.dataset_thumbnails import load_split
 from convatlas.gallery.explorer_data import read_explorer_data
 from convatlas.gallery.navigation import list_menus, list_tabs, render_search_index
 from convatlas.gallery.network_data import NetworkData
@@ -28,12 +29,14 @@ from convatlas.gallery.pages import (
     network,
     primer,
     provenance,
+    top_images,
     units,
 )
 from convatlas.gallery.preview import make_preview
 from convatlas.gallery.published_files import link_files
 from convatlas.gallery.run_info import RunInfo, compute_run_id
 from convatlas.gallery.sheet_scripts import format_sheet_script
+from convatlas.gallery.top_images import TopImages, read_top_images
 from convatlas.names import describe_output, describe_prediction, is_multi_label
 
 # Each makes the pages of one kind; the navigation lists pages in this order.
@@ -42,6 +45,7 @@ PAGE_MAKERS: list[Callable[[GalleryContext], Iterator[SitePage]]] = [
     network.make_pages,
     layers.make_pages,
     units.make_pages,
+    top_images.make_pages,
     attribution.make_pages,
     errors.make_pages,
     compare.make_pages,
@@ -110,6 +114,7 @@ def read_context(
     """
     networks = []
     explorers = {}
+    statistics: dict[str, TopImages] = {}
     for name in names:
         views = config["networks"][name]["views"]
         network_data = NetworkData.read(
@@ -124,12 +129,16 @@ def read_context(
         explorer = read_explorer_data(network_data, views["scale"])
         if explorer:
             explorers[name] = explorer
+        dataset_name = network_data.description["dataset"]
+        if dataset_name and views.get("strongest") is not None:
+            split = network_data.results.dataset_statistics["split"]
+            statistics[name] = read_top_images(network_data, load_split(data / dataset_name, split))
     datasets = {
         network.description["dataset"]: network.dataset
         for network in networks
         if network.dataset and network.description["dataset"]
     }
-    return GalleryContext(results, data, config, networks, datasets, explorers, run)
+    return GalleryContext(results, data, config, networks, datasets, explorers, statistics, run)
 
 
 def _load_templates(published: set[str]) -> jinja2.Environment:

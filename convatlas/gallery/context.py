@@ -8,6 +8,7 @@ from typing import Any
 from convatlas.gallery.explorer_data import ExplorerData
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.run_info import RunInfo
+from convatlas.gallery.top_images import TopImages
 from convatlas.records import DatasetDescription
 
 NO_RUN_INFO = RunInfo(date="", commit="", machine="", durations=[])
@@ -24,6 +25,7 @@ class GalleryContext:
         networks: Every network, in the order of the config.
         datasets: dataset.json of each data set, by its name in the config.
         explorers: The data of each network's explorer, by the network's name; only of networks with sprites.
+        top_images: The top-activating images of each network with statistics, by the network's name.
         run: When, where and from which commit the gallery is built.
     """
 
@@ -33,6 +35,7 @@ class GalleryContext:
     networks: Sequence[NetworkData]
     datasets: Mapping[str, DatasetDescription]
     explorers: Mapping[str, ExplorerData] = field(default_factory=dict)
+    top_images: Mapping[str, TopImages] = field(default_factory=dict)
     run: RunInfo = field(default_factory=lambda: NO_RUN_INFO)
 
     @property

@@ -34,7 +34,6 @@ MAX_LOSSLESS_PATCH_SIZE = 24  # pixels; sheets of larger patches are JPEG
 JPEG_QUALITY = 75
 GAP = 6  # pixels between a unit's projections and its patches
 STATISTIC_DIGITS = 4  # significant digits of statistics
-VALUE_DIGITS = 3  # significant digits of top activations
 PASS_THROUGH_KINDS = ("reshape", "dropout")  # kinds of layers that only rearrange or pass on values
 
 
@@ -70,9 +69,6 @@ class StatisticsWriter:
     def unit_statistics(self, layer: Layer) -> UnitStatistics:
         """Return a layer's entry `dataset_pass` of units/<slug>.json.
 
-        The top activations are omitted of a layer that only rearranges values, and their positions of one
-        without spatial axes.
-
         Args:
             layer: Its entry in layers.json.
         """
@@ -97,11 +93,6 @@ class StatisticsWriter:
             statistics["top_class"] = [top if known else None for top, known in top_classes]
             largest = np.where(is_known, class_means.max(1), np.nan)
             statistics["top_class_mean"] = round_significant(largest, STATISTIC_DIGITS)
-        if layer["kind"] not in PASS_THROUGH_KINDS:
-            statistics["values"] = [round_significant(row, VALUE_DIGITS) for row in read("values")]
-            statistics["images"] = read("images").tolist()
-            if len(layer["output_shape"]) > 1:
-                statistics["positions"] = read("positions").tolist()
         return statistics
 
     def write_sheets(self, path: Path, layer: str) -> TopActivationSheets | None:

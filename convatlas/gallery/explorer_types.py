@@ -139,9 +139,6 @@ class UnitStatistics(TypedDict):
     dead: list[int]  # unit numbers
     top_class: NotRequired[list[int | None]]  # with the largest mean response; null where a mean is NaN
     top_class_mean: NotRequired[list[float | None]]
-    values: NotRequired[list[list[float | None]]]  # (units, k)
-    images: NotRequired[list[list[int]]]  # (units, k)
-    positions: NotRequired[list[list[list[int]]]]  # (units, k, 2): row, column
 
 
 class LayerUnits(TypedDict):

@@ -1,20 +1,13 @@
 """The test images that the page of a network's errors shows, with thumbnails from the data set's files."""
 
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from convatlas import UserError
-from convatlas.datasets import formats
-from convatlas.datasets.base import ImageDataset
-from convatlas.datasets.thumbnails import make_thumbnail
+from convatlas.gallery.dataset_thumbnails import DatasetThumbnails
 from convatlas.names import make_printable
 from convatlas.records import DatasetDescription, ImagePrediction
 
-log = logging.getLogger(__name__)
-
-MAX_SIDE = 96  # pixels of a thumbnail's longer side
 MAX_IMAGES = 200  # on a page
 MAX_BYTES = 100_000  # of the thumbnails of a page; those beyond are left out
 
@@ -46,8 +39,7 @@ class ImageSheet:
     """
 
     def __init__(self, name: str, data: Path, description: DatasetDescription) -> None:
-        self._name, self._description = name, description
-        self._dataset = _load_test_split(data)
+        self._source = DatasetThumbnails(name, data, description, "test")
         self._images: dict[int, PredictedImage] = {}
         self._bytes = 0
         self.thumbnails: dict[str, bytes] = {}
@@ -55,7 +47,7 @@ class ImageSheet:
     @property
     def subclasses(self) -> Sequence[str] | None:
         """The finer class of each test image; None without any."""
-        return self._dataset.subclasses if self._dataset else None
+        return self._source.dataset.subclasses if self._source.dataset else None
 
     @property
     def is_full(self) -> bool:
@@ -87,25 +79,10 @@ class ImageSheet:
 
     def _make_image(self, row: ImagePrediction) -> PredictedImage:
         """Make the thumbnail of an image."""
-        index = row["index"]
         file = make_printable(PurePosixPath(row["file"]).name) if row["file"] else ""
-        if self._dataset is None:
+        thumbnail = self._source.make(row["index"])
+        if thumbnail is None:
             return PredictedImage(row, file, "", (0, 0))
-        try:
-            thumbnail = make_thumbnail(self._dataset, index, self._description, MAX_SIDE)
-        except (UserError, LookupError) as error:  # LookupError: the data set has changed
-            log.warning("no thumbnail of test image %d: %s", index, error)
-            return PredictedImage(row, file, "", (0, 0))
-        thumbnail_file = f"thumbnails/{self._name}/test-{index:05d}{thumbnail.suffix}"
-        self.thumbnails[thumbnail_file] = thumbnail.content
+        self.thumbnails[thumbnail.path] = thumbnail.content
         self._bytes += len(thumbnail.content)
-        return PredictedImage(row, file, thumbnail_file, thumbnail.size)
-
-
-def _load_test_split(data: Path) -> ImageDataset | None:
-    """Return the test split of a data set; None, with a warning, where its files are gone."""
-    try:
-        return formats.load(data, "test")
-    except UserError as error:
-        log.warning("no thumbnails of test images: %s", error)
-        return None
+        return PredictedImage(row, file, thumbnail.path, thumbnail.size)

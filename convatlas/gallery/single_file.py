@@ -19,7 +19,7 @@ from convatlas.gallery.figure_selection import RankedFigure
 from convatlas.gallery.html_tree import Content, Element, parse_html
 
 MEGABYTE = 1_000_000
-EXCLUDED_PAGES = {"compare.html"}  # that need the explorer's sprites
+EXCLUDED_PAGES = ("compare.html", "*-top-images.html")  # that need the explorer's sprites, or many images
 EXCLUDED_CLASSES = {"explorer", "comparison", "downloads"}  # of elements that need other files
 FIGURE_CLASSES = {"figure", "map-figure"}
 EXCLUDED_ATTRIBUTES = (
@@ -126,7 +126,11 @@ class SingleFileBuilder:
         rank = {path: n for n, path in reversed([*enumerate(["index.html", *links])])}
         paths = sorted(path.relative_to(self.site).as_posix() for path in self.site.rglob("*.html"))
         paths.sort(key=lambda path: rank.get(path, len(rank)))
-        return [path for path in paths if path not in EXCLUDED_PAGES]
+        return [
+            path
+            for path in paths
+            if not any(PurePosixPath(path).match(pattern) for pattern in EXCLUDED_PAGES)
+        ]
 
     @cached_property
     def figure_counts(self) -> Counter[str]:

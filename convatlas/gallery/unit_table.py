@@ -7,7 +7,10 @@ import numpy as np
 from convatlas.gallery.explorer_statistics import PASS_THROUGH_KINDS
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.table_data import TableColumn
+from convatlas.gallery.top_images import TopImages
 from convatlas.records import FeatureMatch, UnitMatches
+
+SHORTCUT_KINDS = ("position", "subclass")
 
 
 def list_table_layers(network: NetworkData) -> list[str]:
@@ -21,11 +24,14 @@ def list_table_layers(network: NetworkData) -> list[str]:
     return [name for name in names if kinds.get(name) not in PASS_THROUGH_KINDS]
 
 
-def make_unit_columns(network: NetworkData, explorer_layers: Collection[str]) -> list[TableColumn]:
+def make_unit_columns(
+    network: NetworkData, top_images: TopImages, explorer_layers: Collection[str]
+) -> list[TableColumn]:
     """Make the columns of the table, without those that are empty.
 
     Args:
         network: A network with statistics.
+        top_images: Its top-activating images, by which units are possible shortcuts.
         explorer_layers: The layers in the explorer, to which the units link.
     """
     layers = list_table_layers(network)
@@ -53,6 +59,7 @@ def make_unit_columns(network: NetworkData, explorer_layers: Collection[str]) ->
         TableColumn("dead", "dead", join("dead").astype(int), ["no", "yes"]),
         TableColumn("class", "class with the largest mean", _find_top_classes(join("classes")), classes),
         TableColumn("selectivity", "class selectivity", join("selectivity")),
+        _make_shortcut_column(top_images, layers, n_units),
         *_make_match_columns(network.results.unit_matches, layers, n_units),
     ]
     return [column for column in columns if not column.is_empty]
@@ -64,6 +71,18 @@ def _find_top_classes(class_means: np.ndarray) -> np.ndarray:
         return np.full(len(class_means), -1)
     means = np.where(np.isnan(class_means), -np.inf, class_means)
     return np.where(np.isfinite(means.max(1)), means.argmax(1), -1)
+
+
+def _make_shortcut_column(
+    top_images: TopImages, layers: Sequence[str], n_units: Sequence[int]
+) -> TableColumn:
+    """Make the column of what the top activations of a possible shortcut have in common."""
+    indices = {layer: np.full(n, -1) for layer, n in zip(layers, n_units, strict=True)}
+    for row in top_images.marked_units:
+        for layer, unit in [(row.layer, row.unit), *row.later]:
+            indices[layer][unit] = SHORTCUT_KINDS.index(row.kind)
+    texts = [f"one {kind}" for kind in SHORTCUT_KINDS]
+    return TableColumn("shortcut", "possible shortcut", np.concatenate([*indices.values()]), texts)
 
 
 def _make_match_columns(

@@ -38,7 +38,7 @@ class Coincidence:
 class CoincidenceTest:
     """The units of a layer whose top activations coincide, among those that were tested."""
 
-    n_tests: int
+    tested: frozenset[int]
     coincidences: Sequence[Coincidence]
 
 
@@ -76,7 +76,7 @@ def find_common_positions(values: np.ndarray, positions: np.ndarray, area: int) 
     """
     tested = np.flatnonzero(select_tested_units(values))
     if area < 2 or not len(tested):
-        return CoincidenceTest(0, [])
+        return CoincidenceTest(frozenset(), [])
     distinct = [np.unique(row) for row in positions[tested]]
     counts = np.bincount(np.concatenate(distinct), minlength=area) + 1 / area
     total, k = counts.sum(), values.shape[1]
@@ -87,7 +87,7 @@ def find_common_positions(values: np.ndarray, positions: np.ndarray, area: int) 
             others[own] -= 1
             p_value = float(((others / (total - 1)) ** k).sum())
             coincidences.append(Coincidence(unit, "position", int(own[0]), p_value))
-    return CoincidenceTest(len(tested), coincidences)
+    return CoincidenceTest(frozenset(tested.tolist()), coincidences)
 
 
 def find_common_subclasses(
@@ -108,16 +108,19 @@ def find_common_subclasses(
         Of classes without several subclasses no coincidences.
     """
     tested = np.flatnonzero(select_tested_units(values))
+    sizes = {
+        label: np.unique(subclasses[labels == label], return_counts=True)[1].tolist()
+        for label in np.unique(labels[labels >= 0]).tolist()
+    }
     coincidences = []
     for unit in tested.tolist():
         (label, subclass), *others = {
             (int(labels[image]), int(subclasses[image])) for image in images[unit].tolist()
         }
-        sizes = np.unique(subclasses[labels == label], return_counts=True)[1].tolist()
-        if not others and label >= 0 and len(sizes) > 1:
-            p_value = compute_subclass_probability(sizes, values.shape[1])
+        if not others and len(sizes.get(label, ())) > 1:
+            p_value = compute_subclass_probability(sizes[label], values.shape[1])
             coincidences.append(Coincidence(unit, "subclass", subclass, p_value))
-    return CoincidenceTest(len(tested), coincidences)
+    return CoincidenceTest(frozenset(tested.tolist()), coincidences)
 
 
 def compute_subclass_probability(sizes: Sequence[int], k: int) -> float:
@@ -130,24 +133,20 @@ def compute_subclass_probability(sizes: Sequence[int], k: int) -> float:
     return sum(math.comb(size, k) for size in sizes) / math.comb(sum(sizes), k)
 
 
-def select_significant(tests: Iterable[CoincidenceTest]) -> list[list[Coincidence]]:
+def select_significant(groups: Iterable[Sequence[Coincidence]], n_tests: int) -> list[list[Coincidence]]:
     """Return the coincidences that are improbable by chance, with p-values adjusted for all tests.
 
     By Bonferroni, as the tests of successive layers depend on each other.
 
     Args:
-        tests: The tests of all layers of a network.
+        groups: The coincidences of each layer of a network.
+        n_tests: Number of tests in which they were found.
 
     Returns:
-        Those of each test, with an adjusted p-value of at most SIGNIFICANCE.
+        Those of each layer with an adjusted p-value of at most SIGNIFICANCE.
     """
-    tests = list(tests)
-    n_tests = sum(test.n_tests for test in tests)
-    return [
-        [
-            replace(coincidence, p_value=coincidence.p_value * n_tests)
-            for coincidence in test.coincidences
-            if coincidence.p_value * n_tests <= SIGNIFICANCE
-        ]
-        for test in tests
+    adjusted = [
+        [replace(coincidence, p_value=coincidence.p_value * n_tests) for coincidence in group]
+        for group in groups
     ]
+    return [[found for found in group if found.p_value <= SIGNIFICANCE] for group in adjusted]

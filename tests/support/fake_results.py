@@ -194,7 +194,13 @@ def make_results(channels: int = 3) -> FakeResults:
                 "reason": "as many as classes",
             },
             "dataset_classes": CLASSES,
-            "preprocessing": {"size": 8, "mean": MEAN[:channels], "std": STD[:channels]},
+            "preprocessing": {
+                "size": 8,
+                "mean": MEAN[:channels],
+                "std": STD[:channels],
+                "resize": "stretch",
+                "interpolation": "bilinear",
+            },
             "training": {
                 "epochs": 2,
                 "batch_size": 8,

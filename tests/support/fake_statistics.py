@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
+from convatlas.datasets.base import write_splits
 from convatlas.files import write_json, write_npz
 from tests.support.explorer_site import complete_layers
 from tests.support.fake_results import FakeResults, make_results
@@ -12,6 +14,8 @@ from tests.support.site import DATASET, write_network
 
 K = 4  # top activations per unit
 N_IMAGES = 30
+IMAGE_SIZE = (6, 12)  # width, height
+MISSING_IMAGE = 7  # whose file is gone
 CLASSES = ["ant", "bee", "cat", "dog"]
 N_CLASSES_WITH_IMAGES = 3  # there is no image of a dog
 LABELS = np.arange(N_IMAGES) % N_CLASSES_WITH_IMAGES
@@ -128,9 +132,18 @@ def write_statistics(folder: Path, results: FakeResults) -> dict[str, LayerArray
     return layers
 
 
+def write_images(folder: Path) -> None:
+    """Write the images of the data set, but MISSING_IMAGE, each as bright as its number, and splits.csv."""
+    (folder / "images").mkdir()
+    for index in {*range(N_IMAGES)} - {MISSING_IMAGE}:
+        Image.new("RGB", IMAGE_SIZE, (8 * index,) * 3).save(folder / f"images/{index}.png")
+    write_splits(folder, [("test", label, f"images/{n}.png") for n, label in enumerate(LABELS.tolist())])
+
+
 def write_network_with_statistics(folder: Path, channels: int = 3) -> FakeStatistics:
     """Write the results of a network with statistics to results/own/ under a folder."""
     results = complete_layers(make_results(channels))
     results.layers[0] |= {"receptive_field": list(FIELD), "receptive_start": [0, 0], "receptive_step": [1, 1]}
     write_network(folder, "own", results)
+    write_images(folder / "data/animals")
     return FakeStatistics(folder, results, write_statistics(folder / "results/own", results))

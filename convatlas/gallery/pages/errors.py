@@ -8,7 +8,7 @@ from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.image_groups import group_by_class, group_by_subclass
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.prediction_images import ImageSheet, PredictedImage
-from convatlas.records import ImagePrediction
+from convatlas.records import ImagePrediction, Split
 
 MAX_FIRST_IMAGES = 24  # the most confident errors, or the images with the lowest IoU
 MAX_LAST_IMAGES = 12  # the least confident correct predictions, or the images with the highest IoU
@@ -89,13 +89,14 @@ def list_confusions(network: NetworkData) -> list[ConfusionCell]:
     return [cell for cell in group_by_cell(rows) if cell.is_error][:MAX_LINKED_CONFUSIONS]
 
 
-def list_explored_images(network: NetworkData) -> dict[int, str]:
-    """Return the names of the sample images that are test images, by their numbers in the split.
+def list_explored_images(network: NetworkData, split: Split = "test") -> dict[int, str]:
+    """Return the names of the sample images that are images of a split, by their numbers in the split.
 
     Args:
         network: The network.
+        split: The split.
     """
-    images = [image for image in network.images if image["split"] == "test"]
+    images = [image for image in network.images if image["split"] == split]
     return {image["index"]: image["name"] for image in images if image["index"] is not None}
 
 

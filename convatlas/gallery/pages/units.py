@@ -9,10 +9,13 @@ from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.explorer_statistics import PASS_THROUGH_KINDS
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.table_data import dump_table
+from convatlas.gallery.top_images import TopImages
 from convatlas.gallery.unit_table import list_table_layers, make_unit_columns
 from convatlas.records import DatasetStatistics
+from convatlas.statistics.shortcuts import SIGNIFICANCE
 
 MAX_SELECTIVE_UNITS = 20  # that are listed
+MAX_MARKED_UNITS = 60  # possible shortcuts that are listed
 MAX_CLASS_COLUMNS = 12  # classes with a column each; of more, the three with the largest response are listed
 TOP_CLASSES = 3
 MAX_LAST_LAYER_UNITS = 200  # that are listed
@@ -114,22 +117,26 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             "network": network,
             "units": read_unit_data(network),
             "explorer_layers": explorer_layers,
+            "top_images": context.top_images[network.name],
+            "max_marked_units": MAX_MARKED_UNITS,
+            "significance": SIGNIFICANCE,
         }
         path = f"networks/{network.name}-units.html"
         yield SitePage(
             path, "units.html", f"{network.name}: unit statistics", values, network=network.name, tab="Units"
         )
-        yield make_table_page(network, explorer_layers)
+        yield make_table_page(network, context.top_images[network.name], explorer_layers)
 
 
-def make_table_page(network: NetworkData, explorer_layers: Sequence[str]) -> SitePage:
+def make_table_page(network: NetworkData, top_images: TopImages, explorer_layers: Sequence[str]) -> SitePage:
     """Return the page with the table of the units of all layers.
 
     Args:
         network: A network with statistics.
+        top_images: Its top-activating images.
         explorer_layers: The layers in the explorer.
     """
-    columns = make_unit_columns(network, explorer_layers)
+    columns = make_unit_columns(network, top_images, explorer_layers)
     n_rows = len(columns[0].values)
     values = {
         "network": network,
@@ -152,8 +159,7 @@ def has_statistics(context: GalleryContext, network: NetworkData) -> bool:
         context: The run that the site shows.
         network: A network of the run.
     """
-    views = context.config["networks"][network.name]["views"]
-    return bool(network.description["dataset"]) and views.get("strongest") is not None
+    return network.name in context.top_images
 
 
 def read_unit_data(network: NetworkData) -> UnitPageData:

@@ -1,10 +1,10 @@
 "use strict";
 
-/* The statistics of one unit over the data set: numbers, the list of its top activations, and for the projected units
-   a mosaic of deconvnet projections and image patches, which is loaded when it becomes visible. */
+/* The statistics of one unit over the data set: numbers, its top-activating images, and for the projected units a
+   mosaic of deconvnet projections and image patches, which is loaded when it becomes visible. */
 
 (() => {
-  const { formatNumber, formatPercent, formatShape, formatCount, onVisible } = convatlas;
+  const { formatNumber, formatPercent, formatShape, onVisible } = convatlas;
   const MAX_WIDTH = 640; // pixels of a mosaic on the page
 
   /* The elements for a unit; none for a layer without statistics. */
@@ -16,8 +16,8 @@
     const elements = [makeElement("p", { class: "title" }, title),
       makeElement("p", { class: "description" }, describeStatistics(dataset, statistics, unit))];
     const isProjected = layer.top_activations && layer.top_activations.units.includes(unit);
+    elements.push(convatlas.renderUnitTopImages(net.name, layer.name, unit));
     if (isProjected) elements.push(renderMosaic(net, layer, unit));
-    if (statistics.values) elements.push(renderTopActivations(dataset, layer, statistics, unit));
     return [makeElement("div", { class: "dataset-statistics", role: "group", "aria-label": title }, ...elements)];
   }
 
@@ -36,21 +36,6 @@
     }
     if (selectivity[unit] !== null) sentences.push(`Class selectivity ${formatNumber(selectivity[unit])}.`);
     return sentences.join(" ");
-  }
-
-  /* The top activations of a unit, with their images and positions in the map. */
-  function renderTopActivations(dataset, layer, statistics, unit) {
-    const items = statistics.values[unit].map((value, n) => {
-      const image = statistics.images[unit][n];
-      if (value === null || image < 0) return null;
-      const [row, column] = statistics.positions ? statistics.positions[unit][n] : [];
-      const position = statistics.positions && Math.max(...layer.tile_size) > 1 ? `, row ${row}, column ${column}` : "";
-      return makeElement("li", {}, makeElement("strong", {}, formatNumber(value)),
-        ` ${dataset.split} image ${image}${position}`);
-    });
-    const title = `Top ${formatCount(items.length, "activation")}, one per image`;
-    return makeElement("details", {}, makeElement("summary", {}, title),
-      makeElement("ol", { class: "top-activations" }, ...items));
   }
 
   function renderMosaic(net, layer, unit) {

@@ -394,7 +394,7 @@ const convatlas = (() => {
   }
 
   return {
-    toUrl, loadNetwork, loadUnits, loadImages, readPageData, registerNetwork, registerSheet, registerUnits,
+    toUrl, loadScript, loadNetwork, loadUnits, loadImages, readPageData, registerNetwork, registerSheet, registerUnits,
     parseHash, formatHash, parseState, formatState, describeMissing, updateAddress, DEFAULTS,
     getViewKinds, getView, getRange, getScaleLimits, chooseColormap, sortUnits,
     copyTiles, drawTiles, applyColormap, makeColormapFilters, canColour, colourTables, NON_FINITE_COLOUR,
