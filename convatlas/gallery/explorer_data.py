@@ -51,6 +51,7 @@ LAYER_KEYS = (
     "deconv",
     "top_activations",
 )
+RECORD_KEYS = ("kernel", "module", "notes", "receptive_start", "receptive_step")  # of layers.json
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def _describe_layers(network: NetworkData, sprite_layers: Sequence[SpriteLayer])
     for n, sprite_layer in enumerate(sprite_layers):
         name = sprite_layer["name"]
         values: dict[str, Any] = {key: sprite_layer.get(key) for key in LAYER_KEYS}
-        values |= {key: cast(Mapping[str, Any], layers[name])[key] for key in ("kernel", "module", "notes")}
+        values |= {key: cast(Mapping[str, Any], layers[name])[key] for key in RECORD_KEYS}
         values["is_class_score"] = n >= first_score_layer and sprite_layer["units"] == len(
             network.description["classes"]
         )

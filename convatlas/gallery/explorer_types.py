@@ -164,6 +164,8 @@ class ExplorerLayer(TypedDict, total=False):
     ordinal: int
     stage: str
     receptive_field: list[int]
+    receptive_start: list[int]
+    receptive_step: list[int]
     shape: list[int]
     parameters: int
     units: int

@@ -447,9 +447,16 @@ def phone(browser: Browser, site: Path) -> Iterator[Page]:
     context.close()
 
 
-def test_a_tap_enlarges_and_a_swipe_goes_on(phone: Page) -> None:
-    x, y, width, height = read_tile_boxes(phone)[4]
+def tap_unit(phone: Page, unit: int) -> None:
+    x, y, width, height = read_tile_boxes(phone)[unit]
     phone.locator(".tiles canvas").tap(position={"x": x + width / 2, "y": y + height / 2})
+    wait_until_drawn(phone)
+
+
+def test_a_tap_chooses_and_a_swipe_goes_on(phone: Page) -> None:
+    tap_unit(phone, 4)
+    assert not phone.locator("dialog[open]").count()
+    get_part(phone, "zoom").tap()
     phone.wait_for_selector("dialog[open] .map")
     wait_until_drawn(phone)
     assert read_state(phone)["unit"] == "4"
@@ -477,8 +484,8 @@ def test_a_tap_enlarges_and_a_swipe_goes_on(phone: Page) -> None:
 
 
 def test_back_closes_the_enlarged_unit_and_a_link_opens_it(phone: Page) -> None:
-    x, y, width, height = read_tile_boxes(phone)[4]
-    phone.locator(".tiles canvas").tap(position={"x": x + width / 2, "y": y + height / 2})
+    tap_unit(phone, 4)
+    get_part(phone, "zoom").tap()
     phone.wait_for_selector("dialog[open] .map")
     wait_until_drawn(phone)
     link = phone.url

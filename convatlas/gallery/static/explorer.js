@@ -12,6 +12,7 @@
   const layersByName = new Map(net.layers.map((layer) => [layer.name, layer]));
   const DEFAULTS = { ...convatlas.DEFAULTS, scale: pageData.scale };
   const isNarrow = matchMedia("(max-width: 60rem)");
+  const resultRadios = [...document.querySelectorAll(".result .images input")]; // the image of the first screen
 
   let state = null;
   let drawCount = 0; // a call of draw ends where a later one has begun
@@ -31,6 +32,9 @@
   /* Change the state. A choice is an entry of the browser's history; steps from unit to unit are not. */
   function changeState(change, isStepping = false) {
     state = { ...state, ...change };
+    const isOrdered = state.sort !== DEFAULTS.sort || state.only !== DEFAULTS.only;
+    const isOtherList = ["layer", "sort", "only"].some((key) => key in change) && !("unit" in change);
+    if (isOrdered && isOtherList) state.unit = null; // the first unit of the list
     if (state.unit >= layersByName.get(state.layer).units) state.unit = null; // a unit of the previous layer
     convatlas.updateAddress(formatAddress, isStepping);
     showError("");
@@ -106,6 +110,7 @@
       radio.checked = radio.value === state.show;
       radio.parentNode.hidden = !kinds.includes(radio.value);
     }
+    for (const radio of resultRadios) radio.checked = radio.value === state.image;
     list.select(layer.name);
     getPart("current-layer").textContent = layer.name;
     getPart("context").textContent = `${layer.name} on ${state.image}`;
@@ -267,10 +272,12 @@
     stepUnit(step);
   });
 
-  /* The room [width, height] for the unit's map. */
+  /* The room [width, height] for the unit's map, beside or above its image. */
   function getRoom() {
-    const height = dialog.open ? Math.max(240, innerHeight - (isNarrow.matches ? 380 : 260)) : 400;
-    return [unitElement.querySelector(".map-view").clientWidth, height];
+    const width = unitElement.querySelector(".map-view").clientWidth;
+    if (!dialog.open) return [width, Math.max(200, Math.min(400, innerHeight - 540))];
+    if (isNarrow.matches) return [width, Math.max(240, innerHeight - 420)];
+    return [Math.max(240, width - 272), Math.max(240, innerHeight - 260)];
   }
 
   // Events
@@ -281,6 +288,9 @@
       on(key, "change", (event) => changeState({ [key]: event.target.value }));
     }
     on("images", "change", (event) => changeState({ image: event.target.value }));
+    for (const radio of resultRadios) {
+      radio.addEventListener("change", () => changeState({ image: radio.value }, true));
+    }
     on("kinds", "change", (event) => changeState({ show: event.target.value }));
     on("unit-number", "change", (event) => {
       const unit = Math.round(Number(event.target.value)) || 0;
@@ -334,13 +344,21 @@
     showError("");
     state = readState(location.hash);
     draw();
+    scrollIntoView();
+  }
+
+  /* Scroll to the explorer, unless it fills most of the window. */
+  function scrollIntoView() {
+    const { top, bottom } = section.getBoundingClientRect();
+    if (top > innerHeight / 2 || bottom < innerHeight / 2) section.scrollIntoView();
   }
 
   // Start
 
   const panel = new convatlas.UnitPanel(unitElement, onPanelChange);
   const grid = new convatlas.UnitGrid(
-    getPart("grid"), (index, isStepping) => changeState({ unit: grid.units[index] }, isStepping), zoom);
+    getPart("grid"), (index, isStepping) => changeState({ unit: grid.units[index] }, isStepping), zoom,
+    () => isNarrow.matches && getPart("grid").scrollIntoView());
   const list = new convatlas.LayerList(net, getPart, (layer, isStepping) => {
     changeState({ layer }, isStepping);
     if (isNarrow.matches && !isStepping) getPart("layers").open = false;

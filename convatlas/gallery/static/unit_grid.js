@@ -62,10 +62,10 @@
   }
 
   /* The grid in a scrolling frame. `onChoose` is called with an index into `units` and whether the reader is stepping,
-     `onZoom` when a unit is to be zoomed. */
+     `onZoom` when a unit is to be zoomed, `onTap` after a unit is chosen by the pointer. */
   class UnitGrid {
-    constructor(frame, onChoose, onZoom) {
-      Object.assign(this, { frame, onChoose, onZoom });
+    constructor(frame, onChoose, onZoom, onTap) {
+      Object.assign(this, { frame, onChoose, onZoom, onTap });
       this.canvas = makeElement("canvas", { role: "img" });
       this.overlay = makeSvgElement("svg", { "aria-hidden": "true" });
       this.focusButton = makeElement("button",
@@ -139,9 +139,10 @@
       const isByKey = event.detail === 0;
       const index = isByKey ? Math.max(0, this.index) : this.tileAt(event);
       if (index === null) return;
+      if (isByKey) return this.onZoom();
       this.onChoose(index, false);
       this.focusButton.focus({ preventScroll: true });
-      if (isByKey || matchMedia("(max-width: 60rem)").matches) this.onZoom();
+      this.onTap();
     }
 
     onKey(event) {

@@ -111,6 +111,9 @@
       this.map = makeElement("canvas", { class: "map" });
       this.input = makeElement("img", { class: "input", alt: "" });
       this.mapFrame = makeElement("div", { class: "map-frame canvas-frame" }, this.input, this.map);
+      this.image = makeElement("img", { alt: "" });
+      this.imageFrame = makeElement("div", { class: "image-frame canvas-frame" }, this.image);
+      this.positions = new convatlas.PositionView({ map: this.mapFrame, image: this.imageFrame }, onChange);
       this.colorbar = makeElement("div");
       this.slider = makeElement("input", { type: "range", min: 0, max: 100, step: 5,
         input: () => this.updateOpacity(),
@@ -121,7 +124,8 @@
       this.tools = makeElement("div");
       this.description = makeElement("p", { class: "description" });
       this.details = makeElement("div", { class: "unit-details" });
-      const mapView = makeElement("div", { class: "map-view" }, this.mapFrame, this.colorbar, this.opacityControl);
+      const mapView = makeElement("div", { class: "map-view" }, this.positions.element, this.colorbar,
+        this.opacityControl);
       parent.append(mapView, this.tools, this.description, this.details);
       onSwipe(this.mapFrame, (step) => onChange({ step }));
     }
@@ -154,6 +158,10 @@
       this.mapHeight = this.map.style.height;
       this.overlayHeight = `${Math.round((parseInt(this.map.style.width, 10) * inputHeight) / inputWidth)}px`;
       this.inputUrl = convatlas.toUrl(`explorer/${net.name}/${net.inputs[state.image].file}`);
+      if (convatlas.hasPositions(layer) && this.image.src !== this.inputUrl) this.image.src = this.inputUrl;
+      this.imageFrame.style.setProperty("--aspect", inputWidth / inputHeight);
+      this.imageFrame.classList.toggle("tiny", Math.max(inputHeight, inputWidth) <= 64);
+      this.positions.show(net, layer, state, view, images);
       this.opacityControl.hidden = !hasSpatialAxes;
       this.slider.value = hasSpatialAxes ? state.overlay : 100;
       this.updateOpacity();
