@@ -5,7 +5,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from anyascii import anyascii
@@ -174,18 +174,51 @@ def list_test_indices(images: Mapping[str, Any]) -> list[int]:
     return list(dict.fromkeys([*range(images.get("first", 0)), *images.get("indices", [])]))
 
 
+def format_image_title(image: SampleImage, network: NetworkDescription) -> str:
+    """Return what an image is called on pages and figures, such as "dog, test image 47".
+
+    Args:
+        image: An entry of images.json.
+        network: network.json.
+
+    Returns:
+        The class of a labelled image, then its number in its split, or the name of its file or photograph.
+    """
+    classes = network["dataset_classes"]  # which need not be the network's
+    parts = []
+    if image["label"] is not None and classes is not None:
+        name = classes[image["label"]]
+        parts.append(f"digit {name}" if name.isdigit() and all(map(str.isdigit, classes)) else name)
+    if image["index"] is not None:
+        parts.append(f"{image['split']} image {image['index']}")
+    elif image["path"] and not image["path"].startswith("scikit-image"):
+        parts.append(PurePath(image["path"]).name)
+    else:
+        parts.append(f"photograph {image['name']}")
+    return ", ".join(parts)
+
+
+def title_images(images: Sequence[SampleImage], network: NetworkDescription) -> dict[str, str]:
+    """Return the title of each sample image by its name; images of the same title have their name behind it.
+
+    Args:
+        images: images.json.
+        network: network.json.
+    """
+    titles = {image["name"]: format_image_title(image, network) for image in images}
+    counts = Counter(titles.values())
+    return {name: title if counts[title] == 1 else f"{title} ({name})" for name, title in titles.items()}
+
+
 def describe_image(image: SampleImage, network: NetworkDescription, separator: str) -> str:
-    """Return an image's name, its class and the network's prediction, joined by `separator`.
+    """Return an image's title, which has its class, and the network's prediction, joined by `separator`.
 
     Args:
         image: An entry of images.json.
         network: network.json.
         separator: What stands between the parts, such as ", " or a newline.
     """
-    parts = [image["name"]]
-    dataset_classes = network["dataset_classes"]  # which need not be the network's
-    if image["label"] is not None and dataset_classes is not None:
-        parts.append(f"true {dataset_classes[image['label']]}")
+    parts = [format_image_title(image, network)]
     prediction = describe_prediction(image, network)
     return separator.join([*parts, prediction] if prediction else parts)
 

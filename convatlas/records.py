@@ -637,7 +637,8 @@ class Figure(TypedDict):
     formats: list[FigureFormat]  # of the files beside one another, PNG first
     kind: str
     subject: str  # the layer or the image that it shows; "" for the network
-    caption: str
+    caption: str  # one line: the network, the layer, what is drawn, the image, the scale
+    explanation: str  # how to read it
     alt: str
     width: int  # pixels
     height: int

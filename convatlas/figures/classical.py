@@ -1,7 +1,7 @@
 """Figures of classical features, beside the feature maps that match them."""
 
 from convatlas.analysis.feature_captions import FEATURE_CAPTIONS
-from convatlas.figures.context import CaptionedFigure, FigureContext
+from convatlas.figures.context import Caption, CaptionedFigure, FigureContext
 from convatlas.figures.tiles import MontageOptions
 from convatlas.names import format_number
 from convatlas.plotting.colormap import ColourScale
@@ -30,21 +30,23 @@ def draw_classical(context: FigureContext, image: SampleImage) -> CaptionedFigur
     features = context.results.classical(image["name"])
     rows: list[TileRow] = [[context.make_input_tile(image["name"])]]
     labels = [""]
-    for feature, caption in FEATURE_CAPTIONS.items():
+    for feature, description in FEATURE_CAPTIONS.items():
         values = features[feature]
         is_grey = feature in GREY_FEATURES
         scale = ColourScale(0.0, 1.0, "gray") if is_grey else ColourScale.from_values(values)
         rows.append([Tile(values, scale), *_make_match_tiles(context, image["name"], feature)])
-        labels.append(caption.replace(" (", "\n("))
-    text = (
-        f"Classical features of {context.describe_image(image, ', ')}, and beside each the most similar "
-        "feature maps of the network: layer, unit and correlation r over all sample images. A match needs "
+        labels.append(description.replace(" (", "\n("))
+    caption = Caption(
+        f"all layers: classical features of {context.image_titles[image['name']]} and the most similar "
+        "feature maps, a scale per tile",
+        f"{context.describe_image(image, ', ')}. A row per classical feature: the feature, then the most "
+        "similar feature maps: layer, unit and correlation r over all sample images. A match needs "
         f"|r| ≥ {context.results.unit_matches['threshold']:g} and above the 95th percentile of the untrained "
         "network; rows without feature maps have none. A unit that a normalisation only rescales is shown "
-        "once. Each tile has its own colour scale; signed ones are white at 0."
+        "once. Each tile has its own colour scale; signed ones are white at 0.",
     )
     options = MontageOptions(tile_size=context.labelled_tile_size, group_starts=(1,))
-    return context.make_montage("classical", image["name"], rows, labels, [], text, options)
+    return context.make_montage("classical", image["name"], rows, labels, [], caption, options)
 
 
 def _make_match_tiles(context: FigureContext, image: str, feature: str) -> list[Tile]:

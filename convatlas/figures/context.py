@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 
 import numpy as np
@@ -20,7 +20,7 @@ from convatlas.image_io import (
     to_displayed_pixels,
 )
 from convatlas.layer_selection import choose_layers
-from convatlas.names import describe_image, join_names, make_file_name, make_unique_name
+from convatlas.names import describe_image, make_file_name, make_unique_name, title_images
 from convatlas.pipeline.config_types import ViewsConfig
 from convatlas.plotting.colormap import NON_FINITE_NOTES, ColourScale, LayerScales, magnitude_quantile
 from convatlas.plotting.labelled_figure import ColourBar, caption_height, list_formats, make_montage_figure
@@ -34,6 +34,20 @@ MIN_LABELLED_TILE_SIZE = 168  # pixels of a tile that has the name of a layer ab
 
 
 @dataclass(frozen=True)
+class Caption:
+    """The texts of a figure.
+
+    Attributes:
+        line: One line without the network's name: the layer, what is drawn, the image and the scale. It is
+            drawn into the figure.
+        explanation: Sentences on how to read the figure.
+    """
+
+    line: str
+    explanation: str = ""
+
+
+@dataclass(frozen=True)
 class CaptionedFigure:
     """A figure with its file name and texts.
 
@@ -41,7 +55,9 @@ class CaptionedFigure:
         file: Name of the PNG.
         kind: A key of FIGURE_KINDS.
         subject: The layer or image that it shows, or "".
-        caption: Its caption, which is drawn into it.
+        caption: One line, which is drawn into it: the network, the layer, what is drawn, the image and the
+            scale.
+        explanation: Sentences on how to read it.
         alt: A text for readers who cannot see it.
         figure: The drawing.
         tile_layout: Where its tiles are, of a figure whose tiles the pages rearrange.
@@ -51,6 +67,7 @@ class CaptionedFigure:
     kind: str
     subject: str
     caption: str
+    explanation: str
     alt: str
     figure: Figure = field(repr=False)
     tile_layout: records.TileLayout | None = None
@@ -72,6 +89,7 @@ class CaptionedFigure:
             "kind": self.kind,
             "subject": self.subject,
             "caption": self.caption,
+            "explanation": self.explanation,
             "alt": self.alt,
             "width": width,
             "height": height,
@@ -108,7 +126,6 @@ class FigureContext:
         self.results, self.views = results, views
         self.network, self.name = results.network, results.name
         self.activations, self.projections = cache(results.activations), cache(results.displayed_projections)
-        self.figure_count = 0
         self._logged_subjects: set[str] = set()
         self._file_names: set[str] = set()
         self.layers = {layer["name"]: layer for layer in results.layers}
@@ -349,13 +366,25 @@ class FigureContext:
 
     # Texts
 
+    @cached_property
+    def image_titles(self) -> dict[str, str]:
+        """The title of each sample image, such as "dog, test image 47", by its name."""
+        return title_images(self.results.images, self.network)
+
     @property
-    def joined_image_names(self) -> str:
-        """The names of the images that are drawn, as in a sentence."""
-        return join_names([image["name"] for image in self.images])
+    def image_list(self) -> str:
+        """The titles of the images that are drawn, as in a list."""
+        return "; ".join(self.image_titles[image["name"]] for image in self.images)
+
+    @property
+    def image_phrase(self) -> str:
+        """The title of the image that is drawn, or the number of images, for a line."""
+        if len(self.images) > 1:
+            return f"{len(self.images)} images"
+        return "; ".join(self.image_titles[image["name"]] for image in self.images)
 
     def describe_image(self, image: records.SampleImage, separator: str) -> str:
-        """Return an image's name, its class and the network's prediction.
+        """Return an image's title, which has its class, and the network's prediction.
 
         Args:
             image: An entry of images.json.
@@ -376,18 +405,13 @@ class FigureContext:
         text = describe_display(self.network["preprocessing"])
         return f" {text[0].upper()}{text[1:]}." if text else ""
 
-    def make_caption(self, text: str) -> str:
-        """Return a caption that begins with the figure's number and the network; each call counts one figure.
+    def format_line(self, caption: Caption) -> str:
+        """Return the line that is drawn into a figure, with the name of the network.
 
         Args:
-            text: The caption without them.
+            caption: The texts of the figure.
         """
-        self.figure_count += 1
-        return f"{self._caption_prefix}{text}"
-
-    @property
-    def _caption_prefix(self) -> str:
-        return f"Figure {self.figure_count}. {self.name}. "
+        return f"{self.name}, {caption.line}."
 
     # Tiles and figures
 
@@ -430,6 +454,17 @@ class FigureContext:
             return Tile(pixels.transpose(1, 2, 0), title=title)
         return Tile(pixels[0], ColourScale(0.0, 1.0, "gray"), title=title)
 
+    def make_titled_input_tile(self, image: str) -> Tile:
+        """Return the tile of an image with its number or file above it, and above that its class.
+
+        Args:
+            image: Name of a sample image.
+        """
+        entry = next(entry for entry in self.results.images if entry["name"] == image)
+        number = f"image {entry['index']}" if entry["index"] is not None else image
+        class_name = self.image_titles[image].rpartition(", ")[0]
+        return replace(self.make_input_tile(image, number), note=class_name)
+
     def make_montage(
         self,
         kind: str,
@@ -437,7 +472,7 @@ class FigureContext:
         rows: Sequence[TileRow],
         labels: Sequence[str],
         bars: Sequence[ColourBar],
-        text: str,
+        caption: Caption,
         options: MontageOptions = DEFAULT_OPTIONS,
         suffix: str = "",
     ) -> CaptionedFigure:
@@ -449,13 +484,12 @@ class FigureContext:
             rows: The tiles.
             labels: A label of each row.
             bars: The colour bars.
-            text: The caption, without number and network.
+            caption: The texts.
             options: How the tiles are arranged.
             suffix: As in `make_figure`.
         """
-        caption = self.make_caption(
-            " ".join([text, *(NON_FINITE_NOTES[name] for name in list_non_finite(rows))])
-        )
+        notes = [NON_FINITE_NOTES[name] for name in list_non_finite(rows)]
+        caption = replace(caption, explanation=" ".join([caption.explanation, *notes]).strip())
         montage = assemble_montage(
             rows,
             tile_size=options.tile_size,
@@ -463,26 +497,26 @@ class FigureContext:
             gap=options.gap,
             group_starts=options.group_starts,
         )
-        figure = make_montage_figure(montage, labels, bars, caption)
+        figure = make_montage_figure(montage, labels, bars, self.format_line(caption))
         return self.make_figure(kind, subject, caption, figure, suffix)
 
     def make_figure(
-        self, kind: str, subject: str, caption: str, figure: Figure, suffix: str = ""
+        self, kind: str, subject: str, caption: Caption, figure: Figure, suffix: str = ""
     ) -> CaptionedFigure:
         """Return a drawing with the name of its file and its alternative text.
 
         Args:
             kind: A key of FIGURE_KINDS.
             subject: The layer or image that it shows, or "".
-            caption: The caption; its first sentence is the alternative text.
+            caption: The texts; the line is the alternative text.
             figure: The drawing.
             suffix: Distinguishes the figures of one kind and subject; begins with "+", which no image's
                 name contains.
         """
         stem = "-".join(filter(None, (kind, make_file_name(subject)))) + suffix
         stem = make_unique_name(stem, self._file_names)
-        alt = caption.removeprefix(self._caption_prefix).partition(". ")[0]
-        return CaptionedFigure(f"{stem}.png", kind, subject, caption, alt, figure)
+        line = self.format_line(caption)
+        return CaptionedFigure(f"{stem}.png", kind, subject, line, caption.explanation, caption.line, figure)
 
 
 def symmetric_range(values: np.ndarray) -> np.ndarray:

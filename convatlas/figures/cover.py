@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 from convatlas.attribution.unit_selection import unit_maxima
-from convatlas.figures.context import CaptionedFigure, FigureContext, symmetric_range
+from convatlas.figures.context import Caption, CaptionedFigure, FigureContext, symmetric_range
 from convatlas.figures.tiles import CLIPPING_NOTE, MontageOptions, make_colour_bar, make_projection_tile
-from convatlas.names import join_names
 from convatlas.plotting.colormap import LayerScales
 from convatlas.plotting.montage import TILE_SIZE, TileRow
 from convatlas.records import SampleImage
@@ -45,11 +44,15 @@ def draw_cover(context: FigureContext, images: Sequence[SampleImage]) -> Caption
         make_projection_tile(scales, key, projection, unit, unit in context.find_inactive_units(name, layer))
         for name, projection, unit in zip(names, projections, top_units, strict=True)
     ]
-    inputs: TileRow = [context.make_input_tile(name, name) for name in names]
+    inputs: TileRow = [context.make_input_tile(name, context.image_titles[name]) for name in names]
     location = "strongest location" if "@" in key else "whole map"
-    text = (
-        f"Deconvnet projections of the strongest activation of {layer} on {join_names(names)}: {location} of "
-        f"the most active unit, below each image. {scales.describe(key, 'projections')}"
+    caption = Caption(
+        f"{layer}: deconvnet projections of the most active unit, {location}, on "
+        f"{f'{len(names)} images' if len(names) > 1 else context.image_titles[names[0]]}, "
+        f"{scales.describe_extent(key)}",
+        f"Below each image the projection of the strongest activation of {layer}: {location} of the most "
+        f"active unit. {scales.describe(key, 'projections')}{f' {CLIPPING_NOTE}' if as_rgb else ''}"
+        f"{context.display_note}",
     )
     return context.make_montage(
         "cover",
@@ -57,6 +60,6 @@ def draw_cover(context: FigureContext, images: Sequence[SampleImage]) -> Caption
         [inputs, tiles],
         ["input", f"most active\nunit of\n{layer}"],
         [make_colour_bar(scales, key, 1, 1, "projection")],
-        f"{text}{f' {CLIPPING_NOTE}' if as_rgb else ''}{context.display_note}",
+        caption,
         MontageOptions(tile_size=2 * TILE_SIZE),
     )

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from convatlas.attribution.unit_selection import unit_maxima
-from convatlas.figures.context import CaptionedFigure, FigureContext, symmetric_range
+from convatlas.figures.context import Caption, CaptionedFigure, FigureContext, symmetric_range
 from convatlas.figures.tiles import CLIPPING_NOTE, MontageOptions, to_rgb_pixels
 from convatlas.image_io import get_display, select_display
 from convatlas.names import format_number, format_shape
@@ -80,18 +80,21 @@ def _draw_steps(
         labels.append("\n".join([f"{number}. {_describe_step(context, step, unit)}", *_format_signal(step)]))
     kinds = ["activation", *["signal"] * (len(projection["steps"]) - 1), "projection"]
     bars = [ColourBar(n, n, scale, kind) for n, (scale, kind) in enumerate(zip(scales, kinds, strict=True))]
-    text = _make_caption_text(context, projection)
+    caption = _write_caption(context, projection)
     options = MontageOptions(tile_size=context.tile_size, group_starts=(1,))
-    return context.make_montage("steps", "", rows, labels, bars, text, options)
+    return context.make_montage("steps", "", rows, labels, bars, caption, options)
 
 
-def _make_caption_text(context: FigureContext, projection: DeconvSteps) -> str:
+def _write_caption(context: FigureContext, projection: DeconvSteps) -> Caption:
     steps, layer = projection["steps"], projection["layer"]
     has_many_units = any(len(step["shape"]) > 1 and step["shape"][0] > MAX_UNITS for step in steps)
     has_long_step = any(len(step["passed_layers"]) > MAX_NAMED_LAYERS for step in steps)
+    line = (
+        f"{layer}: deconvnet projection of unit {projection['unit']} on "
+        f"{context.image_titles[projection['image']]}, step by step, a scale per row"
+    )
     text = (
-        f"Deconvnet projection of unit {projection['unit']} of {layer} on {projection['image']}, step by "
-        f"step, from top to bottom: the feature maps of {layer}; all units but one set to zero; then back "
+        f"From top to bottom: the feature maps of {layer}; all units but one set to zero; then back "
         "through unpooling (by the switches), rectification and the transposed filters to the pixels, beside "
         "the input. Left of each row: the operation, and the shape, range and nonzero values of its signal. "
         f"Each row has its own colour scale: {ColourScale(-1, 1, 'RdBu_r').description}."
@@ -105,7 +108,7 @@ def _make_caption_text(context: FigureContext, projection: DeconvSteps) -> str:
     text += context.display_note + context.rectification_note
     if steps[0]["nonzero_count"] == 0:
         text += " The unit is inactive on this image, so the signal is zero."
-    return text
+    return Caption(line, text)
 
 
 def _describe_step(context: FigureContext, step: DeconvStep, unit: int) -> str:

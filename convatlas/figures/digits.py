@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.lines import Line2D
 
-from convatlas.figures.context import CaptionedFigure, FigureContext
+from convatlas.figures.context import Caption, CaptionedFigure, FigureContext
 from convatlas.figures.tiles import CLIPPING_NOTE, make_projection_tile, split_into_chunks
 from convatlas.names import describe_classes, format_number, format_shape, join_names
 from convatlas.plotting.colormap import LayerScales, colour_table
@@ -145,8 +145,8 @@ def _draw_digit_figure(
     left = MARGIN + 16 + max(text_width(name, points * DPI / 72) for name in names)
     width = max(MIN_WIDTH, left + max(montage.pixels.shape[1] for montage in montages) + MARGIN)
     height = sum(BAND_TOP_MARGIN + montage.pixels.shape[0] + BAND_BOTTOM_MARGIN for montage in montages)
-    caption = context.make_caption(_make_caption_text(context, images, scales, bands))
-    canvas = _FigureCanvas(width, height, caption)
+    caption = _write_caption(context, images, scales, bands)
+    canvas = _FigureCanvas(width, height, context.format_line(caption))
     groups: list[TileGroup] = []
     top = 0
     for band, montage in zip(bands, montages, strict=True):
@@ -251,9 +251,9 @@ class _FigureCanvas:
             self.draw_text(left + position * length, y, text, NUMBER_POINTS, ha=alignment, va="top")
 
 
-def _make_caption_text(
+def _write_caption(
     context: FigureContext, images: Sequence[SampleImage], scales: LayerScales, bands: Sequence[Band]
-) -> str:
+) -> Caption:
     groups = [group for band in bands for group in band]
     counts: dict[str, int] = {}
     for group in groups:
@@ -266,17 +266,21 @@ def _make_caption_text(
         for image in images
         for group in groups
     )
+    extent = scales.describe_extent(groups[0].key)
+    line = (
+        f"{layers}: deconvnet projections of {sum(counts.values())} units for "
+        f"{describe_classes(images, context.network)}, {location}, "
+        f"{'a scale per layer' if len(counts) > 1 and scales.mode == 'per_layer' else extent}"
+    )
     text = (
-        f"Deconvnet projections of the {sum(counts.values())} units of {layers} for "
-        f"{describe_classes(images, context.network)}: {location}, to the "
-        f"{format_shape(projections[groups[0].key].shape[2:])} pixels of the input, signed; one row per "
-        f"image, one column per unit, input first. {_describe_scale(scales, groups[0].key)}"
+        f"To the {format_shape(projections[groups[0].key].shape[2:])} pixels of the input, signed; one row "
+        f"per image, one column per unit, input first. {_describe_scale(scales, groups[0].key)}"
     )
     if any(f"{layer}{UNITS_SUFFIX}" in projections for layer in counts):
         text += " Empty: units that are not among the most active of their layer."
     if n_inactive:
         text += f" Crossed out: units inactive on an image ({n_inactive}), whose projection is zero."
-    return text + context.display_note + context.rectification_note
+    return Caption(line, text + context.display_note + context.rectification_note)
 
 
 def _describe_scale(scales: LayerScales, key: str) -> str:

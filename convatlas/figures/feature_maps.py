@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 
-from convatlas.figures.context import CaptionedFigure, FigureContext
+from convatlas.figures.context import Caption, CaptionedFigure, FigureContext
 from convatlas.figures.tiles import (
     DENSE_OPTIONS,
     DENSE_TILE_SIZE,
@@ -69,15 +69,16 @@ def draw_maps(context: FigureContext, layer: str) -> CaptionedFigure:
             ]
             rows.append([head, *tiles])
             labels.append(_wrap_label(context.describe_image(image, "\n")) if n == 0 else "")
-    text = (
-        f"Feature maps of {layer} ({context.layers[layer]['type']}): units {format_unit_range(units)} of "
-        f"{shape[0]}, each {format_shape(shape[1:])}; one row per image ({context.joined_image_names}), "
+    caption = Caption(
+        f"{layer}: feature maps, units {format_unit_range(units)} of {shape[0]}, {format_shape(shape[1:])} "
+        f"each, on {context.image_phrase}, {scales.describe_extent(layer)}",
+        f"Outputs of {layer} ({context.layers[layer]['type']}), a row per image ({context.image_list}), "
         f"input first.{context.describe_slice(layer)} {scales.describe(layer)}"
         f"{_describe_feature_matches(context, layer, units)}"
-        f"{context.display_note}"
+        f"{context.display_note}",
     )
     bars = [make_colour_bar(scales, layer, 0, len(rows) - 1, "activation")]
-    return context.make_montage("maps", layer, rows, labels, bars, text, MontageOptions(group_starts=(1,)))
+    return context.make_montage("maps", layer, rows, labels, bars, caption, MontageOptions(group_starts=(1,)))
 
 
 def _draw_dense_maps(context: FigureContext, layer: str, units: Sequence[int]) -> CaptionedFigure:
@@ -87,16 +88,17 @@ def _draw_dense_maps(context: FigureContext, layer: str, units: Sequence[int]) -
     columns = 32 if max(maps.shape[1:]) <= DENSE_TILE_SIZE else 16
     chunks = split_into_chunks(units, columns)
     rows: list[TileRow] = [[make_dense_tile(scales, layer, maps[unit]) for unit in chunk] for chunk in chunks]
-    text = (
-        f"Feature maps of {layer} ({context.layers[layer]['type']}) on "
-        f"{context.describe_image(image, ', ')}: units {format_unit_range(units)} of {len(maps)}, each "
-        f"{format_shape(maps.shape[1:])}, {columns} per row.{context.describe_slice(layer)} "
-        f"{scales.describe(layer, dense=True)}"
-        f"{_describe_feature_matches(context, layer, units)}"
+    caption = Caption(
+        f"{layer}: feature maps, units {format_unit_range(units)} of {len(maps)}, "
+        f"{format_shape(maps.shape[1:])} each, on {context.image_titles[image['name']]}, "
+        f"{scales.describe_extent(layer)}",
+        f"Outputs of {layer} ({context.layers[layer]['type']}) on {context.describe_image(image, ', ')}; "
+        f"{columns} units per row.{context.describe_slice(layer)} {scales.describe(layer, dense=True)}"
+        f"{_describe_feature_matches(context, layer, units)}",
     )
     bars = [make_colour_bar(scales, layer, 0, len(rows) - 1, "activation")]
     labels = [format_unit_range(chunk) for chunk in chunks]
-    return context.make_montage("maps", layer, rows, labels, bars, text, DENSE_OPTIONS)
+    return context.make_montage("maps", layer, rows, labels, bars, caption, DENSE_OPTIONS)
 
 
 def _format_match(context: FigureContext, layer: str, unit: int) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from convatlas.figures.context import CaptionedFigure, FigureContext
+from convatlas.figures.context import Caption, CaptionedFigure, FigureContext
 from convatlas.figures.tiles import (
     DEFAULT_OPTIONS,
     DENSE_OPTIONS,
@@ -61,13 +61,14 @@ def draw_filters(context: FigureContext, layer: str) -> CaptionedFigure:
             rows.append([_make_kernel_tile(scales, layer, weight, u, channel, is_dense) for u in chunk])
             prefix = f"{format_unit_range(chunk)}, " if is_dense else ""
             labels.append(f"{prefix}channel {channel}")
-    text = (
-        f"Filters of {layer}: {_describe_units(units, weight)}, over {channel_text}. "
-        f"{scales.describe(layer, dense=is_dense)}{_describe_kernel_matches(context, layer, units)}"
+    caption = Caption(
+        f"{layer}: filters, {_describe_units(units, weight)}, {scales.describe_extent(layer)}",
+        f"A column per unit, a row per input channel: {channel_text}. "
+        f"{scales.describe(layer, dense=is_dense)}{_describe_kernel_matches(context, layer, units)}",
     )
     bars = [make_colour_bar(scales, layer, 0, len(rows) - 1, "weight")]
     options = DENSE_OPTIONS if is_dense else DEFAULT_OPTIONS
-    return context.make_montage("filters", layer, rows, labels, bars, text, options)
+    return context.make_montage("filters", layer, rows, labels, bars, caption, options)
 
 
 def _make_kernel_tile(
@@ -79,7 +80,7 @@ def _make_kernel_tile(
 
 
 def _describe_units(units: Sequence[int], weight: np.ndarray) -> str:
-    return f"units {format_unit_range(units)} of {len(weight)}, each {format_shape(weight.shape[2:])}"
+    return f"units {format_unit_range(units)} of {len(weight)}, {format_shape(weight.shape[2:])} each"
 
 
 def _draw_rgb_filters(context: FigureContext, layer: str) -> CaptionedFigure:
@@ -100,16 +101,17 @@ def _draw_rgb_filters(context: FigureContext, layer: str) -> CaptionedFigure:
                 for c, letter in enumerate(RGB_LETTERS)
             ]
         rows.append(row)
-    text = (
-        f"Filters of {layer}: {_describe_units(units, weight)}, as RGB (grey = 0), then the kernels of red, "
-        "green and blue. Above the kernels: correlation of R with G (RG), G with B (GB), B with R (BR); "
-        "positive where the unit responds to luminance, negative where it responds to colour. "
-        f"{scales.describe(layer)}{_describe_kernel_matches(context, layer, units)}{context.display_note}"
+    caption = Caption(
+        f"{layer}: filters, {_describe_units(units, weight)}, {scales.describe_extent(layer)}",
+        "Each filter as RGB (grey = 0), then its kernels of red, green and blue. Above the kernels: "
+        "correlation of R with G (RG), G with B (GB), B with R (BR); positive where the unit responds to "
+        "luminance, negative where it responds to colour. "
+        f"{scales.describe(layer)}{_describe_kernel_matches(context, layer, units)}{context.display_note}",
     )
     bars = [make_colour_bar(scales, layer, 0, len(rows) - 1, "weight")]
     labels = [f"units\n{format_unit_range(chunk)}" for chunk in chunks]
     options = MontageOptions(group_starts=(4, 8, 12))
-    return context.make_montage("filters", layer, rows, labels, bars, text, options)
+    return context.make_montage("filters", layer, rows, labels, bars, caption, options)
 
 
 def _get_matches(context: FigureContext, layer: str) -> FilterMatches | None:
@@ -184,7 +186,7 @@ def draw_filter_map_pairs(context: FigureContext, layer: str) -> CaptionedFigure
     channels, channel_text = _select_channels(weight[units], 3 if is_rgb else room)
     free: TileRow = [None] * (len(channels) + (1 if is_rgb else 0))
     names = [image["name"] for image in context.images]
-    rows: list[TileRow] = [free + [context.make_input_tile(name, name) for name in names]]
+    rows: list[TileRow] = [free + [context.make_titled_input_tile(name) for name in names]]
     for unit in units:
         row: TileRow = [make_rgb_tile(weight_scales, layer, weight[unit], unit)] if is_rgb else []
         for n, channel in enumerate(channels):
@@ -197,16 +199,19 @@ def draw_filter_map_pairs(context: FigureContext, layer: str) -> CaptionedFigure
         make_colour_bar(weight_scales, layer, 0, middle - 1, "weight"),
         make_colour_bar(map_scales, layer, middle, len(rows) - 1, "activation"),
     ]
-    text = (
-        f"Filters of {layer} beside their feature maps, {_describe_units(units, weight)}. Left: the weights "
-        f"over {channel_text}{', first as RGB (grey = 0)' if is_rgb else ''}; right: their feature maps of "
-        f"{context.joined_image_names}, with bias, before any activation. "
+    caption = Caption(
+        f"{layer}: filters and feature maps, units {format_unit_range(units)} of {len(weight)}, on "
+        f"{context.image_phrase}, weights {weight_scales.describe_extent(layer)}, maps "
+        f"{map_scales.describe_extent(layer)}",
+        f"A row per unit. Left: the weights of {channel_text}"
+        f"{', first as RGB (grey = 0)' if is_rgb else ''}; right: the feature maps of "
+        f"{context.image_list}, with bias, before any activation function. "
         f"{weight_scales.describe(layer, 'weights')} {map_scales.describe(layer, 'feature maps')}"
-        f"{context.display_note}"
+        f"{context.display_note}",
     )
     labels = ["input", *(f"unit {unit}" for unit in units)]
     options = MontageOptions(group_starts=(len(free),))
-    return context.make_montage("pairs", layer, rows, labels, bars, text, options)
+    return context.make_montage("pairs", layer, rows, labels, bars, caption, options)
 
 
 def _select_channels(weight: np.ndarray, max_channels: int) -> tuple[list[int], str]:

@@ -5,7 +5,7 @@ from typing import cast
 
 import numpy as np
 
-from convatlas.figures.context import CaptionedFigure, FigureContext
+from convatlas.figures.context import Caption, CaptionedFigure, FigureContext
 from convatlas.plotting import charts
 from convatlas.records import ClassificationMetrics, SegmentationMetrics
 
@@ -34,12 +34,13 @@ def _draw_training_curves(context: FigureContext) -> CaptionedFigure:
     training, history = context.network["training"] or {}, context.results.history
     epoch = training["best_epoch"]
     is_segmentation = history[0].get("validation_mean_iou") is not None
-    metrics = "Loss, accuracy and mean IoU" if is_segmentation else "Loss and accuracy"
-    caption = context.make_caption(
-        f"{metrics} over {len(history)} epochs, on the {training['images']:,} training images and on the "
-        f"validation set. Checkpoint: epoch {epoch}."
+    metrics = "loss, accuracy and mean IoU" if is_segmentation else "loss and accuracy"
+    caption = Caption(
+        f"training: {metrics} over {len(history)} epochs; checkpoint of epoch {epoch}",
+        f"On the {training['images']:,} training images and on the validation set, on which the "
+        "checkpoint is selected.",
     )
-    figure = charts.plot_training_curves(history, epoch, caption)
+    figure = charts.plot_training_curves(history, epoch, context.format_line(caption))
     return context.make_figure("curves", "", caption, figure)
 
 
@@ -56,9 +57,10 @@ def _draw_confusion_matrix(
         subject = f"{counts.sum():,} test images"
         accuracy = f"accuracy {100 * cast(ClassificationMetrics, metrics)['accuracy']:.2f} %"
         shading = "shading: share of the row"
-    caption = context.make_caption(
-        f"Confusion matrix on {subject}, evaluated once, after training: {accuracy}. Rows: true class; "
-        f"columns: predicted class; {shading}."
+    caption = Caption(
+        f"test split: confusion matrix of {subject}, {accuracy}",
+        f"Evaluated once, after training. Rows: true class; columns: predicted class; {shading}.",
     )
-    figure = charts.plot_confusion_matrix(counts, context.network["classes"], caption, is_segmentation)
+    line = context.format_line(caption)
+    figure = charts.plot_confusion_matrix(counts, context.network["classes"], line, is_segmentation)
     return context.make_figure("confusion", "", caption, figure)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
-from convatlas.figures.context import CaptionedFigure, FigureContext
+from convatlas.figures.context import Caption, CaptionedFigure, FigureContext
 from convatlas.figures.tiles import (
     CLIPPING_NOTE,
     MontageOptions,
@@ -89,14 +89,14 @@ def _draw_projection_figure(
             rows.append([head, *tiles])
             labels.append(f"{layer}\n{'strongest location' if selection else 'whole map'}" if n == 0 else "")
         bars.append(make_colour_bar(scales, key, first_row, len(rows) - 1, "projection"))
-    text = _make_caption_text(context, image, scales, unit_counts)
+    caption = _write_caption(context, image, scales, unit_counts)
     options = MontageOptions(tile_size=context.tile_size, group_starts=(1,))
-    return context.make_montage("deconv", image["name"], rows, labels, bars, text, options, suffix)
+    return context.make_montage("deconv", image["name"], rows, labels, bars, caption, options, suffix)
 
 
-def _make_caption_text(
+def _write_caption(
     context: FigureContext, image: SampleImage, scales: LayerScales, unit_counts: Mapping[str, int]
-) -> str:
+) -> Caption:
     name, keys = image["name"], list(unit_counts)
     projections = context.projections(name)
     first_keys: dict[str, str] = {}
@@ -110,8 +110,16 @@ def _make_caption_text(
         for layer, key in first_keys.items()
     )
     partial = [layer for layer in first_keys if f"{layer}{UNITS_SUFFIX}" in projections]
+    layers = list(first_keys)
+    extent = scales.describe_extent(keys[0])
+    if len(keys) > 1 and scales.mode == "per_layer":
+        extent = "a scale per group"
+    line = (
+        f"{layers[0] if len(layers) == 1 else f'{len(layers)} layers'}: deconvnet projections on "
+        f"{context.image_titles[name]}, {extent}"
+    )
     text = (
-        f"Deconvnet projections of {join_names(list(first_keys))} on {context.describe_image(image, ', ')}, "
+        f"Projections of {join_names(layers)} on {context.describe_image(image, ', ')}, "
         f"to the input of {format_shape(projections[keys[0]].shape[2:])} pixels, signed; input first. "
         f"{_describe_scales(scales, keys)}{context.display_note}{context.rectification_note}"
     )
@@ -122,7 +130,7 @@ def _make_caption_text(
         text += f" Because of their size only the first {counts} units of each layer are shown."
     if n_inactive:
         text += f" Crossed out: units inactive on this image ({n_inactive}), whose projection is zero."
-    return text
+    return Caption(line, text)
 
 
 def _describe_scales(scales: LayerScales, keys: Sequence[str]) -> str:

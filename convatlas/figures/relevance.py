@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from convatlas.figures.context import CaptionedFigure, FigureContext
+from convatlas.figures.context import Caption, CaptionedFigure, FigureContext
 from convatlas.figures.tiles import MAX_ROW_WIDTH, MontageOptions, split_into_chunks
 from convatlas.figures.top_activations import TARGET_PATCH_SIZE
 from convatlas.names import format_shape
@@ -67,22 +67,23 @@ def _draw_class_figure(
     number = int(arrays[f"{layer}@relevance_classes"][row])
     name = context.network["classes"][number]
     labels = [f"{layer}\n{name}", *[""] * (len(rows) - 1)]
-    text = _make_caption_text(statistics, layer, name, patches, len(units), len(values))
+    caption = _write_caption(statistics, layer, name, patches, len(units), len(values))
     options = MontageOptions(tile_size=tile_size, group_starts=range(2, 2 * len(chunks[0]), 2))
-    return context.make_montage("relevance", layer, rows, labels, [], text, options, suffix=f"-{number}")
+    return context.make_montage("relevance", layer, rows, labels, [], caption, options, suffix=f"-{number}")
 
 
-def _make_caption_text(
+def _write_caption(
     statistics: DatasetStatistics, layer: str, name: str, patches: np.ndarray, drawn: int, units: int
-) -> str:
-    """Return the caption, without number and network."""
-    unit_text = "all" if drawn == units else f"{drawn} of {units}"
+) -> Caption:
+    unit_text = f"{units} units" if drawn == units else f"{drawn} of {units} units"
+    line = (
+        f"{layer}: images most relevant to the class {name} beside top-activating images, {unit_text}, over "
+        f"{statistics['images']:,} {statistics['split']} images of {statistics['dataset']}"
+    )
     text = (
-        f"Images on which units of {layer} ({unit_text}) are most relevant to the class {name}, beside the "
-        f"top-activating ones, over the {statistics['images']:,} {statistics['split']} images of "
-        f"{statistics['dataset']}. Left: the {format_shape(patches.shape[-2:])} pixels of each of the "
+        f"Left: the {format_shape(patches.shape[-2:])} pixels of each of the "
         f"{patches.shape[1]} top activations; right: of each image with the largest relevance, the pixels of "
         "the largest contribution. Relevance: activation × gradient of the class's logit, summed over the "
         "unit's map. Above: the unit, its strongest activation, and how many images are on both sides."
     )
-    return f"{text} Beige: outside the image, or no further image with a positive relevance."
+    return Caption(line, f"{text} Beige: outside the image, or no further image with a positive relevance.")

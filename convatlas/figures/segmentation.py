@@ -9,7 +9,7 @@ import numpy.typing as npt
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from convatlas.figures.context import CaptionedFigure, FigureContext
+from convatlas.figures.context import Caption, CaptionedFigure, FigureContext
 from convatlas.figures.segmentation_examples import draw_examples
 from convatlas.figures.tiles import MontageOptions, count_tiles_per_row, split_into_chunks
 from convatlas.names import join_names
@@ -80,8 +80,12 @@ def _draw_mask_emergence(context: FigureContext, analysis: SegmentationAnalysis)
         suffix = "" if layer["above_chance"] else " (here not above chance)"
         remark = emergence_chart.Remark(layer["ordinal"], configured["text"] + suffix)
         text += f" Layer {remark.ordinal}: {remark.text}."
-    caption = context.make_caption(text)
-    figure = emergence_chart.plot_mask_emergence(analysis, remark, caption)
+    n_layers, n_images = len(analysis["layers"]), analysis["images"]["test"]
+    caption = Caption(
+        f"{n_layers} convolutions: where segmentation emerges, IoU with the mask over {n_images} test images",
+        text,
+    )
+    figure = emergence_chart.plot_mask_emergence(analysis, remark, context.format_line(caption))
     return context.make_figure("mask", "", caption, figure)
 
 
@@ -91,7 +95,7 @@ def _describe_agreement(analysis: SegmentationAnalysis) -> str:
     test, confidence = analysis["test"], f"{100 * analysis['test']['confidence']:.0f} %"
     above = sum(layer["above_chance"] for layer in layers)
     text = (
-        f"Where segmentation emerges in {len(layers)} convolutions. Above: IoU of the best thresholded "
+        f"Above: IoU of the best thresholded "
         f"feature map with the mask of the pet, over {images['test']:,} test images (unit and threshold "
         f"chosen on {images['train']:,} training images), with its {confidence} interval (bootstrap over "
         f"images). Chance: the central {confidence} of the IoUs of the same maps with the masks permuted "
@@ -129,16 +133,20 @@ def _draw_best_maps(
             masked.append(Tile(fade_outside_mask(_to_rgb_image(input_tile), values, layer, factor)))
         rows += [maps, masked]
         labels += ["feature map", "image within\nthe mask"]
+    line = (
+        f"{len(layers)} convolutions: feature maps with the largest IoU on {context.image_titles[image]}, a "
+        "scale per tile"
+    )
     text = (
-        f"The feature map of each of {len(layers)} convolutions that agrees best with the mask of the pet, "
-        f"on {image}, and below it the image within the thresholded map. Above each: ordinal and name of the "
+        "The feature map of each convolution that agrees best with the mask of the pet, and below it the "
+        "image within the thresholded map. Above each: ordinal and name of the "
         "convolution, unit, and IoU over the test images, not over this one. Unit and threshold were chosen "
         "on training images. Each feature map has its own colour scale; signed ones are white at 0."
     )
     if others:
         text += f" Not shown, as not above chance: {join_names(others)}."
     options = MontageOptions(tile_size=tile_size, group_starts=(1,))
-    return context.make_montage("mask", image, rows, labels, [], text, options)
+    return context.make_montage("mask", image, rows, labels, [], Caption(line, text), options)
 
 
 def _make_unit_tile(layer: SegmentationLayer, values: np.ndarray, unit: int, right_title: str) -> Tile:
@@ -195,16 +203,19 @@ def _draw_separating_units(context: FigureContext, units: Sequence[SeparatingUni
             tile = _make_unit_tile(layer, values, unit, f"AUC {auc:.2f}")
             row.append(tile if row_index == 0 else replace(tile, note=""))
         rows.append(row)
+    line = (
+        f"all convolutions: the {len(units)} units that best separate pet from background, on "
+        f"{f'{len(names)} images' if len(names) > 1 else context.image_titles[names[0]]}, a scale per tile"
+    )
     text = (
-        f"The {len(units)} units, of all convolutions, that best separate pet from background, better than "
-        f"chance, on {join_names(names)}. Above each: ordinal and name of the convolution, unit, and area "
-        "under its ROC curve (AUC) over the pixels of the test images: 1 is perfect separation, 0.5 none; "
-        "below 0.5 the unit is lower on the pet. Units were chosen on training images. Each tile has its own "
-        "colour scale; signed ones are white at 0."
+        "Units that separate pet from background better than chance. Above each: ordinal and name of the "
+        "convolution, unit, and area under its ROC curve (AUC) over the pixels of the test images: 1 is "
+        "perfect separation, 0.5 none; below 0.5 the unit is lower on the pet. Units were chosen on training "
+        "images. Each tile has its own colour scale; signed ones are white at 0."
     )
     labels = [context.describe_image(image, "\n") for image in images]
     options = MontageOptions(tile_size=context.labelled_tile_size, group_starts=(1,))
-    return context.make_montage("mask", names[0], rows, labels, [], text, options, "+units")
+    return context.make_montage("mask", names[0], rows, labels, [], Caption(line, text), options, "+units")
 
 
 def _select_separating_units(

@@ -8,7 +8,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from convatlas.figures.context import CaptionedFigure, FigureContext
+from convatlas.figures.context import Caption, CaptionedFigure, FigureContext
 from convatlas.figures.tiles import MontageOptions
 from convatlas.names import format_shape
 from convatlas.plotting.labelled_figure import COLOUR_BAR_COLUMN_WIDTH, HAIRLINE_RGB, SMALL_POINTS, TOP_MARGIN
@@ -53,15 +53,15 @@ def draw_examples(context: FigureContext, analysis: SegmentationAnalysis) -> Cap
         }
         rows.append([Tile(values, title=title) for title, values in pictures.items()])
     labels = [_format_example_label(example) for example in examples]
-    text = (
-        f"Segmentation of {len(examples)} test images: photograph, ground truth, prediction and difference, "
-        f"at the input size of {format_shape(analysis['size'])} pixels. Rows: the first test image, and the "
-        "best, the median and the worst by the IoU of the pet (intersection over union: 1 is perfect); "
-        "beside each the IoU of every class. Difference: correct pixels are pale; a pixel is at the border "
-        "where only one of ground truth and prediction is border."
+    caption = Caption(
+        f"output: ground truth and prediction of {len(examples)} test images, "
+        f"{format_shape(analysis['size'])} pixels each",
+        "Rows: the first test image, and the best, the median and the worst by the IoU of the pet "
+        "(intersection over union: 1 is perfect); beside each the IoU of every class. Difference: correct "
+        "pixels are pale; a pixel is at the border where only one of ground truth and prediction is border.",
     )
     options = MontageOptions(tile_size=3 * TILE_SIZE)
-    figure = context.make_montage("segmentation", "", rows, labels, [], text, options)
+    figure = context.make_montage("segmentation", "", rows, labels, [], caption, options)
     _draw_legends(figure.figure)
     return figure
 
@@ -102,7 +102,8 @@ def classify_differences(
 def _format_example_label(example: SegmentationExample) -> str:
     """Return the label of an example; a class absent from truth and prediction has no IoU."""
     rows = [f"{name} {'–' if iou is None else f'{iou:.2f}'}" for name, iou in example["iou"].items()]
-    return "\n".join([example["rank"], example["name"], "", "IoU", *rows, f"mean {example['mean_iou']:.2f}"])
+    title = f"test image {example['index']}"
+    return "\n".join([example["rank"], title, "", "IoU", *rows, f"mean {example['mean_iou']:.2f}"])
 
 
 def _draw_legends(figure: Figure) -> None:

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from convatlas.figures.context import CaptionedFigure, FigureContext
+from convatlas.figures.context import Caption, CaptionedFigure, FigureContext
 from convatlas.figures.tiles import CLIPPING_NOTE, MAX_ROW_WIDTH, MontageOptions, split_into_chunks
 from convatlas.image_io import select_display
 from convatlas.names import format_shape
@@ -79,11 +80,11 @@ def _draw_layer_figure(
     labels = [f"{layer}\n{format_shape(patches.shape[-2:])} px", *[""] * (len(rows) - 1)]
     end_labels = ("−max", "max") if context.views["scale"] == "per_tile" else None
     bars = [ColourBar(0, len(rows) - 1, scale, "projection", end_labels)]
-    text = _make_caption_text(context, statistics, layer, units, values, patches[: len(units)], scale)
+    caption = _write_caption(context, statistics, layer, units, values, patches[: len(units)], scale)
     if np.isinf(projections[: len(units)]).any() or np.isinf(patches[: len(units)]).any():
-        text += " Magenta: NaN or infinite."
+        caption = replace(caption, explanation=f"{caption.explanation} Magenta: NaN or infinite.")
     options = MontageOptions(tile_size=tile_size, group_starts=range(2, 2 * len(chunks[0]), 2))
-    return context.make_montage("strongest", layer, rows, labels, bars, text, options)
+    return context.make_montage("strongest", layer, rows, labels, bars, caption, options)
 
 
 def _make_unit_tiles(
@@ -105,7 +106,7 @@ def _make_unit_tiles(
     return Tile(projection_block, None, f"unit {unit}", strongest, crossed_out=is_dead), Tile(patch_block)
 
 
-def _make_caption_text(
+def _write_caption(
     context: FigureContext,
     statistics: DatasetStatistics,
     layer: str,
@@ -113,7 +114,7 @@ def _make_caption_text(
     values: np.ndarray,
     patches: np.ndarray,
     scale: ColourScale,
-) -> str:
+) -> Caption:
     field, start = context.layers[layer]["receptive_field"], context.layers[layer]["receptive_start"]
     field_text = f"receptive field {format_shape(field)} pixels" if field else "receptive field not known"
     if start is None and field == list(patches.shape[-2:]):
@@ -121,18 +122,22 @@ def _make_caption_text(
     unit_text, order = "each unit", ""
     if len(units) < len(values):
         unit_text = f"{len(units)} of {len(values)} units"
-        order = ", the most active units, strongest first"
-    scale_text = "a scale per unit" if context.views["scale"] == "per_tile" else "one scale for all"
+        order = ". The most active units, strongest first"
+    is_per_unit = context.views["scale"] == "per_tile"
+    line = (
+        f"{layer}: top-activating images of {unit_text}, over {statistics['images']:,} {statistics['split']} "
+        f"images of {statistics['dataset']}, projections "
+        f"{'a scale per unit' if is_per_unit else scale.extent}"
+    )
     text = (
-        f"Top-activating images of {unit_text} of {layer} ({context.layers[layer]['type']}; {field_text}), "
-        f"over the {statistics['images']:,} {statistics['split']} images of {statistics['dataset']}{order}. "
+        f"{layer} is a {context.layers[layer]['type']}; {field_text}{order}. "
         f"Left: the deconvnet projections of a unit's {values.shape[1]} strongest activations, one per "
-        f"image, in rows, signed, {scale_text}: {scale.description}; right: the "
-        f"{format_shape(patches.shape[-2:])} pixels of each image that they depend on. Above: the "
-        "unit and its strongest activation."
+        f"image, in rows, signed, {'a scale per unit' if is_per_unit else 'one scale for all'}: "
+        f"{scale.description}; right: the {format_shape(patches.shape[-2:])} pixels of each image that they "
+        "depend on. Above: the unit and its strongest activation."
     )
     if scale.cmap == RGB_CMAP:
         text += f" {CLIPPING_NOTE}"
     if np.isnan(patches).any():
         text += " Beige: outside the image."
-    return text + context.display_note + context.rectification_note
+    return Caption(line, text + context.display_note + context.rectification_note)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from convatlas.figures.context import CaptionedFigure, FigureContext
+from convatlas.figures.context import Caption, CaptionedFigure, FigureContext
 from convatlas.figures.tiles import make_colour_bar, make_tile
 from convatlas.image_io import count_averaged, draw_rows
 from convatlas.names import list_predicted_classes
@@ -31,22 +31,22 @@ def draw_values(context: FigureContext, layer: str) -> CaptionedFigure:
     predictions = [list_predicted_classes(image) if has_classes else [] for image in context.images]
     marked = "predictions are" if max(map(len, predictions)) > 1 else "prediction is"
     has_predictions = any(predictions)
-    text = (
-        f"The {count:,} values of {layer} ({context.layers[layer]['type']}) on {context.joined_image_names}. "
-    )
+    line = f"{layer}: {count:,} {'activation' if count == 1 else 'activations'} on {context.image_phrase}"
+    text = f"Outputs of {layer} ({context.layers[layer]['type']}) on {context.image_list}. "
     if count > charts.MAX_LABELLED:
         scale = ColourScale.from_values(values)
         row_length = charts.choose_row_length(count)
         rows = f"Rows of {row_length} units" if count > row_length else "All units in one row"
         framed = f"; the {marked} framed." if has_predictions else "."
-        caption = context.make_caption(f"{text}{rows}, from left to right; {scale.description}{framed}")
-        caption = " ".join([caption, *(NON_FINITE_NOTES[name] for name in find_non_finite(values))])
-        figure = charts.plot_unit_heatmaps(values, titles, scale, predictions, caption)
+        notes = [NON_FINITE_NOTES[name] for name in find_non_finite(values)]
+        text = f"{text}{rows}, from left to right; {scale.description}{framed}"
+        caption = Caption(f"{line}, {scale.extent}", " ".join([text, *notes]))
+        figure = charts.plot_unit_heatmaps(values, titles, scale, predictions, context.format_line(caption))
     else:
         coloured = f"; the {marked} coloured." if has_predictions else "."
-        caption = context.make_caption(f"{text}All charts share one axis{coloured}")
+        caption = Caption(line, f"{text}All charts share one axis{coloured}")
         names = classes if has_classes else [str(unit) for unit in range(count)]
-        figure = charts.plot_unit_bars(values, names, titles, predictions, caption)
+        figure = charts.plot_unit_bars(values, names, titles, predictions, context.format_line(caption))
     return context.make_figure("values", layer, caption, figure)
 
 
@@ -77,14 +77,16 @@ def draw_tokens(context: FigureContext, layer: str) -> CaptionedFigure:
     ]
     shape = context.layers[layer]["output_shape"]
     row = "vector"
-    extent = f"The {shape[0]} vectors of {shape[1]} values"
+    extent = f"{shape[0]} vectors of {shape[1]} values"
     if has_positions:
         averaged = count_averaged(shape[1])
         means = f", means of {averaged} neighbours" if averaged > 1 else ""
-        row, extent = "unit", f"The {shape[0]} units at {shape[1]} positions{means}"
-    text = (
-        f"{extent} of {layer} ({context.layers[layer]['type']}) on {context.joined_image_names}, one {row} "
-        f"per row. {scales.describe(layer)}"
+        row, extent = "unit", f"{shape[0]} units at {shape[1]} positions{means}"
+    caption = Caption(
+        f"{layer}: {extent}, on {context.image_phrase}, {scales.describe_extent(layer)}",
+        f"Outputs of {layer} ({context.layers[layer]['type']}) on {context.image_list}, input first, one "
+        f"{row} per row. {scales.describe(layer)}",
     )
+    labels = [context.describe_image(image, "\n") for image in context.images]
     bars = [make_colour_bar(scales, layer, 0, len(rows) - 1, "activation")]
-    return context.make_montage("values", layer, rows, names, bars, text)
+    return context.make_montage("values", layer, rows, labels, bars, caption)

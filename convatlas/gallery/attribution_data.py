@@ -33,7 +33,7 @@ from convatlas.gallery.attribution_text import (
 from convatlas.gallery.diagrams.small_chart import SmallChart
 from convatlas.gallery.network_data import NetworkData
 from convatlas.image_io import to_displayed_pixels
-from convatlas.names import describe_image, format_shape
+from convatlas.names import describe_prediction, format_shape
 from convatlas.plotting.sprites import make_unique_slugs
 from convatlas.records import (
     AttributionAnalysis,
@@ -103,13 +103,15 @@ class ImageMaps:
 
     Attributes:
         name: Its name.
-        label: Its class and the network's prediction, "" where nothing is known.
+        title: What it is called, with its class.
+        label: The network's prediction, "" where there is none.
         file: The path in the site of the input's picture.
         size: (width, height) in pixels.
         targets: The maps by target class.
     """
 
     name: str
+    title: str
     label: str
     file: str
     size: tuple[int, int]
@@ -207,9 +209,10 @@ class AttributionReader:
         )
         input_file = name_input_picture(self.network.name, name)
         self.pictures[input_file] = render_input(pixels)
-        _, *label = describe_image(image, self.network.description, "\n").split("\n")
+        title = self.network.image_titles[name]
+        label = describe_prediction(image, self.network.description)
         height, width = pixels.shape[1:]
-        return ImageMaps(name, ", ".join(label), input_file, (width, height), targets)
+        return ImageMaps(name, title, label, input_file, (width, height), targets)
 
     def _make_scales(
         self, maps: Sequence[AttributionMap], planes: Mapping[str, np.ndarray]
@@ -249,8 +252,8 @@ class AttributionReader:
             facts=[describe_values(plane), *describe_checks(entry["checks"])],
             areas=list_areas(entry, analysis),
             chart=draw_perturbation(entry, analysis, self.analysis["fractions"]),
-            alt=f"{method['title']} for {target['name']} on {image}: {describe_values(plane)}"
-            f"{describe_strongest(plane)}",
+            alt=f"{method['title']} for {target['name']} on {self.network.image_titles[image]}: "
+            f"{describe_values(plane)}{describe_strongest(plane)}",
             member=entry["member"],
         )
 

@@ -14,6 +14,7 @@ from convatlas.files import atomic_write
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.dataset_thumbnails import load_split
 from convatlas.gallery.explorer_data import read_explorer_data
+from convatlas.gallery.figure_numbers import NUMBER_MARK, mark_figure_range, number_figures
 from convatlas.gallery.navigation import list_menus, list_tabs, render_search_index
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.pages import (
@@ -150,8 +151,9 @@ def _load_templates(published: set[str]) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    functions = (describe_output, describe_prediction, is_multi_label)
+    functions = (describe_output, describe_prediction, is_multi_label, mark_figure_range)
     templates.globals |= {function.__name__: function for function in functions}
+    templates.globals["figure_number"] = NUMBER_MARK
     templates.filters["link_files"] = partial(link_files, published=published)
     return templates
 
@@ -173,7 +175,7 @@ def _write_page(
         "root": page.relative_root,
         **page.context,
     }
-    html = templates.get_template(f"{page.template}.j2").render(values)
+    html = number_figures(templates.get_template(f"{page.template}.j2").render(values))
     for path, content in {**page.generated_files, page.path: html}.items():
         _write(site / path, content.encode() if isinstance(content, str) else content)
 

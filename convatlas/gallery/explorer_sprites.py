@@ -28,7 +28,7 @@ from convatlas.gallery.explorer_types import (
 )
 from convatlas.image_io import as_size, order_as_rgb, take_central_slice, takes_rgb, to_displayed_pixels
 from convatlas.layer_selection import choose_explored_layers
-from convatlas.names import describe_image, format_shape
+from convatlas.names import describe_image, format_shape, title_images
 from convatlas.plotting import sprites
 from convatlas.records import Layer, Preprocessing
 from convatlas.results import Results, projected_units
@@ -91,6 +91,7 @@ def write_layer_sprites(source: Path, folder: Path, name: str, views: Mapping[st
     names = [layer for layer in selected if arrays.can_draw(layer)]
     slugs = dict(zip(names, sprites.make_unique_slugs(names), strict=True))
     stages = assign_stages(results.layers)
+    titles = title_images(results.images, results.network)
     layers = [
         LayerSprites(folder, arrays, layer, slugs[layer["name"]], levels, statistics).write(
             stages[layer["name"]]
@@ -101,7 +102,11 @@ def write_layer_sprites(source: Path, folder: Path, name: str, views: Mapping[st
     return ExplorerIndex(
         levels=levels,
         images=[
-            ExplorerImage(name=image["name"], label=describe_image(image, results.network, ", "))
+            ExplorerImage(
+                name=image["name"],
+                title=titles[image["name"]],
+                label=describe_image(image, results.network, ", "),
+            )
             for image in results.images
         ],
         inputs={

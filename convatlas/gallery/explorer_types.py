@@ -45,9 +45,10 @@ class TopActivationSheets(SpriteSheets):
 
 
 class ExplorerImage(TypedDict):
-    """A sample image: its name, and its name with class and prediction."""
+    """A sample image: its name, its title with its class, and this with the prediction."""
 
     name: str
+    title: str
     label: str
 
 

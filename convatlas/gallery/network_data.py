@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -15,7 +16,7 @@ from convatlas.gallery.local_paths import hide_local_paths
 from convatlas.gallery.notes import Notes
 from convatlas.image_io import is_image_input
 from convatlas.layer_selection import choose_layers
-from convatlas.names import describe_non_finite, join_names, list_precisions
+from convatlas.names import describe_non_finite, join_names, list_precisions, title_images
 from convatlas.records import (
     DatasetDescription,
     FeatureMatch,
@@ -32,6 +33,7 @@ from convatlas.results import Results
 MAX_LISTED_IMAGES = 5  # with NaN or infinite values
 MAX_COVER_BYTES = 200_000  # of a PNG; the first screen of a page may take half a megabyte
 TOP_MATCHES = 3  # units of a layer that a table lists
+LAYER_FIGURE_KINDS = ("filters", "maps", "values", "pairs")  # in the section of a layer
 UNIT_FIGURE_KINDS = ("strongest", "relevance")  # on the page of the units
 
 
@@ -42,9 +44,8 @@ class NetworkLayer(Layer):
 
 
 class PublishedFigure(Figure):
-    """An entry of figures.json, with its number and the file that a page shows."""
+    """An entry of figures.json, with the file that a page shows."""
 
-    number: int
     display_file: str
 
 
@@ -164,7 +165,10 @@ class NetworkData:
                 cast(NetworkLayer, {**layer, "arithmetic": format_output_size(layer)}) for layer in layers
             ],
             images=hide_local_paths(results.images),
-            figures=_number_figures(results),
+            figures=[
+                cast(PublishedFigure, {**figure, "display_file": _choose_display_file(results, figure)})
+                for figure in results.figures
+            ],
             timing=results.timing,
             dataset=dataset,
             matches=summarize_matches(results.unit_matches),
@@ -199,6 +203,22 @@ class NetworkData:
         """A sentence on the channels of the input that the pages show, or ""."""
         return describe_channels(self.description["preprocessing"])
 
+    @cached_property
+    def image_titles(self) -> dict[str, str]:
+        """Return what each sample image is called, such as "dog, test image 47", by its name."""
+        return title_images(self.images, self.description)
+
+    def count_layer_figures(self, layers: Sequence[NetworkLayer]) -> int:
+        """Return how many figures the sections of layers have.
+
+        Args:
+            layers: The layers.
+        """
+        names = {layer["name"] for layer in layers}
+        return sum(
+            figure["kind"] in LAYER_FIGURE_KINDS and figure["subject"] in names for figure in self.figures
+        )
+
     def get_figures(self, kind: str, subject: str | None = None) -> list[PublishedFigure]:
         """Return the figures of a kind, in their order in the list of figures.
 
@@ -224,7 +244,7 @@ class NetworkData:
         lines = [f"Weights: {join_names(weights)}"] if weights else []
         images = [image for image in self.images if "non_finite" in image]
         lines += [
-            f"Image {image['name']}: {describe_non_finite(image['non_finite'])}"
+            f"{self.image_titles[image['name']]}: {describe_non_finite(image['non_finite'])}"
             for image in images[:MAX_LISTED_IMAGES]
         ]
         more = len(images) - MAX_LISTED_IMAGES
@@ -304,17 +324,6 @@ def summarize_matches(unit_matches: UnitMatches) -> ClassicalMatches:
             )
         )
     return ClassicalMatches(unit_matches["threshold"], rows)
-
-
-def _number_figures(results: Results) -> list[PublishedFigure]:
-    """Add to each figure its number and the file that a page shows."""
-    return [
-        cast(
-            PublishedFigure,
-            {**figure, "number": number, "display_file": _choose_display_file(results, figure)},
-        )
-        for number, figure in enumerate(results.figures, 1)
-    ]
 
 
 def _choose_display_file(results: Results, figure: Figure) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.pooling_example import is_max_pool
 from convatlas.gallery.value_grid import Grid, draw_grid
-from convatlas.names import format_shape
+from convatlas.names import format_shape, title_images
 from convatlas.records import DeconvSteps, Layer
 from convatlas.results import Results
 
@@ -317,14 +317,15 @@ def make_colour_bars(results: Results) -> list[ColourBarExample]:
         max_abs = float(np.abs(results.filters[conv["module"]]).max())
         bars.append(ColourBarExample(f"weights of {conv['name']}", -max_abs, max_abs))
     image = results.images[0]["name"]
+    title = title_images(results.images, results.network)[image]
     outputs = results.activations(image)
     relu = count_zeros(results.layers, outputs)
     if relu:
         name = relu.layer["name"]
-        bars.append(ColourBarExample(f"activations of {name} on {image}", 0.0, float(outputs[name].max())))
+        bars.append(ColourBarExample(f"activations of {name} on {title}", 0.0, float(outputs[name].max())))
     projections = results.projections(image)
     if len(projections):
         key = next(iter(projections))
         max_abs = float(np.abs(projections[key]).max())
-        bars.append(ColourBarExample(f"projections of {key} on {image}", -max_abs, max_abs))
+        bars.append(ColourBarExample(f"projections of {key} on {title}", -max_abs, max_abs))
     return bars

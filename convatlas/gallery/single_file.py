@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from PIL import Image
 
 from convatlas import UserError
+from convatlas.gallery.figure_numbers import renumber_figures
 from convatlas.gallery.figure_selection import RankedFigure
 from convatlas.gallery.html_tree import Content, Element, parse_html
 
@@ -165,6 +166,8 @@ class SingleFileBuilder:
             figures: The paths of the figures to include.
         """
         pruned = {path: _prune_page(path, page, {*figures}) for path, page in self.pages.items()}
+        for page in pruned.values():
+            renumber_figures(page)
         ids = {
             path: {element.attributes["id"] or "" for element in page.walk() if "id" in element.attributes}
             for path, page in pruned.items()

@@ -8,6 +8,8 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 
+from convatlas.names import format_number
+
 RGB_CMAP = "gray"  # of a diverging scale: three channels are drawn as red, green and blue, grey at 0
 NAN_COLOUR = (224, 0, 190)  # magenta and orange: no colour map has them
 INFINITE_COLOUR = (255, 145, 0)
@@ -59,6 +61,13 @@ class ColourScale:
         if self.is_diverging:
             return "white = 0, red positive, blue negative"
         return "dark = 0, bright = maximum" if self.low == 0 else "bright = 0, dark = minimum"
+
+    @property
+    def extent(self) -> str:
+        """The values at its ends, for a caption, such as "±0.5" or "0 to 3.2"."""
+        if self.is_diverging and self.low == -self.high:
+            return f"±{format_number(self.high)}"
+        return f"{format_number(self.low)} to {format_number(self.high)}"
 
     def to_rgb(self, values: np.ndarray) -> npt.NDArray[np.uint8]:
         """Return the colours of values, clipped to the scale; NaN and infinity have colours of their own.
@@ -209,6 +218,14 @@ class LayerScales:
         scale = self._layer_scales[layer]
         low = "−max" if scale.is_diverging else "min" if scale.low else "0"
         return low, "max" if scale.high else "0"
+
+    def describe_extent(self, layer: str) -> str:
+        """Return the scale of a layer's tiles for the line of a caption.
+
+        Args:
+            layer: A key of `layers`.
+        """
+        return "a scale per tile" if self.mode == "per_tile" else self._layer_scales[layer].extent
 
     def describe(self, layer: str, subject: str = "tiles", dense: bool = False) -> str:
         """Return a sentence for a caption: which tiles share a scale, and what its colours mean.

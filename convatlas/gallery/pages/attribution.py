@@ -179,7 +179,7 @@ def _describe_network(entry: NetworkMaps) -> dict[str, Any]:
         for image in page.images:
             if not image.n_tiles:
                 continue
-            fields = {"name": image.name, "label": image.label, "file": image.file, "size": image.size}
+            fields = {key: getattr(image, key) for key in ("name", "title", "label", "file", "size")}
             description = images.setdefault(image.name, {**fields, "targets": []})
             description["targets"] += [
                 {

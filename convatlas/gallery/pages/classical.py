@@ -82,6 +82,7 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
     learned_filter = next(find_learned_filters(context), None)
     network = learned_filter.network if learned_filter else networks[0]
     image = network.images[0]["name"]
+    image_title = network.image_titles[image]
     sobel = apply_sobel(network, image)
     pictures: dict[str, bytes] = {}
     for example in [sobel, learned_filter.example] if learned_filter else [sobel]:
@@ -102,7 +103,7 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             "sobel_kernels": SOBEL_KERNELS,
             "sobel": sobel,
             "network": network,
-            "image": image,
+            "image_title": image_title,
             "learned_filter": learned_filter,
             "features": features,
         },
@@ -189,7 +190,7 @@ def render_match(feature: str, match: BestMatch) -> tuple[str, dict[str, bytes]]
         match: The match.
 
     Returns:
-        The image's name, and as PNG the "image", the classical "feature" and the map of the "unit".
+        The image's title, and as PNG the "image", the classical "feature" and the map of the "unit".
     """
     network = match.network
     for image in network.images:
@@ -197,7 +198,7 @@ def render_match(feature: str, match: BestMatch) -> tuple[str, dict[str, bytes]]
         if np.ptp(values):
             break
     name = image["name"]
-    return name, {
+    return network.image_titles[name], {
         "image": _encode_image(_read_pixels(network, name)),
         "feature": render_map(network.results.classical(name)[feature]),
         "unit": render_map(values),

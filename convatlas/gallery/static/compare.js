@@ -60,7 +60,7 @@
           groups.get(stage).append(new Option(name));
         }
         this.layer.replaceChildren(...groups.values());
-        this.image.replaceChildren(...net.images.map(({ name }) => new Option(name)));
+        this.image.replaceChildren(...net.images.map(({ name, title }) => new Option(title, name)));
       }
       this.layer.value = layer.name;
       this.image.value = current.image;

@@ -53,7 +53,7 @@
     show(values, method) {
       const { network, image, target } = lookUp(values);
       const { selects } = this;
-      selects.image.replaceChildren(...network.images.map(({ name }) => new Option(name)));
+      selects.image.replaceChildren(...network.images.map(({ name, title }) => new Option(title, name)));
       selects.target.replaceChildren(...image.targets.map(({ name, number }) => new Option(name, number)));
       for (const name of Object.keys(selects)) selects[name].value = values[name];
       const map = target.maps[method];

@@ -113,7 +113,7 @@
     for (const radio of resultRadios) radio.checked = radio.value === state.image;
     list.select(layer.name);
     getPart("current-layer").textContent = layer.name;
-    getPart("context").textContent = `${layer.name} on ${state.image}`;
+    getPart("context").textContent = `${layer.name} on ${convatlas.titleImage(net, state.image)}`;
     getPart("unit-number").max = layer.units - 1;
     getPart("unit-number").value = state.unit;
     getPart("unit-count").textContent = `of ${layer.units.toLocaleString("en")}`;
@@ -196,7 +196,7 @@
     getPart("pager").hidden = true;
     if (isEmpty) return;
     const { first, last, nUnits, isOnly } = grid.page;
-    const image = state.show === "filters" ? "" : ` on ${state.image}`;
+    const image = state.show === "filters" ? "" : ` on ${convatlas.titleImage(net, state.image)}`;
     const title = `${convatlas.VIEW_KINDS[state.show]} of ${state.layer}${image}`;
     grid.canvas.setAttribute("aria-label", `${title}: ${formatCount(nUnits, "unit")}`);
     const focusLabel = grid.index < 0 ? "Unit grid" : `Zoom unit ${state.unit}`;
@@ -216,7 +216,7 @@
     const className = convatlas.getClassName(net, layer, state.unit);
     const unit = `Unit ${state.unit}${className ? `, ${className},` : ""} of ${layer.name}`;
     const values = convatlas.describeValues(data.maps[state.image], state.unit, layer);
-    getPart("status").textContent = `${unit} on ${state.image}: ${values}.`;
+    getPart("status").textContent = `${unit} on ${convatlas.titleImage(net, state.image)}: ${values}.`;
   }
 
   /* Build the choices of the image, with thumbnails where these are few and light, and of the view. */

@@ -147,6 +147,9 @@ const convatlas = (() => {
   }
 
   /* What an address names that the network does not have, as text; "" where it has everything. */
+  /* What an image is called, such as "dog, test image 47". */
+  const titleImage = (net, name) => net.images.find((image) => image.name === name).title;
+
   function describeMissing(net, { layer: name, unit, image }) {
     if (!name) return ""; // parseState then ignores the unit and the image, too
     const layer = net.layers.find((candidate) => candidate.name === name);
@@ -395,7 +398,7 @@ const convatlas = (() => {
 
   return {
     toUrl, loadScript, loadNetwork, loadUnits, loadImages, readPageData, registerNetwork, registerSheet, registerUnits,
-    parseHash, formatHash, parseState, formatState, describeMissing, updateAddress, DEFAULTS,
+    parseHash, formatHash, parseState, formatState, describeMissing, titleImage, updateAddress, DEFAULTS,
     getViewKinds, getView, getRange, getScaleLimits, chooseColormap, sortUnits,
     copyTiles, drawTiles, applyColormap, makeColormapFilters, canColour, colourTables, NON_FINITE_COLOUR,
     VIEW_KINDS, SCALES, COLOURS, SORTS, FILTERS,

@@ -34,6 +34,7 @@
     image.style.setProperty("--full", `${width}px`);
     const pageCaption = figures[current].querySelector("figcaption");
     caption.replaceChildren(...[...pageCaption.childNodes].map((node) => node.cloneNode(true)));
+    for (const element of caption.querySelectorAll("[id]")) element.removeAttribute("id"); // which is the page's
     position.textContent = `Figure ${current + 1} of ${figures.length}`;
     frame.scrollTo(0, 0);
   }

@@ -152,7 +152,7 @@
       const scale = getScale(loaded, state, "maps", view);
       const isSingleValue = Math.max(...view.tile_size) === 1;
       drawTile(this.map, view, images, state.unit, scale.limits, scale.colormap, isSingleValue ? [96, 96] : room,
-        `Map of unit ${state.unit} of ${layer.name} on ${state.image}`);
+        `Map of unit ${state.unit} of ${layer.name} on ${convatlas.titleImage(net, state.image)}`);
       const hasSpatialAxes = view.tile_size[0] > 1 && view.tile_size[1] > 1; // only then the map can overlay its image
       const [inputHeight, inputWidth] = net.inputs[state.image].size;
       this.mapHeight = this.map.style.height;
@@ -199,14 +199,14 @@
       if (!layer.deconv) return null;
       const projected = layer.deconv.units[state.image];
       const index = projected.indexOf(state.unit);
-      if (index < 0) return [this.renderProjectedUnits(projected, state.image)];
+      if (index < 0) return [this.renderProjectedUnits(projected, convatlas.titleImage(net, state.image))];
       const kinds = convatlas.getViewKinds(layer).filter((kind) => kind in PROJECTION_TITLES);
       return Promise.all(kinds.map(async (kind) => {
         const view = convatlas.getView(net, layer, data, kind, state.image);
         const { colormap, limits } = getScale(loaded, state, kind, view);
         const images = await convatlas.loadImages(view);
         const canvas = drawTile(makeElement("canvas"), view, images, index, limits, colormap, [160, 160],
-          `${PROJECTION_TITLES[kind]} of unit ${state.unit} of ${layer.name} on ${state.image}`);
+          `${PROJECTION_TITLES[kind]} of unit ${state.unit} of ${layer.name} on ${convatlas.titleImage(net, state.image)}`);
         const note = view.max(index) === 0 ? "All zero: the unit is inactive on this image." : null;
         return renderSideFigure(PROJECTION_TITLES[kind], canvas, renderColorbar(colormap || "grey", limits), note);
       }));
@@ -225,11 +225,11 @@
     renderAllImages({ net, layer, data }, state, scale, isSingleValue) {
       const list = makeElement("div", { class: "images" });
       const room = isSingleValue ? [40, 40] : [84, 84];
-      for (const { name } of net.images) {
+      for (const { name, title } of net.images) {
         const canvas = fitCanvas(makeElement("canvas"), layer.tile_size, room);
         const isCurrent = String(name === state.image);
-        const button = makeElement("button", { type: "button", "aria-pressed": isCurrent, "aria-label": `On ${name}`,
-          click: () => this.onChange({ image: name }) }, frameCanvas(canvas), makeElement("span", {}, name));
+        const button = makeElement("button", { type: "button", "aria-pressed": isCurrent, "aria-label": `On ${title}`,
+          click: () => this.onChange({ image: name }) }, frameCanvas(canvas), makeElement("span", {}, title));
         list.append(button);
         onVisible(button, async () => {
           const view = convatlas.getView(net, layer, data, "maps", name);
@@ -287,7 +287,7 @@
     return `Active on ${allImages}.`;
   }
 
-  function renderImageTable({ layer, data }, state) {
+  function renderImageTable({ net, layer, data }, state) {
     const isSingleValue = Math.max(...layer.tile_size) === 1;
     const makeCell = (text) => makeElement("td", { class: "number" }, text);
     const rows = Object.entries(data.maps).map(([image, maps]) => {
@@ -296,7 +296,7 @@
       const cells = lists.map((list) => makeCell(formatValue(maps, list[state.unit], state.unit)));
       if (!isSingleValue) cells.push(makeCell(formatPercent(zeroFraction[state.unit])));
       const attributes = image === state.image ? { class: "current" } : {};
-      return makeElement("tr", attributes, makeElement("th", { scope: "row" }, image), ...cells);
+      return makeElement("tr", attributes, makeElement("th", { scope: "row" }, convatlas.titleImage(net, image)), ...cells);
     });
     const columns = isSingleValue ? ["value"] : ["min", "mean", "max", "zero fraction"];
     const head = ["image", ...columns].map((title, n) =>
