@@ -13,11 +13,13 @@ from convatlas.names import (
     describe_image,
     describe_output,
     describe_prediction,
+    format_image_title,
     join_names,
     make_file_name,
     name_images,
     slugify,
     suggest_nearest,
+    title_images,
 )
 
 OUTPUT = {"kind": "softmax", "path": "", "shape": [2], "reason": "as many scores as classes"}
@@ -220,24 +222,54 @@ def test_classes_of_images_are_described_as_in_a_sentence(
     assert describe_classes(images, {"dataset_classes": classes}) == text
 
 
+MINE = {"name": "mine-2", "label": None, "split": None, "index": None, "path": "photos/mine"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "classes", "title"),
+    [
+        ({"label": 1, "split": "test", "index": 47}, ["cat", "dog"], "dog, test image 47"),
+        ({"label": 8, "split": "test", "index": 61}, list("0123456789"), "digit 8, test image 61"),
+        ({"label": 1, "split": "test", "index": 5}, ["cat", "2"], "2, test image 5"),
+        ({"split": "test", "index": 0}, None, "test image 0"),
+        ({"label": 0, "path": "photos/My cat, small.jpg"}, ["cat", "dog"], "cat, My cat, small.jpg"),
+        ({"path": "scikit-image: chelsea.png", "name": "cat"}, None, "photograph cat"),
+    ],
+)
+def test_an_image_is_called_by_its_class_and_number(
+    fields: dict[str, Any], classes: list[str] | None, title: str
+) -> None:
+    network: Any = {"dataset_classes": classes}
+    image: Any = MINE | fields
+    assert format_image_title(image, network) == title
+
+
+def test_images_of_one_title_are_distinguished_by_their_names() -> None:
+    images: Any = [MINE | {"name": "mine"}, MINE, MINE | {"name": "other", "path": "photos/other"}]
+    network: Any = {"dataset_classes": None}
+    assert title_images(images, network) == {
+        "mine": "mine (mine)", "mine-2": "mine (mine-2)", "other": "other"
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("classes", "text"),
     [(["cat", "dog"], "mine: predicted dog (87.5 %)"), (["dog", "cat"], "mine: predicted cat (87.5 %)")],
 )
 def test_an_image_is_described_with_the_predicted_class(classes: list[str], text: str) -> None:
-    image: Any = {"name": "mine", "label": None, "prediction": 1, "probability": 0.875}
+    image: Any = MINE | {"prediction": 1, "probability": 0.875}
     network: Any = {"classes": classes, "dataset_classes": None, "output": OUTPUT}
     assert describe_image(image, network, ": ") == text
 
 
 def test_an_image_is_described_with_the_probability_of_a_single_class() -> None:
-    image: Any = {"name": "mine", "label": None, "prediction": 0, "probability": 0.125}
+    image: Any = MINE | {"prediction": 0, "probability": 0.125}
     network: Any = {"classes": ["pet"], "dataset_classes": None, "output": OUTPUT}
     assert describe_image(image, network, ": ") == "mine: probability of pet 12.5 %"
 
 
 def test_an_image_is_described_with_the_predicted_ones_of_independent_classes() -> None:
-    image: Any = {"name": "mine", "label": None, "prediction": 1, "probability": 0.875}
+    image: Any = MINE | {"prediction": 1, "probability": 0.875}
     network: Any = {"classes": ["cat", "dog"], "dataset_classes": None}
     network["output"] = OUTPUT | {"kind": "multi-label"}
     text = "mine: no class above 50 %, most probable dog (87.5 %)"

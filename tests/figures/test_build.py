@@ -27,6 +27,7 @@ from tests.support.drawings import Draw, find_ends, get_ends, join_activations
 from tests.support.fake_results import (
     FLAT,
     SPATIAL,
+    TITLES,
     VIEWS,
     make_minimal_results,
     make_results,
@@ -117,28 +118,29 @@ def test_tiles_with_their_own_scale_print_where_it_ends(draw: Draw, channels: in
 def test_captions_name_what_is_shown(draw: Draw, scale: str, text: str) -> None:
     results = make_results(1)
     drawn = draw(results, scale=scale)
-    for n, ((kind, subject), drawing) in enumerate(drawn.items(), 1):
-        caption = drawing.figure.caption
-        assert caption.startswith(f"Figure {n}. own. ")
-        assert subject in caption
+    for (kind, subject), drawing in drawn.items():
+        caption, explanation = drawing.figure.caption, drawing.figure.explanation
+        assert caption.startswith("own, ") and len(caption) < 130 and explanation.endswith(".")
+        assert TITLES.get(subject, subject) in caption
         assert drawing.figure.alt and drawing.figure.alt in caption
         if kind in ("cover", "maps", "pairs", "values"):
-            assert "first" in caption and "second" in caption
+            assert "on 2 images" in caption
+        if kind in ("maps", "pairs", "values"):
+            assert "; ".join(TITLES.values()) in explanation
         if kind in ("maps", "filters", "pairs") or (kind == "deconv" and scale != "per_layer"):
-            assert text in caption
+            assert text in explanation
         if kind in ("maps", "values"):
-            assert next(item["type"] for item in results.layers if item["name"] == subject) in caption
-    for subject, shape in (("conv1", "units 0–4 of 5, each 8 × 6"), ("pool", "units 0–17 of 18, each 4 × 3")):
+            assert next(item["type"] for item in results.layers if item["name"] == subject) in explanation
+    for subject, shape in (("conv1", "units 0–4 of 5, 8 × 6 each"), ("pool", "units 0–17 of 18, 4 × 3 each")):
         assert shape in drawn["maps", subject].figure.caption
-    assert (
-        "units 0–4 of 5, each 3 × 3, over its one input channel" in drawn["filters", "conv1"].figure.caption
-    )
-    assert "8 × 6 pixels" in drawn["deconv", "first"].figure.caption
+    assert "units 0–4 of 5, 3 × 3 each" in drawn["filters", "conv1"].figure.caption
+    assert "its one input channel" in drawn["filters", "conv1"].figure.explanation
+    assert "8 × 6 pixels" in drawn["deconv", "first"].figure.explanation
     for subject, meaning in (
         ("conv1", "white = 0, red positive, blue negative"),
         ("relu", "dark = 0"),
     ):
-        assert scale == "shared" or meaning in drawn["maps", subject].figure.caption
+        assert scale == "shared" or meaning in drawn["maps", subject].figure.explanation
 
 
 @pytest.mark.parametrize(
@@ -219,7 +221,7 @@ def test_filters_of_a_network_that_has_none(draw: Draw, caplog: pytest.LogCaptur
 def test_the_size_in_figures_json_is_that_of_the_png(tmp_path: Path, height: int) -> None:
     """Pixels divided by the resolution and multiplied by it again may fall just short of a pixel."""
     figure, _ = make_chart_figure(300, height, "")
-    entry = CaptionedFigure("a.png", "maps", "", "", "", figure).to_dict([])
+    entry = CaptionedFigure("a.png", "maps", "", "", "", "", figure).to_dict([])
     save_figure(figure, tmp_path / "a.png", [])
     with Image.open(tmp_path / "a.png") as image:
         assert image.size == (entry["width"], entry["height"]) == (300, height + caption_height("", 300))
@@ -324,4 +326,4 @@ def test_a_network_with_minimal_results(draw: Draw, scale: str) -> None:
     assert {kind for kind, _ in drawn} == {
         "cover", "filters", "maps", "pairs", "values", "classical", "deconv"
     }  # fmt: skip
-    assert not any("predicted" in drawing.figure.caption for drawing in drawn.values())
+    assert not any("predicted" in drawing.figure.explanation for drawing in drawn.values())

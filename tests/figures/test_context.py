@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from convatlas.figures.context import FigureContext
+from convatlas.figures.context import Caption, FigureContext
 from convatlas.results import Results
 from tests.support.fake_results import VIEWS, make_digit_results
 
@@ -14,7 +14,7 @@ def test_the_files_of_figures_are_distinct_and_allowed_on_every_system(tmp_path:
     make_digit_results().write(tmp_path / "own")
     context = FigureContext(Results(tmp_path / "own"), VIEWS)
     layers = ["Conv1", "conv1", "a/relu:2", "a+relu~2", "猫", "Mao", "x?", "x*", "a.png"]
-    figures = [context.make_figure("maps", layer, "A caption.", Figure()) for layer in layers]
+    figures = [context.make_figure("maps", layer, Caption("A caption"), Figure()) for layer in layers]
     assert [figure.file for figure in figures][:4] == [
         "maps-Conv1.png",
         "maps-conv1-2.png",

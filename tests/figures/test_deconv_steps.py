@@ -76,7 +76,7 @@ def test_the_figure_shows_each_step_with_its_numbers(tmp_path: Path, parts: dict
         (figure,) = draw(tmp_path / "own", steps, "relu", 3)
         save_figure(figure.figure, tmp_path / figure.file, [])
     assert (figure.kind, figure.file) == ("steps", "steps.png")
-    assert "projection of unit 3 of relu on first, step by step" in figure.caption
+    assert "relu: deconvnet projection of unit 3 on cat, test image 0, step by step" in figure.caption
     outputs = make_results().activations["first"]["relu"]
     rows = [[tile for tile in row if tile] for row in parts["rows"]]
     assert len(rows) == len(parts["labels"]) == len(parts["bars"]) == 4
@@ -108,7 +108,7 @@ def test_the_caption_says_that_a_unit_is_inactive(tmp_path: Path) -> None:
     steps = [(name, passed_layers, 0 * signal) for name, passed_layers, signal in make_steps()]
     with figure_style():
         (figure,) = draw(tmp_path / "own", steps, "relu", 2)
-    assert figure.caption.endswith("The unit is inactive on this image, so the signal is zero.")
+    assert figure.explanation.endswith("The unit is inactive on this image, so the signal is zero.")
 
 
 def test_there_is_no_figure_without_steps(tmp_path: Path) -> None:

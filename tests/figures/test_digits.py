@@ -64,12 +64,14 @@ def test_the_input_is_the_first_tile_of_each_row(tmp_path: Path) -> None:
 
 def test_the_caption_names_units_classes_location_and_scale(tmp_path: Path) -> None:
     (whole, _), (peak, _) = draw(tmp_path, make_digit_results())
-    units = "the 23 units of conv1 (5) and pool (18)"
-    for text in (units, "for cat and dog", "8 × 6 pixels", "Each layer has its own colour scale"):
-        assert text in whole["caption"] and text in peak["caption"]
-    assert "cat and dog: whole map, to" in whole["caption"]
-    assert "cat and dog: strongest location, to" in peak["caption"]
-    assert "Crossed out: units inactive on an image (3)" in whole["caption"]
+    for entry, location in ((whole, "whole map"), (peak, "strongest location")):
+        assert entry["caption"] == (
+            "own, conv1 (5) and pool (18): deconvnet projections of 23 units for cat and dog, "
+            f"{location}, a scale per layer."
+        )
+        assert "8 × 6 pixels" in entry["explanation"]
+        assert "Each layer has its own colour scale" in entry["explanation"]
+    assert "Crossed out: units inactive on an image (3)" in whole["explanation"]
 
 
 @pytest.mark.parametrize(
@@ -77,14 +79,14 @@ def test_the_caption_names_units_classes_location_and_scale(tmp_path: Path) -> N
     [("per_tile", "Each tile has its own colour scale;"), ("shared", "All layers share one colour scale")],
 )
 def test_the_caption_describes_other_scales(tmp_path: Path, scale: str, text: str) -> None:
-    assert text in draw(tmp_path, make_digit_results(), scale=scale)[0][0]["caption"]
+    assert text in draw(tmp_path, make_digit_results(), scale=scale)[0][0]["explanation"]
 
 
 def test_rgb_projections(tmp_path: Path) -> None:
     entry, pixels = draw(tmp_path, make_digit_results(3))[0]
     assert (
-        "grey = 0" in entry["caption"]
-        and "Nonzero magnitudes above their 99th percentile are clipped" in entry["caption"]
+        "grey = 0" in entry["explanation"]
+        and "Nonzero magnitudes above their 99th percentile are clipped" in entry["explanation"]
     )
     group = entry["tile_layout"]["groups"][1]
     tile = pixels[group["tops"][0] :, group["left"] :][: PLANE[0], : PLANE[1]]
@@ -101,7 +103,7 @@ def test_a_unit_has_one_column_where_other_units_are_projected_for_each_image(tm
     layout = entry["tile_layout"]
     group = layout["groups"][0]
     assert group["units"] == [0, 1, 4]
-    assert "Empty: units that are not among the most active of their layer." in entry["caption"]
+    assert "Empty: units that are not among the most active of their layer." in entry["explanation"]
     empty = {
         (row, column)
         for row, top in enumerate(group["tops"])

@@ -59,7 +59,7 @@ def test_figures_show_the_chosen_channels(
                     np.testing.assert_array_equal(tile.values, expected_tile.values, f"{kind} {subject}")
                     compared += 1
         if kind in ("cover", "deconv"):
-            assert note in drawing.figure.caption
+            assert note in drawing.figure.explanation
     assert compared > 100
 
 
@@ -78,4 +78,4 @@ def test_one_channel_is_shown_in_grey(draw: Draw) -> None:
     label, unit, tile = next(drawn.tiles)
     assert label == "conv1\nwhole map"
     np.testing.assert_array_equal(tile.values, results.projections["first"]["conv1"][unit, 4])
-    assert "channel 4 is shown" in drawn.figure.caption
+    assert "channel 4 is shown" in drawn.figure.explanation

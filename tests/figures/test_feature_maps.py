@@ -18,6 +18,7 @@ from convatlas.results import Results
 from tests.support.drawings import Draw, make_wide_results
 from tests.support.fake_results import (
     SPATIAL,
+    TITLES,
     VIEWS,
     make_results,
 )
@@ -29,7 +30,7 @@ def test_each_map_is_its_unit_of_its_image(draw: Draw) -> None:
     for name in SPATIAL:
         drawn_units = []
         for label, unit, tile in drawn["maps", name].tiles:
-            image = label.split("\n")[0]
+            image = {title: name for name, title in TITLES.items()}[label.split("\n")[0]]
             np.testing.assert_array_equal(tile.values, results.activations[image][name][unit])
             drawn_units.append((image, unit))
         units = len(results.activations["first"][name])
@@ -42,10 +43,10 @@ def test_many_maps_are_a_dense_figure_of_the_first_image(draw: Draw, scale: str)
     drawing = draw(results, layers=["block.conv2"], show="maps", scale=scale)["maps", "block.conv2"]
     tiles = [tile for row in drawing.rows for tile in row if tile]
     assert {(tile.title, tile.right_title, tile.note) for tile in tiles} == {("", "", "")}
-    assert "printed above" not in drawing.figure.caption
+    assert "printed above" not in drawing.figure.explanation
     np.testing.assert_array_equal([t.values for t in tiles], results.activations["first"]["block.conv2"])
     assert drawing.labels == [f"{n}–{n + 31}" for n in range(0, 2048, 32)]
-    assert "on first, true cat, predicted cat (75.0 %): units 0–2047 of 2048" in drawing.figure.caption
+    assert "units 0–2047 of 2048, 7 × 7 each, on cat, test image 0" in drawing.figure.caption
 
 
 @pytest.mark.parametrize("show", ["maps", "filters"])
@@ -70,7 +71,7 @@ def test_notes_above_the_maps_of_the_first_image_name_their_matches(draw: Draw) 
     for name in SPATIAL:
         notes = {(label.split("\n")[0], unit): tile.note for label, unit, tile in drawn["maps", name].tiles}
         nonempty = {key: note for key, note in notes.items() if note}
-        assert nonempty == {("first", unit): note for unit, note in expected.get(name, {}).items()}
+        assert nonempty == {(TITLES["first"], unit): note for unit, note in expected.get(name, {}).items()}
 
 
 def test_notes_fit_above_their_tiles() -> None:
@@ -80,26 +81,26 @@ def test_notes_fit_above_their_tiles() -> None:
 
 def test_captions_name_the_matched_features(draw: Draw) -> None:
     drawn = draw()
-    caption = drawn["maps", "conv1"].figure.caption
+    caption = drawn["maps", "conv1"].figure.explanation
     assert "0 vertical edge (−0.83), 4 horizontal edge (0.60); 95th percentile of the untrained" in caption
-    assert "0 vertical edge, darker to the right (0.75)" in drawn["maps", "relu"].figure.caption
-    caption = drawn["maps", "block.conv2"].figure.caption
+    assert "0 vertical edge, darker to the right (0.75)" in drawn["maps", "relu"].figure.explanation
+    caption = drawn["maps", "block.conv2"].figure.explanation
     assert "(|r| ≥ 0.5 is needed; 95th percentile of the untrained network: 0.52)" in caption
-    assert "classical" not in drawn["maps", "pool"].figure.caption  # which was not compared
-    assert "4 horizontal" not in draw(n_filters=4)["maps", "conv1"].figure.caption
+    assert "classical" not in drawn["maps", "pool"].figure.explanation  # which was not compared
+    assert "4 horizontal" not in draw(n_filters=4)["maps", "conv1"].figure.explanation
 
 
 def test_rows_name_the_image_its_class_and_the_prediction(draw: Draw) -> None:
     labels = draw(n_filters=2)["maps", "conv1"].labels
-    assert labels[0].split("\n") == ["first", "true cat", "predicted cat (75.0 %)"]
-    assert labels[1].split("\n") == ["second", "true cat", "predicted dog (75.0 %)"]
+    assert labels[0].split("\n") == ["cat, test image 0", "predicted cat (75.0 %)"]
+    assert labels[1].split("\n") == ["cat, test image 1", "predicted dog (75.0 %)"]
 
 
 def test_an_image_without_a_class_has_no_class_in_its_label(draw: Draw) -> None:
     results = make_results()
     results.images[0]["label"] = None
     labels = draw(results)["maps", "conv1"].labels
-    assert labels[0].split("\n") == ["first", "predicted cat (75.0 %)"]
+    assert labels[0].split("\n") == ["test image 0", "predicted cat (75.0 %)"]
 
 
 def test_an_image_without_a_prediction(draw: Draw) -> None:
@@ -108,4 +109,7 @@ def test_an_image_without_a_prediction(draw: Draw) -> None:
     results.images = [
         image | dict.fromkeys(("label", "prediction", "probability")) for image in results.images
     ]
-    assert [label for label in draw(results)["maps", "conv1"].labels if label] == ["first", "second"]
+    assert [label for label in draw(results)["maps", "conv1"].labels if label] == [
+        "test image 0",
+        "test image 1",
+    ]

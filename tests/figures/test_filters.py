@@ -66,11 +66,11 @@ def test_captions_name_the_matched_kernels(draw: Draw) -> None:
     results.filters["conv1"] *= 1e-3
     results.filters["conv1"][3, 1] -= [[1, 0, -1], [2, 0, -2], [1, 0, -1]]
     results.filter_matches = match_first_filters(results.filters["conv1"])
-    caption = draw(results)["filters", "conv1"].figure.caption
+    caption = draw(results)["filters", "conv1"].figure.explanation
     assert "by correlation: 3 Sobel x in G (1.00)" in caption
     assert f"95th percentile of random filters: {random_baseline(3):.2f}" in caption
     results.filter_matches |= {"baseline": 1.0}
-    caption = draw(results)["filters", "conv1"].figure.caption
+    caption = draw(results)["filters", "conv1"].figure.explanation
     assert "No filter matches a classical kernel better than random filters do" in caption
     assert "Sobel" not in caption
 
@@ -86,7 +86,7 @@ def test_of_many_filters_fewer_channels_are_drawn(draw: Draw) -> None:
         assert int(channel) in largest
         np.testing.assert_array_equal([t.values for t in row if t], weight[first : last + 1, int(channel)])
     assert len(drawing.rows) == 2 * 2048 / 64
-    assert "2 of 12 input channels" in drawing.figure.caption
+    assert "2 of 12 input channels" in drawing.figure.explanation
 
 
 def test_of_many_input_channels_those_with_the_largest_weights(draw: Draw) -> None:
@@ -99,9 +99,9 @@ def test_of_many_input_channels_those_with_the_largest_weights(draw: Draw) -> No
     assert [tile.right_title for tile in drawn["pairs", "block.conv2"].rows[1][:8]] == [
         f"ch {c}" for c in largest
     ]
-    assert "all 3 input channels" in drawn["pairs", "conv1"].figure.caption
+    assert "all 3 input channels" in drawn["pairs", "conv1"].figure.explanation
     for kind in ("filters", "pairs"):
-        caption = drawn[kind, "block.conv2"].figure.caption
+        caption = drawn[kind, "block.conv2"].figure.explanation
         assert "8 of 12 input channels, those with the largest weights" in caption
 
 

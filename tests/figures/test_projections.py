@@ -40,7 +40,7 @@ def test_each_projection_is_its_unit_of_its_selection(draw: Draw, channels: int)
                 )  # half a step
                 assert (
                     "Nonzero magnitudes above their 99th percentile are clipped"
-                    in drawn["deconv", image].figure.caption
+                    in drawn["deconv", image].figure.explanation
                 )
         assert drawn_units == [
             (key, unit) for key, array in projections.items() for unit in range(len(array))
@@ -51,7 +51,7 @@ def test_rgb_projections_are_grey_at_zero(draw: Draw) -> None:
     """An RGB projection is grey where it is zero, not white."""
     drawn = draw(make_results(3))
     for drawing in (drawn["deconv", "first"], drawn["cover", ""]):
-        assert "white = 0" not in drawing.figure.caption
+        assert "white = 0" not in drawing.figure.explanation
         assert all(bar.scale.cmap != "RdBu_r" for bar in drawing.bars)
 
 
@@ -65,7 +65,7 @@ def test_inactive_units_are_crossed_out_and_no_others(draw: Draw, channels: int,
         crossed = [(label.split("\n")[0], unit) for label, unit, tile in drawing.tiles if tile.crossed_out]
         assert sorted(crossed) == sorted([*expected] * 2)  # for either selection
         assert all((tile.right_title == "inactive") == tile.crossed_out for _, _, tile in drawing.tiles)
-        assert f"Crossed out: units inactive on this image ({len(expected)})" in drawing.figure.caption
+        assert f"Crossed out: units inactive on this image ({len(expected)})" in drawing.figure.explanation
 
 
 def make_partial_projections() -> FakeResults:
@@ -87,7 +87,7 @@ def test_projections_of_some_units_have_their_numbers(draw: Draw) -> None:
         tiles = [(label.split("\n")[0], unit, tile.crossed_out) for label, unit, tile in drawing.tiles]
         expected = [("conv1", 4), ("conv1", 2)] * 2 + [("pool", 9), ("pool", 3), ("pool", 0)] * 2
         assert tiles == [(*unit, unit in inactive) for unit in expected]
-        caption = drawing.figure.caption
+        caption = drawing.figure.explanation
         assert "Of conv1 and pool the most active units, strongest first" in caption
         assert f"units inactive on this image ({len(inactive)})" in caption
     assert [tile.title for tile in drawn["cover", ""].rows[1] if tile] == ["0", "0"]
@@ -104,7 +104,7 @@ def test_projections_that_are_too_large_for_one_figure_have_several(
     ]
     names = ["deconv-first.png", "deconv-first+2.png", "deconv-second.png", "deconv-second+2.png"]
     assert [figure.file for figure in figures] == names
-    assert ["projections of conv1 on" in figure.caption for figure in figures] == [True, False] * 2
+    assert ["Projections of conv1 on" in figure.explanation for figure in figures] == [True, False] * 2
 
 
 @pytest.mark.parametrize(("max_values", "units"), [(1, (2, 2)), (3312, (2, 9)), (6624, (5, 18))])
@@ -122,4 +122,4 @@ def test_of_large_projections_the_first_units_are_drawn(
     units_of_conv1 = [unit for label, unit, _ in drawing.tiles if label.startswith("conv1\nwhole")]
     assert units_of_conv1 == [4, 3, 0, 1, 2][: units[0]]
     assert len([unit for label, unit, _ in drawing.tiles if label.startswith("pool\nstrong")]) == units[1]
-    assert ("Because of their size" in drawing.figure.caption) == (units != (5, 18))
+    assert ("Because of their size" in drawing.figure.explanation) == (units != (5, 18))

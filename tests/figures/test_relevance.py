@@ -63,7 +63,7 @@ def test_patches_by_relevance_stand_beside_those_by_activation(
     preprocessing = network.results.network["preprocessing"]
     names = network.results.network["classes"]
     for row, (label, figure) in enumerate(zip((2, 0), figures, strict=True)):
-        assert f"most relevant to the class {names[label]}," in figure.caption
+        assert f"most relevant to the class {names[label]} beside" in figure.caption
         canvas = figure.figure.images[0].pixels
         for n in (1, 2):
             blocks = [

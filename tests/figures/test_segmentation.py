@@ -98,8 +98,6 @@ def test_the_figures_and_their_files(draw: Draw) -> None:
     files = [drawing.figure.file for drawing in draw()]
     assert files == ["segmentation.png", "mask.png", "mask-first.png", "mask-first+units.png"]
     assert [drawing.figure.file for drawing in draw(is_segmentation=False)] == files[1:]
-    numbers = [drawing.figure.caption.split(".")[0] for drawing in draw()]
-    assert numbers == ["Figure 1", "Figure 2", "Figure 3", "Figure 4"]
 
 
 def test_an_analysis_without_convolutions_has_no_figures_of_layers(draw: Draw) -> None:
@@ -116,8 +114,7 @@ def test_all_figures_of_a_network_are_in_the_order_of_its_page(tmp_path: Path) -
     assert kinds[3:6] == [("mask", ""), ("mask", "first"), ("mask", "first")]
     others = [name for name in NAMES if name not in (NAMES[4], "head")]
     assert [subject for kind, subject in kinds if kind in ("maps", "values")] == [NAMES[4], "head", *others]
-    numbers = [figure.caption.split(".")[0] for figure in figures]
-    assert numbers == [f"Figure {n + 1}" for n in range(len(figures))]
+    assert all(figure.caption == f"own, {figure.alt}." for figure in figures)
 
 
 # Truth and prediction
@@ -144,7 +141,7 @@ def test_each_example_is_its_photograph_truth_prediction_and_difference(draw: Dr
         np.testing.assert_array_equal(row[1].values, colours[examples["truth"][n]])
         np.testing.assert_array_equal(row[2].values, colours[examples["prediction"][n]])
     assert drawing.labels[1].split("\n") == [
-        "best", "Bombay_1", "", "IoU", "pet 0.81", "background 0.91", "border –", "mean 0.70"
+        "best", "test image 1", "", "IoU", "pet 0.81", "background 0.91", "border –", "mean 0.70"
     ]  # fmt: skip
     texts = [text.get_text() for legend in drawing.figure.figure.legends for text in legend.get_texts()]
     assert texts == [*segmentation_examples.CLASS_COLOURS, *segmentation_examples.DIFFERENCE_COLOURS]
@@ -190,7 +187,7 @@ def test_the_emergence_and_a_remark_are_marked(draw: Draw) -> None:
     assert get_marks(draw()[1]) == [f"{ordinal}: first at 90 % of the last layer's IoU ▾"]
     drawing = draw(remark={"ordinal": 3, "text": "maps look like the mask"})[1]
     assert get_marks(drawing)[1] == "▾ 3: maps look like the mask"
-    assert drawing.figure.caption.endswith("Layer 3: maps look like the mask.")
+    assert drawing.figure.explanation.endswith("Layer 3: maps look like the mask.")
     assert get_marks(draw(changes={"emergence": None})[1]) == []
 
 
@@ -202,13 +199,13 @@ def test_nothing_is_shown_of_layers_and_units_at_chance(draw: Draw) -> None:
     changes = {"layers": layers, "emergence": None}
     _, curves = draw(changes=changes, remark={"ordinal": 3, "text": "maps look like the mask"})
     assert get_marks(curves) == ["▾ 3: maps look like the mask (here not above chance)"]
-    assert "0 of 12 layers are above chance" in curves.figure.caption
-    assert "the first" not in curves.figure.caption
+    assert "0 of 12 layers are above chance" in curves.figure.explanation
+    assert "the first" not in curves.figure.explanation
 
 
 def test_a_remark_at_a_layer_beyond_the_last_is_not_drawn(draw: Draw) -> None:
     drawing = draw(remark={"ordinal": 43, "text": "maps look like the mask"})[1]
-    assert len(get_marks(drawing)) == 1 and "Layer 43" not in drawing.figure.caption
+    assert len(get_marks(drawing)) == 1 and "Layer 43" not in drawing.figure.explanation
 
 
 @pytest.mark.parametrize(
@@ -223,7 +220,7 @@ def test_the_best_maps_of_the_highlighted_layers(
     tiles = [tile for row in drawing.rows[::2] for tile in row[1:] if tile]
     masked_tiles = [tile for row in drawing.rows[1::2] for tile in row[1:] if tile]
     assert [int(tile.note.split()[0]) for tile in tiles] == expected
-    caption = drawing.figure.caption
+    caption = drawing.figure.explanation
     assert caption.endswith("Not shown, as not above chance: 1 part.1.attention.") == (highlight is None)
     for tile, masked_tile, ordinal in zip(tiles, masked_tiles, expected, strict=True):
         layer = layers[ordinal - 1]

@@ -74,11 +74,11 @@ def test_a_figure_shows_the_projections_of_each_unit_beside_its_patches(network:
             assert left + left_block.shape[1] < right
             assert (top, left) > previous  # in the order of the units
             previous = (top, left)
-        assert f"over the {N_IMAGES} test images of animals" in figure.caption
-        assert "Beige: outside the image." in figure.caption
-    assert "each unit of conv1" in figures["conv1"].caption
-    assert "receptive field 5 × 4 pixels" in figures["conv1"].caption
-    assert "3 of 18 units of pool" in figures["pool"].caption
+        assert f"over {N_IMAGES} test images of animals" in figure.caption
+        assert "Beige: outside the image." in figure.explanation
+    assert "of each unit" in figures["conv1"].caption
+    assert "receptive field 5 × 4 pixels" in figures["conv1"].explanation
+    assert "3 of 18 units" in figures["pool"].caption
 
 
 def test_units_are_labelled_with_their_top_activation(
@@ -105,7 +105,7 @@ def test_units_are_labelled_with_their_top_activation(
 
 def test_units_have_their_own_scale_or_share_one(colour_network: FakeStatistics) -> None:
     figure = draw(colour_network, scale="per_tile")["conv1"]
-    assert "a scale per unit" in figure.caption
+    assert "a scale per unit" in figure.explanation
     max_abs = max(
         top_activation_tiles.fit_projection_scale(colour_network.layers[layer]["projections"]).high
         for layer in ("conv1", "pool")

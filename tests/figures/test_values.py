@@ -20,9 +20,9 @@ def test_few_values_are_bars(draw: Draw) -> None:
         values, drawn_names, titles, drawn_highlighted, _ = drawn["values", name].chart
         np.testing.assert_array_equal(values, [outputs[name] for outputs in results.activations.values()])
         assert (drawn_names, drawn_highlighted) == (names, highlighted)
-        assert titles[1].split("   ") == ["second", "true cat", "predicted dog (75.0 %)"]
-    assert "the prediction is coloured" in drawn["values", "fc"].figure.caption
-    assert "coloured" not in drawn["values", "neck"].figure.caption
+        assert titles[1].split("   ") == ["cat, test image 1", "predicted dog (75.0 %)"]
+    assert "the prediction is coloured" in drawn["values", "fc"].figure.explanation
+    assert "coloured" not in drawn["values", "neck"].figure.explanation
 
 
 def test_many_values_are_heat_maps(draw: Draw) -> None:
@@ -32,7 +32,8 @@ def test_many_values_are_heat_maps(draw: Draw) -> None:
     assert highlighted == [[], []]
     np.testing.assert_array_equal(values, [outputs["flatten"] for outputs in results.activations.values()])
     assert (scale.low, scale.high) == find_ends(values)
-    assert "The 216 values of flatten" in caption and "100 units" in caption
+    assert "own, flatten: 216 activations on 2 images, " in caption
+    assert "Rows of 100 units" in drawing.figure.explanation
 
 
 def make_results_with_shape(*shape: int) -> FakeResults:
@@ -48,8 +49,11 @@ def test_tokens_are_one_tile_per_image(draw: Draw) -> None:
     """Such as a transformer's."""
     results = make_results_with_shape(9, 20)
     drawing = draw(results)["values", "relu_2"]
-    assert "The 9 vectors of 20 values of relu_2" in drawing.figure.caption
-    assert drawing.labels == ["first", "second"]
+    assert drawing.figure.caption == "own, relu_2: 9 vectors of 20 values, on 2 images, 0 to 180."
+    assert [label.partition("\n")[0] for label in drawing.labels] == [
+        "cat, test image 0",
+        "cat, test image 1",
+    ]
     for (_, tile), outputs in zip(drawing.rows, results.activations.values(), strict=True):
         np.testing.assert_array_equal(tile.values, outputs["relu_2"])
     assert get_ends(drawing.bars[0]) == (0, 180)
@@ -64,7 +68,7 @@ def test_a_network_of_series_has_a_row_per_unit(draw: Draw, length: int) -> None
     for outputs in results.activations.values():
         outputs["input"] = np.linspace(-3, 5, 3 * length, dtype=np.float32).reshape(3, length)
     drawing = draw(results)["values", "relu_2"]
-    assert f"The 9 units at {length} positions" in drawing.figure.caption and shapes
+    assert f"9 units at {length} positions" in drawing.figure.caption and shapes
     assert ("means of 3 neighbours" in drawing.figure.caption) == (length == 5000)
     for (head, tile), outputs in zip(drawing.rows, results.activations.values(), strict=True):
         expected = outputs["relu_2"]
@@ -85,8 +89,8 @@ def test_of_volumes_the_central_slice_is_drawn(draw: Draw) -> None:
     for outputs in results.activations.values():
         outputs["input"] = volume
     drawing = draw(results)["maps", "relu_2"]
-    assert "each 4 × 5" in drawing.figure.caption
-    assert "Of a depth of 3 the central slice, 1, is drawn." in drawing.figure.caption
+    assert "4 × 5 each" in drawing.figure.caption
+    assert "Of a depth of 3 the central slice, 1, is drawn." in drawing.figure.explanation
     for (head, *tiles), outputs in zip(drawing.rows, results.activations.values(), strict=True):
         for tile, unit in zip(tiles, outputs["relu_2"], strict=True):
             np.testing.assert_array_equal(tile.values, unit[1])

@@ -47,7 +47,8 @@ def build_full_site(folder: Path, **config: Any) -> Path:
                     "formats": ["png", "pdf"] if n == 0 else ["png"],
                     "kind": kind,
                     "subject": subject,
-                    "caption": text,
+                    "caption": f"{name}. What {kind} shows of {subject}.",
+                    "explanation": f"How to read {kind}.",
                     "alt": text,
                     "width": 90,
                     "height": 70,
@@ -226,6 +227,9 @@ def test_it_has_the_selected_layers_without_empty_headings(site: Path) -> None:
     assert "shows of conv1" in html and "shows of relu" not in html
     assert 'id="networks.own/layer-conv1"' in html and 'id="networks.own/layer-relu"' not in html
     assert f"{n_figures} of {n_total} figures are included" in html
+    for page in html.split('<div class="page"')[1:]:  # numbered without gaps
+        numbers = re.findall(r'class="figure-number">(\d+)<', page)
+        assert numbers == [str(n + 1) for n in range(len(numbers))]
 
 
 def test_it_is_no_larger_than_allowed_and_the_last_figures_are_skipped_first(site: Path) -> None:
@@ -238,7 +242,7 @@ def test_it_is_no_larger_than_allowed_and_the_last_figures_are_skipped_first(sit
     assert skipped == {"Figure 8. own", "Figure 8. other"} or skipped == {"Figure 8. other"}
     assert {*list_figures(html)} >= {"Figure 1. own", "Figure 1. other"}
     if skipped == {"Figure 8. own", "Figure 8. other"}:
-        assert "<h3>second</h3>" not in html and "<h3>first</h3>" in html
+        assert "<h3>cat, test image 1</h3>" not in html and "<h3>cat, test image 0</h3>" in html
     with pytest.raises(UserError, match=r"megabytes: 0\.01 MB is too small; the pages take"):
         build_file(site, megabytes=0.01)
 

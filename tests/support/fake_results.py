@@ -27,7 +27,8 @@ VIEWS = {
 }
 SPATIAL = ["conv1", "relu", "block/cat", "block.conv2", "relu:2", "relu_2", "pool"]
 FLAT = ["flatten", "neck", "fc"]
-INPUT_TITLES = ("input", "first", "second")  # titles of the tiles that show an input
+TITLES = {"first": "cat, test image 0", "second": "cat, test image 1"}  # of the images
+INPUT_TITLES = ("input", "image 0", "image 1", *TITLES.values())  # of the tiles that show an input
 
 
 @dataclass
