@@ -33,6 +33,7 @@ class ResultImage:
 
     Attributes:
         name: Its name.
+        title: What it is called, such as "dog, test image 47".
         alt: The image in words.
         file: The path of its picture in the site.
         size: (width, height) in pixels.
@@ -44,6 +45,7 @@ class ResultImage:
     """
 
     name: str
+    title: str
     alt: str
     file: str
     size: tuple[int, int]
@@ -125,6 +127,7 @@ def _read_image(
     classes = description["dataset_classes"]
     return ResultImage(
         name=name,
+        title=network.image_titles[name],
         alt=describe_image(image, description, ", "),
         file=file,
         size=(width, height),

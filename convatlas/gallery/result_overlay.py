@@ -135,7 +135,8 @@ def make_mask_overlay(network: NetworkData, image: SampleImage, data: Path) -> O
         title="Predicted mask",
         layer=f"{layer['name']}, {format_shape(predicted.shape)}",
         caption="over the image at 60\u00a0%",
-        alt=f"Predicted mask of {image['name']}: {listed or 'background only'} of the pixels",
+        alt=f"Predicted mask of {network.image_titles[image['name']]}: "
+        f"{listed or 'background only'} of the pixels",
         legend=[(classes[number], colours[number]) for number in shown[:MAX_LEGEND]],
         has_outline=truth is not None,
     )
@@ -273,8 +274,8 @@ def make_feature_map_overlay(network: NetworkData, image: SampleImage) -> Overla
         title=f"Feature map of unit {unit}, the most active",
         layer=f"{layer['name']}, {format_shape(plane.shape)}",
         caption=how if box else "over the image at 60\u00a0%, stretched to it",
-        alt=f"Feature map of unit {unit} of {layer['name']} on {image['name']}, maximum "
-        f"{format_quantity(float(maxima[unit]))}",
+        alt=f"Feature map of unit {unit} of {layer['name']} on {network.image_titles[image['name']]}, "
+        f"maximum {format_quantity(float(maxima[unit]))}",
         scale=scale,
     )
 

@@ -347,7 +347,7 @@ def test_several_figures_of_one_image_have_one_heading(tmp_path: Path) -> None:
     figures = json.loads(file.read_text())
     write_json(file, [*figures, figures[-1] | {"file": "cover-1.png"}])
     text = (build_site(tmp_path, "own") / "networks/own.html").read_text()
-    assert text.count("<h3>cat, test image 0</h3>") == 1 and text.count("What deconv shows of first. ") == 2
+    assert text.count("<h3>cat, test image 0</h3>") == 1 and text.count("What deconv shows of first.<") == 2
 
 
 def test_images_without_a_label_or_a_prediction(tmp_path: Path) -> None:

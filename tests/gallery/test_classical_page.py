@@ -210,9 +210,9 @@ def test_matching_units_are_shown_with_the_feature(tmp_path: Path) -> None:
     page = PageParser(site / "classical.html")
     text = " ".join(page.text.split())
     for expected in (
-        "vertical edge of cat, test image 0 (computed), and the feature map of conv1 0 of own: vertical edge, r = −0.83 "
-        "(95th percentile, untrained: 0.41)",
-        "corner of first (computed), and the feature map of conv1 1 of own: corner, r = 0.91",
+        "vertical edge of cat, test image 0 (computed), and the feature map of conv1 0 of own: vertical "
+        "edge, r = −0.83 (95th percentile, untrained: 0.41)",
+        "corner of cat, test image 0 (computed), and the feature map of conv1 1 of own: corner, r = 0.91",
     ):
         assert expected in text
     assert "networks/own.html#layer=conv1&unit=1" in page.links

@@ -590,7 +590,7 @@ def test_two_units_side_by_side_on_one_scale(browser: Browser, site: Path) -> No
     page.locator(".side").nth(1).get_by_text("Open in network").click()
     page.wait_for_url(re.compile("grey.html"))
     wait_until_drawn(page)
-    assert get_part(page, "status").inner_text().startswith("Unit 1 of relu on first")
+    assert get_part(page, "status").inner_text().startswith("Unit 1 of relu on cat, test image 0")
     assert errors == []
     page.context.close()
 
