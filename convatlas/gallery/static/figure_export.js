@@ -104,7 +104,7 @@
     const className = units.length === 1 && convatlas.getClassName(net, layer, units[0]);
     const subject = units.length > 1 ? `${layer.name}, ${units.length} units`
       : `${layer.name}, unit ${units[0]}${className ? ` (${className})` : ""}`;
-    return kind === "filters" ? `${net.name}, ${subject}` : `${net.name}, ${subject}, on ${state.image}`;
+    return kind === "filters" ? `${net.name}, ${subject}` : `${net.name}, ${subject}, on ${convatlas.titleImage(net, state.image)}`;
   }
 
   /* The caption: what, of which layer, on which image, on which scale. */

@@ -1,10 +1,10 @@
 "use strict";
 
-/* Printing: nothing is collapsed, every image is loaded and every canvas drawn. The button waits for them; the
+/* Printing: only the explanations of figures are collapsed, every image is loaded and every canvas drawn. The button waits for them; the
    browser's own command cannot, and prints what is there. */
 (() => {
   function unfold() {
-    for (const details of document.querySelectorAll("main details")) details.open = true;
+    for (const details of document.querySelectorAll("main details:not(.how-to-read)")) details.open = true;
     for (const image of document.querySelectorAll("img[loading]")) image.loading = "eager";
     return window.convatlasDrawAll ? window.convatlasDrawAll() : Promise.resolve();
   }
