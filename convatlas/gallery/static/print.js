@@ -1,7 +1,7 @@
 "use strict";
 
-/* Printing: only the explanations of figures are collapsed, every image is loaded and every canvas drawn. The button waits for them; the
-   browser's own command cannot, and prints what is there. */
+/* Printing: only the explanations of figures are collapsed, every image is loaded and every canvas drawn. The button
+   waits for them; the browser's own command cannot, and prints what is there. */
 (() => {
   function unfold() {
     for (const details of document.querySelectorAll("main details:not(.how-to-read)")) details.open = true;
