@@ -19,6 +19,7 @@ from convatlas.gallery.navigation import list_menus, list_tabs, render_search_in
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.pages import (
     attribution,
+    cite,
     classical,
     compare,
     datasets,
@@ -35,6 +36,7 @@ from convatlas.gallery.pages import (
 )
 from convatlas.gallery.preview import make_preview
 from convatlas.gallery.published_files import link_files
+from convatlas.gallery.references import cite_run
 from convatlas.gallery.run_info import RunInfo, compute_run_id
 from convatlas.gallery.sheet_scripts import format_sheet_script
 from convatlas.gallery.top_images import TopImages, read_top_images
@@ -55,6 +57,7 @@ PAGE_MAKERS: list[Callable[[GalleryContext], Iterator[SitePage]]] = [
     digits.make_pages,
     datasets.make_pages,
     primer.make_pages,
+    cite.make_pages,
     provenance.make_pages,
 ]
 
@@ -78,12 +81,14 @@ def build_gallery(
     context = read_context(results, data, names, config, run)
     pages = [page for make_pages in PAGE_MAKERS for page in make_pages(context)]
     preview = make_preview(context)
+    run_id = compute_run_id(config, [network.description for network in context.networks])
     shared_values = {
         "title": config["title"],
         "networks": context.networks,
         "datasets": context.datasets,
         "figure_kinds": FIGURE_KINDS,
-        "run_id": compute_run_id(config, [network.description for network in context.networks]),
+        "run_id": run_id,
+        "run_reference": cite_run(config, run_id),
         "config": config,
         "pages": pages,
         "preview": preview,

@@ -236,6 +236,7 @@ class NetworkConfig(TypedDict):
     downsample_name: str
     input: InputConfig
     notes: NotRequired[str | NotesConfig]
+    citation: NotRequired[str]
     shards: NotRequired[int]
     record: RecordConfig
     training: TrainingConfig
