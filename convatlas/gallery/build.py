@@ -15,6 +15,7 @@ from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.dataset_thumbnails import load_split
 from convatlas.gallery.explorer_data import read_explorer_data
 from convatlas.gallery.figure_numbers import NUMBER_MARK, mark_figure_range, number_figures
+from convatlas.gallery.figure_settings import FigureSettings, format_loading_code
 from convatlas.gallery.navigation import list_menus, list_tabs, render_search_index
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.pages import (
@@ -93,7 +94,7 @@ def build_gallery(
         "pages": pages,
         "preview": preview,
     }
-    templates = _load_templates({path for page in pages for path in page.files})
+    templates = _load_templates(config, {path for page in pages for path in page.files})
     with atomic_write(output) as site:
         with resources.as_file(resources.files("convatlas.gallery") / "static") as static:
             shutil.copytree(static, site / "static")
@@ -147,7 +148,7 @@ def read_context(
     return GalleryContext(results, data, config, networks, datasets, explorers, statistics, run)
 
 
-def _load_templates(published: set[str]) -> jinja2.Environment:
+def _load_templates(config: Mapping[str, Any], published: set[str]) -> jinja2.Environment:
     """Load the templates, with functions for texts, and the filter that links result files in the site."""
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("convatlas.gallery"),
@@ -156,8 +157,9 @@ def _load_templates(published: set[str]) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    functions = (describe_output, describe_prediction, is_multi_label, mark_figure_range)
+    functions = (describe_output, describe_prediction, format_loading_code, is_multi_label, mark_figure_range)
     templates.globals |= {function.__name__: function for function in functions}
+    templates.globals["describe_settings"] = FigureSettings(config).describe
     templates.globals["figure_number"] = NUMBER_MARK
     templates.filters["link_files"] = partial(link_files, published=published)
     return templates

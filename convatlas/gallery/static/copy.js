@@ -30,7 +30,7 @@ function getAddress(hash) {
 // Each figure's settings end with a button that copies them with the caption.
 for (const settings of document.querySelectorAll("details.settings")) {
   const figure = settings.closest("figure");
-  const caption = figure.querySelector("figcaption .caption");
+  const caption = figure.querySelector("figcaption > span");
   const status = makeElement("span", { role: "status", class: "copy-status" });
   const getText = (element) => element.textContent.trim().replace(/[ \t]+\n/g, "\n");
   const button = makeElement("button", { type: "button", class: "link-button", click: () => {

@@ -33,7 +33,7 @@
     image.style.setProperty("--aspect", width / height);
     image.style.setProperty("--full", `${width}px`);
     const pageCaption = figures[current].querySelector("figcaption");
-    caption.replaceChildren(...[...pageCaption.childNodes].map((node) => node.cloneNode(true)));
+    caption.replaceChildren(...[...pageCaption.childNodes].filter((node) => node.className !== "settings").map((node) => node.cloneNode(true)));
     for (const element of caption.querySelectorAll("[id]")) element.removeAttribute("id"); // which is the page's
     position.textContent = `Figure ${current + 1} of ${figures.length}`;
     frame.scrollTo(0, 0);
