@@ -130,6 +130,17 @@ def test_caption_citation_and_settings_are_copied(
     array = eval(code, {"convatlas": convatlas})
     np.testing.assert_array_equal(array, make_results().activations["second"]["relu"][1])
 
+    figure = page.locator("figure.figure").first
+    figure.locator("details.settings summary").click()
+    figure.get_by_role("button", name="Copy caption, citation and settings").click()
+    figure.get_by_role("status").get_by_text("Copied").wait_for()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied.startswith(figure.locator("figcaption > span").inner_text()[:20])
+    assert "seed: 0\nnetworks:\n  own:" in copied
+    assert 'convatlas.Results("results/own").' in copied
+    assert f"own.html#{figure.get_attribute('id')}" in copied
+    assert "@misc{convatlas-" in copied
+
     page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('denied')) }")
     button.click()
     area = page.get_by_label("Text to copy")
