@@ -94,7 +94,7 @@ def test_a_map_is_saved_with_exact_cells_and_its_values(page: "Page") -> None:
     assert np.array_equal(colour_bar[0], colour_table("viridis"))
     svg = ElementTree.fromstring(save(page, "map", "SVG"))
     texts = " ".join(element.text or "" for element in svg.iter("{http://www.w3.org/2000/svg}text"))
-    assert "own, relu: feature map of unit 1 on second" in texts
+    assert "own, relu: feature map of unit 1 on cat, test image 1" in texts
     assert f"rounded to {LEVELS} levels" in texts
     assert Image.open(io.BytesIO(save(page, "map", "PNG"))).size[0] > 900
     page.context.close()
@@ -121,7 +121,7 @@ def test_caption_citation_and_settings_are_copied(
     button.click()
     page.get_by_role("status").get_by_text("Copied").wait_for()
     text = page.evaluate("navigator.clipboard.readText()")
-    assert text.startswith("own, relu: feature map of unit 1 on second")
+    assert text.startswith("own, relu: feature map of unit 1 on cat, test image 1")
     assert re.search(r"^run [0-9a-f]{12}$", text, re.MULTILINE)
     assert 'layer: "relu"\nunit: 1\nimage: "second"' in text
     assert f"{(folder / 'gallery').as_uri()}/{ADDRESS}" in text
