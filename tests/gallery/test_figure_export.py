@@ -135,7 +135,7 @@ def test_caption_citation_and_settings_are_copied(
     figure.get_by_role("button", name="Copy caption, citation and settings").click()
     figure.get_by_role("status").get_by_text("Copied").wait_for()
     copied = page.evaluate("navigator.clipboard.readText()")
-    assert copied.startswith(figure.locator("figcaption > span").inner_text()[:20])
+    assert copied.startswith(figure.locator("figcaption > span").first.inner_text()[:20])
     assert "seed: 0\nnetworks:\n  own:" in copied
     assert 'convatlas.Results("results/own").' in copied
     assert f"own.html#{figure.get_attribute('id')}" in copied
