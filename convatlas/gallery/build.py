@@ -1,5 +1,7 @@
 """The gallery: a static site, built from results/ without torch, that opens from a file."""
 
+import base64
+import gzip
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -28,6 +30,7 @@ from convatlas.gallery.pages import (
     errors,
     index,
     layers,
+    lecture,
     masks,
     network,
     primer,
@@ -47,6 +50,7 @@ from convatlas.names import describe_output, describe_prediction, is_multi_label
 PAGE_MAKERS: list[Callable[[GalleryContext], Iterator[SitePage]]] = [
     index.make_pages,
     network.make_pages,
+    lecture.make_pages,
     layers.make_pages,
     units.make_pages,
     top_images.make_pages,
@@ -162,7 +166,13 @@ def _load_templates(config: Mapping[str, Any], published: set[str]) -> jinja2.En
     templates.globals["describe_settings"] = FigureSettings(config).describe
     templates.globals["figure_number"] = NUMBER_MARK
     templates.filters["link_files"] = partial(link_files, published=published)
+    templates.filters["compress"] = _compress_text
     return templates
+
+
+def _compress_text(text: str) -> str:
+    """Compress text with gzip, as base 64, for a script that the browser unpacks."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 def _write_page(

@@ -1,7 +1,8 @@
 """One value of a convolution worked out, at any position: patch, kernel, products and sum."""
 
+import base64
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict
 
 import numpy as np
@@ -13,6 +14,9 @@ MAX_SOURCE_VALUES = 16_000  # of a source on a page; a larger one is cropped aro
 SIGNIFICANT_DIGITS = 3  # of the largest value; one fewer with a large kernel
 LARGE_KERNEL_SIZE = 25  # values per channel
 MAX_DECIMALS = 6
+# The tolerance between computed and recorded values, relative to the largest, in half precision and TF32.
+RELATIVE_TOLERANCE = 2e-3
+LEVELS_TOLERANCE = 1e-6  # between an image and its levels of 8 bits, relative to its largest value
 
 
 class ValueCell(TypedDict, total=False):
@@ -107,6 +111,7 @@ class ConvolutionExample:
         output: The map (h, w).
         position: Row and column of the output that is shown first.
         brightness_scale: For each channel the factor and offset that turn values into brightness, 0..1.
+        significant_digits: Of the largest value of the source, the kernel and the products.
     """
 
     name: str
@@ -118,6 +123,7 @@ class ConvolutionExample:
     output: np.ndarray
     position: tuple[int, int]
     brightness_scale: list[tuple[float, float]]
+    significant_digits: int = SIGNIFICANT_DIGITS
 
     def gather_source(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Return the values of the source at some positions, of all channels.
@@ -163,6 +169,12 @@ class ConvolutionExample:
         output: np.ndarray = np.einsum("cyixj,cij->yx", patches, self.kernel.astype(np.float64))
         return output + self.bias
 
+    @property
+    def is_exact(self) -> bool:
+        """Return whether the computed map is the recorded one, which holds no NaN or infinite values."""
+        difference = np.abs(self.compute_output() - self.output).max()
+        return bool(difference <= RELATIVE_TOLERANCE * max(float(np.abs(self.output).max()), 1e-6))
+
     def compute_valid_mask(self) -> np.ndarray:
         """Return which outputs are computed from inside the source alone, (h, w) bool."""
         masks = [
@@ -179,19 +191,23 @@ class ConvolutionExample:
         """Return the example, cropped around the position where the source is too large for a page."""
         if self.source.size <= MAX_SOURCE_VALUES:
             return self
-        side = math.isqrt(MAX_SOURCE_VALUES // len(self.source))
+        return self.crop_to(math.isqrt(MAX_SOURCE_VALUES // len(self.source)))
+
+    def crop_to(self, side: int) -> "ConvolutionExample":
+        """Return the example, cropped around the position.
+
+        Args:
+            side: The largest number of rows and columns of the source; more where the kernel is larger.
+        """
         vertical, source_rows, output_rows = self.vertical.crop(self.position[0], side)
         horizontal, source_columns, output_columns = self.horizontal.crop(self.position[1], side)
-        return ConvolutionExample(
-            self.name,
-            self.source[:, source_rows, source_columns],
-            self.kernel,
-            self.bias,
-            vertical,
-            horizontal,
-            self.output[output_rows, output_columns],
-            (self.position[0] - output_rows.start, self.position[1] - output_columns.start),
-            self.brightness_scale,
+        return replace(
+            self,
+            source=self.source[:, source_rows, source_columns],
+            vertical=vertical,
+            horizontal=horizontal,
+            output=self.output[output_rows, output_columns],
+            position=(self.position[0] - output_rows.start, self.position[1] - output_columns.start),
         )
 
     # What a page shows
@@ -202,26 +218,22 @@ class ConvolutionExample:
         values = [*self.kernel.flat, *self.source.flat, self.bias]
         if all(float(value).is_integer() for value in values):
             return dict.fromkeys(("source", "kernel", "product", "total"), 0)
-        digits = SIGNIFICANT_DIGITS
+        digits = self.significant_digits
         if self.kernel[0].size > LARGE_KERNEL_SIZE:
             digits -= 1
-        source = _count_decimals(float(np.abs(self.source).max()), digits)
-        kernel = _count_decimals(float(np.abs(self.kernel).max()), digits)
-        return {
-            "source": source,
-            "kernel": kernel,
-            "product": max(source, kernel),
-            "total": max(source, kernel),
-        }
+        max_source, max_weight = float(np.abs(self.source).max()), float(np.abs(self.kernel).max())
+        source, kernel = _count_decimals(max_source, digits), _count_decimals(max_weight, digits)
+        product = min(max(source, kernel), _count_decimals(max_source * max_weight, digits + 1))
+        return {"source": source, "kernel": kernel, "product": product, "total": product}
 
     @property
     def page_json(self) -> Markup:
         """Return the JSON with which a page computes the example at any position."""
         return dump_script_json(
             {
-                "source": _round_to_lists(self.source),
+                "source": self._encode_source(),
                 "kernel": _round_to_lists(self.kernel),
-                "output": _round_to_lists(self.output),
+                "output": _encode_decimals(self.output, self.decimals["total"]),
                 "vertical": _describe_axis(self.vertical),
                 "horizontal": _describe_axis(self.horizontal),
                 "bias": _round_to_lists(np.array(self.bias)),
@@ -230,6 +242,20 @@ class ConvolutionExample:
                 "decimals": self.decimals,
             }
         )
+
+    def compute_levels(self) -> np.ndarray | None:
+        """Return the source as brightness of 8 bits, (C, H, W) uint8; None where it is no image of 8 bits."""
+        factors, offsets = np.array(self.brightness_scale)[:, :, None, None].swapaxes(0, 1)
+        levels = np.round(255 * (factors * self.source + offsets)).clip(0, 255)
+        difference = np.abs((levels / 255 - offsets) / factors - self.source).max()
+        if difference > LEVELS_TOLERANCE * max(float(np.abs(self.source).max()), 1e-6):
+            return None
+        return levels.astype(np.uint8)
+
+    def _encode_source(self) -> Any:
+        """Return the source for JSON: its levels where it is an image of 8 bits, or lists."""
+        levels = self.compute_levels()
+        return _round_to_lists(self.source) if levels is None else _encode_integers(levels)
 
     @property
     def worked_example(self) -> WorkedExample:
@@ -312,6 +338,20 @@ def _round_to_lists(array: np.ndarray) -> Any:
         value = float(f"{float(array):.6g}")
         return int(value) if value.is_integer() else value
     return [_round_to_lists(part) for part in array]
+
+
+def _encode_integers(values: np.ndarray, **fields: int) -> dict[str, Any]:
+    """Encode integers of 8 or 16 bits for JSON: their bytes (little-endian), type and shape."""
+    content = base64.b64encode(values.astype(values.dtype.newbyteorder("<")).tobytes()).decode()
+    return {"base64": content, "type": values.dtype.name, "shape": list(values.shape), **fields}
+
+
+def _encode_decimals(values: np.ndarray, decimals: int) -> Any:
+    """Encode values, rounded to decimals, for JSON: as integers of 16 bits, or as lists of larger values."""
+    integers = np.round(values.astype(np.float64) * 10**decimals)
+    if np.abs(integers).max() > np.iinfo(np.int16).max:
+        return _round_to_lists(values)
+    return _encode_integers(integers.astype(np.int16), decimals=decimals)
 
 
 def _make_pixel_cell(value: float, decimals: int, brightness_scale: tuple[float, float]) -> ValueCell:

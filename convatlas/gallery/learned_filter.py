@@ -12,8 +12,6 @@ from convatlas.image_io import get_display, takes_rgb
 from convatlas.records import Layer
 from convatlas.results import Results
 
-# The tolerance between recomputed and recorded values, relative to the largest, in half precision and TF32.
-RELATIVE_TOLERANCE = 2e-3
 STRONG_RESPONSE = 0.9  # of the largest response, from which a position may be shown first
 
 
@@ -67,7 +65,7 @@ def find_learned_filters(context: GalleryContext) -> Iterator[LearnedFilter]:
         image = network.images[0]["name"]
         example = apply_filter(network.results, candidate.layer, candidate.unit, image)
         if example is not None:
-            names = _name_channels(network, candidate.layer, example)
+            names = name_channels(network, candidate.layer, example)
             yield LearnedFilter(
                 network, candidate.layer, candidate.unit, candidate.reason, image, example, names
             )
@@ -121,8 +119,17 @@ def find_candidates(context: GalleryContext) -> Iterator[Candidate]:
             yield Candidate(filter_rank, network, layer, unit, reason)
 
 
-def _name_channels(network: NetworkData, layer: Layer, example: ConvolutionExample) -> list[str]:
-    """Return names of the channels that a filter is applied to: colours, or their numbers."""
+def name_channels(network: NetworkData, layer: Layer, example: ConvolutionExample) -> list[str]:
+    """Return names of the channels that a filter is applied to: colours, or their numbers.
+
+    Args:
+        network: The network.
+        layer: Its convolution.
+        example: A filter of the convolution, applied to an image.
+
+    Returns:
+        A name per channel of the example; "" for a single one.
+    """
     if len(example.kernel) == 1:
         return [""]
     if layer["inputs"] == ["input"] and takes_rgb(example.kernel, network.description["preprocessing"]):
@@ -143,6 +150,23 @@ def apply_filter(results: Results, layer: Layer, unit: int, image: str) -> Convo
         None where the computed map differs from the recorded one, as for a transposed convolution or one with
         other padding than zeros, or where an array is not recorded.
     """
+    example = make_filter_example(results, layer, unit, image)
+    return move_to_strongest(example) if example is not None and example.is_exact else None
+
+
+def make_filter_example(results: Results, layer: Layer, unit: int, image: str) -> ConvolutionExample | None:
+    """Make the example of a unit of a convolution on an image, with its whole map, which is not checked.
+
+    Args:
+        results: The network's results.
+        layer: The convolution.
+        unit: The unit.
+        image: Name of the image.
+
+    Returns:
+        The example at position (0, 0); None for a transposed convolution, for one that is not
+        two-dimensional, and where an array is not recorded.
+    """
     filters, outputs = results.filters, results.activations(image)
     inputs, module, name = layer.get("inputs") or [], layer["module"], layer["name"]
     if len(inputs) != 1 or inputs[0] not in outputs or module not in filters or name not in outputs:
@@ -160,7 +184,7 @@ def apply_filter(results: Results, layer: Layer, unit: int, image: str) -> Convo
     vertical, horizontal = (
         _make_axis(layer, axis, weight.shape[2 + axis], output.shape[axis]) for axis in (0, 1)
     )
-    example = ConvolutionExample(
+    return ConvolutionExample(
         name="learned",
         source=source,
         kernel=kernel,
@@ -171,10 +195,6 @@ def apply_filter(results: Results, layer: Layer, unit: int, image: str) -> Convo
         position=(0, 0),
         brightness_scale=[scale[channel] for channel in channels],
     )
-    max_difference = np.abs(example.compute_output() - output).max()
-    if max_difference > RELATIVE_TOLERANCE * max(float(np.abs(output).max()), 1e-6):
-        return None
-    return move_to_strongest(example)
 
 
 def _make_axis(layer: Layer, axis: int, kernel_size: int, output_size: int) -> ConvolutionAxis:

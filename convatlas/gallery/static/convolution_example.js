@@ -1,8 +1,9 @@
 /* The convolution at one position, which the reader moves: by a click on either image, by the arrow keys on them, or
    by the buttons. Without this script the page shows one position. The data are in the page, as JSON: the source
    (channels, rows, columns), the kernel (channels, rows, columns), the bias, the output, and how output cells map to
-   the source. */
-(() => {
+   the source. Arrays are lists, or bytes in base 64: levels of brightness (0..255), or integers with a number of
+   decimals. `initConvolutionExample` returns a function that moves the window to (row, column). */
+const initConvolutionExample = (() => {
   "use strict";
 
   const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
@@ -16,9 +17,36 @@
   const sum = (values, start = 0) => values.reduce((total, value) => total + value, start);
   const maxAbs = (values) => Math.max(...values.map(Math.abs));
 
+  /* Split values into rows, and into channels of rows where the shape has three sizes. */
+  function reshape(values, [size, ...rest]) {
+    if (!rest.length) return [...values];
+    const step = values.length / size;
+    return Array.from({ length: size }, (_, n) => reshape(values.slice(n * step, (n + 1) * step), rest));
+  }
+
+  function decodeArray(encoded) {
+    if (Array.isArray(encoded)) return encoded;
+    const bytes = Uint8Array.from(atob(encoded.base64), (character) => character.charCodeAt(0));
+    return reshape(encoded.type === "int16" ? new Int16Array(bytes.buffer) : bytes, encoded.shape);
+  }
+
+  const mapValues = (rows, convert) => rows.map((row) => row.map(convert));
+
+  /* The source of an example: levels of brightness become the values that the network saw. */
+  function decodeSource({ source, brightness_scale: scale }) {
+    if (Array.isArray(source)) return source;
+    return decodeArray(source).map((rows, c) => mapValues(rows, (level) => (level / 255 - scale[c][1]) / scale[c][0]));
+  }
+
+  function decodeOutput({ output }) {
+    const unit = 10 ** (output.decimals ?? 0);
+    return mapValues(decodeArray(output), (value) => value / unit);
+  }
+
   function initExample(box) {
     const example = JSON.parse(document.getElementById(box.dataset.source).textContent);
-    const { source, kernel, bias, output, vertical, horizontal, decimals } = example;
+    const { kernel, bias, vertical, horizontal, decimals } = example;
+    const [source, output] = [decodeSource(example), decodeOutput(example)];
     const getPart = (name) => box.querySelector(`[data-part="${name}"]`);
     const recorded = document.querySelector(`[data-recorded="${box.dataset.source}"]`);
     let position = example.position;
@@ -77,11 +105,17 @@
       getPart("status").textContent = `At row ${row}, column ${column}: ${total}.`;
     }
 
-    /* Write the sum of the products, or of the channels' sums for large kernels, and the bias; returns the total. */
+    /* Write the sum of the products, or of the channels' sums for large kernels, and the bias; returns the total.
+       Channels whose products are not shown have one sum. */
     function drawSum(products) {
       const channelSums = products.map((rows) => sum(rows.flat()));
-      const terms = kernel.flat(2).length <= 9 ? products.flat(2) : channelSums;
+      const shown = box.querySelectorAll(".product").length;
+      const terms = kernel.flat(2).length <= 9 ? products.flat(2) : channelSums.slice(0, shown);
       const texts = terms.map((value) => parenthesize(formatNumber(value, decimals.total)));
+      if (shown < kernel.length) {
+        const others = parenthesize(formatNumber(sum(channelSums.slice(shown)), decimals.total));
+        texts.push(`${others} (${kernel.length - shown} other channels)`);
+      }
       if (bias) texts.push(`${parenthesize(formatNumber(bias, decimals.total))} (bias)`);
       const total = document.createElement("strong");
       total.textContent = formatNumber(sum(channelSums, bias), decimals.total);
@@ -125,8 +159,11 @@
       const [y, x] = button.dataset.step.split(" ").map(Number);
       button.addEventListener("click", () => move(position[0] + y, position[1] + x));
     }
-    box.querySelector(".controls").hidden = false;
+    box.querySelector(".controls")?.removeAttribute("hidden");
+    return move;
   }
 
-  document.querySelectorAll(".convolution-example").forEach(initExample);
+  return initExample;
 })();
+
+document.querySelectorAll(".convolution-example").forEach((box) => initConvolutionExample(box));
