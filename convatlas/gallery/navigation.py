@@ -85,7 +85,11 @@ def render_search_index(pages: Sequence[SitePage], explorers: Mapping[str, Explo
         explorers: The data of each network's explorer, by the network's name.
     """
     index = {
-        "pages": [[page.title, page.path, page.group or page.network or ""] for page in pages],
+        "pages": [
+            [page.title, page.path, page.group or page.network or ""]
+            for page in pages
+            if page.path.endswith(".html")
+        ],
         "layers": {name: list(explorer.slugs) for name, explorer in explorers.items()},
     }
     return f"window.convatlasSearchIndex = {dump_script_json(index)};\n"

@@ -20,8 +20,9 @@ from convatlas.gallery.figure_selection import RankedFigure
 from convatlas.gallery.html_tree import Content, Element, parse_html
 
 MEGABYTE = 1_000_000
-EXCLUDED_PAGES = ("compare.html", "*-top-images.html")  # that need the explorer's sprites, or many images
-EXCLUDED_CLASSES = {"explorer", "comparison", "downloads"}  # of elements that need other files
+# Pages that need the explorer's sprites, or many images, or show one part at a time by a script.
+EXCLUDED_PAGES = ("compare.html", "*-top-images.html", "*-lecture.html")
+EXCLUDED_CLASSES = {"explorer", "comparison", "downloads", "lecture-link"}  # of elements that need other files
 FIGURE_CLASSES = {"figure", "map-figure"}
 EXCLUDED_ATTRIBUTES = (
     "data-address",
@@ -357,7 +358,7 @@ def _build_note(n_figures: int, n_total: int) -> Element:
     figures = "All figures are" if n_figures == n_total else f"{n_figures} of {n_total} figures are"
     text = (
         f"This is the gallery as a single file. {figures} included. The explorer, the comparison pages, "
-        "PDFs and downloads are in the full gallery (a folder)."
+        "lectures, PDFs and downloads are in the full gallery (a folder)."
     )
     return Element("p", {"class": "note"}, [escape(text)])
 

@@ -1,7 +1,7 @@
 """The page of classical operators: its sums against torch and the run's numbers, and the window moved."""
 
-import itertools
 import base64
+import itertools
 import json
 import re
 from pathlib import Path

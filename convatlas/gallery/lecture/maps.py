@@ -136,7 +136,7 @@ class DeconvnetContent:
 def make_deconvnet(
     network: NetworkData, image: str, outputs: Mapping[str, np.ndarray], pictures: PictureFolder
 ) -> DeconvnetContent | None:
-    """Show a projection: with its recorded steps where they are of this image, or of the strongest unit's peak.
+    """Show a projection with its steps where they are of this image, else that of the strongest unit's peak.
 
     Args:
         network: The network.

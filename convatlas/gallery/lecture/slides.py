@@ -139,10 +139,10 @@ class LectureBuilder:
         n_units = layer["output_shape"][0]
         kernel = format_shape(content.example.kernel.shape[1:])
         channels = len(content.example.kernel)
+        size = f"{kernel} × {channels} channels" if channels > 1 else kernel
         takeaway = (
-            f"A convolution multiplies a window by a kernel and sums the products: {layer['name']} has {n_units} "
-            f"kernels of {kernel}{f' × {channels} channels' if channels > 1 else ''}, "
-            "each applied at every position."
+            f"A convolution multiplies a window by a kernel and sums the products: {layer['name']} has "
+            f"{n_units} kernels of {size}, each applied at every position."
         )
         link = ("../primer.html#filter", "Filters")
         subtitle = f"{layer['name']}, unit {unit}"
@@ -171,8 +171,9 @@ class LectureBuilder:
         if content is None:
             return
         before, after = (format_shape(shape[1:]) for shape in (layer["input_shape"], layer["output_shape"]))
+        window = format_shape(layer["kernel"] or [])
         takeaway = (
-            f"Max pooling keeps the maximum of each {format_shape(layer['kernel'] or [])} window ({before} → {after}); "
+            f"Max pooling keeps the maximum of each {window} window ({before} → {after}); "
             "the switches remember where it was."
         )
         link = ("../primer.html#pooling", "Pooling")

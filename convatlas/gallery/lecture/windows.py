@@ -193,13 +193,14 @@ def make_pooling(
         min((PATCH_SIDE - k) // s + 1, size) for k, s, size in zip(kernel, stride, pooled.shape, strict=True)
     ]
     sides = [(count - 1) * s + k for count, s, k in zip(counts, stride, kernel, strict=True)]
-    firsts = [
+    choices = [
         _choose_first(peak, count, s, p, side, size, n)
         for peak, count, s, p, side, size, n in zip(
             find_peak(pooled), counts, stride, padding, sides, values.shape, pooled.shape, strict=True
         )
     ]
-    if None in firsts:
+    firsts = [first for first in choices if first is not None]
+    if len(firsts) < len(choices):
         return None
     rows, columns = (slice(first, first + count) for first, count in zip(firsts, counts, strict=True))
     top, left = (first * s - p for first, s, p in zip(firsts, stride, padding, strict=True))
@@ -253,7 +254,7 @@ def _make_cells(
     max_abs = float(np.abs(patch).max()) or 1.0
     is_signed = bool((patch < 0).any())
     decimals = 0 if max_abs >= 100 else 1 if max_abs >= 10 else 2
-    cells = []
+    cells: list[list[PatchCell]] = []
     for row, line in enumerate(values.tolist()):
         cells.append([])
         for column, value in enumerate(line):

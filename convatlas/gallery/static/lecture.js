@@ -181,6 +181,7 @@ const registerSlides = (() => {
     scan = null;
     container.innerHTML = html;
     slides = [...container.querySelectorAll(".slide")];
+    slides.forEach((slide) => { slide.tabIndex = 0; }); // for it may scroll
     const box = container.querySelector(".lecture-convolution");
     if (box) scan = makeScan(box);
   }
@@ -246,8 +247,12 @@ const registerSlides = (() => {
     leave,
   };
 
-  /* Lets the arrows scroll a slide that is higher than the screen. */
-  const canScroll = () => getSlide().scrollHeight > getSlide().clientHeight + 1;
+  /* Scroll a slide that is higher than the screen, or else go on or back. */
+  function scrollOr(direction, action) {
+    const slide = getSlide();
+    if (slide.scrollHeight <= slide.clientHeight + 1) action();
+    else slide.scrollBy(0, (direction * slide.clientHeight) / 3);
+  }
 
   function findAction({ key, shiftKey }) {
     if (key === "ArrowRight" || key === "ArrowLeft") {
@@ -255,7 +260,8 @@ const registerSlides = (() => {
       if (shiftKey) return () => go(state.step + (isNext ? 1 : -1));
       return isNext ? next : previous;
     }
-    if (key === "ArrowDown" || key === "ArrowUp") return canScroll() ? null : key === "ArrowDown" ? next : previous;
+    if (key === "ArrowDown") return () => scrollOr(1, next);
+    if (key === "ArrowUp") return () => scrollOr(-1, previous);
     if (key === " ") return shiftKey ? previous : next;
     if (/^[1-9]$/.test(key)) return () => go(Number(key));
     const actions = {
