@@ -250,7 +250,8 @@ class ConvolutionExample:
         difference = np.abs((levels / 255 - offsets) / factors - self.source).max()
         if difference > LEVELS_TOLERANCE * max(float(np.abs(self.source).max()), 1e-6):
             return None
-        return levels.astype(np.uint8)
+        result: np.ndarray = levels.astype(np.uint8)
+        return result
 
     def _encode_source(self) -> Any:
         """Return the source for JSON: its levels where it is an image of 8 bits, or lists."""

@@ -22,7 +22,7 @@ from convatlas.gallery.html_tree import Content, Element, parse_html
 MEGABYTE = 1_000_000
 # Pages that need the explorer's sprites, or many images, or show one part at a time by a script.
 EXCLUDED_PAGES = ("compare.html", "*-top-images.html", "*-lecture.html")
-EXCLUDED_CLASSES = {"explorer", "comparison", "downloads", "lecture-link"}  # of elements that need other files
+EXCLUDED_CLASSES = {"explorer", "comparison", "downloads", "lecture-link"}  # that need other files
 FIGURE_CLASSES = {"figure", "map-figure"}
 EXCLUDED_ATTRIBUTES = (
     "data-address",
