@@ -5,8 +5,8 @@ sides explain the same network, each of whose ReLUs is a module of its own and n
 They get the same steps (integrated gradients), noise (SmoothGrad) and squares (occlusion), and batches of the
 same size. Captum has no Grad-CAM++.
 
-The results are compared first. Then both sides take turns; medians of each and of the ratios within a round
-are printed.
+Both sides take turns, and the results are compared. Medians over the rounds of each side and of the ratio
+are printed, at the end as the tables of docs/results.md. The run takes about six minutes on idle cores.
 
     python benchmarks/attribution.py [--smallest] [--rounds N] [METHOD ...]
 """
@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 from unittest.mock import patch
 
 import captum.attr
@@ -34,12 +35,29 @@ Method = Callable[[nn.Module, str, Tensor, int], Tensor]  # network, layer, imag
 BATCH = 6  # images of 224 px that fit into one pass
 STEPS, SAMPLES, NOISE = 32, 10, 0.15
 SQUARES = 8  # side by side along the image, as Captum places them
+MAX_SECONDS = 15  # of the rounds of a method after the first
+
+
+class Comparison(NamedTuple):
+    """How long a method takes.
+
+    Attributes:
+        milliseconds: Of this project, the median over the rounds.
+        ratio: How many times as long Captum takes, the median of the ratios within a round.
+        difference: The largest between the results, as a share of the largest value.
+        rounds: How many rounds.
+    """
+
+    milliseconds: float
+    ratio: float
+    difference: float
+    rounds: int
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smallest", action="store_true", help="small images, one round: a few seconds")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7, help="at most, of methods that take seconds fewer")
     parser.add_argument("methods", nargs="*", default=list(CAPTUM), metavar="METHOD")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # Captum warns about its hooks at every call
@@ -49,12 +67,31 @@ def main() -> None:
     rounds = 1 if arguments.smallest else arguments.rounds
     print_load()
     image = torch.randn(1, 3, size, size)
+    rows: dict[str, list[Comparison]] = {method: [] for method in arguments.methods}
+    columns = []
     for name, network, layer in make_networks():
         for count in counts:
-            print(f"{name} at {size} px, {count} target{'s' * (count > 1)}, one thread")
-            for method in arguments.methods:
-                compare(method, network, layer, image, list(range(count)), rounds)
+            columns.append(f"{name}, {count} target{'s' * (count > 1)}")
+            print(f"{columns[-1]}, {size} px, one thread")
+            for method, row in rows.items():
+                row.append(compare(method, network, layer, image, list(range(count)), rounds))
+                print_comparison(method, row[-1])
     print_load()
+    print_table(columns, rows)
+
+
+def print_comparison(method: str, comparison: Comparison) -> None:
+    print(
+        f"    {method:22} {comparison.milliseconds:8,.0f} ms, Captum {comparison.ratio:5.2f} times as long; "
+        f"rounds: {comparison.rounds}; largest difference {comparison.difference:.0e}",
+        flush=True,
+    )
+
+
+def print_table(columns: list[str], rows: dict[str, list[Comparison]]) -> None:
+    print("\n| | " + " | ".join(columns) + " |\n" + "|---" * (len(columns) + 1) + "|")
+    for method, row in rows.items():
+        print(f"| {method} | " + " | ".join(f"{c.milliseconds:,.0f} ms, {c.ratio:.2f}" for c in row) + " |")
 
 
 def print_load() -> None:
@@ -161,8 +198,8 @@ def equal_work(image: Tensor) -> Iterator[None]:
 
 def compare(
     method: str, network: nn.Module, layer: str, image: Tensor, targets: list[int], rounds: int
-) -> None:
-    """Print the largest difference between both sides, and how long each takes."""
+) -> Comparison:
+    """Explain an image by both sides in turns."""
     square = image.shape[2] // SQUARES
     settings = {
         "integrated_gradients": {"steps": STEPS, "baseline": "black"},
@@ -177,23 +214,22 @@ def compare(
     def run_captum() -> Tensor:
         return torch.cat([CAPTUM[method](network, layer, image, target).detach() for target in targets])
 
+    times: list[tuple[float, float]] = []
+    began = time.monotonic()
     with equal_work(image):
-        maps, expected = run(), run_captum()
-        difference = float((maps - expected).abs().max() / expected.abs().max())
-        times: list[tuple[float, float]] = []
-        for turn in range(rounds):
-            durations = {}
-            for side in (run, run_captum) if turn % 2 else (run_captum, run):
+        CAPTUM[method](network, layer, image, targets[0])  # the first call prepares kernels
+        while len(times) < rounds and (not times or time.monotonic() < began + MAX_SECONDS):
+            durations, results = {}, {}
+            for side in (run, run_captum) if len(times) % 2 else (run_captum, run):
                 start = time.process_time()
-                side()
+                results[side] = side()
                 durations[side] = time.process_time() - start
             times.append((durations[run], durations[run_captum]))
-    ours, captums = (1000 * statistics.median(side) for side in zip(*times, strict=True))
-    ratio = statistics.median(captum_time / own_time for own_time, captum_time in times)
-    print(
-        f"    {method:22} {ours:8.0f} ms, Captum {captums:8.0f} ms: {ratio:5.2f} times as fast; "
-        f"largest difference {difference:.0e}",
-        flush=True,
+    return Comparison(
+        1000 * statistics.median(own for own, _ in times),
+        statistics.median(captum_time / own for own, captum_time in times),
+        float((results[run] - results[run_captum]).abs().max() / results[run_captum].abs().max()),
+        len(times),
     )
 
 

@@ -12,6 +12,7 @@ from torch.autograd.graph import Node
 from convatlas import UserError
 from convatlas.attribution.layer_maps import MapsFilter, MapsOutput
 from convatlas.attribution.logits import CallSkipper, find_final_nodes, skip_calls
+from convatlas.attribution.max_pooling import accelerate_max_pooling
 from convatlas.attribution.network_graph import NetworkOutput, run_to_output
 from convatlas.attribution.untraced import evaluation_mode
 from convatlas.models.output_choice import ClassCounts, choose_main_tensor, format_tensors
@@ -183,29 +184,54 @@ class ClassScores:
         calls: frozenset[int] = recorder.find_calls(find_final_nodes(run.value))
         return calls
 
-    def record_batches(self, x: Tensor, maps: MapsFilter | None = None) -> Iterator[tuple[slice, ScoreGraph]]:
-        """Run the network with its graph on as many images at a time as memory allows.
+    def record_batches(
+        self, count: int, make_inputs: Callable[[slice], Tensor], maps: MapsFilter | None = None
+    ) -> Iterator[tuple[slice, ScoreGraph]]:
+        """Run the network with its graph on as many inputs at a time as memory allows.
 
         Args:
-            x: Its input, (N, C, H, W).
+            count: Number of inputs.
+            make_inputs: From some of them to their values, (N, C, H, W).
             maps: Which outputs of layers to keep.
 
         Yields:
-            Which images, and their scores with the graph.
+            Which inputs, and their scores with the graph.
         """
-        step = self.count_images(x)
-        for start in range(0, len(x), step):
-            index = slice(start, start + step)
-            yield index, self.record(x[index], maps)
+        step = self.count_images(make_inputs(slice(0, 1)))
+        start = 0
+        while start < count:
+            index = slice(start, min(start + step, count))
+            x = make_inputs(index)
+            if len(x) > 1 and self.is_batchable is None:
+                graph = self._record_compared(x, maps)
+            else:
+                graph = self.record(x, maps)
+            if graph:
+                yield index, graph
+                start = index.stop
+            else:  # again, one at a time
+                step = 1
+            del graph  # before the next one needs memory
+
+    def _record_compared(self, x: Tensor, maps: MapsFilter | None) -> ScoreGraph | None:
+        """Run the network on a batch and on its first input alone; return None where the scores differ."""
+        alone = self.record(x[:1], maps).scores.detach()
+        try:
+            graph = self.record(x, maps)
+        except UserError:
+            self.is_batchable = False
+            return None
+        if not torch.equal(x[1:], x[:1].expand_as(x[1:])):  # equal inputs show nothing
+            self._compare(alone, graph.scores.detach())
+        return None if self.is_batchable is False else graph
 
     def count_images(self, x: Tensor) -> int:
-        """Return how many images run at once: one where their scores depend on each other.
+        """Return how many images run at once: one where their scores are known to depend on each other.
 
         Args:
-            x: Some of the images, (N, C, H, W); two of them, if there are, are compared.
+            x: An image, (1, C, H, W), or several.
         """
-        is_single = not self.check_batches(x) if len(x) > 1 else self.is_batchable is False
-        return 1 if is_single else max(1, MAX_BATCH_VALUES // x[0].numel())
+        return 1 if self.is_batchable is False else max(1, MAX_BATCH_VALUES // x[0].numel())
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
@@ -254,16 +280,21 @@ class ClassScores:
         except UserError:
             self.is_batchable = False
             return alone
+        self._compare(alone, together)
+        return together
+
+    def _compare(self, alone: Tensor, together: Tensor) -> None:
+        """Note whether the scores of an image are the same alone and as the first of a batch."""
         difference = (together[:1] - alone).abs().max()
         self.is_batchable = not bool(difference > BATCH_TOLERANCE * alone.abs().max())
-        return together
 
     def _score(self, x: Tensor) -> Tensor:
         """Return the scores of one batch."""
 
         def run(x: Tensor) -> Tensor:
             skipping = skip_calls(self.network, self.skipped) if self.skipped else nullcontext()
-            with raise_on_wrong_input(x), evaluation_mode(self.network), skipping:
+            errors = raise_on_wrong_input(x)
+            with errors, evaluation_mode(self.network), accelerate_max_pooling(), skipping:
                 return self._expand(self._select(self.network(x.clone()), len(x)))
 
         return self._run_in_best_format(x, run)

@@ -14,6 +14,7 @@ from convatlas.attribution.backward_rules import simplify_batch_norms
 from convatlas.attribution.inplace_writes import label_writes, record_writes, writes_in_place
 from convatlas.attribution.kept_gradients import keep_gradients
 from convatlas.attribution.layer_maps import MapsFilter, MapsOutput
+from convatlas.attribution.max_pooling import accelerate_max_pooling
 from convatlas.attribution.untraced import evaluation_mode, record_disabled_gradients, replace_first_output
 from convatlas.names import suggest_nearest
 from convatlas.tracing.calls import (
@@ -259,7 +260,7 @@ def _record_input_gradients(network: nn.Module) -> Iterator[None]:
     for parameter in trained:
         parameter.requires_grad_(False)
     try:
-        with torch.enable_grad(), simplify_batch_norms(network):
+        with torch.enable_grad(), simplify_batch_norms(network), accelerate_max_pooling():
             yield
     finally:
         for parameter in trained:

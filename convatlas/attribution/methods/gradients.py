@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from convatlas import UserError
-from convatlas.attribution.baselines import BASELINES, GREY, Baseline, fill_colour, make_baselines
+from convatlas.attribution.baselines import BASELINES, Baseline, make_baselines
 from convatlas.attribution.class_scores import Targets
 from convatlas.attribution.gradient_rules import attach_gradient_rules
 from convatlas.attribution.methods.backward import MakeInputs, backpropagate_all, sum_gradients
@@ -67,10 +67,7 @@ def compute_smoothgrad(explanation: Explanation, samples: int = 25, noise: float
         draws = [draw_noise(images[0], int(sample)) for sample in positions]
         return images[owners] + deviations[owners] * torch.stack(draws).to(images)
 
-    # A second image shows whether the samples of one may share a pass.
-    grey = fill_colour(images[:1], GREY, explanation.preprocessing)
-    unchanged = scores(torch.cat([images, grey]))[: len(images)]
-    targets = scores.make_targets(unchanged, explanation.classes)
+    targets = scores.make_targets(scores(images), explanation.classes)
     halves = [
         sum_gradients(scores, targets, add_noise, torch.arange(start, samples, 2, dtype=images.dtype))
         for start in range(min(2, samples))

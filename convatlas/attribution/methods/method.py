@@ -44,7 +44,8 @@ class Explanation:
         Yields:
             Which images, and their scores and targets.
         """
-        for index, graph in self.scores.record_batches(self.images, maps):
+        images = self.images
+        for index, graph in self.scores.record_batches(len(images), lambda index: images[index], maps):
             targets = self.scores.make_targets(graph.scores.detach(), self.classes[index], index.start)
             yield index, graph, targets
 

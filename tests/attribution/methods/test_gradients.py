@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from convatlas import UserError
 from convatlas.attribution.attribute import attribute
+from convatlas.attribution.class_scores import ClassScores
 from convatlas.attribution.methods import gradients
 from convatlas.attribution.methods.registry import METHODS
 from convatlas.models.preprocessing import Preprocessing
@@ -138,14 +139,28 @@ def test_signals_and_volumes_are_explained(axes: int, convolution: type[nn.Modul
 
 def test_smoothgrad_of_one_image_explains_each_sample_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """With statistics of the batch, samples that share a pass change each other's scores."""
-    network = nn.Sequential(
-        *[nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU()],
-        *[nn.Flatten(), nn.Linear(400, 3)],
-    ).double()
-    x = make_images()[0]
+    network, x = make_network_of_batches(), make_images()[0]
     maps = attribute(network, x, "smoothgrad", [1], samples=4).maps
     monkeypatch.setattr("convatlas.attribution.class_scores.MAX_BATCH_VALUES", 1)
     torch.testing.assert_close(maps, attribute(network, x, "smoothgrad", [1], samples=4).maps)
+
+
+def make_network_of_batches() -> nn.Module:
+    """Return a network in which the scores of an image depend on the others of its batch."""
+    return nn.Sequential(
+        *[nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU()],
+        *[nn.Flatten(), nn.Linear(400, 3)],
+    ).double()
+
+
+def test_equal_inputs_do_not_show_whether_a_batch_is_possible() -> None:
+    """As of SmoothGrad on an image of one colour, whose samples have no noise."""
+    scores, images = ClassScores(make_network_of_batches()), make_images(2)
+    equal = images[:1].expand_as(images)
+    assert [index for index, _ in scores.record_batches(2, lambda index: equal[index])] == [slice(0, 2)]
+    together = [graph.scores for _, graph in scores.record_batches(2, lambda index: images[index])]
+    torch.testing.assert_close(torch.cat(together), torch.cat([scores(image[None]) for image in images]))
+    assert scores.is_batchable is False
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
