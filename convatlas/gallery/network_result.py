@@ -62,6 +62,7 @@ class NetworkResult:
 
     Attributes:
         images: Its first sample images.
+        first_image: The name of the one that is shown first: that of the explorer.
         n_images: The number of all sample images.
         findings: Its main findings.
         no_map: Why nothing lies over an image without an overlay.
@@ -69,31 +70,37 @@ class NetworkResult:
     """
 
     images: Sequence[ResultImage]
+    first_image: str
     n_images: int
     findings: Sequence[Finding]
     no_map: str
     pictures: dict[str, bytes] = field(default_factory=dict)
 
 
-def read_result(context: GalleryContext, network: NetworkData, max_images: int = MAX_IMAGES) -> NetworkResult:
+def read_result(context: GalleryContext, network: NetworkData, is_card: bool = False) -> NetworkResult:
     """Read the result of a network.
 
     Args:
         context: The run that the site shows.
         network: One of its networks.
-        max_images: How many sample images are shown.
+        is_card: Whether only the image that is shown first is read.
     """
     analysis = network.results.attribution if has_attribution(context, network) else None
     reader = AttributionReader(network, analysis) if analysis else None
     pictures: dict[str, bytes] = {}
+    selected = network.images[:MAX_IMAGES]
+    explorer = context.explorers.get(network.name)
+    initial = explorer.network["initial"]["image"] if explorer else ""
+    first_image = next((image for image in selected if image["name"] == initial), selected[0])
     images = []
-    for image in network.images[:max_images]:
+    for image in [first_image] if is_card else selected:
         result = _read_image(context, network, image, reader, pictures)
         if result.overlay:
             pictures[result.overlay.file] = result.overlay.picture
         images.append(result)
     return NetworkResult(
         images=images,
+        first_image=first_image["name"],
         n_images=len(network.images),
         findings=list_main_findings(context, network),
         no_map=NO_MAP[network.takes_images],

@@ -203,7 +203,8 @@ def test_the_page_has_every_map_with_its_numbers(site: Path) -> None:
 def test_the_network_and_the_first_page_lead_to_it(site: Path) -> None:
     assert "networks/own-attribution.html" in PageParser(site / "index.html").links
     page = PageParser(site / "networks/own.html")
-    assert "own-attribution.html" in page.links and "own-attribution.html#specificity" in page.links
+    assert any(link.endswith("own-attribution.html") for link in page.links)
+    assert any(link.endswith("own-attribution.html#specificity") for link in page.links)
     assert "In pool projections show where, hardly which unit" in page.text
 
 
@@ -316,7 +317,7 @@ def test_the_address_holds_what_is_compared(browser: "Browser", site: Path) -> N
     def get_files() -> list[str]:
         return [str(pictures.nth(n).get_attribute("src")).split("gallery/")[1] for n in (0, 1)]
 
-    assert get_files() == [maps["own", "first", number, "gradient"]["file"] for number in (2, 3)]
+    assert get_files() == [maps["own", "first", number, "grad_cam"]["file"] for number in (2, 3)]
     page.get_by_label("Method").select_option("grad_cam:conv1")
     right = page.get_by_role("region", name="Second")
     right.get_by_label("Network").select_option("other")
@@ -335,6 +336,6 @@ def test_the_address_holds_what_is_compared(browser: "Browser", site: Path) -> N
     assert page.locator("[data-part=error]").is_hidden()
     page.goto((site / "attribution.html").as_uri() + "#method=no&a=network%3Dnone%26image%3Dsecond")
     assert page.locator("[data-part=error]").inner_text().startswith("Not found: network “none”")
-    assert get_files()[0] == maps["own", "second", 2, "gradient"]["file"]
+    assert get_files()[0] == maps["own", "second", 2, "grad_cam"]["file"]
     assert errors == []
     page.context.close()

@@ -193,7 +193,7 @@ def test_links_and_filters_in_the_same_tab(browser: Browser, site: Path) -> None
     assert get_part(page, "name").inner_text() == "relu"
     page.evaluate("scrollTo(0, 0)")
     assert page.locator(".result .images :checked").get_attribute("value") == "second"
-    page.locator(".result .images").get_by_label("first").check()
+    page.locator(".result .images").locator("[value=first]").check()
     wait_until_drawn(page)
     assert read_state(page)["image"] == "first"
     assert page.locator(".result .view:visible .result-figure, .result .result-figure:visible").count() == 2

@@ -4,7 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from convatlas.gallery.attribution_data import AttributionReader, ImageMaps, MapTile, TargetMaps
+from convatlas.gallery.attribution_data import (
+    AttributionReader,
+    ImageMaps,
+    MapTile,
+    TargetMaps,
+    choose_method,
+)
 from convatlas.gallery.attribution_specificity import describe_low_specificity, list_specificity
 from convatlas.gallery.attribution_text import link_papers
 from convatlas.gallery.context import GalleryContext, SitePage
@@ -159,8 +165,11 @@ def describe_maps(entries: Sequence[NetworkMaps]) -> dict[str, Any]:
         entries: The networks with maps.
 
     Returns:
-        The methods by key, with title; and the networks with their images, targets and maps by method.
+        The methods by key, with title; the key of the one that is shown first; and the networks with their
+        images, targets and maps by method.
     """
+    first_method = choose_method(entries[0].reader.analysis)
+    first_tiles = entries[0].first_image.targets[0].tiles if entries[0].first_image else []
     methods = {
         tile.key: " ".join([tile.method["title"], *tile.key.partition(":")[2:]]).strip()
         for entry in entries
@@ -169,7 +178,12 @@ def describe_maps(entries: Sequence[NetworkMaps]) -> dict[str, Any]:
         for target in image.targets
         for tile in target.tiles
     }
-    return {"methods": methods, "networks": [_describe_network(entry) for entry in entries]}
+    keys = [tile.key for tile in first_tiles if tile.method is first_method] or list(methods)
+    return {
+        "methods": methods,
+        "method": keys[0],
+        "networks": [_describe_network(entry) for entry in entries],
+    }
 
 
 def _describe_network(entry: NetworkMaps) -> dict[str, Any]:

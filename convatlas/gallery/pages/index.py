@@ -61,7 +61,7 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
         "network_rows": rows,
         "max_cards": MAX_CARDS,
         "explored_networks": [row.network.name for row in rows if row.network.name in context.explorers],
-        "results": {network.name: read_result(context, network, 1) for network in carded},
+        "results": {network.name: read_result(context, network, is_card=True) for network in carded},
         "ramps": RAMPS,
         "networks_with_masks": join_names(segmented) if segmented else "",
         "attribution_files": {

@@ -4,7 +4,7 @@
    the method and both sides, `#method=gradient&a=network%3Dlenet5%26image%3D...&b=...`. */
 
 (() => {
-  const { methods, networks } = JSON.parse(document.getElementById("attribution-data").textContent);
+  const { methods, method: firstMethod, networks } = JSON.parse(document.getElementById("attribution-data").textContent);
   const page = document.querySelector(".comparison");
   const getPart = (name) => page.querySelector(`[data-part="${name}"]`);
   let state = null; // { method, a, b }, each side { network, image, target }
@@ -111,7 +111,7 @@
     if (method && !methods[method]) missing.push(`method “${method}”`);
     getPart("error").textContent = missing.length ? `Not found: ${missing.join(", ")}. Showing the default.` : "";
     getPart("error").hidden = !missing.length;
-    return { method: methods[method] ? method : Object.keys(methods)[0], a, b };
+    return { method: methods[method] ? method : firstMethod, a, b };
   }
 
   function draw() {
