@@ -127,7 +127,7 @@ class TopImages:
     dataset: ImageDataset | None
     tests: Sequence[LayerTests]
 
-    @property
+    @cached_property
     def n_tests(self) -> int:
         """Number of tests for which the p-values are adjusted."""
         return sum(tests.n_new for tests in self.tests)

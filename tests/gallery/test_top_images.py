@@ -95,15 +95,20 @@ def test_without_the_files_of_the_data_set_images_are_named(tmp_path: Path) -> N
 # Possible shortcuts
 
 N_UNITS, SIZE = 12, 6
+LOCKED_UNIT, SIAMESE_UNIT = 4, 9
 
 
-def read_planted(locked: int, subclass_unit: int) -> TopImages:
-    """Read random top activations of two layers, a unit of which has one position, another one subclass."""
+def read_planted(siamese_step: int) -> TopImages:
+    """Read random top activations of two layers, a unit of which has one position, another one subclass.
+
+    Args:
+        siamese_step: One image in so many of the 400 images of cats is of a Siamese.
+    """
     rng = np.random.default_rng(3)
     positions = rng.integers(0, SIZE, (N_UNITS, K, 2))
-    positions[locked] = (5, 1)
+    positions[LOCKED_UNIT] = (5, 1)
     images = np.stack([rng.permutation(N_IMAGES)[:K] for _ in range(N_UNITS)])
-    images[subclass_unit] = np.arange(4 * K, step=4)
+    images[SIAMESE_UNIT] = siamese_step * np.arange(K)
     values = np.sort(rng.random((N_UNITS, K)) + 1)[:, ::-1]
     layer = {"kind": "conv", "output_shape": [N_UNITS, SIZE, SIZE]}
     arrays = {"values": values, "images": images, "positions": positions}
@@ -115,21 +120,28 @@ def read_planted(locked: int, subclass_unit: int) -> TopImages:
         layers=[{"name": "conv", **layer}, {"name": "cat", **layer, "kind": "merge"}],
         results=SimpleNamespace(dataset_statistics=summary, statistics=statistics),
     )
-    breeds = ["Siamese" if number % 4 == 0 else f"breed {number}" for number in range(400)]
+    breeds = ["Siamese" if number % siamese_step == 0 else f"breed {number % 9}" for number in range(400)]
     dataset: Any = SimpleNamespace(labels=np.zeros(400, int), subclasses=breeds)
     return read_top_images(network, dataset)
 
 
 def test_a_unit_with_one_position_or_subclass_is_marked_in_every_layer_that_passes_it_on() -> None:
-    top_images = read_planted(4, 9)
+    top_images = read_planted(siamese_step=3)
     assert top_images.n_tests == 2 * N_UNITS
     first, *others = top_images.marked_units
     assert (first.layer, first.unit, first.kind, first.later) == ("conv", 4, "position", [("cat", 7)])
     assert first.reason == f"All {K} maxima lie at row 5, column 1 of the {SIZE} × {SIZE} map."
-    assert others == []  # one of 100 breeds has 100 of 400 images: four of it are no surprise
+    assert others == []  # a third of the images are of a Siamese: four of them are no surprise
     assert [*top_images.marks] == ["conv", "cat"]
     assert top_images.marks["conv"].keys() == {4} and top_images.marks["cat"].keys() == {7}
     assert "adjusted for 24 tests" in top_images.marks["cat"][7]
+
+
+def test_a_unit_with_images_of_a_rare_subclass_is_marked() -> None:
+    marked = {row.unit: row for row in read_planted(siamese_step=40).marked_units}
+    assert marked.keys() == {LOCKED_UNIT, SIAMESE_UNIT}
+    assert marked[SIAMESE_UNIT].kind == "subclass"
+    assert marked[SIAMESE_UNIT].reason == f"All {K} images are of one subclass of cat: Siamese."
 
 
 # In a browser

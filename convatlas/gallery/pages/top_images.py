@@ -189,6 +189,8 @@ def describe_images(
         description["sample"] = samples.get(number)
         if thumbnail := thumbnails.get(number):
             description |= {"thumbnail": thumbnail.path, "size": thumbnail.size}
+            if thumbnail.size != thumbnail.image_size:
+                description["file_size"] = thumbnail.image_size
             if network.takes_images:
                 description["visible"] = _describe_visible_box(thumbnail.image_size, preprocessing)
         descriptions[number] = {key: value for key, value in description.items() if value is not None}

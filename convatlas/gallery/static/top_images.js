@@ -166,7 +166,9 @@
     const place = layer.shape.length === 1 ? ` at position ${column}` : ` at row ${row}, column ${column}`;
     facts.push([`Unit ${unit} of ${layer.name}`, convatlas.formatNumber(peak.value) + (isMap ? place : "")]);
     facts.push(["Receptive field", describeFields(index, layer)]);
-    const links = [image.thumbnail ? makeElement("a", { href: convatlas.toUrl(image.thumbnail) }, "Image file") : null,
+    const fileSize = image.file_size && image.file_size.join(" × ");
+    const text = fileSize ? `Thumbnail (the file has ${fileSize} pixels)` : "Image at full size";
+    const links = [image.thumbnail ? makeElement("a", { href: convatlas.toUrl(image.thumbnail) }, text) : null,
       image.sample && layer.explored ? makeElement("a", { href: getExplorerUrl(network, layer, unit, image.sample) },
         "This image in the explorer") : null].filter(Boolean);
     if (links.length) facts.push(["Open", ...links.flatMap((link, n) => (n ? [" · ", link] : [link]))]);
