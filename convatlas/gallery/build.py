@@ -17,6 +17,7 @@ from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.dataset_thumbnails import load_split
 from convatlas.gallery.explorer_data import read_explorer_data
 from convatlas.gallery.figure_numbers import NUMBER_MARK, mark_figure_range, number_figures
+from convatlas.gallery.glossary import mark_terms
 from convatlas.gallery.figure_settings import FigureSettings, format_loading_code
 from convatlas.gallery.navigation import list_menus, list_tabs, render_search_index
 from convatlas.gallery.network_data import NetworkData
@@ -28,6 +29,7 @@ from convatlas.gallery.pages import (
     datasets,
     digits,
     errors,
+    glossary,
     index,
     layers,
     lecture,
@@ -62,6 +64,7 @@ PAGE_MAKERS: list[Callable[[GalleryContext], Iterator[SitePage]]] = [
     digits.make_pages,
     datasets.make_pages,
     primer.make_pages,
+    glossary.make_pages,
     cite.make_pages,
     provenance.make_pages,
 ]
@@ -193,6 +196,8 @@ def _write_page(
         **page.context,
     }
     html = number_figures(templates.get_template(f"{page.template}.j2").render(values))
+    if page.path != glossary.PATH:
+        html = mark_terms(html, page.relative_root)
     for path, content in {**page.generated_files, page.path: html}.items():
         _write(site / path, content.encode() if isinstance(content, str) else content)
 

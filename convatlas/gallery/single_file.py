@@ -29,6 +29,7 @@ EXCLUDED_ATTRIBUTES = (
     "data-row-link",
 )  # of tables: filters in the address, links to the explorer
 STANDALONE_SCRIPTS = [
+    "glossary.js",
     "dom.js",
     "masthead.js",
     "convolution_example.js",

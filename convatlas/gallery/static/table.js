@@ -150,9 +150,16 @@
     }
 
     addSortButton(column, header) {
+      const term = header.querySelector("a.term"); // a button holds no link
+      const label = term && `Definition of ${term.textContent}`;
+      if (term) term.replaceWith(...term.childNodes);
       const button = makeElement("button", { type: "button", class: "sort", click: () => this.toggleSort(column) },
         ...header.childNodes);
       header.append(button);
+      if (!term) return;
+      term.textContent = "?";
+      term.setAttribute("aria-label", label);
+      header.append(term);
     }
 
     addToolbar(hasFilters) {
