@@ -298,7 +298,7 @@ def test_the_navigation_is_grouped(tmp_path: Path) -> None:
         ("Networks", ["own"]),
         ("Analyses", ["Classical operators"]),
         ("Data", ["animals"]),
-        ("Help", ["Primer", "Provenance"]),
+        ("Help", ["Primer", "Glossary", "Cite", "Provenance"]),
     ]
 
 

@@ -18,7 +18,15 @@ from tests.support.site import open_page
 from tests.support.workspace import Workspace
 
 PAGES = (
-    *("index.html", "classical.html", "compare.html", "primer.html", "cite.html", "provenance.html"),
+    *(
+        "index.html",
+        "classical.html",
+        "compare.html",
+        "primer.html",
+        "glossary.html",
+        "cite.html",
+        "provenance.html",
+    ),
     *(
         "datasets/digits.html",
         "networks/lenet5.html",

@@ -16,7 +16,7 @@ NETWORK_FILES = [
     "figures",
     "atlas",
 ]
-GALLERY_PAGES = ["index", "compare", "primer", "cite", "provenance"]
+GALLERY_PAGES = ["index", "compare", "primer", "glossary", "cite", "provenance"]
 if any(map(takes_images, config["networks"])):
     GALLERY_PAGES.append("classical")
 if any(map(has_trimaps, config["networks"])):
