@@ -17,8 +17,8 @@ from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.dataset_thumbnails import load_split
 from convatlas.gallery.explorer_data import read_explorer_data
 from convatlas.gallery.figure_numbers import NUMBER_MARK, mark_figure_range, number_figures
-from convatlas.gallery.glossary import mark_terms
 from convatlas.gallery.figure_settings import FigureSettings, format_loading_code
+from convatlas.gallery.glossary import mark_terms
 from convatlas.gallery.navigation import list_menus, list_tabs, render_search_index
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.pages import (

@@ -98,18 +98,21 @@ def test_highlighted_layers_come_first_and_the_rest_is_collapsed(tmp_path: Path)
     gallery = build_segmentation_site(write_networks(tmp_path), "own", highlight=[1, 12])
     text = (gallery / "networks/own.html").read_text()
     section = text.partition('<h2 id="layers">')[2]
-    headings = re.findall(r'<h3 id="layer-([^"]+)"|(<details)', section)
+    headings = re.findall(r'<h3 id="layer-([^"]+)"|(<details class="stage")', section)
     order = [name or "collapsed" for name, _ in headings]
     assert order[:3] == [NAMES[0], "head", "collapsed"]
     assert [name for name in order[2:] if name != "collapsed"] == list(NAMES[1:-1])
     assert order.count("collapsed") > 1
-    numbers = [int(n) for n in re.findall(r"Figure (\d+)\. own", section)]
+    numbers = [int(n) for n in re.findall(r"figure-number\">(\d+)<", section)]
     assert numbers == sorted(numbers)
 
 
 def test_without_highlighted_layers_all_are_open(gallery: Path) -> None:
     section = (gallery / "networks/own.html").read_text().partition('<h2 id="layers">')[2]
-    assert re.findall(r'<h3 id="layer-([^"]+)"', section) == list(NAMES) and "<details" not in section
+    assert (
+        re.findall(r'<h3 id="layer-([^"]+)"', section) == list(NAMES)
+        and '<details class="stage"' not in section
+    )
 
 
 def test_the_source_of_a_network(gallery: Path) -> None:
