@@ -126,6 +126,7 @@ def test_caption_citation_and_settings_are_copied(
     assert 'layer: "relu"\nunit: 1\nimage: "second"' in text
     assert f"{(folder / 'gallery').as_uri()}/{ADDRESS}" in text
     code = next(line for line in text.splitlines() if line.startswith("convatlas.Results"))
+    assert page.locator("[data-part=source] .loading-code").inner_text() == code
     monkeypatch.chdir(folder)
     array = eval(code, {"convatlas": convatlas})
     np.testing.assert_array_equal(array, make_results().activations["second"]["relu"][1])

@@ -155,14 +155,18 @@
     showFigure(layer);
   }
 
-  /* Name the file and key of the data, and link to the layer's figures. */
+  /* Name the file of the data, which is a download where it is published, and the code that loads a unit's values; and
+     link to the layer's figures. */
   function showSource(layer) {
     const folder = { maps: "activations", filters: "filters" }[state.show] || "deconv";
     const file = folder === "filters" ? "filters.npz" : `${folder}/${state.image}.npz`;
-    const module = layer.module || layer.name;
-    const key = { filters: module, peaks: `${layer.name}@peak` }[state.show] || layer.name;
-    getPart("source").replaceChildren("Data: ", makeElement("code", {}, `results/${net.name}/${file}`), ", key ",
-      makeElement("code", {}, key), ". ");
+    const published = document.querySelector(`.files a[href="../arrays/${net.name}/${CSS.escape(file)}"]`);
+    const name = makeElement("code", {}, `results/${net.name}/${file}`);
+    const view = convatlas.getView(net, layer, unitData, state.show, state.image);
+    const code = convatlas.formatLoadingCode({ net, layer, state, kind: state.show, view }, state.unit);
+    getPart("source").replaceChildren("Data: ",
+      published ? makeElement("a", { href: published.href, download: true }, name) : name, ", loaded by ",
+      makeElement("code", { class: "loading-code" }, code), ". ");
     if (layer.figures_page === undefined) return;
     const link = `${layer.figures_page}#${encodeURIComponent(`layer-${layer.name}`)}`;
     getPart("source").append(makeElement("a", { href: link }, "Figures"));

@@ -127,7 +127,7 @@
   }
 
   /* The line of Python that loads the exact values. */
-  function formatCode({ net, layer, state, kind, view }, unit) {
+  function formatLoadingCode({ net, layer, state, kind, view }, unit) {
     const quote = (text) => JSON.stringify(text);
     const results = `convatlas.Results(${quote(`results/${net.name}`)})`;
     if (kind === "filters") {
@@ -140,7 +140,9 @@
       return `${results}.activations(${quote(state.image)})[${quote(layer.name)}]${index}`;
     }
     const key = kind === "peaks" ? `${layer.name}@peak` : layer.name;
-    return `${results}.displayed_projections(${quote(state.image)})[${quote(key)}][${view.units.indexOf(unit)}]`;
+    const index = view.units.indexOf(unit); // some units are not projected
+    const projections = `${results}.displayed_projections(${quote(state.image)})[${quote(key)}]`;
+    return index < 0 ? projections : `${projections}[${index}]`;
   }
 
   const getRunId = () => document.querySelector("[data-run]").dataset.run;
@@ -263,7 +265,7 @@
   const formatCopy = (shown, units) => [
     describeFigure(shown, units),
     `run ${getRunId()}\n${formatSettings(shown, units.length > 1 ? undefined : units[0])}`,
-    formatCode(shown, units[0]), getAddress(location.hash), getCitation(),
+    formatLoadingCode(shown, units[0]), getAddress(location.hash), getCitation(),
   ].join("\n\n");
 
   /* The buttons that save what `getShown` returns, [state, kind of view, units]: a figure; of one unit its values. */
@@ -290,5 +292,5 @@
       makeElement("span", { class: "title" }, `Save ${subject}`), ...buttons, copy, status);
   }
 
-  Object.assign(convatlas, { renderSaveButtons });
+  Object.assign(convatlas, { formatLoadingCode, renderSaveButtons });
 })();
