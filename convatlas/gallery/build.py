@@ -19,6 +19,7 @@ from convatlas.gallery.explorer_data import read_explorer_data
 from convatlas.gallery.figure_numbers import NUMBER_MARK, mark_figure_range, number_figures
 from convatlas.gallery.figure_settings import FigureSettings, format_loading_code
 from convatlas.gallery.glossary import mark_terms
+from convatlas.gallery.metadata import CRATE_FILE, build_crate, describe_page
 from convatlas.gallery.navigation import list_menus, list_tabs, render_search_index
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.pages import (
@@ -97,6 +98,7 @@ def build_gallery(
         "figure_kinds": FIGURE_KINDS,
         "run_id": run_id,
         "run_reference": cite_run(config, run_id),
+        "structured_data": {page.path: describe_page(context, page, run_id) for page in pages},
         "config": config,
         "pages": pages,
         "preview": preview,
@@ -112,6 +114,10 @@ def build_gallery(
             (site / "preview.jpg").write_bytes(preview.jpeg)
         for page in pages:
             _write_page(site, page, templates, shared_values)
+        if published := config.get("published"):
+            paths = [path.relative_to(site).as_posix() for path in site.rglob("*.*") if path.is_file()]
+            crate = build_crate(context, run_id, paths, published)
+            (site / CRATE_FILE).write_text(crate, encoding="utf-8")
 
 
 def read_context(

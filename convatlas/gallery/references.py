@@ -81,19 +81,22 @@ def list_references(
         datasets: dataset.json of each data set, by its name in the config.
     """
     entries = _read_entries()
-    keys: dict[str, list[str]] = {
-        "Methods": [key for network in networks for key in _list_method_keys(network)],
-        "Networks": [key for network in networks if (key := find_network_key(network.description))],
-        "Data": [key for network in networks for key in _list_weight_data_keys(network.description)]
-        + [key for dataset in datasets.values() for key in find_dataset_keys(dataset)],
+    citations = {name: section.get("citation") for name, section in config["networks"].items()}
+    papers = [
+        find_network_reference(network.description, network.name, citations.get(network.name))
+        for network in networks
+    ]
+    groups = {
+        "Methods": [entries[key] for network in networks for key in _list_method_keys(network)],
+        "Networks": [paper for paper in papers if paper],
+        "Data": [
+            *(entries[key] for network in networks for key in _list_weight_data_keys(network.description)),
+            *(entries[key] for dataset in datasets.values() for key in find_dataset_keys(dataset)),
+        ],
     }
-    groups = {title: [entries[key] for key in dict.fromkeys(names)] for title, names in keys.items()}
-    for network in networks:
-        citation = config["networks"].get(network.name, {}).get("citation")
-        if citation:
-            groups["Networks"].append(cite_own_network(network.name, citation))
     run = [cite_run(config, run_id), entries["convatlas"]]
-    all_groups = [ReferenceGroup("This run", run), *(ReferenceGroup(*item) for item in groups.items())]
+    unique = {title: list(dict.fromkeys(references)) for title, references in groups.items()}
+    all_groups = [ReferenceGroup("This run", run), *(ReferenceGroup(*item) for item in unique.items())]
     return [group for group in all_groups if group.references]
 
 
@@ -139,6 +142,29 @@ def cite_own_network(name: str, citation: str) -> Reference:
     if match := re.match(r"@\w+\s*\{\s*([^\s,]+)\s*,", citation):
         return Reference(match[1], citation, _describe_entry(citation), _find_url(citation))
     return Reference(name, f"@misc{{{name},\n  note = {{{escape_tex(citation)}}}\n}}", citation)
+
+
+def get_reference(key: str) -> Reference:
+    """Return an entry of references.bib.
+
+    Args:
+        key: Its key.
+    """
+    return _read_entries()[key]
+
+
+def find_network_reference(network: NetworkDescription, name: str, citation: str | None) -> Reference | None:
+    """Return the publication of a network: that of the config, or of its architecture; None without any.
+
+    Args:
+        network: network.json.
+        name: The network's name.
+        citation: `citation` of its config.
+    """
+    if citation:
+        return cite_own_network(name, citation)
+    key = find_network_key(network)
+    return get_reference(key) if key else None
 
 
 def find_network_key(network: NetworkDescription) -> str | None:

@@ -43,7 +43,8 @@ def compute_run_id(config: Mapping[str, Any], networks: Sequence[NetworkDescript
         The first 12 hexadecimal digits of a SHA-256.
     """
     weights = [[network["weights"]["sha256"], network["versions"]] for network in networks]
-    text = json.dumps([config, *weights], sort_keys=True)
+    settings = {key: value for key, value in config.items() if key != "published"}
+    text = json.dumps([settings, *weights], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from datetime import date
 from importlib import resources
 from typing import Any, cast
 
@@ -61,6 +62,8 @@ def resolve_config(config: Mapping[str, Any]) -> Config:
     """
     schema = yaml.safe_load(SCHEMA_PATH.read_text(encoding="utf-8"))
     merged: dict[str, Any] = _read_numbers(_drop_nulls(config), schema, schema)
+    if isinstance(merged.get("published"), date):  # as YAML reads it
+        merged["published"] = merged["published"].isoformat()
     errors = [*list_schema_errors(merged, schema), *_find_unknown_names(merged)]
     if errors:
         raise UserError("the config has a fault:\n" + "\n".join(f"  - {error}" for error in errors))

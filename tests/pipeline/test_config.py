@@ -517,6 +517,12 @@ def test_old_names_are_free_elsewhere() -> None:
     assert arguments["training"] == {"average": 1}
 
 
+def test_a_date_of_publication_is_text_with_and_without_quotes() -> None:
+    for text in ("2026-01-31", "'2026-01-31'"):
+        assert resolve_config(merged(f"published: {text}"))["published"] == "2026-01-31"
+    assert "published" in get_error("published: January")
+
+
 def test_a_null_in_a_list_is_not_called_a_mapping() -> None:
     message = get_error("images: {files: [null]}")
     assert "images.files.0: got null" in message

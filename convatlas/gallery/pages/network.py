@@ -14,6 +14,7 @@ from convatlas.gallery.layer_pages import (
     select_matches,
     split_figures,
 )
+from convatlas.gallery.model_cards import format_model_card, name_card
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.network_result import read_result
 from convatlas.gallery.pages.attribution import RAMPS, format_page_name, has_attribution
@@ -21,6 +22,8 @@ from convatlas.gallery.pages.errors import has_errors, list_confusions
 from convatlas.gallery.pages.units import has_statistics
 from convatlas.gallery.preview import compress_cover
 from convatlas.gallery.published_files import hide_paths_in_json, list_published_files
+from convatlas.gallery.references import cite_run, find_network_reference
+from convatlas.gallery.run_info import compute_run_id
 
 MAX_PREDICTIONS = 20  # classes of an image that the table names, of a multi-label network
 
@@ -41,6 +44,7 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             "network": network,
             "result": result,
             "ramps": RAMPS,
+            "model_card": name_card(network.name),
             "published_files": {path: source.stat().st_size for path, source in published.items()},
             "layer_pages": split_figures(network),
             "figure_pages": find_figure_pages(network),
@@ -60,6 +64,7 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             **_compress_covers(network),
             **hide_paths_in_json(published),
             **result.pictures,
+            name_card(network.name): _write_model_card(context, network),
         }
         if explorer:
             files |= explorer.files
@@ -88,6 +93,14 @@ def select_deconvnet_specificity(network: NetworkData) -> list[SpecificityRow]:
     analysis = network.results.attribution
     rows = analysis["specificity"] if analysis else []
     return list_specificity([row for row in rows if row["method"] == "deconvnet"], {})
+
+
+def _write_model_card(context: GalleryContext, network: NetworkData) -> str:
+    """Write the model card of a network, with its publication and the reference of the run."""
+    citation = context.config["networks"].get(network.name, {}).get("citation")
+    reference = find_network_reference(network.description, network.name, citation)
+    run_id = compute_run_id(context.config, [network.description for network in context.networks])
+    return format_model_card(network, reference, cite_run(context.config, run_id))
 
 
 def _compress_covers(network: NetworkData) -> dict[str, bytes]:
