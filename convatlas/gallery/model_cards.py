@@ -106,7 +106,8 @@ def list_metrics(network: NetworkData) -> dict[str, float]:
 
 def _describe_network(network: NetworkData) -> str:
     description = network.description
-    source = f", after {escape_markdown(description['source'])}" if description["source"] else ""
+    published = description.get("source")
+    source = f", after {escape_markdown(published)}" if published else ""
     origin, sha256 = description["weights"]["origin"], description["weights"]["sha256"]
     return (
         f"{escape_markdown(description['architecture'])}{source}: {description['parameters']:,} parameters, "

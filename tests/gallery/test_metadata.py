@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from convatlas.files import read_json, write_json
+from convatlas.files import write_json
 from tests.support.fake_results import make_minimal_results, make_results
 from tests.support.site import CONFIG, DATASET, HOSTILE_TEXT, build_site, write_network
 
@@ -18,14 +18,8 @@ def build(folder: Path, **config: Any) -> Path:
     results = make_results()
     results.network["source"] = HOSTILE_TEXT
     write_network(folder, "own", results)
-    minimal = make_minimal_results()
-    minimal.network["source"] = None
-    write_network(folder, "other", minimal)
+    write_network(folder, "other", make_minimal_results())
     write_json(folder / "data/animals/dataset.json", DATASET | {"title": HOSTILE_TEXT})
-    write_json(
-        folder / "results/other/network.json",
-        read_json(folder / "results/other/network.json") | {"source": None},
-    )
     return build_site(folder, "own", "other", config=CONFIG | {"title": HOSTILE_TEXT} | config)
 
 
