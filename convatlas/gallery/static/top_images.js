@@ -188,10 +188,10 @@
   const renderMark = (reason) => makeElement("p", { class: "shortcut-mark" },
     makeElement("strong", {}, "Possible shortcut. "), reason);
 
-  /* What the explorer's panel shows of a unit: an element that is filled when the numbers are loaded. */
+  /* What the explorer's panel shows of a unit: an element that is filled when it becomes visible. */
   function renderUnit(network, layerName, unit) {
     const element = makeElement("div", { class: "unit-top-images" });
-    fillUnit(element, network, layerName, unit).catch((error) => { element.textContent = error.message; });
+    convatlas.onVisible(element, () => fillUnit(element, network, layerName, unit));
     return element;
   }
 

@@ -158,7 +158,7 @@
       this.mapHeight = this.map.style.height;
       this.overlayHeight = `${Math.round((parseInt(this.map.style.width, 10) * inputHeight) / inputWidth)}px`;
       this.inputUrl = convatlas.toUrl(`explorer/${net.name}/${net.inputs[state.image].file}`);
-      if (convatlas.hasPositions(layer) && this.image.src !== this.inputUrl) this.image.src = this.inputUrl;
+      if (this.image.src !== this.inputUrl) onVisible(this.imageFrame, async () => { this.image.src = this.inputUrl; });
       this.imageFrame.style.setProperty("--aspect", inputWidth / inputHeight);
       this.imageFrame.classList.toggle("tiny", Math.max(inputHeight, inputWidth) <= 64);
       this.positions.show(net, layer, state, view, images);
