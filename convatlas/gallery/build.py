@@ -15,6 +15,7 @@ from convatlas.figure_kinds import FIGURE_KINDS
 from convatlas.files import atomic_write
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.dataset_thumbnails import load_split
+from convatlas.gallery.diagram_maps import draw_diagram_maps
 from convatlas.gallery.explorer_data import read_explorer_data
 from convatlas.gallery.figure_numbers import NUMBER_MARK, mark_figure_range, number_figures
 from convatlas.gallery.figure_settings import FigureSettings, format_loading_code
@@ -158,7 +159,8 @@ def read_context(
         for network in networks
         if network.dataset and network.description["dataset"]
     }
-    return GalleryContext(results, data, config, networks, datasets, explorers, statistics, run)
+    maps = {network.name: draw_diagram_maps(network) for network in networks}
+    return GalleryContext(results, data, config, networks, datasets, explorers, statistics, maps, run)
 
 
 def _load_templates(config: Mapping[str, Any], published: set[str]) -> jinja2.Environment:

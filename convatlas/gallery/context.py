@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from convatlas.gallery.diagram_maps import DiagramMaps
 from convatlas.gallery.explorer_data import ExplorerData
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.run_info import RunInfo
@@ -26,6 +27,7 @@ class GalleryContext:
         datasets: dataset.json of each data set, by its name in the config.
         explorers: The data of each network's explorer, by the network's name; only of networks with sprites.
         top_images: The top-activating images of each network with statistics, by the network's name.
+        diagram_maps: The maps in each network's diagrams, by the network's name; None without any.
         run: When, where and from which commit the gallery is built.
     """
 
@@ -36,6 +38,7 @@ class GalleryContext:
     datasets: Mapping[str, DatasetDescription]
     explorers: Mapping[str, ExplorerData] = field(default_factory=dict)
     top_images: Mapping[str, TopImages] = field(default_factory=dict)
+    diagram_maps: Mapping[str, DiagramMaps | None] = field(default_factory=dict)
     run: RunInfo = field(default_factory=lambda: NO_RUN_INFO)
 
     @property

@@ -8,8 +8,8 @@ from typing import Any, Self, cast
 
 from convatlas.datasets import formats
 from convatlas.files import read_json
-from convatlas.gallery.diagrams.block_diagram import BlockDiagram, draw_blocks
 from convatlas.gallery.diagrams.network_diagram import NetworkDiagram, draw_network
+from convatlas.gallery.diagrams.stages import split_stages
 from convatlas.gallery.findings import list_emergence_findings, list_findings
 from convatlas.gallery.input_text import describe_channels, describe_input
 from convatlas.gallery.local_paths import hide_local_paths
@@ -92,8 +92,7 @@ class NetworkData:
         dataset: dataset.json of its data set, if it has one.
         matches: The units that match a classical feature.
         rectified: Whether projections are rectified at activations that are not ReLUs.
-        diagram: The diagram of its stages.
-        block_diagrams: The diagrams of its kinds of blocks.
+        diagram: The diagrams of its blocks.
         findings: What stands out, as sentences.
         masks: masks.json, of a data set with masks.
         emergence_findings: Where segmentation emerges, as sentences.
@@ -113,7 +112,6 @@ class NetworkData:
     matches: ClassicalMatches
     rectified: bool
     diagram: NetworkDiagram
-    block_diagrams: Sequence[BlockDiagram]
     findings: Sequence[str]
     masks: SegmentationAnalysis | None
     emergence_findings: Sequence[str]
@@ -174,7 +172,6 @@ class NetworkData:
             matches=summarize_matches(results.unit_matches),
             rectified=rectified,
             diagram=draw_network(layers),
-            block_diagrams=draw_blocks(layers),
             findings=list_findings(results),
             masks=masks,
             emergence_findings=list_emergence_findings(masks) if masks else [],
@@ -258,7 +255,7 @@ class NetworkData:
 
     @property
     def other_layers_by_stage(self) -> list[tuple[str, list[NetworkLayer]]]:
-        """Return the layers that have figures and are not highlighted, by the stages of the diagram.
+        """Return the layers that have figures and are not highlighted, by the stages of the network.
 
         Returns:
             The name of each stage, and its layers.
@@ -269,8 +266,8 @@ class NetworkData:
             if layer["name"] not in self.highlighted_layers
         }
         groups = []
-        for stage in self.diagram.stages:
-            names = [name for _, layer_names in stage.layers for name in layer_names]
+        for stage in split_stages([layer for layer in self.results.layers if layer["called"]]):
+            names = [layer["name"] for layer in stage]
             groups.append([remaining.pop(name) for name in names if name in remaining])
         groups.append(list(remaining.values()))
         return [

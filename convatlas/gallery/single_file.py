@@ -251,7 +251,9 @@ class SingleFileBuilder:
         if key not in self.svg_images:
             attributes = {"id": f"shared-image/{len(self.svg_images)}", "href": self.encode_image(target)}
             self.svg_images[key] = Element("image", {**image.attributes, **attributes})
-        return Element("use", {"href": f"#{self.svg_images[key].attributes['id']}"})
+        href = f"#{self.svg_images[key].attributes['id']}"
+        ids = {"id": image.attributes["id"]} if "id" in image.attributes else {}
+        return Element("use", {**ids, "href": href})
 
 
 # Pages without some figures

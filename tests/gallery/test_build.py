@@ -218,6 +218,7 @@ def test_building_twice_gives_the_same_bytes_and_drops_a_network_that_is_gone(tm
     assert {name for name in both if name not in alone} == {
         "networks/other.html", "networks/other-layers.html", "networks/other-errors.html",
         *(f"figures/other/{kind}.png" for kind in ("cover-1", "maps-2", "deconv-3")),
+        *(f"diagrams/other/{name}.webp" for name in ("first", "second")),
         *(f"result/other/{name}.webp" for name in ("first", "first-map", "second", "second-map")),
     }  # fmt: skip
     assert files("own") == alone

@@ -402,14 +402,50 @@ def test_a_layer_of_fewer_units_can_be_chosen(browser: Browser, site: Path) -> N
 
 def test_the_diagram_links_to_the_explorer(browser: Browser, site: Path) -> None:
     page, _ = open_address(browser, site, OWN)
-    page.locator(".diagram a").first.click()
+    diagram = page.locator(".network-diagram")
+    diagram.locator(".diagram.wide a[aria-label='Maps of conv1']").first.click()
     wait_until_drawn(page)
-    assert read_state(page)["layer"] == "conv1"
+    state = read_state(page)
+    maps = json.loads(diagram.locator(".diagram-data").inner_text())
+    first, other = maps["images"]
+    assert state["layer"] == "relu" and state["image"] == first
+    assert int(state["unit"]) == maps["images"][first]["units"][maps["layers"].index("relu")]
+    get_part(page, "images").get_by_role("radio", name=other).check()
+    wait_until_drawn(page)
+    assert diagram.locator(".diagram-maps image").get_attribute("href") == maps["images"][other]["file"]
+    page.evaluate("location.hash = 'layer=conv1'")
+    wait_until_drawn(page)
     page.locator("[data-part='source'] a").click()  # its figures
     assert page.evaluate("location.hash") == "#layer-conv1"
     page.go_back()
     wait_until_drawn(page)
     assert get_part(page, "name").inner_text() == "conv1"
+    page.context.close()
+
+
+def test_blocks_of_the_diagram_open_in_place_and_zoom(browser: Browser, site: Path) -> None:
+    page, errors = open_page(browser, site, OWN)
+    inside = page.locator(".network-diagram .levels")
+    assert not inside.is_visible()
+    page.get_by_role("link", name="Inside of conv1").click()
+    assert page.evaluate("location.hash") == "#block-conv1"
+    picture = inside.locator(".diagram.wide").filter(visible=True)
+    assert picture.locator(".name").all_text_contents() == ["input", "conv1", "relu"]
+    width = picture.evaluate("svg => svg.getBoundingClientRect().width")
+    inside.get_by_role("button", name="Zoom in").click()
+    assert picture.evaluate("svg => svg.getBoundingClientRect().width") > 1.3 * width
+    inside.get_by_role("button", name="Fit to the page").click()
+    assert picture.evaluate("svg => svg.getBoundingClientRect().width") == pytest.approx(width, abs=1)
+    page.go_back()
+    assert not inside.is_visible()
+    page.context.close()
+    page, _ = open_address(browser, site, f"{OWN}#block-conv1", width=360)
+    assert page.locator(".levels .diagram.narrow").filter(visible=True).count() == 1
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.keyboard.press("Tab")
+    page.locator(".levels .path button").first.press("Escape")
+    assert not page.locator(".levels").is_visible()
+    assert errors == []
     page.context.close()
 
 
@@ -755,7 +791,7 @@ def test_nothing_is_cut_off_in_print(browser: Browser, site: Path, name: str) ->
     overflows = page.eval_on_selector_all("main .frame", "all => all.map(f => getComputedStyle(f).overflow)")
     assert overflows and set(overflows) == {"visible"}
     script = "all => all.map(e => e.getBoundingClientRect().right)"
-    assert max(page.eval_on_selector_all(":is(.frame, .block-diagram) :is(table, svg, img)", script)) <= 718
+    assert max(page.eval_on_selector_all(":is(.frame, .diagram-view) :is(table, svg, img)", script)) <= 718
     controls = page.locator(".explorer :is(select, input, summary, button:not(.all-images *))").all()
     assert not any(control.is_visible() for control in controls)
     breaks = page.eval_on_selector_all("div.figure", "all => all.map(p => getComputedStyle(p).breakBefore)")

@@ -30,8 +30,10 @@ COLORMAPS = {"viridis": "viridis", "diverging": "RdBu_r", "grey": "gray"}  # the
 def complete_layers(results: FakeResults | None = None) -> FakeResults:
     """Return results whose layers have all keys of layers.json that sprites need."""
     results = results or make_results()
+    source = "input"
     for layer in results.layers:
-        layer |= {"within": [], "inputs": ["input"]}
+        layer |= {"within": [], "inputs": [source]}
+        source = layer["name"]
     return results
 
 

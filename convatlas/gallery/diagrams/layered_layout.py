@@ -41,6 +41,7 @@ class GraphLayout:
         width: The width of the canvas.
         height: The height of the canvas.
         positions: The centre line and the top of each node.
+        heights: The height of each node.
         edge_routes: The points of each edge, in pairs: straight down from the first to the second of a pair,
             then on to the next pair.
     """
@@ -48,11 +49,16 @@ class GraphLayout:
     width: float
     height: float
     positions: list[Point]
+    heights: list[float]
     edge_routes: list[list[Point]]
 
 
 def layout_graph(
-    boxes: Sequence[Box], edges: Sequence[Edge], floating_sources: Collection[int] = ()
+    boxes: Sequence[Box],
+    edges: Sequence[Edge],
+    floating_sources: Collection[int] = (),
+    row_gap: float = ROW_GAP,
+    node_gap: float = NODE_GAP,
 ) -> GraphLayout:
     """Place nodes so that every edge leads down.
 
@@ -61,6 +67,8 @@ def layout_graph(
         edges: Pairs of nodes (from, to).
         floating_sources: Nodes without incoming edges that are placed right above the first node that they
             lead to, and not in the first row.
+        row_gap: Pixels between rows.
+        node_gap: Pixels between neighbours in a row.
     """
     n_nodes = len(boxes)
     row_of = _assign_rows(n_nodes, edges, floating_sources)
@@ -75,8 +83,8 @@ def layout_graph(
         paths.append([*path, end])
     links = [link for path in paths for link in pairwise(path)]
     rows = _order_rows(row_of, links)
-    xs = _place_columns(rows, boxes, links)
-    return _build_layout(rows, row_of, boxes, xs, paths, n_nodes)
+    xs = _place_columns(rows, boxes, links, node_gap)
+    return _build_layout(rows, row_of, boxes, xs, paths, n_nodes, row_gap)
 
 
 def _assign_rows(n_nodes: int, edges: Sequence[Edge], floating_sources: Collection[int]) -> list[int]:
@@ -151,16 +159,20 @@ def _count_crossings(rows: Sequence[Sequence[int]], links: Sequence[Edge]) -> in
     )
 
 
-def _place_columns(rows: Sequence[Sequence[int]], boxes: Sequence[Box], links: Sequence[Edge]) -> list[float]:
+def _place_columns(
+    rows: Sequence[Sequence[int]], boxes: Sequence[Box], links: Sequence[Edge], node_gap: float
+) -> list[float]:
     """Return the centre line of each node, so that links are short and rather straight.
 
     Rows are placed one after the other, by least squares at first. Then each link weighs the more the
     straighter it is, which approaches the least sum of lengths (iteratively reweighted least squares).
     """
-    neighbours = _weigh_neighbours(boxes, links)
     xs = [0.0] * len(boxes)
+    if all(len(row) == 1 for row in rows):
+        return xs
+    neighbours = _weigh_neighbours(boxes, links)
     for row in rows:
-        _place_row(row, boxes, xs, [0.0] * len(row), [1.0] * len(row))
+        _place_row(row, boxes, xs, [0.0] * len(row), [1.0] * len(row), node_gap)
     for sweep in range(PLACEMENT_SWEEPS):
         minimises_squares = sweep < PLACEMENT_SWEEPS // 3
         for row in rows if sweep % 2 else reversed(rows):
@@ -172,7 +184,7 @@ def _place_columns(rows: Sequence[Sequence[int]], boxes: Sequence[Box], links: S
                 ]
                 weights.append(sum(pull for _, pull in pulls) or 1.0)
                 targets.append(sum(x * pull for x, pull in pulls) / weights[-1] if pulls else xs[node])
-            _place_row(row, boxes, xs, targets, weights)
+            _place_row(row, boxes, xs, targets, weights, node_gap)
     return xs
 
 
@@ -197,6 +209,7 @@ def _place_row(
     xs: list[float],
     targets: Sequence[float],
     weights: Sequence[float],
+    node_gap: float,
 ) -> None:
     """Place the nodes of a row next to their targets, by weighted least squares, without overlaps.
 
@@ -204,7 +217,7 @@ def _place_row(
     """
     offsets = [0.0]
     for left, right in pairwise(row):
-        offsets.append(offsets[-1] + (boxes[left].right + NODE_GAP + boxes[right].left))
+        offsets.append(offsets[-1] + (boxes[left].right + node_gap + boxes[right].left))
     pools: list[tuple[float, float, int]] = []  # mean, weight and number of nodes that touch
     for target, offset, node_weight in zip(targets, offsets, weights, strict=True):
         mean, weight, count = target - offset, node_weight, 1
@@ -225,6 +238,7 @@ def _build_layout(
     xs: Sequence[float],
     paths: Sequence[Sequence[int]],
     n_nodes: int,
+    row_gap: float,
 ) -> GraphLayout:
     """Give rows their heights, and edges their routes."""
     left = min(x - box.left for x, box in zip(xs, boxes, strict=True)) - MARGIN
@@ -236,7 +250,7 @@ def _build_layout(
     for number, height in enumerate(heights):
         tops.append(y)
         bends = [abs(xs[a] - xs[b]) for path in paths for a, b in pairwise(path) if row_of[a] == number]
-        y += height + ROW_GAP + min(MAX_EXTRA_GAP, BEND_SHARE * max(bends, default=0))
+        y += height + row_gap + min(MAX_EXTRA_GAP, BEND_SHARE * max(bends, default=0))
     middles = [top + height / 2 for top, height in zip(tops, heights, strict=True)]
     positions = [(x, middles[row] - box.height / 2) for x, row, box in zip(xs, row_of, boxes, strict=True)]
     routes = []
@@ -249,7 +263,13 @@ def _build_layout(
             top = tops[row_of[node]]
             route += [(xs[node], top), (xs[node], top + heights[row_of[node]])]
         routes.append([*route, (xs[end], tops[row_of[end]]), (xs[end], positions[end][1])])
-    return GraphLayout(right - left, tops[-1] + heights[-1] + MARGIN, positions[:n_nodes], routes)
+    return GraphLayout(
+        right - left,
+        tops[-1] + heights[-1] + MARGIN,
+        positions[:n_nodes],
+        [box.height for box in boxes[:n_nodes]],
+        routes,
+    )
 
 
 def _find_neighbours(n_nodes: int, links: Sequence[Edge]) -> tuple[list[list[int]], list[list[int]]]:

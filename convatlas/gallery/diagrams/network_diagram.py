@@ -1,148 +1,315 @@
-"""The diagram of a network: one box per stage, as high as its maps and as wide as its channels."""
+"""The diagrams of a network: its blocks on one page, and the inside of each block, level by level."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from convatlas.gallery.diagrams.stages import label_stage, split_stages
-from convatlas.names import format_shape
+from convatlas.gallery.diagrams.block_text import describe_block
+from convatlas.gallery.diagrams.blocks import OUTSIDE, Block, BlockGraph
+from convatlas.gallery.diagrams.encoder_decoder import EncoderDecoder, find_encoder_decoder
+from convatlas.gallery.diagrams.flow_layout import draw_flow
+from convatlas.gallery.diagrams.folding import arrange, arrange_network, number_levels
+from convatlas.gallery.diagrams.layered_layout import Edge
+from convatlas.gallery.diagrams.nodes import NodeContent, NodeFactory
+from convatlas.gallery.diagrams.picture import Picture
+from convatlas.gallery.diagrams.u_layout import UGraph, draw_u
+from convatlas.names import join_names, make_unique_name
 from convatlas.records import Layer
 
-# Lengths in pixels of the SVG
-MAX_STAGE_HEIGHT = 150.0  # of the stage with the largest maps
-MIN_STAGE_HEIGHT = 5.0
-MAX_STAGE_WIDTH = 84.0
-STAGE_GAP = 34.0  # between two boxes, for the arrow
-MARGIN = 4.0
-MARGIN_TOP, MARGIN_BOTTOM, LINE_HEIGHT = 26.0, 16.0, 15.0
-SKIP_SPACING = 16.0  # between skip connections, one above the other
-LABEL_HEIGHT = 22.0  # above a box, for its shape
-CHAR_WIDTH = 6.4  # of the labels
-SKIP_RADIUS = 6  # of the rounded corners of a skip connection
+MAX_ENDS = 3  # inputs, and outputs, that are drawn as nodes of their own
+MAX_LEVEL_NODES = 130  # of the diagrams of blocks; a page of more would be slow to load
+MAX_UNIT_NODES = 60  # up to which the layers of each unit have a diagram, and not only of those at the top
+MAX_LISTED_BLOCKS = 6  # of the same structure
+MAX_EDGES_PER_NODE = 2.5  # of a diagram; with more, connections past blocks are left out
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A stage and its box.
+class FlowGraph:
+    """The nodes of a diagram, pairs of them (from, to), and how many of those are left out."""
 
-    Attributes:
-        x: The left edge of the box.
-        y: The top edge of the box.
-        width: The width of the box.
-        height: The height of the box.
-        shape: The output shape of the stage, as text.
-        layers: Each label below the box, and the layers that it stands for.
-        kind: The kind of its first layer, or "input".
-    """
-
-    x: float
-    y: float
-    width: float
-    height: float
-    shape: str
-    layers: list[tuple[str, list[str]]]
-    kind: str
+    contents: list[NodeContent]
+    edges: list[Edge]
+    n_omitted: int = 0
 
     @property
-    def center_x(self) -> float:
-        """Return the horizontal centre of the box."""
-        return self.x + self.width / 2
+    def description(self) -> str:
+        """Describe the data flow for readers who do not see it: the inputs of each node that has several."""
+        labels = [content.sign or content.name for content in self.contents]
+        inputs: dict[int, list[str]] = {}
+        for start, end in self.edges:
+            inputs.setdefault(end, []).append(labels[start])
+        return "; ".join(f"{labels[end]} from {' and '.join(names)}" for end, names in inputs.items())
 
 
 @dataclass(frozen=True)
-class SkipConnection:
-    """A connection past other stages: from the top of one box, above the others, down to a later box.
+class Level:
+    """The diagram of the inside of a block.
 
     Attributes:
-        start: The stage in which it begins.
-        end: The stage in which it ends.
-        y: The height of its horizontal part.
+        anchor: Its id on the page.
+        title: The path of the block, and what it consists of.
+        label: The name of the block in the diagram around it.
+        description: The data flow in words.
+        wide: The diagram from left to right.
+        narrow: The diagram from top to bottom.
+        note: What the diagram leaves out, and which blocks it stands for, too; "" if nothing.
+        levels: The diagrams of the insides of its blocks.
     """
 
-    start: Stage
-    end: Stage
-    y: float
+    anchor: str
+    title: str
+    label: str
+    description: str
+    wide: Picture
+    narrow: Picture
+    note: str
+    levels: list["Level"]
 
-    @property
-    def line_path(self) -> str:
-        """Return the SVG path of the line, up to the arrowhead."""
-        r = SKIP_RADIUS
-        return (
-            f"M{self.start.center_x:.1f} {self.start.y - LABEL_HEIGHT:.1f}V{self.y + r:.1f}q0 -{r} {r} -{r}"
-            f"H{self.end.center_x - r:.1f}q{r} 0 {r} {r}V{self.end.y - LABEL_HEIGHT - 5:.1f}"
-        )
-
-    @property
-    def arrow_path(self) -> str:
-        """Return the SVG path of the arrowhead."""
-        return f"M{self.end.center_x - 3.5:.1f} {self.end.y - LABEL_HEIGHT - 6:.1f}l3.5 6 3.5 -6z"
+    def walk(self) -> Iterator["Level"]:
+        """Yield this level and those within it."""
+        yield self
+        for level in self.levels:
+            yield from level.walk()
 
 
 @dataclass(frozen=True)
 class NetworkDiagram:
-    """The boxes and skip connections of a network, and the size of the canvas; a template writes the SVG."""
+    """The diagrams of a network.
 
-    width: float
-    height: float
-    center_y: float
-    stages: list[Stage]
-    skips: list[SkipConnection]
+    Attributes:
+        wide: Its blocks for wide pages.
+        narrow: Its blocks for narrow pages.
+        compact: Its blocks with hardly any text.
+        levels: The diagrams of the insides of its blocks.
+        description: The data flow in words.
+        is_encoder_decoder: Whether it is drawn as a U.
+    """
+
+    wide: Picture
+    narrow: Picture
+    compact: Picture
+    levels: list[Level]
+    description: str
+    is_encoder_decoder: bool
+
+    @cached_property
+    def nodes(self) -> list[NodeContent]:
+        """Return the nodes of all diagrams, those of the network first."""
+        pictures = [level.wide for top in self.levels for level in top.walk()]
+        return [*self.top_nodes, *(node.content for picture in pictures for node in picture.nodes)]
+
+    @property
+    def top_nodes(self) -> list[NodeContent]:
+        """Return the nodes of the network's own diagram."""
+        return [node.content for node in self.wide.nodes]
 
 
 def draw_network(layers: Sequence[Layer]) -> NetworkDiagram:
-    """Lay out the stages of a network from left to right.
+    """Draw the diagrams of a network.
 
     Args:
         layers: layers.json.
     """
-    called = [layer for layer in layers if layer["called"]]
-    stage_layers = split_stages(called)
-    skips = _find_skips(stage_layers)
-    all_names = [layer["name"] for layer in called]
-    contents = [(called[0]["input_shape"], [("input", ["input"])], "input")]
-    for members in stage_layers:
-        labels = label_stage([layer["name"] for layer in members], all_names)
-        contents.append((members[-1]["output_shape"], labels, str(members[0]["kind"])))
-    max_map_height = max(_get_map_height(shape) for shape, _, _ in contents)
-    top = MARGIN_TOP + SKIP_SPACING * len(skips)
-    center_y = top + MAX_STAGE_HEIGHT / 2
-    stages: list[Stage] = []
-    x = MARGIN
-    for shape, labels, kind in contents:
-        height = max(MIN_STAGE_HEIGHT, MAX_STAGE_HEIGHT * _get_map_height(shape) / max_map_height)
-        width = min(MAX_STAGE_WIDTH, 5 + 5 * math.sqrt(shape[0]))
-        texts = [*(label for label, _ in labels), format_shape(shape)]
-        column_width = max(width, CHAR_WIDTH * max(map(len, texts)))
-        left = x + (column_width - width) / 2
-        stages.append(Stage(left, center_y - height / 2, width, height, format_shape(shape), labels, kind))
-        x += column_width + STAGE_GAP
-    max_labels = max(len(stage.layers) for stage in stages)
-    return NetworkDiagram(
-        width=x - STAGE_GAP + MARGIN,
-        height=top + MAX_STAGE_HEIGHT + MARGIN_BOTTOM + LINE_HEIGHT * max_labels + MARGIN,
-        center_y=center_y,
-        stages=stages,
-        # The longest is the highest, so that nested ones do not cross.
-        skips=[
-            SkipConnection(stages[start], stages[end], MARGIN + SKIP_SPACING * n)
-            for n, (start, end) in enumerate(skips)
-        ],
-    )
+    return _DiagramBuilder(layers).build()
 
 
-def _find_skips(stages: Sequence[Sequence[Layer]]) -> list[tuple[int, int]]:
-    """Find the connections that skip stages, the longest first; stage 0 is the input."""
-    stage_of = {layer["name"]: n for n, stage in enumerate(stages, 1) for layer in stage}
-    connections = {
-        (stage_of.get(source, 0), stage_of[layer["name"]])
-        for stage in stages
-        for layer in stage
-        for source in layer.get("inputs") or []
-    }
-    skips = [(start, end) for start, end in connections if end - start > 1]
-    return sorted(skips, key=lambda skip: (skip[0] - skip[1], skip))
+class _DiagramBuilder:
+    """Builder of the diagrams of a network."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self.graph = BlockGraph(layers)
+        self.factory = NodeFactory(self.graph)
+        self.encoder_decoder = find_encoder_decoder(self.graph)
+        self.top = self.encoder_decoder.blocks if self.encoder_decoder else arrange_network(self.graph)
+        # The blocks that the diagram of a block shows, by the block's identity
+        self.arranged: dict[int, list[Block]] = {}
+        self.insides: dict[int, list[Block]] = {}  # of the blocks that have one
+        self.anchors: dict[int, str] = {}
+        self.similar: dict[str, list[str]] = {}  # blocks that share a diagram, by its anchor
+        self._choose_levels()
+
+    def build(self) -> NetworkDiagram:
+        """Draw all diagrams."""
+        graph = self._build_graph(self.top, is_network=True)
+        if self.encoder_decoder:
+            u_graph = self._build_u_graph(graph, self.encoder_decoder)
+            wide, narrow, compact = (draw_u(u_graph, size) for size in ("wide", "narrow", "compact"))
+        else:
+            wide, narrow, compact = (
+                draw_flow(graph.contents, graph.edges, size) for size in ("wide", "narrow", "compact")
+            )
+        return NetworkDiagram(
+            wide=wide,
+            narrow=narrow,
+            compact=compact,
+            levels=self._build_levels(self.top, graph.contents),
+            description=graph.description,
+            is_encoder_decoder=self.encoder_decoder is not None,
+        )
+
+    def _choose_levels(self) -> None:
+        """Choose the blocks whose insides are drawn, the outermost first, and name their anchors.
+
+        Where the nodes would be too many, units within blocks are not opened, blocks of one structure share
+        the diagram of the first, and the innermost have none.
+        """
+        blocks = self._list_openable(with_units=True)
+        if self._count_nodes(blocks) > MAX_UNIT_NODES:
+            blocks = self._list_openable(with_units=False)
+        is_large = self._count_nodes(blocks) > MAX_LEVEL_NODES
+        used: set[str] = set()
+        shared: dict[int, str] = {}
+        budget = MAX_LEVEL_NODES
+        for block in blocks:
+            signature = self.graph.compute_signature(block)
+            cost = len(self.insides[id(block)]) + 1
+            if is_large and (signature in shared or cost > budget):
+                del self.insides[id(block)]
+                if signature in shared:
+                    self.anchors[id(block)] = shared[signature]
+                    self.similar.setdefault(shared[signature], []).append(block.path.replace("–", " to "))
+                continue
+            budget -= cost
+            anchor = make_unique_name(f"block-{block.path.replace('–', '-to-')}", used)
+            self.anchors[id(block)] = shared[signature] = anchor
+
+    def _list_openable(self, with_units: bool) -> list[Block]:
+        """List the blocks that can be opened, the outermost first, and arrange their insides."""
+        self.insides = {}
+        openable: list[Block] = []
+        level = [block for block in self.top if block.children]
+        while level:
+            openable += level
+            for block in level:
+                if id(block) not in self.arranged:
+                    self.arranged[id(block)] = arrange(block.children, self.graph)
+                self.insides[id(block)] = self.arranged[id(block)]
+            inner = [child for block in level for child in self.insides[id(block)] if child.children]
+            level = [block for block in inner if with_units or not block.is_unit]
+        return openable
+
+    def _count_nodes(self, blocks: Sequence[Block]) -> int:
+        """Count the nodes of the diagrams of blocks, with an input each."""
+        return sum(len(self.insides[id(block)]) + 1 for block in blocks)
+
+    def _build_levels(self, blocks: Sequence[Block], contents: Sequence[NodeContent]) -> list[Level]:
+        """Draw the insides of blocks."""
+        labels = {id(content.block): content.name for content in contents if content.block}
+        levels = []
+        for block in blocks:
+            if id(block) not in self.insides:
+                continue
+            inside = self.insides[id(block)]
+            graph = self._build_graph(inside)
+            levels.append(
+                Level(
+                    anchor=self.anchors[id(block)],
+                    title=f"{block.path.replace('–', ' to ')}: {describe_block(block)}",
+                    label=labels[id(block)],
+                    description=graph.description,
+                    wide=draw_flow(graph.contents, graph.edges, "wide"),
+                    narrow=draw_flow(graph.contents, graph.edges, "narrow"),
+                    note=self._write_note(self.anchors[id(block)], graph.n_omitted),
+                    levels=self._build_levels(inside, graph.contents),
+                )
+            )
+        return levels
+
+    def _write_note(self, anchor: str, n_omitted: int) -> str:
+        """Write which other blocks a diagram stands for, and how many connections it leaves out."""
+        names = self.similar.get(anchor, [])
+        sentences = []
+        if names:
+            n_more = len(names) - MAX_LISTED_BLOCKS
+            listed = (
+                join_names(names)
+                if n_more <= 0
+                else f"{', '.join(names[:MAX_LISTED_BLOCKS])} and {n_more} more"
+            )
+            sentences.append(f"Same structure, with shapes of their own: {listed}.")
+        if n_omitted:
+            sentences.append(f"{n_omitted} connections past blocks are not drawn.")
+        return " ".join(sentences)
+
+    def _build_graph(self, blocks: Sequence[Block], is_network: bool = False) -> FlowGraph:
+        """Build the graph of a diagram, with its inputs first, and the outputs of the network last."""
+        edges = self.graph.find_edges(blocks)
+        outside: dict[str, list[int]] = {}
+        for edge in edges:
+            if edge.start == OUTSIDE:
+                for name in edge.sources:
+                    outside.setdefault(name, []).append(edge.end)
+        groups = [[name] for name in outside] if len(outside) <= MAX_ENDS else [list(outside)]
+        contents: list[NodeContent] = []
+        pairs: list[Edge] = []
+        for group in groups:
+            targets = list(dict.fromkeys(end for name in group for end in outside[name]))
+            title = "input" if not is_network or len(groups) == 1 else group[0]
+            users = [blocks[end] for end in targets]
+            contents.append(self.factory.make_input(group, title, users))
+            pairs += [(len(contents) - 1, end + len(groups)) for end in targets]
+        contents += self.factory.make_blocks(blocks, self.anchors)
+        offset = len(groups)
+        pairs += [(edge.start + offset, edge.end + offset) for edge in edges if edge.start != OUTSIDE]
+        if is_network:
+            self._add_outputs(blocks, contents, pairs, offset)
+        shown = _thin_edges(pairs, len(contents))
+        return FlowGraph(contents, shown, len(pairs) - len(shown))
+
+    def _add_outputs(
+        self, blocks: Sequence[Block], contents: list[NodeContent], pairs: list[Edge], offset: int
+    ) -> None:
+        """Add the outputs of the network: the layers that no layer uses."""
+        ends = [
+            (number, layer["name"])
+            for number, block in enumerate(blocks)
+            for layer in block.layers
+            if not self.graph.consumers.get(layer["name"])
+        ]
+        if len(ends) > MAX_ENDS:
+            ends = ends[-1:]
+        for n, (number, name) in enumerate(ends, 1):
+            title = "output" if len(ends) == 1 else f"output {n}"
+            pairs.append((number + offset, len(contents)))
+            contents.append(self.factory.make_output([name], title))
+
+    def _build_u_graph(self, graph: FlowGraph, network: EncoderDecoder) -> UGraph:
+        """Build the graph of an encoder and a decoder."""
+        shapes = [content.shape for content in graph.contents]
+        sides = [self.graph.compute_resolution([int(n) for n in shape.split(" × ")]) for shape in shapes]
+        n_inputs = sum(content.kind == "input" for content in graph.contents)
+        bottom = network.bottom + n_inputs
+        levels = number_levels([side or 1 for side in sides])
+        joins = {}
+        for start, end in graph.edges:
+            if start < bottom < end and levels[start] == levels[end] and graph.contents[end].kind != "output":
+                joins[start, end] = self._name_join(graph.contents[start], graph.contents[end])
+        return UGraph(graph.contents, graph.edges, levels, bottom, joins)
+
+    def _name_join(self, start: NodeContent, end: NodeContent) -> str:
+        """Return the operation by which a block joins the output of another, "" where a module does."""
+        if start.block is None or end.block is None:
+            return ""
+        names = {layer["name"] for layer in start.block.layers}
+        users = [layer for layer in end.block.layers if names & set(layer["inputs"])]
+        return next((layer["type"] for layer in users if layer["kind"] == "merge"), "")
 
 
-def _get_map_height(shape: Sequence[int]) -> int:
-    """Return the height of a layer's maps; 1 without spatial axes."""
-    return shape[-2] if len(shape) > 2 else 1
+def _thin_edges(edges: Sequence[Edge], n_nodes: int) -> list[Edge]:
+    """Return the edges, or, where they are many, those from the nearest node to each and one out of each.
+
+    Args:
+        edges: Pairs of nodes (from, to).
+        n_nodes: Number of nodes.
+    """
+    if len(edges) <= MAX_EDGES_PER_NODE * n_nodes:
+        return list(edges)
+    nearest = {end: max(start for start, other in edges if other == end) for _, end in edges}
+    kept = set(nearest.items())
+    shown = {(start, end) for end, start in kept}
+    with_way_out = {start for start, _ in shown}
+    for start, end in edges:
+        if start not in with_way_out:
+            shown.add((start, end))
+            with_way_out.add(start)
+    return [edge for edge in edges if edge in shown]

@@ -8,7 +8,7 @@ from convatlas.records import Layer
 
 MAX_SHAPE_STAGES = 16  # stages of one output shape; a network of more is divided by its modules
 MAX_STAGES = 20  # stages of modules
-MAX_NAMES = 8  # layers of a stage that are labelled by their own names; labels of one stage
+MAX_MERGED = 8  # layers of small neighbours that become one stage
 
 Item = TypeVar("Item")
 
@@ -55,33 +55,13 @@ def assign_stages(layers: Sequence[Layer]) -> dict[str, str]:
     return stage_names
 
 
-def label_stage(names: Sequence[str], all_names: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Label a stage with its layers, or, where they are many, with their modules.
-
-    Args:
-        names: The layers of the stage.
-        all_names: The called layers of the network.
-
-    Returns:
-        Each label, and the layers that it stands for.
-    """
-    if len(names) <= MAX_NAMES:
-        return [(name, [name]) for name in names]
-    runs = _group_consecutive(names, lambda name: _split_module_path(name)[0])
-    labels = [(_label_layers(run, all_names), run) for run in runs]
-    if len(labels) > MAX_NAMES:
-        remaining = [name for _, run in labels[MAX_NAMES - 1 :] for name in run]
-        labels = [*labels[: MAX_NAMES - 1], (f"{len(remaining)} more", remaining)]
-    return labels
-
-
 def _merge_small_stages(stages: Sequence[list[Layer]]) -> list[list[Layer]]:
     """Merge small neighbours of one output shape, then the smallest neighbours down to MAX_STAGES."""
     merged = list(stages[:1])
     for stage in stages[1:]:
         both = merged[-1] + stage
         shapes = _group_consecutive(both, lambda layer: layer["output_shape"])
-        if len(both) <= MAX_NAMES and len(shapes) == 1:
+        if len(both) <= MAX_MERGED and len(shapes) == 1:
             merged[-1] = both
         else:
             merged.append(stage)
@@ -111,11 +91,6 @@ def _split_module_path(name: str) -> list[str]:
 def _group_consecutive(items: Sequence[Item], key: Callable[[Item], Any]) -> list[list[Item]]:
     """Group consecutive items with equal keys."""
     return [list(group) for _, group in groupby(items, key=key)]
-
-
-def _label_layers(names: Sequence[str], all_names: Sequence[str]) -> str:
-    """Label layers with the name of the only one, or with their module and their number."""
-    return names[0] if len(names) == 1 else f"{_label_module(names, all_names)}: {len(names)} layers"
 
 
 def _label_module(names: Sequence[str], all_names: Sequence[str]) -> str:

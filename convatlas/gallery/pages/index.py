@@ -64,6 +64,7 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
         "results": {network.name: read_result(context, network, is_card=True) for network in carded},
         "ramps": RAMPS,
         "networks_with_masks": join_names(segmented) if segmented else "",
+        "diagram_maps": context.diagram_maps,
         "attribution_files": {
             network.name: format_page_name(network.name)
             for network in context.networks

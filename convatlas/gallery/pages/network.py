@@ -8,6 +8,7 @@ from convatlas.gallery.attribution_specificity import (
     list_specificity,
 )
 from convatlas.gallery.context import GalleryContext, SitePage
+from convatlas.gallery.diagram_maps import DiagramLinks
 from convatlas.gallery.layer_pages import (
     MAX_INLINE_ROWS,
     find_figure_pages,
@@ -39,6 +40,8 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
         is_attributed = has_attribution(context, network)
         specificity = select_deconvnet_specificity(network) if is_attributed else []
         published = list_published_files(context, network.name)
+        maps = context.diagram_maps.get(network.name)
+        figure_pages = find_figure_pages(network)
         result = read_result(context, network)
         values = {
             "network": network,
@@ -47,7 +50,10 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             "model_card": name_card(network.name),
             "published_files": {path: source.stat().st_size for path, source in published.items()},
             "layer_pages": split_figures(network),
-            "figure_pages": find_figure_pages(network),
+            "figure_pages": figure_pages,
+            "diagram_maps": maps,
+            "diagram_image": result.images[0].name if result.images else "",
+            "diagram_links": DiagramLinks(maps, figure_pages, explorer.slugs if explorer else ()),
             "match_rows": select_matches(network),
             "max_inline_rows": MAX_INLINE_ROWS,
             "max_predictions": MAX_PREDICTIONS,
@@ -69,6 +75,8 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
         if explorer:
             files |= explorer.files
             generated_files |= explorer.generated_files
+        if maps:
+            generated_files |= maps.generated_files
         path = f"networks/{network.name}.html"
         yield SitePage(
             path,

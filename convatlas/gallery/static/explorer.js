@@ -66,6 +66,7 @@
       const images = await convatlas.loadImages(view);
       if (call !== drawCount) return;
       updateControls(loaded.layer, Boolean(unitData.dataset_pass));
+      document.dispatchEvent(new CustomEvent("convatlas-image", { detail: state.image })); // for the diagrams
       describeLayer(loaded);
       drawGrid(loaded, view, images);
       announce(loaded);
