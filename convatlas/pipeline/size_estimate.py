@@ -20,6 +20,7 @@ PROJECTION_VALUE_BYTES = 0.16  # of a projection's value in the explorer
 LAYER_FIGURE_BYTES = 100_000  # of a layer's figures
 PROJECTION_FIGURE_VALUE_BYTES = 0.8  # of a projection's value in figures
 TOP_ACTIVATION_VALUE_BYTES = 0.1  # of a value of a projected top activation
+TOP_IMAGE_BYTES = 5  # of the number, position and activation of a unit's top-activating image
 ATTRIBUTION_PIXEL_BYTES = 0.6  # of a pixel of an attribution map
 INPUT_PIXEL_BYTES = 2  # of a pixel of an RGB image in a layer's figures
 
@@ -33,6 +34,7 @@ REDUCING_SETTINGS = {
     "feature maps and filters": "fewer images, views.atlas.layers or views.atlas.levels",
     "projections": "fewer images, views.deconv.layers or views.deconv.units",
     "top activations": "views.strongest.project or views.strongest.units",
+    "top-activating images": "views.strongest.layers or views.strongest.k",
     "attribution maps": "views.attribution.images, views.attribution.methods or views.attribution.targets",
     "figures": "views.layers or views.n_images",
 }
@@ -111,6 +113,7 @@ def estimate_part_sizes(layers: Sequence[Layer], views: ViewsConfig, image_count
         "projections": image_count
         * (explorer_values * PROJECTION_VALUE_BYTES + figure_values * PROJECTION_FIGURE_VALUE_BYTES),
         "top activations": _estimate_top_activations(layers, views),
+        "top-activating images": _estimate_top_images(layers, views),
         "attribution maps": _estimate_attribution(layers, views, image_count),
         "figures": len(choose_layers(layers, views["layers"], "views.layers"))
         * _estimate_layer_figures(layers, views, image_count),
@@ -204,6 +207,13 @@ def _estimate_top_activations(layers: Sequence[Layer], views: ViewsConfig) -> fl
             figure_values = min(values, MAX_TOP_ACTIVATION_FIGURE_VALUES)
             total += TOP_ACTIVATION_VALUE_BYTES * values + PROJECTION_FIGURE_VALUE_BYTES * figure_values
     return total
+
+
+def _estimate_top_images(layers: Sequence[Layer], views: ViewsConfig) -> float:
+    """Return the bytes of the numbers of every unit's top-activating images, without thumbnails."""
+    strongest = views.get("strongest")
+    k = strongest["k"] if strongest else 0
+    return TOP_IMAGE_BYTES * k * sum(_count_units(layer) for layer in layers if layer["called"])
 
 
 def _estimate_attribution(layers: Sequence[Layer], views: ViewsConfig, image_count: int) -> float:

@@ -92,6 +92,7 @@ def test_top_activations_count_where_there_is_a_pass_over_the_data_set() -> None
     assert parts()["top activations"] == parts(strongest=None)["top activations"] == 0
     size = parts(strongest=strongest)["top activations"]
     assert parts(strongest=strongest | {"k": 3})["top activations"] == pytest.approx(size / 3)
+    assert parts(strongest=strongest)["top-activating images"] > parts()["top-activating images"] == 0
     assert parts(strongest=strongest | {"units": 2})["top activations"] == pytest.approx(size / 2)
     assert parts(strongest=strongest | {"project": ["conv1", "pool"]})["top activations"] > size
 

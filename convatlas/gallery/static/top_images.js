@@ -76,11 +76,13 @@
   function describeFields(index, layer) {
     if (!layer.field) return "The receptive field is not known: no box.";
     const size = layer.field.join(" × ");
+    const isCropped = Object.values(index.images).some(({ visible }) => visible);
+    const crop = isCropped ? " The input is a central crop of the image." : "";
     const isInput = layer.field.every((length, axis) => length >= index.input_size[axis]);
-    if (isInput && !layer.start) return `The receptive field is the whole input, ${size} pixels: no box.`;
+    if (isInput && !layer.start) return `The receptive field is the whole input, ${size} pixels: no box.${crop}`;
     if (!layer.start) return `Receptive field ${size} pixels, not on a regular grid: no box.`;
     return `Box: the receptive field of the maximum, ${size} pixels of the ${index.input_size.join(" × ")} input, `
-      + "clipped to the image.";
+      + `clipped to the input.${crop}`;
   }
 
   const getName = (names, number) => (number === undefined ? "" : names[number] || "");
@@ -98,7 +100,10 @@
   function renderThumbnail(index, layer, peak) {
     const { image, text } = describeImage(index, peak.image);
     const alt = [text, image.subclass, `${index.split} image ${peak.image}`].filter(Boolean).join(", ");
-    if (!image.thumbnail) return makeElement("span", { class: "no-image" }, "no thumbnail");
+    if (!image.thumbnail) {
+      return makeElement("span", { class: "no-image" }, "no thumbnail",
+        makeElement("span", { class: "visually-hidden" }, ` of ${alt}`));
+    }
     const [width, height] = image.size;
     const box = computeFieldBox(index, layer, image, peak.place);
     const frame = makeElement("span", { class: `field-frame${Math.max(width, height) <= 64 ? " pixelated" : ""}` },

@@ -11,6 +11,7 @@
   let index = null;
   let state = null; // layer, unit and filter
   let drawCount = 0;
+  let isPaging = false; // whether the reader has asked for further units
 
   function readState() {
     const values = convatlas.parseHash(location.hash);
@@ -37,8 +38,9 @@
     const rows = shown.slice(first, first + UNITS_PER_PAGE);
     updateControls(units, shown, first, rows);
     getPart("rows").replaceChildren(...rows.map((unit) => renderRow(units, unit)));
-    const target = state.unit && page.querySelector(`[data-unit="${state.unit}"]`);
+    const target = isPaging ? getPart("status") : state.unit && page.querySelector(`[data-unit="${state.unit}"]`);
     if (target) target.scrollIntoView({ block: "start" });
+    isPaging = false;
   }
 
   function updateControls(units, shown, first, rows) {
@@ -57,7 +59,10 @@
     for (const [name, start] of [["previous-page", first - UNITS_PER_PAGE], ["next-page", first + UNITS_PER_PAGE]]) {
       const button = getPart(name);
       button.disabled = start < 0 || start >= shown.length;
-      button.onclick = () => changeState({ unit: shown[start] });
+      button.onclick = () => {
+        isPaging = true;
+        changeState({ unit: shown[start] });
+      };
     }
     getPart("pager").hidden = shown.length <= UNITS_PER_PAGE;
   }
