@@ -24,6 +24,7 @@ from convatlas.models import build
 from convatlas.models.outputs import LOGITS, Output, predict_classes
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.statistics import shards
+from convatlas.statistics.histogram import ActivationHistogram
 from convatlas.statistics.reduction import MapReduction
 from convatlas.statistics.shards import PassResult, PassSettings, ShardDescription
 from convatlas.statistics.tracked_layers import TrackedLayer, find_tracked_layers
@@ -192,7 +193,9 @@ class DatasetPass:
         self.top_positions = self._zeros(len(areas), k, dtype=torch.int32)
 
         self.batch_images = self.layers_reduced = 0  # images of the current batch, and its layers so far
+        self.batch_numbers = self._zeros(0, dtype=torch.int64)  # of its images in the split
         self.reduction = MapReduction(batch_size, len(areas), self.device)
+        self.histogram = ActivationHistogram(len(areas), self.device)
 
     def _zeros(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return zeros on the device of the network."""
@@ -223,8 +226,9 @@ class DatasetPass:
         self.batch_images, self.layers_reduced = len(x), 0
         if not self.batch_images:
             zeros = torch.zeros_like(self.areas)
-            self.sums.push(0, index, UnitSums(zeros, zeros, {}))
+            self.sums.push(0, index, UnitSums(zeros, zeros, zeros, {}))
             return
+        self.batch_numbers = torch.as_tensor(numbers, dtype=torch.int64, device=self.device)
         self.reset_tracer()
         output = self.network(self._pad_batch(x))
         if self.layers_reduced != len(self.layers):
@@ -239,7 +243,7 @@ class DatasetPass:
                 self._add_batch(index, self._predict_classes(output))
             else:
                 self._add_batch(index, None)
-            self._update_top(torch.as_tensor(numbers, device=self.device).int())
+            self._update_top(self.batch_numbers.int())
 
     def _predict_classes(self, output: Any) -> Tensor:
         """Return the class of the highest score of each image in the current batch, (n,); −1 without one."""
@@ -263,7 +267,9 @@ class DatasetPass:
         layer = self.layers_by_name.get(call.layer)
         if layer is not None:
             self.layers_reduced += 1
-            self.reduction.update(to_real(call.output[: self.batch_images]), layer.unit_slice)
+            output = to_real(call.output[: self.batch_images])
+            self.reduction.update(output, layer.unit_slice)
+            self.histogram.update(output, layer.unit_slice, self.batch_numbers)
 
     def _add_batch(self, index: int, labels: Tensor | None) -> None:
         """Add the sums and counts of the current batch; `labels` (n,) are the classes, or −1."""
@@ -278,8 +284,9 @@ class DatasetPass:
         mean_sum = means.sum(0)
         # The mean of the squares is the variance and the square of the mean; the means are not needed again.
         variances = self.reduction.sum_squared_deviation.sum(0) / self.areas
-        square_sum = variances + means.square_().sum(0)
-        self.sums.push(0, index, UnitSums(mean_sum, square_sum, class_sums))
+        squared_mean_sum = means.square_().sum(0)
+        square_sum = variances + squared_mean_sum
+        self.sums.push(0, index, UnitSums(mean_sum, square_sum, squared_mean_sum, class_sums))
         self.image_count += self.batch_images
         self.zero_count += self.reduction.zero_count.sum(0)
 
@@ -328,9 +335,10 @@ class DatasetPass:
         for level, index, sums in self.sums.nodes:
             class_sums = {label: class_sum.cpu().numpy() for label, class_sum in sums.class_sums.items()}
             mean_sum, square_sum = sums.mean_sum.cpu().numpy(), sums.square_sum.cpu().numpy()
-            nodes.append((level, index, UnitSums(mean_sum, square_sum, class_sums)))
-        class_counts, zero_count = self.class_counts.cpu().numpy(), self.zero_count.cpu().numpy()
-        counts = UnitCounts(self.image_count, class_counts, zero_count, self.max.cpu().numpy())
+            squared_mean_sum = sums.squared_mean_sum.cpu().numpy()
+            nodes.append((level, index, UnitSums(mean_sum, square_sum, squared_mean_sum, class_sums)))
+        unit_counts = (self.class_counts, self.zero_count, self.max, self.histogram.counts)
+        counts = UnitCounts(self.image_count, *(array.cpu().numpy() for array in unit_counts))
         top_values, top_images = self.top_values.cpu().numpy(), self.top_images.cpu().numpy()
         top = TopActivations(top_values, top_images, self.top_positions.cpu().numpy())
         return PassResult(PairwiseSum(nodes), counts, top)

@@ -23,7 +23,7 @@ from convatlas.pipeline.config_types import LayerSelection, OnBadImage
 from convatlas.records import ClassSource, SkippedImage, Split
 from convatlas.statistics.units import LayerShape, PairwiseSum, TopActivations, UnitCounts, UnitSums
 
-FORMAT_VERSION = 5  # of a shard's file
+FORMAT_VERSION = 6  # of a shard's file
 MISMATCH_REASONS = {  # what a shard must share with the run -> what it comes from if it differs
     "format": "another version of convatlas",
     "versions": "other versions",
@@ -34,6 +34,8 @@ MISMATCH_REASONS = {  # what a shard must share with the run -> what it comes fr
     "settings": "other settings",
 }
 SHARED_KEYS = ("layers", "batch", "images", "class_source", "classes", "device")  # the same in all shards
+UNIT_SUM_KEYS = ("mean_sums", "square_sums", "squared_mean_sums")  # of a shard's file
+COUNT_KEYS = ("class_counts", "zero_count", "max", "histogram")
 HINT = "delete it and run again"
 
 
@@ -141,12 +143,14 @@ def write_shard(path: str | Path, description: ShardDescription, result: PassRes
             "nodes": np.array([node[:2] for node in nodes], np.int64).reshape(-1, 2),
             "mean_sums": stack_rows([sums.mean_sum for _, _, sums in nodes]),
             "square_sums": stack_rows([sums.square_sum for _, _, sums in nodes]),
+            "squared_mean_sums": stack_rows([sums.squared_mean_sum for _, _, sums in nodes]),
             "class_nodes": np.array([row[:2] for row in class_rows], np.int64).reshape(-1, 2),
             "class_sums": stack_rows([row for _, _, row in class_rows]),
             "images": np.array(result.counts.image_count, np.int64),
             "class_counts": result.counts.class_counts,
             "zero_count": result.counts.zero_count,
             "max": result.counts.max,
+            "histogram": result.counts.histogram,
             "top_values": result.top.values,
             "top_images": result.top.images,
             "top_positions": result.top.flat_positions,
@@ -175,10 +179,10 @@ def read_shard(path: str | Path) -> tuple[ShardDescription, PassResult]:
         nodes = [
             (level, index, UnitSums(*sums))
             for (level, index), *sums in zip(
-                file["nodes"].tolist(), file["mean_sums"], file["square_sums"], class_sums, strict=True
+                file["nodes"].tolist(), *(file[name] for name in UNIT_SUM_KEYS), class_sums, strict=True
             )
         ]
-        counts = UnitCounts(int(file["images"]), file["class_counts"], file["zero_count"], file["max"])
+        counts = UnitCounts(int(file["images"]), *(file[name] for name in COUNT_KEYS))
         top = TopActivations(file["top_values"], file["top_images"], file["top_positions"])
         return description, PassResult(PairwiseSum(nodes), counts, top)
     except (IndexError, KeyError, ValueError) as error:

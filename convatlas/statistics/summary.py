@@ -90,6 +90,7 @@ def _iter_arrays(
         sums, counts = total.select_units(units), result.counts.select_units(units)
         for statistic, array in compute_statistics(sums, counts, area).items():
             yield f"{name}@{statistic}", array
+        yield f"{name}@histogram", counts.histogram
         yield f"{name}@dead", _find_dead_units(layer, units, result, total, types)
         yield f"{name}@values", result.top.values[units, :k]
         yield f"{name}@images", result.top.images[units, :k]

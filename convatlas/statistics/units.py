@@ -29,18 +29,25 @@ class UnitSums:
     Attributes:
         mean_sum: Sum of the mean of each unit's map, (U,).
         square_sum: Sum of the mean of the squares of each unit's map, (U,).
+        squared_mean_sum: Sum of the square of the mean of each unit's map, (U,).
         class_sums: `mean_sum` of the images of each class that occurs, by class number.
     """
 
     mean_sum: Any
     square_sum: Any
+    squared_mean_sum: Any
     class_sums: dict[int, Any]
 
     def __add__(self, other: "UnitSums") -> "UnitSums":
         class_sums = self.class_sums | other.class_sums
         for label in self.class_sums.keys() & other.class_sums.keys():
             class_sums[label] = self.class_sums[label] + other.class_sums[label]
-        return UnitSums(self.mean_sum + other.mean_sum, self.square_sum + other.square_sum, class_sums)
+        return UnitSums(
+            self.mean_sum + other.mean_sum,
+            self.square_sum + other.square_sum,
+            self.squared_mean_sum + other.squared_mean_sum,
+            class_sums,
+        )
 
     def select_units(self, units: slice) -> "UnitSums":
         """Return the sums of some of the units.
@@ -49,7 +56,8 @@ class UnitSums:
             units: The range of the units on the axis (U,).
         """
         class_sums = {label: sums[units] for label, sums in self.class_sums.items()}
-        return UnitSums(self.mean_sum[units], self.square_sum[units], class_sums)
+        unit_sums = (self.mean_sum, self.square_sum, self.squared_mean_sum)
+        return UnitSums(*(sums[units] for sums in unit_sums), class_sums)
 
 
 @dataclass
@@ -93,12 +101,14 @@ class UnitCounts:
         class_counts: Number of images of each class, (classes,) int64.
         zero_count: Number of values that are 0, (U,) int64.
         max: Maximum of each unit's finite values, (U,) float32; -inf without any.
+        histogram: Counts of each unit's values in the bins of statistics/histogram.py, (U, bins) int32.
     """
 
     image_count: int
     class_counts: np.ndarray
     zero_count: np.ndarray
     max: np.ndarray
+    histogram: np.ndarray
 
     def __add__(self, other: "UnitCounts") -> "UnitCounts":
         return UnitCounts(
@@ -106,6 +116,7 @@ class UnitCounts:
             self.class_counts + other.class_counts,
             self.zero_count + other.zero_count,
             np.fmax(self.max, other.max),
+            self.histogram + other.histogram,
         )
 
     def select_units(self, units: slice) -> "UnitCounts":
@@ -114,7 +125,8 @@ class UnitCounts:
         Args:
             units: The range of the units on the axis (U,).
         """
-        return UnitCounts(self.image_count, self.class_counts, self.zero_count[units], self.max[units])
+        unit_counts = (self.zero_count, self.max, self.histogram)
+        return UnitCounts(self.image_count, self.class_counts, *(counts[units] for counts in unit_counts))
 
 
 def compute_statistics(sums: UnitSums, counts: UnitCounts, area: int) -> dict[str, np.ndarray]:
@@ -127,22 +139,27 @@ def compute_statistics(sums: UnitSums, counts: UnitCounts, area: int) -> dict[st
 
     Returns:
         By name, float32: `mean`, `std` (of the population), `max` and `zero_fraction` (share of values that
-        are 0) over all values of all images, (U,); `classes`, the mean over the images of each class, (U,
-        classes), NaN for a class without images; `selectivity`, see `class_selectivity`, (U,). `mean`, `std`
+        are 0) over all values of all images, (U,); `image_std`, the standard deviation over the images of
+        the mean over a map, (U,); `classes`, the mean over the images of each class, (U, classes), NaN for a
+        class without images; `selectivity`, see `class_selectivity`, (U,). `mean`, both standard deviations
         and `selectivity` are NaN for a unit with NaN or infinite values, `classes` for the classes that they
         are in; `max` is that of its finite values, NaN without any.
     """
     mean = _mark_non_finite(sums.mean_sum) / counts.image_count
     variance = sums.square_sum / counts.image_count - mean**2
+    image_variance = sums.squared_mean_sum / counts.image_count - mean**2
     with np.errstate(invalid="ignore"):
         classes = np.full((len(sums.mean_sum), len(counts.class_counts)), np.nan)
         for label, class_sum in sums.class_sums.items():
             classes[:, label] = _mark_non_finite(class_sum) / counts.class_counts[label]
-        std = np.sqrt(np.where(variance > 0, variance, variance * 0))  # NaN stays NaN
+        std, image_std = (
+            np.sqrt(np.where(squares > 0, squares, squares * 0)) for squares in (variance, image_variance)
+        )  # NaN stays NaN
     selectivity = class_selectivity(classes, counts.class_counts > 0)
     statistics = {
         "mean": mean,
         "std": std,
+        "image_std": image_std,
         "max": _mark_non_finite(counts.max),
         "zero_fraction": counts.zero_count / (counts.image_count * area),
         "classes": classes,

@@ -17,6 +17,7 @@ from convatlas.models import build
 from convatlas.pixels import RGB
 from convatlas.statistics import shards
 from convatlas.statistics.dataset_pass import DatasetPass, choose_batch_size, run_shard
+from convatlas.statistics.histogram import MAX_POSITIONS, list_bin_edges
 from convatlas.statistics.shards import ShardDescription
 from convatlas.statistics.summary import write_statistics
 from convatlas.statistics.tracked_layers import find_tracked_layers
@@ -69,6 +70,21 @@ def sort_all(outputs: Tensor, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
         images.append(image)
         positions.append(position)
     return np.array(values), np.array(images), np.array(positions)
+
+
+def count_bins(values: np.ndarray) -> np.ndarray:
+    """Count the sampled values of outputs (N, units, area) in the bins of histograms, by NumPy."""
+    step = -(-values.shape[2] // MAX_POSITIONS)
+    sampled = [image[:, n % step :: step] for n, image in enumerate(values)]
+    magnitudes = list_bin_edges()[1:]
+    edges = [0, np.nextafter(0, 1), *magnitudes]  # zero is apart
+
+    def count(unit_values: np.ndarray) -> np.ndarray:
+        positive, zero = np.histogram(unit_values[unit_values >= 0], edges)[0], (unit_values == 0).sum()
+        negative = np.histogram(-unit_values[unit_values < 0], edges)[0]
+        return np.array([*negative[:0:-1], zero, *positive[1:]])
+
+    return np.stack([count(unit) for unit in np.concatenate(sampled, 1)])
 
 
 def pass_images(
@@ -139,6 +155,8 @@ def test_top_activations_are_those_of_all_values_sorted(
         np.testing.assert_allclose(sums.mean_sum[units], means.sum(0), rtol=1e-6, atol=1e-5)
         squares = flat.double().square().mean(2).sum(0)
         np.testing.assert_allclose(sums.square_sum[units], squares, rtol=1e-6, atol=1e-5)
+        np.testing.assert_allclose(sums.squared_mean_sum[units], means.square().sum(0), rtol=1e-6, atol=1e-5)
+        np.testing.assert_array_equal(result.counts.histogram[units], count_bins(flat.numpy()))
         for label in range(3):
             class_sum = means[labels == label].sum(0)
             np.testing.assert_allclose(sums.class_sums[label][units], class_sum, rtol=1e-6, atol=1e-5)

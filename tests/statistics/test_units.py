@@ -24,6 +24,7 @@ def leaves(count: int) -> list[UnitSums]:
         UnitSums(
             s * random.normal(size=4),
             s * random.random(4),
+            s * random.random(4),
             {n: row for n, row in enumerate(random.normal(size=(2, 4)) * s) if random.random() < 0.7},
         )
         for s in scale
@@ -49,7 +50,8 @@ def test_sums_are_the_same_however_they_are_divided(count: int, shards: int) -> 
     assert indices == list(range(count))
 
     def parts(sums: UnitSums) -> dict[object, np.ndarray]:
-        return {"means": sums.mean_sum, "squares": sums.square_sum} | sums.class_sums
+        arrays = {"means": sums.mean_sum, "squares": sums.square_sum, "means²": sums.squared_mean_sum}
+        return arrays | sums.class_sums
 
     assert parts(at_once.total()).keys() == parts(merged.total()).keys()
     for name, one in parts(at_once.total()).items():
@@ -74,13 +76,16 @@ def test_statistics_follow_the_plain_formulas(values: np.ndarray) -> None:
     labels = np.arange(40) % 4
     of_image = values.astype(float).mean((2, 3))
     classes = {label: of_image[labels == label].sum(0) for label in range(4)}
-    sums = UnitSums(of_image.sum(0), (values.astype(float) ** 2).mean((2, 3)).sum(0), classes)
+    squares = (values.astype(float) ** 2).mean((2, 3)).sum(0)
+    sums = UnitSums(of_image.sum(0), squares, (of_image**2).sum(0), classes)
     zeros, most = (values == 0).sum((0, 2, 3)), values.max((0, 2, 3))
-    statistics = compute_statistics(sums, UnitCounts(40, np.bincount(labels, minlength=5), zeros, most), 30)
+    counts = UnitCounts(40, np.bincount(labels, minlength=5), zeros, most, np.zeros((3, 5), np.int32))
+    statistics = compute_statistics(sums, counts, 30)
 
     flat = values.swapaxes(0, 1).reshape(3, -1).astype(float)
     np.testing.assert_allclose(statistics["mean"], flat.mean(1), rtol=1e-6)
     np.testing.assert_allclose(statistics["std"], flat.std(1), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(statistics["image_std"], of_image.std(0), rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(statistics["max"], flat.max(1).astype(np.float32))
     np.testing.assert_allclose(statistics["zero_fraction"], (flat == 0).mean(1), rtol=1e-6)
     means = np.stack([flat.reshape(3, 40, 30)[:, labels == label].mean((1, 2)) for label in range(4)], 1)
@@ -114,12 +119,14 @@ def test_nan_and_infinity_show_in_the_statistics_of_their_units_alone(values: np
     values[1, 0, 2, 3], values[6, 1, 0, 0], values[:, 2] = np.nan, np.inf, np.nan
     of_image = values.astype(float).mean((2, 3))
     classes = {label: of_image[labels == label].sum(0) for label in range(4)}
-    sums = UnitSums(of_image.sum(0), (values.astype(float) ** 2).mean((2, 3)).sum(0), classes)
+    squares = (values.astype(float) ** 2).mean((2, 3)).sum(0)
+    sums = UnitSums(of_image.sum(0), squares, (of_image**2).sum(0), classes)
     finite = np.where(np.isfinite(values), values, -np.inf).max((0, 2, 3))
-    counts = UnitCounts(40, np.bincount(labels, minlength=5), (values == 0).sum((0, 2, 3)), finite)
+    zeros = (values == 0).sum((0, 2, 3))
+    counts = UnitCounts(40, np.bincount(labels, minlength=5), zeros, finite, np.zeros((3, 5), np.int32))
     statistics = compute_statistics(sums, counts, 30)
 
-    for name in ("mean", "std", "selectivity"):
+    for name in ("mean", "std", "image_std", "selectivity"):
         assert np.isnan(statistics[name]).all(), name
     known = np.where(np.isfinite(values[:, :2]), values[:, :2], np.nan)
     np.testing.assert_array_equal(statistics["max"], [*np.nanmax(known, (0, 2, 3)), np.nan])
