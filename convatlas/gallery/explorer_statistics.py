@@ -10,7 +10,12 @@ from typing import cast
 import numpy as np
 from PIL import Image
 
-from convatlas.gallery.explorer_types import ExplorerDataset, TopActivationSheets, UnitStatistics
+from convatlas.gallery.explorer_types import (
+    ExplorerDataset,
+    TopActivationSheets,
+    UnitHistograms,
+    UnitStatistics,
+)
 from convatlas.image_io import select_display
 from convatlas.plotting.colormap import colour_table
 from convatlas.plotting.quantize import quantize_image
@@ -29,11 +34,16 @@ from convatlas.plotting.top_activation_tiles import (
 )
 from convatlas.records import Layer
 from convatlas.results import Results, projected_units
+from convatlas.statistics.class_preference import find_preferred_classes
+from convatlas.statistics.histogram_bins import ZERO_BIN, list_bin_edges
 
 MAX_LOSSLESS_PATCH_SIZE = 24  # pixels; sheets of larger patches are JPEG
 JPEG_QUALITY = 75
 GAP = 6  # pixels between a unit's projections and its patches
 STATISTIC_DIGITS = 4  # significant digits of statistics
+HISTOGRAM_LEVELS = 35  # of the height of a bar, a digit to the base 36
+HISTOGRAM_BARS = 10  # of each sign, beside one for small values
+EFFECT_DIGITS = 3  # significant digits of effect sizes
 PASS_THROUGH_KINDS = ("reshape", "dropout")  # kinds of layers that only rearrange or pass on values
 
 
@@ -64,6 +74,7 @@ class StatisticsWriter:
             classes=summary["classes"],
             class_images=summary["class_images"],
             k=summary["k"],
+            bin_edges=list_bin_edges()[:-1].tolist(),
         )
 
     def unit_statistics(self, layer: Layer) -> UnitStatistics:
@@ -84,15 +95,16 @@ class StatisticsWriter:
             selectivity=round_significant(read("selectivity"), STATISTIC_DIGITS),
             dead=np.flatnonzero(read("dead")).tolist(),
         )
-        class_means = read("classes")
-        if class_means.shape[1]:
-            means = class_means[:, np.array(self.summary["class_images"]) > 0]
-            is_known = np.isfinite(means).all(1).tolist()
-            class_means = np.where(np.isnan(class_means), -np.inf, class_means)
-            top_classes = zip(class_means.argmax(1).tolist(), is_known, strict=True)
-            statistics["top_class"] = [top if known else None for top, known in top_classes]
-            largest = np.where(is_known, class_means.max(1), np.nan)
-            statistics["top_class_mean"] = round_significant(largest, STATISTIC_DIGITS)
+        preference = find_preferred_classes(
+            self.statistics, layer["name"], np.array(self.summary["class_images"]), self.summary["images"]
+        )
+        effects = round_significant(preference.effect_size, EFFECT_DIGITS)
+        statistics["preferred_classes"] = {
+            str(unit): (int(preference.preferred[unit]), effects[unit])
+            for unit in np.flatnonzero(preference.preferred >= 0)
+        }
+        if layer["kind"] not in PASS_THROUGH_KINDS:
+            statistics["histogram"] = encode_histograms(read("histogram"))
         return statistics
 
     def write_sheets(self, path: Path, layer: str) -> TopActivationSheets | None:
@@ -138,6 +150,32 @@ class StatisticsWriter:
         right = assemble_tile_block(render_patches(self.preprocessing, patches))
         gap = np.full((len(right), GAP, 3), OUTSIDE_COLOUR, np.uint8)
         return np.concatenate([left, gap, right], 1)
+
+
+def encode_histograms(counts: np.ndarray) -> UnitHistograms:
+    """Return histograms as short texts: the heights of bars whose areas are the numbers of values.
+
+    Zeros have no bar. Bins of small values are merged, of each sign on its own, as they are too narrow to show.
+
+    Args:
+        counts: Counts of each unit in the bins of statistics/histogram_bins.py, (U, bins).
+    """
+    edges = list_bin_edges()
+    edges[-1] = 2 * edges[-2]  # infinity, as wide as the powers of two before it
+    sides = np.stack([counts[:, :ZERO_BIN][:, ::-1], counts[:, ZERO_BIN + 1 :]], 1)
+    largest, texts = [], []
+    for unit in sides.astype(np.float64):
+        filled = np.flatnonzero(unit.any(0))
+        n_bins = int(filled[-1]) + 1 if len(filled) else 0
+        n_merged = max(n_bins - HISTOGRAM_BARS, 0)
+        starts = [0, *range(max(n_merged, 1), n_bins)]
+        widths = np.diff([*edges[starts], edges[n_bins]])
+        densities = np.add.reduceat(unit[:, : max(n_bins, 1)], starts, 1) / np.maximum(widths, edges[1])
+        levels = np.ceil(HISTOGRAM_LEVELS * densities / max(densities.max(), 1e-300)).astype(int)
+        bars = [*levels[0, ::-1], *levels[1]] if unit[0].any() else levels[1]
+        largest.append(n_bins)
+        texts.append("".join(np.base_repr(level, 36) for level in bars) if n_bins else "")
+    return UnitHistograms(values=int(counts.sum(1).max()), largest=largest, levels=texts)
 
 
 def _write_sheet(path: Path, pixels: np.ndarray, is_lossless: bool) -> None:

@@ -69,6 +69,7 @@ class ExplorerDataset(TypedDict):
     classes: list[str]
     class_images: list[int]
     k: int  # top activations per unit
+    bin_edges: list[float]  # magnitudes that bound the bins of the histograms, without infinity
 
 
 class SpriteLayer(SpriteSheets):
@@ -129,6 +130,14 @@ class MatchSummary(TypedDict):
     r: float
 
 
+class UnitHistograms(TypedDict):
+    """The histograms of a layer's units over the data set."""
+
+    values: int  # that are counted of a unit
+    largest: list[int]  # the number of the last bin of magnitudes with a value, from 1; 0 where all are zero
+    levels: list[str]  # the heights of the bars, one digit to the base 36 each; without negative ones half as many
+
+
 class UnitStatistics(TypedDict):
     """The statistics of a layer's units over the data set; null where one is not defined."""
 
@@ -138,8 +147,8 @@ class UnitStatistics(TypedDict):
     zero_fraction: list[float | None]
     selectivity: list[float | None]
     dead: list[int]  # unit numbers
-    top_class: NotRequired[list[int | None]]  # with the largest mean response; null where a mean is NaN
-    top_class_mean: NotRequired[list[float | None]]
+    preferred_classes: NotRequired[dict[str, tuple[int, float | None]]]  # by unit: class, effect size
+    histogram: NotRequired[UnitHistograms]
 
 
 class LayerUnits(TypedDict):

@@ -149,7 +149,7 @@ def _describe_selective_unit(context: GalleryContext, network: NetworkData) -> I
     summary = network.results.dataset_statistics
     kinds = {layer["name"]: layer["kind"] for layer in network.layers}
     layers = [layer["name"] for layer in summary["layers"] if kinds.get(layer["name"]) == "activation"]
-    units = find_selective_units(network.results.statistics, layers, summary["classes"])
+    units = find_selective_units(network.results.statistics, layers, summary)
     if summary["class_source"] != "label" or not units or units[0].selectivity < MIN_SELECTIVITY:
         return
     unit = units[0]

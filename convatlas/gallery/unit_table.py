@@ -9,6 +9,7 @@ from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.table_data import TableColumn
 from convatlas.gallery.top_images import TopImages
 from convatlas.records import FeatureMatch, UnitMatches
+from convatlas.statistics.class_preference import find_preferred_classes
 
 SHORTCUT_KINDS = ("position", "subclass")
 
@@ -35,7 +36,13 @@ def make_unit_columns(
         explorer_layers: The layers in the explorer, to which the units link.
     """
     layers = list_table_layers(network)
-    statistics, classes = network.results.statistics, network.results.dataset_statistics["classes"]
+    statistics, summary = network.results.statistics, network.results.dataset_statistics
+    preferences = [
+        find_preferred_classes(statistics, layer, np.array(summary["class_images"]), summary["images"])
+        for layer in layers
+    ]
+    preferred = np.concatenate([preference.preferred for preference in preferences])
+    effect_size = np.concatenate([preference.effect_size for preference in preferences])
     n_units = [len(statistics[f"{layer}@mean"]) for layer in layers]
 
     def join(statistic: str) -> np.ndarray:
@@ -57,20 +64,13 @@ def make_unit_columns(
         TableColumn("max", "max", join("max")),
         TableColumn("zero", "zero fraction", join("zero_fraction")),
         TableColumn("dead", "dead", join("dead").astype(int), ["no", "yes"]),
-        TableColumn("class", "class with the largest mean", _find_top_classes(join("classes")), classes),
+        TableColumn("class", "preferred class", preferred, summary["classes"]),
+        TableColumn("d", "effect size d", effect_size),
         TableColumn("selectivity", "class selectivity", join("selectivity")),
         _make_shortcut_column(top_images, layers, n_units),
         *_make_match_columns(network.results.unit_matches, layers, n_units),
     ]
     return [column for column in columns if not column.is_empty]
-
-
-def _find_top_classes(class_means: np.ndarray) -> np.ndarray:
-    """Return the class with the largest mean of each unit, (units,); -1 without any."""
-    if not class_means.shape[1]:
-        return np.full(len(class_means), -1)
-    means = np.where(np.isnan(class_means), -np.inf, class_means)
-    return np.where(np.isfinite(means.max(1)), means.argmax(1), -1)
 
 
 def _make_shortcut_column(

@@ -101,7 +101,7 @@ class UnitCounts:
         class_counts: Number of images of each class, (classes,) int64.
         zero_count: Number of values that are 0, (U,) int64.
         max: Maximum of each unit's finite values, (U,) float32; -inf without any.
-        histogram: Counts of each unit's values in the bins of statistics/histogram.py, (U, bins) int32.
+        histogram: Counts of each unit's values in the bins of histogram_bins.py, (U, bins) int32.
     """
 
     image_count: int

@@ -9,11 +9,15 @@ from PIL import Image
 
 from convatlas.files import read_json
 from convatlas.gallery.explorer_sprites import draw_explorer
+from convatlas.gallery.explorer_statistics import encode_histograms
 from convatlas.plotting import top_activation_tiles
+from convatlas.statistics.class_preference import find_preferred_classes
+from convatlas.statistics.histogram_bins import list_bin_edges
 from tests.support.explorer_site import SETTINGS
 from tests.support.fake_statistics import (
     FIELD,
     N_IMAGES,
+    count_bins,
     FakeStatistics,
     write_network_with_statistics,
 )
@@ -72,5 +76,31 @@ def test_the_numbers_of_units_are_those_of_the_statistics(network: FakeStatistic
                 assert (value is None) == (expected_value is None)
                 assert value is None or value == pytest.approx(expected_value, rel=1e-3)
         assert numbers["dead"] == np.flatnonzero(arrays["dead"]).tolist()
-        assert numbers["top_class"] == np.nanargmax(arrays["classes"], 1).tolist()
-        np.testing.assert_allclose(numbers["top_class_mean"], np.nanmax(arrays["classes"], 1), rtol=1e-3)
+        class_images = np.array(read_json(network.network_folder / "statistics.json")["class_images"])
+        preference = find_preferred_classes(
+            {f"a@{key}": array for key, array in arrays.items()}, "a", class_images, N_IMAGES
+        )
+        assert {int(unit): number for unit, (number, _) in numbers["preferred_classes"].items()} == {
+            unit: number for unit, number in enumerate(preference.preferred.tolist()) if number >= 0
+        }
+        assert ("histogram" in numbers) == (layer["kind"] != "reshape")
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 3e4])
+def test_the_bars_of_a_histogram_are_the_density_of_the_values(scale: float) -> None:
+    values = scale * np.random.default_rng(0).normal(0.5, 1, (1000, 3, 4)).astype(np.float32)
+    values[:, 1] = np.maximum(values[:, 1], 0)  # as behind a ReLU
+    values[:, 2] = 0
+    histograms = encode_histograms(count_bins(values))
+    assert histograms["values"] == 4000
+    assert histograms["largest"][2] == 0 and histograms["levels"][2] == ""
+    for unit in (0, 1):
+        last = histograms["largest"][unit]
+        edges = np.array([0, *list_bin_edges()[max(last - 10, 1) : last + 1]])
+        bounds = np.array([*-edges[:0:-1], *edges]) if unit == 0 else edges
+        nonzero = values[:, unit][values[:, unit] != 0]
+        assert np.abs(nonzero).max() < bounds[-1]
+        density, _ = np.histogram(nonzero, bounds, density=True)
+        levels = np.array([int(level, 36) for level in histograms["levels"][unit]])
+        assert len(levels) == len(bounds) - 1
+        np.testing.assert_allclose(levels / 35, density / density.max(), atol=1 / 35 + 1e-3)

@@ -14,6 +14,7 @@ from convatlas.gallery import build
 from convatlas.gallery.explorer_sprites import draw_explorer
 from convatlas.gallery.html_tree import parse_html
 from convatlas.gallery.pages.units import compute_class_responses, find_selective_units, format_ranges
+from convatlas.statistics.histogram_bins import ZERO_BIN
 from tests.support.browser import needs_chromium
 from tests.support.explorer_site import (
     SETTINGS,
@@ -49,43 +50,68 @@ def test_ranges_name_every_number_once() -> None:
     assert format_ranges([0, 2, 3, 7, 8, 9, 12]) == "0, 2, 3, 7–9, 12"
 
 
-def test_the_most_selective_units_are_those_of_all_activations(network: FakeStatistics) -> None:
-    names = ["relu", "relu:2", "relu_2"]
-    statistics = {f"{name}@{key}": array for name in names for key, array in network.layers[name].items()}
-    units = find_selective_units(statistics, names, CLASSES)
-    expected = []
-    for name in names:
-        for unit, selectivity in enumerate(network.layers[name]["selectivity"].tolist()):
-            if selectivity > 0 and network.layers[name]["values"][unit, -1] > 0:
-                expected.append((-selectivity, len(expected), name, unit))
-    expected.sort()
-    assert [(unit.layer, unit.unit) for unit in units] == [(name, unit) for *_, name, unit in expected[:20]]
-    means = network.layers[units[0].layer]["classes"][units[0].unit][:3]
-    assert units[0].class_name == CLASSES[int(means.argmax())]
-    assert units[0].class_mean == pytest.approx(means.max())
-    assert units[0].other_classes_mean == pytest.approx(np.sort(means)[:2].mean())
+def make_statistics(**layers: list[list[float]]) -> dict[str, np.ndarray]:
+    """Return statistics of layers by class means (units, classes), with little spread within a class."""
+    statistics = {}
+    for name, class_means in layers.items():
+        means = np.array(class_means)
+        has_two = np.isfinite(means).sum(1) > 1
+        largest = np.nanmax(means, 1)
+        others = (np.nansum(means, 1) - largest) / np.maximum(np.isfinite(means).sum(1) - 1, 1)
+        statistics |= {
+            f"{name}@classes": means,
+            f"{name}@mean": np.nanmean(means, 1),
+            f"{name}@image_std": np.nanstd(means, 1) + 0.01,
+            f"{name}@selectivity": np.where(has_two, (largest - others) / (largest + others), np.nan),
+            f"{name}@values": np.ones((len(means), K)),
+        }
+    return statistics
+
+
+def make_summary(classes: list[str], counts: list[int]) -> Any:
+    return {"classes": classes, "class_images": counts, "images": sum(counts)}
+
+
+def test_the_most_selective_units_are_those_of_each_class_in_turn() -> None:
+    rng = np.random.default_rng(0)
+    of_ants = [[1, 0.001 * n, 0.001 * n] for n in range(30)]  # more selective than the others
+    statistics = make_statistics(
+        relu1=of_ants, relu2=[[0.1, 1, 0.1], [0.2, 1, 0.2], [0.3, 0.3, 1], [1, 1, 1]]
+    )
+    statistics["relu2@values"][1, -1] = 0  # active on few images
+    units = find_selective_units(statistics, ["relu1", "relu2"], make_summary(CLASSES[:3], [40] * 3))
+    assert [unit.class_name for unit in units].count("ant") == 18
+    assert [(unit.layer, unit.unit) for unit in units[:18]] == [("relu1", n) for n in range(18)]
+    assert [(unit.layer, unit.unit, unit.class_name) for unit in units[18:]] == [
+        ("relu2", 0, "bee"),
+        ("relu2", 2, "cat"),
+    ]
+    assert units[18].class_mean == 1 and units[18].other_classes_mean == pytest.approx(0.1)
+    assert all(unit.effect_size > 0.8 for unit in units)
+    alike = make_statistics(relu=(1 + 0.01 * rng.random((50, 3))).tolist())
+    alike["relu@image_std"][:] = 1
+    assert find_selective_units(alike, ["relu"], make_summary(CLASSES[:3], [40] * 3)) == []
 
 
 def test_the_units_of_the_last_layer_have_a_response_for_each_class(network: FakeStatistics) -> None:
     statistics = {f"fc@{key}": array for key, array in network.layers["fc"].items()}
-    rows = compute_class_responses(statistics, "fc", CLASSES, CLASSES, [10, 10, 10, 0])
+    rows = compute_class_responses(statistics, "fc", make_summary(CLASSES, [10, 10, 10, 0]), CLASSES)
     assert [row.name for row in rows] == CLASSES
-    for row, means in zip(rows, network.layers["fc"]["classes"], strict=True):
-        assert row.class_name == CLASSES[int(np.nanargmax(means))]
+    for row in rows:
+        assert row.class_name == ""  # the values are noise
         assert [name for name, _ in row.responses] == CLASSES
         assert row.responses[3][1] is None  # no image of it
     names = [str(n) for n in range(20)]
-    statistics["fc@classes"] = np.arange(80.0).reshape(4, 20)[:, ::-1]
-    (first, *_) = compute_class_responses(statistics, "fc", names, [], [1] * 20)
+    many = make_statistics(fc=np.arange(80.0).reshape(4, 20)[:, ::-1].tolist())
+    (first, *_) = compute_class_responses(many, "fc", make_summary(names, [50] * 20), [])
     assert [name for name, _ in first.responses] == ["0", "1", "2"]
+    assert first.class_name == "0"
 
 
 def test_a_unit_with_nan_prefers_no_class() -> None:
-    statistics = {
-        "fc@classes": np.array([[1, np.nan, np.nan], [1, 2, np.nan]]),
-        "fc@selectivity": np.zeros(2),
-    }
-    first, second = compute_class_responses(statistics, "fc", ["a", "b", "c"], [], [5, 5, 0])
+    statistics = make_statistics(fc=[[1, np.nan, np.nan], [1, 2, np.nan]])
+    summary = make_summary(["a", "b", "c"], [50, 50, 0])
+    first, second = compute_class_responses(statistics, "fc", summary, ["a", "b", "c"])
     assert (first.class_name, second.class_name) == ("", "b")
     assert np.isnan(first.responses[1][1]) and first.responses[2][1] is None
 
@@ -193,8 +219,16 @@ def test_the_statistics_of_a_unit_are_shown(browser: "Browser", site: Path, netw
     panel = page.locator(".dataset-statistics")
     arrays = network.layers["pool"]
     assert "30 test images of animals" in (panel.text_content() or "")
-    top_class = CLASSES[int(np.nanargmax(arrays["classes"][11]))]
-    assert top_class in (panel.locator(".description").text_content() or "")
+    assert "Responds most to" not in (panel.text_content() or "")  # the values are noise
+    bars = panel.locator(".histogram rect")
+    x, widths, heights = (
+        np.array([float(value) for value in bars.evaluate_all(f"all => all.map(bar => bar.getAttribute('{name}'))")])
+        for name in ("x", "width", "height")
+    )
+    areas = widths * heights
+    counts = arrays["histogram"][11]
+    share = counts[:ZERO_BIN].sum() / (counts.sum() - counts[ZERO_BIN])
+    assert areas[x < 50 - 1e-6].sum() / areas.sum() == pytest.approx(share, abs=0.05)  # of negative values
     panel.locator("canvas").scroll_into_view_if_needed()
     assert panel.locator(".top-images li").count() == K
     assert (
@@ -206,7 +240,9 @@ def test_the_statistics_of_a_unit_are_shown(browser: "Browser", site: Path, netw
     assert page.locator(".dataset-statistics canvas").count() == 0  # not projected
     page.evaluate("location.hash = 'layer=conv1&unit=2'")
     page.wait_for_timeout(400)
-    assert "Dead: never positive." in (page.locator(".dataset-statistics").text_content() or "")
+    assert "Dead: nowhere positive on all 30 test images." in (
+        page.locator(".dataset-statistics").text_content() or ""
+    )
     assert errors == []
     page.context.close()
 

@@ -17,7 +17,7 @@ from convatlas.models import build
 from convatlas.pixels import RGB
 from convatlas.statistics import shards
 from convatlas.statistics.dataset_pass import DatasetPass, choose_batch_size, run_shard
-from convatlas.statistics.histogram import MAX_POSITIONS, list_bin_edges
+from convatlas.statistics.histogram_bins import MAX_POSITIONS, list_bin_edges
 from convatlas.statistics.shards import ShardDescription
 from convatlas.statistics.summary import write_statistics
 from convatlas.statistics.tracked_layers import find_tracked_layers

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from convatlas.statistics import histogram
-from convatlas.statistics.histogram import N_BINS, ZERO_BIN, ActivationHistogram, list_bin_edges
+from convatlas.statistics.histogram import ActivationHistogram
+from convatlas.statistics.histogram_bins import MAX_POSITIONS, N_BINS, ZERO_BIN, list_bin_edges
 
 CPU = torch.device("cpu")
 
@@ -42,7 +43,7 @@ def test_values_are_counted_as_numpy_counts_them(
         counter.update(maps[part : part + 8], slice(1, 1 + shape[1]), numbers[part : part + 8])
 
     flat = values.reshape(*shape[:2], -1)
-    step = -(-flat.shape[2] // histogram.MAX_POSITIONS)
+    step = -(-flat.shape[2] // MAX_POSITIONS)
     counts = counter.counts.numpy()
     assert counts.shape == (shape[1] + 2, N_BINS)
     assert not counts[[0, -1]].any()
@@ -64,10 +65,10 @@ def test_values_are_counted_as_numpy_counts_them(
 def test_every_position_of_a_large_map_is_sampled_in_as_many_images() -> None:
     """A map that is zero but at one position, on as many images as are between two samples."""
     for position in (0, 1, 63, 64, 99):
-        maps = torch.zeros(4, 1, 10, 10)
+        maps = torch.zeros(7, 1, 10, 10)
         maps[:, 0, position // 10, position % 10] = 1
         counter = ActivationHistogram(1, CPU)
-        counter.update(maps, slice(0, 1), torch.arange(4))
+        counter.update(maps, slice(0, 1), torch.arange(7))
         counts = counter.counts[0].numpy()
         assert counts.sum() == 100
         assert counts[ZERO_BIN] == 99

@@ -8,6 +8,7 @@ from PIL import Image
 
 from convatlas.datasets.base import write_splits
 from convatlas.files import write_json, write_npz
+from convatlas.statistics.histogram_bins import list_bin_edges
 from tests.support.explorer_site import complete_layers
 from tests.support.fake_results import FakeResults, make_results
 from tests.support.site import DATASET, write_network
@@ -68,6 +69,17 @@ def compute_selectivity(class_means: np.ndarray) -> np.ndarray:
     return selectivity
 
 
+def count_bins(values: np.ndarray) -> np.ndarray:
+    """Count all values (N, units, area) in the bins of histograms, (units, bins) int32."""
+    edges = [0, np.nextafter(0, 1), *list_bin_edges()[1:]]  # zero is apart
+
+    def count(unit: np.ndarray) -> np.ndarray:
+        positive, negative = (np.histogram(sign * unit[sign * unit > 0], edges)[0][1:] for sign in (1, -1))
+        return np.array([*negative[::-1], (unit == 0).sum(), *positive])
+
+    return np.stack([count(unit) for unit in values.swapaxes(0, 1)]).astype(np.int32)
+
+
 def compute_statistics(values: np.ndarray) -> LayerArrays:
     """Return the arrays of statistics.npz of a layer, from its outputs (N, units, ...)."""
     flat = values.reshape(N_IMAGES, values.shape[1], -1).astype(np.float64)
@@ -81,6 +93,7 @@ def compute_statistics(values: np.ndarray) -> LayerArrays:
     statistics = {
         "mean": flat.mean((0, 2)),
         "std": flat.std((0, 2)),
+        "image_std": flat.mean(2).std(0),
         "max": flat.max((0, 2)),
         "zero_fraction": (flat == 0).mean((0, 2)),
         "classes": class_means,
@@ -89,6 +102,7 @@ def compute_statistics(values: np.ndarray) -> LayerArrays:
     }
     return {key: array.astype(np.float32) for key, array in statistics.items()} | {
         "dead": flat.max((0, 2)) <= 0,
+        "histogram": count_bins(flat),
         "images": order.astype(np.int32),
         "positions": np.stack(np.divmod(index, width), -1).astype(np.int32),
     }

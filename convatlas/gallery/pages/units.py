@@ -1,5 +1,6 @@
 """The page of a network's units over its data set: dead units, class selectivity, top activations."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,11 @@ from convatlas.gallery.table_data import dump_table
 from convatlas.gallery.top_images import TopImages
 from convatlas.gallery.unit_table import list_table_layers, make_unit_columns
 from convatlas.records import DatasetStatistics
+from convatlas.statistics.class_preference import (
+    MIN_EFFECT_SIZE,
+    MIN_STANDARD_ERRORS,
+    find_preferred_classes,
+)
 from convatlas.statistics.shortcuts import SIGNIFICANCE
 
 MAX_SELECTIVE_UNITS = 20  # that are listed
@@ -40,7 +46,8 @@ class ClassSelectiveUnit:
         layer: Name of its layer.
         unit: Its number.
         selectivity: Its class selectivity, in 0..1.
-        class_name: The class with the largest mean response.
+        class_name: The class that it prefers, with the largest mean response.
+        effect_size: How far that mean stands out, Cohen's d.
         class_mean: The mean response to that class.
         other_classes_mean: The mean of the mean responses to the other classes.
     """
@@ -49,6 +56,7 @@ class ClassSelectiveUnit:
     unit: int
     selectivity: float
     class_name: str
+    effect_size: float
     class_mean: float
     other_classes_mean: float
 
@@ -60,7 +68,7 @@ class ClassResponses:
     Attributes:
         unit: Its number.
         name: The class that it stands for, "" where it stands for none.
-        class_name: The class with the largest mean response, "" where a mean is NaN.
+        class_name: The class that it prefers, "" where none stands out.
         responses: Classes with their mean responses, None without an image: all, or the largest of many.
         selectivity: Its class selectivity, in 0..1.
     """
@@ -120,6 +128,8 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             "top_images": context.top_images[network.name],
             "max_marked_units": MAX_MARKED_UNITS,
             "significance": SIGNIFICANCE,
+            "min_effect_size": MIN_EFFECT_SIZE,
+            "min_standard_errors": MIN_STANDARD_ERRORS,
         }
         path = f"networks/{network.name}-units.html"
         yield SitePage(
@@ -146,6 +156,8 @@ def make_table_page(network: NetworkData, top_images: TopImages, explorer_layers
         "table_json": dump_table(columns),
         "n_rows": n_rows,
         "n_first_rows": min(n_rows, MAX_FIRST_ROWS),
+        "min_effect_size": MIN_EFFECT_SIZE,
+        "min_standard_errors": MIN_STANDARD_ERRORS,
     }
     path = f"networks/{network.name}-unit-table.html"
     title = f"{network.name}: unit table"
@@ -184,13 +196,7 @@ def read_unit_data(network: NetworkData) -> UnitPageData:
     last_layer = weighted[-1] if weighted else ""
     responses: list[ClassResponses] = []
     if last_layer:
-        responses = compute_class_responses(
-            statistics,
-            last_layer,
-            summary["classes"],
-            network.description["classes"],
-            summary["class_images"],
-        )
+        responses = compute_class_responses(statistics, last_layer, summary, network.description["classes"])
     return UnitPageData(
         summary=summary,
         n_layers=len(summary["layers"]),
@@ -200,7 +206,7 @@ def read_unit_data(network: NetworkData) -> UnitPageData:
             if "non_finite" in layer
         ],
         dead_units=dead_units,
-        selective_units=find_selective_units(statistics, activations, summary["classes"]),
+        selective_units=find_selective_units(statistics, activations, summary),
         last_layer=last_layer,
         class_responses=responses[:MAX_LAST_LAYER_UNITS],
         n_last_layer_units=len(responses),
@@ -208,24 +214,31 @@ def read_unit_data(network: NetworkData) -> UnitPageData:
 
 
 def find_selective_units(
-    statistics: Mapping[str, np.ndarray], layers: Sequence[str], classes: Sequence[str]
+    statistics: Mapping[str, np.ndarray], layers: Sequence[str], summary: DatasetStatistics
 ) -> list[ClassSelectiveUnit]:
-    """Find the most class-selective units, the most selective first, equal ones in the layers' order.
+    """Find the most class-selective units, equally many of each class as far as there are.
 
-    Only units that are positive on as many images as there are top activations: a unit that is positive on
-    one image is selective by that alone.
+    Only units that prefer their class by effect size, and are positive on as many images as there are top
+    activations: a unit that is positive on one image is selective by that alone.
 
     Args:
         statistics: statistics.npz.
         layers: The layers to search.
-        classes: The names of the classes.
+        summary: statistics.json.
+
+    Returns:
+        The most selective unit first, equal ones in the layers' order.
     """
     units: list[ClassSelectiveUnit] = []
+    classes = summary["classes"]
     for layer in layers:
+        preference = find_preferred_classes(
+            statistics, layer, np.array(summary["class_images"]), summary["images"]
+        )
         selectivity, class_means = statistics[f"{layer}@selectivity"], statistics[f"{layer}@classes"]
         is_active = statistics[f"{layer}@values"][:, -1] > 0
-        for unit in np.flatnonzero(is_active & (selectivity > 0)).tolist():
-            top_class = int(np.nanargmax(class_means[unit]))
+        for unit in np.flatnonzero(is_active & (selectivity > 0) & (preference.preferred >= 0)).tolist():
+            top_class = int(preference.preferred[unit])
             others = np.delete(class_means[unit], top_class)
             units.append(
                 ClassSelectiveUnit(
@@ -233,42 +246,51 @@ def find_selective_units(
                     unit=unit,
                     selectivity=float(selectivity[unit]),
                     class_name=classes[top_class],
+                    effect_size=float(preference.effect_size[unit]),
                     class_mean=float(class_means[unit, top_class]),
                     other_classes_mean=float(np.nanmean(others)),
                 )
             )
-    return sorted(units, key=lambda unit: -unit.selectivity)[:MAX_SELECTIVE_UNITS]
+    units.sort(key=lambda unit: -unit.selectivity)
+    # In turns: the most selective unit of each class, then the second of each, and so on.
+    ranks: Counter[str] = Counter()
+    turns = []
+    for n, selective_unit in enumerate(units):
+        turns.append((ranks[selective_unit.class_name], n))
+        ranks[selective_unit.class_name] += 1
+    return [units[n] for n in sorted(n for _, n in sorted(turns)[:MAX_SELECTIVE_UNITS])]
 
 
 def compute_class_responses(
     statistics: Mapping[str, np.ndarray],
     layer: str,
-    classes: Sequence[str],
+    summary: DatasetStatistics,
     names: Sequence[str],
-    image_counts: Sequence[int],
 ) -> list[ClassResponses]:
     """List the mean responses of a layer's units to the classes.
 
     Args:
         statistics: statistics.npz.
         layer: Name of the layer.
-        classes: The names of the data set's classes.
+        summary: statistics.json.
         names: The names of the network's classes, which name the units where there are as many.
-        image_counts: The number of images of each of the data set's classes.
     """
-    class_means = statistics[f"{layer}@classes"]
+    class_means, classes = statistics[f"{layer}@classes"], summary["classes"]
     if not class_means.shape[1]:
         return []
-    has_images = np.array(image_counts) > 0
+    class_images = np.array(summary["class_images"])
+    has_images = class_images > 0
+    preference = find_preferred_classes(statistics, layer, class_images, summary["images"])
     rows = []
     for unit, means in enumerate(class_means):
         order = np.argsort(-np.nan_to_num(means, nan=-np.inf), kind="stable").tolist()
         shown = list(range(len(means))) if len(classes) <= MAX_CLASS_COLUMNS else order[:TOP_CLASSES]
+        preferred = int(preference.preferred[unit])
         rows.append(
             ClassResponses(
                 unit=unit,
                 name=names[unit] if len(names) == len(class_means) else "",
-                class_name="" if np.isnan(means[has_images]).any() else classes[order[0]],
+                class_name=classes[preferred] if preferred >= 0 else "",
                 responses=[(classes[c], float(means[c]) if has_images[c] else None) for c in shown],
                 selectivity=float(statistics[f"{layer}@selectivity"][unit]),
             )

@@ -17,25 +17,55 @@
       makeElement("p", { class: "description" }, describeStatistics(dataset, statistics, unit))];
     const isProjected = layer.top_activations && layer.top_activations.units.includes(unit);
     elements.push(convatlas.renderUnitTopImages(net.name, layer.name, unit));
+    const histogram = statistics.histogram && renderHistogram(dataset, statistics, unit);
+    if (histogram) elements.push(histogram);
     if (isProjected) elements.push(renderMosaic(net, layer, unit));
     return [makeElement("div", { class: "dataset-statistics", role: "group", "aria-label": title }, ...elements)];
   }
 
   function describeStatistics(dataset, statistics, unit) {
     const sentences = [];
-    if (statistics.dead.includes(unit)) sentences.push("Dead: never positive.");
+    const allImages = `all ${dataset.images.toLocaleString("en")} ${dataset.split} images`;
+    if (statistics.dead.includes(unit)) sentences.push(`Dead: nowhere positive on ${allImages}.`);
     const { mean, std, max, zero_fraction: zeroFraction, selectivity } = statistics;
     if (mean[unit] === null) sentences.push("NaN or infinite on some images.");
     sentences.push(`Mean ${formatNumber(mean[unit])}, std ${formatNumber(std[unit])},`,
       `max ${formatNumber(max[unit])}, ${formatPercent(zeroFraction[unit])} zero.`);
-    if (statistics.top_class && statistics.top_class_mean[unit] !== null) {
-      const className = dataset.classes[statistics.top_class[unit]];
-      const classMean = formatNumber(statistics.top_class_mean[unit]);
+    const [preferredClass, effectSize] = statistics.preferred_classes[unit] || [];
+    if (effectSize !== undefined) {
       const source = dataset.class_source === "label" ? "" : ", predicted classes";
-      sentences.push(`Class with the largest mean: ${className} (${classMean}${source}).`);
+      sentences.push(`Responds most to ${dataset.classes[preferredClass]} (d = ${formatNumber(effectSize)}${source}).`);
     }
     if (selectivity[unit] !== null) sentences.push(`Class selectivity ${formatNumber(selectivity[unit])}.`);
     return sentences.join(" ");
+  }
+
+  /* The histogram of a unit's values: the area of a bar is the number of values in a bin. Bins are wider away from
+     zero, which is a line of its own. */
+  function renderHistogram({ bin_edges: allEdges }, { histogram, zero_fraction: zeroFraction }, unit) {
+    const levels = [...histogram.levels[unit]].map((level) => parseInt(level, 36));
+    const last = histogram.largest[unit];
+    if (!last) return null;
+    const maximum = allEdges[last] ?? 2 * allEdges[last - 1];
+    const isMerged = last > 10;
+    const inner = allEdges.slice(isMerged ? last - 10 : 1, last);
+    const edges = [0, ...inner, maximum];
+    const isSigned = levels.length > edges.length - 1;
+    const allBounds = isSigned ? [...edges.slice(1).reverse().map((edge) => -edge), ...edges] : edges;
+    const low = isSigned ? -maximum : 0;
+    const toX = (value) => (100 * (value - low)) / (maximum - low);
+    const bars = levels.map((level, n) => makeSvgElement("rect", { x: toX(allBounds[n]), y: 35 - level,
+      width: toX(allBounds[n + 1]) - toX(allBounds[n]), height: level }));
+    const hasZeros = zeroFraction[unit] > 0;
+    if (hasZeros) bars.push(makeSvgElement("rect", { class: "zero", x: toX(0), y: 0, width: 1, height: 35 }));
+    const zeros = hasZeros ? `; line: ${formatPercent(zeroFraction[unit])} zero` : "";
+    const title = `Histogram of ${formatCount(histogram.values, "value")}${zeros}`;
+    const limits = [formatNumber(low), formatNumber(maximum)];
+    const svg = makeSvgElement("svg", { viewBox: "0 0 101 35", class: "histogram", preserveAspectRatio: "none",
+      role: "img", "aria-label": `${title}, from ${limits[0]} to ${limits[1]}` }, ...bars);
+    return makeElement("figure", { class: "unit-histogram" }, makeElement("figcaption", {}, title), svg,
+      makeElement("div", { class: "limits", "aria-hidden": "true" }, makeElement("span", {}, limits[0]),
+        isSigned ? makeElement("span", {}, "0") : null, makeElement("span", {}, limits[1])));
   }
 
   function renderMosaic(net, layer, unit) {
