@@ -4,6 +4,7 @@ Numbers come as scripts, since a page that is opened from a file may load script
 """
 
 import json
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from convatlas.gallery.explorer_types import (
 )
 from convatlas.gallery.layer_pages import find_figure_pages
 from convatlas.gallery.network_data import NetworkData
-from convatlas.gallery.sheet_scripts import SHEET_FOLDERS, list_sheets
+from convatlas.gallery.sheet_scripts import SHEET_FOLDERS, encode_text, list_sheets
 from convatlas.statistics.units import is_never_positive
 
 SCALE_NAMES = {"per_tile": "unit", "per_layer": "layer", "shared": "network"}  # config -> address of a page
@@ -69,7 +70,7 @@ class ExplorerData:
 
     files: Mapping[str, Path]
     sheets: Mapping[str, Path]
-    generated_files: Mapping[str, str]
+    generated_files: Mapping[str, str | bytes]
     network: ExplorerNetwork
     show_thumbnails: bool
     scale: str
@@ -126,7 +127,7 @@ def read_explorer_data(network: NetworkData, scale: str) -> ExplorerData | None:
         layers=_describe_layers(network, index["layers"]),
     )
     site_folder = f"explorer/{network.name}"
-    scripts = {
+    scripts: dict[str, str | bytes] = {
         f"{site_folder}/units/{slug}.js": format_units_script(network.name, slug, layer_units)
         for slug, layer_units in units.items()
     }
@@ -162,7 +163,7 @@ def dump_script_json(value: Any) -> Markup:
     return Markup(text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e"))
 
 
-def format_units_script(network: str, slug: str, units: LayerUnits) -> str:
+def format_units_script(network: str, slug: str, units: LayerUnits) -> bytes:
     """Write the script that hands the numbers of a layer's units to the explorer.
 
     Args:
@@ -171,12 +172,13 @@ def format_units_script(network: str, slug: str, units: LayerUnits) -> str:
         units: The numbers of the layer's units.
 
     Returns:
-        One call of `convatlas.registerUnits`.
+        One call of `convatlas.registerUnits`, with the numbers as deflated JSON, in UTF-8.
     """
-    arguments = ", ".join(
-        json.dumps(value, separators=(",", ":"), allow_nan=False) for value in (network, slug, units)
+    numbers = json.dumps(units, separators=(",", ":"), allow_nan=False).encode()
+    names = f"{dump_script_json(network)}, {dump_script_json(slug)}".encode()
+    return b"".join(
+        [b"convatlas.registerUnits(", names, b', "', encode_text(zlib.compress(numbers, 9)), b'");\n']
     )
-    return "convatlas.registerUnits({});\n".format(arguments.replace("<", r"\u003c"))
 
 
 def _describe_layers(network: NetworkData, sprite_layers: Sequence[SpriteLayer]) -> list[ExplorerLayer]:

@@ -155,7 +155,7 @@ class StatisticsWriter:
 def encode_histograms(counts: np.ndarray) -> UnitHistograms:
     """Return histograms as short texts: the heights of bars whose areas are the numbers of values.
 
-    Zeros have no bar. Bins of small values are merged, of each sign on its own, as they are too narrow to show.
+    Zeros have no bar. Bins of small values, too narrow to show, are merged for each sign.
 
     Args:
         counts: Counts of each unit in the bins of statistics/histogram_bins.py, (U, bins).
@@ -167,15 +167,20 @@ def encode_histograms(counts: np.ndarray) -> UnitHistograms:
     for unit in sides.astype(np.float64):
         filled = np.flatnonzero(unit.any(0))
         n_bins = int(filled[-1]) + 1 if len(filled) else 0
-        n_merged = max(n_bins - HISTOGRAM_BARS, 0)
-        starts = [0, *range(max(n_merged, 1), n_bins)]
-        widths = np.diff([*edges[starts], edges[n_bins]])
-        densities = np.add.reduceat(unit[:, : max(n_bins, 1)], starts, 1) / np.maximum(widths, edges[1])
-        levels = np.ceil(HISTOGRAM_LEVELS * densities / max(densities.max(), 1e-300)).astype(int)
-        bars = [*levels[0, ::-1], *levels[1]] if unit[0].any() else levels[1]
         largest.append(n_bins)
-        texts.append("".join(np.base_repr(level, 36) for level in bars) if n_bins else "")
+        texts.append(_encode_bars(unit[:, :n_bins], edges) if n_bins else "")
     return UnitHistograms(values=int(counts.sum(1).max()), largest=largest, levels=texts)
+
+
+def _encode_bars(counts: np.ndarray, edges: np.ndarray) -> str:
+    """Return the bars of a unit, by its counts of negative and positive values by magnitude, (2, bins)."""
+    n_bins = counts.shape[1]
+    starts = [0, *range(max(n_bins - HISTOGRAM_BARS, 1), n_bins)]
+    widths = np.diff([*edges[starts], edges[n_bins]])
+    densities = np.add.reduceat(counts, starts, 1) / widths
+    levels = np.ceil(HISTOGRAM_LEVELS * densities / densities.max()).astype(int)
+    bars = [*levels[0, ::-1], *levels[1]] if counts[0].any() else levels[1]
+    return "".join(np.base_repr(level, 36) for level in bars)
 
 
 def _write_sheet(path: Path, pixels: np.ndarray, is_lossless: bool) -> None:

@@ -135,7 +135,9 @@ class UnitHistograms(TypedDict):
 
     values: int  # that are counted of a unit
     largest: list[int]  # the number of the last bin of magnitudes with a value, from 1; 0 where all are zero
-    levels: list[str]  # the heights of the bars, one digit to the base 36 each; without negative ones half as many
+    levels: list[
+        str
+    ]  # the heights of the bars, one digit to the base 36 each; without negative ones half as many
 
 
 class UnitStatistics(TypedDict):

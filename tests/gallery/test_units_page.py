@@ -222,7 +222,12 @@ def test_the_statistics_of_a_unit_are_shown(browser: "Browser", site: Path, netw
     assert "Responds most to" not in (panel.text_content() or "")  # the values are noise
     bars = panel.locator(".histogram rect")
     x, widths, heights = (
-        np.array([float(value) for value in bars.evaluate_all(f"all => all.map(bar => bar.getAttribute('{name}'))")])
+        np.array(
+            [
+                float(value)
+                for value in bars.evaluate_all(f"all => all.map(bar => bar.getAttribute('{name}'))")
+            ]
+        )
         for name in ("x", "width", "height")
     )
     areas = widths * heights

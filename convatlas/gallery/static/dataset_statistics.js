@@ -4,7 +4,7 @@
    mosaic of deconvnet projections and image patches, which is loaded when it becomes visible. */
 
 (() => {
-  const { formatNumber, formatPercent, formatShape, onVisible } = convatlas;
+  const { formatNumber, formatPercent, formatShape, formatCount, onVisible } = convatlas;
   const MAX_WIDTH = 640; // pixels of a mosaic on the page
 
   /* The elements for a unit; none for a layer without statistics. */

@@ -93,6 +93,12 @@ const convatlas = (() => {
     return getLoaded();
   }
 
+  /* Read JSON that is deflated, in characters of seven bits each. */
+  async function inflateJson(text) {
+    const stream = new Blob([decodeBytes(text)]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return new Response(stream).json();
+  }
+
   // Addresses: the state of a page is in the hash of its address.
 
   function parseHash(hash) {
@@ -384,8 +390,8 @@ const convatlas = (() => {
   const registerNetwork = (network) => { networks[network.name] = network; };
   const registerSheet = (path, text) => { sheets[path] = text; };
 
-  function registerUnits(name, slug, data) {
-    networkUnits(name)[slug] = data;
+  function registerUnits(name, slug, text) {
+    networkUnits(name)[slug] = inflateJson(text);
   }
   const networkUnits = (name) => (unitData[name] = unitData[name] || Object.create(null));
 
