@@ -56,8 +56,9 @@ class UnitSums:
             units: The range of the units on the axis (U,).
         """
         class_sums = {label: sums[units] for label, sums in self.class_sums.items()}
-        unit_sums = (self.mean_sum, self.square_sum, self.squared_mean_sum)
-        return UnitSums(*(sums[units] for sums in unit_sums), class_sums)
+        return UnitSums(
+            self.mean_sum[units], self.square_sum[units], self.squared_mean_sum[units], class_sums
+        )
 
 
 @dataclass

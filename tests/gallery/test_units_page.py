@@ -258,7 +258,7 @@ def test_the_dead_units_of_a_layer_are_three_clicks_and_an_export_away(
 ) -> None:
     """As the network's page is a click away from the index, there are four clicks in all."""
     page, errors = open_page(browser, site, "networks/own.html")
-    page.get_by_role("link", name="Unit statistics").first.click()
+    page.get_by_role("link", name="Units", exact=True).click()
     page.get_by_role("link", name="2 dead units of fc in a table").click()
     page.locator(".table-tools").first.wait_for()
     with page.expect_download() as download:
