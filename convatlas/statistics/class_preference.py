@@ -46,7 +46,7 @@ def find_preferred_classes(
     if has_images.sum() < 2:
         none = np.full(len(mean), -1)
         return ClassPreference(none, np.full(len(mean), np.nan), none)
-    is_known: np.ndarray = np.isfinite(class_means[:, has_images]).all(1)
+    is_known = np.logical_and.reduce(np.isfinite(class_means[:, has_images]), 1)
     top = np.where(has_images & is_known[:, None], class_means, -np.inf).argmax(1)
     n_top = class_images[top]
     n_others = n_images - n_top
