@@ -26,6 +26,7 @@ from convatlas.gallery.explorer_types import (
     SpriteLayer,
     SpriteSheets,
 )
+from convatlas.gallery.weight_summary import arrange_on_maps, summarize_weights
 from convatlas.image_io import as_size, order_as_rgb, take_central_slice, takes_rgb, to_displayed_pixels
 from convatlas.layer_selection import choose_explored_layers
 from convatlas.names import describe_image, format_shape, title_images
@@ -144,6 +145,7 @@ class RecordedArrays:
         filters: The weights, by module.
         preprocessing: How an image becomes the network's input.
         matches: The classical features that units match, by layer.
+        layers: layers.json, by name.
     """
 
     def __init__(self, results: Results) -> None:
@@ -153,6 +155,7 @@ class RecordedArrays:
         self.filters = results.filters
         self.preprocessing = results.network["preprocessing"]
         self.matches = results.unit_matches["layers"]
+        self.layers = {layer["name"]: layer for layer in results.layers}
 
     def can_draw(self, layer: str) -> bool:
         """Return whether a layer's output is recorded and fits a sheet; log why it does not fit.
@@ -213,11 +216,15 @@ class LayerSprites:
         sheets, map_ranges, signed = self._write_maps()
         shape = next(iter(self.arrays.activations.values()))[name].shape
         n_units = shape[0] if shape else 1
-        filters, filter_range = self._write_filters(n_units)
+        weight = self._read_weight(n_units)
+        filters, filter_range = (None, None) if weight is None else self._write_filters(weight)
         deconv, magnitudes = self._write_projections()
         units = LayerUnits(
             maps=map_ranges, filters=filter_range, deconv=magnitudes, matches=self._list_matches()
         )
+        summary = None if filters or weight is None else summarize_weights(weight)
+        if summary:
+            units["weights"] = summary
         if self.marked_projections:
             units["non_finite_deconv"] = self.marked_projections
         top_activations = None
@@ -283,19 +290,23 @@ class LayerSprites:
         assert sheets is not None  # as a network has sample images
         return sheets, ranges, signed
 
-    def _write_filters(self, n_units: int) -> tuple[FilterSheets | None, FilterRange | None]:
-        """Write the layer's filters, where it has weights that can be drawn as one tile per unit."""
+    def _read_weight(self, n_units: int) -> np.ndarray | None:
+        """Read the layer's weights, units first; None where it has none, or they are not by unit."""
         kind, module = self.layer["kind"], self.layer["module"]
         if kind not in ("conv", "linear") or module not in self.arrays.filters:
-            return None, None
+            return None
         weight = self.arrays.filters[module]
         if "Transpose" in self.layer["type"]:
             weight = weight.swapaxes(0, 1)
-        rgb = False
         if self.layer["ordinal"] == 1 and weight.ndim == 4:
             weight = order_as_rgb(weight, self.arrays.preprocessing)
-            rgb = takes_rgb(weight, self.arrays.preprocessing)
-        tiles = sprites.make_filter_tiles(weight, self.levels, rgb) if len(weight) == n_units else None
+        return arrange_on_maps(weight, self.layer, self.arrays.layers) if len(weight) == n_units else None
+
+    def _write_filters(self, weight: np.ndarray) -> tuple[FilterSheets | None, FilterRange | None]:
+        """Write the layer's filters, where it has weights that can be drawn as one tile per unit."""
+        is_first = self.layer["ordinal"] == 1 and weight.ndim == 4
+        rgb = is_first and takes_rgb(weight, self.arrays.preprocessing)
+        tiles = sprites.make_filter_tiles(weight, self.levels, rgb)
         if tiles is None:
             log.info("no sprites of the filters of %s, %s", self.layer["name"], format_shape(weight.shape))
             return None, None

@@ -123,6 +123,16 @@ class FilterRange(TypedDict):
     non_finite: NotRequired[list[int]]  # as of the maps
 
 
+class WeightSummary(TypedDict):
+    """The weights of a layer that has one weight per input and unit: a histogram, and the largest ones."""
+
+    inputs: int
+    max_abs: float  # the end of the histogram, which is centred on zero
+    histogram: list[int]
+    largest_inputs: list[list[int]]  # by unit, in descending order of magnitude
+    largest: list[list[float | None]]
+
+
 class MatchSummary(TypedDict):
     """The classical feature that a unit matches."""
 
@@ -158,6 +168,7 @@ class LayerUnits(TypedDict):
 
     maps: dict[str, MapRange]  # by image
     filters: FilterRange | None
+    weights: NotRequired[WeightSummary]  # where they are not drawn as filters
     deconv: dict[str, dict[str, list[float]]] | None  # largest magnitude, by image and kind
     matches: list[MatchSummary | None] | None
     non_finite_deconv: NotRequired[list[str]]  # images with NaN or infinity in a projection

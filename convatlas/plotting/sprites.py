@@ -20,7 +20,6 @@ from convatlas.plotting.png import encode_png
 MAX_SHEET_SIZE = 4096  # pixels of a sheet's longer side at most
 ZERO_GREY = 128  # the grey of zero where values are signed; 1 and 255 are the ends
 MAX_TILE_CHANNELS = 9  # input channels of a filter that a tile shows at most
-MAX_DRAWN_WEIGHTS = 2**19  # single weights of a layer that are drawn at most: each takes a byte
 MAX_SLUG_LENGTH = 100  # characters
 SIGNIFICANT_DIGITS = 6  # of the numbers beside the pictures
 
@@ -257,25 +256,20 @@ class FilterTiles:
 def make_filter_tiles(weight: np.ndarray, levels: int, as_rgb: bool = False) -> FilterTiles | None:
     """Draw a tile for each unit's weights.
 
-    Single weights are arranged in a nearly square block. Of kernels, the MAX_TILE_CHANNELS input channels
-    of largest norm are arranged in a block in the order of channels, separated by one pixel of zero.
+    The kernels of the MAX_TILE_CHANNELS input channels of largest norm are arranged in a block in the order
+    of channels, separated by one pixel of zero.
 
     Args:
-        weight: (units, channels) or (units, channels, h, w).
+        weight: (units, channels, h, w).
         levels: Number of greys of a feature map.
         as_rgb: Whether to draw three channels as RGB, with grey for zero.
 
     Returns:
-        The tiles, or None where the weights have another shape, are empty or are too many to be drawn.
+        The tiles, or None where the weights have another shape or are empty, and of kernels of one pixel,
+        whose weights have no places.
     """
-    single = weight.ndim == 2 or (weight.ndim == 4 and weight.shape[2:] == (1, 1))
-    if weight.ndim not in (2, 4) or not weight.size or (single and weight.size > MAX_DRAWN_WEIGHTS):
+    if weight.ndim != 4 or not weight.size or (weight.shape[2:] == (1, 1) and not as_rgb):
         return None
-    if single:
-        tiles, max_abs = quantize_signed(weight.reshape(len(weight), -1), levels)
-        singles = weight.reshape(*weight.shape[:2], 1, 1)
-        blocks = assemble_unit_blocks(tiles[..., None, None], gap=0)
-        return FilterTiles(blocks, max_abs, None, _mark_blocks(singles, gap=0))
     if as_rgb:
         tiles, max_abs = quantize_signed(weight, levels)
         non_finite = find_non_finite_pixels(weight)

@@ -14,6 +14,7 @@ from PIL import Image
 from convatlas import UserError
 from convatlas.files import Npz, read_json
 from convatlas.gallery.explorer_data import format_units_script
+from convatlas.gallery.weight_summary import arrange_on_maps
 from convatlas.plotting import sprites
 from tests.support.explorer_site import complete_layers, draw_layers
 from tests.support.fake_results import FLAT, SPATIAL, VIEWS, make_layer, make_results
@@ -98,17 +99,35 @@ def test_layers_with_weights_have_filters(tmp_path: Path) -> None:
     results = complete_layers()
     folder, index = draw_layers(tmp_path, results)
     filters = {layer["name"]: layer["filters"] for layer in index["layers"]}
-    assert [name for name, sheets in filters.items() if sheets] == ["conv1", "block.conv2", "fc"]
+    assert [name for name, sheets in filters.items() if sheets] == ["conv1", "block.conv2"]
     assert filters["conv1"]["rgb"] is True
     assert filters["conv1"]["tile_size"] == [3, 3]
     assert filters["block.conv2"]["tile_size"] == [11, 11]
     weights = read_json(folder / "units/block-conv2.json")["filters"]
     assert np.shape(weights["channels"]) == (18, 9)
-    np.testing.assert_allclose(
-        read_json(folder / "units/fc.json")["filters"]["max_abs"],
-        abs(results.filters["fc"]).max(1),
-        rtol=1e-5,
-    )
+    weights = read_json(folder / "units/fc.json")["weights"]
+    weight = results.filters["fc"]
+    assert weights["inputs"] == weight.shape[1] and sum(weights["histogram"]) == weight.size
+    for unit, (inputs, largest) in enumerate(zip(weights["largest_inputs"], weights["largest"], strict=True)):
+        np.testing.assert_allclose(weight[unit, inputs], largest, rtol=0.01)
+        assert abs(weight[unit]).max() == abs(weight[unit, inputs[0]])
+
+
+@pytest.mark.parametrize("between", [[], ["dropout"]])
+def test_weights_of_flattened_maps_are_on_the_grid_of_the_maps(between: list[str]) -> None:
+    names = ["flatten", *between, "fc"]
+    kinds = {"flatten": "reshape", "dropout": "dropout", "fc": "linear"}
+    shapes = {"flatten": ((3, 4, 2), (24,)), "dropout": ((24,), (24,)), "fc": ((24,), (5,))}
+    layers: Any = {
+        name: make_layer(name, kinds[name], *shapes[name], inputs=[source])
+        for source, name in zip(["pool", *names], names, strict=False)
+    }
+    weight = np.random.default_rng(0).normal(size=(5, 24))
+    arranged = arrange_on_maps(weight, layers["fc"], layers)
+    assert arranged.shape == (5, 3, 4, 2) and (arranged.ravel() == weight.ravel()).all()
+    layers["flatten"]["input_shape"] = [24, 1, 1]  # of which nothing has a place
+    assert arrange_on_maps(weight, layers["fc"], layers) is weight
+    assert arrange_on_maps(weight[:, :20], layers["fc"], layers).ndim == 2
 
 
 def test_units_have_the_classical_features_that_they_match(tmp_path: Path) -> None:

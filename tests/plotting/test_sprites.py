@@ -162,7 +162,7 @@ def test_values_that_are_not_finite_are_marked_and_do_not_count(tmp_path: Path) 
     np.testing.assert_array_equal(np.asarray(image)[..., 3], 255 * sheet)
 
 
-@pytest.mark.parametrize(("shape", "as_rgb"), [((3, 5), False), ((3, 12, 3, 3), False), ((3, 3, 4, 4), True)])
+@pytest.mark.parametrize(("shape", "as_rgb"), [((3, 12, 3, 3), False), ((3, 3, 4, 4), True)])
 def test_filters_mark_the_weights_that_are_not_finite(shape: tuple[int, ...], as_rgb: bool) -> None:
     weight = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     assert sprites.make_filter_tiles(weight, 64, as_rgb).non_finite is None
@@ -265,18 +265,9 @@ def test_few_channels_are_all_shown() -> None:
     assert (filters.tiles[:, 4:, 8:] == 128).all()  # a free place
 
 
-@pytest.mark.parametrize("shape", [(6, 30), (6, 30, 1, 1)])
-def test_single_weights_are_a_nearly_square_block(shape: tuple[int, ...]) -> None:
-    weight = np.random.default_rng(0).normal(size=shape)
-    filters = sprites.make_filter_tiles(weight, 508)
-    assert filters.tiles.shape == (6, 5, 6)
-    decoded = (filters.tiles.reshape(6, 30).astype(float) - 128) / 127 * filters.max_abs[:, None]
-    np.testing.assert_allclose(decoded, weight.reshape(6, 30), atol=filters.max_abs.max() / 127)
-
-
 @pytest.mark.parametrize(
-    "shape", [(4096, 25088), (2048, 512, 1, 1), (4, 3, 3), (4, 3, 3, 3, 3), (0, 5), (5, 0, 3, 3)]
+    "shape", [(40, 25), (20, 51, 1, 1), (4, 3, 3), (4, 3, 3, 3, 3), (0, 5), (5, 0, 3, 3)]
 )
 def test_filters_that_are_not_drawn(shape: tuple[int, ...]) -> None:
-    """Too many weights, filters of one or three axes, none."""
+    """Those of one pixel, of one or three axes, and of no weights."""
     assert sprites.make_filter_tiles(np.broadcast_to(np.float32(1), shape), 64) is None

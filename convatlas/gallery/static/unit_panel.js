@@ -183,7 +183,7 @@
 
     async renderFilter(loaded, state) {
       const { net, layer, data } = loaded;
-      if (!layer.filters) return null;
+      if (!layer.filters) return data.weights ? renderWeights(layer, data.weights, state.unit) : null;
       const view = convatlas.getView(net, layer, data, "filters", state.image);
       const { colormap, limits } = getScale(loaded, state, "filters", view);
       const images = await convatlas.loadImages(view);
@@ -257,8 +257,24 @@
     if (view.rgb) return "RGB, grey = 0.";
     const channels = data.filters.channels && data.filters.channels[unit];
     if (channels) return `Input channels with the largest norm: ${channels.join(", ")}.`;
-    const hasWindow = layer.kernel && Math.max(...layer.kernel) > 1;
-    return hasWindow ? null : "All weights, in input order.";
+    return layer.kernel ? null : "A tile per input channel, on the grid of the flattened maps.";
+  }
+
+  /* The weights of a unit that has one per input: their order is no place, so the largest are listed. */
+  function renderWeights(layer, weights, unit) {
+    const { inputs, max_abs: maxAbs, histogram } = weights;
+    const highest = Math.max(...histogram);
+    const bars = histogram.map((count, n) => makeSvgElement("rect",
+      { x: n * 6, width: 5, y: 48 - (48 * count) / highest, height: (48 * count) / highest }));
+    const limits = `${formatNumber(-maxAbs)} to ${formatNumber(maxAbs)}`;
+    const chart = makeSvgElement("svg", { class: "weight-histogram", viewBox: `0 0 ${histogram.length * 6} 48`, role: "img",
+      "aria-label": `Histogram of the weights of ${layer.name}, ${limits}` }, ...bars);
+    const largest = weights.largest[unit].map((value, n) =>
+      `input ${weights.largest_inputs[unit][n]}: ${formatNumber(value)}`);
+    return makeElement("figure", { class: "side-figure" },
+      makeElement("figcaption", {}, `Weights of ${layer.name}, ${limits}`), chart,
+      makeElement("p", { class: "fine" }, `Histogram of all units. Largest of unit ${unit}, of ${formatCount(inputs, "input")}: `
+        + `${largest.join(", ")}.`));
   }
 
   /* The unit's class, its classical match, and the images on which it is active, as text and elements. */
