@@ -174,7 +174,7 @@ class RecordedArrays:
         fits = len(shape) <= max_axes and max(shape[1:], default=1) <= sprites.MAX_SHEET_SIZE
         if fits and 0 not in shape:
             return True
-        log.info("no sprites of %s: its output is %s", layer, format_shape(shape))
+        log.info("%s is not in the explorer: its output is %s", layer, format_shape(shape))
         return False
 
 
@@ -225,6 +225,8 @@ class LayerSprites:
         summary = None if filters or weight is None else summarize_weights(weight)
         if summary:
             units["weights"] = summary
+        elif weight is not None and not filters:
+            log.info("the filters of %s are not drawn: %s", self.layer["name"], format_shape(weight.shape))
         if self.marked_projections:
             units["non_finite_deconv"] = self.marked_projections
         top_activations = None
@@ -308,7 +310,6 @@ class LayerSprites:
         rgb = is_first and takes_rgb(weight, self.arrays.preprocessing)
         tiles = sprites.make_filter_tiles(weight, self.levels, rgb)
         if tiles is None:
-            log.info("no sprites of the filters of %s, %s", self.layer["name"], format_shape(weight.shape))
             return None, None
         sheets = self._write_sheets(f"filters/{self.slug}", tiles.tiles, tiles.non_finite)
         channels = None if tiles.channels is None else tiles.channels.tolist()

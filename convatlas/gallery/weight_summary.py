@@ -1,7 +1,7 @@
 """The weights of units that have one weight per input: fully connected layers, and 1 × 1 convolutions.
 
-Their order in a tensor is no place, so that an image of them says nothing. Those of a layer after a flattening
-have the places of the feature maps; of others the largest weights and a histogram are listed.
+Their order in a tensor is no place, so that an image of them says nothing. Those of a layer after a
+flattening have the places of the feature maps; of others the largest weights and a histogram are listed.
 """
 
 import math

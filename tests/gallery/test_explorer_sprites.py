@@ -168,7 +168,7 @@ def test_a_layer_without_records_or_maps_is_skipped(tmp_path: Path, caplog: pyte
     names = [layer["name"] for layer in draw_layers(tmp_path, results)[1]["layers"]]
     assert not {"relu", "neck", "fc"} & set(names)
     assert "conv1" in names
-    assert "no sprites of neck: its output is 2 × 3 × 4 × 5" in caplog.text
+    assert "neck is not in the explorer: its output is 2 × 3 × 4 × 5" in caplog.text
 
 
 def test_2048_units_are_one_file_per_image(tmp_path: Path) -> None:
