@@ -143,7 +143,7 @@ class Results:
             image: Its name, as in `images`.
 
         Returns:
-            "input" -> (C, H, W) as the network saw it; <layer> -> its output without the batch axis;
+            "input" -> (C, H, W), the network's input; <layer> -> its output without the batch axis;
             <pooling layer>@switches -> int32, flat index into the pool's input plane; -1 in padding.
         """
         return self._of_image("activations", image)

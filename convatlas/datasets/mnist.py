@@ -50,7 +50,7 @@ SOURCE_DESCRIPTIONS = {
         "A stand-in for MNIST that needs no download: real handwritten digits, scanned at 8 × 8 pixels "
         "(the test part of the UCI set Optical Recognition of Handwritten Digits, as scikit-learn ships "
         "it), enlarged here to 20 × 20, sharpened, and centred by mass in 28 × 28 as MNIST's are. "
-        "Figures measured on it do not hold for MNIST.",
+        "Results measured on it do not hold for MNIST.",
         "E. Alpaydin, C. Kaynak, UCI Machine Learning Repository, 1998; CC BY 4.0",
     ),
     "download": SourceDescription(

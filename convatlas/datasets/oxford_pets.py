@@ -58,11 +58,11 @@ EXPECTED_LAYOUT = "a directory that holds oxford-iiit-pet/, or images/ and annot
 PAPER = 'O. M. Parkhi, A. Vedaldi, A. Zisserman, C. V. Jawahar, "Cats and dogs", CVPR 2012'
 SOURCE_DESCRIPTIONS = {
     "embedded": SourceDescription(
-        "Drawn pets",
-        "A stand-in for Oxford-IIIT Pet that needs no download: cats and dogs of made-up breeds, drawn by "
+        "Synthetic pets",
+        "A stand-in for Oxford-IIIT Pet that needs no download: cats and dogs of synthetic breeds, drawn by "
         "code in front of photographs and textures that scikit-image ships, with their trimaps. They are "
-        "not photographs, and figures measured on them do not hold for Oxford-IIIT Pet.",
-        "drawn by this project, MIT; what stands behind them is scikit-image's, in the public domain or CC0",
+        "not photographs, and results measured on them do not hold for Oxford-IIIT Pet.",
+        "cats and dogs: this project, MIT; backgrounds: scikit-image, in the public domain or CC0",
     ),
     "download": SourceDescription(
         "Oxford-IIIT Pet",

@@ -436,7 +436,7 @@ class FigureContext:
         return self.input_size * -(-MIN_LABELLED_TILE_SIZE // self.input_size)
 
     def make_input_tile(self, image: str, title: str = "input") -> Tile:
-        """Return the tile of an image as the network saw it, without normalisation: grey, or RGB in 0..1.
+        """Return the tile of a network's input, without normalisation: grey, or RGB in 0..1.
 
         Args:
             image: Name of a sample image.

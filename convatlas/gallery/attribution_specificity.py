@@ -56,7 +56,7 @@ def describe_low_specificity(rows: Sequence[SpecificityRow]) -> list[str]:
             text = f"{row.title} {format_number(value, '.2f')}"
             by_layer.setdefault(row.entry["layer"], []).append(text)
     return [
-        f"In {layer} projections show where, hardly which unit. Specificity: {join_names(texts)}."
+        f"In {layer}, projections of different units hardly differ. Specificity: {join_names(texts)}."
         for layer, texts in by_layer.items()
     ]
 

@@ -53,7 +53,7 @@ class ExplorerImage(TypedDict):
 
 
 class ExplorerInput(TypedDict):
-    """The input as the network saw it."""
+    """The network's input, without its normalisation."""
 
     file: str
     size: list[int]  # (height, width) in pixels

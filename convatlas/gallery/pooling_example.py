@@ -32,7 +32,7 @@ class PoolingExample:
     """Max pooling by 2 × 2, its switches and unpooling.
 
     Attributes:
-        source: Where the numbers are from; None for made-up ones.
+        source: Where the numbers are from; None for invented ones.
         map: A patch of a feature map.
         pooled: The maximum of each window.
         switches: The flat index of each maximum in the patch.

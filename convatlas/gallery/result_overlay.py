@@ -117,10 +117,10 @@ def make_mask_overlay(network: NetworkData, image: SampleImage, data: Path) -> O
     Returns:
         None of a network whose output is not one class per pixel, or is not recorded.
     """
-    found = _read_predicted_classes(network, image)
-    if found is None:
+    layer_and_classes = _read_predicted_classes(network, image)
+    if layer_and_classes is None:
         return None
-    layer, predicted = found
+    layer, predicted = layer_and_classes
     classes = network.description["classes"]
     colours = {number: colour for number, colour in enumerate(_choose_colours(classes)) if colour}
     truth = _read_trimap(network, image, data)

@@ -190,11 +190,9 @@ def test_the_page_has_every_map_with_its_numbers(site: Path) -> None:
             assert f"deletion AUC {entry['deletion']['auc']:.3f}" in text
     assert text.count("completeness gap 1.2 % (64 steps)") == 4
     assert "Deconvnet: neck is no ReLU: set views.deconv.rectify" in text
-    assert (
-        "In pool projections show where, hardly which unit. Specificity: Deconvnet 0.03 and Gradient 0.03."
-        in text
-    )
-    assert "In conv1 projections" not in text
+    sentence = "In pool, projections of different units hardly differ."
+    assert f"{sentence} Specificity: Deconvnet 0.03 and Gradient 0.03." in text
+    assert "In conv1, projections" not in text
     for method in analysis["methods"]:
         assert (method["caveat"] in text) == (method["undefined"] is None)
     assert "results/own/attribution/first.npz" in text
@@ -205,7 +203,7 @@ def test_the_network_and_the_first_page_lead_to_it(site: Path) -> None:
     page = PageParser(site / "networks/own.html")
     assert any(link.endswith("own-attribution.html") for link in page.links)
     assert any(link.endswith("own-attribution.html#specificity") for link in page.links)
-    assert "In pool projections show where, hardly which unit" in page.text
+    assert "In pool, projections of different units hardly differ" in page.text
 
 
 def test_there_is_no_page_where_the_config_asks_for_none(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Specificity of a layer's projections: do they show which unit is active, or only where?
 
-Deep in a network, the projections of different units at one position are nearly the same picture (Nie, Zhang
+Deep in a network, the projections of different units at one position are nearly the same image (Nie, Zhang
 and Patel, arXiv 1805.07039). The specificity of a layer is 1 minus the median absolute Spearman correlation
 between the magnitudes of projections of different units whose peaks coincide, or nearly.
 

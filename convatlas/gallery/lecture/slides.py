@@ -56,7 +56,7 @@ class Lecture:
 
     Attributes:
         image: The image.
-        picture: The image as the network saw it.
+        picture: The network's input.
         slides: The slides, in order.
         files: The pictures, by their places in the site.
     """
@@ -92,7 +92,7 @@ class LectureBuilder:
     def _add_input(self) -> Picture:
         """Return the picture of the input, that of the explorer where there is one."""
         name = self.image["name"]
-        alt = f"The image {name}, as the network saw it"
+        alt = f"{name}, network input"
         if self.explorer and name in self.explorer.network["inputs"]:
             source = self.explorer.network["inputs"][name]
             height, width = source["size"]

@@ -68,10 +68,10 @@ def make_convolution(
         None where the values that are computed here are not those that are recorded, as of a transposed
         convolution or one with other padding than zeros, and where an array is not recorded.
     """
-    whole = make_filter_example(network.results, layer, unit, image)
-    if whole is None or not np.isfinite(whole.source).all():
+    filter_example = make_filter_example(network.results, layer, unit, image)
+    if filter_example is None or not np.isfinite(filter_example.source).all():
         return None
-    example, crop_box = _crop(whole)
+    example, crop_box = _crop(filter_example)
     if not example.is_exact:
         return None
     n_channels, *kernel = example.kernel.shape
@@ -96,20 +96,25 @@ def make_convolution(
     )
 
 
-def _crop(whole: ConvolutionExample) -> tuple[ConvolutionExample, str]:
+def _crop(filter_example: ConvolutionExample) -> tuple[ConvolutionExample, str]:
     """Crop an example around the maximum of its map; return it with the CSS of the crop in the source."""
-    valid = whole.compute_valid_mask()
-    inside = np.where(valid, whole.output, -np.inf) if valid.any() else whole.output
-    whole = replace(whole, position=find_peak(inside))
-    height, width = whole.source.shape[1:]
-    has_levels = whole.compute_levels() is not None
-    side = CROP_SIDES.get(len(whole.source), CROP_SIDE_OF_LISTS) if has_levels else CROP_SIDE_OF_LISTS
+    valid = filter_example.compute_valid_mask()
+    inside = np.where(valid, filter_example.output, -np.inf) if valid.any() else filter_example.output
+    filter_example = replace(filter_example, position=find_peak(inside))
+    height, width = filter_example.source.shape[1:]
+    has_levels = filter_example.compute_levels() is not None
+    side = (
+        CROP_SIDES.get(len(filter_example.source), CROP_SIDE_OF_LISTS) if has_levels else CROP_SIDE_OF_LISTS
+    )
     if max(height, width) <= side:
-        return whole, ""
-    example = whole.crop_to(side)
+        return filter_example, ""
+    example = filter_example.crop_to(side)
     first_row, first_column = (
         max(0, axis.start + axis.stride * cropped.first_output)
-        for axis, cropped in ((whole.vertical, example.vertical), (whole.horizontal, example.horizontal))
+        for axis, cropped in (
+            (filter_example.vertical, example.vertical),
+            (filter_example.horizontal, example.horizontal),
+        )
     )
     return example, format_box((height, width), first_row, first_column, *example.source.shape[1:])
 

@@ -234,7 +234,7 @@ def render_map(values: np.ndarray) -> bytes:
 
 
 def _read_pixels(network: NetworkData, image: str) -> np.ndarray:
-    """Return an image as the network saw it, (C, H, W) in 0..1, without its normalisation."""
+    """Return the network's input without its normalisation, (C, H, W) in 0..1."""
     preprocessing: Any = network.description["preprocessing"]
     return order_as_rgb(
         denormalize(network.results.activations(image)["input"], preprocessing), preprocessing
