@@ -14,7 +14,7 @@ from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.references import find_dataset_keys, find_network_key, get_reference
 
 SOFTWARE_URL = "https://github.com/convatlas/convatlas"
-MIT_LICENCE = "https://spdx.org/licenses/MIT.html"
+SPDX_URL = "https://spdx.org/licenses/{}.html"
 MEDIA_TYPES = {
     ".html": "text/html",
     ".json": "application/json",
@@ -24,6 +24,7 @@ MEDIA_TYPES = {
     ".npz": "application/x-npz",
     ".safetensors": "application/octet-stream",
 }
+SUBFOLDER_ROOT = "../"  # the site's root, from the pages of networks and data sets
 CRATE_FILE = "ro-crate-metadata.json"
 CRATE_VERSION = "https://w3id.org/ro/crate/1.1"
 
@@ -64,6 +65,9 @@ def build_crate(context: GalleryContext, run_id: str, paths: Sequence[str], publ
         published: The date of publication, ISO 8601, which RO-Crate requires.
     """
     title, author = context.config["title"], context.config.get("author")
+    licence = {"@id": "#licence", **describe_licence(context.config)}
+    if "url" in licence:
+        licence["@id"] = licence["url"]
     files = [
         {"@id": path, "@type": "File", "name": path, "encodingFormat": MEDIA_TYPES[_get_suffix(path)]}
         for path in sorted(paths)
@@ -75,7 +79,7 @@ def build_crate(context: GalleryContext, run_id: str, paths: Sequence[str], publ
         "name": title,
         "description": _describe_networks(context),
         "datePublished": published,
-        "license": {"@id": MIT_LICENCE},
+        "license": {"@id": licence["@id"]},
         "identifier": f"convatlas-{run_id}",
         "hasPart": [{"@id": file["@id"]} for file in files],
         "mainEntity": {"@id": "index.html"},
@@ -103,7 +107,7 @@ def build_crate(context: GalleryContext, run_id: str, paths: Sequence[str], publ
             "version": __version__,
             "url": SOFTWARE_URL,
         },
-        {"@id": MIT_LICENCE, "@type": "CreativeWork", "name": "MIT License", "description": LICENCE_SCOPE},
+        licence,
         *files,
     ]
     if author:
@@ -113,10 +117,18 @@ def build_crate(context: GalleryContext, run_id: str, paths: Sequence[str], publ
     return json.dumps(crate, indent=2, ensure_ascii=False) + "\n"
 
 
-LICENCE_SCOPE = (
-    "The licence of the software and of the figures that it draws. Images and weights keep the licences of "
-    "their data sets, which the pages of the data sets and the model cards state."
-)
+def describe_licence(config: Mapping[str, Any]) -> Entity:
+    """Return the licence of the gallery: that of the config, or that its author states none.
+
+    Args:
+        config: The resolved config.
+    """
+    licence = config.get("licence")
+    if not licence:
+        text = "Not stated. Data sets and weights keep their own licences, which their pages state."
+        return {"@type": "CreativeWork", "name": text}
+    url = licence if licence.startswith("https://") else SPDX_URL.format(licence)
+    return {"@type": "CreativeWork", "name": licence, "url": url}
 
 
 def _get_suffix(path: str) -> str:
@@ -130,14 +142,14 @@ def _describe_site(context: GalleryContext, run_id: str) -> Entity:
         "name": context.config["title"],
         "description": _describe_networks(context),
         "identifier": f"convatlas-{run_id}",
-        "license": MIT_LICENCE,
+        "license": describe_licence(context.config),
         "citation": get_reference("zeiler2014").text,
-        "creator": _describe_creator(context.config),
+        **_describe_creator(context.config),
         "hasPart": [
             {
                 "@type": "Dataset",
                 "name": network.name,
-                "url": _get_url(context, f"networks/{network.name}.html"),
+                "url": _get_url(context, f"networks/{network.name}.html", ""),
             }
             for network in context.networks
         ],
@@ -155,9 +167,8 @@ def _describe_networks(context: GalleryContext) -> str:
 
 
 def _describe_creator(config: Mapping[str, Any]) -> Entity:
-    if author := config.get("author"):
-        return {"@type": "Person", "name": author}
-    return {"@type": "Organization", "name": "The convatlas developers", "url": SOFTWARE_URL}
+    """Return the author of the site, if the config names one."""
+    return {"creator": {"@type": "Person", "name": config["author"]}} if config.get("author") else {}
 
 
 def _describe_network(context: GalleryContext, network: NetworkData, run_id: str) -> Entity:
@@ -170,10 +181,10 @@ def _describe_network(context: GalleryContext, network: NetworkData, run_id: str
         "description": f"Filters, feature maps, projections and statistics of {len(network.layers)} layers "
         f"of {network.name} ({description['architecture']}, {description['parameters']:,} parameters), on "
         f"{len(network.images)} sample images.",
-        "url": _get_url(context, f"networks/{network.name}.html"),
+        "url": _get_url(context, f"networks/{network.name}.html", SUBFOLDER_ROOT),
         "identifier": f"convatlas-{run_id}/{network.name}",
-        "license": MIT_LICENCE,
-        "creator": _describe_creator(context.config),
+        "license": describe_licence(context.config),
+        **_describe_creator(context.config),
         "citation": [get_reference(key).text for key in ("zeiler2014", *keys)],
         "measurementTechnique": "forward pass and backward projection through a trained network",
         "variableMeasured": _list_variables(network),
@@ -183,7 +194,7 @@ def _describe_network(context: GalleryContext, network: NetworkData, run_id: str
         entity["isBasedOn"] = {
             "@type": "Dataset",
             "name": network.dataset["title"],
-            "url": _get_url(context, f"datasets/{description['dataset']}.html"),
+            "url": _get_url(context, f"datasets/{description['dataset']}.html", SUBFOLDER_ROOT),
         }
     return entity
 
@@ -203,7 +214,11 @@ def _list_downloads(context: GalleryContext, network: NetworkData) -> list[Entit
     """List the files of a network: its page and its model card."""
     paths = {"text/html": f"networks/{network.name}.html", "text/markdown": name_card(network.name)}
     return [
-        {"@type": "DataDownload", "encodingFormat": media_type, "contentUrl": _get_url(context, path)}
+        {
+            "@type": "DataDownload",
+            "encodingFormat": media_type,
+            "contentUrl": _get_url(context, path, SUBFOLDER_ROOT),
+        }
         for media_type, path in paths.items()
     ]
 
@@ -217,7 +232,7 @@ def _describe_dataset(context: GalleryContext, name: str) -> Entity:
         "name": dataset["title"],
         "description": dataset["description"] or dataset["title"],
         "license": dataset["licence"],
-        "url": _get_url(context, f"datasets/{name}.html"),
+        "url": _get_url(context, f"datasets/{name}.html", SUBFOLDER_ROOT),
         "identifier": f"sha256:{dataset['sha256']}",
         "variableMeasured": [
             {"@type": "PropertyValue", "name": f"{split} images", "value": sum(counts)}
@@ -229,7 +244,7 @@ def _describe_dataset(context: GalleryContext, name: str) -> Entity:
     return entity
 
 
-def _get_url(context: GalleryContext, path: str) -> str:
-    """Return the address of a page: absolute where the config says where the site will be, else relative."""
+def _get_url(context: GalleryContext, path: str, root: str) -> str:
+    """Return the address of a file: absolute where the config says where the site will be, else relative."""
     site_url = context.config.get("site_url")
-    return f"{site_url.rstrip('/')}/{path}" if site_url else path
+    return f"{site_url.rstrip('/')}/{path}" if site_url else f"{root}{path}"

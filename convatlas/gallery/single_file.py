@@ -31,6 +31,7 @@ EXCLUDED_ATTRIBUTES = (
 STANDALONE_SCRIPTS = [
     "glossary.js",
     "dom.js",
+    "copy.js",
     "masthead.js",
     "convolution_example.js",
     "table.js",

@@ -254,6 +254,7 @@ class Config(TypedDict):
     author: NotRequired[str]
     notes: NotRequired[str]
     site_url: NotRequired[str]
+    licence: NotRequired[str]  # SPDX identifier or address
     published: NotRequired[str]  # YYYY-MM-DD
     publish: PublishConfig
     datasets: dict[str, DatasetConfig]
