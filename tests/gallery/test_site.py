@@ -97,6 +97,13 @@ def test_a_figure_can_be_shown_in_full_size(browser: Browser, site: Path) -> Non
     page.context.close()
 
 
+def test_the_page_of_a_network_is_a_handout_of_few_pages(browser: Browser, site: Path) -> None:
+    page, _ = open_page(browser, site, "networks/lenet5.html")
+    content = page.pdf(format="A4", prefer_css_page_size=True)
+    assert len(re.findall(rb"/Type\s*/Page\b", content)) < 15
+    page.context.close()
+
+
 @pytest.fixture(scope="module")
 def server_url(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Serve the site from a path of a server on this machine, and return its address."""

@@ -1,10 +1,14 @@
 "use strict";
 
-/* Printing: only the explanations of figures are collapsed, every image is loaded and every canvas drawn. The button
-   waits for them; the browser's own command cannot, and prints what is there. */
+/* Printing: only what belongs to a figure or a diagram stays collapsed, every image is loaded and every canvas drawn.
+   The button waits for them; the browser's own command cannot, and prints what is there. */
 (() => {
+  const COLLAPSED = ".how-to-read, .settings, .level, .level details";
+
   function unfold() {
-    for (const details of document.querySelectorAll("main details:not(.how-to-read)")) details.open = true;
+    for (const details of document.querySelectorAll("main details")) {
+      if (!details.matches(COLLAPSED)) details.open = true;
+    }
     for (const image of document.querySelectorAll("img[loading]")) image.loading = "eager";
     return window.convatlasDrawAll ? window.convatlasDrawAll() : Promise.resolve();
   }
