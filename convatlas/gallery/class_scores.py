@@ -108,8 +108,9 @@ def _compute_probabilities(
     if len(scores) != n_classes:
         return None
     if kind in ("softmax", "log-softmax"):
-        exponentials = np.exp(scores - scores.max())
-        return np.asarray(exponentials / exponentials.sum())
+        with np.errstate(invalid="ignore"):  # of infinite values, whose probabilities are not used
+            exponentials = np.exp(scores - scores.max())
+            return np.asarray(exponentials / exponentials.sum())
     return _sigmoid(scores) if kind in ("sigmoid", "multi-label") else scores
 
 

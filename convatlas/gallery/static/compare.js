@@ -128,7 +128,8 @@
       for (const key of ["scale", "colours"]) getPart(key).value = state.a[key];
       for (const [key, side] of Object.entries(sides)) {
         side.updateControls(loaded[key]);
-        await side.panel.show({ ...state[key], ...shared }, [getPart(key).clientWidth, 420]);
+        const { clientWidth } = getPart(key); // of which the image takes a part
+        await side.panel.show({ ...state[key], ...shared }, [Math.max(240, clientWidth - 200), 360]);
       }
     } catch (error) {
       if (call === drawCount) showError(error.message);
