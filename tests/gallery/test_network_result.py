@@ -100,6 +100,7 @@ def test_probabilities_of_each_kind_of_output(tmp_path: Path, kind: str) -> None
     if count == 1:
         expected = np.array([1 - expected[0], expected[0]])
         results.network["classes"] = ["no", "yes"]
+        results.images[1] |= {"prediction": None, "probability": None}
     results.network["output"] = {"kind": kind, "path": "", "shape": [count], "reason": "said"}
     results.layers[-2]["output_shape"] = [count]
     for outputs in results.activations.values():
