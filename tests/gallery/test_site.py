@@ -1,5 +1,6 @@
 """The gallery in a real headless Chromium, from file:// and from a server."""
 
+import html
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -13,6 +14,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
+import convatlas
 from tests.support.browser import needs_chromium
 from tests.support.site import open_page
 from tests.support.workspace import Workspace
@@ -42,6 +44,15 @@ pytestmark = needs_chromium
 @pytest.fixture(scope="session")
 def site(finished_run: Workspace) -> Path:
     return finished_run.folder / "reports/gallery"
+
+
+def test_the_code_beside_each_figure_runs(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(site.parents[1])
+    pages = [html.unescape(page.read_text(encoding="utf-8")) for page in site.rglob("*.html")]
+    lines = {line for page in pages for line in re.findall(r"^convatlas\.Results.*$", page, re.MULTILINE)}
+    assert len(lines) > 20
+    for line in sorted(lines):
+        eval(line, {"convatlas": convatlas})
 
 
 @pytest.mark.parametrize("width", [360, 1280, 2560])

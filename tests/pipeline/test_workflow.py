@@ -163,6 +163,7 @@ def test_an_edit_of_a_template_rebuilds_the_gallery_only(run: Workspace) -> None
     ("change", "jobs"),
     [
         ({"views": {"scale": "shared"}}, all_jobs("figures")),
+        ({"views": {"formats": ["pdf", "svg"]}}, all_jobs("figures")),
         ({"views": {"match": 0.6}}, all_jobs("classical", *DRAWING)),
         ({"views": {"deconv": {"select": ["map"]}}}, all_jobs("deconv", "attribution", *DRAWING)),
         ({"views": {"attribution": {"targets": "top3"}}}, all_jobs("attribution")),
@@ -176,10 +177,22 @@ def test_an_edit_of_a_template_rebuilds_the_gallery_only(run: Workspace) -> None
             {"networks": {"lenet5": {"training": {"lr": 0.002}}}},
             jobs_of("lenet5", *TRAINING),
         ),
-        ({"title": "Another title"}, {"gallery"}),
+        ({"title": "Another title", "networks": {"lenet5": {"citation": "Me, 2020"}}}, {"gallery"}),
         ({"seed": 1}, all_jobs(*TRAINING)),
     ],
-    ids=["scale", "match", "select", "targets", "images", "k", "units", "training", "title", "seed"],
+    ids=[
+        "scale",
+        "formats",
+        "match",
+        "select",
+        "targets",
+        "images",
+        "k",
+        "units",
+        "training",
+        "title",
+        "seed",
+    ],
 )
 def test_a_setting_reruns_what_uses_it(run: Workspace, change: dict, jobs: set[str]) -> None:
     more = run.folder / "more.yaml"
