@@ -111,6 +111,17 @@ def test_the_convolution_is_the_recorded_one_at_every_position(
     assert len(content.channel_names) == content.n_shown == min(channels, 3)
 
 
+def test_a_border_with_other_padding_is_left_out(tmp_path: Path) -> None:
+    results = make_network(1)
+    for outputs in results.activations.values():  # as if the padding were not zeros
+        for edge in (np.s_[:, [0, -1]], np.s_[:, :, [0, -1]]):
+            outputs["conv1"][edge] -= 1
+    content = read_slides(tmp_path, results)["convolution"].content
+    values = results.activations["first"]["conv1"][content.unit]
+    np.testing.assert_array_equal(content.example.output, values[1:-1, 1:-1])
+    assert content.is_without_border and content.example.vertical.first_output == 1
+
+
 def test_a_large_image_is_cropped_around_the_maximum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("convatlas.gallery.lecture.windows.CROP_SIDES", {3: 6})
     results = make_network()
@@ -183,7 +194,7 @@ def remove_layers(results: FakeResults, *names: str) -> None:
         ),
         (lambda results: remove_layers(results, "pool@switches"), {"pooling"}),
         (lambda results: results.layers[1].update(kind="other"), {"activation"}),
-        (lambda results: results.layers[0].update(padding=[0, 0]), {"convolution"}),
+        (lambda results: results.layers[0].update(stride=[2, 1]), {"convolution"}),
         (lambda results: results.activations["first"]["relu"].fill(np.nan), {"activation", "pooling"}),
         (lambda results: results.activations["first"]["conv1"].fill(np.nan), {"convolution", "activation"}),
         (lambda results: results.projections["first"].clear(), {"deconvnet"}),

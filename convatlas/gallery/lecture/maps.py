@@ -85,15 +85,13 @@ def locate_receptive_field(layer: Layer, position: tuple[int, int], size: Sequen
     field, start, step = (layer[key] for key in ("receptive_field", "receptive_start", "receptive_step"))
     if not field or len(field) != 2:
         return "", "not known"
-    is_whole = all(extent >= length for extent, length in zip(field, size, strict=True))
+    text, whole = f"{format_shape(field)} pixels", format_box(size, 0, 0, *size)
     if not (start and step):
-        return (
-            (format_box(size, 0, 0, *size), "the whole image")
-            if is_whole
-            else ("", f"{format_shape(field)} pixels")
-        )
+        is_whole = all(extent >= length for extent, length in zip(field, size, strict=True))
+        return (whole, "the whole image") if is_whole else ("", text)
     firsts = [first + stride * index for first, stride, index in zip(start, step, position, strict=True)]
-    return format_box(size, *firsts, *field), f"{format_shape(field)} pixels"
+    box = format_box(size, *firsts, *field)
+    return box, "the whole image" if box == whole else text
 
 
 # The deconvnet

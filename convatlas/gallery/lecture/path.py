@@ -10,6 +10,7 @@ from convatlas.records import Layer
 
 MAX_DEEPER_LAYERS = 4
 MAX_POOLING_KERNEL = 4  # values on a side of a pooling window whose values are printed
+MAIN_ROLE = "main"  # of convolutions, not those of attention or of a shortcut
 SAME_UNIT_KINDS = ("norm", "activation", "dropout")  # whose units are those of their input
 
 
@@ -91,8 +92,8 @@ def choose_deeper_layers(
 ) -> list[Layer]:
     """Choose layers with maps after the first convolution, spread evenly over the depth.
 
-    They are the activations of the convolutions (or the convolutions, where none follows); in a network with
-    few of them the pooling layers too.
+    They are the activations of the convolutions on the main path, or the convolutions where none follows; in a
+    network with few of them the pooling layers too.
 
     Args:
         layers: layers.json.
@@ -105,10 +106,10 @@ def choose_deeper_layers(
     names = [layer["name"] for layer in layers]
     after = layers[names.index(first["name"]) + 1 :]
     candidates = [layer for layer in after if has_map(layer, outputs) and min(layer["output_shape"][1:]) > 1]
-    convolutions = [
-        find_activation(layers, layer, outputs) or layer for layer in candidates if layer["kind"] == "conv"
-    ]
-    chosen = {layer["name"]: layer for layer in convolutions}
+    convolutions = [layer for layer in candidates if layer["kind"] == "conv"]
+    on_main_path = [layer for layer in convolutions if layer["role"] in (None, MAIN_ROLE)]
+    activations = [find_activation(layers, layer, outputs) or layer for layer in on_main_path or convolutions]
+    chosen = {layer["name"]: layer for layer in activations}
     if len(chosen) < MAX_DEEPER_LAYERS:
         chosen |= {layer["name"]: layer for layer in candidates if layer["kind"] == "pool"}
     ordered = sorted(chosen.values(), key=lambda layer: names.index(layer["name"]))

@@ -38,6 +38,7 @@ class ConvolutionContent:
         source: The source.
         map: The map.
         crop_box: CSS of the crop in the image; "" where all of it is shown.
+        is_without_border: Whether the outputs that padding is part of are left out.
     """
 
     layer: Layer
@@ -50,6 +51,7 @@ class ConvolutionContent:
     source: Picture
     map: Picture
     crop_box: str
+    is_without_border: bool
 
 
 def make_convolution(
@@ -65,15 +67,19 @@ def make_convolution(
         pictures: Where the pictures are added.
 
     Returns:
-        None where the values that are computed here are not those that are recorded, as of a transposed
-        convolution or one with other padding than zeros, and where an array is not recorded.
+        The convolution, without the outputs at the border where padding is not zeros. None where the values
+        that are computed here are not those that are recorded, as of a transposed convolution, and where an
+        array is not recorded.
     """
     filter_example = make_filter_example(network.results, layer, unit, image)
     if filter_example is None or not np.isfinite(filter_example.source).all():
         return None
     example, crop_box = _crop(filter_example)
-    if not example.is_exact:
-        return None
+    is_without_border = not example.is_exact
+    if is_without_border:
+        example = _drop_border(example)
+        if not example.output.size or not example.is_exact:
+            return None
     n_channels, *kernel = example.kernel.shape
     n_shown = min(n_channels, MAX_CHANNELS)
     columns = n_shown * kernel[1]
@@ -93,6 +99,7 @@ def make_convolution(
         ),
         map=pictures.add_map("convolution-map", example.output, f"Feature map of unit {unit}"),
         crop_box=crop_box,
+        is_without_border=is_without_border,
     )
 
 
@@ -117,6 +124,25 @@ def _crop(filter_example: ConvolutionExample) -> tuple[ConvolutionExample, str]:
         )
     )
     return example, format_box((height, width), first_row, first_column, *example.source.shape[1:])
+
+
+def _drop_border(example: ConvolutionExample) -> ConvolutionExample:
+    """Return an example without the outputs that padding is part of, whose position is the maximum."""
+    valid = example.compute_valid_mask()
+    spans = [np.flatnonzero(valid.any(axis=axis)) for axis in (1, 0)]
+    slices = [slice(int(span[0]), int(span[-1]) + 1) if span.size else slice(0, 0) for span in spans]
+    axes = [
+        replace(
+            axis,
+            start=axis.start + axis.stride * part.start,
+            output_size=part.stop - part.start,
+            first_output=axis.first_output + part.start,
+        )
+        for axis, part in zip((example.vertical, example.horizontal), slices, strict=True)
+    ]
+    output = example.output[slices[0], slices[1]]
+    position = find_peak(output) if output.size else (0, 0)
+    return replace(example, vertical=axes[0], horizontal=axes[1], output=output, position=position)
 
 
 def choose_stops(output: np.ndarray) -> list[tuple[int, str]]:
