@@ -92,8 +92,8 @@ def choose_deeper_layers(
 ) -> list[Layer]:
     """Choose layers with maps after the first convolution, spread evenly over the depth.
 
-    They are the activations of the convolutions on the main path, or these convolutions where none follows. In a
-    network with few of them, pooling layers are added.
+    They are the activations of the convolutions on the main path, or the convolutions where none follows, and,
+    in a network with few of them, the pooling layers.
 
     Args:
         layers: layers.json.
