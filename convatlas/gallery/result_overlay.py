@@ -117,12 +117,12 @@ def make_mask_overlay(network: NetworkData, image: SampleImage, data: Path) -> O
     Returns:
         None of a network whose output is not one class per pixel, or is not recorded.
     """
-    layer_and_classes = _read_predicted_classes(network, image)
+    layer_and_classes = read_predicted_classes(network, image)
     if layer_and_classes is None:
         return None
     layer, predicted = layer_and_classes
     classes = network.description["classes"]
-    colours = {number: colour for number, colour in enumerate(_choose_colours(classes)) if colour}
+    colours = {number: colour for number, colour in enumerate(choose_class_colours(classes)) if colour}
     truth = _read_trimap(network, image, data)
     shares = {number: float((predicted == number).mean()) for number in colours}
     shown = sorted((number for number in colours if shares[number]), key=lambda number: -shares[number])
@@ -142,10 +142,19 @@ def make_mask_overlay(network: NetworkData, image: SampleImage, data: Path) -> O
     )
 
 
-def _read_predicted_classes(
+def read_predicted_classes(
     network: NetworkData, image: SampleImage
 ) -> tuple[Layer, npt.NDArray[np.int64]] | None:
-    """Read the last recorded output with a score per class and pixel: its layer and the classes (H, W)."""
+    """Read the class of each pixel from the last recorded output with a score per class and pixel.
+
+    Args:
+        network: The network.
+        image: Its entry in images.json.
+
+    Returns:
+        The layer and the predicted classes (H, W); None of a network whose output is not one class per pixel,
+        or is not recorded.
+    """
     output, classes = network.description["output"], network.description["classes"]
     if len(output["shape"]) != 3 or output["kind"] not in (
         "softmax",
@@ -171,8 +180,12 @@ def _read_predicted_classes(
     return None
 
 
-def _choose_colours(classes: Sequence[str]) -> list[str]:
-    """Choose the colour of each class, "" of a background."""
+def choose_class_colours(classes: Sequence[str]) -> list[str]:
+    """Choose the colour of each class, "" of a background.
+
+    Args:
+        classes: The names of the classes.
+    """
     known = list(classes) == list(MASK_CLASSES)
     return [
         ""

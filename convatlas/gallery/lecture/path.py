@@ -92,8 +92,8 @@ def choose_deeper_layers(
 ) -> list[Layer]:
     """Choose layers with maps after the first convolution, spread evenly over the depth.
 
-    They are the activations of the convolutions on the main path, or the convolutions where none follows, and,
-    in a network with few of them, the pooling layers.
+    They are the activations of the convolutions on the main path, or the convolutions where none follows. Where
+    there are few, pooling layers are added.
 
     Args:
         layers: layers.json.

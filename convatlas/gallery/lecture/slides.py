@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from convatlas.gallery.class_scores import list_class_scores
 from convatlas.gallery.explorer_data import ExplorerData
 from convatlas.gallery.lecture.activation import ActivationContent, make_activation
 from convatlas.gallery.lecture.maps import make_deconvnet, make_deeper_layer
+from convatlas.gallery.lecture.output import read_output
 from convatlas.gallery.lecture.path import (
     choose_deeper_layers,
     find_activation,
@@ -16,13 +18,13 @@ from convatlas.gallery.lecture.path import (
     rank_units,
 )
 from convatlas.gallery.lecture.pictures import Picture, PictureFolder
-from convatlas.gallery.lecture.scores import find_probabilities, read_output
 from convatlas.gallery.lecture.windows import make_convolution, make_pooling
 from convatlas.gallery.network_data import NetworkData
 from convatlas.image_io import to_displayed_pixels
 from convatlas.names import describe_prediction, format_shape
 from convatlas.records import Layer, SampleImage
 
+TOP_CLASSES = 3  # on the slide of the image
 POOLING_PARTS = 3  # the first window, the second, all
 
 
@@ -92,7 +94,7 @@ class LectureBuilder:
     def _add_input(self) -> Picture:
         """Return the picture of the input, that of the explorer where there is one."""
         name = self.image["name"]
-        alt = f"{name}, network input"
+        alt = f"{self.network.image_titles[name]}, network input"
         if self.explorer and name in self.explorer.network["inputs"]:
             source = self.explorer.network["inputs"][name]
             height, width = source["size"]
@@ -102,19 +104,14 @@ class LectureBuilder:
 
     def _make_image_slide(self) -> Slide:
         """Make the slide of the image, with the network's prediction."""
-        scores = find_probabilities(self.network, self.image, self.outputs)
-        top = []
-        if scores:
-            classes, values = self.network.description["classes"], scores[1]
-            top = [(classes[n], float(values[n])) for n in (-values).argsort(kind="stable")[:3].tolist()]
         label, dataset_classes = self.image["label"], self.network.description["dataset_classes"]
         content = {
             "label": dataset_classes[label] if label is not None and dataset_classes else "",
             "prediction": describe_prediction(self.image, self.network.description),
-            "top": top,
+            "top": list_class_scores(self.network, self.image)[:TOP_CLASSES],
             "shape": format_shape(self.outputs["input"].shape),
         }
-        return Slide("image", "The image", self.image["name"], content)
+        return Slide("image", "The image", self.network.image_titles[self.image["name"]], content)
 
     def _make_convolution_slides(self) -> Iterator[Slide]:
         """Yield the slides from the first convolution to deeper layers."""
@@ -211,7 +208,7 @@ class LectureBuilder:
             takeaway = f"The output on this image: {prediction}."
         elif content.mask:
             takeaway = "The output is a class for each pixel."
-        yield Slide("output", title, content.layer, content, 1, takeaway)
+        yield Slide("output", title, content.subtitle, content, 1, takeaway)
 
     def _make_deconvnet_slide(self) -> Iterator[Slide]:
         content = make_deconvnet(self.network, self.image["name"], self.outputs, self.pictures)
