@@ -92,7 +92,7 @@ def choose_deeper_layers(
 ) -> list[Layer]:
     """Choose layers with maps after the first convolution, spread evenly over the depth.
 
-    They are the activations of the convolutions on the main path, or the convolutions where none follows. Where
+    They are the activations of the convolutions on the main path, or these where no activation follows. Where
     there are few, pooling layers are added.
 
     Args:
