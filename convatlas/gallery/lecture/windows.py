@@ -18,7 +18,7 @@ CROP_SIDES = {1: 48, 3: 40}
 CROP_SIDE_OF_LISTS = 24  # of other sources, whose values take more bytes
 MAX_CHANNELS = 3  # whose patch, kernel and products are shown
 MAX_PRINTED_COLUMNS = 9  # of all channels side by side; more are too narrow for numbers
-MAX_PRINTED_KERNEL = 7
+MAX_PRINTED_KERNEL = 5  # values on a side; those of a larger one are too low
 MANY_COLUMNS = 7  # from which numbers have two significant digits
 PATCH_SIDE = 7  # values on a side of the patch of a pooling layer at most
 
