@@ -19,7 +19,9 @@ SKIPPED_TAGS = frozenset(
     "a button cite code h1 h2 h3 h4 h5 h6 kbd label legend nav noscript option pre script select style sub "
     "summary sup svg td textarea var".split()
 )
-SKIPPED_ATTRIBUTES = re.compile(r'\bhidden\b|scope="row"|class="[^"]*\b(?:formula|notes|slides|visually-hidden)\b')
+SKIPPED_ATTRIBUTES = re.compile(
+    r'\bhidden\b|scope="row"|class="[^"]*\b(?:formula|notes|slides|visually-hidden)\b'
+)
 
 
 @dataclass(frozen=True)

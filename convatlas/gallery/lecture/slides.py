@@ -187,13 +187,13 @@ class LectureBuilder:
             return
         first, last = columns[0], columns[-1]
         takeaway = (
-            f"Deeper units see more of the image: {first.field} in {first.layer['name']}, {last.field} in "
+            f"Receptive fields grow with depth: {first.field} in {first.layer['name']}, {last.field} in "
             f"{last.layer['name']}."
         )
         if first.field == last.field:
-            takeaway = f"Units of {last.layer['name']} see {last.field}."
+            takeaway = f"The receptive field of a unit of {last.layer['name']}: {last.field}."
         link = ("../primer.html#receptive-field", "Receptive fields")
-        subtitle = "the most active units on this image"
+        subtitle = "the most active units and their receptive fields"
         yield Slide("deeper", "Deeper layers", subtitle, columns, len(columns), takeaway, link)
 
     def _make_output_slide(self) -> Iterator[Slide]:
@@ -216,8 +216,8 @@ class LectureBuilder:
             return
         start = "the maximum" if content.is_peak else "the map"
         takeaway = (
-            f"The deconvnet takes {start} of unit {content.unit} of {content.layer} back to the pixels that "
-            "contributed to it on this image."
+            f"The deconvnet projects {start} of unit {content.unit} of {content.layer} back to the pixels "
+            "that contributed to it on this image."
         )
         link = ("../primer.html#deconvnet", "Deconvnet")
         subtitle = f"{content.layer}, unit {content.unit}"
