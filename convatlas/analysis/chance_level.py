@@ -10,6 +10,7 @@ choosing the best of many adds nothing to what is measured; many layers are meas
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -64,9 +65,9 @@ class PermutedSums:
 
     def __init__(self, resampling: Resampling) -> None:
         self.permutations = resampling.permutations
-        self.sums: npt.NDArray = np.zeros(())
+        self.sums: npt.NDArray[Any] = np.zeros(())
 
-    def update(self, image: int, values: npt.NDArray) -> None:
+    def update(self, image: int, values: npt.NDArray[Any]) -> None:
         """Add an image.
 
         Args:
@@ -87,10 +88,10 @@ class ResampledSums:
 
     def __init__(self, resampling: Resampling) -> None:
         self.weights = resampling.weights
-        self.sums: npt.NDArray = np.zeros(())
+        self.sums: npt.NDArray[Any] = np.zeros(())
         self.weight: npt.NDArray[np.int64] = np.zeros(len(resampling.weights), dtype=np.int64)
 
-    def update(self, image: int, values: npt.NDArray) -> None:
+    def update(self, image: int, values: npt.NDArray[Any]) -> None:
         """Add an image.
 
         Args:
