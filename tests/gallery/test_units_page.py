@@ -235,6 +235,7 @@ def test_the_statistics_of_a_unit_are_shown(browser: "Browser", site: Path, netw
     share = counts[:ZERO_BIN].sum() / (counts.sum() - counts[ZERO_BIN])
     assert areas[x < 50 - 1e-6].sum() / areas.sum() == pytest.approx(share, abs=0.05)  # of negative values
     panel.locator("canvas").scroll_into_view_if_needed()
+    panel.locator(".top-images li").last.wait_for()
     assert panel.locator(".top-images li").count() == K
     assert (
         panel.locator("a").get_attribute("href")
