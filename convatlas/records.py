@@ -281,6 +281,7 @@ class Previews(TypedDict):
     """examples.json: the previews of a data set."""
 
     classes: list[int]  # indices of the classes that are shown
+    has_subclasses: NotRequired[bool]  # of which as many as there are are shown
     train: list[Preview]
     test: list[Preview]
 

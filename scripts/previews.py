@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from convatlas import cli
+from convatlas.datasets.near_duplicates import write_near_duplicates
 from convatlas.datasets.previews import write_previews
 from convatlas.files import atomic_write, write_json
 
@@ -14,8 +15,11 @@ def main(args: argparse.Namespace) -> None:
         folder.mkdir()
         previews = write_previews(Path(args.data), folder)
         write_json(folder / "examples.json", previews)
+        duplicates = write_near_duplicates(Path(args.data), folder)
+        write_json(folder / "near_duplicates.json", duplicates)
     train_count, test_count = len(previews["train"]), len(previews["test"])
     cli.log.info("wrote previews of %d training and %d test images", train_count, test_count)
+    cli.log.info("%d near-duplicates between the splits", len(duplicates["pairs"]))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Small previews of a few images of each class and split, for the data set's page."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from convatlas.records import DatasetDescription, Preview, Previews, Split
 MAX_SIDE = 144  # pixels of a preview's longer side
 MAX_PREVIEWS = 96  # of a data set, so that they take well under 1 MB
 PREVIEWS_PER_CLASS = 4  # of a class and split
+SEED = 0  # of the choice of images
 PREVIEWS_WITHOUT_CLASSES = 12  # of a split without classes
 TRIMAP_COLOURS = {  # RGBA, as in the figures; the background is transparent
     trimaps.PET: (31, 106, 154, 72),
@@ -40,6 +42,7 @@ def write_previews(data: Path, folder: Path) -> Previews:
     classes = choose_evenly(range(len(formats.describe(data)["classes"])), MAX_PREVIEWS // 2)
     return {
         "classes": classes,
+        "has_subclasses": bool(classes) and formats.load(data, "train").subclasses is not None,
         "train": _write_split_previews(data, "train", classes, folder),
         "test": _write_split_previews(data, "test", classes, folder),
     }
@@ -50,13 +53,15 @@ def _write_split_previews(data: Path, split: Split, classes: list[int], folder: 
     dataset, description = formats.load(data, split), formats.describe(data)
     if not classes:
         images = np.flatnonzero(dataset.labels == -1).tolist()
-        chosen = choose_evenly(images, PREVIEWS_WITHOUT_CLASSES)
+        chosen = choose_at_random(images, PREVIEWS_WITHOUT_CLASSES)
         return [_write_preview(dataset, index, None, folder, split, description) for index in chosen]
     count = max(1, min(PREVIEWS_PER_CLASS, MAX_PREVIEWS // (2 * len(classes))))
     return [
         _write_preview(dataset, index, label, folder, split, description)
         for label in classes
-        for index in choose_evenly(np.flatnonzero(dataset.labels == label).tolist(), count)
+        for index in choose_at_random(
+            np.flatnonzero(dataset.labels == label).tolist(), count, dataset.subclasses
+        )
     ]
 
 
@@ -70,6 +75,27 @@ def choose_evenly(items: Sequence[int], count: int) -> list[int]:
     if len(items) <= count:
         return list(items)
     return [items[(2 * n + 1) * len(items) // (2 * count)] for n in range(count)]
+
+
+def choose_at_random(items: Sequence[int], count: int, subclasses: Sequence[str] | None = None) -> list[int]:
+    """Choose some images at random, of as many subclasses as there are; the same at each call.
+
+    Args:
+        items: Indices of images.
+        count: How many to choose.
+        subclasses: The subclass of each image of the split, which are chosen from in turn; None without any.
+
+    Returns:
+        The chosen indices, ascending.
+    """
+    shuffled = np.random.default_rng(SEED).permutation(np.array(items, dtype=np.int64)).tolist()
+    ranks: Counter[str] = Counter()  # the number of images before it of the same subclass
+    turns: list[tuple[int, int]] = []
+    for place, index in enumerate(shuffled):
+        subclass = subclasses[index] if subclasses else ""
+        turns.append((ranks[subclass], place))
+        ranks[subclass] += 1
+    return sorted(shuffled[place] for _, place in sorted(turns)[:count])
 
 
 def _write_preview(

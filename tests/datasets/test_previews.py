@@ -42,6 +42,17 @@ def test_items_are_chosen_evenly(count: int) -> None:
     assert previews.choose_evenly([3, 1], 9) == [3, 1]
 
 
+def test_images_are_chosen_at_random_from_all_subclasses() -> None:
+    breeds = [f"breed {n // 20}" for n in range(60)]  # in the order of the split
+    chosen = previews.choose_at_random(range(60), 7, breeds)
+    assert chosen == sorted(set(chosen)) == previews.choose_at_random(range(60), 7, breeds)
+    assert sorted([breeds[n] for n in chosen].count(f"breed {k}") for k in range(3)) == [2, 2, 3]
+    one_by_one = [previews.choose_at_random(range(start, start + 20), 1, breeds)[0] % 20 for start in (0, 20)]
+    assert one_by_one != [10, 10]  # not the middle one
+    assert previews.choose_at_random([3, 1], 9) == [1, 3]
+    assert previews.choose_at_random([], 4) == []
+
+
 def test_a_few_images_of_each_class_and_split_are_shown(tmp_path: Path) -> None:
     data = prepare_classes(tmp_path, 5, 20)
     result = write_previews(data, tmp_path / "out")

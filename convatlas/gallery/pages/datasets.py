@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from convatlas.datasets.formats import FORMATS, has_masks
+from convatlas.datasets.near_duplicates import DuplicateImage, NearDuplicate, NearDuplicates
 from convatlas.files import read_json
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.records import DatasetDescription, Preview, Previews
@@ -25,8 +26,11 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
     for name, dataset in context.datasets.items():
         folder = context.results / "_datasets" / name
         examples: Previews | None = None
+        duplicates: NearDuplicates | None = None
         if folder.is_dir():
             examples = read_json(folder / "examples.json")
+        if (folder / "near_duplicates.json").is_file():
+            duplicates = read_json(folder / "near_duplicates.json")
         dataset_format = FORMATS[dataset["format"]]
         replaces_download = dataset["source"] == "embedded" and "credits" not in dataset
         values = {
@@ -35,18 +39,34 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             "dataset_networks": [n for n in context.networks if n.description["dataset"] == name],
             "replaced_dataset": dataset_format.TITLE if replaces_download else None,
             "layout": dataset_format.LAYOUT,
+            "has_subclasses": examples is not None and examples.get("has_subclasses", False),
             "has_masks": has_masks(dataset),
             "rows": count_images(dataset),
             "is_long": len(dataset["classes"]) > MAX_TABLE_CLASSES,
             "max_count": max([*dataset["counts"]["train"], *dataset["counts"]["test"], 1]),
             "examples": examples and group_by_class(examples, dataset["classes"]),
             "has_trimaps": examples is not None and _has_trimaps(examples),
+            "duplicates": duplicates,
+            "shown_pairs": list_shown_pairs(duplicates) if duplicates else [],
             "skipped_files": dataset.get("skipped", []),
             "max_skipped_files": MAX_SKIPPED_FILES,
             "format_value": format_value,
         }
         files = {f"datasets/{name}": folder} if examples else {}
         yield SitePage(f"datasets/{name}.html", "dataset.html", name, values, "Data", files)
+
+
+def list_shown_pairs(
+    duplicates: NearDuplicates,
+) -> list[tuple[NearDuplicate, DuplicateImage, DuplicateImage]]:
+    """List the pairs with thumbnails: the pair, its test image and its training image.
+
+    Args:
+        duplicates: near_duplicates.json.
+    """
+    images = duplicates["images"]
+    keys = [(pair, f"test-{pair['test']:05d}", f"train-{pair['train']:05d}") for pair in duplicates["pairs"]]
+    return [(pair, images[test], images[train]) for pair, test, train in keys if {test, train} <= {*images}]
 
 
 def count_images(dataset: DatasetDescription) -> list[tuple[str, int, int]]:
