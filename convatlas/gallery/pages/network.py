@@ -52,7 +52,7 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             "layer_pages": split_figures(network),
             "figure_pages": figure_pages,
             "diagram_maps": maps,
-            "diagram_image": result.images[0].name if result.images else "",
+            "diagram_image": result.first_image,
             "diagram_links": DiagramLinks(maps, figure_pages, explorer.slugs if explorer else ()),
             "match_rows": select_matches(network),
             "max_inline_rows": MAX_INLINE_ROWS,
