@@ -1,18 +1,15 @@
-"""The pictures of a lecture: arrays as small PNG files of the site, with their colour scales."""
+"""The pictures of a lecture: arrays as small files of the site, with their colour scales."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from convatlas.names import format_number
 from convatlas.plotting.colormap import ColourScale, magnitude_quantile
 from convatlas.plotting.sprites import encode_webp
 
-MAX_PALETTE = 256  # colours of a PNG with a palette
 LEVELS = 32  # steps of a colour scale, an even number, so that zero of a diverging one is exact
 RGB_LEVELS = 8  # steps of each channel of a projection in colour
 
@@ -48,7 +45,7 @@ class PictureFolder:
         path: Their folder in the site.
 
     Attributes:
-        files: Their content, PNG or WebP, by their places in the site.
+        files: Their content, lossless WebP, by their places in the site.
     """
 
     def __init__(self, path: str) -> None:
@@ -77,13 +74,10 @@ class PictureFolder:
             planes: (C, H, W) in 0..1.
             alt: What it shows.
         """
-        return self._add_image(name, planes, alt, "png")
-
-    def _add_image(self, name: str, planes: np.ndarray, alt: str, suffix: str) -> Picture:
         pixels = np.nan_to_num(planes).clip(0, 1)
         if len(pixels) != 3:
             pixels = pixels.mean(axis=0, keepdims=True).repeat(3, 0)
-        return self._add(name, np.round(255 * pixels).astype(np.uint8).transpose(1, 2, 0), alt, suffix=suffix)
+        return self._add(name, np.round(255 * pixels).astype(np.uint8).transpose(1, 2, 0), alt)
 
     def add_projection(self, name: str, values: np.ndarray, alt: str) -> Picture:
         """Add a projection, which is signed: grey is zero in colour, white in a single channel.
@@ -97,51 +91,18 @@ class PictureFolder:
             return self.add_map(name, values[0], alt, ColourScale.diverging(values))
         max_abs = magnitude_quantile(values) or 1.0
         steps = np.round(RGB_LEVELS * (0.5 + values / (2 * max_abs)).clip(0, 1))
-        return self._add_image(name, steps / RGB_LEVELS, alt, "webp")
-
-    def add_classes(self, name: str, pixels: npt.NDArray[np.uint8], alt: str) -> Picture:
-        """Add an image whose pixels are coloured by class.
-
-        Args:
-            name: The name of the file, without a suffix.
-            pixels: (H, W, 3).
-            alt: What it shows.
-        """
-        return self._add(name, pixels, alt)
+        return self.add_image(name, steps / RGB_LEVELS, alt)
 
     def _add(
-        self,
-        name: str,
-        pixels: npt.NDArray[np.uint8],
-        alt: str,
-        scale: ColourScale | None = None,
-        suffix: str = "png",
+        self, name: str, pixels: npt.NDArray[np.uint8], alt: str, scale: ColourScale | None = None
     ) -> Picture:
         """Add a file, or reuse one of the same content."""
-        content = encode_png(pixels) if suffix == "png" else encode_webp(pixels)
+        content = encode_webp(pixels)
         path = next((path for path, other in self.files.items() if other == content), None)
         if path is None:
-            path = f"{self.path}/{name}.{suffix}"
+            path = f"{self.path}/{name}.webp"
             self.files[path] = content
         return Picture(path, pixels.shape[1], pixels.shape[0], alt, scale)
-
-
-def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Encode a picture as PNG, with a palette where it has few colours.
-
-    Args:
-        pixels: (H, W, 3).
-    """
-    codes = pixels.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
-    colours, indices = np.unique(codes, return_inverse=True)
-    image = Image.fromarray(pixels)
-    if len(colours) <= MAX_PALETTE:
-        image = Image.fromarray(indices.reshape(codes.shape).astype(np.uint8)).convert("P")
-        palette = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], 1).astype(np.uint8)
-        image.putpalette(palette.tobytes())
-    content = io.BytesIO()
-    image.save(content, "png", optimize=True)
-    return content.getvalue()
 
 
 def format_box(size: Sequence[int], top: float, left: float, height: float, width: float) -> str:
