@@ -151,8 +151,8 @@ TOP = {
         *(("Fire 9–12", "4 × Fire"), ("classifier", "conv, 3 more layers")),
     ],
     "googlenet": [("inception3a–3b", "2 × Inception"), ("inception4a–4e", "5 × Inception")],
-    "densenet121": [("denseblock1", "_DenseBlock"), ("transition3", "_Transition")],
-    "mobilenet_v2": [("InvertedResidual 5–6", "3 × InvertedResidual")],
+    "densenet121": [("denseblock1", "DenseBlock"), ("transition3", "Transition")],
+    "mobilenet_v2": [("features 4–6", "3 × InvertedResidual")],
     "vgg16": [("conv 24–28", "3 × conv"), ("classifier", "3 × linear")],
 }
 

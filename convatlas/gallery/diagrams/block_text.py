@@ -28,7 +28,7 @@ def name_blocks(blocks: Sequence[Block]) -> list[str]:
     Returns:
         A name for each, unique unless the paths are not.
     """
-    paths = [_split_path(_get_named_block(block)) for block in blocks]
+    paths = [_split_path(block) for block in blocks]
     names = []
     for block, path in zip(blocks, paths, strict=True):
         depth = 1
@@ -49,7 +49,7 @@ def describe_block(block: Block) -> str:
     if block.is_unit:
         return describe_layer(block.main_layer)
     if block.group == "" and block.type not in UNINFORMATIVE_TYPES:
-        return block.type
+        return block.type.lstrip("_")
     parts = list(starmap(_format_count, _count_types(block.children)))
     if len(parts) <= MAX_PARTS:
         return ", ".join(parts)
@@ -79,7 +79,7 @@ def describe_type(block: Block) -> str:
     if block.is_unit:
         return shorten_type(block.main_layer)
     if block.type not in UNINFORMATIVE_TYPES:
-        return block.type
+        return block.type.lstrip("_")
     counts = _count_types(block.children)
     return _format_count(*counts[0]) if len(counts) == 1 else f"{len(block.layers)} layers"
 
@@ -177,9 +177,15 @@ def _get_named_block(block: Block) -> Block:
 
 def _split_path(block: Block) -> list[str]:
     """Split a path into the names of modules, the last a range for equal blocks."""
+    if block.group == "run":
+        first, last = (_split_path(block.children[n]) for n in (0, -1))
+        is_range = first[:-1] == last[:-1] and first[-1][:1].isdigit() and last[-1][:1].isdigit()
+        if not is_range:
+            return _split_path(_get_named_block(block))
+        return [*first[:-1], f"{first[-1].split('–')[0]}–{last[-1].split('–')[-1]}"]
     if block.group != "repeat":
         return _split_name(block.path)
-    first, last = (_split_path(_get_named_block(block.children[n])) for n in (0, -1))
+    first, last = (_split_path(block.children[n]) for n in (0, -1))
     shared = _count_shared(first, last)
     start, end = ".".join(first[shared:]) or first[-1], ".".join(last[shared:]) or last[-1]
     prefix = start[: _count_shared(start, end)].rstrip("0123456789")
@@ -202,7 +208,8 @@ def _format_name(block: Block, path: Sequence[str], depth: int) -> str:
     if name.replace("–", "").isdigit():
         named = _get_named_block(block)
         kind = describe_type(named.children[0] if named.group == "repeat" else named)
-        is_typed = not kind[0].isdigit() and len(kind) <= MAX_NAME_LENGTH - len(name)
+        is_range_of_many = block.group == "run" and "–" in name
+        is_typed = not kind[0].isdigit() and len(kind) <= MAX_NAME_LENGTH - len(name) and not is_range_of_many
         return f"{kind if is_typed or len(path) == 1 else path[-2]} {name}"
     while len(name) > MAX_NAME_LENGTH and depth > 1:
         depth -= 1

@@ -35,6 +35,7 @@ CHAR_WIDTH = 6.6
 CHAIN_GAP, BRANCH_GAP, COMPACT_GAP = 10.0, 26.0, 3.0  # between columns
 NARROW_GAP = 20.0  # between rows
 MAX_EXTRA_GAP = 30.0  # between the columns of a short chain
+COMPACT_TEXT_GAP = 6.0  # between texts
 MIN_ARROW = 10.0  # half of the least distance between two pictures
 
 
@@ -102,7 +103,8 @@ def _measure_column(
     arrow = MIN_ARROW / 2 if is_compact else MIN_ARROW
     width = glyph.width + 2 * max(glyph.depth, _extend(content)) + 2 * arrow
     below = half_height + TEXT_GAP + LINE_HEIGHT * len(lines)
-    return Box(glyph.height / 2 + glyph.depth, below, max(measure_text(lines), width))
+    text_width = measure_text(lines) + (COMPACT_TEXT_GAP if is_compact and lines else 0.0)
+    return Box(glyph.height / 2 + glyph.depth, below, max(text_width, width))
 
 
 def _extend(content: NodeContent) -> float:

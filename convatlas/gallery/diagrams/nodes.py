@@ -90,7 +90,8 @@ class NodeContent:
             return [(self.name, "name"), ("", "result"), ("", "result")]
         names = [] if self.sign else wrap_text(self.name, max_chars - 1, 2)
         details = [] if self.detail in ("", self.name) else wrap_text(self.detail, max_chars, 3)
-        shapes = wrap_text(self.shape, max_chars, 2) if self.shape else []
+        shape = self.shape if len(self.shape) <= max_chars else self.shape.replace(" ", "")
+        shapes = wrap_text(shape, max_chars, 2) if shape else []
         roles = (("name", names), ("detail", details), ("shape", shapes))
         return [(line, role) for role, lines in roles for line in lines]
 

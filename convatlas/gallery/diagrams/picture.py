@@ -126,12 +126,13 @@ def format_arrow(tip: Point, direction: str) -> str:
 
     Args:
         tip: Where it ends.
-        direction: "right", "down" or "up".
+        direction: "right", "left", "down" or "up".
     """
     x, y = tip
     half, length = 3.5, ARROWHEAD_LENGTH
-    if direction == "right":
-        return f"M{format_point((x - length, y - half))}v7l{length:g} -{half:g}z"
+    if direction in ("right", "left"):
+        step = length if direction == "right" else -length
+        return f"M{format_point((x - step, y - half))}v7l{step:g} -{half:g}z"
     sign = -1 if direction == "down" else 1
     return f"M{format_point((x - half, y + sign * length))}h7l-{half:g} {-sign * length:g}z"
 

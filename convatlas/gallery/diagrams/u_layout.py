@@ -119,7 +119,7 @@ def _draw_edges(graph: UGraph, nodes: Sequence[Node], centres: Sequence[Point]) 
     for start, end in graph.edges:
         (x0, y0), (x1, y1) = centres[start], centres[end]
         source, target = nodes[start], nodes[end]
-        right = source.x + source.content.glyph.width + source.content.glyph.depth + 2
+        right = _get_side(source, True)
         left = target.x - 2
         is_skip = (start, end) in graph.joins
         if graph.levels[start] == graph.levels[end]:
@@ -210,7 +210,7 @@ def _draw_folded_edges(graph: UGraph, nodes: Sequence[Node], centres: Sequence[P
         (x0, y0), (x1, y1) = centres[start], centres[end]
         source, target = nodes[start], nodes[end]
         below = source.area[1] + source.area[3]
-        right = source.x + source.content.glyph.width + source.content.glyph.depth + 2
+        right = _get_side(source, True)
         if (start, end) in graph.joins:
             drawn.skips.append(f"M{format_point((right, y0))}H{round(target.x - 6, 1):g}")
             drawn.arrows.append(format_arrow((target.x - 2, y1), "right"))
@@ -220,6 +220,13 @@ def _draw_folded_edges(graph: UGraph, nodes: Sequence[Node], centres: Sequence[P
         elif end == graph.bottom and x0 < x1:
             drawn.lines.append(f"M{format_point((x0, below))}V{round(y1, 1):g}H{round(target.x - 6, 1):g}")
             drawn.arrows.append(format_arrow((target.x - 2, y1), "right"))
+        elif x0 == x1 and end != start + 1:  # past others of the column, on its outer side
+            is_right = x0 > NARROW_WIDTH / 2
+            edge = NARROW_WIDTH - 4 if is_right else 4
+            leave, tip = (_get_side(node, is_right) for node in (source, target))
+            near = tip + 4 if is_right else tip - 4
+            drawn.lines.append(f"M{format_point((leave, y0))}H{edge:g}V{round(y1, 1):g}H{round(near, 1):g}")
+            drawn.arrows.append(format_arrow((tip, y1), "left" if is_right else "right"))
         elif x0 == x1 and y1 > y0:
             tip = target.y - target.content.glyph.depth - 2
             drawn.lines.append(f"M{format_point((x0, below))}V{round(tip - 4, 1):g}")
@@ -234,3 +241,8 @@ def _draw_folded_edges(graph: UGraph, nodes: Sequence[Node], centres: Sequence[P
             drawn.skips.append(f"M{format_point((right, y0))}L{format_point((target.x - 6, y1))}")
             drawn.arrows.append(format_arrow((target.x - 2, y1), "right"))
     return drawn
+
+
+def _get_side(node: Node, is_right: bool) -> float:
+    """Return where lines begin and end at the right or left side of a node."""
+    return node.x + node.content.glyph.width + node.content.glyph.depth + 2 if is_right else node.x - 2
