@@ -440,7 +440,8 @@ def test_blocks_of_the_diagram_open_in_place_and_zoom(browser: Browser, site: Pa
     assert not inside.is_visible()
     page.context.close()
     page, _ = open_address(browser, site, f"{OWN}#block-conv1", width=360)
-    assert page.locator(".levels .diagram.narrow").filter(visible=True).count() == 1
+    assert page.locator(".network-diagram .diagram.narrow").filter(visible=True).count() == 1
+    assert page.locator(".levels .diagram").filter(visible=True).count() == 1
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     page.keyboard.press("Tab")
     page.locator(".levels .path button").first.press("Escape")

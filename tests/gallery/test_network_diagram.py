@@ -33,7 +33,7 @@ def list_pictures(diagram: NetworkDiagram) -> list[Picture]:
         diagram.wide,
         diagram.narrow,
         diagram.compact,
-        *(picture for level in levels for picture in (level.wide, level.narrow)),
+        *(level.wide for level in levels),
     ]
 
 

@@ -50,8 +50,7 @@ class Level:
         title: The path of the block, and what it consists of.
         label: The name of the block in the diagram around it.
         description: The data flow in words.
-        wide: The diagram from left to right.
-        narrow: The diagram from top to bottom.
+        wide: The diagram from left to right, which scrolls on a narrow page.
         note: What the diagram leaves out, and which blocks it stands for, too; "" if nothing.
         levels: The diagrams of the insides of its blocks.
     """
@@ -61,7 +60,6 @@ class Level:
     label: str
     description: str
     wide: Picture
-    narrow: Picture
     note: str
     levels: list["Level"]
 
@@ -208,7 +206,6 @@ class _DiagramBuilder:
                     label=labels[id(block)],
                     description=graph.description,
                     wide=draw_flow(graph.contents, graph.edges, "wide"),
-                    narrow=draw_flow(graph.contents, graph.edges, "narrow"),
                     note=self._write_note(self.anchors[id(block)], graph.n_omitted),
                     levels=self._build_levels(inside, graph.contents),
                 )
