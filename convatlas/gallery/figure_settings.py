@@ -2,13 +2,24 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import yaml
 
 from convatlas.gallery.local_paths import hide_local_paths
 from convatlas.gallery.network_data import NetworkData
 from convatlas.records import Figure
+
+
+class AttributionMap(TypedDict):
+    """An attribution map of a page, as a figure."""
+
+    kind: str  # "attribution"
+    subject: str  # the image
+    member: str  # of the image's arrays
+
+
+AnyFigure = Figure | AttributionMap
 
 NETWORK_KEYS = {  # keys of a network's section of the config, by the kind of figure
     "curves": ("dataset", "training"),
@@ -33,6 +44,7 @@ VIEW_KEYS = {  # keys of `views`
     "relevance": ("strongest",),
     "segmentation": ("masks",),
     "mask": ("masks", "remark"),
+    "attribution": ("attribution",),
 }
 
 
@@ -47,12 +59,12 @@ class FigureSettings:
         self._config = config
         self._texts: dict[tuple[str, str], str] = {}
 
-    def describe(self, network: str, figure: Figure) -> str:
+    def describe(self, network: str, figure: AnyFigure) -> str:
         """Return the part of the resolved config that a figure depends on.
 
         Args:
             network: Name of the network.
-            figure: Its entry in figures.json.
+            figure: Its entry in figures.json, or an attribution map.
         """
         key = network, figure["kind"]
         if key not in self._texts:
@@ -73,12 +85,12 @@ class FigureSettings:
         ).strip()
 
 
-def format_loading_code(network: NetworkData, figure: Figure) -> list[str]:
+def format_loading_code(network: NetworkData, figure: AnyFigure) -> list[str]:
     """Return the lines of Python that load the arrays of a figure, run beside results/.
 
     Args:
         network: The network.
-        figure: Its entry in figures.json.
+        figure: Its entry in figures.json, or an attribution map.
     """
     kind, subject = figure["kind"], figure["subject"]
     first_image = network.images[0]["name"] if network.images else ""
@@ -104,6 +116,7 @@ def format_loading_code(network: NetworkData, figure: Figure) -> list[str]:
         "confusion": ['metrics["confusion"]'],
         "segmentation": ["segmentation_examples"],
         "mask": ["segmentation"],
+        "attribution": [f"attribution_maps({_quote(image)})[{_quote(str(figure.get('member')))}]"],
     }
     results = f"convatlas.Results({_quote(f'results/{network.name}')})"
     return [f"{results}.{member}" for member in members.get(kind, [])]

@@ -62,8 +62,8 @@ def test_the_code_runs(
 
 
 def test_each_kind_has_code(network: NetworkData) -> None:
-    for kind in FIGURE_KINDS:
-        figure: Any = {"kind": kind, "subject": 'a"\\layer'}
+    for kind in (*FIGURE_KINDS, "attribution"):
+        figure: Any = {"kind": kind, "subject": 'a"\\layer', "member": "grad_cam@3"}
         for line in format_loading_code(network, figure):
             compile(line, "figure", "eval")
 

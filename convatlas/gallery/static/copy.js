@@ -27,15 +27,16 @@ function getAddress(hash) {
   return `${canonical ? canonical.href : location.href.split("#")[0]}${hash}`;
 }
 
+const getText = (element) => element.textContent.trim().replace(/[ \t]+\n/g, "\n");
+
 // Each figure's settings end with a button that copies them with the caption.
 for (const settings of document.querySelectorAll("details.settings")) {
   const figure = settings.closest("figure");
-  const caption = figure.querySelector("figcaption > span");
+  const caption = figure.dataset.caption || getText(figure.querySelector("figcaption > span"));
   const status = makeElement("span", { role: "status", class: "copy-status" });
-  const getText = (element) => element.textContent.trim().replace(/[ \t]+\n/g, "\n");
   const button = makeElement("button", { type: "button", class: "link-button", click: () => {
-    const parts = [caption, ...settings.querySelectorAll("pre")].map(getText);
-    copyText([...parts, getAddress(`#${figure.id}`), getCitation()].join("\n\n"), status);
+    const texts = [...settings.querySelectorAll("pre")].map(getText);
+    copyText([caption, ...texts, getAddress(`#${figure.id}`), getCitation()].join("\n\n"), status);
   } }, "Copy caption, citation and settings");
   settings.append(makeElement("p", {}, button, " ", status));
 }

@@ -285,9 +285,8 @@
     const formats = hasValues ? { ...FORMATS, ...VALUE_FORMATS } : FORMATS;
     const buttons = Object.entries(formats).map(([format, title]) =>
       makeButton(title, `Save ${subject} as ${title}`, (shown, units) => save(shown, units, format)));
-    const copy = makeButton("Copy", `Copy caption, citation and settings of ${subject}`,
+    const copy = makeButton("Copy caption, citation and settings", `Copy caption, citation and settings of ${subject}`,
       (shown, units) => copyText(formatCopy(shown, units), status));
-    copy.title = "Copy caption, citation and settings";
     return makeElement("div", { class: "save", role: "group", "aria-label": `Save ${subject}` },
       makeElement("span", { class: "title" }, `Save ${subject}`), ...buttons, copy, status);
   }
