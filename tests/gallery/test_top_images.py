@@ -161,7 +161,11 @@ def test_a_box_is_the_patch_of_the_maximum(browser: "Browser", site: Path) -> No
                 "([index, layer, image, place]) => convatlas.computeFieldBox(index, layer, image, place)",
                 [
                     {"input_size": size},
-                    {"start": start.tolist(), "step": step.tolist(), "field": field.tolist()},
+                    {
+                        "receptive_field": field.tolist(),
+                        "receptive_start": start.tolist(),
+                        "receptive_step": step.tolist(),
+                    },
                     {"visible": visible},
                     place.tolist(),
                 ],
@@ -174,7 +178,7 @@ def test_a_box_is_the_patch_of_the_maximum(browser: "Browser", site: Path) -> No
             for axis in (1, 0):
                 low, high = visible[1 - axis], visible[3 - axis]
                 sides = np.array([slices[axis].start, slices[axis].stop]) / size[axis]
-                expected.append(np.clip(low + (high - low) * sides, 0, 1))
+                expected.append(np.clip(low + (high - low) * np.clip(sides, 0, 1), 0, 1))
             (left, right), (top, bottom) = expected
             assert box == pytest.approx([left, top, right, bottom])
     assert errors == []

@@ -158,9 +158,9 @@ def describe_layer(layer: LayerTopImages, part: int) -> dict[str, Any]:
         "part": part,
         "units": len(layer.values),
         "shape": entry["output_shape"][1:],
-        "field": entry["receptive_field"],
-        "start": entry["receptive_start"] if has_grid else None,
-        "step": entry["receptive_step"] if has_grid else None,
+        "receptive_field": entry["receptive_field"],
+        "receptive_start": entry["receptive_start"] if has_grid else None,
+        "receptive_step": entry["receptive_step"] if has_grid else None,
     }
 
 

@@ -58,12 +58,9 @@
   /* The box of a receptive field within an image, [left, top, right, bottom] in shares of its sides; null where the
      field is all of the input, or is not known. */
   function computeFieldBox(index, layer, image, place) {
-    if (!layer.start) return null;
-    const bounds = place.map((n, axis) => {
-      const first = layer.start[axis] + n * layer.step[axis];
-      const size = index.input_size[axis];
-      return [Math.max(0, first) / size, Math.min(size, first + layer.field[axis]) / size];
-    });
+    const box = convatlas.getFieldBox(layer, place, index.input_size);
+    if (!box) return null;
+    const bounds = index.input_size.map((size, axis) => [box.start[axis] / size, box.end[axis] / size]);
     if (bounds.every(([first, last]) => first === 0 && last === 1)) return null;
     const [left, top, right, bottom] = image.visible || [0, 0, 1, 1]; // what the network sees of the image
     const clip = (share) => Math.max(0, Math.min(1, share));
@@ -74,13 +71,14 @@
 
   /* What the boxes of a layer show, as a sentence. */
   function describeFields(index, layer) {
-    if (!layer.field) return "The receptive field is not known: no box.";
-    const size = layer.field.join(" × ");
+    const { receptive_field: field, receptive_step: step } = layer;
+    if (!field) return "The receptive field is not known: no box.";
+    const size = field.join(" × ");
     const isCropped = Object.values(index.images).some(({ visible }) => visible);
     const crop = isCropped ? " The input is a central crop of the image." : "";
-    const isInput = layer.field.every((length, axis) => length >= index.input_size[axis]);
-    if (isInput && !layer.start) return `The receptive field is the whole input, ${size} pixels: no box.${crop}`;
-    if (!layer.start) return `Receptive field ${size} pixels, not on a regular grid: no box.`;
+    const isInput = field.every((length, axis) => length >= index.input_size[axis]);
+    if (isInput && !step) return `The receptive field is the whole input, ${size} pixels: no box.${crop}`;
+    if (!step) return `Receptive field ${size} pixels, not on a regular grid: no box.`;
     return `Box: the receptive field of the maximum, ${size} pixels of the ${index.input_size.join(" × ")} input, `
       + `clipped to the input.${crop}`;
   }
