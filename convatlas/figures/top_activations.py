@@ -67,8 +67,7 @@ def _draw_layer_figure(
     units = projected[: max(1, MAX_VALUES // (2 * math.prod(patches.shape[1:])))]
     factor = max(1, round(TARGET_PATCH_SIZE / max(patches.shape[-2:])))
     entry = next((entry for entry in statistics["layers"] if entry["name"] == layer), None)
-    non_finite = entry.get("non_finite", []) if entry else []
-    dead = {unit for unit in units if not values[unit, 0] > 0} - set(non_finite)
+    dead = entry["dead"] if entry else []
     pairs = [
         _make_unit_tiles(context, scale, unit, unit in dead, values[unit], projections[n], patches[n], factor)
         for n, unit in enumerate(units)

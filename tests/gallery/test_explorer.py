@@ -240,7 +240,7 @@ def test_a_unit_is_not_dead_where_none_is_ever_positive(browser: Browser, tmp_pa
     page.evaluate("location.hash = '#layer=conv1&unit=2&image=first'")
     wait_until_drawn(page)
     assert "No positive activation on both sample images." in words.inner_text()
-    assert "1 inactive unit" in get_part(page, "facts").inner_text()
+    assert "1 unit inactive on the sample images" in get_part(page, "facts").inner_text()
     assert errors == []
     page.context.close()
 

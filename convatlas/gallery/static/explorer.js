@@ -147,7 +147,10 @@
       convatlas.describeReceptiveField(layer),
       layer.parameters ? formatCount(layer.parameters, "parameter") : null,
       hasNumbers ? `min ${formatNumber(min)}, max ${formatNumber(max)}` : "no finite values",
-      nInactive ? formatCount(nInactive, "inactive unit") : null,
+      nInactive ? `${formatCount(nInactive, "unit")} inactive on the sample images` : null,
+      data.dataset_pass && data.dataset_pass.dead.length
+        ? `${data.dataset_pass.dead.length.toLocaleString("en")} dead on all ${net.dataset_pass.images.toLocaleString("en")} `
+          + `${net.dataset_pass.split} images` : null,
       ...(layer.notes || []),
     ];
     getPart("facts").replaceChildren(...facts.filter(Boolean).map((fact) => makeElement("li", {}, fact)));
