@@ -134,6 +134,28 @@ def extract_patch(image: np.ndarray, geometry: PatchGeometry, position: np.ndarr
     return patch
 
 
+def extract_context(
+    image: np.ndarray, geometry: PatchGeometry, position: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut the surroundings of the pixels that a value depends on out of an image.
+
+    Args:
+        image: (C, H, W).
+        geometry: The geometry of the value's layer.
+        position: Row and column of the value in its map.
+        size: Height and width of what is cut, if the image is as large.
+
+    Returns:
+        (C, h, w) float32, within the image, with the pixels near its centre; and the row and column in the
+        image of its upper left pixel, (2,) int32.
+    """
+    sides = np.minimum(size, image.shape[1:])
+    centred = np.array(geometry.corner(position)) + (np.array(geometry.patch_size) - sides) // 2
+    top, left = np.clip(centred, 0, np.array(image.shape[1:]) - sides)
+    context = image[:, top : top + sides[0], left : left + sides[1]].astype(np.float32)
+    return np.where(np.isnan(context), np.inf, context), np.array([top, left], np.int32)
+
+
 def is_croppable(network: nn.Module, layers: Sequence[Layer], layer: str) -> bool:
     """Return whether a layer computes the same on a part of the input as on all of it, except at the edges.
 

@@ -28,6 +28,8 @@ from convatlas.results import UNITS_SUFFIX, Results
 log = logging.getLogger(__name__)
 
 PATCHES_PER_BATCH = 512  # patches whose images are in memory
+TINY_PATCH_SIZE = 9  # pixels of the longer side of a patch that says little without the image around it
+CONTEXT_SIZE = 24  # pixels of a side of what is kept of the image around it
 CHECKED_PATCHES = 16  # of each batch of those that are not computed on crops
 
 
@@ -61,11 +63,16 @@ class LayerPatches(NamedTuple):
         projections: (units, k, C, h, w) float32, signed; NaN where an activation does not depend on a pixel.
         patches: The input as the network sees it, (units, k, C, h, w) float32; NaN beyond the border.
         corners: Row and column in the input of the upper left pixel of each, (units, k, 2) int32.
+        contexts: The input around patches of at most TINY_PATCH_SIZE pixels, (units, k, C, H, W) float32; NaN
+            for a top activation that does not exist. None of larger patches.
+        context_corners: Row and column in the input of the upper left pixel of each, (units, k, 2) int32.
     """
 
     projections: np.ndarray
     patches: np.ndarray
     corners: np.ndarray
+    contexts: np.ndarray | None = None
+    context_corners: np.ndarray | None = None
 
 
 def project_top_activations(
@@ -115,7 +122,8 @@ def project_top_activations(
                 layer, units, LayerTopActivations(*(a[units] for a in top))
             )
             for name, array in layer_patches._asdict().items():
-                write(f"{layer}@{name}", array)
+                if array is not None:
+                    write(f"{layer}@{name}", array)
             log.info("projected the top activations of %d units of %s", len(units), layer)
             units_by_layer[layer] = units
         if settings["relevance"] and units_by_layer:
@@ -226,6 +234,9 @@ class PatchProjector:
         present = np.argwhere(top.images >= 0)
         # In the order of images, so that each is read once.
         present = present[np.argsort(top.images[tuple(present.T)], kind="stable")]
+        context_sides = [min(CONTEXT_SIZE, side) for side in self.images.preprocessing.shape[1:]]
+        contexts = np.full((*top.images.shape, channels, *context_sides), np.nan, np.float32)
+        context_corners = np.zeros_like(corners)
         crop = patches.is_croppable(self.network, self.layers, layer)
         for start in range(0, len(present), PATCHES_PER_BATCH):
             index = tuple(present[start : start + PATCHES_PER_BATCH].T)
@@ -238,7 +249,12 @@ class PatchProjector:
                 projections[row, rank] = projection
                 cutouts[row, rank] = patches.extract_patch(image, geometry, position)
                 corners[row, rank] = geometry.corner(position)
-        return LayerPatches(projections, cutouts, corners)
+                contexts[row, rank], context_corners[row, rank] = patches.extract_context(
+                    image, geometry, position, CONTEXT_SIZE
+                )
+        if max(geometry.patch_size) > TINY_PATCH_SIZE:
+            return LayerPatches(projections, cutouts, corners)
+        return LayerPatches(projections, cutouts, corners, contexts, context_corners)
 
     def cut_patches(self, layer: str, images: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """Cut the pixels that values of a layer depend on out of the images.

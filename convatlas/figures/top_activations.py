@@ -16,6 +16,7 @@ from convatlas.plotting.montage import GAP, Tile, TileRow
 from convatlas.plotting.top_activation_tiles import (
     assemble_tile_block,
     fit_projection_scale,
+    outline_box,
     render_patches,
     render_projections,
 )
@@ -68,8 +69,9 @@ def _draw_layer_figure(
     factor = max(1, round(TARGET_PATCH_SIZE / max(patches.shape[-2:])))
     entry = next((entry for entry in statistics["layers"] if entry["name"] == layer), None)
     dead = entry["dead"] if entry else []
+    blocks = _render_patch_blocks(context, layer, patches[: len(units)], factor)
     pairs = [
-        _make_unit_tiles(context, scale, unit, unit in dead, values[unit], projections[n], patches[n], factor)
+        _make_unit_tiles(context, scale, unit, unit in dead, values[unit], projections[n], blocks[n], factor)
         for n, unit in enumerate(units)
     ]
     tile_size = max(max(tile.values.shape[:2]) for tile in pairs[0])
@@ -86,6 +88,26 @@ def _draw_layer_figure(
     return context.make_montage("strongest", layer, rows, labels, bars, caption, options)
 
 
+def _render_patch_blocks(
+    context: FigureContext, layer: str, patches: np.ndarray, factor: int
+) -> list[np.ndarray]:
+    """Return a block of patches for each unit, tiny ones outlined in the image around them: (H, W, 3)."""
+    arrays, preprocessing = context.results.top_activations, context.network["preprocessing"]
+    if f"{layer}@contexts" not in arrays:
+        return [assemble_tile_block(render_patches(preprocessing, unit), factor) for unit in patches]
+    contexts = arrays[f"{layer}@contexts"][: len(patches)]
+    boxes = (arrays[f"{layer}@corners"] - arrays[f"{layer}@context_corners"])[: len(patches)]
+    factor = max(1, round(TARGET_PATCH_SIZE / max(contexts.shape[-2:])))
+    blocks = []
+    for unit_contexts, corners in zip(contexts, boxes, strict=True):
+        tiles = render_patches(preprocessing, unit_contexts).repeat(factor, 1).repeat(factor, 2)
+        for tile, corner, values in zip(tiles, corners, unit_contexts, strict=True):
+            if not np.isnan(values).all():
+                outline_box(tile, factor * corner, factor * np.array(patches.shape[-2:]))
+        blocks.append(assemble_tile_block(tiles))
+    return blocks
+
+
 def _make_unit_tiles(
     context: FigureContext,
     scale: ColourScale,
@@ -93,16 +115,17 @@ def _make_unit_tiles(
     is_dead: bool,
     values: np.ndarray,
     projections: np.ndarray,
-    patches: np.ndarray,
+    patch_block: np.ndarray,
     factor: int,
 ) -> tuple[Tile, Tile]:
     """Return the two blocks of a unit, with its number and strongest activation above them."""
     if context.views["scale"] == "per_tile":
         scale = fit_projection_scale(projections)
     projection_block = assemble_tile_block(render_projections(scale, projections), factor) / 255
-    patch_block = assemble_tile_block(render_patches(context.network["preprocessing"], patches), factor) / 255
     strongest = "dead" if is_dead else f"{values[0]:.3g}" if np.isfinite(values[0]) else "NaN or ∞"
-    return Tile(projection_block, None, f"unit {unit}", strongest, crossed_out=is_dead), Tile(patch_block)
+    return Tile(projection_block, None, f"unit {unit}", strongest, crossed_out=is_dead), Tile(
+        patch_block / 255
+    )
 
 
 def _write_caption(
@@ -128,12 +151,15 @@ def _write_caption(
         f"images of {statistics['dataset']}, projections "
         f"{'a scale per unit' if is_per_unit else scale.extent}"
     )
+    patch_text = f"the {format_shape(patches.shape[-2:])} pixels of each image that they depend on"
+    if f"{layer}@contexts" in context.results.top_activations:
+        patch_text += ", outlined in the image around them"
     text = (
         f"{layer} is a {context.layers[layer]['type']}; {field_text}{order}. "
         f"Left: the deconvnet projections of a unit's {values.shape[1]} strongest activations, one per "
         f"image, in rows, signed, {'a scale per unit' if is_per_unit else 'one scale for all'}: "
-        f"{scale.description}; right: the {format_shape(patches.shape[-2:])} pixels of each image that they "
-        "depend on. Above: the unit and its strongest activation."
+        f"{scale.description}; right: {patch_text}. "
+        "Above: the unit and its strongest activation."
     )
     if scale.cmap == RGB_CMAP:
         text += f" {CLIPPING_NOTE}"

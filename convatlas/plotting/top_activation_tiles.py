@@ -15,6 +15,8 @@ from convatlas.records import Preprocessing
 
 OUTSIDE_COLOUR = (216, 209, 196)  # of what lies outside the image, or outside the receptive field
 TILE_GAP = 2  # pixels between the tiles of a block
+OUTLINE_COLOUR = (230, 90, 40)  # of a tiny patch in the image around it
+OUTLINE_WIDTH = 2  # pixels
 RGB_STEP = 8  # of 255, in which RGB projections are drawn: they are noise, which would take twice the bytes
 
 
@@ -83,6 +85,28 @@ def assemble_tile_block(tiles: npt.NDArray[np.uint8], factor: int = 1) -> npt.ND
         top, left = n // columns * (height + TILE_GAP), n % columns * (width + TILE_GAP)
         canvas[top : top + height, left : left + width] = tile
     return canvas
+
+
+def outline_box(
+    tile: npt.NDArray[np.uint8], corner: npt.NDArray[np.integer], size: npt.NDArray[np.integer]
+) -> None:
+    """Draw an outline around a box of a tile, in place, as far as it is within the tile.
+
+    Args:
+        tile: (H, W, 3).
+        corner: Row and column of the box's upper left pixel.
+        size: Its height and width.
+    """
+    outer = np.zeros((tile.shape[0] + 2 * OUTLINE_WIDTH, tile.shape[1] + 2 * OUTLINE_WIDTH), np.bool_)
+    (top, left), (bottom, right) = corner, corner + size
+    limits = np.clip([top, left, bottom, right], -OUTLINE_WIDTH, max(outer.shape)) + OUTLINE_WIDTH
+    rows, columns = slice(limits[0], limits[2]), slice(limits[1], limits[3])
+    outer[
+        max(0, rows.start - OUTLINE_WIDTH) : rows.stop + OUTLINE_WIDTH,
+        max(0, columns.start - OUTLINE_WIDTH) : columns.stop + OUTLINE_WIDTH,
+    ] = True
+    outer[rows, columns] = False
+    tile[outer[OUTLINE_WIDTH:-OUTLINE_WIDTH, OUTLINE_WIDTH:-OUTLINE_WIDTH]] = OUTLINE_COLOUR
 
 
 def _to_uint8(shares: np.ndarray) -> npt.NDArray[np.uint8]:

@@ -11,7 +11,7 @@ import torch
 from convatlas import UserError
 from convatlas.attribution.contradictions import check_patches, check_top_activations
 from convatlas.attribution.deconvnet import project
-from convatlas.attribution.patches import PatchGeometry, extract_patch
+from convatlas.attribution.patches import PatchGeometry, extract_context, extract_patch
 from convatlas.attribution.top_activations import project_top_activations
 from convatlas.datasets import formats
 from convatlas.files import read_json, write_json
@@ -81,6 +81,21 @@ def test_the_file_holds_projections_and_patches_of_the_top_activations(name: str
                 y, x_ = (int(size) // 2 for size in geometry.patch_size)
                 if not np.isnan(patch[0, y, x_]):
                     assert patch[0, y, x_] == image[0, top + y, left + x_]
+        assert (f"{layer}@contexts" in arrays) == (max(geometry.patch_size) <= 9)
+
+
+@pytest.mark.parametrize(
+    ("position", "corner"), [((10, 14), (0, 2)), ((0, 0), (0, 0)), ((17, 39), (0, 16)), ((9, 20), (0, 8))]
+)
+def test_the_context_of_a_patch_is_the_image_around_it(
+    position: tuple[int, int], corner: tuple[int, int]
+) -> None:
+    image = np.arange(18 * 40, dtype=np.float32).reshape(1, 18, 40)
+    geometry = PatchGeometry((18, 40), (-1, -1), (1, 1), (3, 3), is_global=False)
+    context, context_corner = extract_context(image, geometry, np.array(position), 24)
+    assert context.shape == (1, 18, 24) and context_corner.tolist() == list(corner)
+    top, left = context_corner
+    np.testing.assert_array_equal(context, image[:, top : top + 18, left : left + 24])
 
 
 def test_a_layer_that_is_not_tracked_is_refused(tmp_path: Path) -> None:

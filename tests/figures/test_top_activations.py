@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from convatlas.figures import build
+from convatlas.files import write_npz
 from convatlas.plotting import top_activation_tiles
 from convatlas.plotting.labelled_figure import figure_style
 from convatlas.results import Results
@@ -117,3 +118,37 @@ def test_units_have_their_own_scale_or_share_one(colour_network: FakeStatistics)
 
 def test_there_are_no_figures_where_the_config_asks_for_none(colour_network: FakeStatistics) -> None:
     assert draw(colour_network, strongest=None) == {}
+
+
+def test_a_box_is_outlined_as_far_as_it_is_within_its_tile() -> None:
+    tile = np.zeros((20, 24, 3), np.uint8)
+    top_activation_tiles.outline_box(tile, np.array([6, 8]), np.array([4, 5]))
+    is_drawn = (tile == top_activation_tiles.OUTLINE_COLOUR).all(-1)
+    assert is_drawn[4:12, 6:15].sum() == is_drawn.sum() == 8 * 9 - 4 * 5
+    assert not tile[6:10, 8:13].any()
+    tile[:] = 0
+    top_activation_tiles.outline_box(tile, np.array([-3, 20]), np.array([6, 9]))
+    is_drawn = (tile == top_activation_tiles.OUTLINE_COLOUR).all(-1)
+    assert is_drawn[:5, 18:20].all() and is_drawn[3:5, 18:].all() and not is_drawn[:3, 20:].any()
+    assert is_drawn.sum() == 5 * 2 + 2 * 4
+
+
+def test_tiny_patches_are_outlined_in_the_image_around_them(network: FakeStatistics) -> None:
+    folder = network.network_folder
+    with np.load(folder / "strongest.npz") as file:
+        arrays = dict(file)
+    shape = arrays["conv1@patches"].shape
+    contexts = np.random.default_rng(0).random((*shape[:3], 12, 12), dtype=np.float32)
+    corners = np.zeros((*shape[:2], 2), np.int32)
+    arrays |= {
+        "conv1@contexts": contexts,
+        "conv1@context_corners": corners,
+        "conv1@corners": corners + [3, 4],
+    }
+    write_npz(folder / "strongest.npz", arrays)
+    figure = draw(network)["conv1"]
+    assert "outlined in the image around them" in figure.explanation
+    canvas = figure.figure.images[0].pixels
+    n_outlined = (canvas == top_activation_tiles.OUTLINE_COLOUR).all(-1).sum()
+    height, width = 6 * shape[3], 6 * shape[4]  # pixels of 12 enlarged to 72
+    assert n_outlined == shape[0] * shape[1] * ((height + 4) * (width + 4) - height * width)

@@ -246,7 +246,7 @@ def test_the_statistics_of_a_unit_are_shown(browser: "Browser", site: Path, netw
     assert page.locator(".dataset-statistics canvas").count() == 0  # not projected
     page.evaluate("location.hash = 'layer=conv1&unit=2'")
     page.wait_for_timeout(400)
-    assert "Dead: nowhere positive on all 30 test images." in (
+    assert "Dead: not positive anywhere on all 30 test images." in (
         page.locator(".dataset-statistics").text_content() or ""
     )
     assert errors == []

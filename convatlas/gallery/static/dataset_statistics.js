@@ -26,7 +26,7 @@
   function describeStatistics(dataset, statistics, unit) {
     const sentences = [];
     const allImages = `all ${dataset.images.toLocaleString("en")} ${dataset.split} images`;
-    if (statistics.dead.includes(unit)) sentences.push(`Dead: nowhere positive on ${allImages}.`);
+    if (statistics.dead.includes(unit)) sentences.push(`Dead: not positive anywhere on ${allImages}.`);
     const { mean, std, max, zero_fraction: zeroFraction, selectivity } = statistics;
     if (mean[unit] === null) sentences.push("NaN or infinite on some images.");
     sentences.push(`Mean ${formatNumber(mean[unit])}, std ${formatNumber(std[unit])},`,
