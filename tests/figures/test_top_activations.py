@@ -140,11 +140,8 @@ def test_tiny_patches_are_outlined_in_the_image_around_them(network: FakeStatist
     shape = arrays["conv1@patches"].shape
     contexts = np.random.default_rng(0).random((*shape[:3], 12, 12), dtype=np.float32)
     corners = np.zeros((*shape[:2], 2), np.int32)
-    arrays |= {
-        "conv1@contexts": contexts,
-        "conv1@context_corners": corners,
-        "conv1@corners": corners + [3, 4],
-    }
+    arrays |= {"conv1@contexts": contexts, "conv1@context_corners": corners}
+    arrays["conv1@corners"] = corners + np.array([3, 4])
     write_npz(folder / "strongest.npz", arrays)
     figure = draw(network)["conv1"]
     assert "outlined in the image around them" in figure.explanation
