@@ -139,7 +139,8 @@ def cite_own_network(name: str, citation: str) -> Reference:
         citation: `citation` of the config: an entry of BibTeX, or text.
     """
     citation = citation.strip()
-    if match := re.match(r"@\w+\s*\{\s*([^\s,]+)\s*,", citation):
+    match = re.match(r"@\w+\s*\{\s*([^\s,]+)\s*,", citation)
+    if match and citation.count("{") == citation.count("}"):  # else it would damage the file
         return Reference(match[1], citation, _describe_entry(citation), _find_url(citation))
     return Reference(name, f"@misc{{{name},\n  note = {{{escape_tex(citation)}}}\n}}", citation)
 
@@ -234,9 +235,9 @@ def _read_entries() -> dict[str, Reference]:
 
 
 def _read_fields(entry: str) -> dict[str, str]:
-    """Read the fields of an entry of BibTeX, each in braces or quotes on lines of its own, as text."""
-    fields = re.findall(r"^\s*(\w+)\s*=\s*[{\"]?(.*?)[}\"]?,?\s*$", entry, re.MULTILINE)
-    return {name.lower(): _remove_tex(value) for name, value in fields}
+    """Read the fields of an entry of BibTeX as text: in braces, also nested ones, in quotes, or numbers."""
+    fields = re.findall(r"(\w+)\s*=\s*(\{(?:[^{}]|\{[^{}]*\})*\}|\"[^\"]*\"|\d+)", entry)
+    return {name.lower(): _remove_tex(value.strip('"')) for name, value in fields}
 
 
 def _remove_tex(value: str) -> str:

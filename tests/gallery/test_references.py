@@ -88,6 +88,11 @@ def test_texts_of_the_user_are_escaped() -> None:
     entry = '@article{me2020,\n  author = "Me, A. and You, B.",\n  title = {It},\n  year = 2020\n}'
     own = cite_own_network("net", entry)
     assert (own.key, own.bibtex, own.text) == ("me2020", entry, "A. Me, B. You. It. 2020.")
+    assert (
+        cite_own_network("net", "@misc{k, title={A {B}}, author={D E}, year=2001}").text == "D E. A B. 2001."
+    )
+    broken = cite_own_network("net", "@misc{k, title={A")
+    assert (broken.key, count_unbalanced(broken.bibtex)) == ("net", 0)
 
 
 def test_the_page_and_the_file_list_the_same(tmp_path: Path) -> None:
