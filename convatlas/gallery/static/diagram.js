@@ -22,7 +22,9 @@
       this.openFromAddress();
       addEventListener("hashchange", () => this.openFromAddress());
       root.addEventListener("click", (event) => this.onClick(event));
-      root.addEventListener("keydown", (event) => event.key === "Escape" && this.goUp());
+      document.addEventListener("keydown", (event) => {
+        if (event.key === "Escape" && root.contains(document.activeElement)) this.goUp();
+      });
       // The image of the page's result, until another is chosen there or in the explorer.
       let isInitial = !location.hash.includes("image=");
       document.addEventListener("convatlas-image", (event) => {
@@ -65,6 +67,8 @@
         }
       }
       this.showWay(way);
+      if (this.isChosen) setTimeout(() => this.path.querySelector("strong")?.focus({ preventScroll: true }));
+      this.isChosen = false;
       const { top, bottom } = level.getBoundingClientRect();
       if (bottom > innerHeight || top < 0) this.path.scrollIntoView({ block: "nearest" });
     }
@@ -81,7 +85,7 @@
       const steps = way.map((level, n) => {
         const { id, dataset } = level.querySelector(".diagram-view");
         const isLast = n === way.length - 1;
-        return makeElement("li", {}, isLast ? makeElement("strong", {}, dataset.label)
+        return makeElement("li", {}, isLast ? makeElement("strong", { tabindex: "-1" }, dataset.label)
           : makeElement("a", { href: `#${id}` }, dataset.label));
       });
       const first = makeElement("li", {}, makeElement("button", { type: "button", click: () => this.leave() },
@@ -99,6 +103,7 @@
     }
 
     goUp() {
+      this.isChosen = true;
       const links = [...this.path.querySelectorAll("a")];
       if (links.length) location.hash = links.at(-1).getAttribute("href");
       else if (this.root.classList.contains("opened")) this.leave();
@@ -108,6 +113,7 @@
       const link = event.target.closest("a[href]");
       const href = link && link.getAttribute("href");
       if (!href) return;
+      this.isChosen = href.startsWith("#block-"); // and the focus follows, which the browser else takes away
       if (href.startsWith("#block-") && href === location.hash) this.openFromAddress(); // it was closed
       if (href.startsWith("#layer=")) {
         const explorer = document.getElementById("explorer");
