@@ -12,6 +12,10 @@ PROJECTED_KINDS = ("conv", "pool")  # the kinds of layers that are projected whe
 COMPLEX_OUTPUT_NOTE = "its output is complex: figures and statistics show the magnitude"  # in layers.json
 
 
+class MissingLayerError(UserError):
+    """An entry of a selection matches no layer."""
+
+
 def choose_layers(
     layers: Sequence[Layer], selection: str | Sequence[str | int], key: str, extra_names: Sequence[str] = ()
 ) -> list[str]:
@@ -26,7 +30,7 @@ def choose_layers(
         extra_names: Further names that the error may suggest.
 
     Raises:
-        UserError: An entry of the selection matches no layer.
+        MissingLayerError: An entry of the selection matches no layer.
     """
     called = [layer for layer in layers if layer["called"]]
     names = [layer["name"] for layer in called]
@@ -43,7 +47,7 @@ def choose_layers(
             matches = match_names(entry, [name for name in names if name not in composite], composite)
             allowed = suggest_nearest(entry, [*names, *extra_names])
         if not matches:
-            raise UserError(f"{key}: no layer {entry!r}; {allowed}")
+            raise MissingLayerError(f"{key}: no layer {entry!r}; {allowed}")
         selected.update(matches)
     return [name for name in names if name in selected]
 

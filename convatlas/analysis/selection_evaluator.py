@@ -108,7 +108,10 @@ class SelectionEvaluator:
         """Return the IoU for each permutation, (PERMUTATIONS + 1,), and resample, (RESAMPLES,)."""
         permuted, resampled = self.permuted_overlaps.sums, self.resampled_overlaps.sums
         with np.errstate(invalid="ignore"):
-            return permuted[:, 0] / np.maximum(permuted[:, 1], 1), resampled[:, 0] / resampled[:, 1]
+            ious = resampled[:, 0] / resampled[:, 1]
+        if np.isnan(ious).all():  # no image shows the pet, and no pixel is predicted as it
+            ious = np.zeros_like(ious)
+        return permuted[:, 0] / np.maximum(permuted[:, 1], 1), ious
 
     def compute_selective_aucs(self) -> tuple[Array, Array]:
         """Return the AUC of each selective unit, (units, PERMUTATIONS + 1) and (units, RESAMPLES)."""

@@ -160,6 +160,32 @@ def simplify_batch_norms(network: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
+class OneDNNSwitch:
+    """Use torch's own kernel for a convolution's adjoint: oneDNN's takes 2 to 6 times as long to pixels.
+
+    Args:
+        node: The node of the convolution.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.previous: list[bool] = []
+        self.handles = [node.register_prehook(self._disable), node.register_hook(self._restore)]
+
+    def _disable(self, grad_output: Grads) -> None:
+        self.previous.append(_set_onednn(False))
+
+    def _restore(self, grad_input: Grads, grad_output: Grads) -> None:
+        _set_onednn(self.previous.pop())
+
+    def remove(self) -> None:
+        """Remove the hooks, and switch oneDNN on again where the convolution's adjoint has failed."""
+        for handle in self.handles:
+            handle.remove()
+        if self.previous:
+            _set_onednn(self.previous[0])
+            self.previous.clear()
+
+
 @contextmanager
 def attach_rules(
     edge: GradientEdge, layers: Mapping[Node, str], rectify: bool, skip: str = SKIP_LAYER
@@ -176,7 +202,7 @@ def attach_rules(
         UserError: An activation is not a ReLU and `rectify` is false, or the adjoint of an operation is not
             known; the message names the layers.
     """
-    hooks: list[RemovableHandle] = []
+    hooks: list[RemovableHandle | OneDNNSwitch] = []
     try:
         _register_rules(hooks, edge, layers, rectify, skip)
         yield
@@ -186,7 +212,11 @@ def attach_rules(
 
 
 def _register_rules(
-    hooks: list[RemovableHandle], edge: GradientEdge, layers: Mapping[Node, str], rectify: bool, skip: str
+    hooks: list[RemovableHandle | OneDNNSwitch],
+    edge: GradientEdge,
+    layers: Mapping[Node, str],
+    rectify: bool,
+    skip: str,
 ) -> None:
     """Register the rules of every node below an edge, and add their handles to `hooks`."""
     visited: set[Node] = set()
@@ -210,7 +240,7 @@ def _register_rules(
             unknown[layer] = node.name()
             advice.add(advise_edit(node, operation))
         if reads_pixels(node):
-            hooks += disable_onednn(node)
+            hooks.append(OneDNNSwitch(node))
         if rule is not None:
             hooks.append(node.register_hook(partial(rule, node)))
         pending += [(child, layer) for child in next_nodes(node)]
@@ -241,26 +271,6 @@ def reads_pixels(node: Any) -> bool:
         node: A node of autograd's graph.
     """
     return node_type(node) == "Convolution" and bool(node._saved_input.shape[1] <= MAX_PIXEL_CHANNELS)
-
-
-def disable_onednn(node: Node) -> list[RemovableHandle]:
-    """Use torch's own kernel for a convolution's adjoint: oneDNN's takes 2 to 6 times as long to pixels.
-
-    Args:
-        node: The node of the convolution.
-
-    Returns:
-        The handles of the hooks that do so.
-    """
-    previous: list[bool] = []
-
-    def disable(grad_output: Grads) -> None:
-        previous.append(_set_onednn(False))
-
-    def restore(grad_input: Grads, grad_output: Grads) -> None:
-        _set_onednn(previous.pop())
-
-    return [node.register_prehook(disable), node.register_hook(restore)]
 
 
 def _set_onednn(enabled: bool) -> bool:

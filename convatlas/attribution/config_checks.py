@@ -12,6 +12,7 @@ from convatlas.attribution.method_plan import AttributionSettings, plan_methods
 from convatlas.attribution.sample_images import choose_image_names, find_obstacle
 from convatlas.attribution.targets import find_class_errors
 from convatlas.datasets import formats
+from convatlas.layer_selection import MissingLayerError
 from convatlas.models import class_names
 from convatlas.models.output_choice import ClassCounts
 from convatlas.models.output_kinds import decide_output
@@ -63,9 +64,10 @@ def find_attribution_errors(
         plans = plan_methods(
             network, torch.zeros(1, *preprocessing.shape), known.output, layers, attribution, section
         )
+    except MissingLayerError:  # reported with the other selections of layers
+        return
     except UserError as error:
-        if "no layer" not in str(error):  # reported with the other selections of layers
-            yield str(error)
+        yield str(error)
         return
     for plan in plans:
         if plan.undefined:

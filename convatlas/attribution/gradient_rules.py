@@ -19,8 +19,8 @@ from convatlas import UserError
 from convatlas.attribution.backward_rules import (
     BackwardRule,
     Grads,
+    OneDNNSwitch,
     apply_batch_norm_rule,
-    disable_onednn,
     format_layers,
     is_activation,
     is_rectifier,
@@ -45,13 +45,13 @@ def attach_gradient_rules(
     Raises:
         UserError: `guided`, an activation is not a ReLU and `rectify` is false; the message names the layers.
     """
-    hooks: list[RemovableHandle] = []
+    hooks: list[RemovableHandle | OneDNNSwitch] = []
     other_activations: dict[str, str] = {}
     try:
         for node, layer in walk_layers(top, layers):
             operation = node_type(node)
             if reads_pixels(node):
-                hooks += disable_onednn(node)
+                hooks.append(OneDNNSwitch(node))
             if guided and is_activation(node):
                 if not is_rectifier(node):
                     other_activations[layer] = operation

@@ -1,6 +1,7 @@
 """The maps of a batch of images by several methods, with what is measured of each map."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -126,7 +127,10 @@ class ImageTargets:
 
     def describe(self) -> list[AttributionTarget]:
         """Return the entries of the targets in attribution.json."""
-        probabilities = self.compute_probabilities(self.x[None])[0].tolist()
+        probabilities = [
+            number if math.isfinite(number) else None
+            for number in self.compute_probabilities(self.x[None])[0].tolist()
+        ]
         return [
             {
                 "class": number,
@@ -157,19 +161,22 @@ def attribute_batch(
         plans: The methods.
 
     Returns:
-        The maps of each image; and the methods, with the reason where one turned out not to be defined.
+        The maps of each image, without those by methods that fail for it; and the methods, with the reason
+        where one fails for every image.
     """
-    plans, maps_by_plan = list(plans), {}
+    plans, computed = list(plans), []
     for n, plan in enumerate(plans):
         if plan.undefined:
             continue
         log.info("%s (%d of %d) of %s", plan.title, n + 1, len(plans), ", ".join(names))
-        try:
-            maps_by_plan[n] = plan.compute(network.scores, x, classes, network.preprocessing)
-        except METHOD_ERRORS as error:
-            plans[n] = replace(plan, undefined=describe_failure(error))
-            log.warning("%s is skipped: %s", plan.title, plans[n].undefined)
-    computed = [(plans[n], maps) for n, maps in maps_by_plan.items()]
+        maps, failures = _compute_maps(network, plan, x, classes)
+        if len(failures) == len(names):
+            plans[n] = replace(plan, undefined=failures[0])
+            log.warning("%s is skipped for %s: %s", plan.title, ", ".join(names), failures[0])
+            continue
+        for row, reason in failures.items():
+            log.warning("%s is skipped for %s: %s", plan.title, names[row], reason)
+        computed.append((plan, maps))
     logits = network.scores(x)
     targets = network.scores.make_targets(logits, classes)
     scores = targets.select(logits)
@@ -177,18 +184,49 @@ def attribute_batch(
     for n, name in enumerate(names):
         pixels = None if targets.pixels is None else targets.pixels[n]
         image = ImageTargets(network, x[n], classes[n].tolist(), scores[n], pixels)
-        images.append(_collect_maps(image, computed, n))
+        own = [(plan, maps[n]) for plan, maps in computed if n in maps]
+        images.append(_collect_maps(name, image, own))
         log.info("%s: %d maps, with deletion and insertion", name, len(images[-1].arrays))
     return images, plans
 
 
-def _collect_maps(image: ImageTargets, computed: Sequence[tuple[PlannedMethod, Maps]], row: int) -> ImageMaps:
+def _compute_maps(
+    network: AttributedNetwork, plan: PlannedMethod, x: Tensor, classes: Tensor
+) -> tuple[dict[int, Maps], dict[int, str]]:
+    """Compute the maps of images by a method, together or, where this fails, each alone.
+
+    Returns:
+        The maps of each image, (1, T, C, H, W), and why the method fails for the others, by their index.
+    """
+
+    def compute(rows: slice) -> Maps:
+        return plan.compute(network.scores, x[rows], classes[rows], network.preprocessing)
+
+    slices = [slice(n, n + 1) for n in range(len(x))]
+    if len(x) > 1:
+        try:
+            maps = compute(slice(None))
+            return {n: Maps(maps.values[rows], maps.checks[rows]) for n, rows in enumerate(slices)}, {}
+        except METHOD_ERRORS as error:
+            describe_failure(error)  # or out of memory
+    maps_by_row, failures = {}, {}
+    for n, rows in enumerate(slices):
+        try:
+            maps_by_row[n] = compute(rows)
+        except METHOD_ERRORS as error:
+            failures[n] = describe_failure(error)
+    return maps_by_row, failures
+
+
+def _collect_maps(
+    name: str, image: ImageTargets, computed: Sequence[tuple[PlannedMethod, Maps]]
+) -> ImageMaps:
     """Collect the maps of an image by several methods, and measure them.
 
     Args:
+        name: Its name, for the log.
         image: The image and its targets.
-        computed: What each method computed of the batch.
-        row: The image's index in the batch.
+        computed: What each method computed of it.
     """
     arrays: dict[str, np.ndarray] = {}
     entries: list[AttributionMap] = []
@@ -196,7 +234,7 @@ def _collect_maps(image: ImageTargets, computed: Sequence[tuple[PlannedMethod, M
     columns = [n for n in range(len(image.classes)) if image.has_score(n)]
     for plan, maps in computed:
         for column in columns:
-            values = maps.values[row, column]
+            values = maps.values[0, column]
             member = f"{plan.member}@{image.classes[column]}"
             arrays[member] = values.cpu().numpy()
             relevance.append(pixel_relevance(values, plan.method.is_contribution))
@@ -208,7 +246,7 @@ def _collect_maps(image: ImageTargets, computed: Sequence[tuple[PlannedMethod, M
                     "class": image.classes[column],
                     "min": float(values.min()),
                     "max": float(values.max()),
-                    "checks": maps.checks[row][column],
+                    "checks": maps.checks[0][column],
                     "deletion": None,
                     "insertion": None,
                 }
@@ -220,6 +258,18 @@ def _collect_maps(image: ImageTargets, computed: Sequence[tuple[PlannedMethod, M
         arguments = (image.x, baseline, torch.stack(relevance), targets)
         curves = perturbation_curves(image.compute_probabilities, *arguments)
         for entry, curve in zip(entries, curves.maps, strict=True):
-            entry["deletion"], entry["insertion"] = curve["deletion"], curve["insertion"]
-        random_order = {str(image.classes[n]): curves.random_order[n] for n in columns}
+            if _is_finite(curve):
+                entry["deletion"], entry["insertion"] = curve["deletion"], curve["insertion"]
+            else:
+                log.warning(
+                    "%s, %s: no deletion and insertion: a probability is not finite", name, entry["member"]
+                )
+        random_order = {
+            str(image.classes[n]): curve for n in columns if _is_finite(curve := curves.random_order[n])
+        }
     return ImageMaps(arrays, {"targets": image.describe(), "maps": entries, "random_order": random_order})
+
+
+def _is_finite(curves: PerturbationCurves) -> bool:
+    """Return whether the probabilities of both curves are finite."""
+    return all(math.isfinite(curves[key]["auc"]) for key in ("deletion", "insertion"))

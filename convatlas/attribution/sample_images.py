@@ -1,7 +1,8 @@
 """Write the attribution maps of the sample images, each with its checks: attribution/."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,15 +121,21 @@ class SampleAttribution:
         """
         images = self._choose_targets()
         plans = self._plan_methods()
+        attempts: list[list[PlannedMethod]] = []
         entries: dict[str, AttributionImage] = {}
         targets = max((len(image.classes) for image in images), default=1)
         size = min(IMAGES_PER_BATCH, max(1, MAPS_PER_BATCH // targets))
-        for start in range(0, len(images), size):
-            batch = images[start : start + size]
-            maps, plans = attribute_batch(self.network, *stack_images(batch), plans)
+        for batch in split_images(images, size):
+            maps, attempted = attribute_batch(self.network, *stack_images(batch), plans)
+            attempts.append(attempted)
             for image, image_maps in zip(batch, maps, strict=True):
                 write_npz(folder / f"{image.name}.npz", image_maps.arrays)
                 entries[image.name] = image_maps.entry
+        if attempts:  # a method is undefined where it fails for every image
+            plans = [
+                next((plan for plan in attempt if not plan.undefined), attempt[0])
+                for attempt in zip(*attempts, strict=True)
+            ]
         return {
             "undefined": None,
             "methods": self._randomise(plans, images),
@@ -158,31 +165,59 @@ class SampleAttribution:
         images = []
         for name in names:
             x = torch.from_numpy(self.results.activations(name)["input"]).to(device)
-            ranked = rank_classes(self.network.scores, self.network.scores(x[None]))[0].tolist()
+            scores = self.network.scores(x[None])
+            ranked = rank_classes(self.network.scores, scores)[0].tolist()
             label = number_label(entries[name], self.results.network)
             if ranked[0] < 0:
                 log.warning("%s has no attribution maps: its class scores are not finite", name)
-            elif listed:
-                images.append(TargetImage(name, x, listed))
+                continue
+            if listed:
+                classes = listed
             elif selection != "label":
-                images.append(TargetImage(name, x, ranked[: TOP_COUNT if selection == "top3" else 1]))
+                classes = ranked[: TOP_COUNT if selection == "top3" else 1]
             elif label is not None:
-                images.append(TargetImage(name, x, [label]))
+                classes = [label]
             else:
                 log.info("%s has no attribution maps: it has no label among the network's classes", name)
+                continue
+            if finite := self._select_finite(name, scores[0], classes):
+                images.append(TargetImage(name, x, finite))
         return images
+
+    def _select_finite(self, name: str, scores: Tensor, classes: Sequence[int]) -> list[int]:
+        """Return the classes of an image whose scores are finite, and log the others."""
+        finite = [number for number in classes if scores.ndim > 1 or scores[number].isfinite()]
+        for number in classes:
+            if number not in finite:
+                title, score = self.network.classes[number], float(scores[number])
+                log.warning("%s: no attribution maps of the class %s, whose score is %s", name, title, score)
+        return finite
 
     def _randomise(
         self, plans: Sequence[PlannedMethod], images: Sequence[TargetImage]
     ) -> list[AttributionMethod]:
         """Return the entries of the methods, with the randomisation of the first images."""
         methods = [plan.to_dict() for plan in plans]
-        first = images[: self.settings["randomisation"]]
-        if first:
+        count = self.settings["randomisation"]
+        if images and count:
+            first = next(split_images(images, count))
             curves = measure_randomisation(self.network, *stack_images(first), plans)
             for method, curve in zip(methods, curves, strict=True):
                 method["randomisation"] = curve
         return methods
+
+
+def split_images(images: Sequence[TargetImage], size: int) -> Iterator[Sequence[TargetImage]]:
+    """Yield batches of images that follow each other and have the same number of classes.
+
+    Args:
+        images: The images.
+        size: The number of images in a batch at most.
+    """
+    for _, group in groupby(images, lambda image: len(image.classes)):
+        same = list(group)
+        for start in range(0, len(same), size):
+            yield same[start : start + size]
 
 
 def stack_images(images: Sequence[TargetImage]) -> tuple[list[str], Tensor, Tensor]:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from convatlas import UserError
 from convatlas.attribution.backward_rules import BACKWARD_RULES, node_type
 from convatlas.attribution.deconvnet import make_seed_signal, project, project_positions, project_stepwise
+from convatlas.attribution.gradient_rules import attach_gradient_rules
 
 Step = Callable[[Tensor], Tensor]
 ORDER = torch.tensor([2, 0, 3, 1])
@@ -709,3 +710,15 @@ def test_other_precisions_and_a_network_within_no_grad(x: Tensor) -> None:
     assert projections.dtype == x.dtype
     exact = project(net.double(), x.double(), "3")
     torch.testing.assert_close(projections.double(), exact, rtol=0.1, atol=0.05 * float(exact.abs().max()))
+
+
+def test_onednn_is_on_again_after_a_backward_pass_that_fails() -> None:
+    x = torch.rand(1, 3, 8, 8, requires_grad=True)
+    convolved = F.conv2d(x, torch.rand(4, 3, 3, 3))
+    node = convolved.grad_fn
+    assert node is not None
+    enabled = torch.backends.mkldnn.enabled
+    with pytest.raises(RuntimeError), attach_gradient_rules(node, {}):
+        node.register_prehook(lambda grad_output: (grad_output[0][:, :1],))  # of the wrong shape
+        torch.autograd.grad(convolved.sum(), x)
+    assert torch.backends.mkldnn.enabled == enabled

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from convatlas import UserError
-from convatlas.attribution import sample_images
+from convatlas.attribution import image_maps, sample_images
 from convatlas.attribution.attribute import attribute
 from convatlas.attribution.methods.registry import METHODS
 from convatlas.attribution.projections import project_sample_images
@@ -249,3 +250,60 @@ def test_an_interrupted_run_leaves_the_old_files_and_no_others(
         attribute_network(tmp_path, network)
     assert sorted(folder.rglob("*")) == before
     assert json.loads((folder / "attribution/attribution.json").read_text())["images"].keys() == {"cat"}
+
+
+def test_one_image_that_fails_a_method_loses_its_maps_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = resolve_network(tmp_path, "classify", classes=CLASSES)
+    results = attribute_network(tmp_path, network, methods=["gradient", "occlusion"])
+    gradient, second = METHODS["gradient"], torch.from_numpy(results.activations("coffee")["input"])
+
+    def fail_for_coffee(explanation: Any, **settings: Any) -> Any:
+        if any(torch.equal(image, second) for image in explanation.images):
+            raise RuntimeError("it overflows")
+        return gradient.compute(explanation, **settings)
+
+    monkeypatch.setitem(METHODS, "gradient", replace(gradient, compute=fail_for_coffee))
+    for size in (16, 1):  # images in a batch
+        monkeypatch.setattr(sample_images, "IMAGES_PER_BATCH", size)
+        caplog.clear()
+        analysis = get_analysis(attribute_network(tmp_path, network, methods=["gradient", "occlusion"]))
+        methods = {name: [m["method"] for m in image["maps"]] for name, image in analysis["images"].items()}
+        assert methods == {"cat": ["gradient", "occlusion"], "coffee": ["occlusion"]}
+        assert [method["undefined"] for method in analysis["methods"]] == [None, None]
+        assert "gradient is skipped for coffee: it fails here: " in caplog.text
+
+
+def test_a_class_whose_score_is_not_finite_is_named_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = resolve_network(tmp_path, "classify", classes=CLASSES)
+    results = attribute_network(tmp_path, network, methods=["gradient"])
+    weights = load_file(results.folder / "weights.safetensors")
+    bias = next(name for name in weights if weights[name].shape == (4,))
+    weights[bias][2] = -torch.inf
+    save_file(weights, results.folder / "weights.safetensors")
+    analysis = get_analysis(
+        attribute_network(tmp_path, network, methods=["gradient"], targets=["cat", "dog"])
+    )
+    for name, image in analysis["images"].items():
+        assert [target["class"] for target in image["targets"]] == [3]
+        assert f"{name}: no attribution maps of the class cat, whose score is -inf" in caplog.text
+
+
+def test_probabilities_that_are_not_finite_leave_out_their_curves_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = resolve_network(tmp_path, "classify", classes=CLASSES)
+    compute = image_maps.AttributedNetwork.compute_probabilities
+
+    def compute_with_nan(self: Any, x: torch.Tensor) -> torch.Tensor:
+        return compute(self, x) * (torch.nan if len(x) > 2 else 1)  # not at both ends
+
+    monkeypatch.setattr(image_maps.AttributedNetwork, "compute_probabilities", compute_with_nan)
+    analysis = get_analysis(attribute_network(tmp_path, network, methods=["gradient"]))
+    (entry,) = analysis["images"]["cat"]["maps"]
+    assert entry["deletion"] is None and entry["insertion"] is None
+    assert analysis["images"]["cat"]["random_order"] == {}
+    assert f"cat, {entry['member']}: no deletion and insertion: a probability is not finite" in caplog.text

@@ -91,7 +91,7 @@ def draw_noise(image: Tensor, sample: int) -> Tensor:
 
 
 def compute_integrated_gradients(
-    explanation: Explanation, baseline: Baseline = "black", steps: int = 32, max_steps: int | None = None
+    explanation: Explanation, baseline: Baseline = "black", steps: int = 16, max_steps: int | None = None
 ) -> Maps:
     """Return the mean gradient on the straight line from a baseline to the image, times their difference.
 
@@ -254,7 +254,7 @@ INTEGRATED_GRADIENTS = Method(
     caveat="It explains the change from the baseline: pixels that equal the baseline get no attribution.",
     check="Completeness: it sums to the change of the logit from the baseline; the gap is stated.",
     compute=compute_integrated_gradients,
-    settings={"baseline": "black", "steps": 32, "max_steps": None},
+    settings={"baseline": "black", "steps": 16, "max_steps": None},
     is_contribution=True,
     probe=_probe,
 )
