@@ -1,5 +1,6 @@
 """Chance levels and intervals, against loops over the permutations and resamples, and scikit-learn."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -298,3 +299,10 @@ def test_detail_comes_first_in_a_share_of_the_resamples() -> None:
 
 def test_an_interval_ignores_resamples_in_which_nothing_is_measured() -> None:
     assert compute_interval(np.array([np.nan, 2.0, 2.0])) == [2, 2]
+
+
+def test_no_pet_anywhere_is_an_overlap_of_zero() -> None:
+    empty = SimpleNamespace(sums=np.zeros((5, 2)))
+    evaluator = SimpleNamespace(permuted_overlaps=empty, resampled_overlaps=empty)
+    permuted, resampled = SelectionEvaluator.compute_ious(evaluator)  # type: ignore[arg-type]
+    assert not permuted.any() and compute_interval(resampled) == [0, 0]
