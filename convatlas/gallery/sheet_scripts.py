@@ -7,7 +7,7 @@ import numpy as np
 
 SHEET_FOLDERS = ("maps", "filters", "deconv")  # of results/<network>/atlas/
 # ASCII characters that a string of JavaScript, or a text, cannot hold as they are.
-ESCAPED_CODES = {ord(character): ord(character) + 128 for character in '\0\n\r"\\'}
+UNSAFE_CODES = b'\0\n\r"\\'
 
 
 def list_sheets(folder: Path) -> list[Path]:
@@ -50,4 +50,6 @@ def encode_text(content: bytes) -> bytes:
     bits = np.unpackbits(np.frombuffer(content, np.uint8))
     groups = np.append(bits, np.zeros(-len(bits) % 7, np.uint8)).reshape(-1, 7)
     text = (np.packbits(groups, axis=1)[:, 0] >> 1).tobytes()
-    return text.decode("latin-1").translate(ESCAPED_CODES).encode()
+    for code in UNSAFE_CODES:
+        text = text.replace(bytes([code]), chr(code + 128).encode())
+    return text
