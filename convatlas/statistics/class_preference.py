@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 MIN_EFFECT_SIZE = 0.8  # "large": Cohen, Statistical power analysis for the behavioral sciences, 1988
+MIN_CLASS_IMAGES = 5  # of a class that a unit may prefer: one image may be extreme by itself
 MIN_STANDARD_ERRORS = 4  # of the effect size of a unit that responds to all classes alike
 ROUNDING = 1e-6  # relative, of a variance from a float32
 
@@ -15,8 +16,8 @@ class ClassPreference:
     """The class with the largest mean of each unit of a layer, and how far that mean stands out.
 
     Attributes:
-        top_class: The class whose images have the largest mean activation, (U,) int; -1 where a mean is NaN,
-            or there are fewer than two classes.
+        top_class: The class with the largest mean activation, of those with at least MIN_CLASS_IMAGES images,
+            (U,) int; -1 where a mean is NaN, or there are fewer than two classes.
         effect_size: Cohen's d between the mean activations of these images and of all others, (U,): the
             difference of the means by the pooled standard deviation; NaN without such a class.
         preferred: `top_class` where the effect size is at least MIN_EFFECT_SIZE, and MIN_STANDARD_ERRORS
@@ -42,12 +43,12 @@ def find_preferred_classes(
     class_means = statistics[f"{layer}@classes"].astype(np.float64)
     mean = statistics[f"{layer}@mean"].astype(np.float64)
     variance = statistics[f"{layer}@image_std"].astype(np.float64) ** 2
-    has_images: np.ndarray = class_images > 0
-    if has_images.sum() < 2:
+    is_candidate: np.ndarray = class_images >= MIN_CLASS_IMAGES
+    if (class_images > 0).sum() < 2 or not is_candidate.any():
         none = np.full(len(mean), -1)
         return ClassPreference(none, np.full(len(mean), np.nan), none)
-    is_known = np.logical_and.reduce(np.isfinite(class_means[:, has_images]), 1)
-    top = np.where(has_images & is_known[:, None], class_means, -np.inf).argmax(1)
+    is_known = np.logical_and.reduce(np.isfinite(class_means[:, is_candidate]), 1)
+    top = np.where(is_candidate & is_known[:, None], class_means, -np.inf).argmax(1)
     n_top = class_images[top]
     n_others = n_images - n_top
     difference = (np.take_along_axis(class_means, top[:, None], 1)[:, 0] - mean) * n_images / n_others

@@ -14,6 +14,7 @@ from convatlas.gallery.top_images import TopImages
 from convatlas.gallery.unit_table import list_table_layers, make_unit_columns
 from convatlas.records import DatasetStatistics
 from convatlas.statistics.class_preference import (
+    MIN_CLASS_IMAGES,
     MIN_EFFECT_SIZE,
     MIN_STANDARD_ERRORS,
     find_preferred_classes,
@@ -130,6 +131,7 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             "significance": SIGNIFICANCE,
             "min_effect_size": MIN_EFFECT_SIZE,
             "min_standard_errors": MIN_STANDARD_ERRORS,
+            "min_class_images": MIN_CLASS_IMAGES,
         }
         path = f"networks/{network.name}-units.html"
         yield SitePage(
@@ -158,6 +160,7 @@ def make_table_page(network: NetworkData, top_images: TopImages, explorer_layers
         "n_first_rows": min(n_rows, MAX_FIRST_ROWS),
         "min_effect_size": MIN_EFFECT_SIZE,
         "min_standard_errors": MIN_STANDARD_ERRORS,
+        "min_class_images": MIN_CLASS_IMAGES,
     }
     path = f"networks/{network.name}-unit-table.html"
     title = f"{network.name}: unit table"
