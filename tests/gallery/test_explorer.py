@@ -27,7 +27,7 @@ from tests.support.explorer_site import (
     scale_limits,
     wait_until_drawn,
 )
-from tests.support.fake_results import FakeResults, make_results
+from tests.support.fake_results import TITLES, FakeResults, make_results
 from tests.support.site import HOSTILE_TEXT, open_page, write_network
 from tests.support.workspace import ROOT
 
@@ -196,7 +196,7 @@ def test_it_opens_on_a_unit_that_matches_an_edge(browser: Browser, site: Path) -
     outputs = make_results().activations
     ranges = {(unit, name): np.ptp(o["conv1"][unit]) for unit in (0, 4) for name, o in outputs.items()}
     unit, image = max(ranges, key=lambda key: ranges[key])
-    assert get_part(page, "status").inner_text().startswith(f"Unit {unit} of conv1 on {image}: ")
+    assert get_part(page, "status").inner_text().startswith(f"Unit {unit} of conv1 on {TITLES[image]}: ")
     assert "edge" in page.locator(".unit .description").inner_text()
     assert read_state(page) == {}
     assert errors == []
@@ -353,7 +353,7 @@ def test_every_state_is_in_the_address_and_can_be_undone(browser: Browser, site:
     assert read_state(page)["image"] == image and "scale" not in read_state(page)
     again, errors = open_address(browser, site, link.removeprefix(site.as_uri() + "/"))
     assert read_state(again) == expected | {"overlay": "40"}
-    assert get_part(again, "status").inner_text().startswith(f"Unit 7 of block.conv2 on {image}")
+    assert get_part(again, "status").inner_text().startswith(f"Unit 7 of block.conv2 on {TITLES[image]}")
     assert (
         get_part(again, "scale").input_value() == "unit"
         and get_part(again, "colours").input_value() == "grey"
@@ -375,7 +375,7 @@ def test_every_state_is_in_the_address_and_can_be_undone(browser: Browser, site:
 )  # fmt: skip
 def test_an_outdated_link_still_opens(browser: Browser, site: Path, broken: str, absent: str) -> None:
     page, errors = open_address(browser, site, f"{OWN}#{broken}")
-    assert re.match(r"Unit \d of conv1 on (first|second): ", get_part(page, "status").inner_text())
+    assert re.match(r"Unit \d of conv1 on cat, test image [01]: ", get_part(page, "status").inner_text())
     message = f"Not found: {absent}. Showing the default." if absent else ""
     assert get_part(page, "error").inner_text() == message
     compare, more = open_address(browser, site, f"compare.html#a={quote('network=own&' + broken)}")
@@ -410,7 +410,7 @@ def test_the_diagram_links_to_the_explorer(browser: Browser, site: Path) -> None
     first, other = maps["images"]
     assert state["layer"] == "relu" and state["image"] == first
     assert int(state["unit"]) == maps["images"][first]["units"][maps["layers"].index("relu")]
-    get_part(page, "images").get_by_role("radio", name=other).check()
+    get_part(page, "images").get_by_role("radio", name=TITLES[other]).check()
     wait_until_drawn(page)
     assert diagram.locator(".diagram-maps image").get_attribute("href") == maps["images"][other]["file"]
     page.evaluate("location.hash = 'layer=conv1'")

@@ -105,11 +105,11 @@ def test_the_sheet_of_a_layer_is_saved_with_names_in_any_script(browser: "Browse
     texts = ElementTree.fromstring(save(page, "map", "SVG")).itertext()
     assert any("蜂" in text for text in texts)
     assert len(read_pdf_images(save(page, "map", "PDF"))) >= 3  # the name is a picture
-    sheet, _ = read_pdf_images(save(page, "sheet", "PDF"))
+    sheet, _ = read_pdf_images(save(page, "all units", "PDF"))
     assert len(sheet) > 100
     page.evaluate("location.hash = 'layer=conv1&unit=1&image=first&show=filters'")
     page.wait_for_function("!document.querySelector('[aria-busy]')")
-    assert len(read_pdf_images(save(page, "sheet", "PDF"))) == 2
+    assert len(read_pdf_images(save(page, "all units", "PDF"))) == 2
     assert errors == []
     page.context.close()
 

@@ -232,11 +232,11 @@
     const hasRadios = net.images.length <= 8;
     const select = makeElement("select", { "aria-label": "Image" },
       ...net.images.map(({ name, label }) => new Option(label, name)));
-    const radios = net.images.map(({ name, label }) => {
+    const radios = net.images.map(({ name, title, label }) => {
       const url = convatlas.toUrl(`explorer/${net.name}/${net.inputs[name].file}`);
       const thumbnail = pageData.show_thumbnails ? makeElement("img", { src: url, alt: "", loading: "lazy" }) : null;
       const radio = makeElement("input", { type: "radio", name: "image", value: name });
-      return makeElement("label", { title: label }, radio, thumbnail, makeElement("span", {}, name));
+      return makeElement("label", { title: label }, radio, thumbnail, makeElement("span", {}, title));
     });
     getPart("images").append(...(hasRadios ? radios : [select]));
     getPart("kinds").append(...Object.entries(convatlas.VIEW_KINDS).map(([kind, title]) =>
@@ -372,7 +372,7 @@
     if (isNarrow.matches && !isStepping) getPart("layers").open = false;
   });
   panel.tools.append(convatlas.renderSaveButtons("map", () => [state, "maps", [state.unit]], true));
-  getPart("save").append(convatlas.renderSaveButtons("sheet", () => [state, state.show, grid.shownUnits], false));
+  getPart("save").append(convatlas.renderSaveButtons("all units", () => [state, state.show, grid.shownUnits], false));
   buildControls();
   section.querySelector(".browser").hidden = false;
   getPart("layers").open = !isNarrow.matches;
