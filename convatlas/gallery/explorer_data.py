@@ -124,6 +124,7 @@ def read_explorer_data(network: NetworkData, scale: str) -> ExplorerData | None:
         initial=_choose_initial_view(folder, index["layers"], index["images"], units),
         classes=network.description["classes"],
         dataset_pass=index["dataset_pass"],
+        figure_files=_list_figure_files(network),
         layers=_describe_layers(network, index["layers"]),
     )
     site_folder = f"explorer/{network.name}"
@@ -185,6 +186,7 @@ def _describe_layers(network: NetworkData, sprite_layers: Sequence[SpriteLayer])
     """Describe each layer for the explorer's scripts, without null, false, empty and usual values."""
     layers = {layer["name"]: layer for layer in network.layers}
     figure_pages = find_figure_pages(network)
+    page_numbers = {file: number for number, file in enumerate(_list_figure_files(network), 1)}
     # The class scores: units of the last layer that has weights, and of those that follow it.
     weighted = [n for n, layer in enumerate(sprite_layers) if layer["kind"] in ("conv", "linear")]
     first_score_layer = max(weighted, default=0)
@@ -197,7 +199,7 @@ def _describe_layers(network: NetworkData, sprite_layers: Sequence[SpriteLayer])
             network.description["classes"]
         )
         values["is_never_positive"] = is_never_positive(sprite_layer["type"])
-        values["figures_page"] = figure_pages.get(name)
+        values["figures"] = page_numbers[figure_pages[name]] if name in figure_pages else None
         usual_values = {"module": name, "sheets": 1}
         descriptions.append(
             cast(
@@ -210,6 +212,11 @@ def _describe_layers(network: NetworkData, sprite_layers: Sequence[SpriteLayer])
             )
         )
     return descriptions
+
+
+def _list_figure_files(network: NetworkData) -> list[str]:
+    """List the pages that have figures of layers, as find_figure_pages names them."""
+    return list(dict.fromkeys(find_figure_pages(network).values()))
 
 
 def _find_value_ranges(units: Iterable[LayerUnits]) -> dict[ViewKind, list[float]]:

@@ -204,7 +204,7 @@ class ExplorerLayer(TypedDict, total=False):
     notes: list[str]
     is_class_score: bool
     is_never_positive: bool
-    figures_page: str
+    figures: int  # number of the page that has them, from 1, in figure_files
 
 
 class InitialView(TypedDict):
@@ -226,4 +226,5 @@ class ExplorerNetwork(TypedDict):
     initial: InitialView
     classes: list[str]
     dataset_pass: ExplorerDataset | None
+    figure_files: list[str]  # pages with figures of layers, in networks/; "" is the network's own
     layers: list[ExplorerLayer]

@@ -6,9 +6,9 @@ from typing import Literal
 
 from convatlas.gallery.network_data import LayerMatchRow, NetworkData, NetworkLayer
 
-MAX_INLINE_ROWS = 60  # rows of a table up to which the network's page has it too
+MAX_INLINE_ROWS = 40  # rows of a table up to which the network's page has it too
 MAX_ROWS_PER_PAGE = 250  # with eight cells a row, half of the elements that a page may have
-MAX_INLINE_LAYERS = 80  # layers with figures up to which the network's page has all of them
+MAX_INLINE_LAYERS = 30  # layers with figures up to which the network's page has all of them
 LAYERS_PER_PAGE = 60  # layers with figures on a page of their own
 
 
@@ -52,19 +52,29 @@ def split_figures(network: NetworkData) -> list[LayerPage]:
         network: The network.
 
     Returns:
-        Pages of at most LAYERS_PER_PAGE layers of one stage; none where the network's own page has room for
-        all figures.
+        Pages of whole stages, or of parts of one, of at most LAYERS_PER_PAGE layers each; none where the
+        network's own page has room for all figures.
     """
     if len(network.layers_with_figures) <= MAX_INLINE_LAYERS:
         return []
-    pages: list[LayerPage] = []
+    groups: list[list[tuple[str, Sequence[NetworkLayer]]]] = []  # the parts of each page, with their titles
+    room = 0
     for stage, layers in network.other_layers_by_stage:
         for start in range(0, len(layers), LAYERS_PER_PAGE):
             chunk = layers[start : start + LAYERS_PER_PAGE]
-            suffix = f", from {chunk[0]['name']}" if start else ""
-            file = _format_file_name(network, "figures", len(pages) + 1)
-            pages.append(LayerPage(file, f"{network.name}: {stage}{suffix}", chunk))
-    return pages
+            if len(chunk) > room:
+                groups.append([])
+                room = LAYERS_PER_PAGE
+            groups[-1].append((f"{stage}, from {chunk[0]['name']}" if start else stage, chunk))
+            room -= len(chunk)
+    return [
+        LayerPage(
+            _format_file_name(network, "figures", number),
+            f"{network.name}: {' to '.join(dict.fromkeys([parts[0][0], parts[-1][0]]))}",
+            [layer for _, chunk in parts for layer in chunk],
+        )
+        for number, parts in enumerate(groups, 1)
+    ]
 
 
 def find_figure_pages(network: NetworkData) -> dict[str, str]:

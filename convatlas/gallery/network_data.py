@@ -32,6 +32,7 @@ from convatlas.results import Results
 
 MAX_LISTED_IMAGES = 5  # with NaN or infinite values
 MAX_COVER_BYTES = 200_000  # of a PNG; the first screen of a page may take half a megabyte
+FIRST_SCREEN_KINDS = ("cover", "strongest")
 TOP_MATCHES = 3  # units of a layer that a table lists
 LAYER_FIGURE_KINDS = ("filters", "maps", "values", "pairs")  # in the section of a layer
 UNIT_FIGURE_KINDS = ("strongest", "relevance")  # on the page of the units
@@ -324,10 +325,10 @@ def summarize_matches(unit_matches: UnitMatches) -> ClassicalMatches:
 
 
 def _choose_display_file(results: Results, figure: Figure) -> str:
-    """Choose the PNG, or the compressed WebP of a large cover."""
+    """Choose the PNG, or a compressed WebP of a large figure that is on the first screen of its page."""
     path = results.folder / "figures" / figure["file"]
-    is_large_cover = figure["kind"] == "cover" and path.stat().st_size > MAX_COVER_BYTES
-    return path.with_suffix(".webp").name if is_large_cover else path.name
+    is_large = figure["kind"] in FIRST_SCREEN_KINDS and path.stat().st_size > MAX_COVER_BYTES
+    return path.with_suffix(".webp").name if is_large else path.name
 
 
 def _format_layer_range(names: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from convatlas.gallery.context import GalleryContext
 from convatlas.gallery.main_findings import Finding, list_main_findings
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.pages.attribution import has_attribution
+from convatlas.gallery.preview import compress_cover
 from convatlas.gallery.result_overlay import (
     Overlay,
     make_attribution_overlay,
@@ -20,6 +21,7 @@ from convatlas.image_io import to_displayed_pixels
 from convatlas.names import describe_image, describe_prediction
 from convatlas.records import SampleImage
 
+MAX_SHARED_SIDE = 64  # pixels up to which the exact file of the explorer is light enough
 MAX_IMAGES = 8  # among which the first screen switches
 NO_MAP = {
     True: "No layer has recorded maps that could lie over the image.",
@@ -123,12 +125,16 @@ def _read_image(
         overlay = overlay or (make_attribution_overlay(reader, image) if reader else None)
         overlay = overlay or make_feature_map_overlay(network, image)
     explorer = context.explorers.get(network.name)
-    if explorer:
-        entry = explorer.network["inputs"][name]
+    entry = explorer.network["inputs"][name] if explorer else None
+    file = f"result/{network.name}/{name}.webp"
+    if entry and max(entry["size"]) <= MAX_SHARED_SIDE:
         file, (height, width) = f"explorer/{network.name}/{entry['file']}", entry["size"]
+    elif entry:
+        pictures[file] = compress_cover(network.results.folder / "atlas" / entry["file"])
+        height, width = entry["size"]
     else:
         pixels = to_displayed_pixels(network.results.activations(name)["input"], description["preprocessing"])
-        file, (height, width) = f"result/{network.name}/{name}.webp", pixels.shape[1:]
+        height, width = pixels.shape[1:]
         pictures[file] = render_input(pixels)
     ious = list_iou_scores(network, image)
     classes = description["dataset_classes"]

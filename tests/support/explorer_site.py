@@ -12,7 +12,7 @@ from convatlas.files import read_json
 from convatlas.gallery import build
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.explorer_sprites import draw_explorer, write_compact_json, write_layer_sprites
-from convatlas.gallery.pages import compare, errors, index, layers, network, top_images, units
+from convatlas.gallery.pages import compare, errors, index, layers, lecture, network, top_images, units
 from convatlas.plotting.colormap import colour_table
 from tests.support.fake_results import VIEWS, FakeResults, make_results
 from tests.support.site import CONFIG, RUN, open_page
@@ -84,7 +84,7 @@ def build_explorer_site(folder: Path, *names: str, scale: str = "per_layer", **v
         for path in ("primer.html", "provenance.html"):
             yield SitePage(path, "compare.html", "Contents", {"page_json": '{"networks":[]}'})
 
-    pages = (index, network, errors, layers, units, top_images, compare)
+    pages = (index, network, lecture, errors, layers, units, top_images, compare)
     makers = [make_stub_pages, *(page.make_pages for page in pages)]
     config = CONFIG | {"networks": {name: {"views": VIEWS | {"scale": scale} | views} for name in names}}
     with pytest.MonkeyPatch.context() as patch:

@@ -17,7 +17,7 @@ from convatlas.names import join_names, make_unique_name
 from convatlas.records import Layer
 
 MAX_ENDS = 3  # inputs, and outputs, that are drawn as nodes of their own
-MAX_LEVEL_NODES = 130  # of the diagrams of blocks; a page of more would be slow to load
+MAX_LEVEL_NODES = 100  # of the diagrams of blocks; a page of more would be slow to load
 MAX_UNIT_NODES = 60  # up to which the layers of each unit have a diagram, and not only of those at the top
 MAX_LISTED_BLOCKS = 6  # of the same structure
 MAX_EDGES_PER_NODE = 2.5  # of a diagram; with more, connections past blocks are left out

@@ -171,8 +171,8 @@
     getPart("source").replaceChildren("Data: ",
       published ? makeElement("a", { href: published.href, download: true }, name) : name, ", loaded by ",
       makeElement("code", { class: "loading-code" }, code), ". ");
-    if (layer.figures_page === undefined) return;
-    const link = `${layer.figures_page}#${encodeURIComponent(`layer-${layer.name}`)}`;
+    if (layer.figures === undefined) return;
+    const link = `${net.figure_files[layer.figures - 1]}#${encodeURIComponent(`layer-${layer.name}`)}`;
     getPart("source").append(makeElement("a", { href: link }, "Figures"));
   }
 
@@ -187,7 +187,7 @@
   /* Show the layer's last figure where the browser cannot apply a colour map. */
   function showFigure(layer) {
     getPart("figure").replaceChildren();
-    if (convatlas.canColour || layer.figures_page === undefined) return;
+    if (convatlas.canColour || layer.figures === undefined) return;
     const heading = document.getElementById(`layer-${layer.name}`);
     const image = heading && [...heading.parentNode.querySelectorAll("figure.figure img")].at(-1);
     getPart("figure").append("This browser cannot apply the colour map; the grid is shown in greyscale. ");

@@ -4,7 +4,6 @@
    as CSV or .npy; and its caption with citation and settings. */
 
 (() => {
-  const { PIXELS_PER_POINT } = convatlas;
   const MARGIN = 24; // points
   const SHEET_WIDTH = 1530; // pixels of the figure that the tiles of a sheet fill
   const MAP_SIZE = 960; // pixels of the figure that the longer side of a map fills
@@ -163,7 +162,7 @@
     const factor = Math.max(1, Math.floor(room / (count > 1 ? width : Math.max(height, width))));
     const tile = [width * factor, height === 1 && width > 1 ? Math.max(factor, MIN_STRIP_HEIGHT) : height * factor];
     const isNumbered = tile[0] >= 4 * LABEL_SIZE && count > 1;
-    const label = isNumbered ? PIXELS_PER_POINT * (LABEL_SIZE + 3) : 0;
+    const label = isNumbered ? convatlas.PIXELS_PER_POINT * (LABEL_SIZE + 3) : 0;
     return { columns, tile, isNumbered, label, pitch: [tile[0] + GAP, tile[1] + GAP + label] };
   }
 
@@ -182,13 +181,13 @@
       const [x, y] = [(n % columns) * pitch[0], Math.floor(n / columns) * pitch[1]];
       context.drawImage(paintTile(shown, unit), x, y + label, ...tile);
       const position = { size: LABEL_SIZE, text: String(unit) };
-      const toPoints = (pixels) => pixels / PIXELS_PER_POINT;
+      const toPoints = (pixels) => pixels / convatlas.PIXELS_PER_POINT;
       if (isNumbered) items.push({ ...position, x: left + toPoints(x), y: top + toPoints(y) + LABEL_SIZE });
       else if (indent && n % columns === 0) {
         items.push({ ...position, x: left + indent - 4, y: top + toPoints(y) + LABEL_SIZE, anchor: "end" });
       }
     });
-    const size = { width: canvas.width / PIXELS_PER_POINT, height: canvas.height / PIXELS_PER_POINT };
+    const size = { width: canvas.width / convatlas.PIXELS_PER_POINT, height: canvas.height / convatlas.PIXELS_PER_POINT };
     return [{ canvas, x: left + indent, y: top, ...size }, ...items];
   }
 
@@ -256,6 +255,7 @@
   }
 
   async function save(shown, units, format) {
+    await convatlas.loadScript("static/figure_drawing.js"); // only where a figure is saved
     const write = convatlas.figureWriters[format];
     const blob = write ? await write(composeFigure(shown, units))
       : (format === "csv" ? toCsv : toNpy)(shown, units[0]);
