@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 CONFIG ?=
 CORES ?= 2
-TEST_WORKERS ?= 3
+TEST_WORKERS ?= 4
 PROFILE ?= workflow/profiles/slurm
 ARGS ?=
 # Looked up before .venv is put on the path.
