@@ -27,7 +27,7 @@ INPUT_PIXEL_BYTES = 2  # of a pixel of an RGB image in a layer's figures
 MAX_PROJECTION_FIGURE_VALUES = 3_200_000  # values in the projection figures of an image
 MAX_TOP_ACTIVATION_FIGURE_VALUES = 500_000  # values in the figure of a layer's top activations
 MAX_TILE_CHANNELS = 9  # as in convatlas.plotting.sprites, which is not imported: a test compares them
-MAX_DRAWN_WEIGHTS = 2**19  # as there
+MAX_DRAWN_WEIGHTS = 2**19  # of a fully connected layer, up to which they are counted
 
 # The parts of a gallery, each with the settings that make it smaller.
 REDUCING_SETTINGS = {

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from convatlas.datasets.synthetic_pets.generate import draw_pets
 from tests.support.arrays import read_npz
 from tests.support.real_data import get_real_data
+from tests.support.site import PageParser
 from tests.support.workspace import Workspace
 
 RESNET20 = '''
@@ -210,8 +211,8 @@ def test_the_page_says_that_nothing_was_trained(workspace: Workspace) -> None:
 
 
 def test_the_page_says_that_activations_are_rectified(workspace: Workspace) -> None:
-    page = (workspace.folder / "reports/gallery/networks/silu.html").read_text()
-    assert "activations that are not ReLUs" in page
+    page = PageParser(workspace.folder / "reports/gallery/networks/silu.html")
+    assert "activations that are not ReLUs" in page.text
 
 
 def test_an_edit_of_a_module_of_the_users_network_reruns_that_network_only(workspace: Workspace) -> None:

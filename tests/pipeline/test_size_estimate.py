@@ -55,7 +55,6 @@ def test_an_output_of_a_single_value_is_one_unit() -> None:
 
 def test_the_limits_are_those_of_the_sprites() -> None:
     assert size_estimate.MAX_TILE_CHANNELS == sprites.MAX_TILE_CHANNELS
-    assert size_estimate.MAX_DRAWN_WEIGHTS == sprites.MAX_DRAWN_WEIGHTS
 
 
 def parts(**changes: Any) -> dict[str, float]:
