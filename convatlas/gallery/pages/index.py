@@ -39,7 +39,8 @@ def count_dead_units(network: NetworkData) -> tuple[int, int]:
         network: A network with statistics over a data set.
     """
     layers = {layer["name"] for layer in network.layers if layer["kind"] == "activation"}
-    masks = [mask for key, mask in network.results.statistics.items() if key.removesuffix("@dead") in layers]
+    statistics = network.results.statistics
+    masks = [statistics[key] for key in statistics if key.removesuffix("@dead") in layers]
     return sum(int(mask.sum()) for mask in masks), sum(mask.size for mask in masks)
 
 
