@@ -187,11 +187,11 @@ def _find_candidates(test: _Descriptors, train: _Descriptors) -> list[tuple[floa
         similarities = test.vectors[start : start + TEST_BLOCK] @ train.vectors.T
         rows, columns = np.nonzero(similarities >= MIN_COARSE_CORRELATION)
         values = similarities[rows, columns].tolist()
-        found = zip(
+        pairs = zip(
             values,
             [test.indices[start + row] for row in rows.tolist()],
             [train.indices[column] for column in columns.tolist()],
             strict=True,
         )
-        candidates = heapq.nlargest(MAX_CANDIDATES, [*candidates, *found])
+        candidates = heapq.nlargest(MAX_CANDIDATES, [*candidates, *pairs])
     return candidates

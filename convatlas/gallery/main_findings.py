@@ -11,7 +11,11 @@ from convatlas.gallery.findings import describe_confusion
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.pages.attribution import format_page_name, has_attribution
 from convatlas.gallery.pages.errors import has_errors, list_confusions
-from convatlas.gallery.pages.units import find_selective_units, has_statistics
+from convatlas.gallery.pages.units import (
+    find_selective_units,
+    has_statistics,
+    list_activation_statistics,
+)
 from convatlas.records import AttributionAnalysis, AttributionMethod
 
 MAX_MAIN_FINDINGS = 5
@@ -81,8 +85,7 @@ def _describe_dead_units(context: GalleryContext, network: NetworkData) -> Itera
     if not has_statistics(context, network):
         return
     summary = network.results.dataset_statistics
-    kinds = {layer["name"]: layer["kind"] for layer in network.layers}
-    layers = [layer for layer in summary["layers"] if kinds.get(layer["name"]) == "activation"]
+    layers = list_activation_statistics(network)
     n_dead = sum(len(layer["dead"]) for layer in layers)
     n_units = sum(layer["units"] for layer in layers)
     if not n_dead:

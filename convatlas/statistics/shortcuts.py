@@ -149,4 +149,6 @@ def select_significant(groups: Iterable[Sequence[Coincidence]], n_tests: int) ->
         [replace(coincidence, p_value=coincidence.p_value * n_tests) for coincidence in group]
         for group in groups
     ]
-    return [[found for found in group if found.p_value <= SIGNIFICANCE] for group in adjusted]
+    return [
+        [coincidence for coincidence in group if coincidence.p_value <= SIGNIFICANCE] for group in adjusted
+    ]

@@ -4,10 +4,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 
-from convatlas.gallery.pages.index import MAX_CARDS, count_dead_units
+from convatlas.gallery.pages.index import MAX_CARDS
+from convatlas.gallery.pages.units import list_activation_statistics
 from tests.support.browser import needs_chromium
 from tests.support.fake_results import VIEWS
 from tests.support.site import CONFIG, build_site, open_page, write_network
@@ -20,18 +20,21 @@ NAMES = [f"network{n}" for n in range(MAX_CARDS + 1)]
 
 def test_dead_units_are_those_of_activation_layers() -> None:
     """A pooling layer repeats those of the activation before it."""
-    masks = {"relu1": [True, False], "pool1": [True, False], "relu2": [False] * 3}
+    dead = {"relu1": [0], "pool1": [0], "relu2": []}
+    units = {"relu1": 2, "pool1": 2, "relu2": 3}
+    layers = [{"name": name, "units": units[name], "dead": numbers} for name, numbers in dead.items()]
     network: Any = SimpleNamespace(
         layers=[
             {"name": "relu1", "kind": "activation"},
             {"name": "pool1", "kind": "pool"},
             {"name": "relu2", "kind": "activation"},
         ],
-        results=SimpleNamespace(
-            statistics={f"{name}@dead": np.array(mask) for name, mask in masks.items()} | {"relu1@max": 1}
-        ),
+        results=SimpleNamespace(dataset_statistics={"layers": layers}),
     )
-    assert count_dead_units(network) == (1, 5)
+    activations = list_activation_statistics(network)
+    assert [layer["name"] for layer in activations] == ["relu1", "relu2"]
+    assert sum(len(layer["dead"]) for layer in activations) == 1
+    assert sum(layer["units"] for layer in activations) == 5
 
 
 @pytest.fixture(scope="module")

@@ -302,8 +302,7 @@ def _thin_edges(edges: Sequence[Edge], n_nodes: int) -> list[Edge]:
     if len(edges) <= MAX_EDGES_PER_NODE * n_nodes:
         return list(edges)
     nearest = {end: max(start for start, other in edges if other == end) for _, end in edges}
-    kept = set(nearest.items())
-    shown = {(start, end) for end, start in kept}
+    shown = {(start, end) for end, start in nearest.items()}
     with_way_out = {start for start, _ in shown}
     for start, end in edges:
         if start not in with_way_out:

@@ -9,7 +9,7 @@ from convatlas.gallery.network_result import read_result
 from convatlas.gallery.notes import render_markdown
 from convatlas.gallery.pages.attribution import RAMPS, format_page_name, has_attribution
 from convatlas.gallery.pages.errors import has_errors
-from convatlas.gallery.pages.units import has_statistics
+from convatlas.gallery.pages.units import has_statistics, list_activation_statistics
 from convatlas.names import join_names
 
 MAX_CARDS = 8  # networks; of more the page is a table
@@ -32,18 +32,6 @@ class NetworkRow:
     has_errors: bool
 
 
-def count_dead_units(network: NetworkData) -> tuple[int, int]:
-    """Count the dead units of a network's activation layers, and all their units.
-
-    Args:
-        network: A network with statistics over a data set.
-    """
-    layers = {layer["name"] for layer in network.layers if layer["kind"] == "activation"}
-    statistics = network.results.statistics
-    masks = [statistics[key] for key in statistics if key.removesuffix("@dead") in layers]
-    return sum(int(mask.sum()) for mask in masks), sum(mask.size for mask in masks)
-
-
 def make_pages(context: GalleryContext) -> Iterator[SitePage]:
     """Yield the first page.
 
@@ -54,8 +42,10 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
     segmented = [network.name for network in context.networks_with_masks]
     rows = []
     for network in context.networks:
-        dead, units = count_dead_units(network) if has_statistics(context, network) else (0, 0)
-        rows.append(NetworkRow(network, dead if units else None, units, has_errors(network)))
+        layers = list_activation_statistics(network) if has_statistics(context, network) else []
+        dead = sum(len(layer["dead"]) for layer in layers) if layers else None
+        units = sum(layer["units"] for layer in layers)
+        rows.append(NetworkRow(network, dead, units, has_errors(network)))
     carded = context.networks if len(context.networks) <= MAX_CARDS else []
     values = {
         "notes": notes,

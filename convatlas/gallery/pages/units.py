@@ -12,7 +12,7 @@ from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.table_data import dump_table
 from convatlas.gallery.top_images import TopImages
 from convatlas.gallery.unit_table import list_table_layers, make_unit_columns
-from convatlas.records import DatasetStatistics
+from convatlas.records import DatasetStatistics, LayerStatistics
 from convatlas.statistics.class_preference import (
     MIN_CLASS_IMAGES,
     MIN_EFFECT_SIZE,
@@ -175,6 +175,17 @@ def has_statistics(context: GalleryContext, network: NetworkData) -> bool:
         network: A network of the run.
     """
     return network.name in context.top_images
+
+
+def list_activation_statistics(network: NetworkData) -> list[LayerStatistics]:
+    """List the activation layers with statistics, whose dead units stand for those of the network.
+
+    Args:
+        network: A network with statistics over a data set.
+    """
+    kinds = {layer["name"]: layer["kind"] for layer in network.layers}
+    layers = network.results.dataset_statistics["layers"]
+    return [layer for layer in layers if kinds.get(layer["name"]) == "activation"]
 
 
 def read_unit_data(network: NetworkData) -> UnitPageData:
