@@ -21,9 +21,10 @@ from convatlas.gallery.figure_numbers import NUMBER_MARK, mark_figure_range, num
 from convatlas.gallery.figure_settings import FigureSettings, format_loading_code
 from convatlas.gallery.glossary import mark_terms
 from convatlas.gallery.metadata import CRATE_FILE, build_crate, describe_page
-from convatlas.gallery.navigation import list_menus, list_tabs, render_search_index
+from convatlas.gallery.navigation import list_menus, list_subtabs, list_tabs, render_search_index
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.pages import (
+    analyses,
     attribution,
     cite,
     classical,
@@ -59,6 +60,7 @@ PAGE_MAKERS: list[Callable[[GalleryContext], Iterator[SitePage]]] = [
     units.make_pages,
     top_images.make_pages,
     attribution.make_pages,
+    analyses.make_pages,
     errors.make_pages,
     compare.make_pages,
     classical.make_pages,
@@ -199,6 +201,7 @@ def _write_page(
         "current_path": page.path,
         "menus": list_menus(shared_values["pages"], page),
         "tabs": list_tabs(shared_values["pages"], page),
+        "subtabs": list_subtabs(shared_values["pages"], page),
         "page_network": page.network,
         "root": page.relative_root,
         **page.context,

@@ -59,6 +59,7 @@ class SitePage:
         group: The menu that lists it; None for a page that no menu lists.
         network: The network that it shows; None for a page of several.
         tab: Its title among the pages of its network; several pages may share one.
+        subtab: Its title among the pages of its tab; None where those need no navigation of their own.
         files: Files and folders to copy, by their places in the site.
         sheets: Sprite sheets to write as scripts, by their places in the site.
         generated_files: Texts and image bytes to write, by their places in the site; written after `files`.
@@ -74,6 +75,7 @@ class SitePage:
     generated_files: Mapping[str, str | bytes] = field(default_factory=dict)
     network: str | None = None
     tab: str | None = None
+    subtab: str | None = None
 
     @property
     def relative_root(self) -> str:

@@ -70,6 +70,22 @@ def list_tabs(pages: Sequence[SitePage], current: SitePage) -> list[NavigationLi
     return tabs if len(tabs) > 1 else []
 
 
+def list_subtabs(pages: Sequence[SitePage], current: SitePage) -> list[NavigationLink]:
+    """List the pages of the tab that a page belongs to, where they have titles in it.
+
+    Args:
+        pages: All pages of the site.
+        current: The page on which they are shown.
+    """
+    if current.subtab is None:
+        return []
+    return [
+        NavigationLink(page.subtab, page.path, "page" if page.path == current.path else "")
+        for page in pages
+        if page.network == current.network and page.tab == current.tab and page.subtab is not None
+    ]
+
+
 def _make_link(page: SitePage, title: str, current: SitePage) -> NavigationLink:
     belongs = page.network is not None and page.network == current.network
     return NavigationLink(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from markupsafe import Markup, escape
 
+from convatlas.analysis.registry import ANALYSES
 from convatlas.files import format_json, read_json
 from convatlas.gallery.context import GalleryContext
 from convatlas.gallery.local_paths import hide_local_paths
@@ -18,6 +19,7 @@ RESULT_FILES = (
     "classical",
     "masks",
     "steps",
+    *(analysis.name for analysis in ANALYSES),
     "statistics.npz",
     "strongest.npz",
     "statistics.json",

@@ -18,25 +18,12 @@ from convatlas.pipeline.schema_errors import RENAMED_KEYS, list_schema_errors
 from convatlas.pipeline.yaml_numbers import convert_exponent_number
 
 SCHEMA_PATH = resources.files("convatlas.pipeline") / "config.schema.yaml"
-# (section, key) where null is a value of its own
-NULLABLE_KEYS = {
-    ("training", "max_steps"),
-    ("training", "progressive_resize"),
-    ("views", "strongest"),
-    ("strongest", "batch"),
-    ("strongest", "project"),
-    ("strongest", "relevance"),
-    ("atlas", "layers"),
-    ("deconv", "steps"),
-    ("views", "attribution"),
-    ("attribution", "layers"),
-    ("occlusion", "size"),
-    ("occlusion", "stride"),
-}
-ARGUMENTS_DEPTH = 3  # keys that lead to networks.<name>.arguments
+# Of a network's further pages in the gallery, networks/<network>-<suffix>.html.
 PAGE_SUFFIX = re.compile(
-    r"-(layers|figures|attribution)(-[0-9]+)?\Z"
-)  # of a network's further pages: see gallery/layer_pages
+    r"-((layers|figures|attribution)(-[0-9]+)?|lecture|units|unit-table|top-images|errors|analyses|evolution"
+    r"|invariance|occlusion|correspondence|ablation|feature-visualisation|similarity"
+    r"|effective-receptive-field|concepts)\Z"
+)
 TEST_IMAGE_KEYS = ("digits", "first", "indices")  # of `images`: those from a data set's test split
 DEFAULT_IMAGES = {"first": 5}
 DEFAULT_PHOTOGRAPHS = ["cat", "astronaut", "coffee", "rocket"]
@@ -61,7 +48,7 @@ def resolve_config(config: Mapping[str, Any]) -> Config:
         UserError: Lists all errors: the key, the value given, what is allowed, the nearest name.
     """
     schema = yaml.safe_load(SCHEMA_PATH.read_text(encoding="utf-8"))
-    merged: dict[str, Any] = _read_numbers(_drop_nulls(config), schema, schema)
+    merged: dict[str, Any] = _read_numbers(_drop_nulls(config, schema, schema), schema, schema)
     if isinstance(merged.get("published"), date):  # as YAML reads it
         merged["published"] = merged["published"].isoformat()
     errors = [*list_schema_errors(merged, schema), *_find_unknown_names(merged)]
@@ -75,24 +62,29 @@ def resolve_config(config: Mapping[str, Any]) -> Config:
     return completed
 
 
-def _drop_nulls(value: Any, place: tuple[str, ...] = ()) -> Any:
+def _drop_nulls(value: Any, schema: dict[str, Any], root: dict[str, Any], section: str = "") -> Any:
     """Return a copy without the keys that are null, which an overlay uses to remove a key of the default.
 
-    Nulls stay where they are a value of their own, as in the arguments of a network's function, and at
-    renamed keys, which are errors.
+    Nulls are kept where they are values of their own: where the schema has null, and in what the schema does
+    not describe, the `arguments` of a network.
 
     Args:
         value: The config, or a value in it.
-        place: The keys that lead to the value.
+        schema: Its schema.
+        root: The schema that holds `$defs`.
+        section: The key of the value.
     """
-    is_arguments = len(place) == ARGUMENTS_DEPTH and (place[0], place[2]) == ("networks", "arguments")
-    if not isinstance(value, dict) or is_arguments:
+    schema = _resolve_reference(schema, root)
+    if not isinstance(value, dict) or not schema.keys() & {"properties", "additionalProperties"}:
         return deepcopy(value)
-    section = place[-1] if place else ""
+    properties, others = schema.get("properties", {}), schema.get("additionalProperties")
+    others = others if isinstance(others, dict) else {}
     return {
-        key: _drop_nulls(item, (*place, key))
+        key: _drop_nulls(item, properties.get(key, others), root, key)
         for key, item in value.items()
-        if item is not None or (section, key) in NULLABLE_KEYS or key in RENAMED_KEYS.get(section, {})
+        if item is not None
+        or "null" in properties.get(key, {}).get("type", [])
+        or key in RENAMED_KEYS.get(section, {})
     }
 
 

@@ -106,15 +106,15 @@ def list_selections(settings: NetworkConfig) -> dict[str, LayerSelection]:
     strongest = views["strongest"] if settings.get("dataset") else None
     selections: dict[str, Any] = {
         "views.layers": views["layers"],
-        "views.deconv.layers": views["deconv"]["layers"],
-        "views.atlas.layers": views["atlas"]["layers"],
         "views.highlight": views["highlight"],
         "views.deconv.steps.layer": _as_list((views["deconv"]["steps"] or {}).get("layer")),
         "views.remark.ordinal": _as_list(views.get("remark", {}).get("ordinal")),
-        "views.attribution.layers": views["attribution"]["layers"] if views["attribution"] else [],
-        "views.strongest.layers": strongest["layers"] if strongest else [],
         "views.strongest.project": strongest["project"] if strongest else [],
     }
+    sections: dict[str, Any] = {**views, "strongest": strongest}
+    for name, section in sections.items():
+        if isinstance(section, Mapping):
+            selections[f"views.{name}.layers"] = section.get("layers")
     return {key: selection for key, selection in selections.items() if selection}
 
 

@@ -1,4 +1,4 @@
-# Analyses of the activations: classical features, and where segmentation emerges.
+# Analyses of a network: classical features, where segmentation emerges, and those that `views` turns on.
 
 
 rule classical:
@@ -67,3 +67,56 @@ rule masks:
         "python scripts/masks.py --name {wildcards.network} --settings {params.settings:q}"
         " {params.data} --device {params.device} --threads {threads}"
         " --output results/{wildcards.network} 2>&1 | tee {log:q}"
+
+
+def get_analysis_settings(analysis):
+    """Return a params function: the settings of an analysis, with the seed, as JSON."""
+
+    def select_settings(wildcards):
+        views = get_network(wildcards)["views"]
+        settings = views[analysis.name] | {"seed": config["seed"]}
+        return json.dumps(settings | ({"rectify": views["deconv"]["rectify"]} if analysis.projects else {}))
+
+    return select_settings
+
+
+def get_analysis_folders(network):
+    """Return the folders of the analyses that are computed of a network."""
+    return [f"results/{network}/{analysis.name}" for analysis in list_computed(config, network)]
+
+
+# One rule for each analysis of the registry, with its name.
+for analysis in ANALYSES:
+
+    rule:
+        name:
+            analysis.name
+        input:
+            code=get_code_files(analysis.name),
+            data=get_network_dataset_files if analysis.reads_dataset else [],
+            weights="results/{network}/weights.safetensors",
+            description="results/{network}/network.json",
+            layers="results/{network}/layers.json",
+            files=[f"results/{{network}}/{file}" for file in analysis.files],
+        output:
+            analysis=directory(f"results/{{network}}/{analysis.name}"),
+        log:
+            f"logs/{{network}}/{analysis.name}.log",
+        benchmark:
+            f"logs/{{network}}/{analysis.name}.tsv"
+        wildcard_constraints:
+            network="|".join(n for n in config["networks"] if is_computed(config, n, analysis)) or "(?!)",
+        threads: 1
+        resources:
+            **get_resource_functions(analysis.name),
+            gpu=1,
+        params:
+            fingerprint=get_fingerprint(get_code_files(analysis.name)),
+            settings=get_analysis_settings(analysis),
+            data=get_data_option if analysis.reads_dataset else "",
+            device=config["device"],
+            script=f"scripts/{analysis.name}.py",
+        shell:
+            "python {params.script} --name {wildcards.network} --settings {params.settings:q}"
+            " {params.data} --device {params.device} --threads {threads}"
+            " --output results/{wildcards.network} 2>&1 | tee {log:q}"

@@ -11,6 +11,7 @@ from snakemake.logging import logger
 from snakemake.settings.enums import Quietness
 
 from convatlas import UserError
+from convatlas.analysis.registry import ANALYSES, describe_obstacles, is_computed, list_computed
 from convatlas.datasets import image_selection
 from convatlas.datasets.formats import FORMATS
 from convatlas.files import read_json

@@ -15,7 +15,8 @@ def describe_figure(wildcards):
 def get_figure_settings(wildcards):
     """Params function: a network's views without those of other stages, as JSON."""
     views = get_network(wildcards)["views"]
-    return json.dumps({key: value for key, value in views.items() if key != "attribution"})
+    others = {"attribution", *(analysis.name for analysis in ANALYSES)}
+    return json.dumps({key: value for key, value in views.items() if key not in others})
 
 
 rule figures:

@@ -28,7 +28,7 @@ def get_result_files(*files):
     paths = expand("results/{network}/{file}", network=config["networks"], file=files)
     for network in config["networks"]:
         paths += get_masks_folder(network) + get_dataset_pass_files(network)
-        paths += get_attribution_folder(network)
+        paths += get_attribution_folder(network) + get_analysis_folders(network)
     return paths
 
 
@@ -52,6 +52,8 @@ onstart:
     image_files = {name: list_image_files(name) for name in config["networks"]}
     lines = size_estimate.describe_expected_sizes(config["networks"], image_files, Path("results"))
     print("The size of the gallery:", *lines, "", sep="\n", file=sys.stderr)
+    if obstacles := list(describe_obstacles(config)):
+        print("Analyses that lack something:", *obstacles, "", sep="\n", file=sys.stderr)
     show_progress()
 
 

@@ -84,10 +84,11 @@ def check_selected_images():
 def check_names():
     """Stop before any job if networks lack a layer, unit, image or class that the config names.
 
-    Networks that are to be trained or attributed are built and run once, in a process of its own, as torch
+    Networks that are to be trained, attributed or analysed are built and run once, in a process of its own, as torch
     takes seconds to import.
     """
-    jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name in ("train", "attribution")]
+    rules_with_names = {"train", "attribution", *(analysis.name for analysis in ANALYSES)}
+    jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name in rules_with_names]
     networks = {job.wildcards.network: dict(config["networks"][job.wildcards.network]) for job in jobs}
     if not networks:
         return

@@ -1,0 +1,115 @@
+"""The registry of the analyses that `views` of a network turns on: what each needs, reads and answers.
+
+To add an analysis, describe it here, and write scripts/<name>.py, which Snakemake's rule of the same name
+runs, its settings in convatlas/pipeline (`views.<name>` of config.schema.yaml, `ViewsConfig` of
+config_types.py, the estimate of resources.py), and its page in convatlas/gallery/pages.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from convatlas.pipeline.config_types import Config, DatasetConfig, NetworkConfig
+
+ObstacleFinder = Callable[[NetworkConfig, DatasetConfig | None], str | None]
+
+
+def find_no_obstacle(network: NetworkConfig, dataset: DatasetConfig | None) -> None:
+    """Return None: the analysis works with every network.
+
+    Args:
+        network: The network's section of the config.
+        dataset: The section of its data set; None without one.
+    """
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """An analysis of a network, a stage of its own: rule, script and folder have its name.
+
+    Attributes:
+        name: Of its settings `views.<name>`, scripts/<name>.py and results/<network>/<name>/.
+        title: Of its page, networks/<network>-<name>.html with dashes.
+        question: What it answers, one sentence for the overview.
+        find_obstacle: Returns what the config lacks and what to set, as a clause such as "it needs labels:
+            set `dataset`"; None if nothing. What only a run can tell is `undefined` of its JSON file.
+        files: What it reads in results/<network>/ besides weights.safetensors, network.json and layers.json.
+        reads_dataset: Whether it reads the network's data set.
+        projects: Whether it projects with the deconvnet, and so takes `rectify` of `views.deconv`.
+    """
+
+    name: str
+    title: str
+    question: str
+    find_obstacle: ObstacleFinder = find_no_obstacle
+    files: tuple[str, ...] = ()
+    reads_dataset: bool = True
+    projects: bool = False
+
+    @property
+    def slug(self) -> str:
+        """Return its name in file names of the gallery."""
+        return self.name.replace("_", "-")
+
+
+# In the order of the overview of a network's analyses.
+ANALYSES: tuple[Analysis, ...] = ()
+BY_NAME: Mapping[str, Analysis] = {analysis.name: analysis for analysis in ANALYSES}
+
+
+def find_obstacle(config: Config, network: str, analysis: Analysis) -> str | None:
+    """Return what an analysis lacks for a network, and what to set; None if nothing.
+
+    Args:
+        config: The resolved config.
+        network: Name of the network.
+        analysis: An entry of ANALYSES.
+    """
+    settings = config["networks"][network]
+    dataset = settings.get("dataset")
+    return analysis.find_obstacle(settings, config["datasets"][dataset] if dataset else None)
+
+
+def is_requested(config: Config, network: str, analysis: Analysis) -> bool:
+    """Return whether the config turns an analysis of a network on.
+
+    Args:
+        config: The resolved config.
+        network: Name of the network.
+        analysis: An entry of ANALYSES.
+    """
+    views: Mapping[str, object] = {**config["networks"][network]["views"]}
+    return views.get(analysis.name) is not None
+
+
+def is_computed(config: Config, network: str, analysis: Analysis) -> bool:
+    """Return whether a run computes an analysis of a network: it is turned on and lacks nothing.
+
+    Args:
+        config: The resolved config.
+        network: Name of the network.
+        analysis: An entry of ANALYSES.
+    """
+    return is_requested(config, network, analysis) and find_obstacle(config, network, analysis) is None
+
+
+def list_computed(config: Config, network: str) -> list[Analysis]:
+    """Return the analyses that a run computes of a network, in the order of the registry.
+
+    Args:
+        config: The resolved config.
+        network: Name of the network.
+    """
+    return [analysis for analysis in ANALYSES if is_computed(config, network, analysis)]
+
+
+def describe_obstacles(config: Config) -> Iterator[str]:
+    """Yield a line for each analysis that is turned on for a network and lacks something: what to set.
+
+    Args:
+        config: The resolved config.
+    """
+    for network in config["networks"]:
+        for analysis in ANALYSES:
+            obstacle = find_obstacle(config, network, analysis)
+            if obstacle and is_requested(config, network, analysis):
+                yield f"networks.{network}.views.{analysis.name}: not computed: {obstacle}"
