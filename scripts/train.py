@@ -18,6 +18,7 @@ def main(args: argparse.Namespace) -> None:
         device=args.device,
         threads=args.threads,
         images=args.images,
+        snapshots=args.snapshots,
     )
 
 
@@ -36,6 +37,12 @@ if __name__ == "__main__":
         type=json.loads,
         default={},
         help="its sample images from the config, checked beforehand, as JSON",
+    )
+    parser.add_argument(
+        "--snapshots",
+        type=json.loads,
+        default=[],
+        help="epochs, from 1, whose weights are saved, as JSON",
     )
     cli.add_compute_arguments(parser)
     parser.add_argument(

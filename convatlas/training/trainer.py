@@ -39,6 +39,7 @@ from convatlas.training.labelled_images import LabelledImages
 from convatlas.training.losses import compute_loss, find_known
 from convatlas.training.metrics import accuracy, mean_iou
 from convatlas.training.optimization import build_ema, build_optimizer, build_scheduler, choose_precision
+from convatlas.training.snapshots import Snapshots
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ def fit(
     seed: int,
     checkpoint: Checkpoint | None = None,
     output: Output = LOGITS,
+    snapshots: Snapshots | None = None,
 ) -> TrainingResult:
     """Train a network in place, and leave it with the weights of its best epoch on the validation images.
 
@@ -92,6 +94,8 @@ def fit(
         seed: Seed of the images' order, their augmentation and dropout.
         checkpoint: Where the state is saved after each epoch, and where the training continues from.
         output: What the network's output means.
+        snapshots: Where the weights of some epochs are saved: those that are validated, the moving averages
+            where there are any. An interrupted training without the snapshots of its epochs starts anew.
 
     Raises:
         DivergedError: The loss or a weight is NaN or infinite.
@@ -108,9 +112,12 @@ def fit(
         trainer.device,
         trainer.result.precision,
     )
-    if checkpoint and (state := checkpoint.load()):
+    if checkpoint and (state := _load_state(checkpoint, snapshots, epochs)):
         trainer.restore_state(*state, steps)
         log.info("continuing after epoch %d of %d", len(trainer.result.history), epochs)
+    elif snapshots:
+        snapshots.clear()
+        snapshots.save(0, trainer.evaluated_network)
     for epoch in range(len(trainer.result.history) + 1, epochs + 1):
         row, score = trainer.run_epoch(epoch, train, validation)
         trainer.record_epoch(row, score)
@@ -120,11 +127,24 @@ def fit(
             *(row["validation_loss"], row["validation_accuracy"]),
             f", mean IoU {score[0]:.4f}" if validation.has_pixel_labels else "",
         )
+        if snapshots and epoch in snapshots.list_epochs(epochs):
+            snapshots.save(epoch, trainer.evaluated_network)
         if checkpoint:
             checkpoint.save(*trainer.capture_state())
     load_tensor_state(network, trainer.best_weights)
     network.to(memory_format=torch.contiguous_format).eval()
     return trainer.result
+
+
+def _load_state(
+    checkpoint: Checkpoint, snapshots: Snapshots | None, epochs: int
+) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Return the state of an interrupted training; None without one that left its snapshots behind."""
+    state = checkpoint.load()
+    if state and snapshots and not snapshots.has_all(epochs, completed=len(state[0]["history"])):
+        log.info("the interrupted training lacks snapshots of its first epochs: this one starts anew")
+        return None
+    return state
 
 
 class Trainer:
