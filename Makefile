@@ -19,7 +19,10 @@ export PYTHONUTF8 := 1
 ifneq ($(shell mkdir -p "$${XDG_CACHE_HOME:-$${HOME:?}/.cache}" 2>/dev/null && echo writable),writable)
 export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache
 endif
-UNLOCK = python workflow/unlock.py $(if $(CONFIG),--configfile $(CONFIG))
+# CONFIG is a path, which the recipes take from the environment, so that neither make nor the shell reads it as code.
+export CONFIG
+CONFIGFILE = $(if $(value CONFIG),--configfile "$$CONFIG")
+UNLOCK = python workflow/unlock.py $(CONFIGFILE)
 SNAKEMAKE = $(UNLOCK) && snakemake --cores $(CORES) --workflow-profile workflow/profiles/local
 
 .DEFAULT_GOAL := help
@@ -45,20 +48,21 @@ $(READY): requirements.lock pyproject.toml $(OWN)
 	@touch $@
 
 report: $(READY) ## run config.yaml, with CONFIG=mine.yaml merged over it, and build reports/gallery/
-	@$(SNAKEMAKE) $(if $(CONFIG),--configfile $(CONFIG))
+	@$(SNAKEMAKE) $(CONFIGFILE)
 	@echo "Open reports/gallery/index.html"
 
 publish: $(READY) ## build the report, then reports/gallery.zip and the single file reports/gallery.html
-	@$(SNAKEMAKE) $(if $(CONFIG),--configfile $(CONFIG)) -- publish
+	@$(SNAKEMAKE) $(CONFIGFILE) -- publish
 
-full: ## run config.full.yaml: MNIST, Oxford-IIIT Pet and ImageNet weights, downloaded
-	@$(MAKE) --no-print-directory report CONFIG="config.full.yaml $(CONFIG)"
+full: $(READY) ## run config.full.yaml: MNIST, Oxford-IIIT Pet and ImageNet weights, downloaded
+	@$(SNAKEMAKE) --configfile config.full.yaml $(if $(value CONFIG),"$$CONFIG")
+	@echo "Open reports/gallery/index.html"
 
 download: $(READY) ## only fetch the data sets (of config.full.yaml, unless CONFIG names another)
-	@$(SNAKEMAKE) --configfile $(or $(CONFIG),config.full.yaml) -- download
+	@$(SNAKEMAKE) --configfile "$${CONFIG:-config.full.yaml}" -- download
 
 cluster: $(READY) ## build the report on SLURM, with PROFILE (workflow/profiles/slurm); see docs/cluster.md
-	@$(UNLOCK) && snakemake --workflow-profile $(PROFILE) $(if $(CONFIG),--configfile $(CONFIG)) $(ARGS)
+	@$(UNLOCK) && snakemake --workflow-profile $(PROFILE) $(CONFIGFILE) $(ARGS)
 	@echo "Open reports/gallery/index.html"
 
 test: $(READY) ## run the tests; the last line says which were skipped, and how to run them

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from markupsafe import escape
+from PIL import Image
 
-from tests.support.workspace import ROOT, TINY, Workspace, read_files
+from tests.support.workspace import HOSTILE_TEXT, ROOT, TINY, Workspace, read_files
 
 DRAWING = ("figures", "explorer")
 RECORDING = ("record", "classical", "deconv", "attribution", *DRAWING)  # with all that follows it
@@ -381,6 +383,30 @@ def test_a_typo_after_an_interruption_is_reported_as_such(new_workspace: Workspa
     (locks / "0.input.lock").write_text("data/digits/dataset.json")
     new_workspace.overlay({"sed": 1})
     assert_one_clear_message(new_workspace.make("report", "CONFIG=tiny.yaml"), "unknown key 'sed'")
+
+
+def test_text_of_the_config_is_data(run: Workspace) -> None:
+    assert not list(run.folder.rglob("expanded"))
+    page = (run.folder / "reports/gallery/index.html").read_text(encoding="utf-8")
+    assert f"By {escape(HOSTILE_TEXT)}" in page
+
+
+def test_paths_with_braces_and_spaces_are_data(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "a {folder}; $(touch expanded)")
+    photo, names, weights = (tmp_path / name for name in ("photo {1}.png", "names {n}.txt", "{w} 1.pth"))
+    Image.new("L", (28, 28)).save(photo)
+    names.write_text("\n".join("abcdefghij"))
+    weights.touch()
+    (tmp_path / "data {2}").mkdir()
+    Image.new("L", (28, 28)).save(tmp_path / "data {2}/{3}.png")
+    network = {"weights": {"path": str(weights)}, "classes": str(names), "images": {"files": [str(photo)]}}
+    datasets = {"mine": {"format": "images", "source": str(tmp_path / "data {2}")}}
+    config = {"networks": {"lenet5": network | {"dataset": "mine"}}, "datasets": datasets, "only": ["lenet5"]}
+    (workspace.folder / "a; touch expanded {c}.yaml").write_text(json.dumps(config))
+    done = workspace.make("report", "CONFIG=a; touch expanded {c}.yaml", "SNAKEMAKE=snakemake -n --cores 1")
+    assert "train" in done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.rglob("expanded"))
 
 
 def test_make_help_lists_the_targets() -> None:

@@ -12,13 +12,17 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 MAKE_VARIABLES = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES")  # which `make test` passes on
+# Text of the user that Snakemake or a shell would expand.
+HOSTILE_TEXT = "$R^{n}$ {network} {0} $(touch expanded) `touch expanded` '\"; touch expanded; #"
 TINY: dict[str, Any] = {
+    "author": HOSTILE_TEXT,
+    "notes": f"On {HOSTILE_TEXT}",
     "networks": {
         "simple_cnn": {"training": {"epochs": 2}, "images": {"first": 2, "indices": [7]}},
         "lenet5": {},  # as in config.yaml
         "squeezenet": None,  # test_any_network.py and test_segmentation.py have smaller ones
         "sd_unet": None,
-    }
+    },
 }
 
 

@@ -3,7 +3,7 @@
 
 rule classical:
     input:
-        code=get_code_files("classical"),
+        code=get_code_input("classical"),
         description="results/{network}/network.json",
         layers="results/{network}/layers.json",
         filters="results/{network}/filters.npz",
@@ -41,7 +41,7 @@ def get_masks_folder(network):
 
 rule masks:
     input:
-        code=get_code_files("masks"),
+        code=get_code_input("masks"),
         data=get_network_dataset_files,
         weights="results/{network}/weights.safetensors",
         description="results/{network}/network.json",
@@ -92,7 +92,7 @@ for analysis in ANALYSES:
         name:
             analysis.name
         input:
-            code=get_code_files(analysis.name),
+            code=get_code_input(analysis.name),
             data=get_network_dataset_files if analysis.reads_dataset else [],
             weights="results/{network}/weights.safetensors",
             description="results/{network}/network.json",

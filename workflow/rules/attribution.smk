@@ -4,7 +4,7 @@
 
 rule deconv:
     input:
-        code=get_code_files("deconv"),
+        code=get_code_input("deconv"),
         weights="results/{network}/weights.safetensors",
         description="results/{network}/network.json",
         layers="results/{network}/layers.json",
@@ -42,7 +42,7 @@ def get_top_projection_settings(wildcards):
 
 rule project_top_activations:
     input:
-        code=get_code_files("project_top_activations"),
+        code=get_code_input("project_top_activations"),
         data=get_network_dataset_files,
         weights="results/{network}/weights.safetensors",
         description="results/{network}/network.json",
@@ -90,7 +90,7 @@ def get_attribution_settings(wildcards):
 
 rule attribution:
     input:
-        code=get_code_files("attribution"),
+        code=get_code_input("attribution"),
         weights="results/{network}/weights.safetensors",
         description="results/{network}/network.json",
         layers="results/{network}/layers.json",

@@ -116,6 +116,24 @@ def get_code_files(stage):
     return list_files
 
 
+def get_code_input(stage):
+    """Return an input function: the files of `get_code_files` that Snakemake can take."""
+    return without_braces(get_code_files(stage))
+
+
+def without_braces(list_files):
+    """Return an input function without the user's paths that hold braces, which Snakemake takes for wildcards.
+
+    A change of these files runs the job again too: they count in the fingerprint among the parameters.
+    """
+
+    def list_plain_paths(wildcards):
+        paths = list_files(wildcards)
+        return [path for path in ([paths] if isinstance(paths, str) else paths) if "{" not in str(path)]
+
+    return list_plain_paths
+
+
 def get_fingerprint(*input_functions):
     """Return a params function: the hash of the files of these input functions.
 

@@ -53,8 +53,8 @@ for format_name, data_format in FORMATS.items():
         name:
             data_format.__name__.rpartition(".")[2]
         input:
-            code=get_code_files("data"),
-            source=get_source_files(*data_format.SOURCE_PATTERNS),
+            code=get_code_input("data"),
+            source=without_braces(get_source_files(*data_format.SOURCE_PATTERNS)),
         output:
             description="data/{dataset}/dataset.json",
             files=[f"data/{{dataset}}/{file}" for file in data_format.OUTPUT_FILES],
@@ -82,7 +82,7 @@ for format_name, data_format in FORMATS.items():
 # A few small images of each class, for the data set's page. No network can be named _datasets.
 rule previews:
     input:
-        code=get_code_files("previews"),
+        code=get_code_input("previews"),
         data=lambda wildcards: get_dataset_files(wildcards.dataset),
     output:
         previews=directory("results/_datasets/{dataset}"),

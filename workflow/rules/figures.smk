@@ -21,7 +21,7 @@ def get_figure_settings(wildcards):
 
 rule figures:
     input:
-        code=get_code_files("figures"),
+        code=get_code_input("figures"),
         description="results/{network}/network.json",
         metrics="results/{network}/metrics.json",
         history="results/{network}/history.csv",

@@ -59,7 +59,7 @@ onstart:
 
 rule explorer:
     input:
-        code=get_code_files("explorer"),
+        code=get_code_input("explorer"),
         description="results/{network}/network.json",
         layers="results/{network}/layers.json",
         filters="results/{network}/filters.npz",
@@ -86,7 +86,7 @@ rule explorer:
 
 rule gallery:
     input:
-        code=get_code_files("gallery"),
+        code=get_code_input("gallery"),
         site=get_site_files(),
         data=get_dataset_files(*config["datasets"]),
         results=get_result_files(*NETWORK_FILES),
@@ -101,13 +101,13 @@ rule gallery:
         "logs/gallery.tsv"
     params:
         fingerprint=get_fingerprint(get_code_files("gallery"), lambda wildcards: get_site_files()),
-        settings=json.dumps(config),
+        settings=lambda wildcards: json.dumps(config),  # of a text Snakemake would expand the braces
     shell:
         "python scripts/gallery.py --settings {params.settings:q} 2>&1 | tee {log:q}"
 
 
-def get_single_file_settings():
-    """Return what goes into the single file, with the highlighted layers of each network, as JSON."""
+def get_single_file_settings(wildcards):
+    """Params function: what goes into the single file, with the highlighted layers of each network, as JSON."""
     networks = {name: network["views"]["highlight"] for name, network in config["networks"].items()}
     return json.dumps(config["publish"]["single_file"] | {"networks": networks})
 
@@ -115,7 +115,7 @@ def get_single_file_settings():
 # The gallery as a zip and as one HTML file. Only made on request: `make publish`.
 rule publish:
     input:
-        code=get_code_files("publish"),
+        code=get_code_input("publish"),
         site=rules.gallery.output,
         results=get_result_files("layers.json", "figures"),
     output:
@@ -127,6 +127,6 @@ rule publish:
         "logs/publish.tsv"
     params:
         fingerprint=get_fingerprint(get_code_files("publish")),
-        settings=get_single_file_settings(),
+        settings=get_single_file_settings,
     shell:
         "python scripts/publish.py --settings {params.settings:q} 2>&1 | tee {log:q}"

@@ -30,9 +30,9 @@ def get_image_files(wildcards):
 
 rule record:
     input:
-        code=get_code_files("record"),
+        code=get_code_input("record"),
         data=get_network_dataset_files,
-        image_files=get_image_files,
+        image_files=without_braces(get_image_files),
         weights="results/{network}/weights.safetensors",
         description="results/{network}/network.json",
     output:

@@ -32,7 +32,7 @@ DATASET_PASS_NETWORKS = "|".join(filter(has_dataset_pass, config["networks"])) o
 
 rule dataset_pass:
     input:
-        code=get_code_files("dataset_pass"),
+        code=get_code_input("dataset_pass"),
         data=get_network_dataset_files,
         weights="results/{network}/weights.safetensors",
         description="results/{network}/network.json",
@@ -64,7 +64,7 @@ rule dataset_pass:
 
 rule merge_shards:
     input:
-        code=get_code_files("merge_shards"),
+        code=get_code_input("merge_shards"),
         data=get_network_dataset_files,
         weights="results/{network}/weights.safetensors",
         description="results/{network}/network.json",

@@ -150,10 +150,10 @@ rule embedded_weights:
 
 rule train:
     input:
-        code=get_code_files("train"),
+        code=get_code_input("train"),
         data=get_network_dataset_files,
-        weights=get_weights_files,
-        classes=get_classes_file,
+        weights=without_braces(get_weights_files),
+        classes=without_braces(get_classes_file),
     output:
         weights="results/{network}/weights.safetensors",
         description="results/{network}/network.json",
