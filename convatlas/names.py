@@ -198,6 +198,22 @@ def format_image_title(image: SampleImage, network: NetworkDescription) -> str:
     return ", ".join(parts)
 
 
+def number_label(image: SampleImage, network: NetworkDescription) -> int | None:
+    """Return the number of an image's label among the network's classes; None where it is none of them.
+
+    Args:
+        image: An entry of images.json, whose label is one of the data set's classes.
+        network: network.json.
+    """
+    names = network["dataset_classes"]
+    if image["label"] is None or not names or len(network["output"]["shape"]) == 3:
+        return None
+    if names == network["classes"]:
+        return image["label"]
+    name = names[image["label"]]
+    return network["classes"].index(name) if network["classes"].count(name) == 1 else None
+
+
 def title_images(images: Sequence[SampleImage], network: NetworkDescription) -> dict[str, str]:
     """Return the title of each sample image by its name; images of the same title have their name behind it.
 

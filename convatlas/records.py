@@ -646,3 +646,34 @@ class Figure(TypedDict):
     height: int
     caption_height: int
     tile_layout: NotRequired[TileLayout]  # of a figure whose tiles the pages rearrange
+
+
+class InvarianceLayer(TypedDict):
+    """A layer in invariance/invariance.json."""
+
+    name: str
+    shape: list[int]
+    different_images: float | None  # mean distance between two of the unchanged images; null without one
+
+
+class InvarianceTransform(TypedDict):
+    """A change of the images in invariance/invariance.json."""
+
+    name: Literal["vertical", "horizontal", "scale", "rotation"]
+    unit: str
+    steps: list[float]  # ascending, that of the unchanged image among them
+
+
+class InvarianceAnalysis(TypedDict):
+    """invariance/invariance.json: how features and prediction change with the image."""
+
+    undefined: str | None  # why it is not defined for the network; the lists are empty then
+    images: list[SampleImage]
+    layers: list[InvarianceLayer]
+    transforms: list[InvarianceTransform]
+    padding: Literal["edge", "reflect", "zero"]
+    quantity: Literal["probability", "iou"] | None
+    no_quantity: str | None  # why there is none
+    classes: list[int | None]  # whose probability it is, of each image; empty elsewhere
+    class_sources: list[ClassSource]
+    non_finite: list[str]  # what is NaN or infinite, as "<layer>@<transform>"

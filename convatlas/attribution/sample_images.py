@@ -14,12 +14,12 @@ from convatlas.attribution.image_maps import AttributedNetwork, attribute_batch
 from convatlas.attribution.measures.perturbation_curves import FRACTIONS
 from convatlas.attribution.method_plan import AttributionSettings, PlannedMethod, plan_methods
 from convatlas.attribution.sample_checks import measure_layers, measure_randomisation
-from convatlas.attribution.targets import TOP_COUNT, number_classes, number_label, rank_classes
+from convatlas.attribution.targets import TOP_COUNT, number_classes, rank_classes
 from convatlas.files import atomic_write, write_json, write_npz
 from convatlas.models import build
 from convatlas.models.outputs import Output
 from convatlas.models.preprocessing import Preprocessing
-from convatlas.names import suggest_nearest
+from convatlas.names import number_label, suggest_nearest
 from convatlas.pipeline.config_types import ImageSelection
 from convatlas.records import AttributionAnalysis, AttributionImage, AttributionMethod
 from convatlas.results import Results

@@ -10,7 +10,6 @@ from convatlas.attribution.class_scores import ClassScores
 from convatlas.models.outputs import predict_classes
 from convatlas.names import suggest_nearest
 from convatlas.pipeline.config_types import TargetSelection
-from convatlas.records import NetworkDescription, SampleImage
 
 TOP_COUNT = 3  # classes of "top3"
 
@@ -50,22 +49,6 @@ def number_classes(selection: Sequence[int | str], classes: Sequence[str], key: 
         raise UserError("\n".join(errors))
     numbers = [target if isinstance(target, int) else list(classes).index(target) for target in selection]
     return list(dict.fromkeys(numbers))
-
-
-def number_label(image: SampleImage, network: NetworkDescription) -> int | None:
-    """Return the number of an image's label among the network's classes; None where it is none of them.
-
-    Args:
-        image: An entry of images.json, whose label is one of the data set's classes.
-        network: network.json.
-    """
-    names = network["dataset_classes"]
-    if image["label"] is None or not names or len(network["output"]["shape"]) == 3:
-        return None
-    if names == network["classes"]:
-        return image["label"]
-    name = names[image["label"]]
-    return network["classes"].index(name) if network["classes"].count(name) == 1 else None
 
 
 def rank_classes(class_scores: ClassScores, scores: Tensor) -> Tensor:

@@ -204,6 +204,25 @@ class AttributionViews(TypedDict):
     randomisation: int  # images
 
 
+class TransformViews(TypedDict):
+    """A change of `views.invariance`."""
+
+    range: list[float]  # shares of the height or width, factors, or degrees
+    steps: int
+
+
+class InvarianceViews(TypedDict):
+    """`views.invariance`: features and prediction under changes of the image."""
+
+    images: int
+    layers: list[str | int] | None
+    padding: Literal["edge", "reflect", "zero"]
+    vertical: TransformViews | None
+    horizontal: TransformViews | None
+    scale: TransformViews | None
+    rotation: TransformViews | None
+
+
 class ViewsConfig(TypedDict):
     """`views` of a network."""
 

@@ -8,8 +8,9 @@ from torch import nn
 
 from convatlas import UserError
 from convatlas.attribution.class_scores import ClassScores
-from convatlas.attribution.targets import number_classes, number_label, rank_classes
+from convatlas.attribution.targets import number_classes, rank_classes
 from convatlas.models.outputs import Output
+from convatlas.names import number_label
 from convatlas.records import NetworkDescription, SampleImage
 
 CLASSES = ["ant", "crane", "cat", "crane"]

@@ -1,0 +1,1 @@
+"""How features and predictions change as an image is moved, scaled or rotated."""
