@@ -149,6 +149,7 @@ def measure_invariance(
             the unchanged image.
         observe: Called with the name of the transform and the changed images of each step.
     """
+    x = x.contiguous()
     reader = ResponseReader(network, layers, output, x)
     unchanged = reader.read(x, copy)
     classes = choose_classes(unchanged.scores, labels)

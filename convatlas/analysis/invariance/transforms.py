@@ -130,7 +130,7 @@ def warp(images: Tensor, matrix: np.ndarray, padding: Padding, black: Tensor) ->
             index = _pad_index(row, height, padding) * width + _pad_index(column, width, padding)
             if weight.any():
                 values.addcmul_(pixels.index_select(0, index.flatten()), weight.reshape(-1, 1).float())
-    warped = values.T.reshape(images.shape)
+    warped = values.T.contiguous().reshape(images.shape)
     if padding == "zero":
         warped += outside.float() * black.to(images)[:, None, None]
     return warped

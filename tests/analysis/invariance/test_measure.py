@@ -147,9 +147,9 @@ def test_images_run_alone_where_a_batch_changes_what_the_network_computes(kind: 
         assert alone.different_images == {"conv": None, "fc": None}
         for name in ("vertical", "rotation"):
             np.testing.assert_allclose(
-                together.distances["fc"][name][[n]], alone.distances["fc"][name], rtol=1e-5
+                together.distances["fc"][name][[n]], alone.distances["fc"][name], rtol=1e-4
             )
-            np.testing.assert_allclose(together.scores[name][[n]], alone.scores[name], rtol=1e-5)
+            np.testing.assert_allclose(together.scores[name][[n]], alone.scores[name], rtol=1e-4)
 
 
 def test_values_that_are_not_finite_are_marked() -> None:
