@@ -22,8 +22,8 @@ endif
 # CONFIG is a path, which the recipes take from the environment, so that neither make nor the shell reads it as code.
 export CONFIG
 CONFIGFILE = $(if $(value CONFIG),--configfile "$$CONFIG")
-UNLOCK = python workflow/unlock.py $(CONFIGFILE)
-SNAKEMAKE = $(UNLOCK) && snakemake --cores $(CORES) --workflow-profile workflow/profiles/local
+PREPARE = python workflow/prepare.py $(CONFIGFILE)
+SNAKEMAKE = $(PREPARE) && snakemake --cores $(CORES) --workflow-profile workflow/profiles/local
 
 .DEFAULT_GOAL := help
 .PHONY: help setup report publish full download cluster test lint docs zoo lock clean
@@ -62,7 +62,7 @@ download: $(READY) ## only fetch the data sets (of config.full.yaml, unless CONF
 	@$(SNAKEMAKE) --configfile "$${CONFIG:-config.full.yaml}" -- download
 
 cluster: $(READY) ## build the report on SLURM, with PROFILE (workflow/profiles/slurm); see docs/cluster.md
-	@$(UNLOCK) && snakemake --workflow-profile $(PROFILE) $(CONFIGFILE) $(ARGS)
+	@$(PREPARE) && snakemake --workflow-profile $(PROFILE) $(CONFIGFILE) $(ARGS)
 	@echo "Open reports/gallery/index.html"
 
 test: $(READY) ## run the tests; the last line says which were skipped, and how to run them

@@ -1,6 +1,7 @@
 """The schema's errors in one line each: the key, the value given, what is allowed, the nearest name."""
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -45,25 +46,37 @@ PYTHON_TYPE_LABELS = {
     dict: "a mapping",
     type(None): "null",
 }
+FAR_MAXIMUM = 100_000  # from which on a limit is stated only of a value beyond it
 MAX_VALUE_LENGTH = 80  # characters of a value that a message shows
 
 
 def list_schema_errors(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
     """Yield one line for each error of a config against its schema, sorted by key.
 
-    Unlike JSON Schema, 64.0 is no integer: the code counts with these numbers.
+    Unlike JSON Schema, 64.0 is no integer: the code counts with these numbers. NaN and infinite numbers are
+    none.
 
     Args:
         config: The config, before defaults are filled in.
         schema: The JSON Schema.
     """
-    type_checker = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
-        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    type_checker = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"integer": _is_integer, "number": lambda checker, value: _is_finite(value)}
     )
     extend: Any = jsonschema.validators.extend
     validator = extend(jsonschema.Draft202012Validator, type_checker=type_checker)(schema)
     for error in sorted(validator.iter_errors(config), key=lambda error: list(map(str, error.path))):
         yield from _format_error(error)
+
+
+def _is_integer(checker: object, value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_finite(value: object) -> bool:
+    return (isinstance(value, int) and not isinstance(value, bool)) or (
+        isinstance(value, float) and math.isfinite(value)
+    )
 
 
 def _format_error(error: Any) -> Iterator[str]:
@@ -104,7 +117,7 @@ def _format_value_error(key: str, value: object, schema: Mapping[str, Any]) -> s
     takes_text = "string" in schema.get("type", []) and "pattern" not in schema
     if takes_text and isinstance(value, bool | int | float):
         hint = "; YAML reads a number, or a word such as yes, no, on and off, as text only in quotes"
-    return f"got {text[:MAX_VALUE_LENGTH]} ({kind}); allowed: {_describe_allowed(schema)}{hint}"
+    return f"got {text[:MAX_VALUE_LENGTH]} ({kind}); allowed: {_describe_allowed(schema, value)}{hint}"
 
 
 def _suggest_literal(value: object, schema: Mapping[str, Any]) -> str:
@@ -116,14 +129,14 @@ def _suggest_literal(value: object, schema: Mapping[str, Any]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _describe_allowed(schema: Mapping[str, Any]) -> str:
-    """Return what a schema allows, in words."""
+def _describe_allowed(schema: Mapping[str, Any], value: object) -> str:
+    """Return what a schema allows instead of a value, in words."""
     if "enum" in schema:
         return ", ".join(map(str, schema["enum"]))
     types = schema.get("type", [])
     literals = " or ".join(map(repr, _get_pattern_literals(schema)))
     alternatives = [
-        literals if kind == "string" and literals else _describe_type(kind, schema)
+        literals if kind == "string" and literals else _describe_type(kind, schema, value)
         for kind in ([types] if isinstance(types, str) else types)
     ]
     allowed = " or ".join(alternatives)
@@ -132,13 +145,14 @@ def _describe_allowed(schema: Mapping[str, Any]) -> str:
     return allowed
 
 
-def _describe_type(kind: str, schema: Mapping[str, Any]) -> str:
+def _describe_type(kind: str, schema: Mapping[str, Any], value: object) -> str:
     """Return the values of one JSON type that a schema allows, in words."""
     text = JSON_TYPE_LABELS[kind]
     if kind in ("integer", "number"):
         if "minimum" in schema:
             text += f" of at least {schema['minimum']}"
-        if "maximum" in schema:
+        is_above = isinstance(value, int) and value > schema.get("maximum", math.inf)
+        if is_above or schema.get("maximum", math.inf) < FAR_MAXIMUM:
             text += f" and at most {schema['maximum']}"
         if "exclusiveMinimum" in schema:
             text += " above 0"

@@ -154,7 +154,7 @@ def test_make_cluster_waits_for_the_jobs_of_a_killed_run(new_workspace: Workspac
     (programs / "squeue").chmod(0o755)
     environment = new_workspace.environment()
     done = subprocess.run(
-        [sys.executable, "workflow/unlock.py"], cwd=new_workspace.folder, capture_output=True, text=True,
+        [sys.executable, "workflow/prepare.py"], cwd=new_workspace.folder, capture_output=True, text=True,
         env=environment | {"PATH": f"{programs}{os.pathsep}{environment['PATH']}"},
     )  # fmt: skip
     assert done.returncode == 1

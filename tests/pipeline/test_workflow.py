@@ -423,9 +423,12 @@ def test_unlock_does_not_touch_a_running_run(new_workspace: Workspace) -> None:
     running = subprocess.Popen([sys.executable, "snakemake"], cwd=new_workspace.folder)
     try:
         done = subprocess.run(
-            [sys.executable, "workflow/unlock.py"], cwd=new_workspace.folder, env=new_workspace.environment(),
-            capture_output=True, text=True,
-        )  # fmt: skip
+            [sys.executable, "workflow/prepare.py"],
+            cwd=new_workspace.folder,
+            env=new_workspace.environment(),
+            capture_output=True,
+            text=True,
+        )
     finally:
         running.kill()
         running.wait()

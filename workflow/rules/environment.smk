@@ -7,6 +7,7 @@ import yaml
 
 try:
     from convatlas import UserError
+    from convatlas.pipeline.config_file import check_config_file
     from convatlas.pipeline.environment import provide_cache_folder, require_utf8
     from convatlas.pipeline.yaml_numbers import mark_exponent_numbers
 except ModuleNotFoundError as error:
@@ -14,6 +15,8 @@ except ModuleNotFoundError as error:
 
 try:
     require_utf8(os.environ)
+    for path in workflow.overwrite_configfiles:
+        check_config_file(path)
 except UserError as error:
     raise WorkflowError(str(error))
 provide_cache_folder(os.environ, Path(".snakemake/cache"))

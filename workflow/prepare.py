@@ -1,5 +1,9 @@
-"""Unlock the folder after an interrupted run, unless another run or its SLURM jobs still work in it."""
+"""Check the config file of the command line, and unlock the folder after an interrupted run.
 
+It stays locked where another run or its SLURM jobs still work in it.
+"""
+
+import argparse
 import getpass
 import shutil
 import subprocess
@@ -8,9 +12,19 @@ from pathlib import Path
 
 import psutil
 
+from convatlas import UserError
+from convatlas.pipeline.config_file import check_config_file
+
 
 def main() -> None:
-    """Unlock the working directory with Snakemake, to which the command line's arguments are passed."""
+    """Check the files of --configfile, then unlock the working directory with Snakemake, which takes them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--configfile", nargs="+", default=[], help="config files, merged in their order")
+    try:
+        for path in parser.parse_args().configfile:
+            check_config_file(path)
+    except UserError as error:
+        sys.exit(f"error: {error}")
     if not any(Path(".snakemake/locks").glob("*")):
         return
     if pid := find_running_snakemake():
