@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ REPLACED_FOLDER = ".replaced"  # in a temporary folder: the old folder, until it
 HOSTNAME = socket.gethostname().encode()
 DAY = 24 * 60 * 60  # seconds
 HASH_BLOCK_SIZE = 1 << 20  # bytes
+SMALL_ARRAY_SIZE = 1 << 20  # bytes of an array of an npz up to which it is read at once
 
 
 @contextmanager
@@ -233,7 +236,7 @@ class Npz(Mapping[str, np.ndarray]):
         self.path = path
         with self._raise_user_errors():
             self._archive = np.load(path, allow_pickle=False)
-            self._names = list(self._archive.files)
+            self._names = dict.fromkeys(self._archive.files)
 
     @contextmanager
     def _raise_user_errors(self) -> Iterator[None]:
@@ -249,8 +252,11 @@ class Npz(Mapping[str, np.ndarray]):
             raise KeyError(name)
         with self._raise_user_errors():
             # By the file's name in the archive, since an array may itself be named `a.npy`.
-            array: np.ndarray = self._archive[f"{name}.npy"]
-        return array
+            member = self._archive.zip.getinfo(f"{name}.npy")
+            if member.file_size > SMALL_ARRAY_SIZE:
+                array: np.ndarray = self._archive[member.filename]
+                return array
+            return _decode_npy(self._archive.zip.read(member))
 
     def __contains__(self, name: object) -> bool:  # Mapping's own would read the array
         return name in self._names
@@ -260,6 +266,27 @@ class Npz(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+def _decode_npy(content: bytes) -> np.ndarray:
+    """Return the array of a small npy file, five times as fast as numpy, whose reader works in blocks."""
+    if content[6:7] != b"\x01":  # of a later version, whose header's length has four bytes
+        array: np.ndarray = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+        return array
+    start = 10 + int.from_bytes(content[8:10], "little")
+    shape, is_fortran, dtype = _parse_npy_header(content[:start])
+    return np.ndarray(shape, dtype, bytearray(content), start, order="F" if is_fortran else "C")
+
+
+@lru_cache
+def _parse_npy_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return the shape, whether the first axis varies fastest, and the data type of an npy file."""
+    file = io.BytesIO(header)
+    np.lib.format.read_magic(file)
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, which are not loaded")
+    return shape, is_fortran, dtype
 
 
 def sha256(*paths: str | Path) -> str:

@@ -239,6 +239,25 @@ def test_an_array_is_read_on_access(tmp_path: Path) -> None:
         npz["other"]
 
 
+@pytest.mark.filterwarnings("ignore:Stored array in format 3.0")
+def test_arrays_are_those_of_numpy(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    arrays = {
+        "transposed": np.arange(6.0).reshape(2, 3).T,
+        "empty": np.zeros((0, 3), np.int8),
+        "scalar": np.float32(3),
+        "text": np.array(["ä", "字bc"]),
+        "large": np.arange(1 << 18),
+        "record": np.zeros(2, [("x", "<f4"), ("字", ">i2")]),  # whose header is UTF-8, version 3.0
+    }
+    np.savez(path, **arrays)
+    with np.load(path) as expected:
+        for name, array in read_npz(path).items():
+            assert (array.dtype, array.strides) == (expected[name].dtype, expected[name].strides)
+            assert array.tolist() == expected[name].tolist()
+            array[...] = array  # it may be changed
+
+
 def test_npz_is_compressed_on_request(tmp_path: Path) -> None:
     for name, compress in (("stored", False), ("deflated", True)):
         write_npz(tmp_path / name, {"x": np.zeros(10_000)}, compress)

@@ -11,11 +11,7 @@ from convatlas.gallery.findings import describe_confusion
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.pages.attribution import format_page_name, has_attribution
 from convatlas.gallery.pages.errors import has_errors, list_confusions
-from convatlas.gallery.pages.units import (
-    find_selective_units,
-    has_statistics,
-    list_activation_statistics,
-)
+from convatlas.gallery.pages.units import has_statistics
 from convatlas.records import AttributionAnalysis, AttributionMethod
 
 MAX_MAIN_FINDINGS = 5
@@ -85,7 +81,7 @@ def _describe_dead_units(context: GalleryContext, network: NetworkData) -> Itera
     if not has_statistics(context, network):
         return
     summary = network.results.dataset_statistics
-    layers = list_activation_statistics(network)
+    layers = network.activation_statistics
     n_dead = sum(len(layer["dead"]) for layer in layers)
     n_units = sum(layer["units"] for layer in layers)
     if not n_dead:
@@ -150,9 +146,7 @@ def _describe_selective_unit(context: GalleryContext, network: NetworkData) -> I
     if not has_statistics(context, network):
         return
     summary = network.results.dataset_statistics
-    kinds = {layer["name"]: layer["kind"] for layer in network.layers}
-    layers = [layer["name"] for layer in summary["layers"] if kinds.get(layer["name"]) == "activation"]
-    units = find_selective_units(network.results.statistics, layers, summary)
+    units = network.selective_units
     if summary["class_source"] != "label" or not units or units[0].selectivity < MIN_SELECTIVITY:
         return
     unit = units[0]

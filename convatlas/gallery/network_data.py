@@ -14,6 +14,11 @@ from convatlas.gallery.findings import list_emergence_findings, list_findings
 from convatlas.gallery.input_text import describe_channels, describe_input
 from convatlas.gallery.local_paths import hide_local_paths
 from convatlas.gallery.notes import Notes
+from convatlas.gallery.selective_units import (
+    ClassSelectiveUnit,
+    find_selective_units,
+    list_activation_statistics,
+)
 from convatlas.image_io import is_image_input
 from convatlas.layer_selection import choose_layers
 from convatlas.names import describe_non_finite, join_names, list_precisions, title_images
@@ -22,6 +27,7 @@ from convatlas.records import (
     FeatureMatch,
     Figure,
     Layer,
+    LayerStatistics,
     NetworkDescription,
     SampleImage,
     SegmentationAnalysis,
@@ -205,6 +211,17 @@ class NetworkData:
     def image_titles(self) -> dict[str, str]:
         """Return what each sample image is called, such as "dog, test image 47", by its name."""
         return title_images(self.images, self.description)
+
+    @cached_property
+    def activation_statistics(self) -> list[LayerStatistics]:
+        """Return the activation layers with statistics, whose dead units stand for those of the network."""
+        return list_activation_statistics(self.layers, self.results.dataset_statistics)
+
+    @cached_property
+    def selective_units(self) -> list[ClassSelectiveUnit]:
+        """Return the most class-selective units of the activation layers."""
+        names = [layer["name"] for layer in self.activation_statistics]
+        return find_selective_units(self.results.statistics, names, self.results.dataset_statistics)
 
     def count_layer_figures(self, layers: Sequence[NetworkLayer]) -> int:
         """Return how many figures the sections of layers have.

@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from convatlas.gallery.top_images import LayerTopImages
+from convatlas.gallery.top_images import VALUE_DIGITS, LayerTopImages
 from convatlas.plotting.sprites import round_significant
 
 MAX_ROWS = 2048  # of a script, unless a layer alone has more: about 0.1 MB
-VALUE_DIGITS = 3  # significant digits of activations
 
 
 def split_layers(layers: Sequence[LayerTopImages]) -> list[Sequence[LayerTopImages]]:
@@ -31,7 +30,7 @@ def split_layers(layers: Sequence[LayerTopImages]) -> list[Sequence[LayerTopImag
         return []
     starts, rows = [0], set[bytes]()
     for n, layer in enumerate(layers):
-        own_rows = {row.tobytes() for row in _join_rows(layer)}
+        own_rows = {row.tobytes() for row in layer.joined_rows}
         if n > starts[-1] and len(rows | own_rows) > MAX_ROWS:
             starts.append(n)
             rows = set()
@@ -52,7 +51,7 @@ def describe_group(
         The different rows of top activations, `values`, `images` and `positions`, and by the layer's name the
         row of each unit and which are dead, have NaN or infinite values, or are possible shortcuts.
     """
-    joined = np.concatenate([_join_rows(layer) for layer in layers])
+    joined = np.concatenate([layer.joined_rows for layer in layers])
     unique, first_units, row_numbers = np.unique(joined, axis=0, return_index=True, return_inverse=True)
     ranks = np.empty(len(unique), int)
     ranks[np.argsort(first_units)] = np.arange(
@@ -95,12 +94,3 @@ def format_scripts(network: str, contents: Mapping[str, Any]) -> Iterator[tuple[
         compressed = zlib.compress(text.encode(), 9)
         arguments = json.dumps([network, name, base64.b64encode(compressed).decode()])[1:-1]
         yield f"top-images/{network}/{name}.js", f"convatlas.registerTopImages({arguments});\n"
-
-
-def _join_rows(layer: LayerTopImages) -> np.ndarray:
-    """Return images, positions and values of each unit as a row of whole numbers, (units, 3k) int32."""
-    rounded = np.array(
-        [float(f"{value:.{VALUE_DIGITS}g}") for value in layer.values.ravel().tolist()], np.float32
-    )
-    bits = rounded.reshape(layer.values.shape).view(np.int32)
-    return np.concatenate([layer.images, layer.positions, bits], 1).astype(np.int32)

@@ -20,6 +20,7 @@ from convatlas.statistics.shortcuts import (
     select_significant,
 )
 
+VALUE_DIGITS = 3  # significant digits of activations
 MIN_COMMON_SHARE = 0.5  # of a layer's tested units with one position each: the layer is named as a whole
 
 
@@ -57,6 +58,14 @@ class LayerTopImages:
     def keys(self) -> list[bytes]:
         """The images and positions of each unit, by which the same unit is found in a later layer."""
         return [row.tobytes() for row in np.concatenate([self.images, self.positions], 1).astype(np.int32)]
+
+    @cached_property
+    def joined_rows(self) -> np.ndarray:
+        """The images, positions and rounded values of each unit as whole numbers, (units, 3k) int32."""
+        values = self.values.ravel().tolist()
+        rounded = np.array([float(f"{value:.{VALUE_DIGITS}g}") for value in values], np.float32)
+        bits = rounded.reshape(self.values.shape).view(np.int32)
+        return np.concatenate([self.images, self.positions, bits], 1).astype(np.int32)
 
     @property
     def area(self) -> int:

@@ -1,13 +1,12 @@
 """The first page: the table of networks, which stands for the cards of many."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from convatlas.gallery.pages.index import MAX_CARDS
-from convatlas.gallery.pages.units import list_activation_statistics
+from convatlas.gallery.selective_units import list_activation_statistics
 from tests.support.browser import needs_chromium
 from tests.support.fake_results import VIEWS
 from tests.support.site import CONFIG, build_site, open_page, write_network
@@ -22,16 +21,10 @@ def test_dead_units_are_those_of_activation_layers() -> None:
     """A pooling layer repeats those of the activation before it."""
     dead = {"relu1": [0], "pool1": [0], "relu2": []}
     units = {"relu1": 2, "pool1": 2, "relu2": 3}
-    layers = [{"name": name, "units": units[name], "dead": numbers} for name, numbers in dead.items()]
-    network: Any = SimpleNamespace(
-        layers=[
-            {"name": "relu1", "kind": "activation"},
-            {"name": "pool1", "kind": "pool"},
-            {"name": "relu2", "kind": "activation"},
-        ],
-        results=SimpleNamespace(dataset_statistics={"layers": layers}),
-    )
-    activations = list_activation_statistics(network)
+    summary: Any = {"layers": [{"name": n, "units": units[n], "dead": dead[n]} for n in dead]}
+    kinds = {"relu1": "activation", "pool1": "pool", "relu2": "activation"}
+    layers: Any = [{"name": name, "kind": kind} for name, kind in kinds.items()]
+    activations = list_activation_statistics(layers, summary)
     assert [layer["name"] for layer in activations] == ["relu1", "relu2"]
     assert sum(len(layer["dead"]) for layer in activations) == 1
     assert sum(layer["units"] for layer in activations) == 5

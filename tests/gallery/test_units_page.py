@@ -13,7 +13,8 @@ from convatlas.files import read_json, write_json
 from convatlas.gallery import build
 from convatlas.gallery.explorer_sprites import draw_explorer
 from convatlas.gallery.html_tree import parse_html
-from convatlas.gallery.pages.units import compute_class_responses, find_selective_units, format_ranges
+from convatlas.gallery.pages.units import compute_class_responses, format_ranges
+from convatlas.gallery.selective_units import find_selective_units
 from convatlas.statistics.histogram_bins import ZERO_BIN
 from tests.support.browser import needs_chromium
 from tests.support.explorer_site import (

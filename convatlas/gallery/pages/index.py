@@ -9,7 +9,7 @@ from convatlas.gallery.network_result import read_result
 from convatlas.gallery.notes import render_markdown
 from convatlas.gallery.pages.attribution import RAMPS, format_page_name, has_attribution
 from convatlas.gallery.pages.errors import has_errors
-from convatlas.gallery.pages.units import has_statistics, list_activation_statistics
+from convatlas.gallery.pages.units import has_statistics
 from convatlas.names import join_names
 
 MAX_CARDS = 8  # networks; of more the page is a table
@@ -42,7 +42,7 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
     segmented = [network.name for network in context.networks_with_masks]
     rows = []
     for network in context.networks:
-        layers = list_activation_statistics(network) if has_statistics(context, network) else []
+        layers = network.activation_statistics if has_statistics(context, network) else []
         dead = sum(len(layer["dead"]) for layer in layers) if layers else None
         units = sum(layer["units"] for layer in layers)
         rows.append(NetworkRow(network, dead, units, has_errors(network)))

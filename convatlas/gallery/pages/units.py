@@ -1,6 +1,5 @@
 """The page of a network's units over its data set: dead units, class selectivity, top activations."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,10 +8,11 @@ import numpy as np
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.explorer_statistics import PASS_THROUGH_KINDS
 from convatlas.gallery.network_data import NetworkData
+from convatlas.gallery.selective_units import ClassSelectiveUnit
 from convatlas.gallery.table_data import dump_table
 from convatlas.gallery.top_images import TopImages
 from convatlas.gallery.unit_table import list_table_layers, make_unit_columns
-from convatlas.records import DatasetStatistics, LayerStatistics
+from convatlas.records import DatasetStatistics
 from convatlas.statistics.class_preference import (
     MIN_CLASS_IMAGES,
     MIN_EFFECT_SIZE,
@@ -21,7 +21,6 @@ from convatlas.statistics.class_preference import (
 )
 from convatlas.statistics.shortcuts import SIGNIFICANCE
 
-MAX_SELECTIVE_UNITS = 20  # that are listed
 MAX_MARKED_UNITS = 60  # possible shortcuts that are listed
 MAX_CLASS_COLUMNS = 12  # classes with a column each; of more, the three with the largest response are listed
 TOP_CLASSES = 3
@@ -37,29 +36,6 @@ class DeadUnits:
     units: int
     n_dead: int
     unit_ranges: str
-
-
-@dataclass(frozen=True)
-class ClassSelectiveUnit:
-    """A class-selective unit.
-
-    Attributes:
-        layer: Name of its layer.
-        unit: Its number.
-        selectivity: Its class selectivity, in 0..1.
-        class_name: The class that it prefers, with the largest mean response.
-        effect_size: How far that mean stands out, Cohen's d.
-        class_mean: The mean response to that class.
-        other_classes_mean: The mean of the mean responses to the other classes.
-    """
-
-    layer: str
-    unit: int
-    selectivity: float
-    class_name: str
-    effect_size: float
-    class_mean: float
-    other_classes_mean: float
 
 
 @dataclass(frozen=True)
@@ -177,17 +153,6 @@ def has_statistics(context: GalleryContext, network: NetworkData) -> bool:
     return network.name in context.top_images
 
 
-def list_activation_statistics(network: NetworkData) -> list[LayerStatistics]:
-    """List the activation layers with statistics, whose dead units stand for those of the network.
-
-    Args:
-        network: A network with statistics over a data set.
-    """
-    kinds = {layer["name"]: layer["kind"] for layer in network.layers}
-    layers = network.results.dataset_statistics["layers"]
-    return [layer for layer in layers if kinds.get(layer["name"]) == "activation"]
-
-
 def read_unit_data(network: NetworkData) -> UnitPageData:
     """Read the statistics of a network's units.
 
@@ -205,7 +170,6 @@ def read_unit_data(network: NetworkData) -> UnitPageData:
         for layer in summary["layers"]
         if layer["dead"] and kinds.get(layer["name"]) not in PASS_THROUGH_KINDS
     ]
-    activations = [name for name in tracked if kinds.get(name) == "activation"]
     weighted = [name for name in tracked if kinds.get(name) in ("conv", "linear")]
     last_layer = weighted[-1] if weighted else ""
     responses: list[ClassResponses] = []
@@ -220,59 +184,11 @@ def read_unit_data(network: NetworkData) -> UnitPageData:
             if "non_finite" in layer
         ],
         dead_units=dead_units,
-        selective_units=find_selective_units(statistics, activations, summary),
+        selective_units=network.selective_units,
         last_layer=last_layer,
         class_responses=responses[:MAX_LAST_LAYER_UNITS],
         n_last_layer_units=len(responses),
     )
-
-
-def find_selective_units(
-    statistics: Mapping[str, np.ndarray], layers: Sequence[str], summary: DatasetStatistics
-) -> list[ClassSelectiveUnit]:
-    """Find the most class-selective units, equally many of each class as far as there are.
-
-    Only units that prefer their class by effect size, and are positive on as many images as there are top
-    activations: a unit that is positive on one image is selective by that alone.
-
-    Args:
-        statistics: statistics.npz.
-        layers: The layers to search.
-        summary: statistics.json.
-
-    Returns:
-        The most selective unit first, equal ones in the layers' order.
-    """
-    units: list[ClassSelectiveUnit] = []
-    classes = summary["classes"]
-    for layer in layers:
-        preference = find_preferred_classes(
-            statistics, layer, np.array(summary["class_images"]), summary["images"]
-        )
-        selectivity, class_means = statistics[f"{layer}@selectivity"], statistics[f"{layer}@classes"]
-        is_active = statistics[f"{layer}@values"][:, -1] > 0
-        for unit in np.flatnonzero(is_active & (selectivity > 0) & (preference.preferred >= 0)).tolist():
-            top_class = int(preference.preferred[unit])
-            others = np.delete(class_means[unit], top_class)
-            units.append(
-                ClassSelectiveUnit(
-                    layer=layer,
-                    unit=unit,
-                    selectivity=float(selectivity[unit]),
-                    class_name=classes[top_class],
-                    effect_size=float(preference.effect_size[unit]),
-                    class_mean=float(class_means[unit, top_class]),
-                    other_classes_mean=float(np.nanmean(others)),
-                )
-            )
-    units.sort(key=lambda unit: -unit.selectivity)
-    # In turns: the most selective unit of each class, then the second of each, and so on.
-    ranks: Counter[str] = Counter()
-    turns = []
-    for n, selective_unit in enumerate(units):
-        turns.append((ranks[selective_unit.class_name], n))
-        ranks[selective_unit.class_name] += 1
-    return [units[n] for n in sorted(n for _, n in sorted(turns)[:MAX_SELECTIVE_UNITS])]
 
 
 def compute_class_responses(
@@ -295,6 +211,7 @@ def compute_class_responses(
     class_images = np.array(summary["class_images"])
     has_images = class_images > 0
     preference = find_preferred_classes(statistics, layer, class_images, summary["images"])
+    selectivity = statistics[f"{layer}@selectivity"]
     rows = []
     for unit, means in enumerate(class_means):
         order = np.argsort(-np.nan_to_num(means, nan=-np.inf), kind="stable").tolist()
@@ -306,7 +223,7 @@ def compute_class_responses(
                 name=names[unit] if len(names) == len(class_means) else "",
                 class_name=classes[preferred] if preferred >= 0 else "",
                 responses=[(classes[c], float(means[c]) if has_images[c] else None) for c in shown],
-                selectivity=float(statistics[f"{layer}@selectivity"][unit]),
+                selectivity=float(selectivity[unit]),
             )
         )
     return rows
