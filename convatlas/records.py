@@ -486,6 +486,73 @@ class SegmentationAnalysis(TypedDict):
     is_segmentation: bool
 
 
+class ConceptEntry(TypedDict):
+    """A concept in concepts/concepts.json."""
+
+    name: str
+    type: Literal["region", "image"]
+    group: str  # "mask", "head", "class", "subclass", "breed" or "species"
+    train: int  # images that show it
+    test: int
+    share: float | None  # of the pixels of the test images on which it is known, or of the test images
+    tested: bool  # whether both splits have enough images
+    units: int  # that it names
+
+
+class ConceptLayer(TypedDict):
+    """A layer in concepts/concepts.json."""
+
+    name: str
+    units: int
+    regions: int  # units named by a region
+    kinds: int  # units named by a kind of image
+    excluded: list[int]  # units with NaN or infinite values
+
+
+class ConceptImage(TypedDict):
+    """A test image on which a named unit is most active."""
+
+    index: int  # in the split
+    name: str
+    label: str  # its kind in the group of the concept; of a region its class
+    value: float  # what stands for the unit's map
+    shows: bool  # whether it shows the concept
+
+
+class ConceptExample(TypedDict):
+    """A named unit whose images are in concepts/examples.npz."""
+
+    layer: str
+    unit: int
+    concept: int  # number in `concepts`
+    images: list[ConceptImage]
+
+
+class ConceptTestSettings(TypedDict):
+    """How units are named."""
+
+    significance: float
+    min_auc_effect: float
+    confidence: float  # of intervals
+    permutations: int
+    resamples: int
+    families: int  # by which p-values are multiplied
+    min_examples: int  # images that show a concept
+
+
+class ConceptAnalysis(TypedDict):
+    """concepts/concepts.json."""
+
+    undefined: str | None
+    images: dict[str, int]  # by split
+    grid: list[int]  # height and width at which regions are compared; empty without regions
+    image_value: Literal["mean", "max"]
+    test: ConceptTestSettings
+    concepts: list[ConceptEntry]
+    layers: list[ConceptLayer]
+    examples: list[ConceptExample]
+
+
 class DeconvStep(TypedDict):
     """One step of a projection on its way to the pixels, in steps/steps.json."""
 

@@ -16,6 +16,7 @@ from convatlas.predictions import read_predictions
 from convatlas.records import (
     AttributionAnalysis,
     ClassificationMetrics,
+    ConceptAnalysis,
     DatasetStatistics,
     DeconvSteps,
     Figure,
@@ -256,6 +257,22 @@ class Results:
     def segmentation_examples(self) -> Npz:
         """masks/examples.npz: photographs with their truth and prediction."""
         return Npz(self.folder / "masks/examples.npz")
+
+    @cached_property
+    def concepts(self) -> ConceptAnalysis | None:
+        """concepts/concepts.json: the concepts that name units; None where `views.concepts` is off."""
+        path = self.folder / "concepts/concepts.json"
+        return cast(ConceptAnalysis, read_json(path)) if path.is_file() else None
+
+    @cached_property
+    def concepts_arrays(self) -> Npz:
+        """concepts/concepts.npz: <layer>@region_auc, @image_auc and others by unit, float32."""
+        return Npz(self.folder / "concepts/concepts.npz")
+
+    @cached_property
+    def concept_examples(self) -> Npz:
+        """concepts/examples.npz: test images on which named units are most active."""
+        return Npz(self.folder / "concepts/examples.npz")
 
     @cached_property
     def steps(self) -> DeconvSteps | None:

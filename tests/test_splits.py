@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from convatlas.analysis.concepts.report import write_concepts
 from convatlas.analysis.segmentation_report import write_segmentation_analysis
 from convatlas.attribution.top_activations import project_top_activations
 from convatlas.datasets import formats
@@ -204,6 +205,25 @@ def test_projected_top_activations_are_those_of_the_split_in_the_statistics(
     assert set(marks.round().astype(int).flatten()) <= digits.train
 
 
+def test_kinds_of_image_are_chosen_on_training_images_and_tested_on_test_images(
+    digits: MarkedImages, fit_marks: dict[str, list[int]]
+) -> None:
+    settings: Any = {"layers": None, "train": 12, "test": 7, "image_value": "mean"}
+    write_layers(digits)
+    digits.forget()
+    write_concepts(digits.output, digits.data, settings, CPU)
+    marks = digits.take_marks()
+    assert len(marks) >= 12 + 7
+    assert set(marks[:12]) < digits.train
+    assert set(marks[12:]) < digits.test
+    analysis = json.loads((digits.output / "concepts/concepts.json").read_text())
+    assert analysis["images"] == {"train": 12, "test": 7}
+    assert [concept["name"] for concept in analysis["concepts"]] == ["0", "1"]
+    for concept in analysis["concepts"]:
+        shown = [mark for mark in marks[12:19] if mark % 2 == int(concept["name"])]
+        assert concept["test"] == len(shown)
+
+
 def test_thresholds_are_chosen_on_training_images_and_measured_on_test_images(tmp_path: Path) -> None:
     """Two passes over a sample of the training split, then one over a sample of the test split."""
     marked = MarkedImages(tmp_path, 3, 32, train=24, test=12)
@@ -234,3 +254,16 @@ def test_thresholds_are_chosen_on_training_images_and_measured_on_test_images(tm
     assert marks[:6] == marks[6:12]
     assert set(marks[:12]) < marked.train
     assert set(marks[12:]) < marked.test
+
+    marked.forget()
+    concepts: Any = {"layers": ["conv"], "train": 7, "test": 6, "image_value": "max"}
+    write_concepts(marked.output, marked.data, concepts, CPU)
+    marks = marked.take_marks()
+    values, test_values, counts, rest = marks[:7], marks[7:13], marks[13:20], marks[20:]
+    assert values == counts
+    assert set(values) < marked.train
+    assert set(test_values) == set(rest) < marked.test
+    analysis = json.loads((marked.output / "concepts/concepts.json").read_text())
+    regions = [concept for concept in analysis["concepts"] if concept["type"] == "region"]
+    assert [region["name"] for region in regions] == ["pet", "background", "border", "head"]
+    assert all((region["train"], region["test"]) == (7, 6) for region in regions)

@@ -178,5 +178,15 @@ def sample_indices(image_count: int, sample_size: int, name: str) -> list[int]:
             f"{name} has {image_count} images and {sample_size} are to be used (views.masks); at least two "
             "are needed, because each is compared with the mask of another"
         )
+    return spread_indices(image_count, sample_size)
+
+
+def spread_indices(image_count: int, sample_size: int) -> list[int]:
+    """Return numbers that are spread evenly over the images of a split; all of a smaller split.
+
+    Args:
+        image_count: Number of images in the split.
+        sample_size: Number of images to return.
+    """
     positions = np.linspace(0, image_count - 1, min(image_count, sample_size))
     return [int(position) for position in positions.round()]

@@ -88,6 +88,14 @@ class OxfordPetDataset(SegmentationDataset):
         """The breed of each image."""
         return [get_breed(name) for name in self.names]
 
+    @property
+    def species(self) -> Sequence[str]:
+        """The species of each image, as its annotation list has it."""
+        root = self.annotations.parent
+        entries = [entry for split in SPLIT_LISTS for entry in _read_entries(root, split, "datasets")]
+        species = {entry.name: SPECIES[entry.species - 1] for entry in entries}
+        return [species[name] for name in self.names]
+
     def read_trimap(self, index: int) -> Image.Image:
         """Return the trimap of an image, "L", upright as its photograph.
 

@@ -223,6 +223,15 @@ class InvarianceViews(TypedDict):
     rotation: TransformViews | None
 
 
+class ConceptViews(TypedDict):
+    """`views.concepts`: the concepts by which units are named."""
+
+    layers: LayerSelection | None  # null: convolutions and linear layers
+    train: int  # images
+    test: int
+    image_value: Literal["mean", "max"]
+
+
 class ViewsConfig(TypedDict):
     """`views` of a network."""
 
@@ -240,6 +249,7 @@ class ViewsConfig(TypedDict):
     strongest: StrongestViews | None
     deconv: DeconvViews
     attribution: AttributionViews | None
+    concepts: ConceptViews | None
 
 
 class NetworkConfig(TypedDict):

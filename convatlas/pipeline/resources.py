@@ -30,6 +30,10 @@ TORCH_MEMORY_MB = 4000
 TRAINING_MB_PER_VALUE = 2e-3
 # MB per input value of a batch without gradients: its largest layer, and the next one
 INFERENCE_MB_PER_VALUE = 3e-4
+# MB of the histograms of a unit on an image, by part of the image
+CONCEPT_MB_PER_UNIT_IMAGE = 5e-4
+# seconds per unit, image and input value of naming units; 1e-8 measured on one core
+CONCEPT_SECONDS_PER_VALUE = 1e-8
 MERGE_MB_PER_IMAGE = 3e-3  # MB per image of the data set
 # seconds per input value of a training image; 0.6e-6 to 0.8e-6 on one core, a tenth on a GPU
 SECONDS_PER_VALUE = 1e-7
@@ -187,6 +191,22 @@ def estimate_masks(work: Workload) -> ResourceRequest:
     return ResourceRequest(TORCH_MEMORY_MB + memory, 2 * MIN_RUNTIME)
 
 
+def estimate_concepts(work: Workload) -> ResourceRequest:
+    """Estimate the naming of units: images one by one, with histograms of every unit and image.
+
+    Args:
+        work: The size of the work on the network.
+    """
+    settings = work.network["views"]["concepts"]
+    images = settings["train"] + settings["test"] if settings else 0
+    units = DEFAULT_LAYER_COUNT * DEFAULT_UNIT_COUNT
+    memory = INFERENCE_MB_PER_VALUE * work.input_values + CONCEPT_MB_PER_UNIT_IMAGE * units * images
+    return ResourceRequest(
+        TORCH_MEMORY_MB + memory,
+        MIN_RUNTIME + CONCEPT_SECONDS_PER_VALUE * images * units * work.input_values / 60,
+    )
+
+
 def estimate_deconv(work: Workload) -> ResourceRequest:
     """Estimate the projections of the sample images; all of a layer are in memory, of maps and of peaks.
 
@@ -256,6 +276,7 @@ STAGE_ESTIMATORS: dict[str, Callable[[Workload], ResourceRequest]] = {
     "record": estimate_record,
     "classical": estimate_record,
     "masks": estimate_masks,
+    "concepts": estimate_concepts,
     "deconv": estimate_deconv,
     "attribution": estimate_attribution,
     "dataset_pass": estimate_dataset_pass,
