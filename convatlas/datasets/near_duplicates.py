@@ -16,7 +16,7 @@ from PIL import Image
 
 from convatlas.datasets import formats
 from convatlas.datasets.base import ImageDataset
-from convatlas.datasets.thumbnails import make_thumbnail, read_display_image
+from convatlas.datasets.thumbnails import PAGE_SIDE, make_thumbnail, read_display_image
 from convatlas.names import make_printable
 from convatlas.records import DatasetDescription, Split
 
@@ -26,7 +26,6 @@ MIN_COARSE_CORRELATION = 0.95
 # Oxford-IIIT Pet (0.979).
 MIN_CORRELATION = 0.995
 MAX_SHOWN_PAIRS = 24  # with thumbnails
-THUMBNAIL_SIDE = 96  # pixels
 MAX_IMAGE_FILES = 8000  # of a split that are decoded
 MAX_CANDIDATES = 2000  # that are compared at 64 × 64
 TEST_BLOCK = 256  # test images that are compared with all training images at a time
@@ -92,7 +91,7 @@ def write_near_duplicates(data: Path, folder: Path) -> NearDuplicates:
         for split, dataset in splits.items():
             index = pair[split]
             key = f"{split}-{index:05d}"
-            thumbnail = make_thumbnail(dataset, index, description, THUMBNAIL_SIDE)
+            thumbnail = make_thumbnail(dataset, index, description, PAGE_SIDE)
             file = f"duplicate-{key}{thumbnail.suffix}"
             (folder / file).write_bytes(thumbnail.content)
             duplicates["images"][key] = {

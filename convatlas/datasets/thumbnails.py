@@ -2,11 +2,15 @@
 
 import io
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from convatlas import UserError
+from convatlas.datasets import formats
 from convatlas.datasets.base import ImageDataset
+from convatlas.files import Npz, write_npz
 from convatlas.pixels import RGB, can_convert
 from convatlas.records import DatasetDescription
 from convatlas.stored_images import read_stored_image
@@ -14,6 +18,9 @@ from convatlas.value_ranges import scale_to_bytes
 
 LOSSLESS_MAX_SIDE = 64  # pixels up to which an image is kept as it is, without loss
 WEBP_QUALITY = 70
+PAGE_SIDE = 96  # pixels of the longer side of a thumbnail on most pages
+STORED_FILE = "thumbnails.npz"  # in results/_datasets/<name>
+MAX_STORED = 2000  # images of a split whose thumbnails are stored; the pages make those of others
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,62 @@ def make_thumbnail(
     content = io.BytesIO()
     image.resize(size, Image.Resampling.LANCZOS).save(content, "webp", quality=WEBP_QUALITY, method=6)
     return Thumbnail(content.getvalue(), ".webp", size, image.size)
+
+
+def write_thumbnails(data: Path, folder: Path) -> int:
+    """Write the thumbnails of the first test images, PAGE_SIDE pixels wide, into one file.
+
+    Args:
+        data: The data set's folder, data/<name>.
+        folder: The existing folder to write STORED_FILE into.
+
+    Returns:
+        The number of thumbnails; images that cannot be read have none.
+    """
+    dataset, description = formats.load(data, "test"), formats.describe(data)
+    thumbnails: dict[int, Thumbnail] = {}
+    for index in range(min(len(dataset), MAX_STORED)):
+        try:
+            thumbnails[index] = make_thumbnail(dataset, index, description, PAGE_SIDE)
+        except UserError:  # the pages that would show the image say why
+            continue
+    stored = thumbnails.values()
+    arrays = {
+        "index": np.array([*thumbnails], np.int64),
+        "end": np.cumsum([len(thumbnail.content) for thumbnail in stored], dtype=np.int64),
+        "suffix": np.array([thumbnail.suffix for thumbnail in stored], "U8"),
+        "size": np.array([thumbnail.size for thumbnail in stored], np.int64).reshape(-1, 2),
+        "image_size": np.array([thumbnail.image_size for thumbnail in stored], np.int64).reshape(-1, 2),
+        "content": np.frombuffer(b"".join(thumbnail.content for thumbnail in stored), np.uint8),
+    }
+    write_npz(folder / STORED_FILE, arrays)
+    return len(thumbnails)
+
+
+def read_thumbnails(folder: Path) -> dict[int, Thumbnail]:
+    """Read the thumbnails that `write_thumbnails` wrote, by the number of the image; none without the file.
+
+    Args:
+        folder: The folder, results/_datasets/<name>.
+    """
+    path = folder / STORED_FILE
+    if not path.is_file():
+        return {}
+    arrays = Npz(path)
+    content, ends = arrays["content"].tobytes(), arrays["end"].tolist()
+    rows = zip(
+        arrays["index"].tolist(),
+        [0, *ends],
+        ends,
+        arrays["suffix"].tolist(),
+        arrays["size"].tolist(),
+        arrays["image_size"].tolist(),
+        strict=False,
+    )
+    return {
+        index: Thumbnail(content[start:end], suffix, (size[0], size[1]), (image_size[0], image_size[1]))
+        for index, start, end, suffix, size, image_size in rows
+    }
 
 
 def read_display_image(dataset: ImageDataset, index: int, description: DatasetDescription) -> Image.Image:

@@ -220,9 +220,9 @@ def _write(target: Path, content: bytes) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file, or a folder without its JSON files and hidden files, such as Snakemake's time stamps."""
+    """Copy a file, or a folder without its data and hidden files, such as Snakemake's time stamps."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.json", ".*"))
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.json", "*.npz", ".*"))
     else:
         shutil.copyfile(source, target)

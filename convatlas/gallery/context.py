@@ -41,6 +41,14 @@ class GalleryContext:
     diagram_maps: Mapping[str, DiagramMaps | None] = field(default_factory=dict)
     run: RunInfo = field(default_factory=lambda: NO_RUN_INFO)
 
+    def get_previews_folder(self, dataset: str) -> Path:
+        """Return the folder of a data set's previews, results/_datasets/<name>.
+
+        Args:
+            dataset: The data set's name in the config.
+        """
+        return self.results / "_datasets" / dataset
+
     @property
     def networks_with_masks(self) -> list[NetworkData]:
         """Return the networks whose segmentation was analysed."""

@@ -8,12 +8,11 @@ from pathlib import Path
 from convatlas import UserError
 from convatlas.datasets import formats
 from convatlas.datasets.base import ImageDataset
-from convatlas.datasets.thumbnails import make_thumbnail
+from convatlas.datasets.thumbnails import PAGE_SIDE, Thumbnail, make_thumbnail, read_thumbnails
 from convatlas.records import DatasetDescription, Split
 
 log = logging.getLogger(__name__)
 
-MAX_SIDE = 96  # pixels of a thumbnail's longer side
 MAX_WARNINGS = 5  # of images that cannot be read
 
 
@@ -49,17 +48,21 @@ def load_split(data: Path, split: Split) -> ImageDataset | None:
 
 
 class DatasetThumbnails:
-    """The thumbnails of a split, each made once, when it is asked for.
+    """The thumbnails of a split: those that are stored, and others each made once, when it is asked for.
 
     Args:
         name: The data set's name in the config.
         data: The data set's folder, data/<name>.
+        previews: The folder of its previews, results/_datasets/<name>, which may hold thumbnails of the test
+            split.
         description: dataset.json.
         split: The split.
     """
 
-    def __init__(self, name: str, data: Path, description: DatasetDescription, split: Split) -> None:
-        self._name, self._data, self._description = name, data, description
+    def __init__(
+        self, name: str, data: Path, previews: Path, description: DatasetDescription, split: Split
+    ) -> None:
+        self._name, self._data, self._previews, self._description = name, data, previews, description
         self.split = split
         self._thumbnails: dict[int, PageThumbnail | None] = {}
         self._n_failures = 0
@@ -68,6 +71,11 @@ class DatasetThumbnails:
     def dataset(self) -> ImageDataset | None:
         """The split; None, with a warning, where its files are gone."""
         return load_split(self._data, self.split)
+
+    @cached_property
+    def _stored(self) -> dict[int, Thumbnail]:
+        """The thumbnails of the previews, by the number of the image."""
+        return read_thumbnails(self._previews) if self.split == "test" else {}
 
     def make(self, index: int) -> PageThumbnail | None:
         """Return the thumbnail of an image; None, with a warning, where it cannot be read.
@@ -83,7 +91,9 @@ class DatasetThumbnails:
         if self.dataset is None:
             return None
         try:
-            thumbnail = make_thumbnail(self.dataset, index, self._description, MAX_SIDE)
+            thumbnail = self._stored.get(index) or make_thumbnail(
+                self.dataset, index, self._description, PAGE_SIDE
+            )
         except (UserError, LookupError) as error:  # LookupError: the data set has changed
             self._n_failures += 1
             level = logging.WARNING if self._n_failures <= MAX_WARNINGS else logging.DEBUG

@@ -35,11 +35,12 @@ class ImageSheet:
     Args:
         name: The data set's name in the config.
         data: The data set's folder, data/<name>.
+        previews: The folder of its previews, results/_datasets/<name>.
         description: dataset.json.
     """
 
-    def __init__(self, name: str, data: Path, description: DatasetDescription) -> None:
-        self._source = DatasetThumbnails(name, data, description, "test")
+    def __init__(self, name: str, data: Path, previews: Path, description: DatasetDescription) -> None:
+        self._source = DatasetThumbnails(name, data, previews, description, "test")
         self._images: dict[int, PredictedImage] = {}
         self._bytes = 0
         self.thumbnails: dict[str, bytes] = {}

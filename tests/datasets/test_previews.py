@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convatlas.datasets import formats, previews, trimaps
+from convatlas.datasets import formats, previews, thumbnails, trimaps
 from convatlas.records import Previews
 from tests.support.pets_source import BOX, prepare_pets, write_pets_source
 from tests.support.workspace import ROOT, read_files
@@ -51,6 +51,22 @@ def test_images_are_chosen_at_random_from_all_subclasses() -> None:
     assert one_by_one != [10, 10]  # not the middle one
     assert previews.choose_at_random([3, 1], 9) == [1, 3]
     assert previews.choose_at_random([], 4) == []
+
+
+def test_stored_thumbnails_are_those_of_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = prepare_classes(tmp_path, 2, 6)
+    test = formats.load(data, "test")
+    assert thumbnails.read_thumbnails(tmp_path) == {}  # without a file
+    assert thumbnails.write_thumbnails(data, tmp_path) == len(test) == 6
+    stored = thumbnails.read_thumbnails(tmp_path)
+    assert stored == {
+        index: thumbnails.make_thumbnail(test, index, formats.describe(data), thumbnails.PAGE_SIDE)
+        for index in range(6)
+    }
+    Path(test.paths[0]).write_bytes(b"damaged")
+    monkeypatch.setattr(thumbnails, "MAX_STORED", 3)
+    thumbnails.write_thumbnails(data, tmp_path)
+    assert thumbnails.read_thumbnails(tmp_path) == {index: stored[index] for index in (1, 2)}
 
 
 def test_a_few_images_of_each_class_and_split_are_shown(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
 from convatlas.datasets.base import write_splits
+from convatlas.datasets.thumbnails import write_thumbnails
 from convatlas.files import write_json
 from convatlas.gallery import prediction_images
 from convatlas.gallery.confusions import group_by_cell
@@ -193,7 +194,7 @@ def test_large_images_are_reduced_up_to_a_number_of_bytes(
     write_images(tmp_path / "few", ROWS, (300, 200), missing=-1)
     write_json(tmp_path / "few/dataset.json", DATASET)
     description: Any = DATASET
-    sheet = ImageSheet("few", tmp_path / "few", description)
+    sheet = ImageSheet("few", tmp_path / "few", tmp_path / "previews", description)
     monkeypatch.setattr(prediction_images, "MAX_BYTES", 1)
     assert [image.row["index"] for image in sheet.add([ROWS[5], ROWS[2]])] == [5]
     (image,) = sheet.add(ROWS)
@@ -203,9 +204,23 @@ def test_large_images_are_reduced_up_to_a_number_of_bytes(
         assert picture.size == (96, 64)
 
 
+def test_stored_thumbnails_are_shown(tmp_path: Path) -> None:
+    write_images(tmp_path / "few", ROWS, (300, 200), missing=-1)
+    write_json(tmp_path / "few/dataset.json", DATASET)
+    description: Any = DATASET
+    sheet = ImageSheet("few", tmp_path / "few", tmp_path, description)
+    sheet.add(ROWS)
+    write_thumbnails(tmp_path / "few", tmp_path)
+    for path in (tmp_path / "few/images").iterdir():
+        path.unlink()  # so that no thumbnail can be made
+    stored = ImageSheet("few", tmp_path / "few", tmp_path, description)
+    assert stored.add(ROWS) == sheet.select(ROWS)
+    assert stored.thumbnails == sheet.thumbnails
+
+
 def test_without_the_data_there_are_no_thumbnails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     description: Any = DATASET
-    sheet = ImageSheet("few", tmp_path / "few", description)
+    sheet = ImageSheet("few", tmp_path / "few", tmp_path / "previews", description)
     assert [image.thumbnail for image in sheet.add(ROWS[:2])] == ["", ""]
     assert sheet.thumbnails == {} and sheet.subclasses is None
     assert "no thumbnails of test images" in caplog.text

@@ -79,7 +79,8 @@ for format_name, data_format in FORMATS.items():
             " --output data/{wildcards.dataset} 2>&1 | tee {log:q}"
 
 
-# A few small images of each class, for the data set's page. No network can be named _datasets.
+# Small images for the pages: a few of each class, and those of the test split. No network can be named
+# _datasets.
 rule previews:
     input:
         code=get_code_input("previews"),

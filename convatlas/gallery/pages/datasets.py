@@ -24,7 +24,7 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
         context: The run that the site shows.
     """
     for name, dataset in context.datasets.items():
-        folder = context.results / "_datasets" / name
+        folder = context.get_previews_folder(name)
         examples: Previews | None = None
         duplicates: NearDuplicates | None = None
         if folder.is_dir():

@@ -38,7 +38,7 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
         if not has_errors(network) or name is None or dataset is None:
             continue
         rows = network.results.predictions
-        sheet = ImageSheet(name, context.data / name, dataset)
+        sheet = ImageSheet(name, context.data / name, context.get_previews_folder(name), dataset)
         is_segmentation = "mean_iou" in rows[0]
         choose = choose_segmented if is_segmentation else choose_classified
         classes = (dataset if is_segmentation else network.description)["classes"]

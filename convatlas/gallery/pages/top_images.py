@@ -78,7 +78,9 @@ def make_thumbnails(context: GalleryContext) -> dict[SplitKey, dict[int, PageThu
         counts.setdefault(key, Counter()).update(top_images.count_images())
     thumbnails = {}
     for (name, split), image_counts in counts.items():
-        source = DatasetThumbnails(name, context.data / name, context.datasets[name], split)
+        source = DatasetThumbnails(
+            name, context.data / name, context.get_previews_folder(name), context.datasets[name], split
+        )
         thumbnails[name, split] = _select_thumbnails(source, image_counts)
     return thumbnails
 
