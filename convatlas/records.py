@@ -676,6 +676,58 @@ class AttributionAnalysis(TypedDict):
     specificity: list[LayerSpecificity]
 
 
+class MeanSimilarity(TypedDict):
+    """The mean CKA over pairs of different layers, with standard errors; null where not known."""
+
+    trained: float | None
+    trained_error: float | None
+    untrained: float | None  # of the same pairs in the untrained networks
+    untrained_error: float | None
+    difference_error: float | None  # of trained - untrained, on the same images
+
+
+class NetworkSimilarity(TypedDict):
+    """A network in _similarity/similarity.json.
+
+    Its arrays in similarity.npz are (layers, layers): <network>@trained of the trained network with itself,
+    <network>@untrained of the untrained one, <network>@trained_untrained (trained rows, untrained columns),
+    each with <...>_error, its standard error; and <network>@difference_error of trained - untrained.
+    """
+
+    undefined: str | None  # why its layers were not compared
+    control_undefined: str | None  # why there is no untrained network
+    dataset: str
+    images: int
+    layers: list[str]
+    left_out: list[str]  # selected layers without features of each image
+    mean: MeanSimilarity | None
+
+
+class PairSimilarity(TypedDict):
+    """Two networks in _similarity/similarity.json.
+
+    Their arrays in similarity.npz are (layers, other layers): <key>@trained and <key>@untrained with
+    <...>_error, and <key>@difference_error.
+    """
+
+    networks: list[str]  # two
+    key: str
+    undefined: str | None  # why they were not compared
+    dataset: str  # whose images both see
+    images: int
+    layers: list[list[str]]  # of each
+    mean: MeanSimilarity | None
+
+
+class SimilarityAnalysis(TypedDict):
+    """_similarity/similarity.json, of all networks with `views.similarity`."""
+
+    split: Split
+    batch: int  # images, over which HSIC1 is averaged
+    networks: dict[str, NetworkSimilarity]
+    pairs: list[PairSimilarity]
+
+
 class TileGroup(TypedDict):
     """The tiles of one layer's units in a figure, a column per unit."""
 

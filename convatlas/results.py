@@ -29,6 +29,7 @@ from convatlas.records import (
     SampleImage,
     SegmentationAnalysis,
     SegmentationMetrics,
+    SimilarityAnalysis,
     Timing,
     UnitMatches,
 )
@@ -236,6 +237,22 @@ class Results:
         """
         path = self.folder / "attribution/attribution.json"
         return cast(AttributionAnalysis, read_json(path)) if path.is_file() else None
+
+    @cached_property
+    def similarity(self) -> SimilarityAnalysis | None:
+        """../_similarity/similarity.json: the similarity of layers, of this and of other networks; None where
+        `views.similarity` is null.
+        """
+        path = self.folder.parent / "_similarity/similarity.json"
+        analysis = cast(SimilarityAnalysis, read_json(path)) if path.is_file() else None
+        return analysis if analysis and self.name in analysis["networks"] else None
+
+    @cached_property
+    def similarity_arrays(self) -> Npz:
+        """../_similarity/similarity.npz: <network>@trained and further arrays (layers, layers), which
+        `NetworkSimilarity` and `PairSimilarity` of convatlas.records describe.
+        """
+        return Npz(self.folder.parent / "_similarity/similarity.npz")
 
     @cached_property
     def unit_matches(self) -> UnitMatches:

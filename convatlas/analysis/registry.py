@@ -13,6 +13,16 @@ from convatlas.pipeline.config_types import Config, DatasetConfig, NetworkConfig
 ObstacleFinder = Callable[[NetworkConfig, DatasetConfig | None], str | None]
 
 
+def require_dataset(network: NetworkConfig, dataset: DatasetConfig | None) -> str | None:
+    """Return what an analysis over a data set lacks.
+
+    Args:
+        network: The network's section of the config.
+        dataset: The section of its data set; None without one.
+    """
+    return "it needs the images of a data set: set `dataset`" if dataset is None else None
+
+
 def find_no_obstacle(network: NetworkConfig, dataset: DatasetConfig | None) -> None:
     """Return None: the analysis works with every network.
 
@@ -34,6 +44,7 @@ class Analysis:
             set `dataset`"; None if nothing. What only a run can tell is `undefined` of its JSON file.
         files: What it reads in results/<network>/ besides weights.safetensors, network.json and layers.json.
         reads_dataset: Whether it reads the network's data set.
+        is_shared: Whether one job computes it for all networks, into results/_<name>/, by a rule of its own.
         projects: Whether it projects with the deconvnet, and so takes `rectify` of `views.deconv`.
     """
 
@@ -43,6 +54,7 @@ class Analysis:
     find_obstacle: ObstacleFinder = find_no_obstacle
     files: tuple[str, ...] = ()
     reads_dataset: bool = True
+    is_shared: bool = False
     projects: bool = False
 
     @property
@@ -52,7 +64,15 @@ class Analysis:
 
 
 # In the order of the overview of a network's analyses.
-ANALYSES: tuple[Analysis, ...] = ()
+ANALYSES: tuple[Analysis, ...] = (
+    Analysis(
+        "similarity",
+        "Similarity",
+        "Which layers represent images alike, within the network and in other networks?",
+        require_dataset,
+        is_shared=True,
+    ),
+)
 BY_NAME: Mapping[str, Analysis] = {analysis.name: analysis for analysis in ANALYSES}
 
 

@@ -40,6 +40,7 @@ from convatlas.gallery.pages import (
     network,
     primer,
     provenance,
+    similarity,
     top_images,
     units,
 )
@@ -61,6 +62,7 @@ PAGE_MAKERS: list[Callable[[GalleryContext], Iterator[SitePage]]] = [
     top_images.make_pages,
     attribution.make_pages,
     analyses.make_pages,
+    similarity.make_pages,
     errors.make_pages,
     compare.make_pages,
     classical.make_pages,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from markupsafe import Markup, escape
 
-from convatlas.analysis.registry import ANALYSES
+from convatlas.analysis.registry import ANALYSES, Analysis
 from convatlas.files import format_json, read_json
 from convatlas.gallery.context import GalleryContext
 from convatlas.gallery.local_paths import hide_local_paths
@@ -19,7 +19,7 @@ RESULT_FILES = (
     "classical",
     "masks",
     "steps",
-    *(analysis.name for analysis in ANALYSES),
+    *(analysis.name for analysis in ANALYSES if not analysis.is_shared),
     "statistics.npz",
     "strongest.npz",
     "statistics.json",
@@ -54,6 +54,22 @@ def list_published_files(context: GalleryContext, network: str) -> dict[str, Pat
     return {
         f"arrays/{network}/{path.relative_to(folder).as_posix()}": path for path in paths if path.is_file()
     }
+
+
+def list_shared_files(context: GalleryContext, analysis: Analysis) -> dict[str, Path]:
+    """List the files of an analysis of all networks that `publish` of the config copies into the site.
+
+    Args:
+        context: The run that the site shows.
+        analysis: An entry of the registry that one job computes for all networks.
+
+    Returns:
+        The source of each file, by its place in the site, arrays/_<name>/<file>.
+    """
+    if not context.config.get("publish", {}).get("tensors"):
+        return {}
+    folder = context.results / f"_{analysis.name}"
+    return {f"arrays/{folder.name}/{path.name}": path for path in sorted(folder.glob("*.*"))}
 
 
 def hide_paths_in_json(files: Mapping[str, Path]) -> dict[str, str]:

@@ -232,6 +232,27 @@ class ConceptViews(TypedDict):
     image_value: Literal["mean", "max"]
 
 
+class SimilarityViews(TypedDict):
+    """`views.similarity`: the similarity of layers by CKA."""
+
+    images: int  # of the test split
+    layers: LayerSelection | None
+
+
+class ComparedNetworkSettings(SimilarityViews):
+    """What the analysis of similarity takes from the section of a network."""
+
+    dataset: str
+
+
+class SimilaritySettings(TypedDict):
+    """What the job takes that compares the layers of all networks."""
+
+    seed: int
+    networks: dict[str, ComparedNetworkSettings]  # in the order of the config
+    skip_unreadable: dict[str, bool]  # by data set
+
+
 class ViewsConfig(TypedDict):
     """`views` of a network."""
 
@@ -250,6 +271,7 @@ class ViewsConfig(TypedDict):
     deconv: DeconvViews
     attribution: AttributionViews | None
     concepts: ConceptViews | None
+    similarity: SimilarityViews | None
 
 
 class NetworkConfig(TypedDict):

@@ -257,6 +257,16 @@ def estimate_attribution(work: Workload) -> ResourceRequest:
     )
 
 
+def estimate_similarity(work: Workload) -> ResourceRequest:
+    """Estimate the similarity of a network's layers: a few images of each data set, forward.
+
+    Args:
+        work: The size of the work on the network.
+    """
+    memory = INFERENCE_MB_PER_VALUE * DATASET_PASS_BATCH_SIZE * work.input_values
+    return ResourceRequest(TORCH_MEMORY_MB + memory, MIN_RUNTIME)
+
+
 def _get_unit_count(units: CountOrAll) -> int:
     """Return the number of projected units of a layer, assumed for "all"."""
     return DEFAULT_UNIT_COUNT if units == "all" else int(units)
@@ -284,6 +294,7 @@ STAGE_ESTIMATORS: dict[str, Callable[[Workload], ResourceRequest]] = {
     "project_top_activations": estimate_top_projections,
     "figures": estimate_figures,
     "explorer": estimate_figures,
+    "similarity": estimate_similarity,
 }
 
 

@@ -82,11 +82,16 @@ def get_analysis_settings(analysis):
 
 def get_analysis_folders(network):
     """Return the folders of the analyses that are computed of a network."""
-    return [f"results/{network}/{analysis.name}" for analysis in list_computed(config, network)]
+    return [
+        f"results/_{analysis.name}" if analysis.is_shared else f"results/{network}/{analysis.name}"
+        for analysis in list_computed(config, network)
+    ]
 
 
 # One rule for each analysis of the registry, with its name.
 for analysis in ANALYSES:
+    if analysis.is_shared:
+        continue
 
     rule:
         name:
@@ -120,3 +125,57 @@ for analysis in ANALYSES:
             "python {params.script} --name {wildcards.network} --settings {params.settings:q}"
             " {params.data} --device {params.device} --threads {threads}"
             " --output results/{wildcards.network} 2>&1 | tee {log:q}"
+
+
+COMPARED_NETWORKS = [name for name in config["networks"] if is_computed(config, name, BY_NAME["similarity"])]
+
+
+def for_compared_networks(list_files):
+    """Return an input function: the files of all networks whose layers are compared, each once."""
+
+    def list_all_files(wildcards):
+        files = [path for name in COMPARED_NETWORKS for path in list_files(SimpleNamespace(network=name))]
+        return list(dict.fromkeys(files))
+
+    return list_all_files
+
+
+def get_similarity_settings(wildcards):
+    """Params function: the seed, the settings of the compared networks and of their data sets, as JSON."""
+    networks = {
+        name: {
+            **config["networks"][name]["views"]["similarity"],
+            "dataset": config["networks"][name]["dataset"],
+        }
+        for name in COMPARED_NETWORKS
+    }
+    datasets = dict.fromkeys(network["dataset"] for network in networks.values())
+    skip = {name: config["datasets"][name]["on_bad_image"] == "skip" for name in datasets}
+    return json.dumps({"seed": config["seed"], "networks": networks, "skip_unreadable": skip})
+
+
+# One job for all networks, which are compared with each other. No network can be named _similarity.
+rule similarity:
+    input:
+        code=for_compared_networks(get_code_files("similarity")),
+        data=for_compared_networks(get_network_dataset_files),
+        weights=expand("results/{network}/weights.safetensors", network=COMPARED_NETWORKS),
+        description=expand("results/{network}/network.json", network=COMPARED_NETWORKS),
+        layers=expand("results/{network}/layers.json", network=COMPARED_NETWORKS),
+    output:
+        similarity=directory("results/_similarity"),
+    log:
+        "logs/_similarity/similarity.log",
+    benchmark:
+        "logs/_similarity/similarity.tsv"
+    threads: 1
+    resources:
+        **get_resource_functions("similarity"),
+        gpu=1,
+    params:
+        fingerprint=get_fingerprint(for_compared_networks(get_code_files("similarity"))),
+        settings=get_similarity_settings,
+        device=config["device"],
+    shell:
+        "python scripts/similarity.py --settings {params.settings:q} --device {params.device}"
+        " --threads {threads} --output {output.similarity} 2>&1 | tee {log:q}"

@@ -6,12 +6,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 from snakemake.logging import logger
 from snakemake.settings.enums import Quietness
 
 from convatlas import UserError
-from convatlas.analysis.registry import ANALYSES, describe_obstacles, is_computed, list_computed
+from convatlas.analysis.registry import ANALYSES, BY_NAME, describe_obstacles, is_computed, list_computed
 from convatlas.datasets import image_selection
 from convatlas.datasets.formats import FORMATS
 from convatlas.files import read_json
@@ -19,7 +20,7 @@ from convatlas.paths import expand_home
 from convatlas.pipeline import architecture_names, dependencies
 from convatlas.pipeline.config import resolve_config
 from convatlas.pipeline.progress import ProgressHandler, PlannedJob, hide_scheduling, read_earlier_seconds
-from convatlas.pipeline.resources import estimate_resources, measure_workload
+from convatlas.pipeline.resources import ResourceRequest, estimate_resources, measure_workload
 
 try:
     config = resolve_config(config)
@@ -156,7 +157,11 @@ def get_resource_functions(stage):
     """
 
     def estimate(wildcards, attempt):
-        return estimate_resources(stage, measure_workload(config, wildcards.network), attempt)
+        names = (
+            [wildcards.network] if hasattr(wildcards, "network") else config["networks"]
+        )  # one job for all
+        requests = [estimate_resources(stage, measure_workload(config, name), attempt) for name in names]
+        return ResourceRequest(*map(max, zip(*requests)))
 
     return {
         "mem_mb": lambda wildcards, attempt: estimate(wildcards, attempt).mem_mb,

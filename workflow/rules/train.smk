@@ -89,7 +89,12 @@ def check_names():
     """
     rules_with_names = {"train", "attribution", *(analysis.name for analysis in ANALYSES)}
     jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name in rules_with_names]
-    networks = {job.wildcards.network: dict(config["networks"][job.wildcards.network]) for job in jobs}
+    names = [
+        name
+        for job in jobs
+        for name in (COMPARED_NETWORKS if job.rule.name == "similarity" else [job.wildcards.network])
+    ]
+    networks = {name: dict(config["networks"][name]) for name in dict.fromkeys(names)}
     if not networks:
         return
     for name, network in networks.items():

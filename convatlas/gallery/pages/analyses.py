@@ -8,11 +8,14 @@ from convatlas.analysis import registry
 from convatlas.analysis.registry import Analysis
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.network_data import NetworkData
+from convatlas.gallery.pages import similarity
 from convatlas.pipeline.config_types import Config
 
 TAB = "Analyses"
 # What the page of an analysis shows of a network, in one sentence, by the name of the analysis.
-SUMMARIES: Mapping[str, Callable[[NetworkData], str]] = {}
+SUMMARIES: Mapping[str, Callable[[NetworkData], str]] = {
+    "similarity": similarity.summarise,
+}
 
 
 @dataclass(frozen=True)

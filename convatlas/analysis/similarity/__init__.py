@@ -1,0 +1,1 @@
+"""Similarity of the layers of networks by centred kernel alignment (CKA)."""
