@@ -1,5 +1,6 @@
 """Image files: listed, resized to a network's input as torchvision resizes them, and shown, without torch."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from convatlas.records import Preprocessing
 
 Size = tuple[int, ...]  # height and width in pixels
 
+MAX_RESIZED_PIXELS = 100_000_000  # of a resized image before the crop; of more, the crop alone is resized
 MAX_ROW_LENGTH = 2048  # values of a row that is drawn as pixels
 ROW_ASPECT = 8  # width of rows that are drawn as a plane, to their height
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".npy", ".npz"}
@@ -36,12 +38,39 @@ def resize_to(
         Pixels, (H, W, C).
     """
     height, width = as_size(size)
+    resampling = Image.Resampling[interpolation.upper()]
     resized = _compute_resized_size(image.size, (width, height), resize)
-    if resized != image.size:
-        image = image.resize(resized, Image.Resampling[interpolation.upper()])
     left, top = (_compute_crop_offset(*sides) for sides in zip(resized, (width, height), strict=True))
+    if math.prod(resized) > max(MAX_RESIZED_PIXELS, math.prod(image.size)):
+        return _resize_crop(image, (width, height), (left, top), resized, resampling)
+    if resized != image.size:
+        image = image.resize(resized, resampling)
     image = image.crop((left, top, left + width, top + height))
     return np.asarray(image).reshape(height, width, -1)
+
+
+def _resize_crop(
+    image: Image.Image,
+    size: tuple[int, int],
+    corner: tuple[int, int],
+    resized: tuple[int, int],
+    resampling: Image.Resampling,
+) -> npt.NDArray[np.uint8]:
+    """Resize only what the crop shows of an image that would be too large otherwise; sizes (width, height).
+
+    Of a thin image, such as 1 × 20,000 pixels, which is resized to cover 224 × 224 by 224 × 4,480,000. Values
+    differ from those of `resize_to` by rounding alone.
+    """
+    starts = [max(0, start) for start in corner]
+    ends = [min(side, start + length) for side, start, length in zip(resized, corner, size, strict=True)]
+    scales = [side / full for side, full in zip(image.size, resized, strict=True)]
+    box = (*(s * scale for s, scale in zip(starts, scales, strict=True)),
+           *(e * scale for e, scale in zip(ends, scales, strict=True)))  # fmt: skip
+    lengths = (ends[0] - starts[0], ends[1] - starts[1])
+    shown = image.resize(lengths, resampling, box=(box[0], box[1], box[2], box[3]))
+    left, top = (start - offset for start, offset in zip(starts, corner, strict=True))
+    padded = shown.crop((-left, -top, size[0] - left, size[1] - top))
+    return np.asarray(padded).reshape(size[1], size[0], -1)
 
 
 def as_size(size: int | Sequence[int]) -> Size:
@@ -305,9 +334,11 @@ def list_images(folder: str | Path) -> tuple[list[Path], int]:
     """
     try:
         files = sorted(path for path in Path(folder).iterdir() if not path.is_dir())
+        special = {path for path in files if path.exists() and not path.is_file()}  # FIFOs, devices
     except OSError as error:
         raise UserError(f"cannot list {folder}: {error.strerror}") from error
-    images = [path for path in files if has_image_suffix(path) and not path.name.startswith(".")]
+    files_with_suffix = [path for path in files if has_image_suffix(path) and not path.name.startswith(".")]
+    images = [path for path in files_with_suffix if path not in special]
     return images, len(files) - len(images)
 
 
@@ -330,8 +361,10 @@ def expand_image_paths(paths: list[str] | list[Path]) -> list[Path]:
                     f"{', '.join(sorted(IMAGE_SUFFIXES))}"
                 )
             files += images
-        elif path.exists():
+        elif path.is_file():
             files.append(path)
+        elif path.exists():
+            raise UserError(f"{path} is no regular file (a FIFO, a socket or a device)")
         else:
             raise UserError(f"there is no file or folder {str(path)!r}")
     return files

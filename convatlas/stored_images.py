@@ -18,6 +18,7 @@ import tifffile
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from convatlas import UserError
+from convatlas.image_files import open_image, require_regular_file
 from convatlas.stored_arrays import check_bytes, load_array
 
 EXACT_MODES = ("L", "I;16", "I;16B", "I", "F", "RGB", "RGBA")  # of TIFF, whose values Pillow does not change
@@ -71,6 +72,7 @@ def read_stored_image(path: str | Path, channels: int | None = None) -> StoredIm
         UserError: The file cannot be read, or does not hold one image.
     """
     try:
+        require_regular_file(path)
         with Path(path).open("rb") as file:
             magic = file.read(8)
         if magic.startswith((NPY_MAGIC, ZIP_MAGIC)):
@@ -78,7 +80,7 @@ def read_stored_image(path: str | Path, channels: int | None = None) -> StoredIm
             return StoredImage(_order_channels_last(values, channels))
         if magic.startswith(TIFF_MAGICS):
             return _read_tiff(Path(path))
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return _to_stored_image(image)
     except UserError:
         raise
@@ -153,7 +155,7 @@ def _read_tiff(path: Path) -> StoredImage:
         check_bytes(series.nbytes, path)
         orientation = int(page.tags.valueof("Orientation", 1) or 1)
         if _is_plain_tiff(series, page) and not _is_misread_by_pillow(page, orientation):
-            with Image.open(path) as image:
+            with open_image(path) as image:
                 return _to_stored_image(image)
         values = _order_tiff_channels(_decode_tiff(series, path), series.axes)
         if orientation in UPRIGHT:
@@ -216,7 +218,7 @@ def _decode_tiff(series: Any, path: Path) -> np.ndarray:
         if "imagecodecs" not in str(error):
             raise
     pages = []
-    with Image.open(path) as image:  # which has codecs, such as LZW, that tifffile leaves to imagecodecs
+    with open_image(path) as image:  # which has codecs, such as LZW, that tifffile leaves to imagecodecs
         for page in series.pages:
             image.seek(page.index)
             if (

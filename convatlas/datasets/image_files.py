@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, UnidentifiedImageError
 
 from convatlas import UserError
 from convatlas.datasets.base import PROGRESS_INTERVAL, SourceDescription, write_description, write_splits
 from convatlas.files import sha256
+from convatlas.image_files import open_image
 from convatlas.names import make_printable
 from convatlas.records import DatasetDescription, DatasetValues, PhotographCredit, SkippedFile
 from convatlas.stored_images import read_stored_image
@@ -144,7 +145,7 @@ def _decode(path: Path) -> tuple[ImageFacts | None, list[Fault]]:
 def _decode_upright_jpeg(path: Path) -> ImageFacts | None:
     """Read every byte of a JPEG file, but few pixels, in half the time; None for other files."""
     try:
-        image = Image.open(path)
+        image = open_image(path)
     except UnidentifiedImageError:  # of NumPy, or of a TIFF that Pillow does not read
         return None
     with image:
@@ -164,7 +165,7 @@ def fault_from_error(subject: str, path: Path, error: BaseException) -> Fault:
         path: The file.
         error: What was raised when it was read.
     """
-    if not path.is_file():
+    if not path.exists():
         return Fault(f"{subject} missing", path)
     text = "" if isinstance(error, UnidentifiedImageError) else getattr(error, "strerror", None) or str(error)
     detail = " ".join(text.replace(str(path), path.name).split())

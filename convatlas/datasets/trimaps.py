@@ -7,6 +7,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from convatlas import UserError
 from convatlas.datasets.image_files import Fault, Size, fault_from_error
+from convatlas.image_files import open_image
 
 PET, BACKGROUND, BORDER = 1, 2, 3  # values of a trimap's pixels
 MASK_CLASSES = ["pet", "background", "border"]  # names of these values, in their order
@@ -25,7 +26,7 @@ def read_trimap(path: Path, photograph: Path) -> Image.Image:
         UserError: The trimap cannot be read.
     """
     try:
-        with Image.open(path) as image:  # in palette mode the indices are the values, as in torchvision
+        with open_image(path) as image:  # in palette mode the indices are the values, as in torchvision
             trimap = Image.fromarray(np.asarray(image).astype(np.uint8))
         return _orient_trimap(trimap, photograph)
     except Exception as error:  # Pillow's readers raise many kinds for one damaged file
@@ -41,7 +42,7 @@ def find_trimap_faults(path: Path, photograph: Path, size: Size | None) -> list[
         size: The size of the upright photograph; None where it cannot be read.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             image.load()
             faults = [_check_values(image, path)]
             if size:
@@ -102,7 +103,7 @@ def _check_size(image: Image.Image, path: Path, photograph: Path, size: Size) ->
 
 def _read_size_and_orientation(photograph: Path) -> tuple[tuple[int, int], int]:
     """Return the size (width, height) at which a photograph is stored, and its orientation by EXIF."""
-    with Image.open(photograph) as image:
+    with open_image(photograph) as image:
         return image.size, image.getexif().get(ExifTags.Base.Orientation, 1)
 
 
