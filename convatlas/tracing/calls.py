@@ -18,7 +18,7 @@ from convatlas import UserError
 from convatlas.records import Kind
 from convatlas.tracing.layer_kinds import FUNCTION_KINDS, module_kind
 from convatlas.tracing.layer_names import function_name, next_call_name
-from convatlas.tracing.replay import CallArguments, CallVerifier
+from convatlas.tracing.replay import CallArguments, CallVerifier, collect_all_tensors, map_tensors
 
 # Modules of torch.nn that are equivalent to a function, with the function's arguments after the input.
 POOLING_MODULES = {
@@ -156,7 +156,10 @@ def raise_on_wrong_input(x: Tensor) -> Iterator[None]:
 
 @contextmanager
 def trace(
-    network: nn.Module, callback: Callable[[Call], None], blocks: Collection[str] = (), verify: bool = False
+    network: nn.Module,
+    callback: Callable[[Call], Tensor | None],
+    blocks: Collection[str] = (),
+    verify: bool = False,
 ) -> Iterator[Callable[[], None]]:
     """Pass every layer call of a network to a function while the block runs.
 
@@ -166,7 +169,8 @@ def trace(
 
     Args:
         network: Any network. The block runs it, as often as it likes.
-        callback: Called with each call when it has ended.
+        callback: Called with each call when it has ended. A tensor that it returns replaces the output of the
+            call in what follows, where the layer works in place also the input that it has changed.
         blocks: Paths of composite modules whose calls are passed on too.
         verify: Apply each call of a layer again, before it is passed on, and compare the outputs bit for bit.
 
@@ -205,7 +209,9 @@ def trace(
 class _CallTracer(TorchFunctionMode):
     """Follows which module is running, and which tensors depend on the network's input."""
 
-    def __init__(self, callback: Callable[[Call], None], verifier: CallVerifier | None = None) -> None:
+    def __init__(
+        self, callback: Callable[[Call], Tensor | None], verifier: CallVerifier | None = None
+    ) -> None:
         super().__init__()
         self.callback, self.verifier = callback, verifier
         self.verified: list[CallArguments | None] = []  # arguments of the modules that are running
@@ -267,7 +273,7 @@ class _CallTracer(TorchFunctionMode):
     def make_forward_hook(self, path: str, leaf: bool, traced: bool) -> Callable[..., None]:
         """Return the hook that runs after a module."""
 
-        def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
             arguments = self.arguments.pop()
             dependent = _collect_input_dependent(arguments.tensors)
             outputs, inputs = arguments.select_new(output), dependent or arguments.tensors
@@ -276,16 +282,26 @@ class _CallTracer(TorchFunctionMode):
             if traced and _has_axes(outputs) and inputs and self.leaf_depth == int(leaf):
                 name = next_call_name(path, self.call_counts)
                 type_name, kind = type(module).__name__, module_kind(module)
-                with torch._C.DisableTorchFunction():  # what the callback computes is no layer
-                    self.callback(Call(name, path, type_name, kind, module, inputs, outputs[0]))
+                call = Call(name, path, type_name, kind, module, inputs, outputs[0])
+                output = self._call_back(call, output, arguments)
             if not leaf:
                 self.active_modules.pop()
             elif self.leaf_depth == 1:
                 self.resume_tracing()
             else:
                 self.leaf_depth -= 1
+            return output
 
         return leave
+
+    def _call_back(self, call: Call, output: Any, arguments: "InputVersions") -> Any:
+        """Pass a call on, and return what its caller gets: the output, or one with another tensor in it."""
+        with torch._C.DisableTorchFunction():  # what the callback computes is no layer
+            replacement = self.callback(call)
+            if replacement is None:
+                return output
+            _mark_input_dependent(replacement)
+            return _replace_output(call, output, arguments, replacement)
 
     def resume_tracing(self) -> None:
         """Trace functions again after a leaf, or after an exception inside one."""
@@ -302,6 +318,7 @@ class _CallTracer(TorchFunctionMode):
         inputs, name = _collect_input_dependent([args, kwargs]), function_name(func)
         is_layer = name in FUNCTION_KINDS and bool(inputs and self.active_modules) and not self.leaf_depth
         arguments = self.verifier.capture(args, kwargs) if self.verifier and is_layer else None
+        versions = InputVersions([args, kwargs]) if is_layer else None
         output = func(*args, **kwargs)
         if self.verifier:
             self.verifier.check_random_state(f"{name}, called by {self._describe_caller()},")
@@ -313,14 +330,39 @@ class _CallTracer(TorchFunctionMode):
         if args and any(tensor is args[0] for tensor in changed):
             with torch._C.DisableTorchFunction():  # a write into a part of a tensor changes the tensor
                 _mark_input_dependent(args[0]._base)
-        if is_layer and _has_axes(outputs):
+        if versions and _has_axes(outputs):
             path = self.active_modules[-1]
             layer = next_call_name(f"{path}/{name}" if path else name, self.call_counts)
             if self.verifier and arguments:
                 self.verifier.verify(layer, func, arguments, output)
             module = _equivalent_module(name, args[1:], kwargs)
-            self.callback(Call(layer, path, name, FUNCTION_KINDS[name], module, inputs, outputs[0]))
+            call = Call(layer, path, name, FUNCTION_KINDS[name], module, inputs, outputs[0])
+            return self._call_back(call, output, versions)
         return output
+
+
+def _replace_output(call: Call, output: Any, arguments: "InputVersions", replacement: Tensor) -> Any:
+    """Return the output of a call with another tensor in the place of `call.output`.
+
+    Raises:
+        UserError: The tensor is an attribute of an object in the output, or it is not known whether the call
+            changed its input in place.
+    """
+    is_input = any(call.output is tensor for tensor in arguments.tensors)
+    if is_input and call.output.is_inference():
+        raise UserError(
+            f"the output of the layer {call.layer!r} cannot be replaced: it is the layer's input, in "
+            "torch.inference_mode(); take that out of the forward pass, or name another layer"
+        )
+    if is_input and not arguments.is_unchanged(call.output):  # in place: the network may read it again
+        call.output.copy_(replacement)
+        return output
+    if not any(call.output is tensor for tensor in collect_all_tensors(output)):
+        raise UserError(
+            f"the output of the layer {call.layer!r} cannot be replaced: it is within an object "
+            f"({type(output).__name__}); name the layer that computes it"
+        )
+    return map_tensors(output, lambda tensor: replacement if tensor is call.output else tensor)
 
 
 def _equivalent_module(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> nn.Module | None:
