@@ -728,6 +728,61 @@ class SimilarityAnalysis(TypedDict):
     pairs: list[PairSimilarity]
 
 
+class AblationCost(TypedDict):
+    """What the ablation of all units of a layer costs a network."""
+
+    value: float  # of the measure, with the ablation
+    effect: float  # how much worse that is than without
+    interval: list[float]  # of the effect, 95 %
+    p: float | None  # adjusted for the number of layers
+    class_effects: list[float | None]  # of each class; null without images
+    class_p: list[float | None]  # adjusted for the number of layers and classes
+    loss_change: float | None  # of the mean loss; null where it is infinite
+
+
+class AblationCurve(TypedDict):
+    """A measure against the number of a layer's units that are ablated together."""
+
+    counts: list[int]  # of ablated units, from 0 to all that were measured
+    important_first: list[float]
+    important_last: list[float]
+    random: list[list[float]]  # in each random order
+
+
+class LayerAblation(TypedDict):
+    """The ablation of a layer: of all of its units, in order, and of how many single ones matters."""
+
+    layer: str
+    units: int  # of the layer
+    measured: int  # of them that were ablated
+    significant: dict[str, int]  # units whose ablation costs more than noise, by what replaces them
+    costs: dict[str, AblationCost]  # of all units, by what replaces them: "zero" or "mean"
+    curves: dict[str, AblationCurve]
+
+
+class AblationAnalysis(TypedDict):
+    """ablation/ablation.json; where `undefined` is a text, the other keys are absent."""
+
+    undefined: str | None  # why nothing was measured for this network, and what to set
+    measure: NotRequired[Literal["accuracy", "mean_iou", "loss"]]
+    dataset: NotRequired[str | None]
+    split: NotRequired[Split]
+    split_images: NotRequired[int]
+    images: NotRequired[int]  # of the split that were used
+    half_images: NotRequired[list[int]]  # on which the order of the units, and the curves, were measured
+    classes: NotRequired[list[str]]
+    class_images: NotRequired[list[int]]  # of each class; 0 of a segmentation network
+    value: NotRequired[float]  # of the measure, without ablation
+    interval: NotRequired[list[float]]  # 95 %
+    class_values: NotRequired[list[float | None]]
+    curve_value: NotRequired[float]  # without ablation, on the images of the curves
+    significance: NotRequired[float]
+    random_orders: NotRequired[int]
+    seed: NotRequired[int]
+    layers: NotRequired[list[LayerAblation]]
+    left_out: NotRequired[dict[str, str]]  # layers that were not ablated, and why
+
+
 class TileGroup(TypedDict):
     """The tiles of one layer's units in a figure, a column per unit."""
 

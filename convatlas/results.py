@@ -14,6 +14,7 @@ from convatlas.image_io import select_display
 from convatlas.names import suggest_nearest
 from convatlas.predictions import read_predictions
 from convatlas.records import (
+    AblationAnalysis,
     AttributionAnalysis,
     ClassificationMetrics,
     ConceptAnalysis,
@@ -253,6 +254,21 @@ class Results:
         `NetworkSimilarity` and `PairSimilarity` of convatlas.records describe.
         """
         return Npz(self.folder.parent / "_similarity/similarity.npz")
+
+    @cached_property
+    def ablation(self) -> AblationAnalysis | None:
+        """ablation/ablation.json: what the network loses without units or layers; None where
+        `views.ablation` is null.
+        """
+        path = self.folder / "ablation/ablation.json"
+        return cast(AblationAnalysis, read_json(path)) if path.is_file() else None
+
+    @cached_property
+    def ablation_arrays(self) -> Npz:
+        """ablation/ablation.npz: <layer>@units; and by unit <layer>@zero_effects, @mean_effects and further
+        costs, as docs/analyses.md describes.
+        """
+        return Npz(self.folder / "ablation/ablation.npz")
 
     @cached_property
     def unit_matches(self) -> UnitMatches:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from convatlas import UserError, cli
+from convatlas.analysis.registry import ANALYSES
 from tests.support.workspace import ROOT
 
 SCRIPTS = ROOT / "scripts"
@@ -46,7 +47,8 @@ def exit_message(monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
 
 def test_there_is_a_script_for_each_stage() -> None:
     rules = "".join(path.read_text() for path in (SCRIPTS.parent / "workflow/rules").glob("*.smk"))
-    assert sorted(set(re.findall(r"scripts/(\w+)\.py", rules))) == NAMES
+    analyses = {analysis.name for analysis in ANALYSES}
+    assert sorted(analyses | set(re.findall(r"scripts/(\w+)\.py", rules))) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)

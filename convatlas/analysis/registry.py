@@ -32,6 +32,20 @@ def find_no_obstacle(network: NetworkConfig, dataset: DatasetConfig | None) -> N
     """
 
 
+def find_missing_labels(network: NetworkConfig, dataset: DatasetConfig | None) -> str | None:
+    """Return that the analysis lacks labels, where the config tells, and what to set.
+
+    Args:
+        network: The network's section of the config.
+        dataset: The section of its data set; None without one.
+    """
+    if dataset is None:
+        return "it needs images with labels: set `dataset` to a data set of the network's classes"
+    if dataset["format"] == "images" and dataset["source"] == "embedded":
+        return "the embedded photographs have no labels: set `dataset` to a data set of the network's classes"
+    return None
+
+
 @dataclass(frozen=True)
 class Analysis:
     """An analysis of a network, a stage of its own: rule, script and folder have its name.
@@ -65,6 +79,12 @@ class Analysis:
 
 # In the order of the overview of a network's analyses.
 ANALYSES: tuple[Analysis, ...] = (
+    Analysis(
+        "ablation",
+        "Ablation",
+        "What does the network lose without a unit, or without a layer?",
+        find_missing_labels,
+    ),
     Analysis(
         "similarity",
         "Similarity",

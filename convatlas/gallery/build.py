@@ -24,6 +24,7 @@ from convatlas.gallery.metadata import CRATE_FILE, build_crate, describe_page
 from convatlas.gallery.navigation import list_menus, list_subtabs, list_tabs, render_search_index
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.pages import (
+    ablation,
     analyses,
     attribution,
     cite,
@@ -62,6 +63,7 @@ PAGE_MAKERS: list[Callable[[GalleryContext], Iterator[SitePage]]] = [
     top_images.make_pages,
     attribution.make_pages,
     analyses.make_pages,
+    ablation.make_pages,
     similarity.make_pages,
     errors.make_pages,
     compare.make_pages,

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from convatlas.gallery.ablation_data import read_effect_columns
 from convatlas.gallery.explorer_statistics import PASS_THROUGH_KINDS
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.table_data import TableColumn
@@ -67,6 +68,7 @@ def make_unit_columns(
         TableColumn("class", "preferred class", preferred, summary["classes"]),
         TableColumn("d", "effect size d", effect_size),
         TableColumn("selectivity", "class selectivity", join("selectivity")),
+        *read_effect_columns(network, layers, n_units),
         _make_shortcut_column(top_images, layers, n_units),
         *_make_match_columns(network.results.unit_matches, layers, n_units),
     ]

@@ -253,6 +253,15 @@ class SimilaritySettings(TypedDict):
     skip_unreadable: dict[str, bool]  # by data set
 
 
+class AblationViews(TypedDict):
+    """`views.ablation`: what the network loses without units and layers."""
+
+    layers: LayerSelection | None
+    units: CountOrAll  # of a layer
+    images: CountOrAll
+    random_orders: int
+
+
 class ViewsConfig(TypedDict):
     """`views` of a network."""
 
@@ -270,6 +279,7 @@ class ViewsConfig(TypedDict):
     strongest: StrongestViews | None
     deconv: DeconvViews
     attribution: AttributionViews | None
+    ablation: AblationViews | None
     concepts: ConceptViews | None
     similarity: SimilarityViews | None
 

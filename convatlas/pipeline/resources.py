@@ -43,6 +43,9 @@ MAX_RUNTIME = 24 * 60  # minutes: partitions seldom grant more than a day, and t
 ATTRIBUTION_PASSES = 1000  # forward and backward, of an image and target by all methods with their checks
 ATTRIBUTION_TARGETS = 3  # classes of an image, at most where the config does not list them
 ATTRIBUTION_BATCH_VALUES = 2**20  # input values of a pass
+ABLATION_LAYERS = 12  # where views.ablation.layers names none
+ABLATION_CURVE_POINTS = 17  # of each order in which units are removed
+ABLATION_MB = 1000  # of layers' outputs that are kept for a batch
 TEST_BATCH_SIZE = 500  # images, as in convatlas.training.trainer
 DATASET_PASS_BATCH_SIZE = 64  # images, where views.strongest.batch is null
 DEFAULT_IMAGE_COUNT = 5  # sample images, where `images` gives no number
@@ -267,6 +270,26 @@ def estimate_similarity(work: Workload) -> ResourceRequest:
     return ResourceRequest(TORCH_MEMORY_MB + memory, MIN_RUNTIME)
 
 
+def estimate_ablation(work: Workload) -> ResourceRequest:
+    """Estimate ablation: a part of a forward pass of each image for each unit, and for each point of a curve.
+
+    Args:
+        work: The size of the work on the network.
+    """
+    settings = work.network["views"]["ablation"]
+    if settings is None:
+        return ResourceRequest(TORCH_MEMORY_MB, MIN_RUNTIME)
+    images = work.dataset_images if settings["images"] == "all" else int(settings["images"])
+    layers = len(settings["layers"]) if isinstance(settings["layers"], list) else ABLATION_LAYERS
+    passes = 2 * _get_unit_count(settings["units"]) + 2 * ABLATION_CURVE_POINTS * (
+        2 + settings["random_orders"]
+    )
+    return ResourceRequest(
+        TORCH_MEMORY_MB + ABLATION_MB + INFERENCE_MB_PER_VALUE * DATASET_PASS_BATCH_SIZE * work.input_values,
+        MIN_RUNTIME + SECONDS_PER_VALUE / 3 * passes * layers * images * work.input_values / 60,
+    )
+
+
 def _get_unit_count(units: CountOrAll) -> int:
     """Return the number of projected units of a layer, assumed for "all"."""
     return DEFAULT_UNIT_COUNT if units == "all" else int(units)
@@ -289,6 +312,7 @@ STAGE_ESTIMATORS: dict[str, Callable[[Workload], ResourceRequest]] = {
     "concepts": estimate_concepts,
     "deconv": estimate_deconv,
     "attribution": estimate_attribution,
+    "ablation": estimate_ablation,
     "dataset_pass": estimate_dataset_pass,
     "merge_shards": estimate_merge,
     "project_top_activations": estimate_top_projections,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from convatlas.analysis.registry import ANALYSES
 from convatlas.datasets.formats import FORMATS
 from convatlas.pipeline import resources
 from convatlas.pipeline.config import resolve_config
@@ -23,6 +24,7 @@ RULES = {
     for path in sorted((ROOT / "workflow/rules").glob("*.smk"))
     for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", path.read_text(), re.MULTILINE)
 }
+ANALYSIS_RULES = {analysis.name for analysis in ANALYSES}  # made in a loop, alike
 LOCAL = re.findall(r"^    (\w+),", (ROOT / "Snakefile").read_text().split("localrules:")[1], re.MULTILINE)
 PROFILE = yaml.safe_load((ROOT / "workflow/profiles/slurm/profile.yaml").read_text())
 
@@ -122,13 +124,14 @@ def test_the_sizes_of_data_sets_are_those_that_formats_declare() -> None:
 
 def test_each_rule_is_local_or_requests_resources() -> None:
     requesting = {name for name, body in RULES.items() if f'get_resource_functions("{name}")' in body}
-    assert requesting == set(resources.STAGE_ESTIMATORS)
+    assert requesting | ANALYSIS_RULES == set(resources.STAGE_ESTIMATORS)
     assert requesting | set(LOCAL) == RULES.keys() | {"all", "download"}
     assert not requesting & set(LOCAL)
 
 
 def test_the_profile_has_every_rule_that_uses_a_gpu() -> None:
-    assert PROFILE["set-resources"].keys() == {name for name, body in RULES.items() if "gpu=1" in body}
+    rules = {name for name, body in RULES.items() if "gpu=1" in body} | ANALYSIS_RULES
+    assert PROFILE["set-resources"].keys() == rules
     assert all(request == {"gpu": 1} for request in PROFILE["set-resources"].values())
 
 

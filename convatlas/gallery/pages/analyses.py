@@ -8,12 +8,13 @@ from convatlas.analysis import registry
 from convatlas.analysis.registry import Analysis
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.network_data import NetworkData
-from convatlas.gallery.pages import similarity
+from convatlas.gallery.pages import ablation, similarity
 from convatlas.pipeline.config_types import Config
 
 TAB = "Analyses"
 # What the page of an analysis shows of a network, in one sentence, by the name of the analysis.
 SUMMARIES: Mapping[str, Callable[[NetworkData], str]] = {
+    "ablation": ablation.summarise,
     "similarity": similarity.summarise,
 }
 

@@ -1,0 +1,1 @@
+"""Ablation of units and layers: what a network loses without them."""

@@ -1,0 +1,71 @@
+"""The layers that are ablated."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from convatlas.layer_selection import choose_layers
+from convatlas.records import Layer
+
+WEIGHTED_KINDS = ("conv", "linear")
+MAX_DEFAULT_LAYERS = 12  # where the config names none
+
+OUTPUT_REASON = "its units are the scores of the network's output"
+
+
+def choose_ablated_layers(
+    layers: Sequence[Layer], selection: str | Sequence[str | int] | None, key: str
+) -> tuple[list[str], dict[str, str]]:
+    """Return the layers to ablate, in execution order, and those of the selection that are left out.
+
+    Args:
+        layers: layers.json.
+        selection: Names, globs and ordinals of convolutions; "all" for every convolution and linear layer;
+            None for up to MAX_DEFAULT_LAYERS of these, evenly spaced in depth. The layers that compute the
+            network's output are left out.
+        key: The key of the selection in the config, for the error.
+
+    Returns:
+        The names; and by name why others of the selection are left out.
+
+    Raises:
+        UserError: An entry of the selection matches no layer.
+    """
+    outputs = find_output_layers(layers)
+    if selection is None or selection == "all":
+        names = [layer["name"] for layer in layers if layer["called"] and layer["kind"] in WEIGHTED_KINDS]
+        hidden = [name for name in names if name not in outputs]
+        if selection is None and len(hidden) > MAX_DEFAULT_LAYERS:
+            places = np.linspace(0, len(hidden) - 1, MAX_DEFAULT_LAYERS).round().astype(int)
+            hidden = [hidden[place] for place in places]
+        return hidden, {}
+    names = choose_layers(layers, selection, key)
+    left_out = {name: OUTPUT_REASON for name in names if name in outputs}
+    return [name for name in names if name not in outputs], left_out
+
+
+def find_output_layers(layers: Sequence[Layer]) -> set[str]:
+    """Return the layers that compute the output: the last ones with weights, and those after them.
+
+    Args:
+        layers: layers.json.
+    """
+    called = {
+        layer["name"]: layer for layer in layers if layer["called"] and not _is_composite(layers, layer)
+    }
+    used = {name for layer in called.values() for name in layer["inputs"]}
+    pending = [name for name in called if name not in used]
+    outputs: set[str] = set()
+    while pending:
+        name = pending.pop()
+        if name in called and name not in outputs:
+            outputs.add(name)
+            if called[name]["kind"] not in WEIGHTED_KINDS:
+                pending += called[name]["inputs"]
+    return outputs
+
+
+def _is_composite(layers: Sequence[Layer], layer: Layer) -> bool:
+    """Return whether an entry is a call of a module that calls other layers."""
+    prefixes = f"{layer['module']}.", f"{layer['module']}/"
+    return layer["name"] == layer["module"] and any(other["name"].startswith(prefixes) for other in layers)
