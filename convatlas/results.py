@@ -24,6 +24,7 @@ from convatlas.records import (
     FilterMatches,
     HistoryRow,
     ImagePrediction,
+    InvarianceAnalysis,
     Layer,
     NetworkDescription,
     Preprocessing,
@@ -269,6 +270,19 @@ class Results:
         costs, as docs/analyses.md describes.
         """
         return Npz(self.folder / "ablation/ablation.npz")
+
+    @cached_property
+    def invariance(self) -> InvarianceAnalysis | None:
+        """invariance/invariance.json: changes of the images, layers and classes; None where it is off."""
+        path = self.folder / "invariance/invariance.json"
+        return cast(InvarianceAnalysis, read_json(path)) if path.is_file() else None
+
+    @cached_property
+    def invariance_arrays(self) -> Npz:
+        """invariance/invariance.npz: <layer>@<transform> distances, probability@<transform> or
+        iou@<transform>, (images, steps) float32; images@<transform> the changed images, uint8.
+        """
+        return Npz(self.folder / "invariance/invariance.npz")
 
     @cached_property
     def unit_matches(self) -> UnitMatches:

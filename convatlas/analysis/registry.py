@@ -77,6 +77,22 @@ class Analysis:
         return self.name.replace("_", "-")
 
 
+def find_invariance_obstacle(network: NetworkConfig, dataset: DatasetConfig | None) -> str | None:
+    """Return why images cannot be moved, scaled and rotated: the input is no image, or no change is chosen.
+
+    Args:
+        network: The network's section of the config.
+        dataset: The section of its data set; None without one.
+    """
+    size = network["input"].get("size")
+    if isinstance(size, list) and len(size) != 2:
+        return f"it moves, scales and rotates images, and input.size {size} is no image"
+    settings = network["views"]["invariance"]
+    if settings and not any(settings[name] for name in ("vertical", "horizontal", "scale", "rotation")):
+        return "no change of the image is chosen: set vertical, horizontal, scale or rotation"
+    return None
+
+
 # In the order of the overview of a network's analyses.
 ANALYSES: tuple[Analysis, ...] = (
     Analysis(
@@ -91,6 +107,13 @@ ANALYSES: tuple[Analysis, ...] = (
         "Which layers represent images alike, within the network and in other networks?",
         require_dataset,
         is_shared=True,
+    ),
+    Analysis(
+        "invariance",
+        "Invariance",
+        "How do features and the prediction change as an image is moved, scaled or rotated?",
+        find_invariance_obstacle,
+        files=("images.json", "activations"),
     ),
 )
 BY_NAME: Mapping[str, Analysis] = {analysis.name: analysis for analysis in ANALYSES}

@@ -282,6 +282,7 @@ class ViewsConfig(TypedDict):
     ablation: AblationViews | None
     concepts: ConceptViews | None
     similarity: SimilarityViews | None
+    invariance: InvarianceViews | None
 
 
 class NetworkConfig(TypedDict):

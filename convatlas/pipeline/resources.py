@@ -48,6 +48,7 @@ ABLATION_CURVE_POINTS = 17  # of each order in which units are removed
 ABLATION_MB = 1000  # of layers' outputs that are kept for a batch
 TEST_BATCH_SIZE = 500  # images, as in convatlas.training.trainer
 DATASET_PASS_BATCH_SIZE = 64  # images, where views.strongest.batch is null
+SAMPLE_BATCH_SIZE = 64  # images, at most, that an analysis changes and runs together
 DEFAULT_IMAGE_COUNT = 5  # sample images, where `images` gives no number
 DEFAULT_LAYER_COUNT = 50  # projected layers, whose number the config does not give
 DEFAULT_UNIT_COUNT = 512  # projected units of a layer, for `all`
@@ -210,6 +211,16 @@ def estimate_concepts(work: Workload) -> ResourceRequest:
     )
 
 
+def estimate_sample_batches(work: Workload) -> ResourceRequest:
+    """Estimate an analysis that runs a few images many times, in one batch.
+
+    Args:
+        work: The size of the work on the network.
+    """
+    memory = INFERENCE_MB_PER_VALUE * SAMPLE_BATCH_SIZE * work.input_values
+    return ResourceRequest(TORCH_MEMORY_MB + memory, MIN_RUNTIME)
+
+
 def estimate_deconv(work: Workload) -> ResourceRequest:
     """Estimate the projections of the sample images; all of a layer are in memory, of maps and of peaks.
 
@@ -310,6 +321,7 @@ STAGE_ESTIMATORS: dict[str, Callable[[Workload], ResourceRequest]] = {
     "classical": estimate_record,
     "masks": estimate_masks,
     "concepts": estimate_concepts,
+    "invariance": estimate_sample_batches,
     "deconv": estimate_deconv,
     "attribution": estimate_attribution,
     "ablation": estimate_ablation,

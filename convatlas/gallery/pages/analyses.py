@@ -6,6 +6,7 @@ from typing import cast
 
 from convatlas.analysis import registry
 from convatlas.analysis.registry import Analysis
+from convatlas.gallery import invariance_text
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.pages import ablation, similarity
@@ -15,6 +16,7 @@ TAB = "Analyses"
 # What the page of an analysis shows of a network, in one sentence, by the name of the analysis.
 SUMMARIES: Mapping[str, Callable[[NetworkData], str]] = {
     "ablation": ablation.summarise,
+    "invariance": invariance_text.summarise,
     "similarity": similarity.summarise,
 }
 
