@@ -848,6 +848,7 @@ class InvarianceAnalysis(TypedDict):
     padding: Literal["edge", "reflect", "zero"]
     quantity: Literal["probability", "iou"] | None
     no_quantity: str | None  # why there is none
+    different_predictions: float | None  # mean IoU of the predictions for two of the unchanged images
     classes: list[int | None]  # whose probability it is, of each image; empty elsewhere
     class_sources: list[ClassSource]
     non_finite: list[str]  # what is NaN or infinite, as "<layer>@<transform>"

@@ -88,7 +88,7 @@ def find_invariance_obstacle(network: NetworkConfig, dataset: DatasetConfig | No
     if isinstance(size, list) and len(size) != 2:
         return f"it moves, scales and rotates images, and input.size {size} is no image"
     settings = network["views"]["invariance"]
-    if settings and not any(settings[name] for name in ("vertical", "horizontal", "scale", "rotation")):
+    if settings and all(settings[name] is None for name in ("vertical", "horizontal", "scale", "rotation")):
         return "no change of the image is chosen: set vertical, horizontal, scale or rotation"
     return None
 

@@ -16,13 +16,13 @@ from convatlas.names import format_number, title_images
 from convatlas.plotting.sprites import encode_webp
 from convatlas.records import InvarianceAnalysis, InvarianceTransform
 
-MEAN_COLOUR = SERIES_COLOURS - 1
+MEAN_COLOUR = SERIES_COLOURS - 1  # of the mean and of the control
+OTHER_COLOUR = SERIES_COLOURS - 2  # of every image, where there are more than colours
 MIN_DISTANCE_LIMIT = 1.5  # of the axis of distances, in units of the control
 STRIP_STEPS = 5  # changed images of a row
 LOSSLESS_SIDE = 32  # pixels up to which the changed images are encoded without loss
-WEBP_QUALITY = 70
+WEBP_QUALITY = 60
 QUANTITIES = {"probability": "probability of the class", "iou": "IoU of the prediction"}
-IMAGE_STEPS = 8  # most images whose curves have colours of their own: more would not be told apart
 
 TITLES = {
     "vertical": "Vertical translation",
@@ -70,6 +70,11 @@ class QuantityView:
     title: str
     chart: LineChart
     means: Sequence[float | None]
+
+    @property
+    def rounded_means(self) -> list[float | None]:
+        """The means as the script shows them."""
+        return [None if mean is None else round(mean, 3) for mean in self.means]
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,14 @@ class InvarianceData:
             for number, source in pairs
         ]
 
+    def get_colour(self, image: int) -> int:
+        """Return the number of the colour of an image's curves.
+
+        Args:
+            image: Its index.
+        """
+        return image if len(self.image_titles) <= OTHER_COLOUR else OTHER_COLOUR
+
     @cached_property
     def max_distance(self) -> float:
         """The largest distance in units of the control, of all layers that have one."""
@@ -160,16 +173,17 @@ class InvarianceData:
         return read_scores(self.network, self.analysis, transform)
 
     @property
-    def chance(self) -> float | None:
-        """The probability of a class without information, of classes that exclude each other."""
+    def score_control(self) -> float | None:
+        """The IoU of different images, or the probability of a guess among exclusive classes."""
+        if self.analysis["quantity"] == "iou":
+            return self.analysis["different_predictions"]
         is_exclusive = self.network.description["output"]["kind"] in (
             "softmax",
             "log-softmax",
             "probabilities",
         )
-        is_probability = self.analysis["quantity"] == "probability"
         count = len(self.network.description["classes"])
-        return 1 / count if is_probability and is_exclusive and count else None
+        return 1 / count if is_exclusive and count else None
 
     def make_views(self, distance_limit: float) -> list[TransformView]:
         """Return the transforms as the page shows them.
@@ -195,7 +209,7 @@ class InvarianceData:
         scores = self.read_scores(transform)
         if scores is not None:
             title = QUANTITIES[str(self.analysis["quantity"])]
-            quantities.append((title, scores, Axis(title, (0.0, 1.0)), self.chance))
+            quantities.append((title, scores, Axis(title, (0.0, 1.0)), self.score_control))
         identity = steps.index(1.0 if transform["name"] == "scale" else 0.0)
         strip = sorted({round(n) for n in np.linspace(0, len(steps) - 1, STRIP_STEPS)})
         return TransformView(
@@ -217,12 +231,9 @@ class InvarianceData:
     ) -> LineChart:
         """Draw a line for each image, their mean, and the control."""
         steps, mean = transform["steps"], compute_mean(values)
-        series = [
-            Series("", _to_list(row), n if len(values) < IMAGE_STEPS else MEAN_COLOUR, thin=True)
-            for n, row in enumerate(values)
-        ]
+        series = [Series("", _to_list(row), self.get_colour(n), thin=True) for n, row in enumerate(values)]
         if len(values) > 1:
-            series.append(Series("", mean, MEAN_COLOUR))
+            series.append(Series("", mean, MEAN_COLOUR, thin=True))
         if control is not None:
             series.append(Series("", [control] * len(steps), MEAN_COLOUR, dashed=True, thin=True))
         spoken = [

@@ -46,6 +46,8 @@ class Invariance:
         scores: By name of the transform, (images, steps) float32: the probability of a class, or of a
             segmentation the mean IoU of the prediction with the changed prediction of the unchanged image.
             Empty of a network without class scores.
+        different_predictions: Of a segmentation, the mean IoU of the predictions for two different unchanged
+            images; None of others, and with one image.
         classes: The class of each image whose probability is measured; -1 where the prediction for the
             unchanged image is not finite. Empty of a segmentation, and without class scores.
     """
@@ -53,6 +55,7 @@ class Invariance:
     distances: dict[str, dict[str, np.ndarray]]
     different_images: dict[str, float | None]
     scores: dict[str, np.ndarray]
+    different_predictions: float | None
     classes: list[int]
 
 
@@ -177,7 +180,8 @@ def measure_invariance(
         if len(score_columns) == len(transform.steps):
             scores[transform.name] = _to_array(score_columns)
     references = {layer: compare_images(features) for layer, features in unchanged.layers.items()}
-    return Invariance(distances, references, scores, classes)
+    different_predictions = compare_predictions(unchanged.scores)
+    return Invariance(distances, references, scores, different_predictions, classes)
 
 
 def choose_classes(scores: Tensor | None, labels: Sequence[int | None]) -> list[int]:
@@ -214,6 +218,19 @@ def compare_images(features: Tensor) -> float | None:
     pairs = [float(torch.dist(first, second)) for first, second in combinations(features, 2)]
     mean = float(np.mean(pairs)) if pairs else 0.0
     return mean if np.isfinite(mean) and mean > 0 else None
+
+
+def compare_predictions(scores: Tensor | None) -> float | None:
+    """Return the mean IoU of the predicted classes of pixels of two different images; None without pairs.
+
+    Args:
+        scores: The scores of images, (N, classes, h, w); others than those of pixels have none.
+    """
+    if scores is None or scores.ndim < 4 or len(scores) < 2:
+        return None
+    labels = scores.argmax(1)
+    pairs = torch.tensor(list(combinations(range(len(labels)), 2)), device=labels.device)
+    return float(compute_mean_iou(labels[pairs[:, 0]], labels[pairs[:, 1]]).mean())
 
 
 def _score(

@@ -105,7 +105,7 @@ def find_obstacle(
     if not preprocessing.is_image:
         shape = " × ".join(map(str, preprocessing.shape))
         return f"images are moved, scaled and rotated, and the network's input, {shape}, is no image"
-    if not any(settings[name] for name in NAMES):
+    if all(settings[name] is None for name in NAMES):
         return f"views.invariance names no change: set {', '.join(NAMES)}"
     return None if layers else "the network calls no layer"
 
@@ -224,6 +224,7 @@ def describe(
         "padding": settings["padding"],
         "quantity": quantity,
         "no_quantity": None if quantity else f"the network has no class scores: {reason}",
+        "different_predictions": measured.different_predictions,
         "classes": [number if number >= 0 else None for number in measured.classes],
         "class_sources": ["label" if known else "predicted class" for known in is_labelled],
         "non_finite": [name for name, values in arrays.items() if not np.isfinite(values).all()],
@@ -245,6 +246,7 @@ def describe_nothing(reason: str, settings: InvarianceViews) -> InvarianceAnalys
         "padding": settings["padding"],
         "quantity": None,
         "no_quantity": None,
+        "different_predictions": None,
         "classes": [],
         "class_sources": [],
         "non_finite": [],
