@@ -574,6 +574,86 @@ class DeconvSteps(TypedDict):
     steps: list[DeconvStep]
 
 
+class StartSimilarity(TypedDict):
+    """How similar an optimised image is to that of another start; the controls are other units' images."""
+
+    responses: float | None  # Pearson's r of the maxima of the layer's other units
+    responses_control: float | None  # median over the images of the other units
+    pixels: float | None  # Pearson's r at the best shift
+    pixels_control: float | None
+
+
+class OptimisedImage(TypedDict):
+    """An image that was optimised for a unit or a class."""
+
+    start: float  # the objective in the first step
+    end: float  # in the last step
+    objective: float  # of the image itself, without the transformations of the steps
+    control: float  # the largest of the start's and of images with the same amplitudes and random phases
+    reached: bool  # whether `objective` is above `control`
+    second_start: StartSimilarity | None
+
+
+class OptimisedUnit(OptimisedImage):
+    """The optimised image of a unit."""
+
+    unit: int
+    maximum: (
+        float | None
+    )  # largest output over the positions, of the image at the size of the network's input
+    dataset_maximum: float | None  # over the images of the data set
+    dead: bool  # never above zero over the data set
+
+
+OptimisedClass = TypedDict(  # a call, for "class" is a keyword
+    "OptimisedClass",
+    {  # the keys of OptimisedImage, and its own
+        "start": float,
+        "end": float,
+        "objective": float,  # the logit
+        "control": float,
+        "reached": bool,
+        "second_start": StartSimilarity | None,
+        "class": int,
+        "name": str,
+        "probability": float | None,  # of pixels, the mean
+        "predicted": int,  # the most probable class
+        "predicted_name": str,
+        "predicted_probability": float | None,
+    },
+)
+
+
+class OptimisedLayer(TypedDict):
+    """The optimised images of a layer's units."""
+
+    layer: str
+    undefined: str | None  # why there is none
+    units: list[OptimisedUnit]
+
+
+class OptimisedClasses(TypedDict):
+    """The optimised images of classes."""
+
+    undefined: str | None
+    classes: list[OptimisedClass]
+
+
+class FeatureVisualisation(TypedDict):
+    """feature_visualisation/feature_visualisation.json."""
+
+    undefined: str | None  # why no image is optimised for this network
+    objective: Literal["channel", "neuron"]
+    steps: int
+    size: list[int]  # height and width of the images
+    input_size: list[int]  # of the network's input, at which the maxima are measured
+    learning_rate: float
+    robust: bool
+    seed: int
+    layers: list[OptimisedLayer]
+    logits: OptimisedClasses
+
+
 class AttributionRandomisation(TypedDict):
     """How similar a method's map stays as the network's weights are redrawn, from the output down."""
 

@@ -20,6 +20,7 @@ from convatlas.records import (
     ConceptAnalysis,
     DatasetStatistics,
     DeconvSteps,
+    FeatureVisualisation,
     Figure,
     FilterMatches,
     HistoryRow,
@@ -231,6 +232,25 @@ class Results:
         return Npz(self.folder / "strongest.npz")
 
     # Analyses
+
+    @cached_property
+    def feature_visualisation(self) -> FeatureVisualisation | None:
+        """feature_visualisation/feature_visualisation.json: images optimised for units and classes.
+
+        None where `views.feature_visualisation` is null.
+        """
+        path = self.folder / "feature_visualisation/feature_visualisation.json"
+        return cast(FeatureVisualisation, read_json(path)) if path.is_file() else None
+
+    @cached_property
+    def feature_visualisation_arrays(self) -> Npz:
+        """feature_visualisation/feature_visualisation.npz: images optimised for units and classes.
+
+        <layer>@images -> (units, C, h, w) float32, pixels in 0..1 in the order of the network's channels;
+        <layer>@units -> their numbers; <layer>@curves -> the objective, (units, steps); <layer>@second_images
+        of the first units, from a second start. Of classes @images and so on, without the name of a layer.
+        """
+        return Npz(self.folder / "feature_visualisation/feature_visualisation.npz")
 
     @cached_property
     def attribution(self) -> AttributionAnalysis | None:

@@ -95,6 +95,58 @@ def run_until_layer(network: nn.Module, x: Tensor, layer: str) -> LayerOutput:
     return LayerOutput(*_detach_output(run, layer, len(x)), run.layers)
 
 
+def run_until_module(network: nn.Module, x: Tensor, layer: str) -> LayerOutput | None:
+    """Run a network as `run_until_layer` does, without names of layers, which saves half of the time.
+
+    Args:
+        network: Any network; it runs in evaluation mode and is left as it was.
+        x: Its input, (N, C, H, W), which requires a gradient.
+        layer: Name of a layer, or path of a composite module.
+
+    Returns:
+        The output; None where that takes names: for a message, a function, a later call of a module, and
+        where autograd does not record all.
+    """
+    module = dict(network.named_modules()).get(layer)
+    if module is None:
+        return None
+    outputs: list[Any] = []
+
+    def stop(module: nn.Module, inputs: Any, output: Any) -> None:
+        outputs.append(output)
+        raise _LayerReachedError
+
+    handle = None
+    try:
+        with (
+            evaluation_mode(network),
+            _record_input_gradients(network),
+            record_disabled_gradients() as disabled,
+        ):
+            handle = module.register_forward_hook(stop)  # after those that the context registers
+            network(x.clone())  # a layer may change its input in place
+    except _LayerReachedError:
+        pass
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, IndexError):
+        return None
+    finally:
+        if handle:
+            handle.remove()
+    output = outputs[0] if outputs else None
+    if (
+        disabled
+        or not isinstance(output, Tensor)
+        or output.grad_fn is None
+        or writes_in_place(output.grad_fn)
+    ):
+        return None
+    if output.ndim < 2 or len(output) != len(x) or output.is_complex():
+        return None
+    return LayerOutput(output.detach().clone(), get_gradient_edge(output), {})
+
+
 def run_to_output(
     network: nn.Module,
     x: Tensor,

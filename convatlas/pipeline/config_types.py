@@ -190,6 +190,19 @@ class OcclusionViews(TypedDict):
     stride: int | None
 
 
+class FeatureVisualisationViews(TypedDict):
+    """`views.feature_visualisation`: images optimised for units and classes."""
+
+    layers: LayerSelection | None
+    units: CountOrAll | list[int]
+    classes: CountOrAll | list[int | str]
+    objective: Literal["channel", "neuron"]
+    steps: int
+    size: int | None  # pixels of the shorter side
+    robust: bool
+    second_start: CountOrAll  # units of each layer
+
+
 class AttributionViews(TypedDict):
     """`views.attribution`: the attribution maps of the sample images."""
 
@@ -278,6 +291,7 @@ class ViewsConfig(TypedDict):
     formats: list[FigureFormat]  # besides PNG, which is always written
     strongest: StrongestViews | None
     deconv: DeconvViews
+    feature_visualisation: FeatureVisualisationViews | None
     attribution: AttributionViews | None
     ablation: AblationViews | None
     concepts: ConceptViews | None

@@ -1,0 +1,1 @@
+"""Images that are optimised to activate a unit or a class."""
