@@ -13,7 +13,7 @@ from convatlas import UserError, image_io, records
 from convatlas.datasets.base import ImageDataset
 from convatlas.models.outputs import LOGITS, Output
 from convatlas.models.preprocessing import Preprocessing
-from convatlas.names import PREDICTED_PROBABILITY, list_test_indices, name_images
+from convatlas.names import PREDICTED_PROBABILITY, list_test_indices, make_printable, name_images
 from convatlas.pipeline.config_types import ImagesConfig
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class SampleInput:
             "name": self.name,
             "split": None if self.index is None else "test",
             "index": self.index,
-            "path": self.path,
+            "path": make_printable(self.path) if self.path else self.path,
             "label": self.label,
             "prediction": None if probabilities is None else int(probabilities.argmax()),
             "probability": None if probabilities is None else float(probabilities.max()),

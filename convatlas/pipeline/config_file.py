@@ -82,6 +82,8 @@ class _EventCheck:
             self._refuse(
                 f"the tag {name} is not allowed: a config is plain text, numbers, lists and mappings"
             )
+        if any("\ud800" <= character <= "\udfff" for character in getattr(event, "value", "")):
+            self._refuse("a lone surrogate, which is no character: write the character itself, in UTF-8")
         self._count(1)
         if isinstance(event, yaml.CollectionStartEvent):
             self.open_values.append(1)

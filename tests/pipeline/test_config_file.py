@@ -41,6 +41,7 @@ def write(folder: Path, content: str | bytes) -> Path:
         ("title: " + 20_000 * "[" + 20_000 * "]", "line 1: more than 50 levels of nesting"),
         (BOMB, "line 6: more than 100,000 values"),
         ("a: &x [*x]", "line 1: the alias *x stands within its own anchor"),
+        ('title: "\\udcff"', "line 1: a lone surrogate"),
         ("a: *x", "line 1: the alias *x has no anchor before it"),
         ("a: [1\nb: 2", "mine.yaml, line 2: not YAML: expected ',' or ']'"),
         ("a:\n\t- 1", "mine.yaml, line 2: not YAML"),

@@ -393,13 +393,22 @@ def test_text_of_the_config_is_data(run: Workspace) -> None:
 
 def test_paths_with_braces_and_spaces_are_data(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "a {folder}; $(touch expanded)")
-    photo, names, weights = (tmp_path / name for name in ("photo {1}.png", "names {n}.txt", "{w} 1.pth"))
-    Image.new("L", (28, 28)).save(photo)
+    names, weights = (tmp_path / name for name in ("names {n}.txt", "{w} 1.pth"))
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in (
+        b"photo {1}.png",
+        b"line\n.png",
+        b"not utf-8 \xff.png",
+        b"<script>.png",
+        150 * b"n" + b".png",
+    ):
+        Image.new("L", (28, 28)).save(photos / os.fsdecode(name))
     names.write_text("\n".join("abcdefghij"))
     weights.touch()
     (tmp_path / "data {2}").mkdir()
     Image.new("L", (28, 28)).save(tmp_path / "data {2}/{3}.png")
-    network = {"weights": {"path": str(weights)}, "classes": str(names), "images": {"files": [str(photo)]}}
+    network = {"weights": {"path": str(weights)}, "classes": str(names), "images": {"files": [str(photos)]}}
     datasets = {"mine": {"format": "images", "source": str(tmp_path / "data {2}")}}
     config = {"networks": {"lenet5": network | {"dataset": "mine"}}, "datasets": datasets, "only": ["lenet5"]}
     (workspace.folder / "a; touch expanded {c}.yaml").write_text(json.dumps(config))

@@ -119,18 +119,20 @@ def get_code_files(stage):
 
 def get_code_input(stage):
     """Return an input function: the files of `get_code_files` that Snakemake can take."""
-    return without_braces(get_code_files(stage))
+    return without_special_paths(get_code_files(stage))
 
 
-def without_braces(list_files):
-    """Return an input function without the user's paths that hold braces, which Snakemake takes for wildcards.
+def without_special_paths(list_files):
+    """Return an input function without the user's paths that Snakemake cannot take as they are.
 
-    A change of these files runs the job again too: they count in the fingerprint among the parameters.
+    It expands {wildcards} and <variables>, and writes paths in UTF-8, one a line. A change of these files runs
+    the job again too: they count in the fingerprint among the parameters.
     """
 
     def list_plain_paths(wildcards):
         paths = list_files(wildcards)
-        return [path for path in ([paths] if isinstance(paths, str) else paths) if "{" not in str(path)]
+        paths = [str(path) for path in ([paths] if isinstance(paths, str) else paths)]
+        return [path for path in paths if path.isprintable() and not set("{<") & set(path)]
 
     return list_plain_paths
 

@@ -54,7 +54,7 @@ for format_name, data_format in FORMATS.items():
             data_format.__name__.rpartition(".")[2]
         input:
             code=get_code_input("data"),
-            source=without_braces(get_source_files(*data_format.SOURCE_PATTERNS)),
+            source=without_special_paths(get_source_files(*data_format.SOURCE_PATTERNS)),
         output:
             description="data/{dataset}/dataset.json",
             files=[f"data/{{dataset}}/{file}" for file in data_format.OUTPUT_FILES],

@@ -32,7 +32,7 @@ rule record:
     input:
         code=get_code_input("record"),
         data=get_network_dataset_files,
-        image_files=without_braces(get_image_files),
+        image_files=without_special_paths(get_image_files),
         weights="results/{network}/weights.safetensors",
         description="results/{network}/network.json",
     output:

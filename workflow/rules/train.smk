@@ -157,8 +157,8 @@ rule train:
     input:
         code=get_code_input("train"),
         data=get_network_dataset_files,
-        weights=without_braces(get_weights_files),
-        classes=without_braces(get_classes_file),
+        weights=without_special_paths(get_weights_files),
+        classes=without_special_paths(get_classes_file),
     output:
         weights="results/{network}/weights.safetensors",
         description="results/{network}/network.json",
