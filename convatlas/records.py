@@ -932,3 +932,41 @@ class InvarianceAnalysis(TypedDict):
     classes: list[int | None]  # whose probability it is, of each image; empty elsewhere
     class_sources: list[ClassSource]
     non_finite: list[str]  # what is NaN or infinite, as "<layer>@<transform>"
+
+
+class EvolutionLayer(TypedDict):
+    """The evolution of a layer's units, in evolution.json; lists hold a value for each epoch."""
+
+    name: str
+    n_units: int
+    units: list[int]  # those that are projected
+    filters: str | None  # the convolution whose filters they have
+    correlation: list[float | None]  # mean of the units' projections with their own after the last epoch
+    correlated_units: list[int]  # the units that it is the mean of
+    between_units: float | None  # mean correlation of the projections of different units after the last epoch
+    changed: list[float | None]  # share of all units with another strongest image than an epoch before
+    inactive: list[int]  # units without a positive activation
+
+
+class SkippedLayer(TypedDict):
+    """A layer that an analysis leaves out."""
+
+    name: str
+    reason: str
+
+
+class EvolutionAnalysis(TypedDict):
+    """evolution/evolution.json: units through training."""
+
+    undefined: str | None  # why there is no evolution
+    epochs: list[int]  # of the snapshots; 0 is before training
+    missing_epochs: list[int]  # of the config, that the training does not have
+    best_epoch: int  # whose weights the trained network has
+    averaged: bool  # whether the weights are moving averages
+    images: int  # training images that were searched
+    split_images: int  # training images of the data set
+    samples: list[str]  # sample images whose maps were recorded
+    image_classes: dict[str, str | None]  # class of each strongest training image, by its number
+    rectified: bool  # whether projections are rectified at activations that are not ReLUs
+    layers: list[EvolutionLayer]
+    skipped: list[SkippedLayer]

@@ -20,6 +20,7 @@ from convatlas.records import (
     ConceptAnalysis,
     DatasetStatistics,
     DeconvSteps,
+    EvolutionAnalysis,
     FeatureVisualisation,
     Figure,
     FilterMatches,
@@ -303,6 +304,20 @@ class Results:
         iou@<transform>, (images, steps) float32; images@<transform> the changed images, uint8.
         """
         return Npz(self.folder / "invariance/invariance.npz")
+
+    @cached_property
+    def evolution(self) -> EvolutionAnalysis | None:
+        """evolution/evolution.json: units through training; None where `views.evolution` is null."""
+        path = self.folder / "evolution/evolution.json"
+        return cast(EvolutionAnalysis, read_json(path)) if path.is_file() else None
+
+    @cached_property
+    def evolution_arrays(self) -> Npz:
+        """evolution/evolution.npz: <layer>@values, @images (epochs, units) of the strongest activations over
+        the training images; of the units in @units also @projections, @patches (epochs, units, C, h, w),
+        @maps (epochs, images, units, ...) and @filters (epochs, units, channels, ...).
+        """
+        return Npz(self.folder / "evolution/evolution.npz")
 
     @cached_property
     def unit_matches(self) -> UnitMatches:

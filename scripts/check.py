@@ -10,6 +10,7 @@ import torch
 from convatlas import cli
 from convatlas.attribution.config_checks import find_attribution_errors, find_relevance_errors
 from convatlas.attribution.deconv_checks import find_deconv_errors
+from convatlas.attribution.evolution.selection import find_evolution_errors
 from convatlas.tracing.config_checks import check_networks
 
 
@@ -20,7 +21,7 @@ def main(args: argparse.Namespace) -> None:
         partial(check, datasets=config["datasets"])
         for check in (find_attribution_errors, find_relevance_errors)
     ]
-    check_networks(config["networks"], args.seed, [find_deconv_errors, *checks])
+    check_networks(config["networks"], args.seed, [find_deconv_errors, find_evolution_errors, *checks])
 
 
 if __name__ == "__main__":

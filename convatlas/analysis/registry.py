@@ -46,6 +46,25 @@ def find_missing_labels(network: NetworkConfig, dataset: DatasetConfig | None) -
     return None
 
 
+def find_evolution_obstacle(network: NetworkConfig, dataset: DatasetConfig | None) -> str | None:
+    """Return what the evolution of units lacks: a training in this run, of images.
+
+    Args:
+        network: The network's section of the config.
+        dataset: The section of its data set; None without one.
+    """
+    if network.get("weights"):
+        return (
+            "its weights are loaded, so there are none of earlier epochs: remove `weights` to train it here"
+        )
+    if not dataset:
+        return "it is not trained: set `dataset`"
+    size = network["input"].get("size")
+    if isinstance(size, list) and len(size) != 2:
+        return "it takes no images, and the pages draw projections of images only: set `evolution: null`"
+    return None
+
+
 @dataclass(frozen=True)
 class Analysis:
     """An analysis of a network, a stage of its own: rule, script and folder have its name.
@@ -95,6 +114,14 @@ def find_invariance_obstacle(network: NetworkConfig, dataset: DatasetConfig | No
 
 # In the order of the overview of a network's analyses.
 ANALYSES: tuple[Analysis, ...] = (
+    Analysis(
+        "evolution",
+        "Evolution",
+        "When does a unit learn what it detects?",
+        find_evolution_obstacle,
+        files=("snapshots", "images.json", "activations"),
+        projects=True,
+    ),
     Analysis(
         "ablation",
         "Ablation",

@@ -9,6 +9,7 @@ from convatlas.records import FigureFormat, OutputKind, Split
 
 LayerSelection = str | list[str | int]  # "all", or names, globs and ordinals of convolutions
 CountOrAll = int | str  # a number, or "all"
+UnitSelection = int | str | list[int]  # a number, "all", or the numbers of units
 TargetSelection = str | list[str | int]  # "predicted", "label", "top3", or numbers and names of classes
 ImageSelection = int | str | list[str]  # a number, "all", or names of sample images
 OnBadImage = Literal["error", "skip"]
@@ -217,6 +218,15 @@ class AttributionViews(TypedDict):
     randomisation: int  # images
 
 
+class EvolutionViews(TypedDict):
+    """`views.evolution`: units through training."""
+
+    epochs: list[int]
+    layers: LayerSelection | None
+    units: UnitSelection
+    images: int | None  # of the training split, at most
+
+
 class TransformViews(TypedDict):
     """A change of `views.invariance`."""
 
@@ -293,6 +303,7 @@ class ViewsConfig(TypedDict):
     deconv: DeconvViews
     feature_visualisation: FeatureVisualisationViews | None
     attribution: AttributionViews | None
+    evolution: EvolutionViews | None
     ablation: AblationViews | None
     concepts: ConceptViews | None
     similarity: SimilarityViews | None

@@ -301,6 +301,27 @@ def estimate_ablation(work: Workload) -> ResourceRequest:
     )
 
 
+def estimate_evolution(work: Workload) -> ResourceRequest:
+    """Estimate the evolution of units: a pass over the training images for each snapshot.
+
+    Args:
+        work: The size of the work on the network.
+    """
+    settings = work.network["views"]["evolution"]
+    if settings is None:
+        return ResourceRequest(TORCH_MEMORY_MB, MIN_RUNTIME)
+    units = (
+        len(settings["units"]) if isinstance(settings["units"], list) else _get_unit_count(settings["units"])
+    )
+    snapshots = len(settings["epochs"]) + 2  # before the first and after the last epoch
+    images = min(settings["images"] or work.dataset_images, work.dataset_images)
+    memory = max(INFERENCE_MB_PER_VALUE * 2**20, 16e-6 * units * snapshots * work.input_values)
+    return ResourceRequest(
+        TORCH_MEMORY_MB + memory + TRAINING_MB_PER_VALUE * work.input_values,
+        MIN_RUNTIME + SECONDS_PER_VALUE * snapshots * images * work.input_values / 60,
+    )
+
+
 def _get_unit_count(units: CountOrAll) -> int:
     """Return the number of projected units of a layer, assumed for "all"."""
     return DEFAULT_UNIT_COUNT if units == "all" else int(units)
@@ -325,6 +346,7 @@ STAGE_ESTIMATORS: dict[str, Callable[[Workload], ResourceRequest]] = {
     "deconv": estimate_deconv,
     "attribution": estimate_attribution,
     "ablation": estimate_ablation,
+    "evolution": estimate_evolution,
     "dataset_pass": estimate_dataset_pass,
     "merge_shards": estimate_merge,
     "project_top_activations": estimate_top_projections,

@@ -87,7 +87,12 @@ def check_names():
     Networks that are to be trained, attributed or analysed are built and run once, in a process of its own, as torch
     takes seconds to import.
     """
-    rules_with_names = {"train", "attribution", *(analysis.name for analysis in ANALYSES)}
+    rules_with_names = {
+        "train",
+        "train_with_snapshots",
+        "attribution",
+        *(analysis.name for analysis in ANALYSES),
+    }
     jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name in rules_with_names]
     names = [
         name
@@ -153,6 +158,32 @@ rule embedded_weights:
         "python scripts/embedded_weights.py --name {params.name} --output {output.weights} 2>&1 | tee {log:q}"
 
 
+def get_snapshot_epochs(wildcards):
+    """Params function: the epochs after which weights are saved, as JSON.
+
+    These are the epochs of the trained network where they include those of the config, so that the network is
+    not trained again when views.evolution is turned off, or names fewer epochs.
+    """
+    evolution = get_network(wildcards)["views"]["evolution"]
+    chosen = sorted(evolution["epochs"]) if has_snapshots(wildcards.network) else []
+    path = Path(f"results/{wildcards.network}/network.json")
+    try:
+        saved = read_json(path).get("snapshots", []) if path.exists() else []
+    except UserError:  # damaged: it is written again
+        saved = []
+    return json.dumps(saved if set(chosen) <= set(saved) else chosen)
+
+
+def has_snapshots(network):
+    """Return whether weights of a network are saved while it trains, for its evolution."""
+    return is_computed(config, network, BY_NAME["evolution"])
+
+
+def match_networks(condition):
+    """Return a pattern of the names of the networks that meet a condition, none if there are none."""
+    return "|".join(filter(condition, config["networks"])) or "(?!)"
+
+
 rule train:
     input:
         code=get_code_input("train"),
@@ -170,6 +201,8 @@ rule train:
         "logs/{network}/train.log",
     benchmark:
         "logs/{network}/train.tsv"
+    wildcard_constraints:
+        network=match_networks(lambda network: not has_snapshots(network)),
     priority: 2  # the longest jobs first; the others fill the gaps
     threads: get_train_threads
     resources:
@@ -192,8 +225,18 @@ rule train:
         weights=get_weights_option,
         seed=config["seed"],
         device=config["device"],
+        snapshots=get_snapshot_epochs,
     shell:
         "python scripts/train.py --name {wildcards.network} --settings {params.settings:q}"
         " {params.data} {params.weights} --seed {params.seed} --device {params.device}"
-        " --threads {threads} --images {resources.images:q} --output results/{wildcards.network}"
-        " 2>&1 | tee {log:q}"
+        " --threads {threads} --images {resources.images:q} --snapshots {params.snapshots:q}"
+        " --output results/{wildcards.network} 2>&1 | tee {log:q}"
+
+
+# The same for a network whose weights are saved after some epochs, where it lacks them, too.
+use rule train as train_with_snapshots with:
+    output:
+        **rules.train.output,
+        snapshots=directory("results/{network}/snapshots"),
+    wildcard_constraints:
+        network=match_networks(has_snapshots),

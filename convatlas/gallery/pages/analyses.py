@@ -9,12 +9,13 @@ from convatlas.analysis.registry import Analysis
 from convatlas.gallery import invariance_text
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.network_data import NetworkData
-from convatlas.gallery.pages import ablation, similarity
+from convatlas.gallery.pages import ablation, evolution, similarity
 from convatlas.pipeline.config_types import Config
 
 TAB = "Analyses"
 # What the page of an analysis shows of a network, in one sentence, by the name of the analysis.
 SUMMARIES: Mapping[str, Callable[[NetworkData], str]] = {
+    "evolution": evolution.summarise,
     "ablation": ablation.summarise,
     "invariance": invariance_text.summarise,
     "similarity": similarity.summarise,

@@ -1,0 +1,1 @@
+"""The evolution of units through training, from snapshots of the weights."""
