@@ -17,6 +17,9 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 3  # rounds over all mirrors
 TIMEOUT = 30  # seconds without a byte
+MIN_RATE = 1000  # bytes a second on average over the first RATE_SECONDS and after
+RATE_SECONDS = 60
+MAX_BYTES = 20_000_000_000  # of one file
 CHUNK = 1 << 18  # bytes read at once
 MD5_LENGTH = 32  # digits
 PROGRESS_BYTES = 8 << 20  # smallest number of bytes between two progress messages
@@ -112,16 +115,27 @@ def _receive(address: str, target: Path) -> None:
 def _copy(response: http.client.HTTPResponse, target: Path, start: int, total: int | None) -> int:
     """Write what follows the first `start` bytes of a file, and return its size after that."""
     size = logged_size = start
+    began = time.monotonic()
     if start:
         log.info("  resumed at %.1f MB", start / 1e6)
     with _open(target, "ab" if start else "wb") as file:
-        while chunk := response.read(CHUNK):
+        while chunk := response.read1(CHUNK):  # what has come, to see how fast it comes
             _write(file, chunk, target)
             size += len(chunk)
+            _check_progress(target, size, size - start, time.monotonic() - began)
             if size - logged_size >= max(PROGRESS_BYTES, (total or 0) / 20):
                 logged_size = size
                 log.info("  %s: %s", target.name, _format_progress(size, total))
     return size
+
+
+def _check_progress(target: Path, size: int, received: int, seconds: float) -> None:
+    """Raise ConnectionError where a file is too large, or a server sends too slowly to ever end."""
+    if size > MAX_BYTES:
+        target.unlink()
+        raise ConnectionError(f"more than {MAX_BYTES / 1e9:g} GB, which no file here has")
+    if seconds > RATE_SECONDS and received < MIN_RATE * seconds:
+        raise ConnectionError(f"too slow: {received:,} bytes in {seconds:.0f} s")
 
 
 def _format_progress(size: int, total: int | None) -> str:

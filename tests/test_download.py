@@ -128,3 +128,22 @@ def test_a_folder_that_cannot_be_written_is_reported(
         with pytest.raises(UserError, match=r"cannot write .*No space left"):
             download_file(server, tmp_path)
     assert len(server.requested_paths) == 1
+
+
+def test_a_server_that_drips_is_given_up(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.files["/slow/big.bin"], server.pause = CONTENT, 0.01
+    monkeypatch.setattr(download, "RATE_SECONDS", 0.1)
+    with pytest.raises(UserError, match=r"too slow: \d+ bytes in 0 s"):
+        download_file(server, tmp_path, "slow")
+
+
+def test_a_file_without_end_is_given_up(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.files["/good/big.bin"] = CONTENT
+    monkeypatch.setattr(download, "MAX_BYTES", 500_000)
+    with pytest.raises(UserError, match=r"more than 0\.0005 GB, which no file here has"):
+        download_file(server, tmp_path)
+    assert not (tmp_path / ".partial/big.bin").exists()

@@ -1,10 +1,8 @@
 """MNIST: four idx files under MNIST/raw/ (LeCun, Cortes, Burges, The MNIST database)."""
 
-import gzip
 import hashlib
 import logging
 import shutil
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from convatlas.paths import expand_home
 from convatlas.pipeline.config_types import DatasetConfig
 from convatlas.pixels import PixelFormat
 from convatlas.records import DatasetDescription
+from convatlas.unpacking import unpack_gzip
 from convatlas.value_ranges import scale_to_bytes
 
 log = logging.getLogger(__name__)
@@ -136,7 +135,7 @@ def prepare(folder: Path, settings: DatasetConfig, key: str) -> None:
             write_embedded_digits(raw, SPLIT_FILES)
         elif source == "download":
             for path in archives:
-                _unpack(path, raw / path.stem)
+                unpack_gzip(path, raw / path.stem)
         else:
             _link_files(raw, directory, key)
         try:
@@ -225,18 +224,9 @@ def _link_files(raw: Path, source: Path, key: str) -> None:
         if plain.is_file():
             (raw / name).symlink_to(plain.resolve())
         elif archive.is_file():
-            _unpack(archive, raw / name)
+            unpack_gzip(archive, raw / name)
         else:
             raise UserError(f"{key}: {plain} is missing (and so is {name}.gz); give {EXPECTED_LAYOUT}")
-
-
-def _unpack(archive: Path, target: Path) -> None:
-    """Unpack a gzipped file."""
-    try:
-        with gzip.open(archive) as packed, target.open("wb") as plain:
-            shutil.copyfileobj(packed, plain)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{archive} is truncated or altered: {error}") from error
 
 
 def _download(folder: Path, mirrors: list[str], key: str) -> list[Path]:

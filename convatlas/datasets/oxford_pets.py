@@ -2,8 +2,6 @@
 
 import logging
 import shutil
-import tarfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -36,6 +34,7 @@ from convatlas.files import atomic_write
 from convatlas.paths import expand_home
 from convatlas.pipeline.config_types import DatasetConfig
 from convatlas.records import SkippedFile
+from convatlas.unpacking import unpack_tar
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +194,8 @@ def prepare(folder: Path, settings: DatasetConfig, key: str) -> None:
                 (temporary / name).symlink_to((root / name).resolve())
         elif kind == "download":
             for archive in archives:
-                _unpack(archive, temporary)
+                log.info("unpacking %s", archive.name)
+                unpack_tar(archive, temporary)
         else:
             _draw_pets(temporary)
         images, classes, skipped = _validate_listed_images(root or temporary, target, on_bad_image, key)
@@ -359,13 +359,3 @@ def _download(folder: Path, mirrors: list[str], key: str) -> list[Path]:
     files = {name: md5 for _, name, md5 in resources}
     addresses = mirrors + [address for address, _, _ in resources]
     return download.fetch(folder, files, addresses, key, f"give {EXPECTED_LAYOUT}")
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    """Unpack an archive into a folder; members that would leave it are refused."""
-    log.info("unpacking %s", archive.name)
-    try:
-        with tarfile.open(archive) as packed:
-            packed.extractall(folder, filter="data")
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise UserError(f"{archive} is truncated or altered ({error}); delete it and run again") from error

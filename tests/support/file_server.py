@@ -4,7 +4,7 @@ import http.server
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 
@@ -15,6 +15,7 @@ class FileServer(http.server.ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.ranges = False
         self.cut: dict[str, int] = {}
+        self.pause = 0.0  # seconds before each byte of a response, if not 0
         self.may_finish = threading.Event()  # what the end of a response waits for
         self.may_finish.set()
         self.requested_paths: list[str] = []
@@ -45,8 +46,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
-        self.wfile.write(content[start:][: self.server.cut.get(self.path)])
+        sent = content[start:][: self.server.cut.get(self.path)]
+        if self.server.pause:
+            self._send_slowly(sent)
+        else:
+            self.wfile.write(sent)
         return self.server.may_finish.wait(60)
+
+    def _send_slowly(self, content: bytes) -> None:
+        """Send byte by byte, until the client closes the connection."""
+        with suppress(ConnectionError):
+            for byte in content:
+                self.wfile.write(bytes([byte]))
+                threading.Event().wait(self.server.pause)
 
     def log_message(self, *_: Any) -> None:
         """Log nothing."""
