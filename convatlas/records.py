@@ -87,7 +87,6 @@ class NetworkDescription(TypedDict):
     output: OutputDescription
     preprocessing: Preprocessing
     training: dict[str, Any] | None  # `training` of the config, with best_epoch, precision and images
-    snapshots: NotRequired[list[int]]  # the epochs whose weights were to be saved, if any
     seed: int
     device: str
     versions: dict[str, str]

@@ -61,8 +61,8 @@ def train_network(
     """Train a network on its data set, or load its trained weights, and evaluate it once on the test images.
 
     Training that was interrupted continues after its last epoch, with the same result. Writes
-    weights.safetensors, network.json, metrics.json, predictions.csv, history.csv and timing.json, and the
-    folder snapshots/ where epochs are chosen.
+    weights.safetensors, network.json, metrics.json, predictions.csv, history.csv and timing.json, and
+    snapshots/, with weights of some epochs.
 
     Args:
         name: The network's name in the config.
@@ -74,7 +74,7 @@ def train_network(
         device: "auto", "cpu" or "cuda".
         threads: CPU threads of torch.
         images: Its sample images, which must be in the data set, though they are read later.
-        snapshots: Epochs, from 1, whose weights are saved, with those before the first and after the last.
+        snapshots: Epochs, from 1, whose weights are saved, with the first and the last; none by default.
 
     Raises:
         UserError: The network cannot be built or trained as configured, the data set lacks a sample image, or
@@ -91,11 +91,10 @@ def train_network(
         check_dataset_values(dataset, prepared.preprocessing.pixel_format, Path(data).name, f"{key}.input")
     prepared.network.to(torch_device)
 
-    training, checkpoint, saved = None, None, None
+    training, checkpoint, saved = None, None, Snapshots(output / "snapshots", snapshots)
     if data and not settings.get("weights"):
         description = describe_training(settings, prepared, dataset, seed, torch_device, threads)
         checkpoint = Checkpoint(output / "checkpoint", description)
-        saved = Snapshots(output / "snapshots", snapshots) if snapshots else None
         training = _train(prepared, data, settings["training"], seed, torch_device, checkpoint, saved, key)
     test = evaluate_test_split(prepared, data, torch_device) if data else None
 
@@ -110,10 +109,9 @@ def train_network(
     weights_sha256 = sha256(output / "weights.safetensors")
     write_json(
         output / "network.json",
-        _describe_network(settings, prepared, dataset, training, weights_sha256, seed, torch_device, saved),
+        _describe_network(settings, prepared, dataset, training, weights_sha256, seed, torch_device),
     )
-    if training and saved:
-        saved.finish(len(training.result.history), weights_sha256)
+    saved.finish(len(training.result.history) if training else 0, weights_sha256)
     write_json(output / "timing.json", _describe_timing(started, training, threads))
     if checkpoint:
         checkpoint.remove()  # not before all results are written
@@ -142,7 +140,7 @@ def _train(
     seed: int,
     device: torch.device,
     checkpoint: Checkpoint,
-    snapshots: Snapshots | None,
+    snapshots: Snapshots,
     key: str,
 ) -> _Training:
     """Train a network in place."""
@@ -225,7 +223,6 @@ def _describe_network(
     weights_sha256: str,
     seed: int,
     device: torch.device,
-    snapshots: Snapshots | None,
 ) -> NetworkDescription:
     """Return the contents of network.json."""
     training_description: dict[str, Any] | None = None
@@ -253,8 +250,6 @@ def _describe_network(
         "device": device.type,
         "versions": collect_versions(prepared.network),
     }
-    if snapshots:
-        network["snapshots"] = list(snapshots.epochs)
     if prepared.converted_from:
         network["converted_from"] = prepared.converted_from
     if non_finite := list_non_finite(prepared.network):

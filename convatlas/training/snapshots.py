@@ -39,7 +39,7 @@ class Snapshots:
 
     Attributes:
         folder: results/<network>/snapshots, which appears when the training is complete.
-        epochs: The chosen epochs, from 1; epochs beyond the last one are omitted.
+        epochs: The chosen epochs, from 1; those beyond the last one are omitted. Without any, none is saved.
     """
 
     folder: Path
@@ -55,7 +55,12 @@ class Snapshots:
 
         Args:
             epoch_count: Number of epochs of the training.
+
+        Returns:
+            The epochs, ascending; none where none is chosen.
         """
+        if not self.epochs:
+            return []
         return sorted({0, *(epoch for epoch in self.epochs if epoch < epoch_count), epoch_count})
 
     def save(self, epoch: int, network: nn.Module) -> None:
@@ -86,18 +91,19 @@ class Snapshots:
         """Replace the folder by the snapshots of a complete training.
 
         Args:
-            epoch_count: Number of its epochs.
-            weights_sha256: Hash of the trained network's weights.safetensors.
+            epoch_count: Number of its epochs; 0 of a network that was not trained.
+            weights_sha256: Hash of the network's weights.safetensors.
 
         Raises:
             UserError: The files cannot be written.
         """
-        epochs = self.list_epochs(epoch_count)
+        epochs = self.list_epochs(epoch_count) if epoch_count else []
+        description = {"chosen": list(self.epochs), "epochs": epochs, "weights_sha256": weights_sha256}
         with atomic_write(self.folder) as temporary:
             temporary.mkdir()
             for epoch in epochs:
                 os.replace(_locate(self.partial_folder, epoch), _locate(temporary, epoch))
-            write_json(temporary / DESCRIPTION_FILE, {"epochs": epochs, "weights_sha256": weights_sha256})
+            write_json(temporary / DESCRIPTION_FILE, description)
         self.clear()
 
     def clear(self) -> None:
@@ -116,6 +122,8 @@ def read_epochs(folder: Path, weights_sha256: str) -> list[int]:
         UserError: There are no snapshots, or they are of another training.
     """
     description = read_json(folder / DESCRIPTION_FILE)
+    if not description["epochs"]:
+        raise UserError(f"{folder} holds no snapshots: train the network with `views.evolution`")
     if description.get("weights_sha256") != weights_sha256:
         raise UserError(
             f"{folder} holds snapshots of another training than weights.safetensors; delete the folder and "

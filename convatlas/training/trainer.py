@@ -115,7 +115,7 @@ def fit(
     if checkpoint and (state := _load_state(checkpoint, snapshots, epochs)):
         trainer.restore_state(*state, steps)
         log.info("continuing after epoch %d of %d", len(trainer.result.history), epochs)
-    elif snapshots:
+    elif snapshots and snapshots.epochs:
         snapshots.clear()
         snapshots.save(0, trainer.evaluated_network)
     for epoch in range(len(trainer.result.history) + 1, epochs + 1):

@@ -25,7 +25,6 @@ RULES = {
     for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", path.read_text(), re.MULTILINE)
 }
 ANALYSIS_RULES = {analysis.name for analysis in ANALYSES}  # made in a loop, alike
-DERIVED_RULES = {"train_with_snapshots"}  # which take over what a rule requests
 LOCAL = re.findall(r"^    (\w+),", (ROOT / "Snakefile").read_text().split("localrules:")[1], re.MULTILINE)
 PROFILE = yaml.safe_load((ROOT / "workflow/profiles/slurm/profile.yaml").read_text())
 
@@ -131,7 +130,7 @@ def test_each_rule_is_local_or_requests_resources() -> None:
 
 
 def test_the_profile_has_every_rule_that_uses_a_gpu() -> None:
-    rules = {name for name, body in RULES.items() if "gpu=1" in body} | ANALYSIS_RULES | DERIVED_RULES
+    rules = {name for name, body in RULES.items() if "gpu=1" in body} | ANALYSIS_RULES
     assert PROFILE["set-resources"].keys() == rules
     assert all(request == {"gpu": 1} for request in PROFILE["set-resources"].values())
 

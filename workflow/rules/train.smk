@@ -87,12 +87,7 @@ def check_names():
     Networks that are to be trained, attributed or analysed are built and run once, in a process of its own, as torch
     takes seconds to import.
     """
-    rules_with_names = {
-        "train",
-        "train_with_snapshots",
-        "attribution",
-        *(analysis.name for analysis in ANALYSES),
-    }
+    rules_with_names = {"train", "attribution", *(analysis.name for analysis in ANALYSES)}
     jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name in rules_with_names]
     names = [
         name
@@ -164,24 +159,14 @@ def get_snapshot_epochs(wildcards):
     These are the epochs of the trained network where they include those of the config, so that the network is
     not trained again when views.evolution is turned off, or names fewer epochs.
     """
-    evolution = get_network(wildcards)["views"]["evolution"]
-    chosen = sorted(evolution["epochs"]) if has_snapshots(wildcards.network) else []
-    path = Path(f"results/{wildcards.network}/network.json")
+    evolves = is_computed(config, wildcards.network, BY_NAME["evolution"])
+    chosen = sorted(get_network(wildcards)["views"]["evolution"]["epochs"]) if evolves else []
+    path = Path(f"results/{wildcards.network}/snapshots/snapshots.json")
     try:
-        saved = read_json(path).get("snapshots", []) if path.exists() else []
-    except UserError:  # damaged: it is written again
+        saved = read_json(path)["chosen"] if path.exists() else []
+    except (UserError, KeyError):  # damaged: it is written again
         saved = []
     return json.dumps(saved if set(chosen) <= set(saved) else chosen)
-
-
-def has_snapshots(network):
-    """Return whether weights of a network are saved while it trains, for its evolution."""
-    return is_computed(config, network, BY_NAME["evolution"])
-
-
-def match_networks(condition):
-    """Return a pattern of the names of the networks that meet a condition, none if there are none."""
-    return "|".join(filter(condition, config["networks"])) or "(?!)"
 
 
 rule train:
@@ -197,12 +182,11 @@ rule train:
         predictions="results/{network}/predictions.csv",
         history="results/{network}/history.csv",
         timing="results/{network}/timing.json",
+        snapshots=directory("results/{network}/snapshots"),
     log:
         "logs/{network}/train.log",
     benchmark:
         "logs/{network}/train.tsv"
-    wildcard_constraints:
-        network=match_networks(lambda network: not has_snapshots(network)),
     priority: 2  # the longest jobs first; the others fill the gaps
     threads: get_train_threads
     resources:
@@ -231,12 +215,3 @@ rule train:
         " {params.data} {params.weights} --seed {params.seed} --device {params.device}"
         " --threads {threads} --images {resources.images:q} --snapshots {params.snapshots:q}"
         " --output results/{wildcards.network} 2>&1 | tee {log:q}"
-
-
-# The same for a network whose weights are saved after some epochs, where it lacks them, too.
-use rule train as train_with_snapshots with:
-    output:
-        **rules.train.output,
-        snapshots=directory("results/{network}/snapshots"),
-    wildcard_constraints:
-        network=match_networks(has_snapshots),
