@@ -18,7 +18,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from convatlas.files import atomic_write
 from convatlas.names import format_number
 from convatlas.plotting.colormap import NON_FINITE_COLOURS, ColourScale, colour_table
 from convatlas.plotting.montage import (
@@ -111,8 +110,10 @@ class PixelImage(FigureImage):
         """
         if not isinstance(renderer, RendererAgg):
             return super().make_image(renderer, magnification, unsampled)
-        opaque = np.full((*self.pixels.shape[:2], 1), 255, np.uint8)
-        return np.concatenate([self.pixels, opaque], 2)[::-1], self.ox, self.oy, None
+        opaque = np.full((*self.pixels.shape[:2], 4), 255, np.uint8)
+        for channel in range(3):  # one by one, which is four times as fast as all at once
+            opaque[..., channel] = self.pixels[..., channel]
+        return opaque[::-1], self.ox, self.oy, None
 
 
 @dataclass(frozen=True)
@@ -249,19 +250,18 @@ def save_figure(figure: Figure, path: Path, formats: Sequence[FigureFormat]) -> 
         formats: Those of the files beside it, "pdf" and "svg".
     """
     _replace_missing_glyphs(figure)
-    with atomic_write(path) as temporary:
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()  # type: ignore[no-untyped-call]
-        images = [image for image in figure.images if isinstance(image, PixelImage)]
-        names = sorted({name for image in images for name in image.colormaps})
-        tables = [colour_table(name) for name in names]
-        pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
-        image = quantize_image(pixels, tables)
-        if image.mode == "P":
-            palette = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
-            temporary.write_bytes(encode_indexed_png(np.asarray(image), palette, DPI))
-        else:
-            image.save(temporary, format="png", dpi=(DPI, DPI))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    images = [image for image in figure.images if isinstance(image, PixelImage)]
+    names = sorted({name for image in images for name in image.colormaps})
+    tables = [colour_table(name) for name in names]
+    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    image = quantize_image(pixels, tables)
+    if image.mode == "P":
+        palette = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
+        path.write_bytes(encode_indexed_png(np.asarray(image), palette, DPI))
+    else:
+        image.save(path, format="png", dpi=(DPI, DPI))
     for name, save in (("pdf", save_pdf), ("svg", save_svg)):
         if name in formats:
             save(figure, path.with_suffix(f".{name}"))

@@ -68,7 +68,7 @@ class Tile:
             assert self.scale is not None
             rgb = self.scale.to_rgb(self.values)
         factor = max(1, tile_size // max(rgb.shape[:2]))
-        return rgb.repeat(factor, 0).repeat(factor, 1)
+        return rgb.repeat(factor, 1).repeat(factor, 0)  # in this order the fastest, by rows
 
 
 TileRow = list[Tile | None]  # None leaves a place free
@@ -117,7 +117,8 @@ def assemble_montage(
     ]
     headers = [_measure_header(row, header_height) for row in rows]
     height = sum(headers) + len(rows) * (tile_size + gap)
-    canvas = np.full((height, lefts[-1], 3), BACKGROUND_COLOUR, np.uint8)
+    canvas = np.empty((height, lefts[-1], 3), np.uint8)
+    canvas[:] = np.full((lefts[-1], 3), BACKGROUND_COLOUR, np.uint8)  # by rows, which is fast
     texts: list[PlacedText] = []
     crosses: list[tuple[int, int, int, int]] = []
     spans: list[tuple[int, int]] = []

@@ -1,5 +1,7 @@
 """Quantising a picture to 256 colours where the change of colour is too small to be seen."""
 
+from functools import cache
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -28,12 +30,12 @@ def quantize_image(pixels: npt.NDArray[np.uint8], tables: list[Colours]) -> Imag
     # Neighbours of one colour are looked up together, which are most pixels of a figure.
     starts = np.flatnonzero(np.append(True, packed[1:] != packed[:-1]))
     runs, lengths = packed[starts], np.diff(starts, append=packed.size)
-    is_present = np.zeros(1 << 24, bool)
-    is_present[runs] = True
-    packed_colours = np.flatnonzero(is_present)
-    colour_index = np.empty(1 << 24, np.int32)
-    colour_index[packed_colours] = np.arange(len(packed_colours))
-    indices = colour_index[runs]
+    table = _make_colour_table()
+    numbers = np.arange(len(runs), dtype=np.int32)
+    table[runs] = numbers
+    packed_colours = np.sort(runs[table[runs] == numbers])  # each once: a run of each colour has its number
+    table[packed_colours] = numbers[: len(packed_colours)]
+    indices = table[runs]
     colours = packed_colours.astype("<u4").view(np.uint8).reshape(-1, 4)[:, :3]
     nearest, palette = np.arange(len(colours)), colours
     if len(colours) > 256:
@@ -48,6 +50,12 @@ def quantize_image(pixels: npt.NDArray[np.uint8], tables: list[Colours]) -> Imag
     return image
 
 
+@cache
+def _make_colour_table() -> npt.NDArray[np.int32]:
+    """Return a number for each colour of 24 bits, undefined at first; made once, since new memory is slow."""
+    return np.empty(1 << 24, np.int32)
+
+
 def _choose_palette(colours: Colours, counts: npt.NDArray[np.int64], tables: list[Colours]) -> Colours:
     """Return at most 256 colours: the most frequent, those of the colour scales, and what covers the rest."""
     frequent = colours[np.argsort(-counts, kind="stable")[:N_FREQUENT]]
@@ -60,7 +68,8 @@ def _choose_palette(colours: Colours, counts: npt.NDArray[np.int64], tables: lis
     if not len(rest):
         return fixed
     if len(rest) > MAX_DIRECT_COLOURS:
-        rest = (np.unique(rest >> 3, axis=0) << 3 | 4).astype(np.uint8)
+        cells = np.flatnonzero(np.bincount((rest >> 3).astype(int) @ (1024, 32, 1)))
+        rest = (np.stack([cells >> 10, cells >> 5 & 31, cells & 31], 1) << 3 | 4).astype(np.uint8)
     room = 256 - len(fixed)
     covering = Image.fromarray(rest[None]).quantize(
         room, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
@@ -71,10 +80,12 @@ def _choose_palette(colours: Colours, counts: npt.NDArray[np.int64], tables: lis
 def _find_nearest(colours: Colours, palette: Colours) -> npt.NDArray[np.int64]:
     """Return the index in the palette of the colour nearest to each, (n,)."""
     targets = palette.astype(np.float32)
-    chunks = [
-        (np.square(targets).sum(1) - 2 * colours[n : n + CHUNK_SIZE].astype(np.float32) @ targets.T).argmin(1)
-        for n in range(0, len(colours), CHUNK_SIZE)
-    ]
+    # |t|² − 2 c·t of each colour c and target t as one product, exact in float32.
+    weights = np.concatenate([-2 * targets.T, np.square(targets).sum(1)[None]])
+    chunks = []
+    for n in range(0, len(colours), CHUNK_SIZE):
+        chunk = colours[n : n + CHUNK_SIZE].astype(np.float32)
+        chunks.append((np.pad(chunk, ((0, 0), (0, 1)), constant_values=1) @ weights).argmin(1))
     return np.concatenate(chunks)
 
 
