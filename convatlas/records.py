@@ -862,6 +862,44 @@ class AblationAnalysis(TypedDict):
     left_out: NotRequired[dict[str, str]]  # layers that were not ablated, and why
 
 
+class EffectiveFieldSize(TypedDict):
+    """The size of an effective receptive field, in pixels."""
+
+    side: float  # of a square with as many pixels as are above the threshold
+    side_error: float | None  # standard error over images
+    spread: list[float]  # standard deviation [vertical, horizontal], the field's values as weights
+
+
+class EffectiveFieldLayer(TypedDict):
+    """A layer in effective_receptive_field/effective_receptive_field.json.
+
+    Its arrays in effective_receptive_field.npz are <layer>@trained and <layer>@untrained, (H, W) of the
+    input: the mean of the absolute gradient of its centre over images and channels.
+    """
+
+    name: str
+    undefined: str | None  # why it has none
+    position: list[int] | None  # [row, column] of the centre in its output
+    theoretical: list[int] | None  # [height, width], as receptive_field in layers.json
+    window: list[int] | None  # the theoretical field of the centre: top, left, bottom, right
+    clipped: bool  # whether it exceeds the input
+    trained: EffectiveFieldSize | None
+    untrained: EffectiveFieldSize | None
+
+
+class EffectiveFieldAnalysis(TypedDict):
+    """effective_receptive_field/effective_receptive_field.json."""
+
+    undefined: str | None  # why no layer was measured
+    control_undefined: str | None  # why there is no untrained network
+    dataset: str
+    split: Split
+    images: int
+    input: list[int]  # [height, width]
+    threshold: float  # share of the maximum
+    layers: list[EffectiveFieldLayer]
+
+
 class TileGroup(TypedDict):
     """The tiles of one layer's units in a figure, a column per unit."""
 

@@ -20,6 +20,7 @@ from convatlas.records import (
     ConceptAnalysis,
     DatasetStatistics,
     DeconvSteps,
+    EffectiveFieldAnalysis,
     EvolutionAnalysis,
     FeatureVisualisation,
     Figure,
@@ -318,6 +319,21 @@ class Results:
         @maps (epochs, images, units, ...) and @filters (epochs, units, channels, ...).
         """
         return Npz(self.folder / "evolution/evolution.npz")
+
+    @cached_property
+    def effective_receptive_field(self) -> EffectiveFieldAnalysis | None:
+        """effective_receptive_field/effective_receptive_field.json: the sizes of the effective receptive
+        fields; None where `views.effective_receptive_field` is null.
+        """
+        path = self.folder / "effective_receptive_field/effective_receptive_field.json"
+        return cast(EffectiveFieldAnalysis, read_json(path)) if path.is_file() else None
+
+    @cached_property
+    def effective_receptive_field_arrays(self) -> Npz:
+        """effective_receptive_field/effective_receptive_field.npz: <layer>@trained and <layer>@untrained, the
+        mean absolute gradient of the layer's centre, (H, W) of the input.
+        """
+        return Npz(self.folder / "effective_receptive_field/effective_receptive_field.npz")
 
     @cached_property
     def unit_matches(self) -> UnitMatches:

@@ -23,6 +23,19 @@ def require_dataset(network: NetworkConfig, dataset: DatasetConfig | None) -> st
     return "it needs the images of a data set: set `dataset`" if dataset is None else None
 
 
+def require_images(network: NetworkConfig, dataset: DatasetConfig | None) -> str | None:
+    """Return what an analysis of the pixels of a data set's images lacks.
+
+    Args:
+        network: The network's section of the config.
+        dataset: The section of its data set; None without one.
+    """
+    size = network["input"].get("size")
+    if isinstance(size, list) and len(size) != 2:
+        return "it needs images as input, with two axes"
+    return require_dataset(network, dataset)
+
+
 def find_no_obstacle(network: NetworkConfig, dataset: DatasetConfig | None) -> None:
     """Return None: the analysis works with every network.
 
@@ -134,6 +147,12 @@ ANALYSES: tuple[Analysis, ...] = (
         "Which layers represent images alike, within the network and in other networks?",
         require_dataset,
         is_shared=True,
+    ),
+    Analysis(
+        "effective_receptive_field",
+        "Effective receptive field",
+        "Which pixels do layers depend on in effect, within the field that their kernels allow?",
+        require_images,
     ),
     Analysis(
         "invariance",

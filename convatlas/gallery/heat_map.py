@@ -109,7 +109,7 @@ def draw_heat_map(
     cell = min(max(MAP_SIZE / max(values.shape), CELL_SIZES[0]), CELL_SIZES[1])
     shares = np.where(np.isfinite(values), values, 0).clip(0, 1)
     indices = np.where(np.isfinite(values), np.round(shares * (COLOURS - 1)), COLOURS).astype(np.uint8)
-    picture = base64.b64encode(encode_indexed_png(indices, _make_palette(), 72)).decode()
+    picture = base64.b64encode(encode_indexed_png(indices, make_palette(), 72)).decode()
     return HeatMap(
         title=title,
         alt=alt,
@@ -178,8 +178,8 @@ def _shorten(name: str) -> str:
 
 
 @cache
-def _make_palette() -> np.ndarray:
-    """Return the colours of the scale, and that of an undefined value: (COLOURS + 1, 3)."""
+def make_palette() -> np.ndarray:
+    """Return the colours of the scale, viridis, and that of an undefined value: (COLOURS + 1, 3) uint8."""
     colours = [interpolate_colour(VIRIDIS, n / (COLOURS - 1)) for n in range(COLOURS)]
     scale = [[int(colour[n : n + 2], 16) for n in (1, 3, 5)] for colour in colours]
     return np.array([*scale, UNDEFINED_COLOUR], np.uint8)

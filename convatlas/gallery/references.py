@@ -214,6 +214,8 @@ def _list_method_keys(network: NetworkData) -> Iterator[str]:
         yield from ("bach2015", "achtibat2023")
     if network.results.has_statistics:
         yield "morcos2018"
+    if network.results.effective_receptive_field:
+        yield "luo2016"
     if network.results.similarity:
         yield from ("kornblith2019", "nguyen2021", "song2012")
     yield "dumoulin2016"  # receptive fields and output sizes

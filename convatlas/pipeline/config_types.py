@@ -285,6 +285,19 @@ class AblationViews(TypedDict):
     random_orders: int
 
 
+class EffectiveFieldViews(TypedDict):
+    """`views.effective_receptive_field`: the pixels that the centres of layers depend on."""
+
+    images: int  # of the test split
+    layers: LayerSelection | None
+
+
+class EffectiveFieldSettings(EffectiveFieldViews):
+    """What the analysis of effective receptive fields takes."""
+
+    seed: int
+
+
 class ViewsConfig(TypedDict):
     """`views` of a network."""
 
@@ -307,6 +320,7 @@ class ViewsConfig(TypedDict):
     ablation: AblationViews | None
     concepts: ConceptViews | None
     similarity: SimilarityViews | None
+    effective_receptive_field: EffectiveFieldViews | None
     invariance: InvarianceViews | None
 
 

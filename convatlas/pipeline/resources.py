@@ -322,6 +322,16 @@ def estimate_evolution(work: Workload) -> ResourceRequest:
     )
 
 
+def estimate_effective_fields(work: Workload) -> ResourceRequest:
+    """Estimate effective receptive fields: a backward pass per layer, of a few images at a time.
+
+    Args:
+        work: The size of the work on the network.
+    """
+    memory = TRAINING_MB_PER_VALUE * max(ATTRIBUTION_BATCH_VALUES, work.input_values)
+    return ResourceRequest(TORCH_MEMORY_MB + memory, MIN_RUNTIME)
+
+
 def _get_unit_count(units: CountOrAll) -> int:
     """Return the number of projected units of a layer, assumed for "all"."""
     return DEFAULT_UNIT_COUNT if units == "all" else int(units)
@@ -353,6 +363,7 @@ STAGE_ESTIMATORS: dict[str, Callable[[Workload], ResourceRequest]] = {
     "figures": estimate_figures,
     "explorer": estimate_figures,
     "similarity": estimate_similarity,
+    "effective_receptive_field": estimate_effective_fields,
 }
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from convatlas.analysis.drawn_images import order_images
 from convatlas.analysis.similarity import cka, report
 from convatlas.analysis.similarity.cka import center_layers, compute_cka, jackknife_error
 from convatlas.analysis.similarity.features import MAX_LAYERS, TRAINED, Features, choose_compared_layers
-from convatlas.analysis.similarity.images import order_images
 from convatlas.analysis.similarity.layer_grams import compute_gram, compute_layer_grams
 from convatlas.files import read_json
 from convatlas.pipeline.config_types import SimilaritySettings

@@ -9,16 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from convatlas import UserError
+from convatlas.analysis.drawn_images import draw_images
 from convatlas.analysis.similarity.cka import MIN_IMAGES, CenteredLayers, center_layers
-from convatlas.analysis.similarity.images import draw_images
 from convatlas.analysis.similarity.layer_grams import compute_layer_grams
+from convatlas.analysis.untrained import NO_CONTROL, build_untrained
 from convatlas.layer_selection import choose_layers
 from convatlas.models import build
 from convatlas.models.factory import format_error
-from convatlas.models.state import get_tensor_state
 from convatlas.pipeline.config_types import LayerSelection, SimilaritySettings
 from convatlas.records import Layer
 from convatlas.results import Results
@@ -164,30 +163,31 @@ def compute_network_features(
     try:
         names = choose_compared_layers(Results(folder).layers, own["layers"], name)
         network, preprocessing = build.load_network(folder)
-        untrained, compared.control_undefined = _build_untrained(folder, network)
+        untrained = build_untrained(folder, network)
     except UserError as error:
         compared.undefined = str(error)
         return compared
     versions = {TRAINED: network} | ({UNTRAINED: untrained} if untrained else {})
+    compared.control_undefined = None if untrained else NO_CONTROL
     for version in versions.values():
         version.to(device)
     for dataset in datasets:
         skip = settings["skip_unreadable"].get(dataset, False)
         try:
             images = draw_images(
-                data / dataset, preprocessing, own["images"], batch_size, settings["seed"], skip
+                data / dataset, preprocessing, own["images"], settings["seed"], skip, at_least=MIN_IMAGES
             )
-            grams = {
-                key: compute_layer_grams(version, images.batches, names) for key, version in versions.items()
-            }
+            batches = [part for part in torch.split(images.x, batch_size) if len(part) >= MIN_IMAGES]
+            grams = {key: compute_layer_grams(version, batches, names) for key, version in versions.items()}
         except (UserError, RuntimeError) as error:
             compared.features[dataset] = str(error) if isinstance(error, UserError) else format_error(error)
             log.warning("%s on %s: %s", name, dataset, error)
             continue
         layers = [layer for layer in grams[TRAINED] if all(layer in named for named in grams.values())]
-        compared.features[dataset] = _stack(layers, images.indices, grams)
+        indices = images.indices[: sum(map(len, batches))]
+        compared.features[dataset] = _stack(layers, indices, grams)
         compared.left_out = [layer for layer in names if layer not in layers]
-        log.info("%s: %d layers on %d images of %s", name, len(layers), len(images.indices), dataset)
+        log.info("%s: %d layers on %d images of %s", name, len(layers), len(indices), dataset)
     own_features = compared.features[own["dataset"]]
     if isinstance(own_features, str):
         compared.undefined = own_features
@@ -209,16 +209,3 @@ def _stack(
             for key, named in grams.items()
         },
     )
-
-
-def _build_untrained(folder: Path, network: nn.Module) -> tuple[nn.Module | None, str | None]:
-    """Return the network with its initial weights, or None and why there is none."""
-    description = Results(folder).network
-    untrained, _ = build.build_from_description(description, description["seed"], f"networks.{folder.name}")
-    trained_state, state = get_tensor_state(network), get_tensor_state(untrained)
-    if all(torch.equal(state[name], tensor) for name, tensor in trained_state.items() if name in state):
-        return (
-            None,
-            "it is built with its weights, so that there is no untrained network",
-        )
-    return untrained, None

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from convatlas.analysis.drawn_images import SPLIT
 from convatlas.analysis.similarity.cka import LayerSimilarity, compute_cka, jackknife_error
 from convatlas.analysis.similarity.features import (
     TRAINED,
@@ -16,7 +17,6 @@ from convatlas.analysis.similarity.features import (
     choose_common_batch,
     compute_network_features,
 )
-from convatlas.analysis.similarity.images import SPLIT
 from convatlas.files import atomic_write, write_json, write_npz
 from convatlas.pipeline.config_types import SimilaritySettings
 from convatlas.records import MeanSimilarity, NetworkSimilarity, PairSimilarity, SimilarityAnalysis

@@ -6,7 +6,7 @@ from typing import cast
 
 from convatlas.analysis import registry
 from convatlas.analysis.registry import Analysis
-from convatlas.gallery import invariance_text
+from convatlas.gallery import effective_field_data, invariance_text
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.pages import ablation, evolution, similarity
@@ -19,6 +19,7 @@ SUMMARIES: Mapping[str, Callable[[NetworkData], str]] = {
     "ablation": ablation.summarise,
     "invariance": invariance_text.summarise,
     "similarity": similarity.summarise,
+    "effective_receptive_field": effective_field_data.summarise,
 }
 
 

@@ -1,5 +1,6 @@
-"""The images on which networks are compared: drawn from a split, the same ones for every network."""
+"""Images drawn from the test split of a data set: the same ones for every network, stratified by class."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,10 +9,11 @@ import torch
 from torch import Tensor
 
 from convatlas import UserError
-from convatlas.analysis.similarity.cka import MIN_IMAGES
 from convatlas.datasets import formats
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.records import Split
+
+log = logging.getLogger(__name__)
 
 SPLIT: Split = "test"
 
@@ -36,24 +38,24 @@ def order_images(labels: np.ndarray, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class DrawnImages:
-    """Images of a split as one network takes them, in batches.
+    """Images of a split as one network takes them.
 
     Attributes:
         indices: Their numbers in the split, in their order.
-        batches: The preprocessed images (n, C, H, W), float32.
+        x: The preprocessed images (N, C, H, W), float32.
     """
 
     indices: list[int]
-    batches: list[Tensor]
+    x: Tensor
 
 
 def draw_images(
     data: str | Path,
     preprocessing: Preprocessing,
     count: int,
-    batch_size: int,
     seed: int,
-    skip_unreadable: bool = False,
+    skip_unreadable: bool = True,
+    at_least: int = 1,
 ) -> DrawnImages:
     """Draw images of the test split, stratified by class.
 
@@ -61,12 +63,12 @@ def draw_images(
         data: The data set's folder, data/<dataset>.
         preprocessing: The network's preprocessing.
         count: Number of images; all of a smaller split.
-        batch_size: Images in a batch; a last batch of fewer than MIN_IMAGES is dropped.
         seed: Seed of the order, which is the same for every network and number of images.
         skip_unreadable: Whether an image that cannot be read is replaced by the next one.
+        at_least: The smallest number of images.
 
     Raises:
-        UserError: There are fewer than MIN_IMAGES images, or one cannot be read.
+        UserError: There are fewer images, or one cannot be read.
     """
     dataset = formats.load(data, SPLIT)
     indices: list[int] = []
@@ -82,16 +84,13 @@ def draw_images(
                 [index],
                 preprocessing.interpolation,
             )
-        except UserError:
+        except UserError as error:
             if not skip_unreadable:
                 raise
+            log.warning("skipped: %s", error)
             continue
         indices.append(index)
         pixels.append(torch.from_numpy(image))
-    if len(indices) < MIN_IMAGES:
-        raise UserError(
-            f"{data}: unbiased CKA needs at least {MIN_IMAGES} images, and the test split has {len(indices)}"
-        )
-    x = preprocessing(torch.cat(pixels))
-    batches = [batch for batch in torch.split(x, batch_size) if len(batch) >= MIN_IMAGES]
-    return DrawnImages(indices[: sum(map(len, batches))], batches)
+    if len(indices) < at_least:
+        raise UserError(f"{data}: at least {at_least} test images are needed, and {len(indices)} can be read")
+    return DrawnImages(indices, preprocessing(torch.cat(pixels)))

@@ -1,0 +1,1 @@
+"""Effective receptive fields: which pixels the centre of a layer's output depends on, and how much."""
