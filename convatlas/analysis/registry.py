@@ -78,6 +78,16 @@ def find_evolution_obstacle(network: NetworkConfig, dataset: DatasetConfig | Non
     return None
 
 
+def find_missing_concepts(network: NetworkConfig, dataset: DatasetConfig | None) -> str | None:
+    """Return what the naming of units lacks: a data set, whose classes, subclasses and masks are concepts.
+
+    Args:
+        network: The network's section of the config.
+        dataset: The section of its data set; None without one.
+    """
+    return None if dataset else "it needs a data set with classes or masks: set `dataset`"
+
+
 @dataclass(frozen=True)
 class Analysis:
     """An analysis of a network, a stage of its own: rule, script and folder have its name.
@@ -160,6 +170,12 @@ ANALYSES: tuple[Analysis, ...] = (
         "How do features and the prediction change as an image is moved, scaled or rotated?",
         find_invariance_obstacle,
         files=("images.json", "activations"),
+    ),
+    Analysis(
+        "concepts",
+        "Concepts",
+        "Which region of the images, or which kind of image, does each unit separate best?",
+        find_missing_concepts,
     ),
 )
 BY_NAME: Mapping[str, Analysis] = {analysis.name: analysis for analysis in ANALYSES}

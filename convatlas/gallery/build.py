@@ -13,6 +13,7 @@ import jinja2
 
 from convatlas.figure_kinds import FIGURE_KINDS
 from convatlas.files import atomic_write
+from convatlas.gallery.concept_data import read_named_units
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.dataset_thumbnails import load_split
 from convatlas.gallery.diagram_maps import draw_diagram_maps
@@ -30,6 +31,7 @@ from convatlas.gallery.pages import (
     cite,
     classical,
     compare,
+    concepts,
     datasets,
     digits,
     effective_receptive_field,
@@ -71,6 +73,7 @@ PAGE_MAKERS: list[Callable[[GalleryContext], Iterator[SitePage]]] = [
     similarity.make_pages,
     effective_receptive_field.make_pages,
     invariance.make_pages,
+    concepts.make_pages,
     errors.make_pages,
     compare.make_pages,
     classical.make_pages,
@@ -159,7 +162,7 @@ def read_context(
             notes=config["networks"][name].get("notes"),
         )
         networks.append(network_data)
-        explorer = read_explorer_data(network_data, views["scale"])
+        explorer = read_explorer_data(network_data, views["scale"], read_named_units(network_data, views))
         if explorer:
             explorers[name] = explorer
         dataset_name = network_data.description["dataset"]

@@ -8,11 +8,13 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 from markupsafe import Markup
 
 from convatlas.files import read_json
+from convatlas.gallery.concept_data import NamedUnits
 from convatlas.gallery.explorer_types import (
     ExplorerImage,
     ExplorerIndex,
@@ -97,12 +99,17 @@ def has_sprites(network: NetworkData) -> bool:
     return (network.results.folder / "atlas").is_dir()
 
 
-def read_explorer_data(network: NetworkData, scale: str) -> ExplorerData | None:
+def read_explorer_data(
+    network: NetworkData,
+    scale: str,
+    named: NamedUnits = MappingProxyType({}),
+) -> ExplorerData | None:
     """Read what the explorer of a network shows.
 
     Args:
         network: The network.
         scale: `views.scale` of the config.
+        named: The concepts of named units, by layer and unit.
 
     Returns:
         None where the sprites were not drawn.
@@ -115,6 +122,12 @@ def read_explorer_data(network: NetworkData, scale: str) -> ExplorerData | None:
         layer["slug"]: cast(LayerUnits, read_json(folder / f"units/{layer['slug']}.json"))
         for layer in index["layers"]
     }
+    for layer in index["layers"]:
+        if named.get(layer["name"]):
+            units[layer["slug"]]["concepts"] = {
+                str(unit): "; ".join(entry.text for entry in entries)
+                for unit, entries in sorted(named[layer["name"]].items())
+            }
     explorer_network = ExplorerNetwork(
         name=network.name,
         levels=index["levels"],

@@ -171,6 +171,7 @@ class LayerUnits(TypedDict):
     weights: NotRequired[WeightSummary]  # where they are not drawn as filters
     deconv: dict[str, dict[str, list[float]]] | None  # largest magnitude, by image and kind
     matches: list[MatchSummary | None] | None
+    concepts: NotRequired[dict[str, str]]  # by unit, those that it separates better than chance
     non_finite_deconv: NotRequired[list[str]]  # images with NaN or infinity in a projection
     dataset_pass: NotRequired[UnitStatistics]
 

@@ -212,6 +212,9 @@ def _list_method_keys(network: NetworkData) -> Iterator[str]:
         yield from ("petsiuk2018", "adebayo2018")
     if network.get_figures("relevance"):
         yield from ("bach2015", "achtibat2023")
+    concepts = network.results.concepts
+    if concepts and not concepts["undefined"]:
+        yield "bau2017"
     if network.results.has_statistics:
         yield "morcos2018"
     if network.results.effective_receptive_field:

@@ -1,10 +1,13 @@
 """The units of all layers of a network in one table, by their statistics over the data set."""
 
 from collections.abc import Collection, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
 from convatlas.gallery.ablation_data import read_effect_columns
+from convatlas.gallery.concept_columns import make_name_columns
+from convatlas.gallery.concept_data import NamedUnits
 from convatlas.gallery.explorer_statistics import PASS_THROUGH_KINDS
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.table_data import TableColumn
@@ -27,7 +30,10 @@ def list_table_layers(network: NetworkData) -> list[str]:
 
 
 def make_unit_columns(
-    network: NetworkData, top_images: TopImages, explorer_layers: Collection[str]
+    network: NetworkData,
+    top_images: TopImages,
+    explorer_layers: Collection[str],
+    named: NamedUnits = MappingProxyType({}),
 ) -> list[TableColumn]:
     """Make the columns of the table, without those that are empty.
 
@@ -35,6 +41,7 @@ def make_unit_columns(
         network: A network with statistics.
         top_images: Its top-activating images, by which units are possible shortcuts.
         explorer_layers: The layers in the explorer, to which the units link.
+        named: The concepts of named units, by layer and unit.
     """
     layers = list_table_layers(network)
     statistics, summary = network.results.statistics, network.results.dataset_statistics
@@ -70,6 +77,7 @@ def make_unit_columns(
         TableColumn("selectivity", "class selectivity", join("selectivity")),
         *read_effect_columns(network, layers, n_units),
         _make_shortcut_column(top_images, layers, n_units),
+        *make_name_columns(named, layers, n_units),
         *_make_match_columns(network.results.unit_matches, layers, n_units),
     ]
     return [column for column in columns if not column.is_empty]

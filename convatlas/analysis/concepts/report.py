@@ -123,7 +123,7 @@ def find_missing_data(data: str | Path, preprocessing: Preprocessing) -> str | N
         if (count := len(formats.load(data, split))) < 2 * MIN_EXAMPLES:
             return (
                 f"the {split} split of its data set has {count} images, and at least {2 * MIN_EXAMPLES} are "
-                "needed: set `split` or another `dataset`"
+                "needed: set another `dataset`, or one of folders for each class"
             )
     return None
 

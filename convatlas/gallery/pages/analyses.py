@@ -9,7 +9,7 @@ from convatlas.analysis.registry import Analysis
 from convatlas.gallery import effective_field_data, invariance_text
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.network_data import NetworkData
-from convatlas.gallery.pages import ablation, evolution, similarity
+from convatlas.gallery.pages import ablation, concepts, evolution, similarity
 from convatlas.pipeline.config_types import Config
 
 TAB = "Analyses"
@@ -20,6 +20,7 @@ SUMMARIES: Mapping[str, Callable[[NetworkData], str]] = {
     "invariance": invariance_text.summarise,
     "similarity": similarity.summarise,
     "effective_receptive_field": effective_field_data.summarise,
+    "concepts": concepts.summarise,
 }
 
 

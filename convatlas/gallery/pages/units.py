@@ -1,10 +1,13 @@
 """The page of a network's units over its data set: dead units, class selectivity, top activations."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
+from convatlas.gallery.concept_data import NamedUnit, NamedUnits, read_named_units
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.explorer_statistics import PASS_THROUGH_KINDS
 from convatlas.gallery.network_data import NetworkData
@@ -21,6 +24,7 @@ from convatlas.statistics.class_preference import (
 )
 from convatlas.statistics.shortcuts import SIGNIFICANCE
 
+MAX_NAMED_UNITS = 20  # that are listed
 MAX_MARKED_UNITS = 60  # possible shortcuts that are listed
 MAX_CLASS_COLUMNS = 12  # classes with a column each; of more, the three with the largest response are listed
 TOP_CLASSES = 3
@@ -98,11 +102,14 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             continue
         explorer = context.explorers.get(network.name)
         explorer_layers = list(explorer.slugs) if explorer else []
+        named = read_named_units(network, context.config["networks"][network.name]["views"])
         values = {
             "network": network,
             "units": read_unit_data(network),
             "explorer_layers": explorer_layers,
             "top_images": context.top_images[network.name],
+            "named": list_best_named_units(named),
+            "n_named": sum(map(len, named.values())),
             "max_marked_units": MAX_MARKED_UNITS,
             "significance": SIGNIFICANCE,
             "min_effect_size": MIN_EFFECT_SIZE,
@@ -113,18 +120,24 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
         yield SitePage(
             path, "units.html", f"{network.name}: unit statistics", values, network=network.name, tab="Units"
         )
-        yield make_table_page(network, context.top_images[network.name], explorer_layers)
+        yield make_table_page(network, context.top_images[network.name], explorer_layers, named)
 
 
-def make_table_page(network: NetworkData, top_images: TopImages, explorer_layers: Sequence[str]) -> SitePage:
+def make_table_page(
+    network: NetworkData,
+    top_images: TopImages,
+    explorer_layers: Sequence[str],
+    named: NamedUnits = MappingProxyType({}),
+) -> SitePage:
     """Return the page with the table of the units of all layers.
 
     Args:
         network: A network with statistics.
         top_images: Its top-activating images.
         explorer_layers: The layers in the explorer.
+        named: The concepts of named units, by layer and unit.
     """
-    columns = make_unit_columns(network, top_images, explorer_layers)
+    columns = make_unit_columns(network, top_images, explorer_layers, named)
     n_rows = len(columns[0].values)
     values = {
         "network": network,
@@ -141,6 +154,22 @@ def make_table_page(network: NetworkData, top_images: TopImages, explorer_layers
     path = f"networks/{network.name}-unit-table.html"
     title = f"{network.name}: unit table"
     return SitePage(path, "unit_table.html", title, values, network=network.name, tab="Unit table")
+
+
+def list_best_named_units(named: NamedUnits) -> list[NamedUnit]:
+    """List the named units of the largest effects, each concept in turn, at most MAX_NAMED_UNITS.
+
+    Args:
+        named: The concepts of named units, by layer and unit.
+    """
+    best = [concepts[0] for units in named.values() for concepts in units.values()]
+    best.sort(key=lambda unit: -unit.effect)
+    ranks: Counter[str] = Counter()
+    turns: list[tuple[int, int]] = []
+    for n, unit in enumerate(best):
+        turns.append((ranks[unit.name], n))
+        ranks[unit.name] += 1
+    return [best[n] for _, n in sorted(turns)[:MAX_NAMED_UNITS]]
 
 
 def has_statistics(context: GalleryContext, network: NetworkData) -> bool:

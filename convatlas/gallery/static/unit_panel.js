@@ -285,6 +285,9 @@
     const match = data.matches && data.matches[unit];
     if (match) description.push(`Matches: ${match.description} (r = ${formatNumber(match.r)}). `);
     else if (data.matches) description.push("No classical feature matched. ");
+    if (data.concepts) {
+      description.push(data.concepts[unit] ? `Separates: ${data.concepts[unit]}. ` : "No concept separated. ");
+    }
     description.push(describeActivity(layer, Object.values(data.maps), unit));
     return description;
   }
