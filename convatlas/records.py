@@ -87,6 +87,7 @@ class NetworkDescription(TypedDict):
     output: OutputDescription
     preprocessing: Preprocessing
     training: dict[str, Any] | None  # `training` of the config, with best_epoch, precision and images
+    snapshots: NotRequired[list[int]]  # the epochs of views.evolution whose weights were to be saved
     seed: int
     device: str
     versions: dict[str, str]

@@ -109,7 +109,9 @@ def train_network(
     weights_sha256 = sha256(output / "weights.safetensors")
     write_json(
         output / "network.json",
-        _describe_network(settings, prepared, dataset, training, weights_sha256, seed, torch_device),
+        _describe_network(
+            settings, prepared, dataset, training, weights_sha256, seed, torch_device, snapshots
+        ),
     )
     saved.finish(len(training.result.history) if training else 0, weights_sha256)
     write_json(output / "timing.json", _describe_timing(started, training, threads))
@@ -223,6 +225,7 @@ def _describe_network(
     weights_sha256: str,
     seed: int,
     device: torch.device,
+    snapshots: Sequence[int],
 ) -> NetworkDescription:
     """Return the contents of network.json."""
     training_description: dict[str, Any] | None = None
@@ -250,6 +253,8 @@ def _describe_network(
         "device": device.type,
         "versions": collect_versions(prepared.network),
     }
+    if snapshots:
+        network["snapshots"] = list(snapshots)
     if prepared.converted_from:
         network["converted_from"] = prepared.converted_from
     if non_finite := list_non_finite(prepared.network):

@@ -98,7 +98,7 @@ class Snapshots:
             UserError: The files cannot be written.
         """
         epochs = self.list_epochs(epoch_count) if epoch_count else []
-        description = {"chosen": list(self.epochs), "epochs": epochs, "weights_sha256": weights_sha256}
+        description = {"epochs": epochs, "weights_sha256": weights_sha256}
         with atomic_write(self.folder) as temporary:
             temporary.mkdir()
             for epoch in epochs:

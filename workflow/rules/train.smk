@@ -161,10 +161,10 @@ def get_snapshot_epochs(wildcards):
     """
     evolves = is_computed(config, wildcards.network, BY_NAME["evolution"])
     chosen = sorted(get_network(wildcards)["views"]["evolution"]["epochs"]) if evolves else []
-    path = Path(f"results/{wildcards.network}/snapshots/snapshots.json")
+    path = Path(f"results/{wildcards.network}/network.json")
     try:
-        saved = read_json(path)["chosen"] if path.exists() else []
-    except (UserError, KeyError):  # damaged: it is written again
+        saved = read_json(path).get("snapshots", []) if path.exists() else []
+    except UserError:  # damaged: it is written again
         saved = []
     return json.dumps(saved if set(chosen) <= set(saved) else chosen)
 
