@@ -3,12 +3,15 @@
 import argparse
 import json
 import logging
+import os
 import re
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from convatlas import UserError
+from convatlas import UserError, usage
 
 log = logging.getLogger("convatlas")
 
@@ -80,6 +83,8 @@ def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
     """Parse the command line, run a script's `main`, and exit: 0, or 1 with one message for a user error.
 
+    In a run of Snakemake, also write what the script took (convatlas.usage).
+
     Args:
         main: The script, which takes the parsed arguments.
         parser: The parser; log lines start with its argument `name`, where it has one, and so do errors that
@@ -89,12 +94,17 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
         SystemExit: The arguments are wrong, `main` raised a UserError or an error of a file, or it was
             interrupted.
     """
+    start = time.monotonic() - time.process_time()  # which the imports took
     args = parser.parse_args()
     prefix = f"{args.name}: " if "name" in args else ""
     logging.basicConfig(format=f"{prefix}%(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)  # only of this library: others log too much
     try:
         main(args)
+        if usage.LOGS in os.environ:
+            shard = f"-{args.shard}" if "shard" in args else ""
+            name = args.name if "name" in args else ""
+            usage.write_usage(Path(sys.argv[0]).stem + shard, name, start)
     except UserError as error:
         is_named = not prefix or re.search(rf"\b{args.name}\b", str(error))
         sys.exit(f"error: {error}" if is_named else f"error: {prefix}{error}")

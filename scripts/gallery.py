@@ -24,6 +24,6 @@ if __name__ == "__main__":
     )
     parser.add_argument("--results", default="results", help="the folder of the networks' folders")
     parser.add_argument("--data", default="data", help="the folder of the data sets")
-    parser.add_argument("--logs", default="logs", help="the folder of the stages' benchmark files")
+    parser.add_argument("--logs", default="logs", help="the folder with what the stages took")
     parser.add_argument("--output", default="reports/gallery", help="the folder to write; it is replaced")
     cli.run(main, parser)

@@ -3,16 +3,19 @@
 import argparse
 import errno
 import json
+import os
 import re
+import resource
 import runpy
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from convatlas import UserError, cli
+from convatlas import UserError, cli, usage
 from convatlas.analysis.registry import ANALYSES
 from tests.support.workspace import ROOT
 
@@ -212,3 +215,31 @@ def test_an_error_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "argv", ["some.py"])
     with pytest.raises(ZeroDivisionError):
         cli.run(main, cli.create_parser("Some script."))
+
+
+def test_a_script_writes_what_it_took_where_snakemake_asks_for_it(tmp_path: Path) -> None:
+    """Of a stage of a network, with its shard; never of a script that failed, or that runs by itself."""
+    script = tmp_path / "dataset_pass.py"
+    script.write_text(
+        "import argparse\nfrom convatlas import UserError, cli\n"
+        "def main(args):\n"
+        "    if args.shard < 0: raise UserError('no')\n"
+        "    sum(bytes(10 << 20)); bytes(50 << 20)\n"
+        "parser = argparse.ArgumentParser()\n"
+        "parser.add_argument('--name')\nparser.add_argument('--shard', type=int)\n"
+        "cli.run(main, parser)\n"
+    )
+    for shard, variables in (("3", {}), ("-1", {usage.LOGS: "logs"}), ("3", {usage.LOGS: "logs"})):
+        assert not (tmp_path / "logs").exists()
+        command = [sys.executable, str(script), "--name", "lenet5", "--shard", shard]
+        environment = os.environ | variables | {"PYTHONPATH": str(ROOT)}
+        start, usage_before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
+    elapsed, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_seconds = after.ru_utime + after.ru_stime - usage_before.ru_utime - usage_before.ru_stime
+    header, row = (tmp_path / "logs/lenet5/dataset_pass-3.tsv").read_text().splitlines()
+    assert header.split("\t") == ["s", "max_rss", "cpu_time"]
+    seconds, memory, cpu_time = map(float, row.split("\t"))
+    assert 0.1 < seconds < elapsed
+    assert 50 < memory < 10_000  # with that of the process which started it
+    assert cpu_time == pytest.approx(cpu_seconds, rel=0.3)

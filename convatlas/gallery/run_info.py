@@ -15,7 +15,7 @@ from convatlas.records import NetworkDescription
 
 
 class StageDuration(TypedDict):
-    """Duration and memory of one stage, as Snakemake's benchmark file states them."""
+    """Duration and memory of one stage, as it wrote them (convatlas.usage)."""
 
     name: str  # of the network or data set
     stage: str
@@ -52,7 +52,7 @@ def collect_run_info(logs: Path, names: Sequence[str]) -> RunInfo:
     """Describe the present run.
 
     Args:
-        logs: The folder of the stages' benchmark files, logs/<name>/<stage>.tsv.
+        logs: The folder with what the stages took, logs/<name>/<stage>.tsv.
         names: The data sets and networks of the config.
     """
     return RunInfo(
@@ -82,10 +82,10 @@ def describe_commit(folder: Path) -> str:
 
 
 def read_durations(logs: Path, names: Sequence[str]) -> list[StageDuration]:
-    """Read the stages' benchmark files.
+    """Read what the stages took.
 
     Args:
-        logs: The folder of the benchmark files, logs/<name>/<stage>.tsv.
+        logs: The folder, with logs/<name>/<stage>.tsv.
         names: The data sets and networks to read, in this order.
 
     Returns:

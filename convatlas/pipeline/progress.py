@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -31,14 +31,16 @@ class PlannedJob:
         return f"{self.rule} {self.subject}".strip()
 
 
-def read_earlier_seconds(benchmark: str | None) -> float | None:
-    """Return the duration in Snakemake's benchmark file of an earlier run; None without one.
+def read_earlier_seconds(logs: Sequence[str]) -> float | None:
+    """Return how long a job took in an earlier run; None without one.
 
     Args:
-        benchmark: The file, a table of tab-separated columns with the seconds in the first.
+        logs: The job's log, beside which its stage wrote what it took (convatlas.usage): a table with
+            tab-separated columns, the seconds in the first.
     """
     try:
-        return float(Path(benchmark or "").read_text(encoding="utf-8").splitlines()[1].split("\t")[0])
+        text = Path(logs[0]).with_suffix(".tsv").read_text(encoding="utf-8")
+        return float(text.splitlines()[1].split("\t")[0])
     except (OSError, ValueError, IndexError):
         return None
 

@@ -1,6 +1,6 @@
 """Memory and run time that the jobs of a cluster request, estimated from the sizes in the config.
 
-The constants were read from logs/<network>/<rule>.tsv of runs on two cores, where Snakemake records memory
+The constants were read from logs/<network>/<rule>.tsv of runs on two cores, where stages record memory
 (max_rss) and seconds, and are rounded up twofold or more. They need not be exact: a job that ran out of
 memory or time is tried again with twice as much. On one machine they have no effect.
 """

@@ -102,11 +102,11 @@ def test_the_lines_of_the_scheduler_are_hidden() -> None:
     assert hide_scheduling(make_record(None, "Nothing to be done."))
 
 
-def test_durations_come_from_benchmark_files(tmp_path: Path) -> None:
-    path = tmp_path / "job.tsv"
-    path.write_text("s\th:m:s\n12.5\t0:00:12\n")
-    assert read_earlier_seconds(str(path)) == 12.5
-    path.write_text("s\th:m:s\n")
-    assert read_earlier_seconds(str(path)) is None
-    assert read_earlier_seconds(str(tmp_path / "none.tsv")) is None
-    assert read_earlier_seconds(None) is None
+def test_durations_are_read_beside_the_log(tmp_path: Path) -> None:
+    log, path = str(tmp_path / "job.log"), tmp_path / "job.tsv"
+    path.write_text("s\tmax_rss\n12.5\t80.1\n")
+    assert read_earlier_seconds([log]) == 12.5
+    path.write_text("s\tmax_rss\n")
+    assert read_earlier_seconds([log]) is None
+    assert read_earlier_seconds([str(tmp_path / "none.log")]) is None
+    assert read_earlier_seconds([]) is None

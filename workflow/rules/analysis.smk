@@ -13,8 +13,6 @@ rule classical:
         classical=directory("results/{network}/classical"),
     log:
         "logs/{network}/classical.log",
-    benchmark:
-        "logs/{network}/classical.tsv"
     threads: 1
     resources:
         **get_resource_functions("classical"),
@@ -50,8 +48,6 @@ rule masks:
         masks=directory("results/{network}/masks"),
     log:
         "logs/{network}/masks.log",
-    benchmark:
-        "logs/{network}/masks.tsv"
     wildcard_constraints:
         network="|".join(filter(has_trimaps, config["networks"])) or "(?!)",
     threads: 1
@@ -107,8 +103,6 @@ for analysis in ANALYSES:
             analysis=directory(f"results/{{network}}/{analysis.name}"),
         log:
             f"logs/{{network}}/{analysis.name}.log",
-        benchmark:
-            f"logs/{{network}}/{analysis.name}.tsv"
         wildcard_constraints:
             network="|".join(n for n in config["networks"] if is_computed(config, n, analysis)) or "(?!)",
         threads: 1
@@ -165,9 +159,7 @@ rule similarity:
     output:
         similarity=directory("results/_similarity"),
     log:
-        "logs/_similarity/similarity.log",
-    benchmark:
-        "logs/_similarity/similarity.tsv"
+        "logs/similarity.log",
     threads: 1
     resources:
         **get_resource_functions("similarity"),

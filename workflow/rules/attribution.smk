@@ -15,8 +15,6 @@ rule deconv:
         steps=directory("results/{network}/steps"),
     log:
         "logs/{network}/deconv.log",
-    benchmark:
-        "logs/{network}/deconv.tsv"
     threads: 1
     resources:
         **get_resource_functions("deconv"),
@@ -53,8 +51,6 @@ rule project_top_activations:
         strongest="results/{network}/strongest.npz",
     log:
         "logs/{network}/project_top_activations.log",
-    benchmark:
-        "logs/{network}/project_top_activations.tsv"
     wildcard_constraints:
         network=DATASET_PASS_NETWORKS,
     threads: 1
@@ -101,8 +97,6 @@ rule attribution:
         attribution=directory("results/{network}/attribution"),
     log:
         "logs/{network}/attribution.log",
-    benchmark:
-        "logs/{network}/attribution.tsv"
     wildcard_constraints:
         network="|".join(filter(has_attribution, config["networks"])) or "(?!)",
     threads: 1

@@ -2,6 +2,8 @@
 import json
 import logging
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +23,7 @@ from convatlas.pipeline import architecture_names, dependencies
 from convatlas.pipeline.config import resolve_config
 from convatlas.pipeline.progress import ProgressHandler, PlannedJob, hide_scheduling, read_earlier_seconds
 from convatlas.pipeline.resources import ResourceRequest, estimate_resources, measure_workload
+from convatlas.pipeline.shared_imports import Command, SharedImports, find_modules, is_supported, set_threads
 
 try:
     config = resolve_config(config)
@@ -56,6 +59,7 @@ def list_image_files(network):
 
 check_paths()
 START_TIME = time.time()
+os.environ["CONVATLAS_LOGS"] = "logs"  # where the stages write what they took: see convatlas.usage
 # On a cluster, a job that requested a GPU stops if it finds none, so that it does not hold the GPU idle:
 # see convatlas.models.build.choose_device.
 if workflow.remote_exec:
@@ -69,13 +73,38 @@ def collect_errors():
     return [text[text.index("error: ") :] for text in texts if "error: " in text]
 
 
+def list_commands():
+    """Return the commands that this run starts on this machine, that of `check_names` too."""
+    commands = []
+    for job in workflow.dag.needrun_jobs():
+        if job.is_shell:
+            script = job.params.get("script") or re.search(r"scripts/\w+\.py", job.rule.shellcmd)[0]
+            name = job.wildcards.get("network") or job.wildcards.get("dataset") or job.params.get("name", "")
+            code = job.input.get("code") or list(dependencies.list_stage_files(script))
+            modules = find_modules([code] if isinstance(code, str) else code)
+            commands.append(Command(script, name, job.threads, modules))
+    if checked := list_checked_networks():
+        imported = {module for command in commands if command.name in checked for module in command.modules}
+        modules = tuple(module for module in ("torch", "torchvision") if module in {"torch", *imported})
+        commands.append(Command("scripts/check.py", "", 1, modules))
+    return commands
+
+
+def share_imports():
+    """Start what imports torch once for all jobs, if this run starts them on this machine."""
+    global shared_imports  # ends with this process
+    if workflow.local_exec and not workflow.touch and is_supported(os.environ):
+        shared_imports = SharedImports(list_commands(), os.environ)
+        os.environ.update(shared_imports.get_shell_function())
+
+
 def show_progress():
     """Write lines of progress instead of Snakemake's own, where `quiet` disables those."""
     if Quietness.PROGRESS not in workflow.output_settings.quiet:
         return
     jobs = {
         job.jobid: PlannedJob(
-            job.rule.name, " ".join(job.wildcards_dict.values()), read_earlier_seconds(job.benchmark)
+            job.rule.name, " ".join(job.wildcards_dict.values()), read_earlier_seconds(job.log)
         )
         for job in workflow.dag.needrun_jobs()
         if not job.is_norun

@@ -61,8 +61,6 @@ for format_name, data_format in FORMATS.items():
             folders=[directory(f"data/{{dataset}}/{folder}") for folder in data_format.OUTPUT_FOLDERS],
         log:
             "logs/{dataset}/data.log",
-        benchmark:
-            "logs/{dataset}/data.tsv"
         wildcard_constraints:
             dataset=get_format_constraint(format_name),
         # A job of several threads comes first: later it would wait until as many are free at once.
@@ -89,8 +87,6 @@ rule previews:
         previews=directory("results/_datasets/{dataset}"),
     log:
         "logs/{dataset}/previews.log",
-    benchmark:
-        "logs/{dataset}/previews.tsv"
     params:
         fingerprint=get_fingerprint(get_code_files("previews")),
     shell:

@@ -46,8 +46,6 @@ rule figures:
         ),
     log:
         "logs/{network}/figures.log",
-    benchmark:
-        "logs/{network}/figures.tsv"
     resources:
         **get_resource_functions("figures"),
     params:

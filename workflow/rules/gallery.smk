@@ -46,6 +46,7 @@ def get_explorer_settings(wildcards):
 
 onstart:
     check_selected_images()
+    share_imports()
     check_names()
     from convatlas.pipeline import size_estimate  # imports numpy, only where needed
 
@@ -72,8 +73,6 @@ rule explorer:
         atlas=directory("results/{network}/atlas"),
     log:
         "logs/{network}/explorer.log",
-    benchmark:
-        "logs/{network}/explorer.tsv"
     resources:
         **get_resource_functions("explorer"),
     params:
@@ -97,8 +96,6 @@ rule gallery:
         datasets=expand("reports/gallery/datasets/{dataset}.html", dataset=config["datasets"]),
     log:
         "logs/gallery.log",
-    benchmark:
-        "logs/gallery.tsv"
     params:
         fingerprint=get_fingerprint(get_code_files("gallery"), lambda wildcards: get_site_files()),
         settings=lambda wildcards: json.dumps(config),  # of a text Snakemake would expand the braces
@@ -123,8 +120,6 @@ rule publish:
         single="reports/gallery.html",
     log:
         "logs/publish.log",
-    benchmark:
-        "logs/publish.tsv"
     params:
         fingerprint=get_fingerprint(get_code_files("publish")),
         settings=get_single_file_settings,

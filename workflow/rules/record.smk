@@ -42,8 +42,6 @@ rule record:
         activations=directory("results/{network}/activations"),
     log:
         "logs/{network}/record.log",
-    benchmark:
-        "logs/{network}/record.tsv"
     priority: 1  # most other jobs of a network wait for it
     threads: 1
     resources:

@@ -41,8 +41,6 @@ rule dataset_pass:
         shard="results/{network}/shards/{shard}.npz",
     log:
         "logs/{network}/dataset_pass-{shard}.log",
-    benchmark:
-        "logs/{network}/dataset_pass-{shard}.tsv"
     wildcard_constraints:
         network=DATASET_PASS_NETWORKS,
         shard="[0-9]+",
@@ -79,8 +77,6 @@ rule merge_shards:
         statistics_description="results/{network}/statistics.json",
     log:
         "logs/{network}/merge_shards.log",
-    benchmark:
-        "logs/{network}/merge_shards.tsv"
     wildcard_constraints:
         network=DATASET_PASS_NETWORKS,
     resources:

@@ -81,12 +81,8 @@ def check_selected_images():
         raise WorkflowError("\n".join(errors))
 
 
-def check_names():
-    """Stop before any job if networks lack a layer, unit, image or class that the config names.
-
-    Networks that are to be trained, attributed or analysed are built and run once, in a process of its own, as torch
-    takes seconds to import.
-    """
+def list_checked_networks():
+    """Return the networks that are to be trained, attributed or analysed."""
     rules_with_names = {"train", "attribution", *(analysis.name for analysis in ANALYSES)}
     jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name in rules_with_names]
     names = [
@@ -94,14 +90,30 @@ def check_names():
         for job in jobs
         for name in (COMPARED_NETWORKS if job.rule.name == "similarity" else [job.wildcards.network])
     ]
-    networks = {name: dict(config["networks"][name]) for name in dict.fromkeys(names)}
+    return list(dict.fromkeys(names))
+
+
+def check_names():
+    """Stop before any job if networks lack a layer, unit, image or class that the config names.
+
+    Networks that are to be trained, attributed or analysed are built and run once, in a process of its own, as torch
+    takes seconds to import.
+    """
+    networks = {name: dict(config["networks"][name]) for name in list_checked_networks()}
     if not networks:
         return
     for name, network in networks.items():
         network["images"] = network["images"] | {"files": list_image_files(name)}
     sections = {"networks": dict(sorted(networks.items())), "datasets": config["datasets"]}
-    command = [sys.executable, "scripts/check.py", "--seed", str(config["seed"])]
-    done = subprocess.run(command, input=json.dumps(sections), stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        f"python scripts/check.py --seed {config['seed']}",
+        shell=True,
+        executable=shutil.which("bash"),  # as the shell of the jobs
+        env=set_threads(os.environ, 1),
+        input=json.dumps(sections),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     if done.returncode:
         raise WorkflowError(done.stderr.rpartition("error: ")[2].strip())
     print(done.stderr, end="", file=sys.stderr)
@@ -122,8 +134,6 @@ rule weights:
         description="data/weights/{model}-{entry}.json",
     log:
         "logs/weights/{model}-{entry}.log",
-    benchmark:
-        "logs/weights/{model}-{entry}.tsv"
     wildcard_constraints:
         model="[A-Za-z0-9_]+",
         entry=r"(?!embedded\b)[A-Za-z0-9_]+",
@@ -143,8 +153,6 @@ rule embedded_weights:
         description="data/weights/{model}-embedded.json",
     log:
         "logs/weights/{model}-embedded.log",
-    benchmark:
-        "logs/weights/{model}-embedded.tsv"
     wildcard_constraints:
         model="[A-Za-z0-9_]+",
     params:
@@ -185,8 +193,6 @@ rule train:
         snapshots=directory("results/{network}/snapshots"),
     log:
         "logs/{network}/train.log",
-    benchmark:
-        "logs/{network}/train.tsv"
     priority: 2  # the longest jobs first; the others fill the gaps
     threads: get_train_threads
     resources:
