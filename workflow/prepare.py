@@ -10,10 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
-
 from convatlas import UserError
 from convatlas.pipeline.config_file import check_config_file
+from convatlas.pipeline.running import describe_running
 
 
 def main() -> None:
@@ -27,26 +26,13 @@ def main() -> None:
         sys.exit(f"error: {error}")
     if not any(Path(".snakemake/locks").glob("*")):
         return
-    if pid := find_running_snakemake():
-        sys.exit(f"error: another run is at work here (process {pid}); wait for it to end")
+    if run := describe_running():
+        sys.exit(f"error: another run is at work here ({run}); wait for it to end")
     if jobs := " ".join(list_jobs_here()):
         sys.exit(f"error: jobs of an earlier run are at work here; wait for them to end, or `scancel {jobs}`")
     print("An earlier run was interrupted; unlocking.", file=sys.stderr)
     done = subprocess.run(["snakemake", "--unlock", *sys.argv[1:]], stdout=subprocess.DEVNULL)
     sys.exit(done.returncode)
-
-
-def find_running_snakemake() -> int | None:
-    """Return the process number of a Snakemake that runs in the working directory; None without one."""
-    for process in psutil.process_iter(["cmdline"]):
-        try:
-            words = (process.info["cmdline"] or [])[:2]  # the interpreter and its script
-            is_snakemake = any("snakemake" in Path(word).name for word in words)
-            if is_snakemake and Path(process.cwd()) == Path.cwd():
-                return process.pid
-        except psutil.Error:
-            continue
-    return None
 
 
 def list_jobs_here() -> list[str]:

@@ -440,6 +440,30 @@ def test_make_help_lists_the_targets() -> None:
         assert f"make {target}" in done.stdout
 
 
+def test_what_stands_in_the_place_of_an_output_is_named_before_any_job(new_workspace: Workspace) -> None:
+    folder = new_workspace.folder
+    (folder / "elsewhere").mkdir()
+    (folder / "reports").mkdir()
+    (folder / "reports/gallery").symlink_to("../elsewhere")
+    (folder / "results/lenet5/metrics.json").mkdir(parents=True)
+    (folder / "results/lenet5/figures").write_text("")
+    (folder / "results/lenet5/deconv").symlink_to("../../elsewhere")
+    done = new_workspace.make("report", "CONFIG=tiny.yaml")
+    output = done.stdout + done.stderr
+    assert done.returncode != 0
+    for fault in (
+        "reports/gallery is a link, which the run would replace",
+        "results/lenet5/metrics.json is a folder, where a file is to be",
+        "results/lenet5/figures is a file, where a folder is to be",
+        "results/lenet5/deconv is a link, which the run would replace",
+    ):
+        assert output.count(fault) == 1
+    assert "Traceback" not in output
+    assert not (folder / "data").exists()
+    assert not list((folder / "elsewhere").iterdir())
+    assert not (folder / ".snakemake/run.json").exists()
+
+
 def test_unlock_does_not_touch_a_running_run(new_workspace: Workspace) -> None:
     locks = new_workspace.folder / ".snakemake/locks"
     locks.mkdir(parents=True)

@@ -22,6 +22,7 @@ from convatlas.paths import expand_home
 from convatlas.pipeline import architecture_names, dependencies
 from convatlas.pipeline.config import resolve_config
 from convatlas.pipeline.progress import ProgressHandler, PlannedJob, hide_scheduling, read_earlier_seconds
+from convatlas.pipeline.running import mark_run, unmark_run
 from convatlas.pipeline.resources import ResourceRequest, estimate_resources, measure_workload
 from convatlas.pipeline.shared_imports import Command, SharedImports, find_modules, is_supported, set_threads
 
@@ -55,6 +56,24 @@ def list_image_files(network):
     from convatlas.image_io import expand_image_paths  # imports Pillow and numpy, only where needed
 
     return [str(path) for path in expand_image_paths(paths)]
+
+
+def check_output_places():
+    """Stop where a file, folder or link stands in the place of what the planned jobs write."""
+    faults = []
+    for job in workflow.dag.needrun_jobs():
+        for output in job.output:
+            path = Path(str(output))
+            if path.is_symlink() and path.parts[0] != "data":  # where sources are linked
+                faults.append(f"{path} is a link, which the run would replace")
+            elif output.is_directory and path.exists() and not path.is_dir():
+                faults.append(f"{path} is a file, where a folder is to be")
+            elif not output.is_directory and path.is_dir():
+                faults.append(f"{path} is a folder, where a file is to be")
+    if os.path.islink("reports/gallery"):
+        faults.append("reports/gallery is a link, which the run would replace")
+    if faults:
+        raise WorkflowError("\n".join([*faults, "move or remove what stands there"]))
 
 
 check_paths()
@@ -117,7 +136,12 @@ def show_progress():
     logger.addHandler(ProgressHandler(jobs, parallel, sys.stderr))
 
 
+onsuccess:
+    unmark_run()
+
+
 onerror:
+    unmark_run()
     print("", *collect_errors(), sep="\n", file=sys.stderr)
 
 

@@ -45,6 +45,7 @@ def get_explorer_settings(wildcards):
 
 
 onstart:
+    check_output_places()
     check_selected_images()
     share_imports()
     check_names()
@@ -56,6 +57,7 @@ onstart:
     if obstacles := list(describe_obstacles(config)):
         print("Analyses that lack something:", *obstacles, "", sep="\n", file=sys.stderr)
     show_progress()
+    mark_run()  # last: an error above ends the run without `onerror`
 
 
 rule explorer:
