@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -116,7 +117,7 @@ class AblationReader:
         means = self.mask_noise("mean_effects", "mean_p")
         order = np.argsort(-self.join("zero_loss_changes"), kind="stable")
         matters = (effects > 0) | (losses > 0) | (classes > 0).any(1)
-        intervals, n_layers = self.join("zero_intervals"), self._layer_numbers()
+        intervals, n_layers = self.join("zero_intervals"), self.layer_numbers
         units = self.join("units")
         magnitudes = np.nan_to_num(np.abs(classes))
         magnitudes /= magnitudes.max(initial=0) or 1.0
@@ -137,7 +138,8 @@ class AblationReader:
 
         return [describe(row) for row in order[matters[order]][:MAX_LISTED_UNITS]]
 
-    def _layer_numbers(self) -> np.ndarray:
+    @property
+    def layer_numbers(self) -> np.ndarray:
         """Return the number of the layer of each unit."""
         return np.repeat(
             np.arange(len(self.layers)), [layer["measured"] for layer in self.analysis["layers"]]
@@ -155,7 +157,7 @@ class AblationReader:
         unlinked = [n for n, layer in enumerate(self.layers) if layer not in explorer_layers]
         classes = factor * self.mask_noise("zero_class_effects", "zero_class_p")
         columns = [
-            TableColumn("layer", "layer", self._layer_numbers(), self.layers, unlinked=unlinked),
+            TableColumn("layer", "layer", self.layer_numbers, self.layers, unlinked=unlinked),
             TableColumn("unit", "unit", self.join("units"), is_header=True, is_link=True),
             TableColumn("loss", "loss rise, by zero", self.mask_noise("zero_loss_changes", "zero_loss_p")),
             TableColumn(
@@ -241,19 +243,19 @@ class AblationReader:
         effects = self.mask_noise("zero_effects", "zero_p")
         if (effects > 0).any():
             row = int(np.nanargmax(effects))
-            layer, unit = self.layers[self._layer_numbers()[row]], int(self.join("units")[row])
+            layer, unit = self.layers[self.layer_numbers[row]], int(self.join("units")[row])
             interval = self.format_interval(self.join("zero_intervals")[row])
             findings.append(
-                f"Unit {unit} of {layer} matters most: without it {self._describe_change(effects[row])} "
+                f"Unit {unit} of {layer} matters most: without it {self.describe_change(effects[row])} "
                 f"(95 % interval {interval})."
             )
         classes = self.mask_noise("zero_class_effects", "zero_class_p")
         if (classes > 0).any():
             row, c = divmod(int(np.nanargmax(classes)), classes.shape[1])
-            layer, unit = self.layers[self._layer_numbers()[row]], int(self.join("units")[row])
+            layer, unit = self.layers[self.layer_numbers[row]], int(self.join("units")[row])
             findings.append(
                 f"Class {self.analysis['classes'][c]} depends most on a single unit, {unit} of {layer}: "
-                f"{self._describe_change(classes[row, c], ' of the class')} without it."
+                f"{self.describe_change(classes[row, c], ' of the class')} without it."
             )
         n_matter = sum(layer["significant"]["zero"] for layer in self.analysis["layers"])
         findings.append(
@@ -262,7 +264,7 @@ class AblationReader:
         )
         return findings
 
-    def _describe_change(self, effect: float, part: str = "") -> str:
+    def describe_change(self, effect: float, part: str = "") -> str:
         """Say how much worse the measure is."""
         text, measure = self.format_effect(float(effect)), self.analysis["measure"]
         if measure == "loss":
@@ -272,23 +274,55 @@ class AblationReader:
         return f"the {'IoU' if part else 'mean IoU'}{part} drops by {text}"
 
 
-def read_effect_columns(
-    network: NetworkData, layers: Sequence[str], n_units: Sequence[int]
-) -> list[TableColumn]:
-    """Make the columns of the unit table that say what the ablation of a unit costs; none without ablation.
+def read_ablation(config: Mapping[str, Any], network: NetworkData) -> AblationReader | None:
+    """Read the ablation of a network; None where the config does not ask for it, or it is undefined.
 
     Args:
+        config: The resolved config.
         network: The network.
+    """
+    analysis = network.results.ablation
+    views = config["networks"][network.name]["views"]
+    if views.get("ablation") is None or analysis is None or analysis["undefined"] is not None:
+        return None
+    return AblationReader(network, analysis)
+
+
+def make_effect_columns(
+    reader: AblationReader, layers: Sequence[str], n_units: Sequence[int]
+) -> list[TableColumn]:
+    """Make the column of the unit table that says what the ablation of a unit costs.
+
+    Args:
+        reader: The ablation of the network.
         layers: The layers of the table.
         n_units: The number of units of each.
     """
-    analysis = network.results.ablation
-    if analysis is None or analysis["undefined"] is not None:
-        return []
-    ablated = {layer["layer"] for layer in analysis["layers"]} & set(layers)
-    arrays: Mapping[str, np.ndarray] = network.results.ablation_arrays
     rows = {layer: np.full(n, np.nan) for layer, n in zip(layers, n_units, strict=True)}
-    for layer in ablated:
-        is_known = arrays[f"{layer}@zero_loss_p"] <= analysis["significance"]
-        rows[layer][arrays[f"{layer}@units"][is_known]] = arrays[f"{layer}@zero_loss_changes"][is_known]
+    for layer in {*reader.layers} & {*layers}:
+        units, p, changes = (
+            reader.arrays[f"{layer}@{name}"] for name in ("units", "zero_loss_p", "zero_loss_changes")
+        )
+        is_known = p <= reader.analysis["significance"]
+        rows[layer][units[is_known]] = changes[is_known]
     return [TableColumn("ablation", "loss rise without it", np.concatenate([*rows.values()]))]
+
+
+def describe_unit_costs(reader: AblationReader) -> dict[str, dict[int, str]]:
+    """Describe what the ablation of single units costs beyond noise, as a sentence by layer and unit.
+
+    Args:
+        reader: The ablation of the network.
+    """
+    losses = reader.mask_noise("zero_loss_changes", "zero_loss_p")
+    effects = reader.mask_noise("zero_effects", "zero_p")
+    sentences: dict[str, dict[int, str]] = {layer: {} for layer in reader.layers}
+    for number, unit, loss, effect in zip(
+        reader.layer_numbers, reader.join("units"), losses, effects, strict=True
+    ):
+        changes = [f"the loss rises by {loss:.3g}"] if loss > 0 else []
+        if effect > 0 and reader.analysis["measure"] != "loss":
+            changes.append(reader.describe_change(effect))
+        if changes:
+            sentences[reader.layers[number]][int(unit)] = f"Replaced by zero, {' and '.join(changes)}."
+    return sentences

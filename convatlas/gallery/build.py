@@ -13,6 +13,7 @@ import jinja2
 
 from convatlas.figure_kinds import FIGURE_KINDS
 from convatlas.files import atomic_write
+from convatlas.gallery.ablation_data import describe_unit_costs, read_ablation
 from convatlas.gallery.concept_data import read_named_units
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.dataset_thumbnails import load_split
@@ -162,7 +163,9 @@ def read_context(
             notes=config["networks"][name].get("notes"),
         )
         networks.append(network_data)
-        explorer = read_explorer_data(network_data, views["scale"], read_named_units(network_data, views))
+        named, ablation = read_named_units(network_data, views), read_ablation(config, network_data)
+        unit_costs = describe_unit_costs(ablation) if ablation else {}
+        explorer = read_explorer_data(network_data, views["scale"], named, unit_costs)
         if explorer:
             explorers[name] = explorer
         dataset_name = network_data.description["dataset"]

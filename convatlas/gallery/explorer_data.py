@@ -103,6 +103,7 @@ def read_explorer_data(
     network: NetworkData,
     scale: str,
     named: NamedUnits = MappingProxyType({}),
+    unit_costs: Mapping[str, dict[int, str]] = MappingProxyType({}),
 ) -> ExplorerData | None:
     """Read what the explorer of a network shows.
 
@@ -110,6 +111,7 @@ def read_explorer_data(
         network: The network.
         scale: `views.scale` of the config.
         named: The concepts of named units, by layer and unit.
+        unit_costs: What the network loses without a unit, as a sentence by layer and unit.
 
     Returns:
         None where the sprites were not drawn.
@@ -128,6 +130,8 @@ def read_explorer_data(
                 str(unit): "; ".join(entry.text for entry in entries)
                 for unit, entries in sorted(named[layer["name"]].items())
             }
+        if costs := unit_costs.get(layer["name"]):
+            units[layer["slug"]]["ablation"] = costs
     explorer_network = ExplorerNetwork(
         name=network.name,
         levels=index["levels"],

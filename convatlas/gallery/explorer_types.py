@@ -174,6 +174,7 @@ class LayerUnits(TypedDict):
     concepts: NotRequired[dict[str, str]]  # by unit, those that it separates better than chance
     non_finite_deconv: NotRequired[list[str]]  # images with NaN or infinity in a projection
     dataset_pass: NotRequired[UnitStatistics]
+    ablation: NotRequired[dict[int, str]]  # what the network loses without a unit, as a sentence
 
 
 class ExplorerLayer(TypedDict, total=False):

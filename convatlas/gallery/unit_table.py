@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from convatlas.gallery.ablation_data import read_effect_columns
+from convatlas.gallery.ablation_data import AblationReader, make_effect_columns
 from convatlas.gallery.concept_columns import make_name_columns
 from convatlas.gallery.concept_data import NamedUnits
 from convatlas.gallery.explorer_statistics import PASS_THROUGH_KINDS
@@ -34,6 +34,7 @@ def make_unit_columns(
     top_images: TopImages,
     explorer_layers: Collection[str],
     named: NamedUnits = MappingProxyType({}),
+    ablation: AblationReader | None = None,
 ) -> list[TableColumn]:
     """Make the columns of the table, without those that are empty.
 
@@ -42,6 +43,7 @@ def make_unit_columns(
         top_images: Its top-activating images, by which units are possible shortcuts.
         explorer_layers: The layers in the explorer, to which the units link.
         named: The concepts of named units, by layer and unit.
+        ablation: What the ablation of its units costs, where it was measured.
     """
     layers = list_table_layers(network)
     statistics, summary = network.results.statistics, network.results.dataset_statistics
@@ -75,9 +77,9 @@ def make_unit_columns(
         TableColumn("class", "preferred class", preferred, summary["classes"]),
         TableColumn("d", "effect size d", effect_size),
         TableColumn("selectivity", "class selectivity", join("selectivity")),
-        *read_effect_columns(network, layers, n_units),
         _make_shortcut_column(top_images, layers, n_units),
         *make_name_columns(named, layers, n_units),
+        *(make_effect_columns(ablation, layers, n_units) if ablation else []),
         *_make_match_columns(network.results.unit_matches, layers, n_units),
     ]
     return [column for column in columns if not column.is_empty]

@@ -25,7 +25,7 @@ Replacement = Literal["zero", "mean"]
 Condition = tuple[str, Replacement]  # a layer, and what replaces the maps of its units
 
 REPLACEMENTS: tuple[Replacement, ...] = ("zero", "mean")
-MAX_BATCH_VALUES = 2**26  # of the layers' outputs that are kept for a batch
+MAX_BATCH_VALUES = 2**23  # of the layers' outputs that are kept for a batch
 MAX_BATCH_IMAGES = 500
 LOG_INTERVAL = 30  # seconds between two lines of progress
 

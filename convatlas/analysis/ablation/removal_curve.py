@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-N_POINTS = 17  # of a curve at most, its ends included
+N_POINTS = 11  # of a curve at most, its ends included
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from convatlas.analysis import registry
-from convatlas.gallery.ablation_data import EFFECTS, KINDS, MEASURES, AblationReader
+from convatlas.gallery.ablation_data import EFFECTS, KINDS, MEASURES, AblationReader, read_ablation
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.table_data import dump_table
@@ -26,10 +26,9 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
         if analysis is None or not registry.is_computed(config, network.name, registry.BY_NAME["ablation"]):
             continue
         values: dict[str, Any] = {"network": network, "analysis": analysis}
-        if analysis["undefined"] is None:
+        if reader := read_ablation(context.config, network):
             explorer = context.explorers.get(network.name)
-            explored = list(explorer.slugs) if explorer else []
-            values |= _describe(AblationReader(network, analysis), explored)
+            values |= _describe(reader, list(explorer.slugs) if explorer else [])
             values["has_top_images"] = network.name in context.top_images
         yield SitePage(
             f"networks/{network.name}-ablation.html",

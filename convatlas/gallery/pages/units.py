@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from convatlas.gallery.ablation_data import AblationReader, read_ablation
 from convatlas.gallery.concept_data import NamedUnit, NamedUnits, read_named_units
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.explorer_statistics import PASS_THROUGH_KINDS
@@ -102,12 +103,14 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             continue
         explorer = context.explorers.get(network.name)
         explorer_layers = list(explorer.slugs) if explorer else []
+        ablation = read_ablation(context.config, network)
         named = read_named_units(network, context.config["networks"][network.name]["views"])
         values = {
             "network": network,
             "units": read_unit_data(network),
             "explorer_layers": explorer_layers,
             "top_images": context.top_images[network.name],
+            "ablation": ablation,
             "named": list_best_named_units(named),
             "n_named": sum(map(len, named.values())),
             "max_marked_units": MAX_MARKED_UNITS,
@@ -120,7 +123,7 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
         yield SitePage(
             path, "units.html", f"{network.name}: unit statistics", values, network=network.name, tab="Units"
         )
-        yield make_table_page(network, context.top_images[network.name], explorer_layers, named)
+        yield make_table_page(network, context.top_images[network.name], explorer_layers, named, ablation)
 
 
 def make_table_page(
@@ -128,6 +131,7 @@ def make_table_page(
     top_images: TopImages,
     explorer_layers: Sequence[str],
     named: NamedUnits = MappingProxyType({}),
+    ablation: AblationReader | None = None,
 ) -> SitePage:
     """Return the page with the table of the units of all layers.
 
@@ -136,8 +140,9 @@ def make_table_page(
         top_images: Its top-activating images.
         explorer_layers: The layers in the explorer.
         named: The concepts of named units, by layer and unit.
+        ablation: What the ablation of its units costs, where it was measured.
     """
-    columns = make_unit_columns(network, top_images, explorer_layers, named)
+    columns = make_unit_columns(network, top_images, explorer_layers, named, ablation)
     n_rows = len(columns[0].values)
     values = {
         "network": network,

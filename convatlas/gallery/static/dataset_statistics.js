@@ -15,6 +15,8 @@
     const title = `${dataset.images.toLocaleString("en")} ${dataset.split} images of ${dataset.dataset}`;
     const elements = [makeElement("p", { class: "title" }, title),
       makeElement("p", { class: "description" }, describeStatistics(dataset, statistics, unit))];
+    const cost = data.ablation && data.ablation[unit];
+    if (cost) elements.push(makeElement("p", { class: "description" }, cost));
     const isProjected = layer.top_activations && layer.top_activations.units.includes(unit);
     elements.push(convatlas.renderUnitTopImages(net.name, layer.name, unit));
     const histogram = statistics.histogram && renderHistogram(dataset, statistics, unit);
