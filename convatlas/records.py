@@ -1008,3 +1008,37 @@ class EvolutionAnalysis(TypedDict):
     rectified: bool  # whether projections are rectified at activations that are not ReLUs
     layers: list[EvolutionLayer]
     skipped: list[SkippedLayer]
+
+
+class CorrespondenceImage(TypedDict):
+    """An image in correspondence/correspondence.json."""
+
+    image: SampleImage
+    box: list[int]  # of the head, in pixels of the network's input: first row and column, height and width
+    random: list[int] | None  # the box of the first random draw
+
+
+class CorrespondenceLayer(TypedDict):
+    """A layer in correspondence/correspondence.json; its numbers are in the npz."""
+
+    name: str
+    shape: list[int]
+    changed: dict[str, float | None]  # share of its values: "part", "random" and "moved"
+    p_value: float  # of "part" against "random", adjusted for all layers
+    moved_p_value: float  # against "moved"
+
+
+class CorrespondenceAnalysis(TypedDict):
+    """correspondence/correspondence.json: how alike features change as the head is occluded."""
+
+    undefined: str | None  # why it is not defined for the network; the lists are empty then
+    part: str
+    split: Split | None  # of the data set
+    classes: list[str]  # of the images; all where empty
+    sets: list[list[CorrespondenceImage]]
+    draws: int
+    area: float  # mean share of the image that is occluded
+    moved_sets: int  # whose boxes can be moved together
+    layers: list[CorrespondenceLayer]
+    significance: float
+    non_finite: list[str]  # layers with NaN or infinite values

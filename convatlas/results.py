@@ -18,6 +18,7 @@ from convatlas.records import (
     AttributionAnalysis,
     ClassificationMetrics,
     ConceptAnalysis,
+    CorrespondenceAnalysis,
     DatasetStatistics,
     DeconvSteps,
     EffectiveFieldAnalysis,
@@ -334,6 +335,19 @@ class Results:
         mean absolute gradient of the layer's centre, (H, W) of the input.
         """
         return Npz(self.folder / "effective_receptive_field/effective_receptive_field.npz")
+
+    @cached_property
+    def correspondence(self) -> CorrespondenceAnalysis | None:
+        """correspondence/correspondence.json: the images, layers and p-values; None where it is off."""
+        path = self.folder / "correspondence/correspondence.json"
+        return cast(CorrespondenceAnalysis, read_json(path)) if path.is_file() else None
+
+    @cached_property
+    def correspondence_arrays(self) -> Npz:
+        """correspondence/correspondence.npz: sign distances <layer>@part (sets,), <layer>@random and @moved
+        (sets, draws), float32; images, the first set as the page shows it, uint8.
+        """
+        return Npz(self.folder / "correspondence/correspondence.npz")
 
     @cached_property
     def unit_matches(self) -> UnitMatches:

@@ -135,6 +135,21 @@ def find_invariance_obstacle(network: NetworkConfig, dataset: DatasetConfig | No
     return None
 
 
+def find_missing_boxes(network: NetworkConfig, dataset: DatasetConfig | None) -> str | None:
+    """Return that the analysis lacks boxes of a part, or images, where the config tells, and what to set.
+
+    Args:
+        network: The network's section of the config.
+        dataset: The section of its data set; None without one.
+    """
+    if dataset is None or dataset["format"] != "oxford-iiit-pet":
+        return "it needs images with boxes of heads: set `dataset` to one of the format oxford-iiit-pet"
+    size = network["input"].get("size")
+    if isinstance(size, list) and len(size) != 2:
+        return f"it occludes boxes in images, and input.size {size} is no image"
+    return None
+
+
 # In the order of the overview of a network's analyses.
 ANALYSES: tuple[Analysis, ...] = (
     Analysis(
@@ -176,6 +191,12 @@ ANALYSES: tuple[Analysis, ...] = (
         "Concepts",
         "Which region of the images, or which kind of image, does each unit separate best?",
         find_missing_concepts,
+    ),
+    Analysis(
+        "correspondence",
+        "Correspondence",
+        "Do features change alike across images as the same part, the head, is occluded?",
+        find_missing_boxes,
     ),
 )
 BY_NAME: Mapping[str, Analysis] = {analysis.name: analysis for analysis in ANALYSES}

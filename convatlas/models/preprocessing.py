@@ -161,6 +161,14 @@ class Preprocessing:
         mean, std = (x.new_tensor(values).reshape(axes) for values in (self.mean, self.std))
         return (x - mean) / std
 
+    def normalize_grey(self, value: float) -> Tensor:
+        """Return a grey pixel as the network takes it, (C,) float32.
+
+        Args:
+            value: Its value, of 0 for black to 1 for white.
+        """
+        return (value - torch.tensor(self.mean)) / torch.tensor(self.std)
+
     def to_dict(self) -> PreprocessingRecord:
         """Return the entry of network.json, which `from_config` reads."""
         is_square = self.is_image and self.size[0] == self.size[1]

@@ -298,6 +298,16 @@ class EffectiveFieldSettings(EffectiveFieldViews):
     seed: int
 
 
+class CorrespondenceViews(TypedDict):
+    """`views.correspondence`: how alike features change as the same part is occluded in several images."""
+
+    images: int  # of a set
+    sets: int
+    draws: int
+    layers: list[str | int] | None
+    classes: list[str | int] | None
+
+
 class ViewsConfig(TypedDict):
     """`views` of a network."""
 
@@ -322,6 +332,7 @@ class ViewsConfig(TypedDict):
     similarity: SimilarityViews | None
     effective_receptive_field: EffectiveFieldViews | None
     invariance: InvarianceViews | None
+    correspondence: CorrespondenceViews | None
 
 
 class NetworkConfig(TypedDict):

@@ -353,6 +353,7 @@ STAGE_ESTIMATORS: dict[str, Callable[[Workload], ResourceRequest]] = {
     "masks": estimate_masks,
     "concepts": estimate_concepts,
     "invariance": estimate_sample_batches,
+    "correspondence": estimate_sample_batches,
     "deconv": estimate_deconv,
     "attribution": estimate_attribution,
     "ablation": estimate_ablation,

@@ -79,7 +79,7 @@ def write_invariance(
             [layer["name"] for layer in layers],
             transforms,
             settings["padding"],
-            compute_black(preprocessing),
+            preprocessing.normalize_grey(0.0),
             output,
             [number_label(entry, results.network) for entry in images.entries],
             thumbnails.add,
@@ -108,15 +108,6 @@ def find_obstacle(
     if all(settings[name] is None for name in NAMES):
         return f"views.invariance names no change: set {', '.join(NAMES)}"
     return None if layers else "the network calls no layer"
-
-
-def compute_black(preprocessing: Preprocessing) -> Tensor:
-    """Return the value of a black pixel after the normalisation, (C,).
-
-    Args:
-        preprocessing: The network's preprocessing.
-    """
-    return -torch.tensor(preprocessing.mean) / torch.tensor(preprocessing.std)
 
 
 def make_transforms(settings: InvarianceViews, preprocessing: Preprocessing) -> list[Transform]:

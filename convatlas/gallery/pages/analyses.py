@@ -6,7 +6,7 @@ from typing import cast
 
 from convatlas.analysis import registry
 from convatlas.analysis.registry import Analysis
-from convatlas.gallery import effective_field_data, invariance_text
+from convatlas.gallery import correspondence_data, effective_field_data, invariance_text
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.pages import ablation, concepts, evolution, similarity
@@ -18,6 +18,7 @@ SUMMARIES: Mapping[str, Callable[[NetworkData], str]] = {
     "evolution": evolution.summarise,
     "ablation": ablation.summarise,
     "invariance": invariance_text.summarise,
+    "correspondence": correspondence_data.summarise,
     "similarity": similarity.summarise,
     "effective_receptive_field": effective_field_data.summarise,
     "concepts": concepts.summarise,
