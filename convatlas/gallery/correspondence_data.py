@@ -1,4 +1,4 @@
-"""What the page of a network's correspondence shows: a chart and a table by layer, and the occluded images."""
+"""What the page of a network's correspondence shows: a chart and a table by layer, and occluded images."""
 
 import io
 from collections.abc import Sequence
@@ -162,12 +162,13 @@ def describe_rows(rows: Sequence[LayerRow]) -> str:
     """
     found = [row for row in rows if row.is_corresponding]
     if not found:
-        return "In none of the layers do features change more alike as the head is occluded than as other places are."
+        return "In no layer do features change more alike as the head is occluded than as other places are."
     found.sort(key=lambda row: row.part - row.random)
     best = found[0]
     names = [row.entry["name"] for row in rows if row.is_corresponding]
     where = join_names(names) if len(names) <= MAX_NAMED_LAYERS else f"{len(names)} of {len(rows)} layers"
+    numbers = f"a sign distance of {best.part:.3f} against {best.random:.3f}"
     return (
         f"In {where} features change more alike as the head is occluded than as other places are: most in "
-        f"{best.entry['name']}, with a sign distance of {best.part:.3f} against {best.random:.3f}."
+        f"the layer {best.entry['name']}, with {numbers}."
     )
