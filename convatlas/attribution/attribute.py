@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,18 @@ class Attribution:
 
     maps: Tensor
     checks: list[list[Checks]]
+
+
+class MethodProbe(NamedTuple):
+    """What a run of a method on noise shows.
+
+    Attributes:
+        undefined: Why the method is not defined for the network; None where it is.
+        layer: The layer by whose maps it explains; None of other methods, and where it is not defined.
+    """
+
+    undefined: str | None
+    layer: str | None
 
 
 def attribute(
@@ -132,6 +144,30 @@ def check_method(
     Raises:
         UserError: There is no such method or setting.
     """
+    return probe_method(network, x, method, output, layer, **settings).undefined
+
+
+def probe_method(
+    network: nn.Module,
+    x: Tensor,
+    method: str,
+    output: Output = LOGITS,
+    layer: str | None = None,
+    **settings: Any,
+) -> MethodProbe:
+    """Run a method on noise, to learn whether it is defined for a network, and at which layer.
+
+    Args:
+        network: Any network.
+        x: As in `check_method`.
+        method: Name of the method.
+        output: What the output of the network means.
+        layer: As in `attribute`.
+        **settings: Settings of the method.
+
+    Raises:
+        UserError: There is no such method or setting.
+    """
     entry = get_method(method)
     _check_settings(entry, settings)
     images = (x[None] if is_single_image(network, x) else x[:1]).detach()
@@ -140,12 +176,12 @@ def check_method(
     try:
         explanation = Explanation(ClassScores(network, output), noise, classes, layer)
         with preserve_state(network, images):
-            (entry.probe or entry.compute)(explanation, **settings)
+            maps = (entry.probe or entry.compute)(explanation, **settings)
             if "rectifiers" in entry.requires and not _has_rule(explanation, **settings):
-                return f"the network has no ReLU, so that {entry.name} is the gradient"
+                return MethodProbe(f"the network has no ReLU, so that {entry.name} is the gradient", None)
     except UserError as error:
-        return str(error)
-    return None
+        return MethodProbe(str(error), None)
+    return MethodProbe(None, maps.checks[0][0].get("layer"))
 
 
 def _has_rule(explanation: Explanation, rectify: bool = False) -> bool:

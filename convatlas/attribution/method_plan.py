@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from convatlas import UserError
-from convatlas.attribution.attribute import attribute, check_method, explain
+from convatlas.attribution.attribute import explain, probe_method
 from convatlas.attribution.class_scores import ClassScores
 from convatlas.attribution.methods.method import Explanation, Maps, Method
 from convatlas.attribution.methods.registry import get_method
@@ -166,10 +166,8 @@ def _plan_method(
     own = {name: configured[name] for name in method.settings if configured.get(name) is not None}
     member = f"{method.name}:{layer}" if layer else method.name
     try:
-        undefined = check_method(network, x, method.name, output, layer, **own)
-        if layer is None and undefined is None and LAYER_REQUIREMENT in method.requires:
-            trial = attribute(network, x, method.name, [0], output=output)
-            layer = trial.checks[0][0]["layer"]  # the one that is chosen by default
+        undefined, chosen = probe_method(network, x, method.name, output, layer, **own)
+        layer = layer or chosen  # by default
     except METHOD_ERRORS as error:
         undefined = describe_failure(error)
     return PlannedMethod(method, layer, member, own, undefined)

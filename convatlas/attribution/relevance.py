@@ -75,7 +75,7 @@ def find_relevant_images(
 
     Returns:
         The images by layer. In a segmentation the logit of a class is the sum over the pixels that are
-        predicted as the class.
+        predicted as the class. Images whose scores are NaN or infinite are left out, with a warning.
 
     Raises:
         UserError: The network has no scores of classes, or they do not depend on a layer.
@@ -84,18 +84,25 @@ def find_relevant_images(
     scores = ClassScores(network, output)
     top = {layer: _make_empty(len(classes), len(numbers), k) for layer, numbers in units.items()}
     last_log = time.monotonic()
+    left_out, n_images = list[int](), 0
     for batch in images.read_batches(range(len(images))):
         if not len(batch.indices):  # none could be read
             continue
+        n_images += len(batch.indices)
         x = images.preprocessing(build.to_device(torch.from_numpy(batch.pixels), device))
         step = len(x) if len(x) < 2 or scores.check_batches(x) else 1
         for start in range(0, len(x), step):
             part = slice(start, start + step)
-            for layer, new in _compute_relevance(scores, x[part], units, classes).items():
+            by_layer, is_finite = _compute_relevance(scores, x[part], units, classes)
+            left_out += batch.indices[part][~is_finite].tolist()
+            for layer, new in by_layer.items():
                 top[layer] = _merge(top[layer], *new, batch.indices[part])
         if time.monotonic() > last_log + LOG_INTERVAL:
             last_log = time.monotonic()
             log.info("relevance of units on %d of %d batches of images", batch.index + 1, len(images))
+    if left_out:
+        text = "relevance of units: %d of %d images are left out, the first %d: a score is NaN or infinite"
+        log.warning(text, len(left_out), n_images, left_out[0])
     return top
 
 
@@ -141,7 +148,7 @@ def _merge(top: TopRelevance, values: np.ndarray, positions: np.ndarray, numbers
 
 def _compute_relevance(
     scores: ClassScores, x: Tensor, units: Mapping[str, np.ndarray], classes: Sequence[int]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], np.ndarray]:
     """Return the relevance of units of layers to classes, and where the largest contribution is.
 
     Args:
@@ -151,30 +158,37 @@ def _compute_relevance(
         classes: Numbers of the classes.
 
     Returns:
-        By layer, relevance (classes, units, n) float32 and row and column (classes, units, n, 2).
+        By layer, relevance (classes, units, n) float32 and row and column (classes, units, n, 2); and which
+        images have finite scores, (n,) bool: the relevance on others is not positive.
     """
     with _record_outputs(scores.network, units) as outputs:
         graph = scores.record(x)
     if missing := [layer for layer in units if layer not in outputs]:
         raise _independent_layer_error(missing[0])
+    values = graph.scores.detach()
+    is_finite = values.flatten(1).isfinite().all(1)
+    mask = is_finite.view(-1, *[1] * (values.ndim - 1))
     targets = scores.make_targets(
-        graph.scores.detach(), torch.tensor([list(classes)] * len(x), device=x.device)
+        values.where(mask, 0), torch.tensor([list(classes)] * len(x), device=x.device)
     )
-    signals = targets.make_signals(graph.scores.detach())
     edges = [outputs[layer].edge for layer in units]
+    index = {layer: torch.as_tensor(numbers, device=x.device).long() for layer, numbers in units.items()}
+    reduced: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {layer: [] for layer in units}
     with attach_gradient_rules(graph.top, graph.layers):
-        gradients = [
-            torch.autograd.grad(graph.scores, edges, signal, retain_graph=True, allow_unused=True)
-            for signal in signals
-        ]
-    relevance = {}
-    for layer, by_class in zip(units, zip(*gradients, strict=True), strict=True):
-        if by_class[0] is None:
-            raise _independent_layer_error(layer)
-        index = torch.as_tensor(units[layer], device=x.device).long()
-        products = torch.stack([(outputs[layer].output * gradient)[:, index] for gradient in by_class])
-        relevance[layer] = _reduce_maps(products)
-    return relevance
+        for signal in targets.make_signals(values):
+            gradients = torch.autograd.grad(
+                graph.scores, edges, signal * mask, retain_graph=True, allow_unused=True
+            )
+            # One class at a time, since the gradients of all layers take as much memory as the graph.
+            for layer, gradient in zip(units, gradients, strict=True):
+                if gradient is None:
+                    raise _independent_layer_error(layer)
+                reduced[layer].append(_reduce_maps((outputs[layer].output * gradient)[:, index[layer]]))
+    relevance = {
+        layer: (np.stack([sums for sums, _ in rows]), np.stack([positions for _, positions in rows]))
+        for layer, rows in reduced.items()
+    }
+    return relevance, is_finite.cpu().numpy()
 
 
 def _independent_layer_error(layer: str) -> UserError:
@@ -186,14 +200,14 @@ def _independent_layer_error(layer: str) -> UserError:
 
 
 def _reduce_maps(products: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sums of maps (classes, n, units, ...) and the position of the largest value of each.
+    """Return the sums of maps (n, units, ...) and the position of the largest value of each.
 
     Returns:
-        (classes, units, n), and rows and columns (classes, units, n, 2).
+        (units, n), and rows and columns (units, n, 2).
     """
-    width = products.shape[-1] if products.ndim > 3 else 1
-    flat = products.flatten(3) if products.ndim > 3 else products[..., None]
-    values, index = flat.sum(3).transpose(1, 2), flat.argmax(3).transpose(1, 2)
+    width = products.shape[-1] if products.ndim > 2 else 1
+    flat = products.flatten(2) if products.ndim > 2 else products[..., None]
+    values, index = flat.sum(2).T, flat.argmax(2).T
     positions = torch.stack([index // width, index % width], -1)
     return values.float().cpu().numpy(), positions.int().cpu().numpy()
 

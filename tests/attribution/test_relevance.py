@@ -102,6 +102,38 @@ def test_batch_norms_have_relevance_and_layers_aside_are_named(tmp_path: Path) -
         find_relevant_images(Aside(), LOGITS, loader, {"aside": np.arange(2)}, [1], k=1)
 
 
+class NaNForDark(nn.Module):
+    """Returns NaN for images whose mean is below that of a limit."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        self.limit, self.conv, self.head = limit, nn.Conv2d(1, 4, 5), nn.Linear(2304, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.head(self.conv(x).relu().flatten(1))
+        return scores.where(x.mean((1, 2, 3))[:, None] >= self.limit, torch.nan)
+
+
+def test_images_without_finite_scores_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = write_digits(tmp_path, 21)
+    _, preprocessing = build.build_network({"architecture": "lenet5"}, [str(n) for n in range(10)], seed=3)
+    loader = BatchLoader(data, "test", preprocessing, batch_size=8)
+    images = preprocessing(
+        torch.from_numpy(formats.load(data, "test").read_images(preprocessing.pixel_format, 28, 28))
+    )
+    means = images.mean((1, 2, 3))
+    torch.manual_seed(0)
+    network = NaNForDark(float(means.median())).eval()
+    top = find_relevant_images(network, LOGITS, loader, {"conv": np.arange(4)}, [1, 2], k=21)["conv"]
+    network.limit = -torch.inf
+    everything = find_relevant_images(network, LOGITS, loader, {"conv": np.arange(4)}, [1, 2], k=21)["conv"]
+    dark = (means < means.median()).nonzero()[:, 0].tolist()
+    assert f"{len(dark)} of 21 images are left out, the first {dark[0]}" in caplog.text
+    for index in np.ndindex(2, 4):
+        expected = [number for number in everything.images[index] if number not in dark and number >= 0]
+        assert top.images[index].tolist() == expected + [-1] * (21 - len(expected))
+
+
 def run_stage(folder: Path, data: Path, relevance: Any) -> Results:
     settings: Any = {"project": ["pool1", "conv2"], "units": 3, "relevance": relevance, "rectify": False}
     key = "networks.lenet5.views.strongest.project"

@@ -141,7 +141,9 @@ def redraw(layer: WeightedLayer, seed: int) -> None:
     before = {name: getattr(layer.module, name).detach().clone() for name in layer.weights}
     devices = list({weight.device for weight in before.values() if weight.is_cuda})
     with torch.no_grad(), torch.random.fork_rng(devices):
-        torch.manual_seed(seed + zlib.crc32(layer.name.encode()))
+        # Of the CPU alone where no weight is on a GPU: torch.manual_seed is slow, for it seeds all devices.
+        seed_generators = torch.manual_seed if devices else torch.default_generator.manual_seed
+        seed_generators(seed + zlib.crc32(layer.name.encode()))
         reached = _reset(layer)
         for name, old in before.items():
             weight = getattr(layer.module, name)
