@@ -8,7 +8,11 @@ from functools import partial
 import torch
 
 from convatlas import cli
-from convatlas.attribution.config_checks import find_attribution_errors, find_relevance_errors
+from convatlas.attribution.config_checks import (
+    find_attribution_errors,
+    find_feature_visualisation_errors,
+    find_relevance_errors,
+)
 from convatlas.attribution.deconv_checks import find_deconv_errors
 from convatlas.attribution.evolution.selection import find_evolution_errors
 from convatlas.tracing.config_checks import check_networks
@@ -19,7 +23,7 @@ def main(args: argparse.Namespace) -> None:
     config = json.load(sys.stdin)
     checks = [
         partial(check, datasets=config["datasets"])
-        for check in (find_attribution_errors, find_relevance_errors)
+        for check in (find_attribution_errors, find_relevance_errors, find_feature_visualisation_errors)
     ]
     check_networks(config["networks"], args.seed, [find_deconv_errors, find_evolution_errors, *checks])
 

@@ -36,6 +36,17 @@ def require_images(network: NetworkConfig, dataset: DatasetConfig | None) -> str
     return require_dataset(network, dataset)
 
 
+def require_image_inputs(network: NetworkConfig, dataset: DatasetConfig | None) -> str | None:
+    """Return that the inputs of the network are no images, where the config tells.
+
+    Args:
+        network: The network's section of the config.
+        dataset: The section of its data set; None without one.
+    """
+    size = network["input"].get("size")
+    return "it needs images as input, with two axes" if isinstance(size, list) and len(size) != 2 else None
+
+
 def find_no_obstacle(network: NetworkConfig, dataset: DatasetConfig | None) -> None:
     """Return None: the analysis works with every network.
 
@@ -100,6 +111,7 @@ class Analysis:
             set `dataset`"; None if nothing. What only a run can tell is `undefined` of its JSON file.
         files: What it reads in results/<network>/ besides weights.safetensors, network.json and layers.json.
         reads_dataset: Whether it reads the network's data set.
+        reads_statistics: Whether it reads the statistics over the data set, where there are some.
         is_shared: Whether one job computes it for all networks, into results/_<name>/, by a rule of its own.
         projects: Whether it projects with the deconvnet, and so takes `rectify` of `views.deconv`.
     """
@@ -110,6 +122,7 @@ class Analysis:
     find_obstacle: ObstacleFinder = find_no_obstacle
     files: tuple[str, ...] = ()
     reads_dataset: bool = True
+    reads_statistics: bool = False
     is_shared: bool = False
     projects: bool = False
 
@@ -165,6 +178,15 @@ ANALYSES: tuple[Analysis, ...] = (
         "Ablation",
         "What does the network lose without a unit, or without a layer?",
         find_missing_labels,
+    ),
+    Analysis(
+        "feature_visualisation",
+        "Feature visualisation",
+        "Which image activates a unit, or raises the logit of a class, most?",
+        require_image_inputs,
+        files=("images.json", "deconv"),
+        reads_dataset=False,
+        reads_statistics=True,
     ),
     Analysis(
         "similarity",

@@ -104,6 +104,35 @@ def find_relevance_errors(
         yield from find_class_errors(strongest["relevance"], known.names, section)
 
 
+def find_feature_visualisation_errors(
+    network: nn.Module,
+    preprocessing: Preprocessing,
+    settings: NetworkConfig,
+    key: str,
+    datasets: Mapping[str, DatasetConfig],
+) -> Iterator[str]:
+    """Yield what is wrong with `views.feature_visualisation.classes` of a network: classes it does not have.
+
+    Args:
+        network: As in `find_attribution_errors`.
+        preprocessing: As in `find_attribution_errors`.
+        settings: As in `find_attribution_errors`.
+        key: As in `find_attribution_errors`.
+        datasets: As in `find_attribution_errors`.
+    """
+    views = settings["views"]["feature_visualisation"]
+    if views is None or not isinstance(views["classes"], list):
+        return
+    try:
+        known = find_known_classes(network, preprocessing, settings, datasets, key)
+    except UserError:  # which its own job reports
+        return
+    if known.output.kind != "none":
+        yield from find_class_errors(
+            views["classes"], known.names, f"{key}.views.feature_visualisation.classes"
+        )
+
+
 @dataclass(frozen=True)
 class KnownClasses:
     """What is known of a network's classes before its data set is prepared.

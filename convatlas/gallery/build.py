@@ -39,6 +39,7 @@ from convatlas.gallery.pages import (
     effective_receptive_field,
     errors,
     evolution,
+    feature_visualisation,
     glossary,
     index,
     invariance,
@@ -72,6 +73,7 @@ PAGE_MAKERS: list[Callable[[GalleryContext], Iterator[SitePage]]] = [
     analyses.make_pages,
     evolution.make_pages,
     ablation.make_pages,
+    feature_visualisation.make_pages,
     similarity.make_pages,
     effective_receptive_field.make_pages,
     invariance.make_pages,
@@ -167,7 +169,8 @@ def read_context(
         networks.append(network_data)
         named, ablation = read_named_units(network_data, views), read_ablation(config, network_data)
         unit_costs = describe_unit_costs(ablation) if ablation else {}
-        explorer = read_explorer_data(network_data, views["scale"], named, unit_costs)
+        has_optimised = views.get("feature_visualisation") is not None
+        explorer = read_explorer_data(network_data, views["scale"], named, unit_costs, has_optimised)
         if explorer:
             explorers[name] = explorer
         dataset_name = network_data.description["dataset"]

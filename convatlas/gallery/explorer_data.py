@@ -22,9 +22,11 @@ from convatlas.gallery.explorer_types import (
     ExplorerNetwork,
     InitialView,
     LayerUnits,
+    OptimisedUnits,
     SpriteLayer,
     ViewKind,
 )
+from convatlas.gallery.feature_pictures import name_layers
 from convatlas.gallery.layer_pages import find_figure_pages
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.sheet_scripts import SHEET_FOLDERS, encode_text, list_sheets
@@ -104,6 +106,7 @@ def read_explorer_data(
     scale: str,
     named: NamedUnits = MappingProxyType({}),
     unit_costs: Mapping[str, dict[int, str]] = MappingProxyType({}),
+    links_optimised: bool = False,
 ) -> ExplorerData | None:
     """Read what the explorer of a network shows.
 
@@ -112,6 +115,7 @@ def read_explorer_data(
         scale: `views.scale` of the config.
         named: The concepts of named units, by layer and unit.
         unit_costs: What the network loses without a unit, as a sentence by layer and unit.
+        links_optimised: Whether the network has a page of optimised images, to which units link.
 
     Returns:
         None where the sprites were not drawn.
@@ -142,7 +146,9 @@ def read_explorer_data(
         classes=network.description["classes"],
         dataset_pass=index["dataset_pass"],
         figure_files=_list_figure_files(network),
-        layers=_describe_layers(network, index["layers"]),
+        layers=_describe_layers(
+            network, index["layers"], list_optimised_units(network) if links_optimised else {}
+        ),
     )
     site_folder = f"explorer/{network.name}"
     scripts: dict[str, str | bytes] = {
@@ -199,7 +205,28 @@ def format_units_script(network: str, slug: str, units: LayerUnits) -> bytes:
     )
 
 
-def _describe_layers(network: NetworkData, sprite_layers: Sequence[SpriteLayer]) -> list[ExplorerLayer]:
+def list_optimised_units(network: NetworkData) -> dict[str, OptimisedUnits]:
+    """Return the units that have an optimised image, by layer.
+
+    Args:
+        network: The network.
+    """
+    analysis = network.results.feature_visualisation
+    if analysis is None:
+        return {}
+    slugs = name_layers(analysis)
+    return {
+        layer["layer"]: {"slug": slugs[layer["layer"]], "units": [unit["unit"] for unit in layer["units"]]}
+        for layer in analysis["layers"]
+        if layer["units"]
+    }
+
+
+def _describe_layers(
+    network: NetworkData,
+    sprite_layers: Sequence[SpriteLayer],
+    optimised: Mapping[str, OptimisedUnits],
+) -> list[ExplorerLayer]:
     """Describe each layer for the explorer's scripts, without null, false, empty and usual values."""
     layers = {layer["name"]: layer for layer in network.layers}
     figure_pages = find_figure_pages(network)
@@ -217,6 +244,7 @@ def _describe_layers(network: NetworkData, sprite_layers: Sequence[SpriteLayer])
         )
         values["is_never_positive"] = is_never_positive(sprite_layer["type"])
         values["figures"] = page_numbers[figure_pages[name]] if name in figure_pages else None
+        values["optimised"] = optimised.get(name)
         usual_values = {"module": name, "sheets": 1}
         descriptions.append(
             cast(

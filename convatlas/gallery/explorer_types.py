@@ -177,6 +177,13 @@ class LayerUnits(TypedDict):
     ablation: NotRequired[dict[int, str]]  # what the network loses without a unit, as a sentence
 
 
+class OptimisedUnits(TypedDict):
+    """The units of a layer that have an optimised image."""
+
+    slug: str  # of the layer in the names of its pictures
+    units: list[int]
+
+
 class ExplorerLayer(TypedDict, total=False):
     """A layer as the explorer's scripts read it; absent keys are null, false, empty or as usual."""
 
@@ -202,6 +209,7 @@ class ExplorerLayer(TypedDict, total=False):
     filters: FilterSheets
     deconv: ProjectionSheets
     top_activations: TopActivationSheets
+    optimised: OptimisedUnits  # on the page of feature visualisation
     kernel: list[int]
     notes: list[str]
     is_class_score: bool

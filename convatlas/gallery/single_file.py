@@ -21,7 +21,7 @@ from convatlas.gallery.html_tree import Content, Element, parse_html
 
 MEGABYTE = 1_000_000
 # Pages that need the explorer's sprites, or many images, or show one part at a time by a script.
-EXCLUDED_PAGES = ("compare.html", "*-top-images.html", "*-lecture.html")
+EXCLUDED_PAGES = ("compare.html", "*-top-images.html", "*-lecture.html", "*-feature-visualisation.html")
 EXCLUDED_CLASSES = {"explorer", "comparison", "downloads", "lecture-link"}  # that need other files
 FIGURE_CLASSES = {"figure", "map-figure"}
 EXCLUDED_ATTRIBUTES = (
@@ -362,7 +362,7 @@ def _build_note(n_figures: int, n_total: int) -> Element:
     figures = "All figures are" if n_figures == n_total else f"{n_figures} of {n_total} figures are"
     text = (
         f"This is the gallery as a single file. {figures} included. The explorer, the comparison pages, "
-        "lectures, PDFs and downloads are in the full gallery (a folder)."
+        "lectures, optimised images, PDFs and downloads are in the full gallery (a folder)."
     )
     return Element("p", {"class": "note"}, [escape(text)])
 

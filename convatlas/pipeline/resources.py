@@ -43,6 +43,7 @@ MAX_RUNTIME = 24 * 60  # minutes: partitions seldom grant more than a day, and t
 ATTRIBUTION_PASSES = 1000  # forward and backward, of an image and target by all methods with their checks
 ATTRIBUTION_TARGETS = 3  # classes of an image, at most where the config does not list them
 ATTRIBUTION_BATCH_VALUES = 2**20  # input values of a pass
+VISUALISED_LAYERS = 4  # where views.feature_visualisation.layers names none
 ABLATION_LAYERS = 12  # where views.ablation.layers names none
 ABLATION_CURVE_POINTS = 11  # of each order in which units are removed
 ABLATION_MB = 1000  # of layers' outputs that are kept for a batch
@@ -281,6 +282,30 @@ def estimate_similarity(work: Workload) -> ResourceRequest:
     return ResourceRequest(TORCH_MEMORY_MB + memory, MIN_RUNTIME)
 
 
+def estimate_feature_visualisation(work: Workload) -> ResourceRequest:
+    """Estimate images that are optimised: forward and backward passes, in batches as of attribution.
+
+    Args:
+        work: The size of the work on the network.
+    """
+    settings = work.network["views"]["feature_visualisation"]
+    if settings is None:
+        return ResourceRequest(TORCH_MEMORY_MB, MIN_RUNTIME)
+    layers = len(settings["layers"]) if isinstance(settings["layers"], list) else VISUALISED_LAYERS
+    if settings["layers"] == "all":
+        layers = DEFAULT_LAYER_COUNT
+    counts = [
+        len(selection) if isinstance(selection, list) else _get_unit_count(selection)
+        for selection in (settings["units"], settings["classes"])
+    ]
+    images = 2 * (layers * counts[0] + counts[1])  # two starts at most
+    batch_values = max(ATTRIBUTION_BATCH_VALUES, work.input_values)
+    return ResourceRequest(
+        TORCH_MEMORY_MB + TRAINING_MB_PER_VALUE * batch_values + 8e-6 * images * work.input_values,
+        MIN_RUNTIME + SECONDS_PER_VALUE * settings["steps"] * images * work.input_values / 60,
+    )
+
+
 def estimate_ablation(work: Workload) -> ResourceRequest:
     """Estimate ablation: a part of a forward pass of each image for each unit, and for each point of a curve.
 
@@ -358,6 +383,7 @@ STAGE_ESTIMATORS: dict[str, Callable[[Workload], ResourceRequest]] = {
     "attribution": estimate_attribution,
     "ablation": estimate_ablation,
     "evolution": estimate_evolution,
+    "feature_visualisation": estimate_feature_visualisation,
     "dataset_pass": estimate_dataset_pass,
     "merge_shards": estimate_merge,
     "project_top_activations": estimate_top_projections,

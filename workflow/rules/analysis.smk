@@ -84,6 +84,12 @@ def get_analysis_folders(network):
     ]
 
 
+def get_statistics_files(wildcards):
+    """Input function: the statistics of a network over its data set; none without a pass."""
+    files = get_dataset_pass_files(wildcards.network)
+    return [path for path in files if path.rpartition("/")[2].startswith("statistics.")]
+
+
 # One rule for each analysis of the registry, with its name.
 for analysis in ANALYSES:
     if analysis.is_shared:
@@ -95,6 +101,7 @@ for analysis in ANALYSES:
         input:
             code=get_code_input(analysis.name),
             data=get_network_dataset_files if analysis.reads_dataset else [],
+            statistics=get_statistics_files if analysis.reads_statistics else [],
             weights="results/{network}/weights.safetensors",
             description="results/{network}/network.json",
             layers="results/{network}/layers.json",

@@ -167,7 +167,8 @@
       this.updateOpacity();
       this.colorbar.replaceChildren(renderColorbar(scale.colormap, scale.limits), ...renderNonFiniteLegend(view));
       this.description.replaceChildren(...describeUnit(loaded, state));
-      this.replaceDetails(...figures.flat().filter(Boolean), ...convatlas.renderStatistics(loaded, state.unit),
+      const pictures = [renderOptimised(net, layer, state.unit), ...figures.flat()].filter(Boolean);
+      this.replaceDetails(...pictures, ...convatlas.renderStatistics(loaded, state.unit),
         this.renderAllImages(loaded, state, scale, isSingleValue), renderImageTable(loaded, state));
     }
 
@@ -252,6 +253,17 @@
   const renderSideFigure = (title, canvas, colorbar, note) =>
     makeElement("figure", { class: "side-figure" }, makeElement("figcaption", {}, title), frameCanvas(canvas), colorbar,
       note ? makeElement("p", { class: "fine" }, note) : null);
+
+  /* The image that was optimised for a unit, with a link to its four views; null without one. */
+  function renderOptimised(net, { name, optimised }, unit) {
+    if (!optimised || !optimised.units.includes(unit)) return null;
+    const anchor = `${optimised.slug}-${unit}`;
+    const page = `${convatlas.toUrl(`networks/${net.name}-feature-visualisation.html`)}#${anchor}`;
+    const image = makeElement("img", { src: convatlas.toUrl(`features/${net.name}/${anchor}.webp`),
+      alt: `Image optimised for unit ${unit} of ${name}: its four views` });
+    return makeElement("figure", { class: "side-figure optimised" }, makeElement("figcaption", {}, "Optimised image"),
+      makeElement("a", { href: page }, image), makeElement("p", { class: "fine" }, "With the other views of the unit."));
+  }
 
   function describeWeights(layer, data, unit, view) {
     if (view.rgb) return "RGB, grey = 0.";
