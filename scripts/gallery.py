@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from convatlas import cli
+from convatlas.analysis.registry import ANALYSES
 from convatlas.gallery.build import build_gallery
 from convatlas.gallery.run_info import collect_run_info
 
@@ -12,7 +13,8 @@ def main(args: argparse.Namespace) -> None:
     """Build the gallery of all networks."""
     config = args.settings
     networks = list(config["networks"])
-    run = collect_run_info(Path(args.logs), list(dict.fromkeys([*config["datasets"], *networks])))
+    shared = [f"_{analysis.name}" for analysis in ANALYSES if analysis.is_shared]
+    run = collect_run_info(Path(args.logs), list(dict.fromkeys([*config["datasets"], *networks, *shared])))
     build_gallery(Path(args.output), Path(args.results), Path(args.data), networks, config, run)
     cli.log.info("built %s/index.html", args.output)
 

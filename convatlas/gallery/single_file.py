@@ -34,6 +34,7 @@ STANDALONE_SCRIPTS = [
     "copy.js",
     "masthead.js",
     "convolution_example.js",
+    "heat_map.js",
     "table.js",
 ]  # that need no other file
 HEADING_TAGS = ("h2", "h3", "h4")
@@ -233,7 +234,10 @@ class SingleFileBuilder:
             if value:
                 attributes[name] = _rewrite_ids(path, name, value)
         if element.tag in ("img", "image"):
-            target, _ = _resolve_link(path, attributes.get("src") or attributes.get("href") or "")
+            source = attributes.get("src") or attributes.get("href") or ""
+            if source.startswith("data:"):
+                return [element]
+            target, _ = _resolve_link(path, source)
             if not (self.site / target).is_file():
                 return []
             if element.tag == "image":

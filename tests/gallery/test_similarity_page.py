@@ -14,7 +14,9 @@ from PIL import Image
 
 from convatlas.files import write_json, write_npz
 from convatlas.gallery import similarity_findings as findings
+from convatlas.gallery.figure_selection import select_figures
 from convatlas.gallery.heat_map import draw_heat_map
+from convatlas.gallery.single_file import build_single_file
 from convatlas.records import MeanSimilarity
 from tests.support.browser import needs_chromium
 from tests.support.fake_results import VIEWS
@@ -156,6 +158,14 @@ def test_pages(site: Path) -> None:
     assert "its weights are damaged" in PageParser(site / "networks/broken-similarity.html").text
     overview = PageParser(site / "networks/own-analyses.html").text
     assert "Mean CKA between two of 4 layers: 0.62 ± 0.02 (untrained 0.71 ± 0.01)." in overview
+
+
+def test_the_single_file_has_the_maps(site: Path) -> None:
+    figures = select_figures(site.parent / "results", {"own": [], "other": [], "broken": []}, "all")
+    html = build_single_file(site, figures, 15).html
+    assert html.count('class="heat-map"') == 2 * 3 + 2
+    assert html.count('<image href="data:image/png;base64,') == 2 * 3 + 2
+    assert 'href="#similarity/own--other"' in html
 
 
 @needs_chromium
