@@ -56,7 +56,7 @@ def check_top_activations(
             f"{activations[worst]:.6g} when its image is computed alone. The network lets images of a batch "
             "affect each other (a batch norm with track_running_stats=False, for example), keeps something "
             "from call to call, or draws random numbers in evaluation mode; let it compute each image alone, "
-            "or set `views: {strongest: null}`"
+            "or set `views: {strongest: null, evolution: null}`"
         )
 
 
@@ -103,7 +103,7 @@ def check_patches(
             f"when only pixels outside its receptive field of {height} × {width} pixels change, so that its "
             "patch does not show what caused it. The receptive field in layers.json is wrong for this layer, "
             "which is an error of convatlas: please report it with the network. Until then, leave the layer "
-            "out of views.strongest.project, and do not trust its receptive field"
+            "out of views.strongest.project and views.evolution.layers, and do not trust its receptive field"
         )
 
 

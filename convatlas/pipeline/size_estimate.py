@@ -22,10 +22,14 @@ PROJECTION_FIGURE_VALUE_BYTES = 0.8  # of a projection's value in figures
 TOP_ACTIVATION_VALUE_BYTES = 0.1  # of a value of a projected top activation
 TOP_IMAGE_BYTES = 5  # of the number, position and activation of a unit's top-activating image
 ATTRIBUTION_PIXEL_BYTES = 0.6  # of a pixel of an attribution map
+EVOLUTION_PIXEL_BYTES = 0.5  # of a pixel of a projection, patch or map of a unit through training
 INPUT_PIXEL_BYTES = 2  # of a pixel of an RGB image in a layer's figures
 
 MAX_PROJECTION_FIGURE_VALUES = 3_200_000  # values in the projection figures of an image
 MAX_TOP_ACTIVATION_FIGURE_VALUES = 500_000  # values in the figure of a layer's top activations
+# As on the page of the evolution of units, convatlas.gallery.pages.evolution.
+DEFAULT_EVOLUTION_LAYERS, MAX_EVOLUTION_LAYERS, MAX_EVOLUTION_UNITS, MAX_EVOLUTION_SIDE = 4, 8, 12, 96
+EVOLUTION_TILES = 3  # as large as the input, about: a projection, a patch and maps
 MAX_TILE_CHANNELS = 9  # as in convatlas.plotting.sprites, which is not imported: a test compares them
 MAX_DRAWN_WEIGHTS = 2**19  # of a fully connected layer, up to which they are counted
 
@@ -35,6 +39,7 @@ REDUCING_SETTINGS = {
     "projections": "fewer images, views.deconv.layers or views.deconv.units",
     "top activations": "views.strongest.project or views.strongest.units",
     "top-activating images": "views.strongest.layers or views.strongest.k",
+    "evolution of units": "views.evolution.layers or views.evolution.units",
     "attribution maps": "views.attribution.images, views.attribution.methods or views.attribution.targets",
     "figures": "views.layers or views.n_images",
 }
@@ -114,6 +119,7 @@ def estimate_part_sizes(layers: Sequence[Layer], views: ViewsConfig, image_count
         * (explorer_values * PROJECTION_VALUE_BYTES + figure_values * PROJECTION_FIGURE_VALUE_BYTES),
         "top activations": _estimate_top_activations(layers, views),
         "top-activating images": _estimate_top_images(layers, views),
+        "evolution of units": _estimate_evolution(layers, views),
         "attribution maps": _estimate_attribution(layers, views, image_count),
         "figures": len(choose_layers(layers, views["layers"], "views.layers"))
         * _estimate_layer_figures(layers, views, image_count),
@@ -227,6 +233,20 @@ def _estimate_attribution(layers: Sequence[Layer], views: ViewsConfig, image_cou
     classes = len(targets) if isinstance(targets, list) else {"top3": 3}.get(targets, 1)
     maps = image_count * classes * len(attribution["methods"])
     return ATTRIBUTION_PIXEL_BYTES * maps * math.prod(_get_input_shape(layers)[1:])
+
+
+def _estimate_evolution(layers: Sequence[Layer], views: ViewsConfig) -> float:
+    """Return the bytes of the pictures of units through training, whose sides are limited."""
+    evolution = views.get("evolution")
+    if evolution is None:
+        return 0
+    names = choose_projected_layers(layers, evolution["layers"] or "all", "views.evolution.layers")
+    count = min(len(names), MAX_EVOLUTION_LAYERS if evolution["layers"] else DEFAULT_EVOLUTION_LAYERS)
+    units = len(evolution["units"]) if isinstance(evolution["units"], list) else evolution["units"]
+    units = MAX_EVOLUTION_UNITS if units == "all" else min(int(units), MAX_EVOLUTION_UNITS)
+    sides = [min(side, MAX_EVOLUTION_SIDE) for side in _get_input_shape(layers)[1:]]
+    tiles = count * units * (len(evolution["epochs"]) + 2)
+    return EVOLUTION_PIXEL_BYTES * EVOLUTION_TILES * tiles * math.prod(sides)
 
 
 def _get_input_shape(layers: Sequence[Layer]) -> list[int]:

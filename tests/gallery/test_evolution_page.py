@@ -151,7 +151,7 @@ def test_convergence_begins_where_the_correlation_stays_high(
 
 def test_the_overview_and_the_page_say_the_result_and_what_is_missing(site: Path) -> None:
     overview = (site / "networks/own-analyses.html").read_text()
-    assert "conv1 from epoch 1 on (untrained: 0.10)" in overview
+    assert "from epoch 1 on in conv1 (untrained 0.10)" in overview
     page = re.sub("<[^>]+>", "", (site / "networks/own-evolution.html").read_text())
     for text in ("has no epoch 64", "20 of 40 training images", "relu: no rule", "epoch 4, the best one"):
         assert text in page

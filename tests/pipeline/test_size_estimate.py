@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from convatlas.files import write_json
+from convatlas.gallery import evolution_pictures
+from convatlas.gallery.pages import evolution
 from convatlas.pipeline import size_estimate
 from convatlas.plotting import sprites
 from tests.support.explorer_site import complete_layers, draw_layers
@@ -55,6 +57,12 @@ def test_an_output_of_a_single_value_is_one_unit() -> None:
 
 def test_the_limits_are_those_of_the_sprites() -> None:
     assert size_estimate.MAX_TILE_CHANNELS == sprites.MAX_TILE_CHANNELS
+    limits = evolution.MAX_LAYERS, evolution.MAX_UNITS, evolution_pictures.MAX_SIDE
+    assert limits == (
+        size_estimate.MAX_EVOLUTION_LAYERS,
+        size_estimate.MAX_EVOLUTION_UNITS,
+        size_estimate.MAX_EVOLUTION_SIDE,
+    )
 
 
 def parts(**changes: Any) -> dict[str, float]:

@@ -19,7 +19,7 @@ from convatlas.gallery.evolution_pictures import (
 from convatlas.gallery.line_chart import Axis, LineChart, Series, draw_line_chart
 from convatlas.gallery.network_data import NetworkData
 from convatlas.image_io import order_as_rgb, takes_rgb
-from convatlas.names import format_number, make_file_name
+from convatlas.names import format_number, join_names, make_file_name
 from convatlas.pipeline.config_types import Config
 from convatlas.records import EvolutionAnalysis, EvolutionLayer
 
@@ -139,16 +139,18 @@ def summarise(network: NetworkData) -> str:
     if analysis["undefined"]:
         return f"Not defined for this network: {analysis['undefined']}"
     epochs = analysis["epochs"]
-    parts = []
+    groups: dict[str, list[str]] = {}
     for layer in analysis["layers"]:
-        epoch, correlation = find_convergence(epochs, layer["correlation"]), layer["correlation"]
+        correlation = layer["correlation"]
+        epoch = find_convergence(epochs, correlation)
         when = "only then" if epoch is None else f"from {title_epoch(epoch)} on"
         if correlation[-1] is None:
-            when = "undefined, as its units are inactive then"
-        parts.append(f"{layer['name']} {when} (untrained: {_format(correlation[0])})")
+            when = "undefined, as units are inactive then,"
+        groups.setdefault(when, []).append(f"{layer['name']} (untrained {_format(correlation[0])})")
+    parts = [f"{when} in {join_names(names)}" for when, names in groups.items()]
     return (
         f"Projections of units correlate at least {CONVERGED} with those after the last epoch, {epochs[-1]}: "
-        f"{', '.join(parts)}."
+        f"{'; '.join(parts)}."
     )
 
 
@@ -275,4 +277,4 @@ def draw_changes(analysis: EvolutionAnalysis) -> LineChart:
 
 
 def _format(value: float | None, spec: str = ".2f") -> str:
-    return "undefined" if value is None else format_number(value, spec)
+    return "undefined" if value is None else format_number(round(value, 2) + 0.0, spec)  # no -0.00
