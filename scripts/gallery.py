@@ -13,7 +13,7 @@ def main(args: argparse.Namespace) -> None:
     """Build the gallery of all networks."""
     config = args.settings
     networks = list(config["networks"])
-    shared = [f"_{analysis.name}" for analysis in ANALYSES if analysis.is_shared]
+    shared = [analysis.name for analysis in ANALYSES if analysis.is_shared]
     run = collect_run_info(Path(args.logs), list(dict.fromkeys([*config["datasets"], *networks, *shared])))
     build_gallery(Path(args.output), Path(args.results), Path(args.data), networks, config, run)
     cli.log.info("built %s/index.html", args.output)

@@ -17,7 +17,7 @@ from convatlas.records import NetworkDescription
 class StageDuration(TypedDict):
     """Duration and memory of one stage, as it wrote them (convatlas.usage)."""
 
-    name: str  # of the network or data set
+    name: str  # of the network or data set, or of a stage of the whole run
     stage: str
     seconds: str
     peak_memory_mb: str
@@ -53,7 +53,7 @@ def collect_run_info(logs: Path, names: Sequence[str]) -> RunInfo:
 
     Args:
         logs: The folder with what the stages took, logs/<name>/<stage>.tsv.
-        names: The data sets and networks of the config.
+        names: The data sets and networks of the config, and stages of the whole run.
     """
     return RunInfo(
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -85,15 +85,16 @@ def read_durations(logs: Path, names: Sequence[str]) -> list[StageDuration]:
     """Read what the stages took.
 
     Args:
-        logs: The folder, with logs/<name>/<stage>.tsv.
-        names: The data sets and networks to read, in this order.
+        logs: The folder, with logs/<name>/<stage>.tsv, and logs/<stage>.tsv of stages of the whole run.
+        names: The data sets, networks and stages of the whole run to read, in this order.
 
     Returns:
         One row per stage, in the order in which the stages ended.
     """
     rows = []
     for name in names:
-        for path in sorted((logs / name).glob("*.tsv"), key=lambda path: path.stat().st_mtime):
+        paths = [*(logs / name).glob("*.tsv"), *logs.glob(f"{name}.tsv")]
+        for path in sorted(paths, key=lambda path: path.stat().st_mtime):
             with path.open(encoding="utf-8") as file:
                 for row in csv.DictReader(file, delimiter="\t"):
                     rows.append(
