@@ -7,13 +7,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.stats import rankdata
-from torch import Tensor, nn
+from torch import Tensor
 
 from convatlas.analysis.accumulators import BINS, ValueRange, compute_aucs
 from convatlas.analysis.chance_level import CONFIDENCE, PERMUTATIONS, Array, PermutedSums, Resampling
 from convatlas.analysis.concepts.images import IGNORED, INSIDE, N_PARTS, RIVAL, ConceptImages, RegionConcept
+from convatlas.analysis.concepts.layer_reader import LayerReader
 from convatlas.analysis.concepts.selection import ChosenConcepts, compute_image_aucs
-from convatlas.analysis.concepts.unit_values import count_bins, iterate_bins, visit_images
+from convatlas.analysis.concepts.unit_values import count_bins, iterate_bins
 
 UNITS_PER_CHUNK = 16  # whose resamples are in memory at a time
 
@@ -64,7 +65,7 @@ class RegionMasks:
 
 
 def measure_regions(
-    network: nn.Module,
+    reader: LayerReader,
     chosen: Mapping[str, ChosenConcepts],
     ranges: Mapping[str, ValueRange],
     images: ConceptImages,
@@ -77,15 +78,15 @@ def measure_regions(
     sum of one mask per image, in any permutation, gives its AUC.
 
     Args:
-        network: Any network.
+        reader: The network and its layers.
         chosen: What was chosen on training images, by layer with maps.
         ranges: The ranges of the units on the training images.
         images: Test images.
         regions: The regions.
     """
-    counts = _count_parts(network, chosen, ranges, images, regions)
+    counts = _count_parts(reader, chosen, ranges, images, regions)
     masks = [RegionMasks.from_images(images, region) for region in regions]
-    permuted = _permute_masks(network, chosen, ranges, images, counts, masks)
+    permuted = _permute_masks(reader, chosen, ranges, images, counts, masks)
     measurements = {}
     for layer, layer_counts in counts.items():
         inside, outside = sum_parts(layer_counts)
@@ -96,7 +97,7 @@ def measure_regions(
 
 
 def _count_parts(
-    network: nn.Module,
+    reader: LayerReader,
     chosen: Mapping[str, ChosenConcepts],
     ranges: Mapping[str, ValueRange],
     images: ConceptImages,
@@ -119,7 +120,7 @@ def _count_parts(
                 new = count_bins(output[units], value_range.select_units(units), parts, N_PARTS + 1)
                 counts[layer][image, units] = new[:, :N_PARTS].cpu().numpy().astype(np.uint16)
 
-    visit_images(network, list(chosen), images, update)
+    reader.visit(images, update, list(chosen))
     return counts
 
 
@@ -134,7 +135,7 @@ def sum_parts(counts: npt.NDArray[np.uint16]) -> tuple[Tensor, Tensor]:
 
 
 def _permute_masks(
-    network: nn.Module,
+    reader: LayerReader,
     chosen: Mapping[str, ChosenConcepts],
     ranges: Mapping[str, ValueRange],
     images: ConceptImages,
@@ -161,7 +162,7 @@ def _permute_masks(
             unit_sums = sums.setdefault((layer, concept), PermutedSums(resampling))
             unit_sums.update(number, torch.cat(rank_sums).T.cpu().double().numpy())
 
-    visit_images(network, list(chosen), images, update)
+    reader.visit(images, update, list(chosen))
     permuted = {
         layer: np.full((len(choice.concept), PERMUTATIONS + 1), np.nan) for layer, choice in chosen.items()
     }

@@ -19,6 +19,7 @@ from convatlas.analysis.concepts.evaluation import (
     resample_region_aucs,
 )
 from convatlas.analysis.concepts.images import INSIDE, ConceptImages, ImageConcept, RegionConcept
+from convatlas.analysis.concepts.layer_reader import LayerReader
 from convatlas.analysis.concepts.selection import (
     NO_CONCEPT,
     ChosenConcepts,
@@ -135,14 +136,15 @@ def name_units(
 
     Args:
         network: Any network.
-        layers: Names of layers.
+        layers: Names of layers; those without units are left out.
         concepts: The concepts.
         train: Images that concepts and thresholds are chosen on.
         test: Other images, that they are measured on.
         pooling: What stands for a unit's map where kinds of image are compared: its mean or its maximum.
     """
-    values = measure_values(network, layers, train, pooling)
-    test_values = measure_values(network, layers, test, pooling)
+    reader = LayerReader.choose(network, layers, train)
+    values = measure_values(reader, train, pooling)
+    test_values = measure_values(reader, test, pooling)
     is_finite = {layer: values[layer].is_finite & test_values[layer].is_finite for layer in values}
     usable_regions = find_usable_regions(concepts.regions, train) & find_usable_regions(
         concepts.regions, test
@@ -151,13 +153,13 @@ def name_units(
 
     tests: dict[tuple[str, str], ConceptTest] = {}
     if usable_regions.any():
-        counts = count_regions(network, values, train, len(concepts.regions[0].parts))
+        counts = count_regions(reader, values, train, len(concepts.regions[0].parts))
         chosen = {
             layer: choose_regions(counts[layer], is_finite[layer], concepts.regions, usable_regions)
             for layer in counts
         }
         ranges = {layer: values[layer].value_range for layer in chosen}
-        measurements = measure_regions(network, chosen, ranges, test, concepts.regions)
+        measurements = measure_regions(reader, chosen, ranges, test, concepts.regions)
         tests |= {("region", layer): ConceptTest(chosen[layer], measurements[layer]) for layer in chosen}
     test_arrays = {layer: layer_values.stack() for layer, layer_values in test_values.items()}
     if usable_kinds.any():

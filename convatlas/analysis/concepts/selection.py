@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.stats import rankdata
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from convatlas.analysis.accumulators import compute_aucs, compute_ious
 from convatlas.analysis.chance_level import MIN_AUC_EFFECT, Array
 from convatlas.analysis.concepts.images import INSIDE, N_PARTS, OUTSIDE, RIVAL, ConceptImages, RegionConcept
-from convatlas.analysis.concepts.unit_values import ImageValues, count_bins, visit_images
+from convatlas.analysis.concepts.layer_reader import LayerReader
+from convatlas.analysis.concepts.unit_values import ImageValues, count_bins
 
 NO_CONCEPT = -1
 TIE = 1e-9  # smaller differences count as none, of which the concept on which the unit is high is chosen
@@ -53,12 +54,12 @@ class ChosenConcepts:
 
 
 def count_regions(
-    network: nn.Module, values: dict[str, ImageValues], images: ConceptImages, n_codes: int
+    reader: LayerReader, values: dict[str, ImageValues], images: ConceptImages, n_codes: int
 ) -> dict[str, Tensor]:
     """Count the values of each unit by the code of the pixel, over images.
 
     Args:
-        network: Any network.
+        reader: The network and its layers.
         values: The values of the layers on the same images; layers without maps are left out.
         images: Images with regions.
         n_codes: Number of codes.
@@ -74,7 +75,7 @@ def count_regions(
         new = count_bins(output, values[layer].value_range, codes[image][None], n_codes)
         counts[layer] = counts[layer] + new if layer in counts else new
 
-    visit_images(network, [layer for layer in values if values[layer].has_maps], images, update)
+    reader.visit(images, update, [layer for layer in values if values[layer].has_maps])
     return counts
 
 

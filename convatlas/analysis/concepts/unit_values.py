@@ -1,17 +1,18 @@
 """Values of units on images: one per image, and histograms by part of the image."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from convatlas.analysis.accumulators import BINS, CHUNK_VALUES, ValueRange, assign_bins, upsample_maps
 from convatlas.analysis.chance_level import Array
 from convatlas.analysis.concepts.images import ConceptImages
-from convatlas.analysis.segmentation import find_finite_units, visit_feature_maps
+from convatlas.analysis.concepts.layer_reader import LayerReader
+from convatlas.analysis.segmentation import find_finite_units
 
 Pooling = Literal["mean", "max"]
 
@@ -67,36 +68,11 @@ class ImageValues:
         return np.where(self.is_finite.cpu().numpy()[:, None], values, 0)
 
 
-def visit_images(
-    network: nn.Module,
-    layers: Sequence[str],
-    images: ConceptImages,
-    callback: Callable[[int, str, Tensor], None],
-) -> None:
-    """Pass the output of each layer on each image to a function, keeping none.
-
-    Args:
-        network: Any network.
-        layers: Names of layers.
-        images: The images.
-        callback: Called with the number of the image, the layer and its output, (units, ...) float32.
-    """
-    for n in range(len(images)):
-
-        def pass_output(layer: str, output: Tensor, image: int = n) -> None:
-            callback(image, layer, output if output.ndim > 1 else output.reshape(-1, 1))
-
-        visit_feature_maps(network, images.inputs[n], layers, pass_output)
-
-
-def measure_values(
-    network: nn.Module, layers: Sequence[str], images: ConceptImages, pooling: Pooling
-) -> dict[str, ImageValues]:
+def measure_values(reader: LayerReader, images: ConceptImages, pooling: Pooling) -> dict[str, ImageValues]:
     """Return the values of each layer's units on each image.
 
     Args:
-        network: Any network.
-        layers: Names of layers.
+        reader: The network and its layers.
         images: The images.
         pooling: What stands for a map: its mean or its maximum.
     """
@@ -109,7 +85,7 @@ def measure_values(
         else:
             results[layer] = values
 
-    visit_images(network, layers, images, update)
+    reader.visit(images, update)
     return results
 
 

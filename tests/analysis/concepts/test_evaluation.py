@@ -12,6 +12,7 @@ from convatlas.analysis.chance_level import Resampling
 from convatlas.analysis.concepts import evaluation
 from convatlas.analysis.concepts.evaluation import RegionMasks, compute_ious, measure_regions
 from convatlas.analysis.concepts.images import IGNORED, INSIDE, RIVAL, ConceptImages
+from convatlas.analysis.concepts.layer_reader import LayerReader
 from convatlas.analysis.concepts.selection import (
     ChosenConcepts,
     choose_regions,
@@ -35,14 +36,14 @@ def measure(
     train: ConceptImages, test: ConceptImages
 ) -> tuple[ChosenConcepts, evaluation.Measurement, np.ndarray]:
     """Return what is chosen and measured of the planted units, and the bins of the test images' values."""
-    network = make_network()
-    values = measure_values(network, [LAYER], train, "mean")
-    counts = count_regions(network, values, train, len(PET.parts))
+    reader = LayerReader.choose(make_network(), [LAYER], train)
+    values = measure_values(reader, train, "mean")
+    counts = count_regions(reader, values, train, len(PET.parts))
     chosen = choose_regions(
         counts[LAYER], values[LAYER].is_finite, CONCEPTS.regions, np.ones(len(CONCEPTS.regions), bool)
     )
     value_range: ValueRange = values[LAYER].value_range
-    measured = measure_regions(network, {LAYER: chosen}, {LAYER: value_range}, test, CONCEPTS.regions)
+    measured = measure_regions(reader, {LAYER: chosen}, {LAYER: value_range}, test, CONCEPTS.regions)
     bins = [assign_bins(value_range.scale_to_bins(x[0])).numpy() for x in test.inputs]
     return chosen, measured[LAYER], np.stack(bins)
 

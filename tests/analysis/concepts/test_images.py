@@ -21,7 +21,7 @@ def test_regions_divide_an_image_by_its_mask_and_its_head() -> None:
     codes = CODES.encode(MASK, HEAD)
     pet, background, border, head = CODES.list_regions("pet")
     for number, region in enumerate((pet, background, border)):
-        expected = torch.where(number == MASK, INSIDE, OUTSIDE)
+        expected = torch.where(MASK.eq(number), INSIDE, OUTSIDE)
         assert torch.equal(region.select_parts(codes), torch.where(MASK == 255, IGNORED, expected))
     expected = torch.where(HEAD, INSIDE, torch.where(MASK == 0, RIVAL, OUTSIDE))
     assert torch.equal(head.select_parts(codes), torch.where(MASK == 255, IGNORED, expected))

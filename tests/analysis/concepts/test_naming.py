@@ -8,6 +8,7 @@ import torch
 
 from convatlas.analysis.concepts import naming
 from convatlas.analysis.concepts.images import ConceptImages
+from convatlas.analysis.concepts.layer_reader import LayerReader
 from convatlas.analysis.concepts.naming import Concepts, MeasuredConcepts, NamedUnits, name_units
 from convatlas.analysis.concepts.selection import choose_regions, count_regions
 from convatlas.analysis.concepts.unit_values import measure_values
@@ -118,8 +119,9 @@ def test_random_units_are_seldom_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_unit_that_is_active_all_over_the_pet_does_not_respond_to_heads() -> None:
     """It separates heads from the rest of the images better than chance, but not from the rest of the pet."""
     images = make_images(20, 0)
-    values = measure_values(make_network(), [LAYER], images, "mean")
-    counts = count_regions(make_network(), values, images, len(CONCEPTS.regions[0].parts))[LAYER]
+    reader = LayerReader.choose(make_network(), [LAYER], images)
+    values = measure_values(reader, images, "mean")
+    counts = count_regions(reader, values, images, len(CONCEPTS.regions[0].parts))[LAYER]
     only_heads = np.array([False, False, False, True])
     chosen = choose_regions(counts, values[LAYER].is_finite, CONCEPTS.regions, only_heads)
     assert chosen.concept[NAMES.index("pet")] == -1
