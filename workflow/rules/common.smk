@@ -119,7 +119,7 @@ def share_imports():
 
 def show_progress():
     """Write lines of progress instead of Snakemake's own, where `quiet` disables those."""
-    if Quietness.PROGRESS not in workflow.output_settings.quiet:
+    if Quietness.PROGRESS not in (workflow.output_settings.quiet or ()):  # None without an option or profile
         return
     jobs = {
         job.jobid: PlannedJob(
