@@ -26,9 +26,11 @@
       output.textContent = heading.textContent = steps[step];
       slider.setAttribute("aria-valuetext", steps[step]);
       for (const cell of cells) {
-        const image = cell.querySelector("img");
-        image.style.left = `${-100 * step}%`;
-        image.alt = image.alt.replace(/, [^,]*$/, `, ${steps[step]}`);
+        const image = cell.querySelector("svg");
+        const [, top, width, height] = image.getAttribute("viewBox").split(" ");
+        image.setAttribute("viewBox", [step * width, top, width, height].join(" "));
+        const label = image.getAttribute("aria-label").replace(/, [^,]*$/, `, ${steps[step]}`);
+        image.setAttribute("aria-label", label);
       }
       for (const { means, readout } of quantities) {
         readout.textContent = means[step] === null ? "" : ` ${means[step].toFixed(2)}`;
