@@ -12,8 +12,8 @@ from convatlas.gallery.value_grid import VIRIDIS, interpolate_colour
 from convatlas.names import format_number
 from convatlas.plotting.png import encode_indexed_png
 
-MAP_SIZE = 380.0  # units of the SVG, of the longer side of a map if its cells fit
-CELL_SIZES = (3.0, 30.0)  # units, smallest and largest
+MAP_SIZE = 380.0  # units of the SVG, of a side of a map whose cells fit
+CELL_SIZES = (3.0, 30.0)  # units, smallest and largest of a side
 LABEL_SIZE = 11  # units, height of a label
 CHARACTER_WIDTH = 6.2  # units, of a label
 MAX_LABEL = 24  # characters
@@ -47,7 +47,7 @@ class HeatMap:
         title: What it shows.
         alt: The map in words.
         picture: A PNG with a pixel for each cell, in base64.
-        cell: Side of a cell, in units of the SVG.
+        cell: Width and height of a cell, in units of the SVG.
         left: Width of the labels of the rows.
         bottom: Height of the labels of the columns.
         size: Width and height of the map.
@@ -60,7 +60,7 @@ class HeatMap:
     title: str
     alt: str
     picture: str
-    cell: float
+    cell: tuple[float, float]
     left: float
     bottom: float
     size: tuple[float, float]
@@ -106,7 +106,9 @@ def draw_heat_map(
         alt: The map in words.
         marks: Row and column of the cells to point out.
     """
-    cell = min(max(MAP_SIZE / max(values.shape), CELL_SIZES[0]), CELL_SIZES[1])
+    width, height = (
+        min(max(MAP_SIZE / len(names), CELL_SIZES[0]), CELL_SIZES[1]) for names in (columns, rows)
+    )
     shares = np.where(np.isfinite(values), values, 0).clip(0, 1)
     indices = np.where(np.isfinite(values), np.round(shares * (COLOURS - 1)), COLOURS).astype(np.uint8)
     picture = base64.b64encode(encode_indexed_png(indices, make_palette(), 72)).decode()
@@ -114,16 +116,16 @@ def draw_heat_map(
         title=title,
         alt=alt,
         picture=picture,
-        cell=cell,
+        cell=(width, height),
         left=_measure_labels(rows),
         bottom=_measure_labels(columns),
-        size=(cell * len(columns), cell * len(rows)),
-        rows=_place_labels(rows, cell),
-        columns=_place_labels(columns, cell),
+        size=(width * len(columns), height * len(rows)),
+        rows=_place_labels(rows, height),
+        columns=_place_labels(columns, width),
         marks=[
             Mark(
-                (column + 0.5) * cell,
-                (row + 0.5) * cell,
+                (column + 0.5) * width,
+                (row + 0.5) * height,
                 f"{rows[row]}, {columns[column]}: {format_value(values[row, column])}",
                 values[row, column] > 0.5,
             )

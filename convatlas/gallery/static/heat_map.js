@@ -5,16 +5,16 @@ for (const figure of document.querySelectorAll(".heat-map")) {
   const svg = figure.querySelector("svg");
   const output = figure.querySelector("output");
   const [columns, ...rows] = figure.querySelector("pre").textContent.split("\n").map((line) => line.split("\t"));
-  const cell = Number(svg.dataset.cell);
-  const cursor = makeSvgElement("rect", { class: "cursor", width: cell, height: cell });
+  const [width, height] = svg.dataset.cell.split(" ").map(Number);
+  const cursor = makeSvgElement("rect", { class: "cursor", width, height });
   let place = null; // row and column, from 0
 
   const show = (row, column) => {
     place = [Math.min(Math.max(row, 0), rows.length - 1), Math.min(Math.max(column, 0), columns.length - 2)];
     const [name, ...values] = rows[place[0]];
     output.textContent = `${name} · ${columns[place[1] + 1]}: ${values[place[1]]}`;
-    cursor.setAttribute("x", place[1] * cell);
-    cursor.setAttribute("y", place[0] * cell);
+    cursor.setAttribute("x", place[1] * width);
+    cursor.setAttribute("y", place[0] * height);
     svg.append(cursor);
   };
   const hide = () => {
@@ -23,7 +23,7 @@ for (const figure of document.querySelectorAll(".heat-map")) {
   };
   svg.addEventListener("pointermove", (event) => {
     const point = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
-    const [row, column] = [Math.floor(point.y / cell), Math.floor(point.x / cell)];
+    const [row, column] = [Math.floor(point.y / height), Math.floor(point.x / width)];
     if (row in rows && column >= 0 && column < columns.length - 1) show(row, column);
   });
   svg.addEventListener("pointerleave", hide);
