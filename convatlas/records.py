@@ -901,6 +901,35 @@ class EffectiveFieldAnalysis(TypedDict):
     layers: list[EffectiveFieldLayer]
 
 
+class OcclusionImage(TypedDict):
+    """What a grey square over each part of a sample image changes; its maps are in occlusion.npz."""
+
+    name: str
+    rows: list[int]  # first row of the square at each position; negative above the image
+    columns: list[int]
+    unit: int  # with the largest total activation in the image as it is
+    activation: float  # that total
+    has_truth: bool  # whether the class, or the mask, is that of the data set; else the network's prediction
+    target: int | None  # the class of the probabilities; null of a segmentation network
+    probability: float | None
+    prediction: int | None
+    iou: list[float | None] | None  # of each class for the image as it is; null of a classifier
+    others: list[str]  # the sample images whose projections are beside its own
+    no_projection: str | None  # why there are no projections
+
+
+class OcclusionAnalysis(TypedDict):
+    """occlusion/occlusion.json; where `undefined` is a text, the other keys are absent."""
+
+    undefined: str | None  # why nothing was measured for this network, and what to set
+    layer: NotRequired[str]
+    size: NotRequired[int]  # of the square, pixels
+    stride: NotRequired[int]
+    classes: NotRequired[list[str]]
+    is_segmentation: NotRequired[bool]
+    images: NotRequired[list[OcclusionImage]]
+
+
 class TileGroup(TypedDict):
     """The tiles of one layer's units in a figure, a column per unit."""
 

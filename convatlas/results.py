@@ -31,6 +31,7 @@ from convatlas.records import (
     InvarianceAnalysis,
     Layer,
     NetworkDescription,
+    OcclusionAnalysis,
     Preprocessing,
     SampleImage,
     SegmentationAnalysis,
@@ -348,6 +349,21 @@ class Results:
         (sets, draws), float32; images, the first set as the page shows it, uint8.
         """
         return Npz(self.folder / "correspondence/correspondence.npz")
+
+    @cached_property
+    def occlusion(self) -> OcclusionAnalysis | None:
+        """occlusion/occlusion.json: what a grey square over each part of a sample image changes; None where
+        `views.occlusion` is null.
+        """
+        path = self.folder / "occlusion/occlusion.json"
+        return cast(OcclusionAnalysis, read_json(path)) if path.is_file() else None
+
+    @cached_property
+    def occlusion_arrays(self) -> Npz:
+        """occlusion/occlusion.npz: <image>@activations, @probabilities, @predictions (rows, columns) or @ious
+        (rows, columns, classes); @projection (C, H, W), @other_projections (images, C, H, W).
+        """
+        return Npz(self.folder / "occlusion/occlusion.npz")
 
     @cached_property
     def unit_matches(self) -> UnitMatches:

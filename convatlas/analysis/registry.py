@@ -166,6 +166,13 @@ def find_missing_boxes(network: NetworkConfig, dataset: DatasetConfig | None) ->
 # In the order of the overview of a network's analyses.
 ANALYSES: tuple[Analysis, ...] = (
     Analysis(
+        "occlusion",
+        "Occlusion",
+        "Which parts of an image does the prediction depend on, and which does the strongest map?",
+        files=("images.json", "activations"),
+        projects=True,
+    ),
+    Analysis(
         "evolution",
         "Evolution",
         "When does a unit learn what it detects?",

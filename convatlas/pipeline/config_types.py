@@ -308,6 +308,15 @@ class CorrespondenceViews(TypedDict):
     classes: list[str | int] | None
 
 
+class OcclusionStudyViews(TypedDict):
+    """`views.occlusion`: what a grey square over each part of a sample image changes."""
+
+    layer: str | int | None
+    size: int | None  # pixels
+    stride: int | None
+    images: CountOrAll
+
+
 class ViewsConfig(TypedDict):
     """`views` of a network."""
 
@@ -326,6 +335,7 @@ class ViewsConfig(TypedDict):
     deconv: DeconvViews
     feature_visualisation: FeatureVisualisationViews | None
     attribution: AttributionViews | None
+    occlusion: OcclusionStudyViews | None
     evolution: EvolutionViews | None
     ablation: AblationViews | None
     concepts: ConceptViews | None

@@ -47,6 +47,7 @@ VISUALISED_LAYERS = 4  # where views.feature_visualisation.layers names none
 ABLATION_LAYERS = 12  # where views.ablation.layers names none
 ABLATION_CURVE_POINTS = 11  # of each order in which units are removed
 ABLATION_MB = 1000  # of layers' outputs that are kept for a batch
+OCCLUSION_POSITIONS = 100  # of the square, where the config gives neither side nor stride
 TEST_BATCH_SIZE = 500  # images, as in convatlas.training.trainer
 DATASET_PASS_BATCH_SIZE = 64  # images, where views.strongest.batch is null
 SAMPLE_BATCH_SIZE = 64  # images, at most, that an analysis changes and runs together
@@ -357,6 +358,23 @@ def estimate_effective_fields(work: Workload) -> ResourceRequest:
     return ResourceRequest(TORCH_MEMORY_MB + memory, MIN_RUNTIME)
 
 
+def estimate_occlusion(work: Workload) -> ResourceRequest:
+    """Estimate the occlusion study: some hundred positions of the square on each sample image.
+
+    Args:
+        work: The size of the work on the network.
+    """
+    settings = work.network["views"]["occlusion"]
+    stride = (settings and (settings["stride"] or (settings["size"] or 0) // 2)) or 0
+    positions = work.input_values / stride**2 if stride else OCCLUSION_POSITIONS
+    passes = positions * work.sample_images
+    batch_values = max(ATTRIBUTION_BATCH_VALUES, work.input_values)
+    return ResourceRequest(
+        TORCH_MEMORY_MB + TRAINING_MB_PER_VALUE * batch_values,
+        MIN_RUNTIME + SECONDS_PER_VALUE * passes * work.input_values / 60,
+    )
+
+
 def _get_unit_count(units: CountOrAll) -> int:
     """Return the number of projected units of a layer, assumed for "all"."""
     return DEFAULT_UNIT_COUNT if units == "all" else int(units)
@@ -384,6 +402,7 @@ STAGE_ESTIMATORS: dict[str, Callable[[Workload], ResourceRequest]] = {
     "ablation": estimate_ablation,
     "evolution": estimate_evolution,
     "feature_visualisation": estimate_feature_visualisation,
+    "occlusion": estimate_occlusion,
     "dataset_pass": estimate_dataset_pass,
     "merge_shards": estimate_merge,
     "project_top_activations": estimate_top_projections,

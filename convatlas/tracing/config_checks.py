@@ -109,6 +109,7 @@ def list_selections(settings: NetworkConfig) -> dict[str, LayerSelection]:
         "views.highlight": views["highlight"],
         "views.deconv.steps.layer": _as_list((views["deconv"]["steps"] or {}).get("layer")),
         "views.remark.ordinal": _as_list(views.get("remark", {}).get("ordinal")),
+        "views.occlusion.layer": _as_list(views["occlusion"]["layer"] if views["occlusion"] else None),
         "views.strongest.project": strongest["project"] if strongest else [],
     }
     sections: dict[str, Any] = {**views, "strongest": strongest}

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from convatlas.layer_selection import choose_layers
+from convatlas.output_layers import WEIGHTED_KINDS, find_output_layers
 from convatlas.records import Layer
 
-WEIGHTED_KINDS = ("conv", "linear")
 MAX_DEFAULT_LAYERS = 12  # where the config names none
 
 OUTPUT_REASON = "its units are the scores of the network's output"
@@ -42,30 +42,3 @@ def choose_ablated_layers(
     names = choose_layers(layers, selection, key)
     left_out = {name: OUTPUT_REASON for name in names if name in outputs}
     return [name for name in names if name not in outputs], left_out
-
-
-def find_output_layers(layers: Sequence[Layer]) -> set[str]:
-    """Return the layers that compute the output: the last ones with weights, and those after them.
-
-    Args:
-        layers: layers.json.
-    """
-    called = {
-        layer["name"]: layer for layer in layers if layer["called"] and not _is_composite(layers, layer)
-    }
-    used = {name for layer in called.values() for name in layer["inputs"]}
-    pending = [name for name in called if name not in used]
-    outputs: set[str] = set()
-    while pending:
-        name = pending.pop()
-        if name in called and name not in outputs:
-            outputs.add(name)
-            if called[name]["kind"] not in WEIGHTED_KINDS:
-                pending += called[name]["inputs"]
-    return outputs
-
-
-def _is_composite(layers: Sequence[Layer], layer: Layer) -> bool:
-    """Return whether an entry is a call of a module that calls other layers."""
-    prefixes = f"{layer['module']}.", f"{layer['module']}/"
-    return layer["name"] == layer["module"] and any(other["name"].startswith(prefixes) for other in layers)

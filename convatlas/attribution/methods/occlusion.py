@@ -1,6 +1,7 @@
 """Occlusion: how much the score of a class drops when a grey square hides a part of the image."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -50,7 +51,7 @@ def compute_occlusion(explanation: Explanation, size: int | None = None, stride:
     for n, image in enumerate(images):
         drops = []
         for start in range(0, len(squares), batch_size := scores.count_images(image[None])):
-            batch = _occlude(image, squares[start : start + batch_size], grey[0])
+            batch = occlude(image, squares[start : start + batch_size], grey[0])
             owners = torch.full((len(batch),), n, device=images.device)
             drops.append(reference[n] - targets.take(owners).select(scores(batch)))
         for (rows, columns), drop in zip(squares, torch.cat(drops), strict=True):
@@ -62,11 +63,20 @@ def compute_occlusion(explanation: Explanation, size: int | None = None, stride:
     return Maps(values / counts, checks)
 
 
-def _occlude(image: Tensor, squares: list[tuple[slice, slice]], grey: Tensor) -> Tensor:
-    """Return copies of an image, each with one square hidden: (squares, C, H, W)."""
+def occlude(image: Tensor, squares: Sequence[tuple[slice, slice]], fill: Tensor) -> Tensor:
+    """Return copies of an image, each with one square hidden.
+
+    Args:
+        image: The image (C, H, W).
+        squares: Rows and columns of the squares, from `list_squares`.
+        fill: What is seen within a square, (C, H, W), such as grey.
+
+    Returns:
+        (squares, C, H, W).
+    """
     batch = image.expand(len(squares), *image.shape).clone()
     for copy, (rows, columns) in zip(batch, squares, strict=True):
-        copy[:, rows, columns] = grey[:, rows, columns]
+        copy[:, rows, columns] = fill[:, rows, columns]
     return batch
 
 

@@ -11,8 +11,8 @@ from convatlas import UserError
 from convatlas.analysis.ablation.layer_choice import (
     OUTPUT_REASON,
     choose_ablated_layers,
-    find_output_layers,
 )
+from convatlas.output_layers import find_output_layers
 
 
 class TwoHeads(nn.Module):
