@@ -725,6 +725,7 @@ class AttributionImage(TypedDict):
     targets: list[AttributionTarget]
     maps: list[AttributionMap]
     random_order: dict[str, PerturbationCurves]  # by class number, the mean of several random orders
+    missing: NotRequired[list[str]]  # the methods and classes of which it has no map, and why
 
 
 class UnitRandomisation(TypedDict):
@@ -752,6 +753,7 @@ class AttributionAnalysis(TypedDict):
     undefined: str | None  # why no method is defined for this network
     methods: list[AttributionMethod]
     images: dict[str, AttributionImage]
+    left_out: NotRequired[dict[str, str]]  # why a sample image has no maps, by its name
     fractions: list[float]  # of the pixels, from 0 to 1
     specificity: list[LayerSpecificity]
 

@@ -81,10 +81,12 @@ class ImageMaps(NamedTuple):
     Attributes:
         arrays: The maps by their names in attribution/<image>.npz.
         entry: Its entry in attribution.json.
+        failures: Why a method fails for it, by the start of the names of its maps.
     """
 
     arrays: dict[str, np.ndarray]
     entry: AttributionImage
+    failures: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -165,11 +167,14 @@ def attribute_batch(
         where one fails for every image.
     """
     plans, computed = list(plans), []
+    all_failures: list[dict[str, str]] = [{} for _ in names]
     for n, plan in enumerate(plans):
         if plan.undefined:
             continue
         log.info("%s (%d of %d) of %s", plan.title, n + 1, len(plans), ", ".join(names))
         maps, failures = _compute_maps(network, plan, x, classes)
+        for row, reason in failures.items():
+            all_failures[row][plan.member] = reason
         if len(failures) == len(names):
             plans[n] = replace(plan, undefined=failures[0])
             log.warning("%s is skipped for %s: %s", plan.title, ", ".join(names), failures[0])
@@ -185,7 +190,7 @@ def attribute_batch(
         pixels = None if targets.pixels is None else targets.pixels[n]
         image = ImageTargets(network, x[n], classes[n].tolist(), scores[n], pixels)
         own = [(plan, maps[n]) for plan, maps in computed if n in maps]
-        images.append(_collect_maps(name, image, own))
+        images.append(ImageMaps(*_collect_maps(name, image, own), all_failures[n]))
         log.info("%s: %d maps, with deletion and insertion", name, len(images[-1].arrays))
     return images, plans
 
@@ -220,13 +225,16 @@ def _compute_maps(
 
 def _collect_maps(
     name: str, image: ImageTargets, computed: Sequence[tuple[PlannedMethod, Maps]]
-) -> ImageMaps:
+) -> tuple[dict[str, np.ndarray], AttributionImage]:
     """Collect the maps of an image by several methods, and measure them.
 
     Args:
         name: Its name, for the log.
         image: The image and its targets.
         computed: What each method computed of it.
+
+    Returns:
+        Its maps and its entry, as in `ImageMaps`.
     """
     arrays: dict[str, np.ndarray] = {}
     entries: list[AttributionMap] = []
@@ -267,7 +275,7 @@ def _collect_maps(
         random_order = {
             str(image.classes[n]): curve for n in columns if _is_finite(curve := curves.random_order[n])
         }
-    return ImageMaps(arrays, {"targets": image.describe(), "maps": entries, "random_order": random_order})
+    return arrays, {"targets": image.describe(), "maps": entries, "random_order": random_order}
 
 
 def _is_finite(curves: PerturbationCurves) -> bool:

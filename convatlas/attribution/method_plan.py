@@ -71,6 +71,11 @@ class PlannedMethod:
         """Its name in the log."""
         return f"{self.method.name} at {self.layer}" if self.layer else self.method.name
 
+    @property
+    def heading(self) -> str:
+        """Its name on pages."""
+        return f"{self.method.title} at {self.layer}" if self.layer else self.method.title
+
     def compute(
         self,
         scores: ClassScores,

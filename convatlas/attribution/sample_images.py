@@ -37,11 +37,13 @@ class TargetImage(NamedTuple):
         name: Its name.
         x: The network's input, (C, H, W).
         classes: Numbers of the classes.
+        missing: The classes whose scores are not finite, as text.
     """
 
     name: str
     x: Tensor
     classes: list[int]
+    missing: list[str]
 
 
 def attribute_sample_images(
@@ -112,6 +114,7 @@ class SampleAttribution:
         self, network: AttributedNetwork, results: Results, settings: AttributionSettings, key: str
     ) -> None:
         self.network, self.results, self.settings, self.key = network, results, settings, key
+        self.left_out: dict[str, str] = {}  # why an image has no maps, by its name
 
     def write(self, folder: Path) -> AttributionAnalysis:
         """Write the maps of each image, and return what attribution.json holds.
@@ -123,6 +126,7 @@ class SampleAttribution:
         plans = self._plan_methods()
         attempts: list[list[PlannedMethod]] = []
         entries: dict[str, AttributionImage] = {}
+        failures: dict[str, dict[str, str]] = {}
         targets = max((len(image.classes) for image in images), default=1)
         size = min(IMAGES_PER_BATCH, max(1, MAPS_PER_BATCH // targets))
         for batch in split_images(images, size):
@@ -131,18 +135,25 @@ class SampleAttribution:
             for image, image_maps in zip(batch, maps, strict=True):
                 write_npz(folder / f"{image.name}.npz", image_maps.arrays)
                 entries[image.name] = image_maps.entry
+                failures[image.name] = image_maps.failures
         if attempts:  # a method is undefined where it fails for every image
             plans = [
                 next((plan for plan in attempt if not plan.undefined), attempt[0])
                 for attempt in zip(*attempts, strict=True)
             ]
-        return {
+        titles = {plan.member: plan.heading for plan in plans if not plan.undefined}
+        for image in images:
+            failed = {titles[member]: why for member, why in failures[image.name].items() if member in titles}
+            if missing := [*image.missing, *(f"{title}: {why}" for title, why in failed.items())]:
+                entries[image.name]["missing"] = missing
+        analysis: AttributionAnalysis = {
             "undefined": None,
             "methods": self._randomise(plans, images),
             "images": entries,
             "fractions": list(FRACTIONS),
             "specificity": measure_layers(self.network.network, self.results, self.settings["rectify"]),
         }
+        return analysis | {"left_out": self.left_out} if self.left_out else analysis
 
     def _plan_methods(self) -> list[PlannedMethod]:
         """Plan the methods, and log those that are not defined."""
@@ -169,7 +180,7 @@ class SampleAttribution:
             ranked = rank_classes(self.network.scores, scores)[0].tolist()
             label = number_label(entries[name], self.results.network)
             if ranked[0] < 0:
-                log.warning("%s has no attribution maps: its class scores are not finite", name)
+                self._leave_out(name, "its class scores are not finite", logging.WARNING)
                 continue
             if listed:
                 classes = listed
@@ -178,20 +189,31 @@ class SampleAttribution:
             elif label is not None:
                 classes = [label]
             else:
-                log.info("%s has no attribution maps: it has no label among the network's classes", name)
+                self._leave_out(name, "it has no label among the network's classes", logging.INFO)
                 continue
-            if finite := self._select_finite(name, scores[0], classes):
-                images.append(TargetImage(name, x, finite))
+            finite, missing = self._select_finite(scores[0], classes)
+            for text in missing:
+                log.warning("%s: no attribution maps of the %s", name, text)
+            if finite:
+                images.append(TargetImage(name, x, finite, missing))
+            else:
+                self.left_out[name] = "; ".join(missing)
         return images
 
-    def _select_finite(self, name: str, scores: Tensor, classes: Sequence[int]) -> list[int]:
-        """Return the classes of an image whose scores are finite, and log the others."""
+    def _leave_out(self, name: str, reason: str, level: int) -> None:
+        """Note why an image has no maps, and log it."""
+        self.left_out[name] = reason
+        log.log(level, "%s has no attribution maps: %s", name, reason)
+
+    def _select_finite(self, scores: Tensor, classes: Sequence[int]) -> tuple[list[int], list[str]]:
+        """Return the classes of an image whose scores are finite, and the others as text."""
         finite = [number for number in classes if scores.ndim > 1 or scores[number].isfinite()]
-        for number in classes:
-            if number not in finite:
-                title, score = self.network.classes[number], float(scores[number])
-                log.warning("%s: no attribution maps of the class %s, whose score is %s", name, title, score)
-        return finite
+        missing = [
+            f"class {self.network.classes[number]}, whose score is {float(scores[number])}"
+            for number in classes
+            if number not in finite
+        ]
+        return finite, missing
 
     def _randomise(
         self, plans: Sequence[PlannedMethod], images: Sequence[TargetImage]

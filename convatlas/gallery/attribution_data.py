@@ -31,6 +31,7 @@ from convatlas.gallery.attribution_text import (
     describe_values,
 )
 from convatlas.gallery.diagrams.small_chart import SmallChart
+from convatlas.gallery.local_paths import hide_local_paths
 from convatlas.gallery.network_data import NetworkData
 from convatlas.image_io import to_displayed_pixels
 from convatlas.names import describe_prediction, format_shape
@@ -108,6 +109,7 @@ class ImageMaps:
         file: The path in the site of the input's picture.
         size: (width, height) in pixels.
         targets: The maps by target class.
+        missing: The methods and classes of which it has no map, and why.
     """
 
     name: str
@@ -116,6 +118,7 @@ class ImageMaps:
     file: str
     size: tuple[int, int]
     targets: list[TargetMaps]
+    missing: Sequence[str] = ()
 
     @property
     def n_tiles(self) -> int:
@@ -159,7 +162,13 @@ class AttributionReader:
     @property
     def undefined_methods(self) -> list[AttributionMethod]:
         """Return the methods that are not defined for the network."""
-        return [method for method in self.analysis["methods"] if method["undefined"] is not None]
+        return [hide_local_paths(m) for m in self.analysis["methods"] if m["undefined"] is not None]
+
+    @property
+    def images_left_out(self) -> list[tuple[str, str]]:
+        """Return what each sample image without maps is called, and why it has none."""
+        titles, left_out = self.network.image_titles, self.analysis.get("left_out", {})
+        return [(titles[name], hide_local_paths(reason)) for name, reason in left_out.items()]
 
     @cached_property
     def anchors(self) -> dict[MethodKey, str]:
@@ -212,7 +221,8 @@ class AttributionReader:
         title = self.network.image_titles[name]
         label = describe_prediction(image, self.network.description)
         height, width = pixels.shape[1:]
-        return ImageMaps(name, title, label, input_file, (width, height), targets)
+        missing = hide_local_paths(analysis.get("missing", []))
+        return ImageMaps(name, title, label, input_file, (width, height), targets, missing)
 
     def _make_scales(
         self, maps: Sequence[AttributionMap], planes: Mapping[str, np.ndarray]

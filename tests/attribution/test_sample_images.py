@@ -203,8 +203,10 @@ def test_a_class_without_predicted_pixels_has_no_map(tmp_path: Path) -> None:
 def test_images_without_a_label_have_no_maps_of_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     results = attribute_network(tmp_path, resolve_network(tmp_path, "classify"), targets="label")
-    assert get_analysis(results)["images"] == {}
+    analysis = get_analysis(results)
+    assert analysis["images"] == {}
     assert "cat has no attribution maps: it has no label" in caplog.text
+    assert analysis["left_out"]["cat"] == "it has no label among the network's classes"
 
 
 def test_a_network_without_class_scores_is_skipped_with_the_reason(tmp_path: Path) -> None:
@@ -273,6 +275,10 @@ def test_one_image_that_fails_a_method_loses_its_maps_alone(
         assert methods == {"cat": ["gradient", "occlusion"], "coffee": ["occlusion"]}
         assert [method["undefined"] for method in analysis["methods"]] == [None, None]
         assert "gradient is skipped for coffee: it fails here: " in caplog.text
+        (missing,) = analysis["images"]["coffee"]["missing"]
+        assert missing.startswith(f"{gradient.title}: it fails here: ")
+        assert missing.endswith("RuntimeError: it overflows")
+        assert "missing" not in analysis["images"]["cat"] and "left_out" not in analysis
 
 
 def test_a_class_whose_score_is_not_finite_is_named_and_left_out(
@@ -290,6 +296,7 @@ def test_a_class_whose_score_is_not_finite_is_named_and_left_out(
     for name, image in analysis["images"].items():
         assert [target["class"] for target in image["targets"]] == [3]
         assert f"{name}: no attribution maps of the class cat, whose score is -inf" in caplog.text
+        assert image["missing"] == ["class cat, whose score is -inf"]
 
 
 def test_probabilities_that_are_not_finite_leave_out_their_curves_alone(

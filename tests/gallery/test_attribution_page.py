@@ -224,17 +224,23 @@ def test_a_network_without_any_method_says_why(tmp_path: Path) -> None:
     assert not (site / "attribution.html").exists()
 
 
-def test_an_image_without_a_target_class_says_so(tmp_path: Path) -> None:
+def test_images_without_maps_say_why(tmp_path: Path) -> None:
     """As with `targets: label` of an image that has no label."""
     write_network(tmp_path, "own")
     folder = write_attribution(tmp_path / "results/own")
     path = folder / "attribution/attribution.json"
     analysis = read_json(path)
     analysis["images"]["first"] |= {"targets": [], "maps": [], "random_order": {}}
+    reason = f"Gradient: it fails here: {HOSTILE_TEXT}"
+    analysis["images"]["second"]["missing"] = [reason]
+    left_out = next(iter(read_json(tmp_path / "results/own/images.json")))["name"]
+    analysis["left_out"] = {left_out: "its class scores are not finite"}
     write_json(path, analysis)
     site = build_site(tmp_path, "own", config=ATTRIBUTED)
     page = PageParser(site / "networks/own-attribution.html")
     assert page.text.count("the image has no class that views.attribution.targets") == 1
+    assert page.text.count(f"Without a map of this image: {reason}.") == 1
+    assert ": its class scores are not finite" in page.text
     assert {image for _, image, *_ in read_maps(site)} == {"second"}
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from convatlas.gallery.diagrams.layered_layout import Box, Edge, GraphLayout, Point, layout_graph
 from convatlas.gallery.diagrams.nodes import (
+    CHAR_WIDTH,
     MAX_COMPACT_SHEETS,
     MAX_SHEETS,
     NodeContent,
@@ -31,7 +32,6 @@ COMPACT_SCALES = (0.75, 0.65, 0.55, 0.45, 0.35)
 NARROW_SCALE = 0.8
 MIN_CHARS, MAX_CHARS = 11, 19  # of a line below a node
 NARROW_CHARS = 30  # of a line beside a node
-CHAR_WIDTH = 6.6
 CHAIN_GAP, BRANCH_GAP, COMPACT_GAP = 10.0, 26.0, 3.0  # between columns
 NARROW_GAP = 20.0  # between rows
 MAX_EXTRA_GAP = 30.0  # between the columns of a short chain

@@ -25,6 +25,7 @@ MIN_SHORT_SIDE = 10.0  # of maps that are not square
 SHEET_OFFSET = 3.0  # between maps of a stack
 SHEETS_BY_CHANNELS = (1, 4, 32, 128)  # one sheet more beyond each of them
 MAX_SHEETS, MAX_COMPACT_SHEETS = len(SHEETS_BY_CHANNELS) + 1, 3
+CHAR_WIDTH = 6.6  # of a line of text of any role, by which its room is estimated
 CHAR_WIDTHS = {"name": 6.9, "detail": 6.1, "shape": 6.1}
 RESULT_CHARS, RESULT_WIDTH = 14, 92.0  # of a line of the result below an output
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from convatlas.gallery.diagrams.layered_layout import Edge, Point
 from convatlas.gallery.diagrams.nodes import (
+    CHAR_WIDTH,
     MAX_COMPACT_SHEETS,
     NodeContent,
     Orientation,
@@ -32,7 +33,6 @@ TURN_SHIFT = 5.0  # between the ways down to the turn and up from it
 SKIP_SHIFT = 5.0  # of a skip connection above the middle of a map
 FLOW_SHIFT = 6.0  # of the way down and up below it
 CORNER = 6.0
-CHAR_WIDTH = 6.6
 NARROW_WIDTH, NARROW_COLUMN, NARROW_CHARS = 326.0, 82.0, 22
 NARROW_GAP = 24.0  # between the text of a node and the next one
 
