@@ -87,11 +87,16 @@ def _describe_dead_units(context: GalleryContext, network: NetworkData) -> Itera
     if not n_dead:
         return
     worst = max(layers, key=lambda layer: len(layer["dead"]))
-    verb = "is" if n_dead == 1 else "are"
     images = f"{summary['images']:,} {'training' if summary['split'] == 'train' else 'test'} images"
+    n_worst, verb = len(worst["dead"]), "is" if n_dead == 1 else "are"
+    if n_dead == 1:
+        where = f"unit {worst['dead'][0]} of {worst['name']}"
+    else:
+        share = "all" if n_worst == n_dead else "most"
+        where = f"{share} in {worst['name']} ({n_worst} of {worst['units']})"
     text = (
-        f"{n_dead:,} of the {n_units:,} units of activation layers {verb} dead, never positive on {images}; "
-        f"most in {worst['name']} ({len(worst['dead'])} of {worst['units']})."
+        f"{n_dead:,} of the {n_units:,} units of activation layers {verb} dead, never positive on {images}: "
+        f"{where}."
     )
     link = _link_layer(context, network, worst["name"], "&only=dead")
     yield Finding(text, f"Dead units of {worst['name']}", link)

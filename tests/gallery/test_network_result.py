@@ -2,6 +2,7 @@
 
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from convatlas.gallery.build import read_context
 from convatlas.gallery.class_scores import read_probabilities
-from convatlas.gallery.main_findings import list_main_findings
+from convatlas.gallery.main_findings import _describe_dead_units, list_main_findings
 from convatlas.gallery.network_result import NetworkResult, read_result
 from convatlas.gallery.result_overlay import choose_middle_layer, find_map_box, trace_outline
 from convatlas.records import Layer
@@ -169,3 +170,17 @@ def test_an_input_that_is_no_image_and_names_of_a_user(tmp_path: Path) -> None:
         assert not any("onerror" in image for image in page.images)
         for image in page.images:
             assert ((site / name).parent / str(image["src"])).is_file()
+
+
+def test_dead_units_are_located() -> None:
+    def describe(*dead: list[int]) -> str:
+        layers = [{"name": f"relu{n}", "units": 8, "dead": units} for n, units in enumerate(dead)]
+        results = SimpleNamespace(dataset_statistics={"images": 20, "split": "test"})
+        network: Any = SimpleNamespace(name="own", results=results, activation_statistics=layers)
+        context: Any = SimpleNamespace(top_images={"own": None}, explorers={})
+        return "".join(finding.text for finding in _describe_dead_units(context, network))
+
+    assert describe([], []) == ""
+    assert describe([], [3]).endswith("is dead, never positive on 20 test images: unit 3 of relu1.")
+    assert describe([], [3, 5]).endswith("are dead, never positive on 20 test images: all in relu1 (2 of 8).")
+    assert describe([1], [3, 5]).endswith(": most in relu1 (2 of 8).")

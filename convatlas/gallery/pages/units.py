@@ -26,7 +26,8 @@ from convatlas.statistics.class_preference import (
 from convatlas.statistics.shortcuts import SIGNIFICANCE
 
 MAX_NAMED_UNITS = 20  # that are listed
-MAX_MARKED_UNITS = 60  # possible shortcuts that are listed
+N_FIRST_MARKED_UNITS = 10  # possible shortcuts that are listed at first; the others are collapsed
+MAX_MARKED_UNITS = 60  # that are listed in all
 MAX_CLASS_COLUMNS = 12  # classes with a column each; of more, the three with the largest response are listed
 TOP_CLASSES = 3
 MAX_LAST_LAYER_UNITS = 200  # that are listed
@@ -113,6 +114,7 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             "ablation": ablation,
             "named": list_best_named_units(named),
             "n_named": sum(map(len, named.values())),
+            "n_first_marked_units": N_FIRST_MARKED_UNITS,
             "max_marked_units": MAX_MARKED_UNITS,
             "significance": SIGNIFICANCE,
             "min_effect_size": MIN_EFFECT_SIZE,

@@ -60,6 +60,17 @@
     return copy.textContent.replace(/\s+/g, " ").trim();
   }
 
+  /* Let a long name break after its dots, slashes and underscores, where a narrow screen has no room for it. */
+  function allowBreaks(cell) {
+    const walker = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+    const texts = [];
+    while (walker.nextNode()) texts.push(walker.currentNode);
+    for (const text of texts.filter(({ data }) => data.length > 12)) {
+      const parts = text.data.split(/(?<=[./_])/);
+      text.replaceWith(...parts.flatMap((part, n) => (n ? [document.createElement("wbr"), part] : [part])));
+    }
+  }
+
   const quoteCsv = (text) => (/[",\r\n]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text);
   const formatCsv = (rows) => rows.map((row) => row.map(quoteCsv).join(",")).join("\r\n") + "\r\n";
 
@@ -68,6 +79,7 @@
     constructor(table) {
       const body = table.tBodies[0];
       this.elements = [...body.rows];
+      body.querySelectorAll('th[scope="row"]').forEach(allowBreaks);
       const cells = this.elements.map((row) => [...row.cells]);
       this.length = cells.length;
       this.columns = [...table.tHead.rows[0].cells].map((header, n) => {
@@ -123,13 +135,15 @@
       const isLinked = this.columns.every(({ unlinked, values }) => !unlinked || !unlinked.includes(values[row]));
       const link = isLinked && this.rowLink && this.rowLink.replace(/\{(.+?)\}/g, (_, key) =>
         encodeURIComponent(this.columns.find((column) => column.key === key).format(row)));
-      return makeElement("tr", {}, ...this.columns.map((column) => {
+      const element = makeElement("tr", {}, ...this.columns.map((column) => {
         const text = column.choices ? column.format(row) : formatShort(column.values[row]);
         const content = column.is_link && link ? makeElement("a", { href: link }, text) : text;
         const attributes = column.is_header ? { scope: "row" } : {};
         return makeElement(column.is_header ? "th" : "td",
           { ...attributes, class: column.isNumeric ? "number" : null }, content);
       }));
+      allowBreaks(element.firstChild);
+      return element;
     }
   }
 
