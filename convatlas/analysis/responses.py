@@ -63,7 +63,8 @@ class ResponseReader:
         layers: dict[str, Tensor] = {}
 
         def collect(layer: str, values: Tensor) -> None:
-            layers[layer] = reduce(layer, _restore_batch_axis(values, len(x)), rows)
+            real = values if values.is_floating_point() else values.float()  # of indices and of masks
+            layers[layer] = reduce(layer, _restore_batch_axis(real, len(x)), rows)
 
         batch = x.contiguous(memory_format=self.memory_format)
         outputs = for_each_layer(self.network, batch, self.layers, collect)

@@ -152,6 +152,34 @@ def test_images_run_alone_where_a_batch_changes_what_the_network_computes(kind: 
             np.testing.assert_allclose(together.scores[name][[n]], alone.scores[name], rtol=1e-4)
 
 
+class Masking(nn.Module):
+    """A network with a layer of truth values, whose patches are folded into the batch axis before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folding, self.sign, self.fc = nn.Flatten(0, 1), Sign(), nn.Linear(144, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = self.folding(x.unflatten(2, (2, 6)).movedim(2, 1))
+        scores: Tensor = self.fc(self.sign(patches).float().reshape(len(x), 144))
+        return scores
+
+
+class Sign(nn.Module):
+    """Where values are positive."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x > 0
+
+
+def test_layers_of_truth_values_and_of_patches_are_compared_too() -> None:
+    network, x = Masking().eval(), make_images()
+    measured = measure_invariance(network, x, ["sign"], TRANSFORMS, "edge", BLACK, CLASSIFIER, [0, 1, 2])
+    changed = warp(x, TRANSFORMS[0].compute_matrix(2.0), "edge", BLACK)
+    expected = ((changed > 0) != (x > 0)).flatten(1).sum(1).sqrt()
+    np.testing.assert_allclose(measured.distances["sign"]["vertical"][:, 2], expected, rtol=1e-6)
+
+
 def test_values_that_are_not_finite_are_marked() -> None:
     network, x = make_network(), make_images()
     network.state_dict()["6.bias"][1] = torch.nan
