@@ -160,12 +160,11 @@ def describe_rows(rows: Sequence[LayerRow]) -> str:
     Args:
         rows: The layers.
     """
-    found = [row for row in rows if row.is_corresponding]
-    if not found:
+    corresponding = [row for row in rows if row.is_corresponding]
+    if not corresponding:
         return "In no layer do features change more alike as the head is occluded than as other places are."
-    found.sort(key=lambda row: row.part - row.random)
-    best = found[0]
-    names = [row.entry["name"] for row in rows if row.is_corresponding]
+    best = min(corresponding, key=lambda row: row.part - row.random)
+    names = [row.entry["name"] for row in corresponding]
     where = join_names(names) if len(names) <= MAX_NAMED_LAYERS else f"{len(names)} of {len(rows)} layers"
     numbers = f"a sign distance of {best.part:.3f} against {best.random:.3f}"
     return (

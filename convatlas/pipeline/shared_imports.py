@@ -56,8 +56,8 @@ def find_modules(paths: Iterable[str]) -> tuple[str, ...]:
     Args:
         paths: The files.
     """
-    found = set().union(*map(_find_modules, paths))
-    return tuple(module for module in MODULES if module in found)
+    imported = set().union(*map(_find_modules, paths))
+    return tuple(module for module in MODULES if module in imported)
 
 
 @cache

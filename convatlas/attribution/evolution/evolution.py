@@ -119,11 +119,11 @@ class EvolutionComputer:
         if limit is not None and limit < len(self.images.dataset):
             loader = self.projector.images
             indices = list(map(int, np.linspace(0, len(loader) - 1, limit).round()))
-        found = []
+        strongest = []
         for index in self.snapshots.iterate(self.network):
-            found.append(find_strongest(self.network, names, loader, indices))
+            strongest.append(find_strongest(self.network, names, loader, indices))
             log.info("found the strongest activations after epoch %d", self.snapshots.epochs[index])
-        return found
+        return strongest
 
     def project_layer(
         self, layer: str, strongest: Sequence[StrongestActivations], selection: UnitSelection
