@@ -219,6 +219,8 @@ def _list_method_keys(network: NetworkData) -> Iterator[str]:
         yield "morcos2018"
     if network.results.effective_receptive_field:
         yield "luo2016"
+    if network.results.feature_visualisation:
+        yield from ("olah2017", "borowski2021", "zimmermann2021", "nguyen2016")
     if network.results.similarity:
         yield from ("kornblith2019", "nguyen2021", "song2012")
     yield "dumoulin2016"  # receptive fields and output sizes
