@@ -42,11 +42,22 @@ class DrawnImages:
 
     Attributes:
         indices: Their numbers in the split, in their order.
-        x: The preprocessed images (N, C, H, W), float32.
+        pixels: The images (N, C, H, W), uint8 or floats in 0..255, at the size of the network's input.
+        preprocessing: The network's preprocessing.
     """
 
     indices: list[int]
-    x: Tensor
+    pixels: Tensor
+    preprocessing: Preprocessing
+
+    def preprocess(self, first: int = 0, last: int | None = None) -> Tensor:
+        """Return some of the images as inputs of the network, (n, C, H, W) float32.
+
+        Args:
+            first: Index of the first one.
+            last: Index after the last one; None for all that follow.
+        """
+        return self.preprocessing(self.pixels[first:last])
 
 
 def draw_images(
@@ -93,4 +104,4 @@ def draw_images(
         pixels.append(torch.from_numpy(image))
     if len(indices) < at_least:
         raise UserError(f"{data}: at least {at_least} test images are needed, and {len(indices)} can be read")
-    return DrawnImages(indices, preprocessing(torch.cat(pixels)))
+    return DrawnImages(indices, torch.cat(pixels), preprocessing)

@@ -18,6 +18,8 @@ LABEL_SIZE = 11  # units, height of a label
 CHARACTER_WIDTH = 6.2  # units, of a label
 MAX_LABEL = 24  # characters
 COLOURS = 255  # of the scale
+MAX_CELLS_WITH_ERRORS = 2_000  # of a map, in its numbers
+MAX_CELLS = 10_000  # of a map with numbers: some fifty kilobytes of its page
 UNDEFINED_COLOUR = (176, 170, 158)
 
 
@@ -54,7 +56,8 @@ class HeatMap:
         rows: Labels of rows; of many rows, some.
         columns: Labels of columns.
         marks: Cells that are pointed out.
-        numbers: The values, with their errors, as text with tabs, column names first.
+        numbers: The values, with their errors in a map that is not large, as text with tabs, column names
+            first; "" of a map that is too large.
     """
 
     title: str
@@ -131,12 +134,12 @@ def draw_heat_map(
             )
             for row, column in marks
         ],
-        numbers=format_matrix(values, errors, rows, columns),
+        numbers=format_matrix(values, errors, rows, columns) if values.size <= MAX_CELLS else "",
     )
 
 
 def format_matrix(values: np.ndarray, errors: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> str:
-    """Return values with their errors as text with tabs, the names of the columns first.
+    """Return values as text with tabs, the names of the columns first, with errors if the map is not large.
 
     Args:
         values: The values, (rows, columns).
@@ -145,9 +148,10 @@ def format_matrix(values: np.ndarray, errors: np.ndarray, rows: Sequence[str], c
         columns: Names of the columns.
     """
     lines = ["\t".join(["", *columns])]
+    has_errors = values.size <= MAX_CELLS_WITH_ERRORS
     for name, row, row_errors in zip(rows, values, errors, strict=True):
         cells = [
-            format_value(value) + (f" ±{error:.2f}" if np.isfinite(error) and error >= 0.005 else "")
+            format_value(value) + (f" ±{error:.2f}" if has_errors and error >= 0.005 else "")
             for value, error in zip(row.tolist(), row_errors.tolist(), strict=True)
         ]
         lines.append("\t".join([name, *cells]))

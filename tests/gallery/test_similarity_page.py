@@ -111,6 +111,10 @@ def test_labels_of_many_rows_do_not_overlap() -> None:
     assert np.diff(places).min() >= 11
     assert heat_map.rows[0].text == "…g.name.of.a.block.conv0"
     assert max(heat_map.size) < 1000
+    assert heat_map.numbers == ""
+    medium = draw_heat_map("T", np.eye(60), np.ones((60, 60)), names[:60], names[:60], "alt")
+    assert len(medium.numbers) < 25_000
+    assert "±" not in medium.numbers
 
 
 def test_findings_exceed_the_control() -> None:

@@ -55,6 +55,7 @@ def write_effective_receptive_fields(
     names = choose_measured_layers(results.layers, settings["layers"], folder.name)
     network, preprocessing = build.load_network(folder)
     images = draw_images(data, preprocessing, settings["images"], settings["seed"])
+    x = images.preprocess()
     untrained = build_untrained(folder, network)
     analysis: EffectiveFieldAnalysis = {
         "undefined": None,
@@ -70,7 +71,7 @@ def write_effective_receptive_fields(
     try:
         versions: dict[str, nn.Module] = {TRAINED: network} | ({UNTRAINED: untrained} if untrained else {})
         fields = {
-            key: measure_fields(version.to(device), images.x, names, settings["seed"])
+            key: measure_fields(version.to(device), x, names, settings["seed"])
             for key, version in versions.items()
         }
         by_name = {layer["name"]: layer for layer in results.layers}

@@ -4,14 +4,14 @@ import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from convatlas import UserError
-from convatlas.analysis.drawn_images import draw_images
+from convatlas.analysis.drawn_images import DrawnImages, draw_images
 from convatlas.analysis.similarity.cka import MIN_IMAGES, CenteredLayers, center_layers
 from convatlas.analysis.similarity.layer_grams import compute_layer_grams
 from convatlas.analysis.untrained import NO_CONTROL, build_untrained
@@ -46,9 +46,8 @@ class Features:
     indices: list[int]
     grams: Mapping[str, list[np.ndarray]]
 
-    @cached_property
-    def centered(self) -> dict[str, CenteredLayers]:
-        """Return the centred matrices by the same keys."""
+    def center(self) -> dict[str, CenteredLayers]:
+        """Return the centred matrices by the same keys, which take ten times as much memory."""
         return {key: center_layers(batches) for key, batches in self.grams.items()}
 
     def select_first(self, count: int) -> "Features":
@@ -177,35 +176,36 @@ def compute_network_features(
             images = draw_images(
                 data / dataset, preprocessing, own["images"], settings["seed"], skip, at_least=MIN_IMAGES
             )
-            batches = [part for part in torch.split(images.x, batch_size) if len(part) >= MIN_IMAGES]
-            grams = {key: compute_layer_grams(version, batches, names) for key, version in versions.items()}
+            compared.features[dataset] = features = _compute_features(versions, images, names, batch_size)
         except (UserError, RuntimeError) as error:
             compared.features[dataset] = str(error) if isinstance(error, UserError) else format_error(error)
             log.warning("%s on %s: %s", name, dataset, error)
             continue
-        layers = [layer for layer in grams[TRAINED] if all(layer in named for named in grams.values())]
-        indices = images.indices[: sum(map(len, batches))]
-        compared.features[dataset] = _stack(layers, indices, grams)
-        compared.left_out = [layer for layer in names if layer not in layers]
-        log.info("%s: %d layers on %d images of %s", name, len(layers), len(indices), dataset)
+        compared.left_out = [layer for layer in names if layer not in features.layers]
+        log.info(
+            "%s: %d layers on %d images of %s", name, len(features.layers), len(features.indices), dataset
+        )
     own_features = compared.features[own["dataset"]]
     if isinstance(own_features, str):
         compared.undefined = own_features
     return compared
 
 
-def _stack(
-    layers: list[str], indices: list[int], grams: Mapping[str, Mapping[str, list[np.ndarray]]]
-) -> Features | str:
-    """Return the features with an array for each batch, or why there are none."""
+def _compute_features(
+    versions: Mapping[str, nn.Module], images: DrawnImages, names: Sequence[str], batch_size: int
+) -> Features:
+    """Compute the features of the versions of a network on some images; raise UserError if there are none."""
+    count = len(images.indices)
+    starts = [n for n in range(0, count, batch_size) if count - n >= MIN_IMAGES]
+    grams = {
+        key: compute_layer_grams(version, (images.preprocess(n, n + batch_size) for n in starts), names)
+        for key, version in versions.items()
+    }
+    layers = [layer for layer in grams[TRAINED] if all(layer in named for named in grams.values())]
     if not layers:
-        return "none of its layers has features of each image; name others in views.similarity.layers"
-    batches = range(len(grams[TRAINED][layers[0]]))
-    return Features(
-        layers,
-        indices,
-        {
-            key: [np.stack([named[layer][n] for layer in layers]) for n in batches]
-            for key, named in grams.items()
-        },
-    )
+        raise UserError("no layer has features of each image; name others in views.similarity.layers")
+    stacked = {
+        key: [np.stack([named[layer][n] for layer in layers]) for n in range(len(starts))]
+        for key, named in grams.items()
+    }
+    return Features(layers, images.indices[: starts[-1] + batch_size], stacked)

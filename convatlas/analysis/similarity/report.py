@@ -1,6 +1,7 @@
 """Compare the layers of networks, each with itself, with its untrained version, and with other networks."""
 
 import logging
+from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 
 from convatlas.analysis.drawn_images import SPLIT
-from convatlas.analysis.similarity.cka import LayerSimilarity, compute_cka, jackknife_error
+from convatlas.analysis.similarity.cka import CenteredLayers, LayerSimilarity, compute_cka, jackknife_error
 from convatlas.analysis.similarity.features import (
     TRAINED,
     UNTRAINED,
@@ -82,9 +83,10 @@ def _describe_network(network: ComparedNetwork, arrays: Arrays) -> NetworkSimila
         log.warning("%s is left out: %s", network.name, network.undefined)
         return entry
     pairs = np.triu_indices(len(features.layers), 1)
-    mean = _compare(features, features, network.name, arrays, pairs)
-    if UNTRAINED in features.centered:
-        cross = compute_cka(features.centered[TRAINED], features.centered[UNTRAINED])
+    centered = features.center()
+    mean = _compare(centered, centered, network.name, arrays, pairs)
+    if UNTRAINED in centered:
+        cross = compute_cka(centered[TRAINED], centered[UNTRAINED])
         _add_arrays(arrays, f"{network.name}@trained_untrained", cross)
     return {**entry, "images": len(features.indices), "layers": features.layers, "mean": mean}
 
@@ -111,7 +113,8 @@ def _describe_pair(a: ComparedNetwork, b: ComparedNetwork, arrays: Arrays) -> Pa
     if features.indices != others.indices:
         return {**entry, "undefined": f"the networks can read different images of {a.dataset}"}
     shape = len(features.layers), len(others.layers)
-    mean = _compare(features, others, key, arrays, np.unravel_index(np.arange(shape[0] * shape[1]), shape))
+    pairs = np.unravel_index(np.arange(shape[0] * shape[1]), shape)
+    mean = _compare(features.center(), others.center(), key, arrays, pairs)
     return {
         **entry,
         "images": len(features.indices),
@@ -121,10 +124,14 @@ def _describe_pair(a: ComparedNetwork, b: ComparedNetwork, arrays: Arrays) -> Pa
 
 
 def _compare(
-    features: Features, others: Features, key: str, arrays: Arrays, pairs: tuple[np.ndarray, ...]
+    layers: Mapping[str, CenteredLayers],
+    others: Mapping[str, CenteredLayers],
+    key: str,
+    arrays: Arrays,
+    pairs: tuple[np.ndarray, ...],
 ) -> MeanSimilarity:
     """Add the arrays of a comparison, and return the means over some pairs of layers."""
-    trained = compute_cka(features.centered[TRAINED], others.centered[TRAINED])
+    trained = compute_cka(layers[TRAINED], others[TRAINED])
     _add_arrays(arrays, f"{key}@trained", trained)
     value, error = _average(trained.values, trained.replicates, pairs)
     mean: MeanSimilarity = {
@@ -134,9 +141,9 @@ def _compare(
         "untrained_error": None,
         "difference_error": None,
     }
-    if UNTRAINED not in features.centered.keys() & others.centered.keys():
+    if UNTRAINED not in layers.keys() & others.keys():
         return mean
-    untrained = compute_cka(features.centered[UNTRAINED], others.centered[UNTRAINED])
+    untrained = compute_cka(layers[UNTRAINED], others[UNTRAINED])
     _add_arrays(arrays, f"{key}@untrained", untrained)
     difference = trained.replicates - untrained.replicates
     arrays[f"{key}@difference_error"] = jackknife_error(difference).astype(np.float32)

@@ -1,7 +1,7 @@
 "use strict";
 
 /* Name the cell of a heat map under the pointer, or chosen by the arrow keys, with its number. */
-for (const figure of document.querySelectorAll(".heat-map")) {
+for (const figure of document.querySelectorAll(".heat-map:has(pre)")) {
   const svg = figure.querySelector("svg");
   const output = figure.querySelector("output");
   const [columns, ...rows] = figure.querySelector("pre").textContent.split("\n").map((line) => line.split("\t"));
