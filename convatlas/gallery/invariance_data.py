@@ -12,7 +12,7 @@ from PIL import Image
 from convatlas.gallery.invariance_text import compute_mean, format_step, read_scores
 from convatlas.gallery.line_chart import SERIES_COLOURS, Axis, LineChart, Series, draw_line_chart
 from convatlas.gallery.network_data import NetworkData
-from convatlas.names import format_number, title_images
+from convatlas.names import format_number, join_names, title_images
 from convatlas.plotting.sprites import encode_webp
 from convatlas.records import InvarianceAnalysis, InvarianceTransform
 
@@ -184,6 +184,23 @@ class InvarianceData:
         )
         count = len(self.network.description["classes"])
         return 1 / count if is_exclusive and count else None
+
+    @property
+    def controls(self) -> list[str]:
+        """What the controls of the charts are."""
+        has_reference = any(layer["different_images"] is not None for layer in self.analysis["layers"])
+        controls = ["the distance of different images"] if has_reference else []
+        if self.score_control is not None:
+            is_iou = self.analysis["quantity"] == "iou"
+            controls.append("the IoU of their predictions" if is_iou else "the probability of a guess")
+        return controls
+
+    def describe_lines(self) -> str:
+        """Return what the lines of the charts are, as sentences."""
+        lines = ["Thin: an image; thick: the mean."] if len(self.image_titles) > 1 else []
+        return " ".join(
+            [*lines, f"Dashed: the control, {join_names(self.controls)}." if self.controls else ""]
+        )
 
     def make_views(self, distance_limit: float) -> list[TransformView]:
         """Return the transforms as the page shows them.

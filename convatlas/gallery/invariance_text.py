@@ -6,6 +6,13 @@ from convatlas.gallery.network_data import NetworkData
 from convatlas.names import format_number, join_names
 from convatlas.records import InvarianceAnalysis, InvarianceTransform
 
+NOUNS = {
+    "vertical": "vertical translation",
+    "horizontal": "horizontal translation",
+    "scale": "other scale",
+    "rotation": "rotation",
+}
+
 
 def format_step(transform: InvarianceTransform, step: float) -> str:
     """Return a step as text, with its unit.
@@ -79,6 +86,8 @@ def describe_half_range(transform: InvarianceTransform, scores: np.ndarray) -> s
         scores: Probabilities or IoUs, (images, steps).
     """
     first, last = find_half_range(transform, scores)
+    if first == last:
+        return f"no {NOUNS[transform['name']]}"
     ends = f"{format_number(first, '.4g')} to {format_number(last, '.4g')}"
     return {
         "vertical": f"vertical translations of {ends} pixels",

@@ -87,6 +87,7 @@ def test_the_page_shows_every_changed_image_and_the_mean_of_the_curves(site: Pat
     for member, factor in (("conv1", 20), ("fc", 1), ("probability", 1)):
         mean = float((arrays[f"{member}@rotation"][:, 1] / factor).mean(dtype=np.float64))
         assert f"{mean:.3g}</td>" in html
+    assert "Thin: an image; thick: the mean. Dashed: the control, the distance of different images" in html
     assert "Euclidean distance" in html  # of fc, which has no control
     assert "distance / that of different images" in html
 
@@ -104,6 +105,7 @@ def test_a_network_without_the_analysis_says_why(site: Path) -> None:
     [
         ("vertical", [-2, -1, 0, 1, 2], [0.1, 0.6, 1, 0.4, 0.9], "vertical translations of −1 to 0 pixels"),
         ("scale", [0.5, 1, 2], [0.5, 1, 0.5], "scales of 0.5 to 2"),
+        ("horizontal", [-2, 0, 2], [0.4, 1, 0.4], "no horizontal translation"),
         ("rotation", [0, 90, 180, 270, 360], [1, 0.2, 0.9, 0.8, 1], "rotations of −180 to 0°"),
         ("rotation", [0, 90, 180, 270, 360], [1, 0.9, 0.9, 0.8, 1], "rotations of 0 to 360°"),
         ("rotation", [0, 90, 180, 270, 360], [1, 0.9, 0.1, 0.3, 1], "rotations of 0 to 90°"),
