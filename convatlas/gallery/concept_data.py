@@ -9,6 +9,7 @@ import numpy as np
 from convatlas.gallery.network_data import NetworkData
 from convatlas.records import ConceptAnalysis, ConceptEntry
 
+MAX_LISTED = 10  # concepts that are not tested
 TYPES = {"region": "region", "image": "kind of image"}
 QUANTITIES = (
     "concept",
@@ -114,19 +115,24 @@ def read_named_units(network: NetworkData, views: Mapping[str, Any]) -> dict[str
 
 
 def describe_missing(analysis: ConceptAnalysis) -> list[str]:
-    """Return a sentence for each group of concepts that are not tested.
+    """Return a clause for each group of concepts that are not tested.
 
     Args:
         analysis: concepts.json.
     """
     least = analysis["test"]["min_examples"]
-    sentences = []
+    clauses = []
+    groups: dict[str, list[str]] = {}
     for concept in analysis["concepts"]:
         if concept["tested"]:
             continue
         if concept["group"] == "head" and not concept["test"]:
-            sentences.append("head: no test image has a head box")
+            clauses.append("head, as no test image has a head box")
         else:
-            counts = f"{concept['train']} training and {concept['test']} test images"
-            sentences.append(f"{concept['name']}: shown by {counts}, and {least} of each are needed")
-    return sentences
+            groups.setdefault(TYPES[concept["type"]], []).append(concept["name"])
+    for title, names in groups.items():
+        listed = ", ".join(names[:MAX_LISTED]) + (
+            f" and {n} more" if (n := len(names) - MAX_LISTED) > 0 else ""
+        )
+        clauses.append(f"{title} {listed}, as fewer than {least} images of a split show it, or do not")
+    return clauses

@@ -124,7 +124,7 @@ def list_image_concepts(
     """Return the kinds of image, of each division of the images once.
 
     Args:
-        groups: By group, the kind of each image.
+        groups: By group, the kind of each image; "" where it is not known.
 
     Returns:
         The concepts, and whether each image is of each of them, (concepts, images). A group that divides the
@@ -135,12 +135,12 @@ def list_image_concepts(
     members: list[npt.NDArray[np.bool_]] = []
     divisions: set[bytes] = set()
     for group, kinds in groups.items():
-        names, numbers = np.unique(np.array(kinds), return_inverse=True)
-        shows = numbers == np.arange(len(names))[:, None]
+        names = sorted({*kinds} - {""})
+        shows = np.array(kinds)[None] == np.array(names, dtype=str)[:, None]
         division = np.unique(shows, axis=0).tobytes()
         if len(names) > 1 and division not in divisions:
             divisions.add(division)
-            concepts += [ImageConcept(str(name), group) for name in names]
+            concepts += [ImageConcept(name, group) for name in names]
             members.append(shows)
     image_count = max(map(len, groups.values()), default=0)
     return concepts, np.concatenate([np.zeros((0, image_count), bool), *members])

@@ -50,6 +50,12 @@ def test_each_division_of_the_images_counts_once() -> None:
     np.testing.assert_array_equal(shows[2], [False, False, False, True])
 
 
+def test_images_of_unknown_kind_are_no_kind() -> None:
+    concepts, shows = list_image_concepts({"class": ["ant", "", "bee"]})
+    assert [concept.name for concept in concepts] == ["ant", "bee"]
+    np.testing.assert_array_equal(shows, [[True, False, False], [False, False, True]])
+
+
 def test_no_groups_have_no_concepts() -> None:
     concepts, shows = list_image_concepts({})
     assert (concepts, shows.shape) == ([], (0, 0))
