@@ -26,7 +26,7 @@ from convatlas.gallery.explorer_types import (
     SpriteLayer,
     ViewKind,
 )
-from convatlas.gallery.feature_pictures import name_layers
+from convatlas.gallery.feature_pictures import list_shown_units, name_layers
 from convatlas.gallery.layer_pages import find_figure_pages
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.sheet_scripts import SHEET_FOLDERS, encode_text, list_sheets
@@ -216,7 +216,10 @@ def list_optimised_units(network: NetworkData) -> dict[str, OptimisedUnits]:
         return {}
     slugs = name_layers(analysis)
     return {
-        layer["layer"]: {"slug": slugs[layer["layer"]], "units": [unit["unit"] for unit in layer["units"]]}
+        layer["layer"]: {
+            "slug": slugs[layer["layer"]],
+            "units": [unit["unit"] for unit in list_shown_units(layer, analysis)],
+        }
         for layer in analysis["layers"]
         if layer["units"]
     }

@@ -10,10 +10,12 @@ from convatlas.gallery.network_data import NetworkData
 from convatlas.image_io import as_size, select_display, to_displayed_pixels
 from convatlas.plotting.sprites import encode_lossy_webp, encode_webp, make_unique_slugs
 from convatlas.plotting.top_activation_tiles import fit_projection_scale, render_projections
-from convatlas.records import FeatureVisualisation, Layer
+from convatlas.records import FeatureVisualisation, Layer, OptimisedLayer, OptimisedUnit
 
 LOSSLESS_SIDE = 64  # pixels of the longer side up to which pictures are stored exactly
 MIN_CROP_SIDE = 2  # pixels of a receptive field whose projection is drawn
+MAX_UNITS = 240  # on a page, of all layers together
+MAX_LAYER_UNITS = 48  # of a layer
 SHOWN_SIDE = 448  # pixels at which an optimised image is enlarged
 
 Box = tuple[int, int, int, int]  # first row, first column, end row, end column
@@ -94,6 +96,17 @@ def name_layers(analysis: FeatureVisualisation) -> dict[str, str]:
     """
     names = [layer["layer"] for layer in analysis["layers"]]
     return dict(zip(names, make_unique_slugs(names), strict=True))
+
+
+def list_shown_units(layer: OptimisedLayer, analysis: FeatureVisualisation) -> list[OptimisedUnit]:
+    """Return the units of a layer that the page shows: the first ones, of many.
+
+    Args:
+        layer: An entry of `layers` of the analysis.
+        analysis: feature_visualisation.json.
+    """
+    layers = sum(bool(entry["units"]) for entry in analysis["layers"])
+    return layer["units"][: max(1, min(MAX_LAYER_UNITS, MAX_UNITS // max(1, layers)))]
 
 
 @dataclass(frozen=True)

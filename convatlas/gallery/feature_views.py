@@ -14,6 +14,7 @@ from convatlas.gallery.feature_pictures import (
     SampleView,
     draw_optimised,
     find_field,
+    list_shown_units,
     name_layers,
 )
 from convatlas.gallery.line_chart import Axis, LineChart, Series, draw_line_chart
@@ -30,6 +31,7 @@ from convatlas.records import (
 )
 
 N_TOP_IMAGES = 4  # of a unit
+MAX_CLASSES = 100  # on a page
 MAX_CURVE_POINTS = 20  # of a line in a chart
 MAX_LABELLED_CURVES = 8  # of more, the lines have one colour
 RESPONSES = {"unit": "responses in the layer", "class": "logits"}  # by what the images are of
@@ -85,7 +87,8 @@ class LayerViews:
         name: Name of the layer.
         slug: Its place on the page.
         undefined: Why there is no image.
-        units: The units.
+        units: The units that the page shows.
+        n_units: Number of units with an image.
         chart: The objective by step; None without units.
         similarity: How much the images depend on the start, as a sentence; "" where it was not measured.
     """
@@ -94,6 +97,7 @@ class LayerViews:
     slug: str
     undefined: str | None
     units: Sequence[UnitViews]
+    n_units: int
     chart: LineChart | None
     similarity: str
 
@@ -141,7 +145,7 @@ class FeatureReader:
     @cached_property
     def classes(self) -> list[ClassView]:
         """The images of classes."""
-        entries = self.analysis["logits"]["classes"]
+        entries = self.analysis["logits"]["classes"][:MAX_CLASSES]
         if not entries:
             return []
         images = self.arrays["@images"]
@@ -151,7 +155,7 @@ class FeatureReader:
     @cached_property
     def class_chart(self) -> LineChart | None:
         """The logit of each class by step."""
-        names = [entry["name"] for entry in self.analysis["logits"]["classes"]]
+        names = [entry["name"] for entry in self.analysis["logits"]["classes"][:MAX_CLASSES]]
         return self._draw_chart("", names, "logit") if names else None
 
     @property
@@ -176,17 +180,16 @@ class FeatureReader:
         name = entry["layer"]
         slug = self.slugs[name]
         if not entry["units"]:
-            return LayerViews(name, slug, entry["undefined"], [], None, "")
-        labels = [str(unit["unit"]) for unit in entry["units"]]
+            return LayerViews(name, slug, entry["undefined"], [], 0, None, "")
+        shown = list_shown_units(entry, self.analysis)
+        labels = [str(unit["unit"]) for unit in shown]
         title = "activation at the centre" if self.analysis["objective"] == "neuron" else "mean activation"
         chart = self._draw_chart(name, labels, title)
         images, layer = self.arrays[f"{name}@images"], self.network.results.layer(name)
         second = self.arrays.get(f"{name}@second_images", images[:0])
-        units = [
-            self._read_unit(layer, unit, images[n], second[n : n + 1])
-            for n, unit in enumerate(entry["units"])
-        ]
-        return LayerViews(name, slug, None, units, chart, describe_similarity(entry["units"], "unit"))
+        units = [self._read_unit(layer, unit, images[n], second[n : n + 1]) for n, unit in enumerate(shown)]
+        similarity = describe_similarity(entry["units"], "unit")
+        return LayerViews(name, slug, None, units, len(entry["units"]), chart, similarity)
 
     def _read_unit(
         self, layer: Layer, entry: OptimisedUnit, image: np.ndarray, second: np.ndarray
@@ -225,7 +228,7 @@ class FeatureReader:
 
     def _draw_chart(self, layer: str, labels: Sequence[str], title: str) -> LineChart:
         """Draw the objective by step."""
-        curves = self.arrays[f"{layer}@curves"]
+        curves = self.arrays[f"{layer}@curves"][: len(labels)]
         steps = curves.shape[1]
         shown = np.unique(np.linspace(0, steps - 1, min(steps, MAX_CURVE_POINTS)).round().astype(int))
         series = [

@@ -23,6 +23,8 @@ TOP_ACTIVATION_VALUE_BYTES = 0.1  # of a value of a projected top activation
 TOP_IMAGE_BYTES = 5  # of the number, position and activation of a unit's top-activating image
 ATTRIBUTION_PIXEL_BYTES = 0.6  # of a pixel of an attribution map
 EVOLUTION_PIXEL_BYTES = 0.5  # of a pixel of a projection, patch or map of a unit through training
+OPTIMISED_PIXEL_BYTES = 0.5  # of a pixel of an optimised image
+OPTIMISED_VIEW_BYTES = 7000  # of the other views of a unit
 INPUT_PIXEL_BYTES = 2  # of a pixel of an RGB image in a layer's figures
 
 MAX_PROJECTION_FIGURE_VALUES = 3_200_000  # values in the projection figures of an image
@@ -30,6 +32,8 @@ MAX_TOP_ACTIVATION_FIGURE_VALUES = 500_000  # values in the figure of a layer's 
 # As on the page of the evolution of units, convatlas.gallery.pages.evolution.
 DEFAULT_EVOLUTION_LAYERS, MAX_EVOLUTION_LAYERS, MAX_EVOLUTION_UNITS, MAX_EVOLUTION_SIDE = 4, 8, 12, 96
 EVOLUTION_TILES = 3  # as large as the input, about: a projection, a patch and maps
+# As on the page of feature visualisation, convatlas.gallery.feature_pictures and .feature_views.
+DEFAULT_OPTIMISED_LAYERS, MAX_OPTIMISED_UNITS, MAX_OPTIMISED_CLASSES = 4, 240, 100
 MAX_TILE_CHANNELS = 9  # as in convatlas.plotting.sprites, which is not imported: a test compares them
 MAX_DRAWN_WEIGHTS = 2**19  # of a fully connected layer, up to which they are counted
 
@@ -40,6 +44,7 @@ REDUCING_SETTINGS = {
     "top activations": "views.strongest.project or views.strongest.units",
     "top-activating images": "views.strongest.layers or views.strongest.k",
     "evolution of units": "views.evolution.layers or views.evolution.units",
+    "optimised images": "views.feature_visualisation.units, .classes or .size",
     "attribution maps": "views.attribution.images, views.attribution.methods or views.attribution.targets",
     "figures": "views.layers or views.n_images",
 }
@@ -120,6 +125,7 @@ def estimate_part_sizes(layers: Sequence[Layer], views: ViewsConfig, image_count
         "top activations": _estimate_top_activations(layers, views),
         "top-activating images": _estimate_top_images(layers, views),
         "evolution of units": _estimate_evolution(layers, views),
+        "optimised images": _estimate_optimised_images(layers, views),
         "attribution maps": _estimate_attribution(layers, views, image_count),
         "figures": len(choose_layers(layers, views["layers"], "views.layers"))
         * _estimate_layer_figures(layers, views, image_count),
@@ -247,6 +253,28 @@ def _estimate_evolution(layers: Sequence[Layer], views: ViewsConfig) -> float:
     sides = [min(side, MAX_EVOLUTION_SIDE) for side in _get_input_shape(layers)[1:]]
     tiles = count * units * (len(evolution["epochs"]) + 2)
     return EVOLUTION_PIXEL_BYTES * EVOLUTION_TILES * tiles * math.prod(sides)
+
+
+def _estimate_optimised_images(layers: Sequence[Layer], views: ViewsConfig) -> float:
+    """Return the bytes of optimised images, with the other views of their units."""
+    settings = views.get("feature_visualisation")
+    if settings is None:
+        return 0
+    counts = [
+        len(selection)
+        if isinstance(selection, list)
+        else MAX_OPTIMISED_UNITS
+        if selection == "all"
+        else selection
+        for selection in (settings["units"], settings["classes"])
+    ]
+    names = choose_projected_layers(layers, settings["layers"] or "all", "views.feature_visualisation.layers")
+    layer_count = len(names) if settings["layers"] else min(len(names), DEFAULT_OPTIMISED_LAYERS)
+    units = min(layer_count * int(counts[0]), MAX_OPTIMISED_UNITS)
+    side = settings["size"] or min(_get_input_shape(layers)[1:])
+    return (units + min(int(counts[1]), MAX_OPTIMISED_CLASSES)) * (
+        OPTIMISED_PIXEL_BYTES * side**2 + OPTIMISED_VIEW_BYTES
+    )
 
 
 def _get_input_shape(layers: Sequence[Layer]) -> list[int]:

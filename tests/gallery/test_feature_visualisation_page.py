@@ -10,9 +10,10 @@ from PIL import Image
 
 from convatlas.files import write_json, write_npz
 from convatlas.gallery import build
-from convatlas.gallery.feature_pictures import find_field
+from convatlas.gallery.explorer_sprites import draw_explorer
+from convatlas.gallery.feature_pictures import MAX_LAYER_UNITS, find_field, list_shown_units
 from convatlas.gallery.feature_views import describe_class, describe_maximum, list_marks
-from convatlas.gallery.pages import analyses, feature_visualisation
+from convatlas.gallery.pages import analyses, feature_visualisation, network
 from tests.support.browser import needs_chromium
 from tests.support.fake_results import CLASSES, VIEWS, make_layer
 from tests.support.fake_statistics import write_network_with_statistics
@@ -86,8 +87,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_features(statistics.network_folder)
     nothing = {"layers": [], "logits": {"undefined": None, "classes": []}}
     write_features(statistics.folder / "results/other", undefined="the inputs are no images", **nothing)
+    settings = VIEWS | {"atlas": {"layers": ["conv1"], "levels": 64}, "has_top_activations": False}
+    draw_explorer(statistics.network_folder, "own", settings)
+    makers = [network.make_pages, analyses.make_pages, feature_visualisation.make_pages]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "PAGE_MAKERS", [analyses.make_pages, feature_visualisation.make_pages])
+        patch.setattr(build, "PAGE_MAKERS", makers)
         return build_site(statistics.folder, "own", "other", config=VISUALISED)
 
 
@@ -133,6 +137,13 @@ def test_marks_and_maxima() -> None:
     assert describe_class(view) == "logit 2.5"
 
 
+def test_a_page_shows_the_first_of_many_units() -> None:
+    layer: Any = {"layer": "conv", "undefined": None, "units": list(range(500))}
+    one: Any = {"layers": [layer]}
+    assert list_shown_units(layer, one) == list(range(MAX_LAYER_UNITS))
+    assert list_shown_units(layer, {"layers": [layer] * 300}) == [0]  # type: ignore[typeddict-item]
+
+
 def test_the_receptive_field_is_clipped_to_the_input() -> None:
     layer: Any = make_layer("conv", "conv", (3, 8, 8), (2, 4, 4), kernel=[3, 3])
     layer |= {"receptive_field": [3, 3], "receptive_start": [-1, -1], "receptive_step": [2, 2]}
@@ -155,3 +166,18 @@ def test_the_page_is_accessible_and_enlarges_images(browser: "Browser", site: Pa
     page.keyboard.press("Escape")
     assert errors == []
     assert Axe().run(page).violations_count == 0
+
+
+@needs_chromium
+def test_the_explorer_links_a_unit_to_its_views(browser: "Browser", site: Path) -> None:
+    page, _ = open_page(browser, site, "networks/own-feature-visualisation.html", 1280)
+    page.goto(page.url.replace("-feature-visualisation.html", ".html#layer=conv1&unit=1"))
+    link = page.locator(".side-figure.optimised a")
+    link.wait_for()
+    assert link.locator("img").evaluate("image => image.decode().then(() => image.naturalWidth)") == 8
+    link.click()
+    page.wait_for_url("**/own-feature-visualisation.html#conv1-1")
+    assert page.locator("#conv1-1:target").count() == 1
+    page.goto(page.url.replace("-feature-visualisation.html#conv1-1", ".html#layer=conv1&unit=0"))
+    page.locator(".unit-details .side-figure").first.wait_for()
+    assert page.locator(".side-figure.optimised").count() == 0

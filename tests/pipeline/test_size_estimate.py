@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from convatlas.attribution.feature_visualisation import selection
 from convatlas.files import write_json
-from convatlas.gallery import evolution_pictures
+from convatlas.gallery import evolution_pictures, feature_pictures, feature_views
 from convatlas.gallery.pages import evolution
 from convatlas.pipeline import size_estimate
 from convatlas.plotting import sprites
@@ -63,6 +64,20 @@ def test_the_limits_are_those_of_the_sprites() -> None:
         size_estimate.MAX_EVOLUTION_UNITS,
         size_estimate.MAX_EVOLUTION_SIDE,
     )
+    limits = selection.DEFAULT_LAYER_COUNT, feature_pictures.MAX_UNITS, feature_views.MAX_CLASSES
+    assert limits == (
+        size_estimate.DEFAULT_OPTIMISED_LAYERS,
+        size_estimate.MAX_OPTIMISED_UNITS,
+        size_estimate.MAX_OPTIMISED_CLASSES,
+    )
+
+
+def test_optimised_images_grow_with_their_number_and_size() -> None:
+    views = {"layers": ["conv1"], "units": 2, "classes": 0, "size": None}
+    few = parts(feature_visualisation=views)["optimised images"]
+    assert parts(feature_visualisation=views | {"units": [0, 1, 4, 3]})["optimised images"] == 2 * few
+    assert parts(feature_visualisation=views | {"size": 224})["optimised images"] > few
+    assert parts()["optimised images"] == 0
 
 
 def parts(**changes: Any) -> dict[str, float]:

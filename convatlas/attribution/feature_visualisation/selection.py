@@ -6,7 +6,7 @@ import numpy as np
 
 from convatlas import UserError
 from convatlas.attribution.targets import number_classes
-from convatlas.layer_selection import choose_layers
+from convatlas.layer_selection import choose_layers, choose_projected_layers
 from convatlas.pipeline.config_types import CountOrAll, LayerSelection
 from convatlas.results import Results, list_projection_keys, projected_units
 
@@ -18,7 +18,8 @@ def select_layers(results: Results, selection: LayerSelection | None, key: str) 
 
     Args:
         results: The network's results, with its projections.
-        selection: `views.feature_visualisation.layers`; None chooses some of the projected layers.
+        selection: `views.feature_visualisation.layers`; None chooses some of the projected layers, or of the
+            convolutions and pooling layers where none is projected.
         key: Place of the selection in the config, for messages.
 
     Raises:
@@ -26,10 +27,10 @@ def select_layers(results: Results, selection: LayerSelection | None, key: str) 
     """
     if selection is not None:
         return choose_layers(results.layers, selection, key)
-    projected = list(list_projected_units(results))
-    if len(projected) <= DEFAULT_LAYER_COUNT:
-        return projected
-    return [projected[n] for n in np.linspace(0, len(projected) - 1, DEFAULT_LAYER_COUNT).round().astype(int)]
+    names = list(list_projected_units(results)) or choose_projected_layers(results.layers, "all", key)
+    if len(names) <= DEFAULT_LAYER_COUNT:
+        return names
+    return [names[n] for n in np.linspace(0, len(names) - 1, DEFAULT_LAYER_COUNT).round().astype(int)]
 
 
 def list_projected_units(results: Results) -> dict[str, list[int]]:

@@ -148,14 +148,8 @@ class NetworkVisualiser:
         Raises:
             UserError: A layer or unit that the settings name does not exist.
         """
-        projected = selection.list_projected_units(self.results)
         layers: list[OptimisedLayer] = []
-        for layer in selection.select_layers(self.results, self.settings["layers"], f"{self.key}.layers"):
-            units = selection.select_units(
-                self.results, layer, self.settings["units"], f"{self.key}.units", projected.get(layer, [])
-            )
-            if not units:
-                continue
+        for layer, units in self._select_units().items():
             objective = LayerObjective(self.network, layer, self.settings["objective"])
             visualised = self._visualise(objective, units, layer)
             if isinstance(visualised, str):
@@ -165,6 +159,18 @@ class NetworkVisualiser:
             entries = self._describe_units(layer, units, visualised)
             layers.append({"layer": layer, "undefined": None, "units": entries})
         return layers
+
+    def _select_units(self) -> dict[str, list[int]]:
+        """Return the units of each layer, all before an image is optimised; none of layers without."""
+        projected = selection.list_projected_units(self.results)
+        names = selection.select_layers(self.results, self.settings["layers"], f"{self.key}.layers")
+        units = {
+            name: selection.select_units(
+                self.results, name, self.settings["units"], f"{self.key}.units", projected.get(name, [])
+            )
+            for name in names
+        }
+        return {name: numbers for name, numbers in units.items() if numbers}
 
     def _describe_units(
         self, layer: str, units: Sequence[int], visualised: Visualised
