@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -82,7 +83,7 @@ class OxfordPetDataset(SegmentationDataset):
 
     annotations: Path
 
-    @property
+    @cached_property
     def subclasses(self) -> Sequence[str]:
         """The breed of each image."""
         return [get_breed(name) for name in self.names]

@@ -4,7 +4,6 @@ Numbers come as scripts, since a page that is opened from a file may load script
 """
 
 import json
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from convatlas.gallery.explorer_types import (
 from convatlas.gallery.feature_pictures import list_shown_units, name_layers
 from convatlas.gallery.layer_pages import find_figure_pages
 from convatlas.gallery.network_data import NetworkData
-from convatlas.gallery.sheet_scripts import SHEET_FOLDERS, encode_text, list_sheets
+from convatlas.gallery.sheet_scripts import SHEET_FOLDERS, format_data_script, list_sheets
 from convatlas.statistics.units import is_never_positive
 
 SCALE_NAMES = {"per_tile": "unit", "per_layer": "layer", "shared": "network"}  # config -> address of a page
@@ -198,11 +197,7 @@ def format_units_script(network: str, slug: str, units: LayerUnits) -> bytes:
     Returns:
         One call of `convatlas.registerUnits`, with the numbers as deflated JSON, in UTF-8.
     """
-    numbers = json.dumps(units, separators=(",", ":"), allow_nan=False).encode()
-    names = f"{dump_script_json(network)}, {dump_script_json(slug)}".encode()
-    return b"".join(
-        [b"convatlas.registerUnits(", names, b', "', encode_text(zlib.compress(numbers, 9)), b'");\n']
-    )
+    return format_data_script("registerUnits", [network, slug], units)
 
 
 def list_optimised_units(network: NetworkData) -> dict[str, OptimisedUnits]:

@@ -1,7 +1,10 @@
 """Sprite sheets as scripts: a page opened from a file may run a script, but not read an image's pixels."""
 
 import json
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +36,27 @@ def format_sheet_script(path: str, content: bytes) -> bytes:
     """
     call = f"convatlas.registerSheet({json.dumps(path)}, ".encode()
     return b"".join([call, b'"', encode_text(content), b'");\n'])
+
+
+def format_data_script(function: str, names: Sequence[str], value: Any) -> bytes:
+    """Write the script that hands JSON to the pages, deflated.
+
+    Args:
+        function: The function of `convatlas` that the script calls.
+        names: Its first arguments, by which the pages ask for the value.
+        value: What `json.dumps` accepts.
+
+    Returns:
+        One call of the function, in UTF-8.
+
+    Raises:
+        ValueError: A number is NaN or infinite.
+    """
+    content = json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    # Level 9 would take twice the time for 1 % less.
+    texts = [json.dumps(name).replace("<", r"\u003c").replace(">", r"\u003e") for name in names]
+    call = f"convatlas.{function}({', '.join(texts)}, ".encode()
+    return b"".join([call, b'"', encode_text(zlib.compress(content, 6)), b'");\n'])
 
 
 def encode_text(content: bytes) -> bytes:

@@ -5,15 +5,13 @@ decompresses, of some of the layers, and units with the same top activations, as
 share a row.
 """
 
-import base64
-import json
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from convatlas.gallery.sheet_scripts import format_data_script
 from convatlas.gallery.top_images import VALUE_DIGITS, LayerTopImages
 from convatlas.plotting.sprites import round_significant
 
@@ -79,7 +77,7 @@ def describe_group(
     }
 
 
-def format_scripts(network: str, contents: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def format_scripts(network: str, contents: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
     """Write contents as scripts of the site.
 
     Args:
@@ -90,7 +88,5 @@ def format_scripts(network: str, contents: Mapping[str, Any]) -> Iterator[tuple[
         The place of each script, and its text: one call of `convatlas.registerTopImages`.
     """
     for name, content in contents.items():
-        text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-        compressed = zlib.compress(text.encode(), 9)
-        arguments = json.dumps([network, name, base64.b64encode(compressed).decode()])[1:-1]
-        yield f"top-images/{network}/{name}.js", f"convatlas.registerTopImages({arguments});\n"
+        script = format_data_script("registerTopImages", [network, name], content)
+        yield f"top-images/{network}/{name}.js", script

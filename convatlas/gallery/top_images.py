@@ -183,8 +183,9 @@ class TopImages:
         ]
         return [row for row in rows if row[2] and row[1] / row[2] >= MIN_COMMON_SHARE]
 
-    def count_images(self) -> Counter[int]:
-        """Count for how many units each image is among the top-activating ones, by its number."""
+    @cached_property
+    def image_counts(self) -> Counter[int]:
+        """For how many units each image is among the top-activating ones, by its number."""
         counts: Counter[int] = Counter()
         for layer in self.layers:
             numbers, n_units = np.unique(layer.images[layer.images >= 0], return_counts=True)

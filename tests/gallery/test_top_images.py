@@ -1,6 +1,5 @@
 """The page of top-activating images: its numbers against the statistics, its boxes against patches."""
 
-import base64
 import json
 import zlib
 from pathlib import Path
@@ -48,10 +47,13 @@ def site(network: FakeStatistics) -> Path:
 
 def read_script(site: Path, name: str) -> Any:
     """Return the content of a script of top-activating images."""
-    text = (site / f"top-images/own/{name}.js").read_text()
-    arguments = json.loads(f"[{text[text.index('(') + 1 : text.rindex(')')]}]")
-    assert arguments[:2] == ["own", name]
-    return json.loads(zlib.decompress(base64.b64decode(arguments[2])))
+    text = (site / f"top-images/own/{name}.js").read_text(encoding="utf-8")
+    prefix, suffix = f'convatlas.registerTopImages("own", "{name}", "', '");\n'
+    assert text.startswith(prefix) and text.endswith(suffix)
+    characters = text.removeprefix(prefix).removesuffix(suffix)
+    bits = "".join(f"{ord(character) % 128:07b}" for character in characters)
+    content = bytes(int(bits[n : n + 8], 2) for n in range(0, len(bits) - 7, 8))
+    return json.loads(zlib.decompressobj().decompress(content))
 
 
 def test_the_scripts_have_the_top_activations_of_every_unit(site: Path, network: FakeStatistics) -> None:

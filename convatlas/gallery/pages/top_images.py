@@ -41,13 +41,13 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             f"part-{number}": describe_group(group, top_images.marks)
             for number, group in enumerate(groups, 1)
         }
-        generated_files: dict[str, str | bytes] = dict(format_scripts(network.name, contents))
+        generated_files: dict[str, str | bytes] = {**dict(format_scripts(network.name, contents))}
         generated_files |= {thumbnail.path: thumbnail.content for thumbnail in shown.values()}
         values = {
             "network": network,
             "top_images": top_images,
-            "n_images": len(top_images.count_images()),
-            "n_thumbnails": sum(number in shown for number in top_images.count_images()),
+            "n_images": len(top_images.image_counts),
+            "n_thumbnails": sum(number in shown for number in top_images.image_counts),
             "page_json": dump_script_json({"network": network.name}),
         }
         path = f"networks/{network.name}-top-images.html"
@@ -75,7 +75,7 @@ def make_thumbnails(context: GalleryContext) -> dict[SplitKey, dict[int, PageThu
     counts: dict[SplitKey, Counter[int]] = {}
     for top_images in context.top_images.values():
         key = top_images.summary["dataset"], top_images.summary["split"]
-        counts.setdefault(key, Counter()).update(top_images.count_images())
+        counts.setdefault(key, Counter()).update(top_images.image_counts)
     thumbnails = {}
     for (name, split), image_counts in counts.items():
         source = DatasetThumbnails(
@@ -181,7 +181,7 @@ def describe_images(
     samples = list_explored_images(network, split)
     preprocessing = network.description["preprocessing"]
     descriptions = {}
-    for number in sorted(top_images.count_images()):
+    for number in sorted(top_images.image_counts):
         description: dict[str, Any] = _describe_prediction(predictions.get(number))
         if dataset is not None and number < len(dataset):
             label, path = int(dataset.labels[number]), dataset.paths[number]

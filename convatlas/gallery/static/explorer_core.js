@@ -403,7 +403,7 @@ const convatlas = (() => {
   }
 
   return {
-    toUrl, loadScript, loadNetwork, loadUnits, loadImages, readPageData, registerNetwork, registerSheet, registerUnits,
+    toUrl, loadScript, loadNetwork, loadUnits, loadImages, inflateJson, readPageData, registerNetwork, registerSheet, registerUnits,
     parseHash, formatHash, parseState, formatState, describeMissing, titleImage, updateAddress, DEFAULTS,
     getViewKinds, getView, getRange, getScaleLimits, chooseColormap, sortUnits,
     copyTiles, drawTiles, applyColormap, makeColormapFilters, canColour, colourTables, NON_FINITE_COLOUR,

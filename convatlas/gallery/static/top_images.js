@@ -10,14 +10,7 @@
   /* Called by the scripts. */
   function registerTopImages(network, name, text) {
     loaded[network] = loaded[network] || Object.create(null);
-    loaded[network][name] = decompress(text);
-  }
-
-  /* Parse JSON that is compressed as zlib does, in base64. */
-  async function decompress(text) {
-    const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-    return new Response(stream).json();
+    loaded[network][name] = convatlas.inflateJson(text);
   }
 
   async function loadContent(network, name) {
