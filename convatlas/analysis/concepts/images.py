@@ -34,7 +34,7 @@ class RegionConcept:
         Args:
             codes: The codes of the pixels, of any shape.
         """
-        return self.parts[codes.long()]
+        return self.parts.to(codes.device)[codes.long()]
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,10 @@ def write_concepts(
         images = {split: sample.images for split, sample in samples.items()}
         pooling = settings["image_value"]
         named = name_units(network, layers, concepts, images["train"], images["test"], pooling)
-        reason = None if named.tested.any() else describe_missing_concepts(concepts)
+        if not named.layers:
+            reason = "none of the chosen layers has units: set other layers as `views.concepts.layers`"
+        elif not named.tested.any():
+            reason = describe_missing_concepts(concepts)
     with atomic_write(folder / "concepts") as target:
         target.mkdir()
         if reason is not None:
