@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from convatlas.analysis.registry import ANALYSES
 from convatlas.pipeline import dependencies
 from convatlas.pipeline.dependencies import fingerprint_files
 from tests.support.workspace import ROOT
@@ -93,9 +94,10 @@ def test_training_depends_on_the_trainer_and_no_figure_or_page_does() -> None:
 
 
 def test_each_method_is_a_dependency_of_its_stages_only() -> None:
-    projecting = {"deconv", "project_top_activations"}
+    projecting = {"deconv", "project_top_activations"} | {item.name for item in ANALYSES if item.projects}
     assert stages_with("convatlas/attribution/deconvnet.py") == {*projecting, "attribution", "check"}
-    assert stages_with("convatlas/attribution/methods/occlusion.py") == {"attribution", "check"}
+    explaining = {"attribution", "check", "occlusion", "feature_visualisation"}
+    assert stages_with("convatlas/attribution/methods/occlusion.py") == explaining
     assert stages_with("convatlas/statistics/reduction.py") <= {"dataset_pass", "merge_shards"}
     assert stages_with("convatlas/datasets/synthetic_pets/") <= {"data"}  # imported by its format alone
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from convatlas import UserError
 from convatlas.models.outputs import Output, resize_scores
-from convatlas.training.losses import compute_image_losses, find_known
+from convatlas.training.image_losses import compute_image_losses
+from convatlas.training.losses import find_known
 
 Measure = Literal["accuracy", "mean_iou", "loss"]
 

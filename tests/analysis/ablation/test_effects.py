@@ -9,7 +9,8 @@ from convatlas.analysis.ablation.effects import adjust_p, compare, estimate_base
 from convatlas.analysis.ablation.outcomes import Outcomes
 from convatlas.models.outputs import Output
 from convatlas.records import OutputKind
-from convatlas.training.losses import compute_image_losses, compute_loss
+from convatlas.training.image_losses import compute_image_losses
+from convatlas.training.losses import compute_loss
 
 
 @pytest.fixture
