@@ -1,6 +1,7 @@
 """The registry of the analyses that `views` turns on."""
 
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -52,3 +53,19 @@ def test_every_analysis_has_its_parts(analysis: Analysis) -> None:
     assert analysis.name in STAGE_ESTIMATORS
     assert hasattr(Results, analysis.name)
     assert analysis.name in page.SUMMARIES
+
+
+@pytest.mark.parametrize(
+    ("name", "views", "text"),
+    [
+        ("without", {}, "Not computed: it needs a data set: set `dataset`."),
+        ("without", None, "Off, and not possible: it needs a data set: set `dataset`."),
+        ("with_data", None, "Off. views.labels: {} turns it on."),
+    ],
+)
+def test_the_overview_says_what_is_off_and_what_is_lacking(
+    name: str, views: dict[str, Any] | None, text: str
+) -> None:
+    network = Mock()
+    network.name = name
+    assert page.describe_analysis(make_config(labels=views), network, LABELS).text == text

@@ -81,7 +81,9 @@ def describe_analysis(config: Config, network: NetworkData, analysis: Analysis) 
     if registry.is_computed(config, network.name, analysis):
         path = f"networks/{network.name}-{analysis.slug}.html"
         return AnalysisEntry(analysis, path, SUMMARIES[analysis.name](network))
+    obstacle = registry.find_obstacle(config, network.name, analysis)
     if registry.is_requested(config, network.name, analysis):
-        obstacle = registry.find_obstacle(config, network.name, analysis)
         return AnalysisEntry(analysis, None, f"Not computed: {obstacle}.")
+    if obstacle:
+        return AnalysisEntry(analysis, None, f"Off, and not possible: {obstacle}.")
     return AnalysisEntry(analysis, None, f"Off. views.{analysis.name}: {{}} turns it on.")
