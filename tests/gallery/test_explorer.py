@@ -678,7 +678,8 @@ def test_without_javascript_the_layer_table_is_linked(browser: Browser, site: Pa
     assert not page.locator(".browser").is_visible()
     page.get_by_role("link", name="the layer table").click()
     link = page.locator("td a").first
-    assert link.get_attribute("href") == "own.html#layer=conv1&image=first"
+    assert link.get_attribute("href") == "own.html#layer=conv1"
+    assert link.get_attribute("aria-label") == "units of conv1"
     page.goto((site / "compare.html").as_uri())
     assert page.get_by_role("link", name="grey").count() >= 1
     page.context.close()

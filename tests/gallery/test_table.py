@@ -96,6 +96,25 @@ def read_names(page: "Page") -> list[str]:
 
 
 @needs_chromium
+def test_long_names_break_at_dots_on_a_narrow_screen(browser: "Browser", tmp_path: Path) -> None:
+    name = "encoder.0.attention.1.conv"
+    cells = '<td class="number">1,234,567,890</td>' * 3
+    heads = '<th scope="col" class="number">number</th>' * 3
+    row = f'<tr><th scope="row"><a href="#x">{name}</a></th>{cells}</tr>'
+    table = (
+        f'<table data-table="names"><thead><tr><th scope="col">layer</th>{heads}</tr></thead>'
+        f"<tbody>{row}</tbody></table>"
+    )
+    for width, breaks in ((1280, 0), (360, 4)):
+        page = open_table(browser, tmp_path, table, width)
+        header = page.locator("tbody th")
+        assert (header.text_content(), header.locator("wbr").count()) == (name, breaks)
+        is_wrapped = "a => a.getBoundingClientRect().height > 1.5 * a.getClientRects()[0].height"
+        assert page.locator("tbody a").evaluate(is_wrapped) == (width == 360)
+        page.close()
+
+
+@needs_chromium
 def test_a_table_in_the_page_sorts_filters_and_exports(browser: "Browser", tmp_path: Path) -> None:
     page = open_table(browser, tmp_path, make_short_table(), 360)
     names = [name for name, _, _ in SHORT_ROWS]

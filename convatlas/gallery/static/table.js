@@ -60,7 +60,9 @@
     return copy.textContent.replace(/\s+/g, " ").trim();
   }
 
-  /* Let a long name break after its dots, slashes and underscores, where a narrow screen has no room for it. */
+  const narrow = matchMedia("(max-width: 40rem)"); // as in style.css
+
+  /* Let a long name break after its dots, slashes and underscores. */
   function allowBreaks(cell) {
     const walker = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
     const texts = [];
@@ -79,7 +81,10 @@
     constructor(table) {
       const body = table.tBodies[0];
       this.elements = [...body.rows];
-      body.querySelectorAll('th[scope="row"]').forEach(allowBreaks);
+      // Only where a screen has no room for names, since this adds elements.
+      const allowAllBreaks = () => body.querySelectorAll('th[scope="row"]').forEach(allowBreaks);
+      if (narrow.matches) allowAllBreaks();
+      else narrow.addEventListener("change", allowAllBreaks, { once: true });
       const cells = this.elements.map((row) => [...row.cells]);
       this.length = cells.length;
       this.columns = [...table.tHead.rows[0].cells].map((header, n) => {
@@ -142,7 +147,7 @@
         return makeElement(column.is_header ? "th" : "td",
           { ...attributes, class: column.isNumeric ? "number" : null }, content);
       }));
-      allowBreaks(element.firstChild);
+      if (narrow.matches) allowBreaks(element.firstChild);
       return element;
     }
   }
