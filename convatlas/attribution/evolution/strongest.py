@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from convatlas.datasets.loader import BatchLoader
 from convatlas.models import build
+from convatlas.models.memory_format import choose_input_format
 from convatlas.tracing.calls import Call, trace
 from convatlas.tracing.record import to_real
 
@@ -47,6 +48,7 @@ def find_strongest(
         image, and those that the network does not call.
     """
     device = build.get_device(network)
+    memory_format = choose_input_format(network, loader.preprocessing.shape)
     strongest: dict[str, StrongestActivations] = {}
     with _record(network, layers) as (reset, outputs):
         for batch in loader.read_batches(range(len(loader)) if indices is None else indices):
@@ -56,11 +58,12 @@ def find_strongest(
             missing = loader.batch_size - len(x)
             reset()
             outputs.clear()
-            network(torch.cat([x, x.new_zeros(missing, *x.shape[1:])]) if missing else x)
+            x = torch.cat([x, x.new_zeros(missing, *x.shape[1:])]) if missing else x
+            network(x.contiguous(memory_format=memory_format))
             for layer, output in outputs.items():
                 if output.ndim < 2 or len(output) != loader.batch_size or not output.is_floating_point():
                     continue
-                new = _find_in_batch(output[: len(x)], batch.indices)
+                new = _find_in_batch(output[: len(batch.indices)], batch.indices)
                 strongest[layer] = _merge(strongest[layer], new) if layer in strongest else new
     return strongest
 
