@@ -11,13 +11,19 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from markupsafe import escape
 from PIL import Image
+from snakemake.utils import update_config
 
+from convatlas.analysis.registry import list_computed
+from convatlas.pipeline.config import resolve_config
+from convatlas.pipeline.config_types import Config
 from convatlas.pipeline.shared_imports import SWITCH
 from tests.support.workspace import HOSTILE_TEXT, ROOT, TINY, Workspace, read_files
 
@@ -29,9 +35,24 @@ MAY_DIFFER = ("timing.json", "provenance.html")  # between two clean runs
 
 
 def jobs_of(network: str, *rules: str) -> set[str]:
-    """Return a network's jobs, as `planned` names them, and the gallery; the pass has one shard, 0."""
+    """Return a network's jobs, as `planned` names them, with the analyses that follow, and the gallery.
+
+    The pass has one shard, 0; an analysis of all networks has no wildcards.
+    """
     jobs = {f"{rule} {network} 0" if rule == "dataset_pass" else f"{rule} {network}" for rule in rules}
+    for analysis in list_computed(resolve_tiny(), network):
+        files = {*analysis.files, *(["merge_shards"] if analysis.reads_statistics else [])}
+        if files & {*rules} or {"train", "record"} & {*rules}:
+            jobs.add(analysis.name if analysis.is_shared else f"{analysis.name} {network}")
     return jobs | {"gallery"}
+
+
+@cache
+def resolve_tiny() -> Config:
+    """Return the config of the finished run."""
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    update_config(config, TINY)
+    return resolve_config(config)
 
 
 def all_jobs(*rules: str) -> set[str]:
