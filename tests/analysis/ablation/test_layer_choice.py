@@ -55,3 +55,10 @@ def test_many_layers_are_thinned_evenly_in_depth() -> None:
     names, _ = choose_ablated_layers(ca.layers(network, (1, 2, 2)), None, "key")
     assert len(names) == 12
     assert (names[0], names[-1]) == ("0", "28")
+
+
+def test_linear_layers_of_tokens_are_left_out_of_the_default() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(1, 4, 1), nn.Flatten(2), nn.Linear(9, 6), nn.Flatten(), nn.Linear(24, 2)
+    )
+    assert choose_ablated_layers(ca.layers(network, (1, 3, 3)), None, "key")[0] == ["0"]
