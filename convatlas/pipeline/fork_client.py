@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+from types import FrameType
 from typing import NoReturn
 
 NUMBER_BYTES = 8  # of each number that is sent
@@ -39,7 +40,8 @@ def connect(folder: str, arguments: list[str]) -> tuple[socket.socket, int] | No
         or it declines.
     """
     connection = socket.socket(socket.AF_UNIX)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # end without a traceback while waiting
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # end without a traceback while waiting
     try:
         directory = os.open(folder, os.O_PATH)
         # A socket's path may have 107 bytes, so that it is given relative to a folder's descriptor.
@@ -76,8 +78,15 @@ def await_end(connection: socket.socket, process: int) -> NoReturn:
         connection: To the server.
         process: The number of the process that runs the script, to which signals are passed on.
     """
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        try:  # noqa: SIM105  contextlib would be one more import
+            os.kill(process, number)
+        except ProcessLookupError:  # it has just ended
+            pass
+
     for number in PASSED_ON:
-        signal.signal(number, lambda number, frame: os.kill(process, number))
+        signal.signal(number, pass_on)
     status = receive_number(connection)
     if status is None:
         sys.exit("error: the process that imports torch for all jobs ended, and this job with it; run again")

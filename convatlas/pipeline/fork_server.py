@@ -81,17 +81,17 @@ class Server:
             In the process of a job: the connection to its client. The server itself never returns.
         """
         while True:
-            for number, _ in self.poll.poll():
-                if number == 0:
-                    self._stop()
-                elif number == self.wake_up.fileno():
-                    self._report_ended_jobs()
-                elif number == self.listener.fileno():
-                    connection = self._start_job()
-                    if connection:
-                        return connection
-                else:
-                    self._handle_other(number)
+            number, _ = self.poll.poll()[0]  # one at a time: a new socket may get the number of a closed one
+            if number == 0:
+                self._stop()
+            elif number == self.wake_up.fileno():
+                self._report_ended_jobs()
+            elif number == self.listener.fileno():
+                connection = self._start_job()
+                if connection:
+                    return connection
+            else:
+                self._handle_other(number)
 
     def _stop(self) -> NoReturn:
         """Kill all jobs, each with the processes that it started."""
@@ -103,7 +103,11 @@ class Server:
     def _start_job(self) -> socket.socket | None:
         """Fork a job; return its connection in the process of the job alone."""
         connection, _ = self.listener.accept()
-        process = fork_dependent()
+        try:
+            process = fork_dependent()
+        except OSError:  # too many processes: the client runs the script itself
+            connection.close()
+            return None
         if process == 0:
             self._leave()
             return connection
@@ -152,7 +156,10 @@ class Server:
 
     def _start_server(self, listener: socket.socket, modules: Sequence[str]) -> None:
         """Fork a server that imports more, and becomes this object in its process."""
-        if fork_dependent():
+        process = -1
+        with contextlib.suppress(OSError):
+            process = fork_dependent()
+        if process:
             self.poll.unregister(listener)
             listener.close()
             return
@@ -209,11 +216,17 @@ def receive_job(connection: socket.socket) -> tuple[bytes, list[bytes], dict[byt
 
     Returns:
         The folder, the script's path with its arguments, and the environment.
+
+    Raises:
+        EOFError: The client has ended.
     """
     header, streams, *_ = socket.recv_fds(connection, NUMBER_BYTES, len(STANDARD_STREAMS))
     content = b""
     while len(content) < int.from_bytes(header):
-        content += connection.recv(1 << 20) or sys.exit()
+        received = connection.recv(1 << 20)
+        if not received:
+            raise EOFError
+        content += received
     for stream, number in zip(streams, STANDARD_STREAMS, strict=True):
         os.dup2(stream, number)
         os.close(stream)
@@ -232,7 +245,10 @@ def become_job(connection: socket.socket) -> list[str]:
     """
     os.setpgid(0, 0)
     messages = os.pread(2, 1 << 20, 0)  # what the imports wrote
-    folder, arguments, environment = receive_job(connection)
+    try:
+        folder, arguments, environment = receive_job(connection)
+    except (OSError, ValueError, EOFError):  # the client has ended, or runs the script itself
+        os._exit(DECLINED)
     changed = {name for name, _ in environment.items() ^ ENVIRONMENT.items()}
     if not changed.issubset(VOLATILE):
         connection.sendall(DECLINED.to_bytes(NUMBER_BYTES))
