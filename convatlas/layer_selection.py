@@ -52,6 +52,17 @@ def choose_layers(
     return [name for name in names if name in selected]
 
 
+def has_weighted_units(layer: Layer) -> bool:
+    """Return whether a layer has weights, and its units along the first axis of its output.
+
+    A linear layer of tokens has them along the last axis: (tokens, features).
+
+    Args:
+        layer: An entry of layers.json.
+    """
+    return layer["kind"] == "conv" or (layer["kind"] == "linear" and len(layer["output_shape"]) == 1)
+
+
 def match_names(entry: str, layers: Sequence[str], composite: Sequence[str]) -> list[str]:
     """Return the names that a name or glob matches: layers, or else composite modules.
 

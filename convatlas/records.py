@@ -813,9 +813,9 @@ class SimilarityAnalysis(TypedDict):
 class AblationCost(TypedDict):
     """What the ablation of all units of a layer costs a network."""
 
-    value: float  # of the measure, with the ablation
-    effect: float  # how much worse that is than without
-    interval: list[float]  # of the effect, 95 %
+    value: float | None  # of the measure, with the ablation; null where it is not finite, as below
+    effect: float | None  # how much worse that is than without
+    interval: list[float | None]  # of the effect, 95 %
     p: float | None  # adjusted for the number of layers
     class_effects: list[float | None]  # of each class; null without images
     class_p: list[float | None]  # adjusted for the number of layers and classes
@@ -826,9 +826,9 @@ class AblationCurve(TypedDict):
     """A measure against the number of a layer's units that are ablated together."""
 
     counts: list[int]  # of ablated units, from 0 to all that were measured
-    important_first: list[float]
-    important_last: list[float]
-    random: list[list[float]]  # in each random order
+    important_first: list[float | None]  # null where the measure is not finite
+    important_last: list[float | None]
+    random: list[list[float | None]]  # in each random order
 
 
 class LayerAblation(TypedDict):
@@ -837,7 +837,7 @@ class LayerAblation(TypedDict):
     layer: str
     units: int  # of the layer
     measured: int  # of them that were ablated
-    significant: dict[str, int]  # units whose ablation costs more than noise, by what replaces them
+    significant: dict[str, int]  # units whose ablation raises the loss beyond noise, by what replaces them
     costs: dict[str, AblationCost]  # of all units, by what replaces them: "zero" or "mean"
     curves: dict[str, AblationCurve]
 
@@ -854,10 +854,10 @@ class AblationAnalysis(TypedDict):
     half_images: NotRequired[list[int]]  # on which the order of the units, and the curves, were measured
     classes: NotRequired[list[str]]
     class_images: NotRequired[list[int]]  # of each class; 0 of a segmentation network
-    value: NotRequired[float]  # of the measure, without ablation
-    interval: NotRequired[list[float]]  # 95 %
+    value: NotRequired[float | None]  # of the measure, without ablation; null where it is not finite
+    interval: NotRequired[list[float | None]]  # 95 %
     class_values: NotRequired[list[float | None]]
-    curve_value: NotRequired[float]  # without ablation, on the images of the curves
+    curve_value: NotRequired[float | None]  # without ablation, on the images of the curves
     significance: NotRequired[float]
     random_orders: NotRequired[int]
     seed: NotRequired[int]

@@ -29,7 +29,7 @@ class ClassCell:
 
 @dataclass(frozen=True)
 class UnitCost:
-    """A unit whose ablation costs more than noise.
+    """A unit whose ablation raises the loss by more than noise.
 
     Attributes:
         layer: Name of its layer.
@@ -99,27 +99,26 @@ class AblationReader:
 
     def format_effect(self, value: float | None) -> str:
         """Write an effect, positive where the network is worse: a drop of accuracy in percentage points."""
-        if value is None or np.isnan(value):
+        if value is None or not np.isfinite(value):
             return ""
         if self.analysis["measure"] == "accuracy":
             return f"{100 * value:.1f}".replace("-", "−")
         return f"{value:.3f}".replace("-", "−")
 
-    def format_interval(self, interval: Sequence[float]) -> str:
+    def format_interval(self, interval: Sequence[float | None]) -> str:
         """Write an interval of effects."""
-        return f"{self.format_effect(interval[0])} to {self.format_effect(interval[1])}"
+        return " to ".join(self.format_effect(end) or "–" for end in interval)
 
     def list_units(self) -> list[UnitCost]:
-        """List the units whose ablation by zero costs more than noise, the largest rise of the loss first."""
+        """List the units whose ablation by zero raises the loss beyond noise, the largest rise first."""
         effects = self.mask_noise("zero_effects", "zero_p")
         losses = self.mask_noise("zero_loss_changes", "zero_loss_p")
         classes = self.mask_noise("zero_class_effects", "zero_class_p")[:, self.class_columns]
         means = self.mask_noise("mean_effects", "mean_p")
         order = np.argsort(-self.join("zero_loss_changes"), kind="stable")
-        matters = (effects > 0) | (losses > 0) | (classes > 0).any(1)
         intervals, n_layers = self.join("zero_intervals"), self.layer_numbers
         units = self.join("units")
-        magnitudes = np.nan_to_num(np.abs(classes))
+        magnitudes = np.abs(np.where(np.isfinite(classes), classes, 0))
         magnitudes /= magnitudes.max(initial=0) or 1.0
 
         def describe(row: int) -> UnitCost:
@@ -129,14 +128,14 @@ class AblationReader:
                 int(units[row]),
                 f"{text} ({self.format_interval(intervals[row])})" if text else "",
                 self.format_effect(means[row]),
-                f"{losses[row]:.3g}".replace("-", "−") if not np.isnan(losses[row]) else "",
+                f"{losses[row]:.3g}" if np.isfinite(losses[row]) else "",
                 [
                     ClassCell(self.format_effect(value), float(magnitude), value > 0)
                     for value, magnitude in zip(classes[row], magnitudes[row], strict=True)
                 ],
             )
 
-        return [describe(row) for row in order[matters[order]][:MAX_LISTED_UNITS]]
+        return [describe(row) for row in order[losses[order] > 0][:MAX_LISTED_UNITS]]
 
     @property
     def layer_numbers(self) -> np.ndarray:
@@ -176,7 +175,7 @@ class AblationReader:
         ]
         return [
             TableColumn(
-                column.key, column.title, column.values[order], column.choices,
+                column.key, column.title, _hide_infinite(column.values[order]), column.choices,
                 column.is_header, column.is_link, column.unlinked,
             )
             for column in columns
@@ -207,8 +206,9 @@ class AblationReader:
         shares = [100 * count / layer["measured"] for count in curve["counts"]]
         half = int(np.argmin(np.abs(np.array(shares) - 50)))
         alt = (
-            f"with {shares[half]:.0f} % of the units removed, {important[half]:.3g} with the most important "
-            f"first, {unimportant[half]:.3g} with the least important first, {mean[half]:.3g} in random order"
+            f"with {shares[half]:.0f} % of the units removed, {_format(important[half])} with the most "
+            f"important first, {_format(unimportant[half])} with the least important first, "
+            f"{_format(mean[half])} in random order"
         )
         y = Axis(
             {"accuracy": "accuracy, %", "mean_iou": "mean IoU", "loss": "loss"}[measure],
@@ -238,7 +238,7 @@ class AblationReader:
         return f"{self.analysis['classes'][worst]} ({self.format_effect(effects[worst])})"
 
     def list_findings(self) -> list[str]:
-        """List what stands out above noise, as sentences."""
+        """List what stands out above noise, as sentences; the largest of many is said to be that."""
         findings = []
         effects = self.mask_noise("zero_effects", "zero_p")
         if (effects > 0).any():
@@ -247,7 +247,8 @@ class AblationReader:
             interval = self.format_interval(self.join("zero_intervals")[row])
             findings.append(
                 f"Unit {unit} of {layer} matters most: without it {self.describe_change(effects[row])} "
-                f"(95 % interval {interval})."
+                f"(95 % interval {interval}). This is the largest of {self.n_units:,} effects, chosen on the "
+                "same images; the interval is not adjusted for that."
             )
         classes = self.mask_noise("zero_class_effects", "zero_class_p")
         if (classes > 0).any():
@@ -255,12 +256,15 @@ class AblationReader:
             layer, unit = self.layers[self.layer_numbers[row]], int(self.join("units")[row])
             findings.append(
                 f"Class {self.analysis['classes'][c]} depends most on a single unit, {unit} of {layer}: "
-                f"{self.describe_change(classes[row, c], ' of the class')} without it."
+                f"{self.describe_change(classes[row, c], ' of the class')} without it. "
+                f"This is the largest of {np.isfinite(self.join('zero_class_effects')).sum():,} effects of "
+                "units on classes, chosen on the same images."
             )
         n_matter = sum(layer["significant"]["zero"] for layer in self.analysis["layers"])
         findings.append(
-            f"{n_matter} of {self.n_units} units cost more than noise when they alone are replaced by zero; "
-            f"of the others no effect shows on these {self.analysis['images']:,} images."
+            f"{n_matter:,} of {self.n_units:,} units raise the loss by more than noise when they alone are "
+            f"replaced by zero; of the others no effect on the loss shows on these "
+            f"{self.analysis['images']:,} images."
         )
         return findings
 
@@ -268,10 +272,20 @@ class AblationReader:
         """Say how much worse the measure is."""
         text, measure = self.format_effect(float(effect)), self.analysis["measure"]
         if measure == "loss":
-            return f"the loss{part} rises by {text}"
+            return f"the loss{part} rises by {text}" if text else f"the loss{part} is no longer finite"
         if measure == "accuracy":
             return f"the accuracy{part} drops by {text} points"
         return f"the {'IoU' if part else 'mean IoU'}{part} drops by {text}"
+
+
+def _hide_infinite(values: np.ndarray) -> np.ndarray:
+    """Return numbers for a table, NaN where they are infinite."""
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _format(value: float) -> str:
+    """Write a number; "–" where it is not finite."""
+    return f"{value:.3g}" if np.isfinite(value) else "–"
 
 
 def read_ablation(config: Mapping[str, Any], network: NetworkData) -> AblationReader | None:
@@ -304,7 +318,7 @@ def make_effect_columns(
             reader.arrays[f"{layer}@{name}"] for name in ("units", "zero_loss_p", "zero_loss_changes")
         )
         is_known = p <= reader.analysis["significance"]
-        rows[layer][units[is_known]] = changes[is_known]
+        rows[layer][units[is_known]] = _hide_infinite(changes[is_known])
     return [TableColumn("ablation", "loss rise without it", np.concatenate([*rows.values()]))]
 
 
@@ -320,9 +334,10 @@ def describe_unit_costs(reader: AblationReader) -> dict[str, dict[int, str]]:
     for number, unit, loss, effect in zip(
         reader.layer_numbers, reader.join("units"), losses, effects, strict=True
     ):
-        changes = [f"the loss rises by {loss:.3g}"] if loss > 0 else []
+        if not loss > 0:  # within noise, too
+            continue
+        changes = [f"the loss rises by {loss:.3g}" if np.isfinite(loss) else "the loss is no longer finite"]
         if effect > 0 and reader.analysis["measure"] != "loss":
             changes.append(reader.describe_change(effect))
-        if changes:
-            sentences[reader.layers[number]][int(unit)] = f"Replaced by zero, {' and '.join(changes)}."
+        sentences[reader.layers[number]][int(unit)] = f"Replaced by zero, {' and '.join(changes)}."
     return sentences

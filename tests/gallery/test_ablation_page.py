@@ -45,7 +45,36 @@ def test_units_within_noise_are_left_out() -> None:
     assert [cell.magnitude for cell in unit.classes] == [1.0, 1.0]
     findings = reader.list_findings()
     assert findings[0].startswith("Unit 1 of b matters most: without it the accuracy drops by 40.0 points")
+    assert "the largest of 4 effects, chosen on the same images; the interval is not adjusted" in findings[0]
+    assert "the largest of 8 effects of units on classes" in findings[1]
     assert len(findings) == 3
+
+
+def test_only_the_loss_decides_which_units_matter() -> None:
+    reader = make_reader()
+    reader.arrays["b@zero_loss_p"] = np.array([1.0, 0.2])
+    assert reader.list_units() == []
+    assert describe_unit_costs(reader) == {"a": {}, "b": {}}
+
+
+def test_what_is_not_finite_is_a_dash() -> None:
+    reader = make_reader("loss")
+    for name in ("effects", "loss_changes"):
+        reader.arrays[f"b@zero_{name}"] = np.array([0.0, np.inf])
+    reader.arrays["b@zero_intervals"] = np.full((2, 2), np.nan)
+    reader.arrays["b@zero_class_effects"] = np.array([[0.0, 0.0], [np.inf, 0.4]])
+    (unit,) = reader.list_units()
+    assert (unit.loss_change, unit.effect) == ("", "")
+    assert [(cell.text, cell.magnitude) for cell in unit.classes] == [("", 0.0), ("0.400", 1.0)]
+    assert "without it the loss is no longer finite (95 % interval – to –)" in reader.list_findings()[0]
+    columns = {column.key: column for column in reader.make_columns([])}
+    assert columns["loss"].format_cell(0) == "–"
+    assert reader.format_value(None) == "–"
+    for layer in reader.analysis["layers"]:
+        curve: Any = CURVE | {"important_first": [0.9, None, None]}
+        layer["curves"] = {"zero": curve, "mean": curve}
+    (_, chart), _ = next(reader.list_curves()).charts
+    assert "– with the most important first" in chart.alt
 
 
 def test_columns_are_empty_within_noise_and_sorted_by_the_loss() -> None:

@@ -72,7 +72,8 @@ def compare(
     if measure != "mean_iou":
         membership[np.arange(len(labels)), labels] = 1
     all_images = np.ones((baseline.losses.shape[1], 1))
-    changes = np.subtract(ablated.losses, baseline.losses, dtype=float)
+    with np.errstate(invalid="ignore"):  # infinite with and without: NaN, as no difference is known
+        changes = np.subtract(ablated.losses, baseline.losses, dtype=float)
     loss = _compare_losses(changes, all_images)
     class_loss = _compare_losses(changes, membership)
     if measure == "accuracy":
@@ -106,7 +107,8 @@ def _average_groups(changes: np.ndarray, membership: np.ndarray) -> tuple[np.nda
     counts = is_known @ membership
     finite = np.where(np.isfinite(changes), changes, 0)
     means = divide(finite @ membership, counts)
-    means[(np.isinf(changes) @ membership) > 0] = np.inf
+    rises, falls = (((changes == limit) @ membership) > 0 for limit in (np.inf, -np.inf))
+    means[rises], means[falls], means[rises & falls] = np.inf, -np.inf, np.nan
     variances = divide(
         finite**2 @ membership - counts * np.where(np.isfinite(means), means, 0) ** 2, counts - 1
     )

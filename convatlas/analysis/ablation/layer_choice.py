@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from convatlas.layer_selection import choose_layers
+from convatlas.layer_selection import choose_layers, has_weighted_units
 from convatlas.output_layers import find_output_layers
 from convatlas.records import Layer
 
@@ -33,7 +33,7 @@ def choose_ablated_layers(
     """
     outputs = find_output_layers(layers)
     if selection is None or selection == "all":
-        names = [layer["name"] for layer in layers if layer["called"] and _has_channels_first(layer)]
+        names = [layer["name"] for layer in layers if layer["called"] and has_weighted_units(layer)]
         hidden = [name for name in names if name not in outputs]
         if selection is None and len(hidden) > MAX_DEFAULT_LAYERS:
             places = np.linspace(0, len(hidden) - 1, MAX_DEFAULT_LAYERS).round().astype(int)
@@ -42,8 +42,3 @@ def choose_ablated_layers(
     names = choose_layers(layers, selection, key)
     left_out = {name: OUTPUT_REASON for name in names if name in outputs}
     return [name for name in names if name not in outputs], left_out
-
-
-def _has_channels_first(layer: Layer) -> bool:
-    """Return whether a layer has weights, and its units along the first axis of its output."""
-    return layer["kind"] == "conv" or (layer["kind"] == "linear" and len(layer["output_shape"]) == 1)

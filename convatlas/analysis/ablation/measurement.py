@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from convatlas import UserError
 from convatlas.analysis.ablation.outcomes import Outcomes, join_conditions, join_images, measure_scores
 from convatlas.analysis.ablation.removal_curve import choose_counts, list_removals
 from convatlas.models.build import get_device, to_device
@@ -100,10 +101,7 @@ class Measurement:
     def _measure_means(self, layers: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Measure the means of the units of each layer, and say which layers have none."""
         images, everything = self.images, np.arange(len(self.images.split))
-        x, _ = next(images.iterate(everything))
-        self.runs.load(x)
-        values = max(1, self.runs.n_stored_values // len(x))
-        images.batch_size = max(1, min(MAX_BATCH_IMAGES, MAX_BATCH_VALUES // values))
+        images.batch_size = self._choose_batch_size()
         total = _LayerMeans()
         for x, _ in images.iterate(everything):
             total.n_images = len(x)
@@ -116,6 +114,28 @@ class Measurement:
             if name in total.sums and name not in left_out
         }
         return means, left_out
+
+    def _choose_batch_size(self) -> int:
+        """Run a first batch; return how many images to run at once, 1 where the network takes no more.
+
+        Raises:
+            UserError: The network fails on a single image, too.
+        """
+        images = self.images
+        x, labels = next(images.iterate(np.arange(len(images.split))))
+        try:
+            images.measure(self.runs.load(x), labels)
+        except Exception as error:  # whatever a forward pass raises, or scores that are not of both images
+            log.info("the network runs on one image at a time: %s", error)
+            try:
+                images.measure(self.runs.load(x[:1]), labels[:1])
+            except UserError:
+                raise
+            except Exception as single:
+                raise UserError(f"the network fails on a single test image: {single}") from single
+            return 1
+        values = max(1, self.runs.n_stored_values // len(x))
+        return max(1, min(MAX_BATCH_IMAGES, MAX_BATCH_VALUES // values))
 
     def ablate(self, layer: str, units: np.ndarray, replacement: Replacement, labels: Tensor) -> Outcomes:
         """Measure the batch that is loaded with units of a layer ablated."""

@@ -1,7 +1,7 @@
 """ablation/ of a network: what it loses without units and layers, on the test split."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,10 +166,10 @@ def describe_ablation(
         "half_images": [len(ablation.importance_images), len(ablation.curve_images)],
         "classes": description["classes"],
         "class_images": ablation.class_images.tolist(),
-        "value": ablation.value,
-        "interval": ablation.interval,
+        "value": _to_number(ablation.value),
+        "interval": _to_list(ablation.interval),
         "class_values": _to_list(ablation.class_values),
-        "curve_value": ablation.curve_value,
+        "curve_value": _to_number(ablation.curve_value),
         "significance": SIGNIFICANCE,
         "random_orders": settings["random_orders"],
         "seed": settings["seed"],
@@ -189,9 +189,9 @@ def _describe_layer(layer: LayerAblation) -> LayerEntry:
         "curves": {
             kind: {
                 "counts": curve.counts.tolist(),
-                "important_first": curve.important_first.tolist(),
-                "important_last": curve.important_last.tolist(),
-                "random": curve.random.tolist(),
+                "important_first": _to_list(curve.important_first),
+                "important_last": _to_list(curve.important_last),
+                "random": [_to_list(values) for values in curve.random],
             }
             for kind, curve in layer.curves.items()
         },
@@ -199,32 +199,38 @@ def _describe_layer(layer: LayerAblation) -> LayerEntry:
 
 
 def count_significant(effects: Effects) -> np.ndarray:
-    """Return which ablations cost more than noise: the measure or the loss gets worse, (K,) booleans.
+    """Return which ablations raise the loss by more than noise, (K,) booleans.
+
+    The loss alone decides, whatever the measure: it changes before a prediction does, and either of two
+    tests, both at the same false discovery rate, would be significant by chance up to twice as often.
 
     Args:
         effects: Of the units of a layer, with adjusted p values.
     """
-    measure = (effects.p <= SIGNIFICANCE) & (effects.effects > 0)
-    loss = (effects.loss_p <= SIGNIFICANCE) & (effects.loss_changes > 0)
-    return np.asarray(measure | loss)
+    return np.asarray((effects.loss_p <= SIGNIFICANCE) & (effects.loss_changes > 0))
 
 
 def _describe_cost(effects: Effects) -> AblationCost:
     """Return what the ablation of all units of a layer costs."""
     return {
-        "value": float(effects.values[0]),
-        "effect": float(effects.effects[0]),
-        "interval": effects.intervals[0].tolist(),
-        "p": _to_list(effects.p)[0],
+        "value": _to_number(effects.values[0]),
+        "effect": _to_number(effects.effects[0]),
+        "interval": _to_list(effects.intervals[0]),
+        "p": _to_number(effects.p[0]),
         "class_effects": _to_list(effects.class_effects[0]),
         "class_p": _to_list(effects.class_p[0]),
-        "loss_change": _to_list(effects.loss_changes)[0],
+        "loss_change": _to_number(effects.loss_changes[0]),
     }
 
 
-def _to_list(values: np.ndarray) -> list[float | None]:
+def _to_number(value: float) -> float | None:
+    """Return a number for JSON: None where it is NaN or infinite."""
+    return float(value) if np.isfinite(value) else None
+
+
+def _to_list(values: Iterable[float]) -> list[float | None]:
     """Return numbers for JSON: None where one is NaN or infinite."""
-    return [float(value) if np.isfinite(value) else None for value in values]
+    return [_to_number(value) for value in values]
 
 
 def _list_arrays(ablation: Ablation) -> Iterator[tuple[str, np.ndarray]]:
@@ -245,7 +251,7 @@ def _log_ablation(analysis: AblationAnalysis) -> None:
         log.warning("%s is left out: %s", layer, reason)
     layers = analysis["layers"]
     log.info(
-        "ablation costs more than noise for %d of %d units of %d layers on %d test images",
+        "ablation raises the loss by more than noise for %d of %d units of %d layers on %d test images",
         *(sum(layer["significant"]["zero"] for layer in layers), sum(layer["measured"] for layer in layers)),
         *(len(layers), analysis["images"]),
     )

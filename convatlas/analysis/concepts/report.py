@@ -26,7 +26,7 @@ from convatlas.analysis.concepts.samples import ConceptSample, list_groups, load
 from convatlas.analysis.concepts.selection import NO_CONCEPT
 from convatlas.datasets import formats
 from convatlas.files import atomic_write, read_json, write_json, write_npz
-from convatlas.layer_selection import COMPLEX_OUTPUT_NOTE, choose_layers
+from convatlas.layer_selection import COMPLEX_OUTPUT_NOTE, choose_layers, has_weighted_units
 from convatlas.models import build
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.pipeline.config_types import ConceptViews
@@ -40,8 +40,6 @@ from convatlas.records import (
 )
 
 log = logging.getLogger(__name__)
-
-NAMED_KINDS = ("conv", "linear")  # the kinds of layers that are named by default
 
 
 def write_concepts(
@@ -96,6 +94,8 @@ def write_concepts(
 def choose_named_layers(layers: Sequence[Layer], settings: ConceptViews, network: str) -> list[str]:
     """Return the layers whose units are named: those selected, or convolutions and linear layers.
 
+    Linear layers of tokens, whose units come last, are left out by default.
+
     Args:
         layers: layers.json.
         settings: `views.concepts` of the network.
@@ -109,7 +109,7 @@ def choose_named_layers(layers: Sequence[Layer], settings: ConceptViews, network
     return [
         layer["name"]
         for layer in layers
-        if layer["called"] and layer["kind"] in NAMED_KINDS and COMPLEX_OUTPUT_NOTE not in layer["notes"]
+        if layer["called"] and has_weighted_units(layer) and COMPLEX_OUTPUT_NOTE not in layer["notes"]
     ]
 
 

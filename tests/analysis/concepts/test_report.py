@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import convatlas as ca
 from convatlas.analysis.concepts import report
 from convatlas.analysis.concepts.images import INSIDE, PixelCodes
 from convatlas.analysis.concepts.report import choose_named_layers, write_concepts
@@ -46,7 +47,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(build, "load_network", lambda path: (network, PREPROCESSING))
     layers = [("0", "conv"), ("1", "activation"), ("2", "other"), ("3", "linear")]
     entries = [
-        {"name": name, "kind": kind, "called": True, "notes": [], "module": name} for name, kind in layers
+        {"name": name, "kind": kind, "called": True, "notes": [], "module": name, "output_shape": [2]}
+        for name, kind in layers
     ]
     write_json(tmp_path / "network/layers.json", entries)
     return tmp_path / "network"
@@ -92,6 +94,15 @@ def test_convolutions_and_linear_layers_are_named_by_default(folder: Path) -> No
     layers = read_json(folder / "layers.json")
     assert choose_named_layers(layers, SETTINGS, "network") == ["0", "3"]
     assert choose_named_layers(layers, SETTINGS | {"layers": ["1"]}, "network") == ["1"]
+
+
+def test_linear_layers_of_tokens_are_not_named_by_default() -> None:
+    """Their output is (tokens, features): its first axis is no axis of units."""
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.Flatten(2), nn.Linear(16, 6), nn.Flatten(), nn.Linear(24, 2)
+    )
+    layers = ca.layers(network, (3, 6, 6))
+    assert choose_named_layers(layers, SETTINGS, "network") == ["0", "4"]
 
 
 def test_the_files_are_the_same_at_each_run(folder: Path, data: Path) -> None:
