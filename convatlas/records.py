@@ -930,6 +930,7 @@ class OcclusionAnalysis(TypedDict):
     classes: NotRequired[list[str]]
     is_segmentation: NotRequired[bool]
     images: NotRequired[list[OcclusionImage]]
+    left_out: NotRequired[dict[str, str]]  # why nothing was measured of an image, by its name
 
 
 class TileGroup(TypedDict):

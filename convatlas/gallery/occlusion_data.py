@@ -18,6 +18,9 @@ from convatlas.records import OcclusionAnalysis, OcclusionImage
 MAX_IMAGES = 8  # that the page shows
 MAX_LEGEND = 8  # classes with a colour of their own
 OTHER = "another class"
+NO_PREDICTION = "no prediction"  # where a score is NaN or infinite
+NO_VALUE = "no value"  # where a number is NaN or infinite, or a class is in neither of two masks
+NO_VALUE_COLOUR = "#808080"
 
 
 @dataclass(frozen=True)
@@ -132,18 +135,19 @@ class OcclusionReader:
         )
 
     def measure_drop(self, entry: OcclusionImage) -> np.ndarray:
-        """Return the drop of the probability, or of the mean IoU, at each position, (R, K)."""
+        """Return the drop of the probability, or of the mean IoU, (R, K); NaN without a prediction."""
         if entry["probability"] is not None:
             return np.asarray(entry["probability"] - self.arrays[f"{entry['name']}@probabilities"])
         iou = np.array([np.nan if value is None else value for value in entry["iou"] or []])
         present = ~np.isnan(iou)
-        ious = np.nan_to_num(self.arrays[f"{entry['name']}@ious"][..., present])
-        return np.asarray((iou[present] - ious).mean(-1))
+        ious = self.arrays[f"{entry['name']}@ious"]
+        drop = (iou[present] - np.nan_to_num(ious[..., present])).mean(-1)
+        return np.where(np.isnan(ious).all(-1), np.nan, drop)
 
     def find_strongest_effect(self, entry: OcclusionImage) -> tuple[int, int, str]:
         """Return the row and column of positions where the square costs most, and what it costs there."""
         drop = self.measure_drop(entry)
-        row, column = divmod(int(drop.argmax()), drop.shape[1])
+        row, column = divmod(int(np.nanargmax(drop)), drop.shape[1])
         value = float(drop[row, column])
         if entry["probability"] is None:
             return row, column, f"mean IoU drops by {value:.3f}"
@@ -191,21 +195,30 @@ class OcclusionReader:
         note: str = "",
     ) -> PositionMap:
         """Draw numbers as a function of the square's position."""
-        low, high = limits or (float(values.min()), float(values.max()))
+        is_finite = np.isfinite(values)
+        finite = values[is_finite].astype(float)
+        lowest, highest = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+        low, high = limits or (lowest, highest)
         ramp = RDBU if low < 0 and low == -high else VIRIDIS
-        scaled = (np.nan_to_num(values, nan=low).astype(float) - low) / ((high - low) or 1.0)
-        fills = [ramp[int(step)] for step in np.rint(scaled.ravel().clip(0, 1) * (len(ramp) - 1))]
-        texts = [format_value(float(value)) for value in values.ravel()]
+        scaled = (np.where(is_finite, values, low).astype(float) - low) / ((high - low) or 1.0)
+        steps = np.rint(scaled.ravel().clip(0, 1) * (len(ramp) - 1)).astype(int)
+        fills, texts = [], []
+        for value, step in zip(values.ravel().tolist(), steps, strict=True):
+            has_value = np.isfinite(value)
+            fills.append(ramp[step] if has_value else NO_VALUE_COLOUR)
+            texts.append(format_value(value) if has_value else NO_VALUE)
         note = note or f"as it is: {format_value(unchanged if unchanged is not None else 0.0)}"
+        if missing := values.size - finite.size:
+            note += f"; grey: {NO_VALUE} at {missing} of {values.size} positions"
         ends = f"{format_value(low)} to {format_value(high)}"
         cells = self._place_cells(entry, fills, [None] * len(fills), texts)
-        lowest, highest = format_value(float(np.nanmin(values))), format_value(float(np.nanmax(values)))
-        alt = f"{title} with the square at each position: {lowest} to {highest}; {note}"
+        extremes = f"{format_value(lowest)} to {format_value(highest)}"
+        alt = f"{title} with the square at each position: {extremes}; {note}"
         return PositionMap(title, f"{note}; colours {ends}", cells, [], alt)
 
     def _draw_classes(self, entry: OcclusionImage, predictions: np.ndarray) -> PositionMap:
         """Draw the most probable class as a function of the square's position."""
-        classes = self.analysis["classes"]
+        classes = dict(enumerate(self.analysis["classes"])) | {-1: NO_PREDICTION}
         counts = Counter(predictions.ravel().tolist())
         first = entry["prediction"]
         order = sorted(counts, key=lambda c: (c != first, -counts[c], c))
@@ -268,12 +281,14 @@ def summarise_occlusion(network: NetworkData) -> str:
     if analysis["undefined"] is not None:
         return f"Not computed: {analysis['undefined']}."
     reader = OcclusionReader(network, analysis)
-    drops = {entry["name"]: float(reader.measure_drop(entry).max()) for entry in analysis["images"]}
+    drops = {entry["name"]: float(np.nanmax(reader.measure_drop(entry))) for entry in analysis["images"]}
     name = max(drops, key=lambda key: drops[key])
     entry = next(entry for entry in analysis["images"] if entry["name"] == name)
     effect = reader.find_strongest_effect(entry)[2]
     changes: Mapping[str, bool] = {
-        item["name"]: bool((reader.arrays[f"{item['name']}@predictions"] != item["prediction"]).any())
+        item["name"]: bool(
+            np.setdiff1d(reader.arrays[f"{item['name']}@predictions"], [item["prediction"], -1]).size
+        )
         for item in analysis["images"]
         if item["prediction"] is not None
     }

@@ -81,6 +81,23 @@ def test_a_segmentation_has_a_map_of_the_iou_of_each_class() -> None:
     assert image.square_text == "mean IoU drops by 0.200"
 
 
+def test_positions_without_a_value_are_grey_and_have_no_class() -> None:
+    probabilities = np.array([[np.nan, 0.8, 0.9], [0.1, 0.9, 0.95]])
+    reader = make_reader(
+        activations=np.array([[np.inf, np.nan, 2.0], [3.0, 4.0, 5.0]]),
+        probabilities=probabilities,
+        predictions=np.array([[-1, 1, 1], [1, 1, 1]]),
+    )
+    (image,) = reader.read_images()
+    activation, probability, classes = image.maps
+    assert [cell.fill == "#808080" for cell in activation.cells] == [True, True, False, False, False, False]
+    assert "colours 2 to 5" in activation.note
+    assert "grey: no value at 1 of 6 positions" in probability.note
+    assert classes.legend == [(0, "class 1 (5)"), (1, "no prediction (1)")]
+    assert image.square_text == "probability 90.0 % → 10.0 %"
+    assert "it changes the most probable class of 0 of 1 images" in summarise_occlusion(reader.network)
+
+
 def test_totals_have_no_exponent() -> None:
     assert (format_total(7549.6), format_total(0.01234), format_total(-2000.0)) == (
         "7,550",

@@ -147,35 +147,53 @@ class _SampleStudy:
         """Study each image; return the content of occlusion.json, and add the arrays of occlusion.npz."""
         description = self.results.network
         output = Output.from_description(description)
-        images = []
+        images: list[OcclusionImage] = []
+        studies: list[OcclusionStudy] = []
+        left_out: dict[str, str] = {}
         for image in self.images:
             label = _find_label(description, image)
             reference = self._read_mask(image) if output.is_per_pixel else None
-            study = study_occlusion(
-                self.network,
-                self.inputs[image["name"]],
-                self.layer,
-                self.preprocessing,
-                output,
-                label,
-                reference,
-                self.settings["size"],
-                self.settings["stride"],
-            )
+            try:
+                study = self._study(image["name"], output, label, reference)
+            except UserError as error:
+                log.warning("%s is left out: %s", image["name"], error)
+                left_out[image["name"]] = str(error)
+                continue
             entry = _describe_image(image, study, label is not None or reference is not None)
             entry["others"], entry["no_projection"] = self._project(image["name"], study.unit, arrays)
             images.append(entry)
+            studies.append(study)
             arrays.update(_list_arrays(image["name"], study))
-        log.info("moved a grey square over %d images, %d positions each", len(images), study.activations.size)
+        if not studies:
+            return {"undefined": next(iter(left_out.values()))}
+        positions = studies[0].activations.size
+        log.info("moved a grey square over %d images, %d positions each", len(images), positions)
         return {
             "undefined": None,
             "layer": self.layer,
-            "size": study.size,
-            "stride": study.stride,
+            "size": studies[0].size,
+            "stride": studies[0].stride,
             "classes": description["classes"],
             "is_segmentation": output.is_per_pixel,
             "images": images,
+            "left_out": left_out,
         }
+
+    def _study(
+        self, name: str, output: Output, label: int | None, reference: np.ndarray | None
+    ) -> OcclusionStudy:
+        """Move the square over an image."""
+        return study_occlusion(
+            self.network,
+            self.inputs[name],
+            self.layer,
+            self.preprocessing,
+            output,
+            label,
+            reference,
+            self.settings["size"],
+            self.settings["stride"],
+        )
 
     def _read_mask(self, image: SampleImage) -> np.ndarray | None:
         """Return the class of each pixel of an image; None without a trimap of the network's classes."""
@@ -190,7 +208,8 @@ class _SampleStudy:
 
     def _project(self, name: str, unit: int, arrays: dict[str, np.ndarray]) -> tuple[list[str], str | None]:
         """Add the projections of a unit's map for an image and for others; return these, or why none."""
-        others = [other for other in self.inputs if other != name][:MAX_OTHERS]
+        finite = [image["name"] for image in self.results.images if "non_finite" not in image]
+        others = [other for other in finite if other != name][:MAX_OTHERS]
         try:
             rows = [self._project_map(self.inputs[item], unit) for item in (name, *others)]
         except UserError as error:

@@ -101,3 +101,60 @@ def test_what_is_no_image_or_no_layer_is_refused(classifier: nn.Module, image: T
         study_occlusion(classifier, image, "conv9")
     with pytest.raises(UserError, match=r"images \(C, H, W\), and the input has the shape \(1, 9\)"):
         study_occlusion(classifier, torch.rand(1, 9), "1")
+
+
+class OneImage(nn.Module):
+    """Takes one image at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 5, 3), nn.Linear(400, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.conv(x).relu().reshape(1, 400))  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("takes_batches", [False, True])
+def test_squares_do_not_influence_each_other(image: Tensor, takes_batches: bool) -> None:
+    torch.manual_seed(0)
+    network: nn.Module = OneImage()
+    layer = "conv"
+    if takes_batches:
+        norm = nn.BatchNorm2d(5, track_running_stats=False)
+        network = nn.Sequential(nn.Conv2d(1, 5, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(400, 4))
+        layer = "0"
+    study = study_occlusion(network.eval(), image, layer, PREPROCESSING, target=2, size=5, stride=3)
+    assert study.probabilities is not None
+    for r, row in enumerate(study.rows):
+        for k, column in enumerate(study.columns):
+            alone = network(hide(image, int(row), int(column), 5)[None]).softmax(1)[0, 2]
+            assert study.probabilities[r, k] == pytest.approx(float(alone), abs=1e-6)
+
+
+class NanWhere(nn.Module):
+    """Multiplies scores by NaN where the first pixel is grey, and the first map always."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.relu = nn.Conv2d(1, 3, 1), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.relu(self.conv(x) * torch.tensor([torch.nan, 1.0, 1.0])[:, None, None])
+        is_grey = (x[:, :1, :1, :1] - GREY).abs() < 1e-6
+        return maps[:, 1:].mean((2, 3)).where(~is_grey[:, :, 0, 0], torch.nan)
+
+
+def test_nan_gives_no_prediction_and_no_strongest_map(image: Tensor) -> None:
+    torch.manual_seed(1)
+    study = study_occlusion(NanWhere(), image, "relu", PREPROCESSING, size=4, stride=4)
+    assert study.unit in (1, 2)
+    assert study.predictions is not None and study.probabilities is not None
+    assert study.predictions[0, 0] == -1
+    assert (study.predictions >= 0).sum() == study.predictions.size - 1
+    np.testing.assert_array_equal(np.isnan(study.probabilities), study.predictions < 0)
+    grey = torch.full_like(image, GREY)
+    with pytest.raises(UserError, match="the scores of the image as it is are NaN or infinite"):
+        study_occlusion(NanWhere(), grey, "relu", PREPROCESSING)
+    with pytest.raises(UserError, match="every map"):
+        study_occlusion(NanWhere(), torch.full_like(image, torch.nan), "relu", PREPROCESSING)
