@@ -1061,7 +1061,7 @@ class CorrespondenceLayer(TypedDict):
 
 
 class CorrespondenceAnalysis(TypedDict):
-    """correspondence/correspondence.json: how alike features change as the head is occluded."""
+    """correspondence/correspondence.json: how similarly features change as the head is occluded."""
 
     undefined: str | None  # why it is not defined for the network; the lists are empty then
     part: str

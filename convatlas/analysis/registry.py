@@ -198,7 +198,7 @@ ANALYSES: tuple[Analysis, ...] = (
     Analysis(
         "similarity",
         "Similarity",
-        "Which layers represent images alike, within the network and in other networks?",
+        "Which layers have similar representations, within the network and in other networks?",
         require_dataset,
         is_shared=True,
     ),
@@ -224,7 +224,7 @@ ANALYSES: tuple[Analysis, ...] = (
     Analysis(
         "correspondence",
         "Correspondence",
-        "Do features change alike across images as the same part, the head, is occluded?",
+        "Does occluding the same part, the head, change features similarly in different images?",
         find_missing_boxes,
     ),
 )

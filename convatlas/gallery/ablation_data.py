@@ -15,7 +15,7 @@ KINDS = {"zero": "by zero", "mean": "by its mean"}
 MAX_CLASS_COLUMNS = 12  # classes with a column each, those that single units matter for most
 MAX_LISTED_UNITS = 30
 MEASURES = {"accuracy": "accuracy", "mean_iou": "mean IoU", "loss": "loss"}
-EFFECTS = {"accuracy": "accuracy drop, points", "mean_iou": "mean IoU drop", "loss": "loss rise"}
+EFFECTS = {"accuracy": "accuracy drop, points", "mean_iou": "mean IoU drop", "loss": "loss increase"}
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class AblationReader:
         return " to ".join(self.format_effect(end) or "–" for end in interval)
 
     def list_units(self) -> list[UnitCost]:
-        """List the units whose ablation by zero raises the loss beyond noise, the largest rise first."""
+        """List the units whose ablation by zero raises the loss beyond noise, the largest increase first."""
         effects = self.mask_noise("zero_effects", "zero_p")
         losses = self.mask_noise("zero_loss_changes", "zero_loss_p")
         classes = self.mask_noise("zero_class_effects", "zero_class_p")[:, self.class_columns]
@@ -158,9 +158,11 @@ class AblationReader:
         columns = [
             TableColumn("layer", "layer", self.layer_numbers, self.layers, unlinked=unlinked),
             TableColumn("unit", "unit", self.join("units"), is_header=True, is_link=True),
-            TableColumn("loss", "loss rise, by zero", self.mask_noise("zero_loss_changes", "zero_loss_p")),
             TableColumn(
-                "loss-mean", "loss rise, by mean", self.mask_noise("mean_loss_changes", "mean_loss_p")
+                "loss", "loss increase, by zero", self.mask_noise("zero_loss_changes", "zero_loss_p")
+            ),
+            TableColumn(
+                "loss-mean", "loss increase, by mean", self.mask_noise("mean_loss_changes", "mean_loss_p")
             ),
         ]
         if self.analysis["measure"] != "loss":
@@ -319,7 +321,7 @@ def make_effect_columns(
         )
         is_known = p <= reader.analysis["significance"]
         rows[layer][units[is_known]] = _hide_infinite(changes[is_known])
-    return [TableColumn("ablation", "loss rise without it", np.concatenate([*rows.values()]))]
+    return [TableColumn("ablation", "loss increase without it", np.concatenate([*rows.values()]))]
 
 
 def describe_unit_costs(reader: AblationReader) -> dict[str, dict[int, str]]:

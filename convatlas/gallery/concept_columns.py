@@ -66,10 +66,10 @@ def make_concept_columns(network: NetworkData, explorer_layers: Sequence[str]) -
         is_named = np.nan_to_num(join("is_named")) > 0
         names = [NO_CONCEPT, *(concept["name"] for concept in analysis["concepts"])]
         concept = np.where(is_named, np.nan_to_num(join("concept")) + 1, 0).astype(int)
-        side = np.where(is_named, join("is_high") > 0, -1).astype(int)
+        direction = np.where(is_named, join("is_high") > 0, -1).astype(int)
         columns += [
             _make_choice_column(prefix, title, concept, names),
-            TableColumn(f"{prefix}-side", f"{prefix} side", side, ["low", "high"]),
+            TableColumn(f"{prefix}-direction", f"{prefix} direction", direction, ["lower", "higher"]),
         ]
         numbers = {"auc": "AUC", "low": "AUC, low end", "high": "AUC, high end", "chance_mean": "chance AUC"}
         if prefix == "region":

@@ -51,7 +51,7 @@ class NamedUnit:
 
     @property
     def name(self) -> str:
-        """Return the concept, with its side."""
+        """Return the concept, with its direction."""
         return self.concept["name"] if self.is_high else f"low on {self.concept['name']}"
 
     @property

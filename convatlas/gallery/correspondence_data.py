@@ -30,8 +30,8 @@ class LayerRow:
         random: Mean over the sets and draws, with random places occluded.
         interval: The central 95 % of the draws, of the mean over the sets.
         moved_difference: Mean of moved boxes less the part's, over the sets that have them; None without any.
-        is_corresponding: Whether the part is more alike than random places and than moved boxes, as far as
-            these exist.
+        is_corresponding: Whether features change more similarly for the part than for random places and for
+            moved boxes, as far as these exist.
     """
 
     entry: CorrespondenceLayer
@@ -155,19 +155,21 @@ def summarise(network: NetworkData) -> str:
 
 
 def describe_rows(rows: Sequence[LayerRow]) -> str:
-    """Say in which layers the part is more alike than its controls.
+    """Say in which layers features change more similarly for the part than for its controls.
 
     Args:
         rows: The layers.
     """
     corresponding = [row for row in rows if row.is_corresponding]
     if not corresponding:
-        return "In no layer do features change more alike as the head is occluded than as other places are."
+        return (
+            "In no layer do features change more similarly as the head is occluded than as other places are."
+        )
     best = min(corresponding, key=lambda row: row.part - row.random)
     names = [row.entry["name"] for row in corresponding]
     where = join_names(names) if len(names) <= MAX_NAMED_LAYERS else f"{len(names)} of {len(rows)} layers"
     numbers = f"a sign distance of {best.part:.3f} against {best.random:.3f}"
     return (
-        f"In {where} features change more alike as the head is occluded than as other places are: most in "
-        f"the layer {best.entry['name']}, with {numbers}."
+        f"In {where} features change more similarly as the head is occluded than as other places are: most "
+        f"in the layer {best.entry['name']}, with {numbers}."
     )

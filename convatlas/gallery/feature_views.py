@@ -318,7 +318,7 @@ def list_marks(entry: OptimisedImage | OptimisedUnit | OptimisedClass, dead: boo
     marks = ["dead: never above zero over the data set"] if dead else []
     if not entry["reached"]:
         values = format_quantity(entry["objective"]), format_quantity(entry["control"])
-        marks.append(f"not reached: objective {values[0]}, of noise {values[1]}")
+        marks.append(f"not above noise: objective {values[0]}, of noise {values[1]}")
     return marks
 
 

@@ -145,7 +145,7 @@ class OcclusionReader:
         return np.where(np.isnan(ious).all(-1), np.nan, drop)
 
     def find_strongest_effect(self, entry: OcclusionImage) -> tuple[int, int, str]:
-        """Return the row and column of positions where the square costs most, and what it costs there."""
+        """Return the row and column of the square's position with the largest drop, and that drop."""
         drop = self.measure_drop(entry)
         row, column = divmod(int(np.nanargmax(drop)), drop.shape[1])
         value = float(drop[row, column])
@@ -292,8 +292,10 @@ def summarise_occlusion(network: NetworkData) -> str:
         for item in analysis["images"]
         if item["prediction"] is not None
     }
-    text = f"A square of {analysis['size']} pixels costs most on {network.image_titles[name]}: {effect}" + (
-        "" if analysis["is_segmentation"] else " for its class"
+    text = (
+        f"A square of {analysis['size']} pixels lowers the score most on {network.image_titles[name]}: "
+        + effect
+        + ("" if analysis["is_segmentation"] else " for its class")
     )
     if changes:
         text += f"; it changes the most probable class of {sum(changes.values())} of {len(changes)} images"

@@ -11,7 +11,7 @@ MIN_ERRORS = (
     4  # standard errors by which a value differs from its control, as thousands of values are compared
 )
 MIN_EFFECT = 0.05  # of CKA, the smallest difference that is worth a sentence
-BLOCK_CKA = 0.9  # of each two layers of a block
+BLOCK_CKA = 0.9  # of every pair of layers of a block
 MIN_BLOCK = 3  # layers
 MAX_FINDINGS = 3
 
@@ -82,18 +82,18 @@ def _describe_mean_change(mean: MeanSimilarity) -> Iterator[str]:
         return
     if abs(trained - untrained) >= max(MIN_ERRORS * error, MIN_EFFECT):
         change = "more" if trained > untrained else "less"
-        yield f"Training made the layers {change} alike: mean CKA {describe_mean(mean)}."
+        yield f"Training made the layers {change} similar: mean CKA {describe_mean(mean)}."
 
 
 def _describe_block(layers: Sequence[str], arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
-    """Name the longest stretch of layers that are all alike, and were not before training."""
+    """Name the longest stretch of layers that are all similar, and were not before training."""
     values = arrays["trained"]
-    is_alike = np.nan_to_num(values) >= BLOCK_CKA
+    is_similar = np.nan_to_num(values) >= BLOCK_CKA
     above = find_above_control(arrays)
     best = (0, 0)
     for start in range(len(layers)):
         stop = start + 1
-        while stop < len(layers) and is_alike[start : stop + 1, stop].all():
+        while stop < len(layers) and is_similar[start : stop + 1, stop].all():
             stop += 1
         if stop - start > best[1] - best[0] and above[start, stop - 1]:
             best = start, stop
@@ -104,8 +104,8 @@ def _describe_block(layers: Sequence[str], arrays: Mapping[str, np.ndarray]) -> 
             f"untrained {format_value(arrays['untrained'][start, stop - 1])}"
         )
         yield (
-            f"The {stop - start} layers from {layers[start]} to {layers[stop - 1]} form a block: each two "
-            f"have a CKA of at least {BLOCK_CKA} ({ends})."
+            f"The {stop - start} layers from {layers[start]} to {layers[stop - 1]} form a block: every pair "
+            f"has a CKA of at least {BLOCK_CKA} ({ends})."
         )
 
 
@@ -120,7 +120,7 @@ def _describe_break(layers: Sequence[str], arrays: Mapping[str, np.ndarray]) -> 
     if np.isfinite(drops[place]):
         untrained = format_value(arrays["untrained"][place, place + 1])
         yield (
-            f"Of neighbours that are less alike than before training, {layers[place]} and "
+            f"Of neighbours that are less similar than before training, {layers[place]} and "
             f"{layers[place + 1]} differ most: CKA {format_value(drops[place])}, untrained {untrained}."
         )
 

@@ -82,13 +82,13 @@ def test_the_table_has_the_means_over_the_sets_and_the_finding_names_what_is_sig
         assert f"{(moved[[0, 2]].mean(1) - part[[0, 2]]).mean():+.3f}" in text
     part, random = arrays["fc@part"].mean(dtype=float), arrays["fc@random"].mean(dtype=float)
     finding = (
-        "In fc features change more alike as the head is occluded than as other places are: most in the "
+        "In fc features change more similarly as the head is occluded than as other places are: most in the "
         f"layer fc, with a sign distance of {part:.3f} against {random:.3f}."
     )
     assert finding in " ".join(text.split())
     assert finding in " ".join(PageParser(site / "networks/own-analyses.html").text.split())
     assert (
-        "In no layer do features change more alike"
+        "In no layer do features change more similarly"
         in PageParser(site / "networks/other-correspondence.html").text
     )
 

@@ -111,7 +111,7 @@ def test_the_page_shows_the_four_views_of_each_unit(site: Path) -> None:
         assert any(alt.startswith(start) for alt in alts), start
     assert sum(", activation " in alt for alt in alts) >= 4
     assert "reaches 3, 150 % of the data set’s maximum 2" in page.text
-    assert "not reached: objective 0.5, of noise 1" in page.text
+    assert "not above noise: objective 0.5, of noise 1" in page.text
     assert "dead: never above zero" in page.text
     assert "No image: it fails here" in page.text
     assert "Value on" in page.text  # of neck, which has no maps

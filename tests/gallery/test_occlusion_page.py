@@ -45,8 +45,8 @@ def test_the_square_is_drawn_where_it_costs_most_within_the_image() -> None:
     assert len(image.projections) == 1
     assert set(reader.pictures) == {"occlusion/net/one.webp", "occlusion/net/one-projection-0.webp"}
     assert summarise_occlusion(reader.network) == (
-        "A square of 4 pixels costs most on image one: probability 90.0 % → 10.0 % for its class; it changes "
-        "the most probable class of 1 of 1 images."
+        "A square of 4 pixels lowers the score most on image one: probability 90.0 % → 10.0 % for its class; "
+        "it changes the most probable class of 1 of 1 images."
     )
 
 

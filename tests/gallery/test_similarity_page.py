@@ -120,10 +120,10 @@ def test_labels_of_many_rows_do_not_overlap() -> None:
 def test_findings_exceed_the_control() -> None:
     lines = findings.list_network_findings(LAYERS, make_arrays(), MEAN)
     assert lines == [
-        "Training made the layers less alike: mean CKA 0.62 ± 0.02 (untrained 0.71 ± 0.01).",
-        "The 3 layers from conv1 to conv3 form a block: each two have a CKA of at least 0.9 (of the first "
+        "Training made the layers less similar: mean CKA 0.62 ± 0.02 (untrained 0.71 ± 0.01).",
+        "The 3 layers from conv1 to conv3 form a block: every pair has a CKA of at least 0.9 (of the first "
         "and the last 0.93, untrained 0.60).",
-        "Of neighbours that are less alike than before training, conv3 and fc differ most: CKA 0.40, "
+        "Of neighbours that are less similar than before training, conv3 and fc differ most: CKA 0.40, "
         "untrained 0.90.",
     ]
     quiet: MeanSimilarity = {**MEAN, "untrained": 0.63, "difference_error": 0.001}

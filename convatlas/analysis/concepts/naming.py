@@ -140,7 +140,7 @@ def name_units(
         concepts: The concepts.
         train: Images that concepts and thresholds are chosen on.
         test: Other images, that they are measured on.
-        pooling: What stands for a unit's map where kinds of image are compared: its mean or its maximum.
+        pooling: How a unit's map is pooled where kinds of image are compared: its mean or maximum.
     """
     reader = LayerReader.choose(network, layers, train)
     values = measure_values(reader, train, pooling)

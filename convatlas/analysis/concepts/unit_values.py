@@ -41,7 +41,7 @@ class ImageValues:
 
         Args:
             output: The layer's output, (units, ...).
-            pooling: What stands for a map: its mean or its maximum.
+            pooling: How a map is pooled: its mean or maximum.
         """
         flat = output.flatten(1)
         values = flat.mean(1) if pooling == "mean" else flat.amax(1)
@@ -74,7 +74,7 @@ def measure_values(reader: LayerReader, images: ConceptImages, pooling: Pooling)
     Args:
         reader: The network and its layers.
         images: The images.
-        pooling: What stands for a map: its mean or its maximum.
+        pooling: How a map is pooled: its mean or maximum.
     """
     results: dict[str, ImageValues] = {}
 

@@ -1,4 +1,4 @@
-"""Measure how alike features change as a part is occluded in several images: Zeiler and Fergus 2014, 4.3."""
+"""Measure how similarly features change as a part is occluded in images: Zeiler and Fergus 2014, 4.3."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

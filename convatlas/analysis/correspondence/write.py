@@ -1,4 +1,4 @@
-"""correspondence/ of a network: how alike its features change as the head is occluded in several images."""
+"""correspondence/ of a network: how similarly its features change as the head is occluded in images."""
 
 import logging
 from collections.abc import Mapping, Sequence

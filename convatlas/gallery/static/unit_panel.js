@@ -254,13 +254,13 @@
     makeElement("figure", { class: "side-figure" }, makeElement("figcaption", {}, title), frameCanvas(canvas), colorbar,
       note ? makeElement("p", { class: "fine" }, note) : null);
 
-  /* The image that was optimised for a unit, with a link to its four views; null without one. */
+  /* The image that was optimised for a unit, with a link to its other visualisations; null without one. */
   function renderOptimised(net, { name, optimised }, unit) {
     if (!optimised || !optimised.units.includes(unit)) return null;
     const anchor = `${optimised.slug}-${unit}`;
     const page = `${convatlas.toUrl(`networks/${net.name}-feature-visualisation.html`)}#${anchor}`;
     const image = makeElement("img", { src: convatlas.toUrl(`features/${net.name}/${anchor}.webp`),
-      alt: `Image optimised for unit ${unit} of ${name}: its four views` });
+      alt: `Image optimised for unit ${unit} of ${name}: other visualisations of the unit` });
     return makeElement("figure", { class: "side-figure optimised" }, makeElement("figcaption", {}, "Optimised image"),
       makeElement("a", { href: page }, image), makeElement("p", { class: "fine" }, "With the other views of the unit."));
   }
