@@ -63,7 +63,7 @@ class DrawnImages:
 def draw_images(
     data: str | Path,
     preprocessing: Preprocessing,
-    count: int,
+    count: int | None,
     seed: int,
     skip_unreadable: bool = True,
     at_least: int = 1,
@@ -73,7 +73,7 @@ def draw_images(
     Args:
         data: The data set's folder, data/<dataset>.
         preprocessing: The network's preprocessing.
-        count: Number of images; all of a smaller split.
+        count: Number of images; all of a smaller split, or if None.
         seed: Seed of the order, which is the same for every network and number of images.
         skip_unreadable: Whether an image that cannot be read is replaced by the next one.
         at_least: The smallest number of images.

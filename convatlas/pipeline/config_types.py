@@ -288,7 +288,7 @@ class AblationViews(TypedDict):
 class EffectiveFieldViews(TypedDict):
     """`views.effective_receptive_field`: the pixels that the centres of layers depend on."""
 
-    images: int  # of the test split
+    images: CountOrAll  # of the test split
     layers: LayerSelection | None
 
 

@@ -354,8 +354,12 @@ def estimate_effective_fields(work: Workload) -> ResourceRequest:
     Args:
         work: The size of the work on the network.
     """
+    settings = work.network["views"]["effective_receptive_field"]
+    if settings is None:
+        return ResourceRequest(TORCH_MEMORY_MB, MIN_RUNTIME)
+    images = work.dataset_images if settings["images"] == "all" else int(settings["images"])
     memory = TRAINING_MB_PER_VALUE * max(ATTRIBUTION_BATCH_VALUES, work.input_values)
-    return ResourceRequest(TORCH_MEMORY_MB + memory, MIN_RUNTIME)
+    return ResourceRequest(TORCH_MEMORY_MB + memory + 8e-6 * images * work.input_values, MIN_RUNTIME)
 
 
 def estimate_occlusion(work: Workload) -> ResourceRequest:

@@ -50,7 +50,7 @@ def test_a_stack_of_convolutions_has_the_field_of_their_kernels_convolved(depth:
     field = result.field[start : start + 2 * depth + 1, start : start + 2 * depth + 1]
     assert field == pytest.approx(expected, rel=1e-6)
     assert result.field.sum() == pytest.approx(expected.sum(), rel=1e-6)
-    size = measure_size(result.groups)
+    size = measure_size(result)
     assert size is not None
     assert size.side == pytest.approx(np.sqrt((expected > 0.0455 * expected.max()).sum()))
     assert size.spread == pytest.approx([np.sqrt(depth * 2 / 3)] * 2, rel=1e-6)  # variances add up
@@ -128,8 +128,30 @@ def test_layers_without_a_field_say_why() -> None:
     assert fields["blind"] == "its output has no gradient at the input"
     assert fields["flatten"] == "its output has no maps of each image: its shape is (2, 32)"
     assert fields["never"] == "the network does not call it for all images"
-    assert measure_size(np.zeros((2, 4, 4))) is None
-    assert measure_size(np.full((2, 4, 4), np.nan)) is None
+    for value in (0, np.nan):
+        assert measure_size(LayerField((0, 0), np.full((2, 4, 4), value), np.ones(2))) is None
+
+
+def test_each_image_has_the_same_weight() -> None:
+    groups = np.zeros((3, 4, 6))
+    groups[0, 1, 2], groups[1:, 1, 3] = 1.0, 2.0
+    measured = LayerField((2, 3), groups, np.array([2, 1, 1]))
+    assert measured.field[1].tolist() == [0, 0, 0.5, 1, 0, 0]  # not 1/3 and 4/3, the means of the groups
+    size = measure_size(measured)
+    assert size is not None
+    assert size.spread == pytest.approx((0, np.sqrt(2) / 3))
+
+
+def test_the_field_is_the_mean_over_all_images() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh()).double()
+    x = torch.rand(11, 1, 8, 8, dtype=torch.float64) * 3  # 8 groups, of one or two images
+    pixels = x.clone().requires_grad_()
+    output: Tensor = network(pixels)[:, :, 3, 3]
+    generator = torch.Generator().manual_seed(0)
+    signs = torch.randint(0, 2, output.shape, generator=generator).double() * 2 - 1
+    (output * signs).sum().backward()  # type: ignore[no-untyped-call]
+    assert pixels.grad is not None
+    assert measure(network, x, "1").field == pytest.approx(pixels.grad.abs().mean((0, 1)).numpy())
 
 
 def test_a_field_beyond_the_theoretical_one_is_refused() -> None:
@@ -165,3 +187,7 @@ def test_report(tmp_path: Path) -> None:
     before = (folder / name / f"{name}.npz").read_bytes()
     report.write_effective_receptive_fields(folder, data, settings, torch.device("cpu"))  # type: ignore[arg-type]
     assert (folder / name / f"{name}.npz").read_bytes() == before
+    assert analysis["images"] == 6
+    settings["images"] = "all"
+    report.write_effective_receptive_fields(folder, data, settings, torch.device("cpu"))  # type: ignore[arg-type]
+    assert read_json(folder / name / f"{name}.json")["images"] > 6

@@ -17,7 +17,9 @@ from convatlas.tracing.calls import Call, composite_modules, raise_on_wrong_inpu
 
 BATCH_VALUES = 2**20  # of the input; the graph of a deep network takes some thousand times as many bytes
 GROUPS = 8  # of images, whose fields are kept apart for the error
-THRESHOLD = 1 - 0.9545  # of the maximum: pixels above it count, as in the paper
+# Pixels above this share of the maximum count; the paper takes the share of the central pixel, which strides
+# and pooling may leave out.
+THRESHOLD = 1 - 0.9545
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,15 +30,17 @@ class LayerField:
         position: The centre [row, column] in the layer's output.
         groups: The mean of the absolute gradient over channels and over the images of each group,
             (groups, H, W) float64.
+        images: The number of images of each group, (groups,).
     """
 
     position: tuple[int, int]
     groups: np.ndarray
+    images: np.ndarray
 
     @property
     def field(self) -> np.ndarray:
-        """Return the mean over all groups, (H, W) float64."""
-        return np.asarray(self.groups.mean(0))
+        """Return the mean over all images, (H, W) float64."""
+        return np.asarray(np.average(self.groups, 0, self.images))
 
 
 def measure_fields(
@@ -82,9 +86,11 @@ def measure_fields(
                 sums[name] = torch.zeros(group_count, *x.shape[2:], dtype=torch.float64)
             positions[name] = position
             sums[name].index_add_(0, groups[part], gradient.abs().double().mean(1).cpu())
-    counts = groups.bincount(minlength=group_count)[:, None, None]
+    counts = groups.bincount(minlength=group_count).numpy()
     return {
-        name: LayerField(positions[name], (sums[name] / counts).numpy()) if name in sums else reasons[name]
+        name: LayerField(positions[name], sums[name].numpy() / counts[:, None, None], counts)
+        if name in sums
+        else reasons[name]
         for name in layers
     }
 
@@ -139,16 +145,16 @@ class FieldSize:
     spread: tuple[float, float]
 
 
-def measure_size(groups: np.ndarray) -> FieldSize | None:
+def measure_size(measured: LayerField) -> FieldSize | None:
     """Measure the size of an effective receptive field.
 
     Args:
-        groups: As in `LayerField`.
+        measured: The field, with its groups of images.
 
     Returns:
         None where the gradient is zero or not finite.
     """
-    field = groups.mean(0)
+    field = measured.field
     if not np.isfinite(field).all() or not field.max() > 0:
         return None
     spread = []
@@ -158,8 +164,12 @@ def measure_size(groups: np.ndarray) -> FieldSize | None:
         mean = (profile * places).sum()
         spread.append(float(np.sqrt((profile * (places - mean) ** 2).sum())))
     error = float("nan")
-    if len(groups) > 2:
-        rests = [_measure_side((groups.sum(0) - group) / (len(groups) - 1)) for group in groups]
+    count = len(measured.images)
+    if count > 2:
+        rests = [
+            _measure_side(np.average(measured.groups, 0, measured.images * (np.arange(count) != group)))
+            for group in range(count)
+        ]
         error = float(
             np.sqrt((len(rests) - 1) / len(rests) * np.square(np.array(rests) - np.mean(rests)).sum())
         )

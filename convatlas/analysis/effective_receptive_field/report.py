@@ -54,7 +54,8 @@ def write_effective_receptive_fields(
     results = Results(folder)
     names = choose_measured_layers(results.layers, settings["layers"], folder.name)
     network, preprocessing = build.load_network(folder)
-    images = draw_images(data, preprocessing, settings["images"], settings["seed"])
+    count = None if settings["images"] == "all" else int(settings["images"])
+    images = draw_images(data, preprocessing, count, settings["seed"])
     x = images.preprocess()
     untrained = build_untrained(folder, network)
     analysis: EffectiveFieldAnalysis = {
@@ -151,7 +152,7 @@ def describe_layer(
     for key, measured in fields.items():
         if isinstance(measured, str):
             return {**entry, "undefined": measured}
-        size = measure_size(measured.groups)
+        size = measure_size(measured)
         if size is None and key == TRAINED:
             return {**entry, "undefined": "the gradient at its centre is zero or not finite for all images"}
         if size is None:
