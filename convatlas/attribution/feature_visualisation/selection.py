@@ -61,12 +61,12 @@ def select_units(
 
     Returns:
         Their numbers: of a limited number those with projections, the largest maxima over the data set
-        first; then others.
+        first; then others. None of a layer whose output has no units.
 
     Raises:
         UserError: The layer has no unit of a number.
     """
-    count = results.layer(layer)["output_shape"][0]
+    count = next(iter(results.layer(layer)["output_shape"]), 0)
     if isinstance(selection, list):
         if wrong := [unit for unit in selection if unit >= count]:
             raise UserError(f"{key}: {layer} has no unit {wrong[0]}; it has {count}, counted from 0")
