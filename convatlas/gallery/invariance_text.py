@@ -88,7 +88,10 @@ def describe_half_range(transform: InvarianceTransform, scores: np.ndarray) -> s
     first, last = find_half_range(transform, scores)
     if first == last:
         return f"no {NOUNS[transform['name']]}"
-    ends = f"{format_number(first, '.4g')} to {format_number(last, '.4g')}"
+    start = format_number(first, ".4g")
+    if transform["name"] == "rotation" and first < transform["steps"][0]:
+        start = f"{format_number(first + 360, '.4g')}° ({start}°)"  # as the axis has it
+    ends = f"{start} to {format_number(last, '.4g')}"
     return {
         "vertical": f"vertical translations of {ends} pixels",
         "horizontal": f"horizontal translations of {ends} pixels",

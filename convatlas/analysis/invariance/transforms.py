@@ -72,14 +72,26 @@ def make_transform(
         name: Name of the transform.
         ends: The first and the last number: of a translation in shares of the image's height or width, which
             become whole pixels; factors of a scale; degrees of a rotation.
-        count: The number of steps. The step of the unchanged image is added where none is it.
+        count: The number of steps; of a translation, the closest that whole pixels allow. The step of the
+            unchanged image is added where none is it.
         size: Height and width of the image in pixels.
     """
-    values = np.linspace(*ends, count)
     if name in ("vertical", "horizontal"):
-        values = np.round(values * size[name == "horizontal"])
+        values = _space_translations(ends, count, size[name == "horizontal"])
+    else:
+        values = np.linspace(*ends, count)
     steps = {round(value, STEP_DIGITS) + 0.0 for value in values.tolist()} | {get_identity(name)}
     return Transform(name, tuple(sorted(steps)))
+
+
+def _space_translations(ends: tuple[float, float], count: int, length: int) -> np.ndarray:
+    """Return evenly spaced translations by whole pixels, 0 among them where it lies between the ends."""
+    first, last = (round(end * length) for end in sorted(ends))
+    stride = max(1, round((last - first) / (count - 1)))
+    if not first <= 0 <= last:
+        return np.arange(first, last + 1, stride)
+    stride = max(1, min(stride, max(-first, last)))  # more than the unchanged image
+    return np.arange(-(-first // stride) * stride, last + 1, stride)
 
 
 def locate_pixels(matrix: np.ndarray, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

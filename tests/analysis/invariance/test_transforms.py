@@ -94,6 +94,18 @@ def test_translations_are_whole_pixels_and_each_step_occurs_once() -> None:
     assert make_transform("scale", (0.6, 1.8), 13, (8, 8)).steps[4] == 1.0
 
 
+@pytest.mark.parametrize("count", [2, 6, 9, 13, 40])
+@pytest.mark.parametrize("length", [28, 64, 224])
+@pytest.mark.parametrize("ends", [(-0.25, 0.25), (-0.1, 0.3), (0, 0.4), (0.25, -0.25)])
+def test_translations_are_evenly_spaced(ends: tuple[float, float], length: int, count: int) -> None:
+    steps = np.array(make_transform("vertical", ends, count, (length, 8)).steps)
+    assert len(set(np.diff(steps))) == 1
+    assert 0 in steps
+    stride = steps[1] - steps[0]
+    assert round(min(ends) * length) <= steps[0] < round(min(ends) * length) + stride
+    assert round(max(ends) * length) - stride < steps[-1] <= round(max(ends) * length)
+
+
 def test_labels_move_with_the_pixels_and_nothing_comes_in() -> None:
     labels = torch.arange(12).reshape(1, 3, 4)
     moved = warp_labels(labels, Transform("vertical", ()).compute_matrix(1), -1)
