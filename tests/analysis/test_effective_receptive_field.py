@@ -188,6 +188,6 @@ def test_report(tmp_path: Path) -> None:
     report.write_effective_receptive_fields(folder, data, settings, torch.device("cpu"))  # type: ignore[arg-type]
     assert (folder / name / f"{name}.npz").read_bytes() == before
     assert analysis["images"] == 6
-    settings["images"] = "all"
-    report.write_effective_receptive_fields(folder, data, settings, torch.device("cpu"))  # type: ignore[arg-type]
+    complete = {**settings, "images": "all"}
+    report.write_effective_receptive_fields(folder, data, complete, torch.device("cpu"))  # type: ignore[arg-type]
     assert read_json(folder / name / f"{name}.json")["images"] > 6
