@@ -1,6 +1,7 @@
 """Archives are unpacked into a folder of their own, up to a size; what would leave the folder is refused."""
 
 import gzip
+import lzma
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -27,7 +28,9 @@ def unpack_tar(archive: Path, folder: Path) -> None:
     try:
         with tarfile.open(archive) as packed:
             packed.extractall(folder, filter=_make_member_filter(archive))
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+            while packed.fileobj and packed.fileobj.read(CHUNK):
+                pass  # up to the checksum at the end
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
         raise UserError(f"{archive} is truncated or altered ({error}); delete it and run again") from error
 
 

@@ -12,6 +12,7 @@ from convatlas import UserError
 from convatlas.datasets.base import SourceDescription, remove_description
 from convatlas.datasets.image_files import ImageFacts, ImageRecord, hash_files, write_metadata
 from convatlas.files import atomic_write
+from convatlas.image_files import open_image
 from convatlas.pipeline.dependencies import find_install_folder
 from convatlas.records import PhotographCredit
 
@@ -213,7 +214,7 @@ def _read_photograph(photograph: Photograph, key: str) -> Image.Image:
     root = find_install_folder(photograph.package)
     path = (root or Path()) / photograph.package / FOLDERS[photograph.package] / photograph.file
     if root and path.is_file():
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return image.convert("RGB")
     raise UserError(
         f"{key}.source: {photograph.file} is missing from the package {photograph.package}; run `make setup`"

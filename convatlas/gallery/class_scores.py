@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convatlas.gallery.network_data import NetworkData
-from convatlas.names import is_multi_label
+from convatlas.names import is_multi_label, number_label
 from convatlas.records import ImagePrediction, OutputDescription, SampleImage
 
 MAX_SCORES = 5  # classes with a bar
@@ -46,7 +46,7 @@ def list_class_scores(network: NetworkData, image: SampleImage) -> list[ScoreBar
         return []
     description = network.description
     classes = description["classes"]
-    label = find_label(network, image)
+    label = number_label(image, network.description)
     probabilities = read_probabilities(network, image)
     if probabilities is None:
         return [_make_bar(classes[image["prediction"]], image["probability"], image["prediction"] == label)]
@@ -55,22 +55,6 @@ def list_class_scores(network: NetworkData, image: SampleImage) -> list[ScoreBar
     if label is not None and label not in shown:
         shown.append(label)
     return [_make_bar(classes[number], float(probabilities[number]), number == label) for number in shown]
-
-
-def find_label(network: NetworkData, image: SampleImage) -> int | None:
-    """Return the number of the network's class that is the label of an image.
-
-    Args:
-        network: The network.
-        image: Its entry in images.json.
-
-    Returns:
-        None without a label, or where the network has other classes than the data set.
-    """
-    names = network.description["dataset_classes"]
-    if image["label"] is None or not names or names[image["label"]] not in network.description["classes"]:
-        return None
-    return network.description["classes"].index(names[image["label"]])
 
 
 def read_probabilities(network: NetworkData, image: SampleImage) -> npt.NDArray[np.float64] | None:

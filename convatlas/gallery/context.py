@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from convatlas.analysis import registry
 from convatlas.gallery.diagram_maps import DiagramMaps
 from convatlas.gallery.explorer_data import ExplorerData
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.run_info import RunInfo
 from convatlas.gallery.top_images import TopImages
+from convatlas.pipeline.config_types import Config
 from convatlas.records import DatasetDescription
 
 NO_RUN_INFO = RunInfo(date="", commit="", machine="", durations=[])
@@ -48,6 +50,16 @@ class GalleryContext:
             dataset: The data set's name in the config.
         """
         return self.results / "_datasets" / dataset
+
+    def list_analysed(self, analysis: str) -> list[NetworkData]:
+        """Return the networks of which the run computes an analysis: its config turns it on, and lacks nothing.
+
+        Args:
+            analysis: Name of an entry of the registry.
+        """
+        config = cast(Config, self.config)
+        entry = registry.BY_NAME[analysis]
+        return [network for network in self.networks if registry.is_computed(config, network.name, entry)]
 
     @property
     def networks_with_masks(self) -> list[NetworkData]:

@@ -1,4 +1,8 @@
-"""A check of a user's config file before anything interprets it: size, nesting, anchors and tags."""
+"""A check of a user's config file: size, nesting, anchors, tags and templates.
+
+`make` runs it before Snakemake reads the file. With plain `snakemake --configfile` it runs in the Snakefile,
+when Snakemake has read the file already.
+"""
 
 from pathlib import Path
 
@@ -24,13 +28,13 @@ def check_config_file(path: str | Path) -> None:
             template, or is too large, too deeply nested or multiplied by aliases.
     """
     try:
-        content = Path(path).read_bytes() if Path(path).is_file() else None
+        content = _read_start(Path(path)) if Path(path).is_file() else None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     if content is None:
         raise UserError(f"{path}: there is no such file; CONFIG names a YAML file")
     if len(content) > MAX_BYTES:
-        raise UserError(f"{path} has {len(content):,} bytes; a config has at most {MAX_BYTES:,}")
+        raise UserError(f"{path} has more than {MAX_BYTES:,} bytes, which no config has")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -42,6 +46,12 @@ def check_config_file(path: str | Path) -> None:
         raise UserError(f"{path}{line}: not YAML: {error.problem} {error.context or ''}".rstrip()) from error
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def _read_start(path: Path) -> bytes:
+    """Read a file, or one byte more than a config may have."""
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)
 
 
 class _EventCheck:
@@ -93,7 +103,7 @@ class _EventCheck:
         else:
             if event.anchor:
                 self.anchored_values[event.anchor] = 1
-            if len(self.open_anchors) == 1 and getattr(event, "value", None) == TEMPLATE_KEY:
+            if getattr(event, "value", None) == TEMPLATE_KEY:  # anywhere: merges and aliases move keys
                 self._refuse(f"{TEMPLATE_KEY} would run code in the config, which is not allowed: remove it")
 
     def _close_collection(self) -> None:

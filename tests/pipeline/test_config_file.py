@@ -38,6 +38,8 @@ def write(folder: Path, content: str | bytes) -> Path:
         ("title: !mine x", "the tag !mine is not allowed"),
         ("__use_yte__: true\ntitle: ?1", "line 1: __use_yte__ would run code"),
         ('{"__use_yte__": true, "title": "?1"}', "line 1: __use_yte__ would run code"),
+        ("<<: {__use_yte__: true}\na: ?1+1", "line 1: __use_yte__ would run code"),
+        ("x: [&k __use_yte__]\n*k : true\na: ?1+1", "line 1: __use_yte__ would run code"),
         ("title: " + 20_000 * "[" + 20_000 * "]", "line 1: more than 50 levels of nesting"),
         (BOMB, "line 6: more than 100,000 values"),
         ("a: &x [*x]", "line 1: the alias *x stands within its own anchor"),
@@ -47,7 +49,7 @@ def write(folder: Path, content: str | bytes) -> Path:
         ("a:\n\t- 1", "mine.yaml, line 2: not YAML"),
         (b'a: "\xff"', "byte 4 is not UTF-8"),
         ("a: \x07", "is not YAML"),
-        (b"a: " + 1_000_001 * b"x", "has 1,000,004 bytes; a config has at most 1,000,000"),
+        (b"a: " + 1_000_001 * b"x", "has more than 1,000,000 bytes, which no config has"),
     ],
 )
 def test_it_is_refused_in_one_message(tmp_path: Path, content: str | bytes, message: str) -> None:
@@ -89,8 +91,6 @@ def test_any_plain_data_passes_as_yaml(value: object) -> None:
             return 1 + sum(1 + count(inner) for inner in part.values())
         return 1 + sum(map(count, part)) if isinstance(part, list) else 1
 
-    if isinstance(value, dict) and "__use_yte__" in value:
-        return
     check = _EventCheck("mine.yaml")
     check.check(yaml.safe_dump(value))
     assert sum(check.open_values) == count(value) <= MAX_VALUES

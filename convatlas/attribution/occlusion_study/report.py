@@ -18,8 +18,9 @@ from convatlas.layer_selection import choose_layers
 from convatlas.models import build
 from convatlas.models.outputs import Output
 from convatlas.models.preprocessing import Preprocessing
+from convatlas.names import number_label
 from convatlas.output_layers import find_output_layers
-from convatlas.records import Layer, NetworkDescription, OcclusionAnalysis, OcclusionImage, SampleImage
+from convatlas.records import Layer, OcclusionAnalysis, OcclusionImage, SampleImage
 from convatlas.results import Results
 
 log = logging.getLogger(__name__)
@@ -151,7 +152,7 @@ class _SampleStudy:
         studies: list[OcclusionStudy] = []
         left_out: dict[str, str] = {}
         for image in self.images:
-            label = _find_label(description, image)
+            label = number_label(image, description)
             reference = self._read_mask(image) if output.is_per_pixel else None
             try:
                 study = self._study(image["name"], output, label, reference)
@@ -223,15 +224,6 @@ class _SampleStudy:
         """Project the map of a unit for an image: (C, H, W)."""
         projection = project(self.network, x, self.layer, [unit], rectify=self.settings["rectify"])
         return np.asarray(projection[0].cpu().numpy())
-
-
-def _find_label(description: NetworkDescription, image: SampleImage) -> int | None:
-    """Return the number of an image's class among the network's; None where the data set has others."""
-    names, classes = description["dataset_classes"], description["classes"]
-    has_own_names = description["weights"]["name"] is not None  # those of torchvision's weights
-    if not names or len(names) != len(classes) or (has_own_names and names != classes):
-        return None
-    return image["label"]
 
 
 def _describe_image(image: SampleImage, study: OcclusionStudy, has_truth: bool) -> OcclusionImage:

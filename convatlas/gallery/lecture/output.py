@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.colors import to_rgb
 
-from convatlas.gallery.class_scores import find_label, read_probabilities
+from convatlas.gallery.class_scores import read_probabilities
 from convatlas.gallery.lecture.pictures import Picture, PictureFolder
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.result_overlay import MAP_OPACITY, choose_class_colours, read_predicted_classes
 from convatlas.image_io import to_displayed_pixels
-from convatlas.names import format_number, is_multi_label
+from convatlas.names import format_number, is_multi_label, number_label
 from convatlas.records import SampleImage
 
 MAX_ORDERED_CLASSES = 10  # all in their order; of more classes the most probable ones
@@ -79,7 +79,7 @@ def _list_probabilities(
     network: NetworkData, image: SampleImage, prediction: int, probability: float
 ) -> OutputContent:
     """List the probabilities of all of a few classes, or of the most probable of many."""
-    classes, label = network.description["classes"], find_label(network, image)
+    classes, label = network.description["classes"], number_label(image, network.description)
     values = read_probabilities(network, image)
     if values is None:
         bar = Bar(classes[prediction], _format_percent(probability), probability, True, prediction == label)

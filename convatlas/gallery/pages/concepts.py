@@ -62,9 +62,9 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
     Args:
         context: The run that the site shows.
     """
-    for network in context.networks:
+    for network in context.list_analysed("concepts"):
         views = context.config["networks"][network.name]["views"]
-        analysis = network.results.concepts if views.get("concepts") is not None else None
+        analysis = network.results.concepts
         if analysis is None:
             continue
         explorer = context.explorers.get(network.name)

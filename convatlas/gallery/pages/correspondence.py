@@ -14,12 +14,9 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
     Args:
         context: The run that the site shows.
     """
-    for network in context.networks:
+    for network in context.list_analysed("correspondence"):
         analysis = network.results.correspondence
-        if (
-            context.config["networks"][network.name]["views"].get("correspondence") is None
-            or analysis is None
-        ):
+        if analysis is None:
             continue
         data = CorrespondenceData(network, analysis)
         values = {

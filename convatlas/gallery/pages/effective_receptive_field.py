@@ -16,9 +16,9 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
     Args:
         context: The run that the site shows.
     """
-    for network in context.networks:
-        views = context.config["networks"][network.name]["views"]
-        if views.get(ANALYSIS.name) is None or (fields := EffectiveFields.read(network)) is None:
+    for network in context.list_analysed(ANALYSIS.name):
+        fields = EffectiveFields.read(network)
+        if fields is None:
             continue
         yield SitePage(
             f"networks/{network.name}-{ANALYSIS.slug}.html",

@@ -2,11 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
-from convatlas.analysis.registry import BY_NAME, is_computed
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.evolution_pictures import (
     Sheet,
@@ -20,7 +18,6 @@ from convatlas.gallery.line_chart import Axis, LineChart, Series, draw_line_char
 from convatlas.gallery.network_data import NetworkData
 from convatlas.image_io import order_as_rgb, takes_rgb
 from convatlas.names import format_number, join_names, make_file_name
-from convatlas.pipeline.config_types import Config
 from convatlas.records import EvolutionAnalysis, EvolutionLayer
 
 MAX_LAYERS = 8  # that the page shows
@@ -93,17 +90,16 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
     Args:
         context: The run that the site shows.
     """
-    config = cast(Config, context.config)
-    for network in context.networks:
-        if not is_computed(config, network.name, BY_NAME["evolution"]):
-            continue
+    for network in context.list_analysed("evolution"):
         analysis = network.results.evolution
         if analysis is None:
             continue
+        explorer = context.explorers.get(network.name)
         figures = [make_figure(network, analysis, layer) for layer in analysis["layers"][:MAX_LAYERS]]
         values = {
             "network": network,
             "analysis": analysis,
+            "explorer_layers": list(explorer.slugs) if explorer else [],
             "figures": figures,
             "titles": [title_epoch(epoch) for epoch in analysis["epochs"]],
             "samples": {

@@ -15,10 +15,9 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
     Args:
         context: The run that the site shows.
     """
-    for network in context.networks:
+    for network in context.list_analysed("feature_visualisation"):
         analysis = network.results.feature_visualisation
-        views = context.config["networks"][network.name]["views"]
-        if views.get("feature_visualisation") is None or analysis is None:
+        if analysis is None:
             continue
         reader = FeatureReader(network, analysis, find_thumbnails(context, network))
         explorer = context.explorers.get(network.name)

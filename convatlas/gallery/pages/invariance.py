@@ -16,9 +16,8 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
     """
     entries = [
         InvarianceData(network, analysis)
-        for network in context.networks
-        if context.config["networks"][network.name]["views"].get("invariance") is not None
-        and (analysis := network.results.invariance) is not None
+        for network in context.list_analysed("invariance")
+        if (analysis := network.results.invariance) is not None
     ]
     limit = choose_distance_limit(entries)
     for data in entries:

@@ -7,7 +7,7 @@ from torch import nn
 
 import convatlas as ca
 from convatlas import UserError
-from convatlas.attribution.occlusion_study.report import _find_label, choose_layer
+from convatlas.attribution.occlusion_study.report import choose_layer
 
 
 def list_layers(*modules: nn.Module) -> Any:
