@@ -30,7 +30,7 @@ def require_images(network: NetworkConfig, dataset: DatasetConfig | None) -> str
         network: The network's section of the config.
         dataset: The section of its data set; None without one.
     """
-    size = network["input"].get("size")
+    size = network.get("input", {}).get("size")
     if isinstance(size, list) and len(size) != 2:
         return "it needs images as input, with two axes"
     return require_dataset(network, dataset)
@@ -43,7 +43,7 @@ def require_image_inputs(network: NetworkConfig, dataset: DatasetConfig | None) 
         network: The network's section of the config.
         dataset: The section of its data set; None without one.
     """
-    size = network["input"].get("size")
+    size = network.get("input", {}).get("size")
     return "it needs images as input, with two axes" if isinstance(size, list) and len(size) != 2 else None
 
 
@@ -65,7 +65,7 @@ def find_missing_labels(network: NetworkConfig, dataset: DatasetConfig | None) -
     """
     if dataset is None:
         return "it needs images with labels: set `dataset` to a data set of the network's classes"
-    if dataset["format"] == "images" and dataset["source"] == "embedded":
+    if dataset.get("format") == "images" and dataset.get("source") == "embedded":
         return "the embedded photographs have no labels: set `dataset` to a data set of the network's classes"
     return None
 
@@ -83,7 +83,7 @@ def find_evolution_obstacle(network: NetworkConfig, dataset: DatasetConfig | Non
         )
     if not dataset:
         return "it is not trained: set `dataset`"
-    size = network["input"].get("size")
+    size = network.get("input", {}).get("size")
     if isinstance(size, list) and len(size) != 2:
         return "it takes no images, and the pages draw projections of images only: set `evolution: null`"
     return None
@@ -96,7 +96,7 @@ def find_missing_concepts(network: NetworkConfig, dataset: DatasetConfig | None)
         network: The network's section of the config.
         dataset: The section of its data set; None without one.
     """
-    return None if dataset else "it needs a data set with classes or masks: set `dataset`"
+    return None if dataset is not None else "it needs a data set with classes or masks: set `dataset`"
 
 
 @dataclass(frozen=True)
@@ -139,10 +139,10 @@ def find_invariance_obstacle(network: NetworkConfig, dataset: DatasetConfig | No
         network: The network's section of the config.
         dataset: The section of its data set; None without one.
     """
-    size = network["input"].get("size")
+    size = network.get("input", {}).get("size")
     if isinstance(size, list) and len(size) != 2:
         return f"it moves, scales and rotates images, and input.size {size} is no image"
-    settings = network["views"]["invariance"]
+    settings = network["views"].get("invariance")
     if settings and all(settings[name] is None for name in ("vertical", "horizontal", "scale", "rotation")):
         return "no change of the image is chosen: set vertical, horizontal, scale or rotation"
     return None
@@ -155,9 +155,9 @@ def find_missing_boxes(network: NetworkConfig, dataset: DatasetConfig | None) ->
         network: The network's section of the config.
         dataset: The section of its data set; None without one.
     """
-    if dataset is None or dataset["format"] != "oxford-iiit-pet":
+    if dataset is None or dataset.get("format") != "oxford-iiit-pet":
         return "it needs images with boxes of heads: set `dataset` to one of the format oxford-iiit-pet"
-    size = network["input"].get("size")
+    size = network.get("input", {}).get("size")
     if isinstance(size, list) and len(size) != 2:
         return f"it occludes boxes in images, and input.size {size} is no image"
     return None

@@ -52,7 +52,7 @@ class GalleryContext:
         return self.results / "_datasets" / dataset
 
     def list_analysed(self, analysis: str) -> list[NetworkData]:
-        """Return the networks of which the run computes an analysis: its config turns it on, and lacks nothing.
+        """Return the networks of which the run computes an analysis: it is turned on, and lacks nothing.
 
         Args:
             analysis: Name of an entry of the registry.

@@ -208,7 +208,8 @@ class SingleFileBuilder:
             and (element.tag == "title" or (element.tag == "meta" and "property" not in element.attributes))
         ]
         icon = {"rel": "icon", "href": self.encode_image("static/icon.svg"), "type": "image/svg+xml"}
-        style = (self.site / "static/style.css").read_text(encoding="utf-8")
+        sheets = ("style.css", "analyses.css")
+        style = "".join((self.site / "static" / name).read_text(encoding="utf-8") for name in sheets)
         style += PAGE_STYLE + self._build_link_style()
         return Element("head", {}, [*elements, Element("link", {**icon}), Element("style", {}, [style])])
 

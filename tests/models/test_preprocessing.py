@@ -224,9 +224,11 @@ def test_a_file_that_is_not_an_image_is_reported(tmp_path: Path, png: bytes, dam
         GREY.read_pixels(path)
 
 
-@pytest.mark.parametrize("name", ["nowhere.png", "."])
-def test_a_missing_file_is_reported(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match="cannot read the image"):
+@pytest.mark.parametrize(
+    ("name", "message"), [("nowhere.png", "cannot read the image"), (".", "is no regular file")]
+)
+def test_a_missing_file_is_reported(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         GREY.read_pixels(tmp_path / name)
 
 

@@ -27,18 +27,3 @@ def test_the_default_layer_is_the_last_hidden_convolution_after_its_activation()
     assert choose_layer(list_layers(nn.Flatten(), nn.Linear(64, 2)), None, "key") is None
     with pytest.raises(UserError, match="key: no layer 'conv9'"):
         choose_layer(classifier, "conv9", "key")
-
-
-@pytest.mark.parametrize(
-    ("dataset_classes", "weights", "expected"),
-    [(["a", "b"], None, 1), (["x", "y"], None, 1), (["x", "y"], "DEFAULT", None), (None, None, None),
-     (["a", "b", "c"], None, None)],
-)  # fmt: skip
-def test_a_label_counts_where_its_classes_are_the_networks(
-    dataset_classes: Any, weights: str | None, expected: int | None
-) -> None:
-    description: Any = {
-        "classes": ["a", "b"], "dataset_classes": dataset_classes, "weights": {"name": weights}
-    }  # fmt: skip
-    image: Any = {"label": 1}
-    assert _find_label(description, image) == expected
