@@ -5,13 +5,14 @@ import fcntl
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import socket
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -147,6 +148,24 @@ def format_json(value: Any) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def to_json_number(value: float) -> float | None:
+    """Return a number for JSON, which has no NaN and no infinity: None instead of those.
+
+    Args:
+        value: The number, of Python, NumPy or torch.
+    """
+    return float(value) if math.isfinite(value) else None
+
+
+def to_json_numbers(values: Iterable[float]) -> list[float | None]:
+    """Return numbers for JSON: None instead of NaN and infinity.
+
+    Args:
+        values: The numbers.
+    """
+    return [to_json_number(value) for value in values]
+
+
 def missing_file_error(path: str | Path) -> UserError:
     """Return the error to raise for a file of an earlier stage that is missing.
 
@@ -223,6 +242,24 @@ def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray], compress: bool
     with npz_writer(path, compress) as write:
         for name, array in arrays.items():
             write(name, np.asarray(array))
+
+
+def write_analysis(
+    folder: str | Path, name: str, description: Any, arrays: Mapping[str, np.ndarray], compress: bool = False
+) -> None:
+    """Write the folder of an analysis, <name>.json and <name>.npz, completely or not at all.
+
+    Args:
+        folder: The folder; an older one is replaced.
+        name: Of both files.
+        description: A value that JSON can hold.
+        arrays: The arrays by name.
+        compress: Whether to compress them.
+    """
+    with atomic_write(folder) as temporary:
+        temporary.mkdir()
+        write_json(temporary / f"{name}.json", description)
+        write_npz(temporary / f"{name}.npz", arrays, compress)
 
 
 class Npz(Mapping[str, np.ndarray]):

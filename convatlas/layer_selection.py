@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar
 
 from convatlas import UserError
 from convatlas.names import suggest_nearest
@@ -10,6 +10,9 @@ from convatlas.records import Layer
 
 PROJECTED_KINDS = ("conv", "pool")  # the kinds of layers that are projected where the selection is "all"
 COMPLEX_OUTPUT_NOTE = "its output is complex: figures and statistics show the magnitude"  # in layers.json
+
+
+Item = TypeVar("Item")
 
 
 class MissingLayerError(UserError):
@@ -156,3 +159,16 @@ def choose_explored_layers(layers: Sequence[Layer], views: Mapping[str, Any], ke
     if views["atlas"]["layers"] is None:
         return choose_layers(layers, views["layers"], f"{key}.layers")
     return choose_layers(layers, views["atlas"]["layers"], f"{key}.atlas.layers")
+
+
+def space_evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """Return some of a sequence's items, evenly spaced from the first to the last.
+
+    Args:
+        items: The items, such as the names of layers in execution order.
+        count: The largest number of items, at least 2; all are returned if there are not more.
+    """
+    if len(items) <= count:
+        return list(items)
+    step = (len(items) - 1) / (count - 1)
+    return [items[round(number * step)] for number in range(count)]

@@ -13,40 +13,6 @@ from convatlas.pipeline.config_types import Config, DatasetConfig, NetworkConfig
 ObstacleFinder = Callable[[NetworkConfig, DatasetConfig | None], str | None]
 
 
-def require_dataset(network: NetworkConfig, dataset: DatasetConfig | None) -> str | None:
-    """Return what an analysis over a data set lacks.
-
-    Args:
-        network: The network's section of the config.
-        dataset: The section of its data set; None without one.
-    """
-    return "it needs the images of a data set: set `dataset`" if dataset is None else None
-
-
-def require_images(network: NetworkConfig, dataset: DatasetConfig | None) -> str | None:
-    """Return what an analysis of the pixels of a data set's images lacks.
-
-    Args:
-        network: The network's section of the config.
-        dataset: The section of its data set; None without one.
-    """
-    size = network.get("input", {}).get("size")
-    if isinstance(size, list) and len(size) != 2:
-        return "it needs images as input, with two axes"
-    return require_dataset(network, dataset)
-
-
-def require_image_inputs(network: NetworkConfig, dataset: DatasetConfig | None) -> str | None:
-    """Return that the inputs of the network are no images, where the config tells.
-
-    Args:
-        network: The network's section of the config.
-        dataset: The section of its data set; None without one.
-    """
-    size = network.get("input", {}).get("size")
-    return "it needs images as input, with two axes" if isinstance(size, list) and len(size) != 2 else None
-
-
 def find_no_obstacle(network: NetworkConfig, dataset: DatasetConfig | None) -> None:
     """Return None: the analysis works with every network.
 
@@ -54,49 +20,6 @@ def find_no_obstacle(network: NetworkConfig, dataset: DatasetConfig | None) -> N
         network: The network's section of the config.
         dataset: The section of its data set; None without one.
     """
-
-
-def find_missing_labels(network: NetworkConfig, dataset: DatasetConfig | None) -> str | None:
-    """Return that the analysis lacks labels, where the config tells, and what to set.
-
-    Args:
-        network: The network's section of the config.
-        dataset: The section of its data set; None without one.
-    """
-    if dataset is None:
-        return "it needs images with labels: set `dataset` to a data set of the network's classes"
-    if dataset.get("format") == "images" and dataset.get("source") == "embedded":
-        return "the embedded photographs have no labels: set `dataset` to a data set of the network's classes"
-    return None
-
-
-def find_evolution_obstacle(network: NetworkConfig, dataset: DatasetConfig | None) -> str | None:
-    """Return what the evolution of units lacks: a training in this run, of images.
-
-    Args:
-        network: The network's section of the config.
-        dataset: The section of its data set; None without one.
-    """
-    if network.get("weights"):
-        return (
-            "its weights are loaded, so there are none of earlier epochs: remove `weights` to train it here"
-        )
-    if not dataset:
-        return "it is not trained: set `dataset`"
-    size = network.get("input", {}).get("size")
-    if isinstance(size, list) and len(size) != 2:
-        return "it takes no images, and the pages draw projections of images only: set `evolution: null`"
-    return None
-
-
-def find_missing_concepts(network: NetworkConfig, dataset: DatasetConfig | None) -> str | None:
-    """Return what the naming of units lacks: a data set, whose classes, subclasses and masks are concepts.
-
-    Args:
-        network: The network's section of the config.
-        dataset: The section of its data set; None without one.
-    """
-    return None if dataset is not None else "it needs a data set with classes or masks: set `dataset`"
 
 
 @dataclass(frozen=True)
@@ -132,6 +55,88 @@ class Analysis:
         return self.name.replace("_", "-")
 
 
+def find_size_of_no_image(network: NetworkConfig) -> list[int] | None:
+    """Return the size of a network's input where it has one axis or three; None of images.
+
+    Args:
+        network: The network's section of the config.
+    """
+    size = network.get("input", {}).get("size")
+    return size if isinstance(size, list) and len(size) != 2 else None
+
+
+def require_dataset(network: NetworkConfig, dataset: DatasetConfig | None) -> str | None:
+    """Return what an analysis over a data set lacks.
+
+    Args:
+        network: The network's section of the config.
+        dataset: The section of its data set; None without one.
+    """
+    return "it needs the images of a data set: set `dataset`" if dataset is None else None
+
+
+def require_images(network: NetworkConfig, dataset: DatasetConfig | None) -> str | None:
+    """Return what an analysis of the pixels of a data set's images lacks.
+
+    Args:
+        network: The network's section of the config.
+        dataset: The section of its data set; None without one.
+    """
+    return require_image_inputs(network, dataset) or require_dataset(network, dataset)
+
+
+def require_image_inputs(network: NetworkConfig, dataset: DatasetConfig | None) -> str | None:
+    """Return that the inputs of the network are no images, where the config tells.
+
+    Args:
+        network: The network's section of the config.
+        dataset: The section of its data set; None without one.
+    """
+    return "it needs images as input, with two axes" if find_size_of_no_image(network) else None
+
+
+def find_missing_labels(network: NetworkConfig, dataset: DatasetConfig | None) -> str | None:
+    """Return that the analysis lacks labels, where the config tells, and what to set.
+
+    Args:
+        network: The network's section of the config.
+        dataset: The section of its data set; None without one.
+    """
+    if dataset is None:
+        return "it needs images with labels: set `dataset` to a data set of the network's classes"
+    if dataset.get("format") == "images" and dataset.get("source") == "embedded":
+        return "the embedded photographs have no labels: set `dataset` to a data set of the network's classes"
+    return None
+
+
+def find_evolution_obstacle(network: NetworkConfig, dataset: DatasetConfig | None) -> str | None:
+    """Return what the evolution of units lacks: a training in this run, of images.
+
+    Args:
+        network: The network's section of the config.
+        dataset: The section of its data set; None without one.
+    """
+    if network.get("weights"):
+        return (
+            "its weights are loaded, so there are none of earlier epochs: remove `weights` to train it here"
+        )
+    if not dataset:
+        return "it is not trained: set `dataset`"
+    if find_size_of_no_image(network):
+        return "it takes no images, and the pages draw projections of images only: set `evolution: null`"
+    return None
+
+
+def find_missing_concepts(network: NetworkConfig, dataset: DatasetConfig | None) -> str | None:
+    """Return what the naming of units lacks: a data set, whose classes, subclasses and masks are concepts.
+
+    Args:
+        network: The network's section of the config.
+        dataset: The section of its data set; None without one.
+    """
+    return None if dataset is not None else "it needs a data set with classes or masks: set `dataset`"
+
+
 def find_invariance_obstacle(network: NetworkConfig, dataset: DatasetConfig | None) -> str | None:
     """Return why images cannot be moved, scaled and rotated: the input is no image, or no change is chosen.
 
@@ -139,8 +144,7 @@ def find_invariance_obstacle(network: NetworkConfig, dataset: DatasetConfig | No
         network: The network's section of the config.
         dataset: The section of its data set; None without one.
     """
-    size = network.get("input", {}).get("size")
-    if isinstance(size, list) and len(size) != 2:
+    if size := find_size_of_no_image(network):
         return f"it moves, scales and rotates images, and input.size {size} is no image"
     settings = network["views"].get("invariance")
     if settings and all(settings[name] is None for name in ("vertical", "horizontal", "scale", "rotation")):
@@ -157,8 +161,7 @@ def find_missing_boxes(network: NetworkConfig, dataset: DatasetConfig | None) ->
     """
     if dataset is None or dataset.get("format") != "oxford-iiit-pet":
         return "it needs images with boxes of heads: set `dataset` to one of the format oxford-iiit-pet"
-    size = network.get("input", {}).get("size")
-    if isinstance(size, list) and len(size) != 2:
+    if size := find_size_of_no_image(network):
         return f"it occludes boxes in images, and input.size {size} is no image"
     return None
 

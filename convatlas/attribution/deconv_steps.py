@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import nn
 from convatlas import UserError
 from convatlas.attribution.deconvnet import ProjectionStep, project_stepwise
 from convatlas.attribution.unit_selection import select_top_units, unit_maxima
-from convatlas.files import atomic_write, npz_writer, write_json
+from convatlas.files import atomic_write, npz_writer, to_json_number, write_json
 from convatlas.layer_selection import choose_layers
 from convatlas.models.build import get_device
 from convatlas.names import suggest_nearest
@@ -122,11 +122,6 @@ def thin_steps(steps: list[ProjectionStep]) -> list[ProjectionStep]:
     return selected
 
 
-def _finite_or_none(value: np.floating[Any]) -> float | None:
-    """Return a number for JSON, which has no NaN and no infinity."""
-    return float(value) if np.isfinite(value) else None
-
-
 def write_step(step: ProjectionStep, write: Callable[[str, np.ndarray], None]) -> DeconvStep:
     """Write the signal of a step, and return its entry in steps.json.
 
@@ -147,8 +142,8 @@ def write_step(step: ProjectionStep, write: Callable[[str, np.ndarray], None]) -
         "layer": step.layer,
         "passed_layers": step.passed_layers,
         "shape": list(signal.shape),
-        "min": _finite_or_none(signal.min()),
-        "max": _finite_or_none(signal.max()),
+        "min": to_json_number(signal.min()),
+        "max": to_json_number(signal.max()),
         "nonzero_count": int(np.count_nonzero(signal)),
         "value_count": signal.size,
     }

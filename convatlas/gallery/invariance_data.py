@@ -9,9 +9,11 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
+from convatlas.files import to_json_numbers
 from convatlas.gallery.invariance_text import compute_mean, format_step, read_scores
 from convatlas.gallery.line_chart import SERIES_COLOURS, Axis, LineChart, Series, draw_line_chart
 from convatlas.gallery.network_data import NetworkData
+from convatlas.layer_selection import space_evenly
 from convatlas.names import format_number, join_names, title_images
 from convatlas.plotting.sprites import encode_webp
 from convatlas.records import InvarianceAnalysis, InvarianceTransform
@@ -228,14 +230,13 @@ class InvarianceData:
             title = QUANTITIES[str(self.analysis["quantity"])]
             quantities.append((title, scores, Axis(title, (0.0, 1.0)), self.score_control))
         identity = steps.index(1.0 if transform["name"] == "scale" else 0.0)
-        strip = sorted({round(n) for n in np.linspace(0, len(steps) - 1, STRIP_STEPS)})
         return TransformView(
             transform["name"],
             TITLES[transform["name"]],
             steps,
             texts,
             identity,
-            strip,
+            _choose_strip_steps(steps),
             self._make_sheet(transform),
             [
                 QuantityView(title, self._draw(values, axis, control, transform), compute_mean(values))
@@ -248,18 +249,22 @@ class InvarianceData:
     ) -> LineChart:
         """Draw a line for each image, their mean, and the control."""
         steps, mean = transform["steps"], compute_mean(values)
-        series = [Series("", _to_list(row), self.get_colour(n), thin=True) for n, row in enumerate(values)]
+        series = [
+            Series("", to_json_numbers(row), self.get_colour(n), thin=True) for n, row in enumerate(values)
+        ]
         if len(values) > 1:
             series.append(Series("", mean, MEAN_COLOUR, thin=True))
         if control is not None:
             series.append(Series("", [control] * len(steps), MEAN_COLOUR, dashed=True, thin=True))
-        spoken = [
+        alt_parts = [
             f"{format_step(transform, steps[n])}: {format_number(value, '.2f')}"
-            for n in sorted({round(n) for n in np.linspace(0, len(steps) - 1, STRIP_STEPS)})
+            for n in _choose_strip_steps(steps)
             if (value := mean[n]) is not None
         ]
         ticks = choose_step_ticks(transform)
-        alt = f"{axis.title}, mean over the images, at {AXIS_TITLES[transform['name']]} {'; '.join(spoken)}"
+        alt = (
+            f"{axis.title}, mean over the images, at {AXIS_TITLES[transform['name']]} {'; '.join(alt_parts)}"
+        )
         return draw_line_chart(series, steps, Axis(AXIS_TITLES[transform["name"]], ticks=ticks), axis, alt)
 
     def _make_sheet(self, transform: InvarianceTransform) -> Sheet:
@@ -301,5 +306,6 @@ def choose_step_ticks(transform: InvarianceTransform) -> list[tuple[float, str]]
     return [(90.0 * n, f"{90 * n}°".replace("-", "−")) for n in quarters]
 
 
-def _to_list(values: np.ndarray) -> list[float | None]:
-    return [float(value) if math.isfinite(value) else None for value in values]
+def _choose_strip_steps(steps: Sequence[float]) -> list[int]:
+    """Return the indices of the steps at which the page shows images and the chart's text has values."""
+    return space_evenly(range(len(steps)), STRIP_STEPS)

@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from convatlas.layer_selection import choose_layers, has_weighted_units
+from convatlas.layer_selection import choose_layers, has_weighted_units, space_evenly
 from convatlas.output_layers import find_output_layers
 from convatlas.records import Layer
 
@@ -35,10 +33,7 @@ def choose_ablated_layers(
     if selection is None or selection == "all":
         names = [layer["name"] for layer in layers if layer["called"] and has_weighted_units(layer)]
         hidden = [name for name in names if name not in outputs]
-        if selection is None and len(hidden) > MAX_DEFAULT_LAYERS:
-            places = np.linspace(0, len(hidden) - 1, MAX_DEFAULT_LAYERS).round().astype(int)
-            hidden = [hidden[place] for place in places]
-        return hidden, {}
+        return (space_evenly(hidden, MAX_DEFAULT_LAYERS) if selection is None else hidden), {}
     names = choose_layers(layers, selection, key)
     left_out = {name: OUTPUT_REASON for name in names if name in outputs}
     return [name for name in names if name not in outputs], left_out

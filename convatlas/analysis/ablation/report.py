@@ -1,7 +1,7 @@
 """ablation/ of a network: what it loses without units and layers, on the test split."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,12 @@ from convatlas.analysis.ablation.effects import SIGNIFICANCE, Effects
 from convatlas.analysis.ablation.layer_choice import choose_ablated_layers
 from convatlas.analysis.ablation.measurement import REPLACEMENTS
 from convatlas.datasets import formats
-from convatlas.files import atomic_write, read_json, write_json, write_npz
+from convatlas.files import (
+    read_json,
+    to_json_number,
+    to_json_numbers,
+    write_analysis,
+)
 from convatlas.models import build
 from convatlas.models.outputs import Output
 from convatlas.pipeline.config_types import CountOrAll
@@ -62,10 +67,7 @@ def write_ablation(
             _log_ablation(analysis)
     if analysis["undefined"]:
         log.warning("not computed: %s", analysis["undefined"])
-    with atomic_write(folder / "ablation") as output:
-        output.mkdir()
-        write_json(output / "ablation.json", analysis)
-        write_npz(output / "ablation.npz", arrays, compress=True)
+    write_analysis(folder / "ablation", "ablation", analysis, arrays, compress=True)
 
 
 def _explain_undefined(
@@ -166,10 +168,10 @@ def describe_ablation(
         "half_images": [len(ablation.importance_images), len(ablation.curve_images)],
         "classes": description["classes"],
         "class_images": ablation.class_images.tolist(),
-        "value": _to_number(ablation.value),
-        "interval": _to_list(ablation.interval),
-        "class_values": _to_list(ablation.class_values),
-        "curve_value": _to_number(ablation.curve_value),
+        "value": to_json_number(ablation.value),
+        "interval": to_json_numbers(ablation.interval),
+        "class_values": to_json_numbers(ablation.class_values),
+        "curve_value": to_json_number(ablation.curve_value),
         "significance": SIGNIFICANCE,
         "random_orders": settings["random_orders"],
         "seed": settings["seed"],
@@ -189,9 +191,9 @@ def _describe_layer(layer: LayerAblation) -> LayerEntry:
         "curves": {
             kind: {
                 "counts": curve.counts.tolist(),
-                "important_first": _to_list(curve.important_first),
-                "important_last": _to_list(curve.important_last),
-                "random": [_to_list(values) for values in curve.random],
+                "important_first": to_json_numbers(curve.important_first),
+                "important_last": to_json_numbers(curve.important_last),
+                "random": [to_json_numbers(values) for values in curve.random],
             }
             for kind, curve in layer.curves.items()
         },
@@ -213,24 +215,14 @@ def count_significant(effects: Effects) -> np.ndarray:
 def _describe_cost(effects: Effects) -> AblationCost:
     """Return what the ablation of all units of a layer costs."""
     return {
-        "value": _to_number(effects.values[0]),
-        "effect": _to_number(effects.effects[0]),
-        "interval": _to_list(effects.intervals[0]),
-        "p": _to_number(effects.p[0]),
-        "class_effects": _to_list(effects.class_effects[0]),
-        "class_p": _to_list(effects.class_p[0]),
-        "loss_change": _to_number(effects.loss_changes[0]),
+        "value": to_json_number(effects.values[0]),
+        "effect": to_json_number(effects.effects[0]),
+        "interval": to_json_numbers(effects.intervals[0]),
+        "p": to_json_number(effects.p[0]),
+        "class_effects": to_json_numbers(effects.class_effects[0]),
+        "class_p": to_json_numbers(effects.class_p[0]),
+        "loss_change": to_json_number(effects.loss_changes[0]),
     }
-
-
-def _to_number(value: float) -> float | None:
-    """Return a number for JSON: None where it is NaN or infinite."""
-    return float(value) if np.isfinite(value) else None
-
-
-def _to_list(values: Iterable[float]) -> list[float | None]:
-    """Return numbers for JSON: None where one is NaN or infinite."""
-    return [_to_number(value) for value in values]
 
 
 def _list_arrays(ablation: Ablation) -> Iterator[tuple[str, np.ndarray]]:

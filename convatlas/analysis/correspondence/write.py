@@ -25,9 +25,9 @@ from convatlas.analysis.correspondence.measure import (
     measure_correspondence,
     occlude,
 )
-from convatlas.files import atomic_write, write_json, write_npz
+from convatlas.files import to_json_number, write_analysis
 from convatlas.image_io import denormalize, select_display
-from convatlas.layer_selection import choose_layers
+from convatlas.layer_selection import choose_layers, space_evenly
 from convatlas.models import build
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.pipeline.config_types import CorrespondenceViews
@@ -121,10 +121,7 @@ def write_correspondence(
         }
     if analysis["undefined"]:
         log.info("no correspondence: %s", analysis["undefined"])
-    with atomic_write(results.folder / "correspondence") as temporary:
-        temporary.mkdir()
-        write_json(temporary / "correspondence.json", analysis)
-        write_npz(temporary / "correspondence.npz", arrays)
+    write_analysis(results.folder / "correspondence", "correspondence", analysis, arrays)
 
 
 def choose_sets(
@@ -141,19 +138,19 @@ def choose_sets(
     Returns:
         None where no split has enough images for one set.
     """
-    found: dict[Split, list[list[BoxedImage]]] = {}
+    sets_by_split: dict[Split, list[list[BoxedImage]]] = {}
     splits = load_boxed_splits(data)
     for split, dataset in splits.items():
-        found[split] = draw_sets(
+        sets_by_split[split] = draw_sets(
             dataset, preprocessing, labels, settings["sets"], settings["images"], settings["seed"]
         )
-        if len(found[split]) == settings["sets"]:
+        if len(sets_by_split[split]) == settings["sets"]:
             break
-    if not any(found.values()):
+    if not any(sets_by_split.values()):
         return None
-    split = max(found, key=lambda name: len(found[name]))
-    inputs = [read_inputs(splits[split], images, preprocessing) for images in found[split]]
-    return ImageSets(split, found[split], inputs)
+    split = max(sets_by_split, key=lambda name: len(sets_by_split[name]))
+    inputs = [read_inputs(splits[split], images, preprocessing) for images in sets_by_split[split]]
+    return ImageSets(split, sets_by_split[split], inputs)
 
 
 def choose_spaced_layers(
@@ -175,8 +172,7 @@ def choose_spaced_layers(
         return [layer for layer in layers if layer["name"] in names]
     called = [layer for layer in layers if layer["called"]]
     compared = [layer for layer in called if layer["kind"] in COMPARED_KINDS] or called
-    count = min(DEFAULT_LAYERS, len(compared))
-    return [compared[n] for n in np.linspace(0, len(compared) - 1, count).round().astype(int).tolist()]
+    return space_evenly(compared, DEFAULT_LAYERS)
 
 
 def list_arrays(measured: Mapping[str, Correspondence]) -> dict[str, np.ndarray]:
@@ -238,9 +234,7 @@ def describe(
             {
                 "name": layer,
                 "shape": shapes[layer],
-                "changed": {
-                    kind: share if np.isfinite(share) else None for kind, share in result.changed.items()
-                },
+                "changed": {kind: to_json_number(share) for kind, share in result.changed.items()},
                 "p_value": result.p_value,
                 "moved_p_value": result.moved_p_value,
             }

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from convatlas.analysis.jackknife import jackknife_error
 from convatlas.models.build import get_device
 from convatlas.models.memory_format import choose_input_format
 from convatlas.tracing.calls import Call, composite_modules, raise_on_wrong_input, trace
@@ -166,13 +167,11 @@ def measure_size(measured: LayerField) -> FieldSize | None:
     error = float("nan")
     count = len(measured.images)
     if count > 2:
-        rests = [
+        replicates = [
             _measure_side(np.average(measured.groups, 0, measured.images * (np.arange(count) != group)))
             for group in range(count)
         ]
-        error = float(
-            np.sqrt((len(rests) - 1) / len(rests) * np.square(np.array(rests) - np.mean(rests)).sum())
-        )
+        error = float(jackknife_error(np.array(replicates)))
     return FieldSize(_measure_side(field), error, (spread[0], spread[1]))
 
 

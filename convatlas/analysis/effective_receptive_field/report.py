@@ -17,8 +17,8 @@ from convatlas.analysis.effective_receptive_field.fields import (
     measure_size,
 )
 from convatlas.analysis.untrained import NO_CONTROL, build_untrained
-from convatlas.files import atomic_write, write_json, write_npz
-from convatlas.layer_selection import choose_layers
+from convatlas.files import to_json_number, write_analysis
+from convatlas.layer_selection import choose_layers, space_evenly
 from convatlas.models import build
 from convatlas.pipeline.config_types import EffectiveFieldSettings, LayerSelection
 from convatlas.records import EffectiveFieldAnalysis, EffectiveFieldLayer, EffectiveFieldSize, Layer
@@ -89,10 +89,7 @@ def write_effective_receptive_fields(
         if layer["undefined"]:
             log.warning("%s is left out: %s", layer["name"], layer["undefined"])
     log.info("measured %d layers on %d images", len(analysis["layers"]), len(images.indices))
-    with atomic_write(folder / NAME) as output:
-        output.mkdir()
-        write_json(output / f"{NAME}.json", analysis)
-        write_npz(output / f"{NAME}.npz", arrays)
+    write_analysis(folder / NAME, NAME, analysis, arrays)
 
 
 def choose_measured_layers(
@@ -119,9 +116,7 @@ def choose_measured_layers(
         and len(layer["output_shape"]) == 3
         and max(layer["output_shape"][1:]) > 1
     ]
-    if len(names) > MAX_LAYERS:
-        names = [names[index] for index in np.linspace(0, len(names) - 1, MAX_LAYERS).round().astype(int)]
-    return names
+    return space_evenly(names, MAX_LAYERS)
 
 
 def describe_layer(
@@ -168,7 +163,7 @@ def describe_layer(
             )
         sizes[key] = {
             "side": size.side,
-            "side_error": size.side_error if np.isfinite(size.side_error) else None,
+            "side_error": to_json_number(size.side_error),
             "spread": list(size.spread),
         }
         arrays[f"{layer['name']}@{key}"] = measured.field.astype(np.float32)

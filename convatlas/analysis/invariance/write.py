@@ -14,7 +14,7 @@ from convatlas.analysis.invariance.images import ChosenImages, choose_images
 from convatlas.analysis.invariance.layers import choose_compared_layers
 from convatlas.analysis.invariance.measure import Invariance, measure_invariance
 from convatlas.analysis.invariance.transforms import Transform, TransformName, make_transform
-from convatlas.files import atomic_write, write_json, write_npz
+from convatlas.files import write_analysis
 from convatlas.image_io import denormalize, select_display
 from convatlas.models import build
 from convatlas.models.outputs import Output
@@ -86,10 +86,7 @@ def write_invariance(
         )
         analysis = describe(measured, images, layers, transforms, settings, output, results)
         arrays = {**list_arrays(measured, analysis["quantity"]), **thumbnails.to_arrays()}
-    with atomic_write(results.folder / "invariance") as temporary:
-        temporary.mkdir()
-        write_json(temporary / "invariance.json", analysis)
-        write_npz(temporary / "invariance.npz", arrays)
+    write_analysis(results.folder / "invariance", "invariance", analysis, arrays)
 
 
 def find_obstacle(

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from convatlas.analysis.jackknife import jackknife_error
+
 MIN_IMAGES = 4  # of a batch, below which HSIC1 is not defined
 JACKKNIFE_GROUPS = 10  # of images, each left out once
 # Of the mean square of a Gram matrix: below it lies the rounding of a layer whose output is constant.
@@ -133,19 +135,3 @@ def compute_cka(layers: CenteredLayers, others: CenteredLayers) -> LayerSimilari
         values.append(cross / np.multiply.outer(layers.get_norms(sample), others.get_norms(sample)))
     shape = (len(values) - 1, *values[0].shape)
     return LayerSimilarity(values[0], np.array(values[1:]).reshape(shape))
-
-
-def jackknife_error(replicates: np.ndarray) -> np.ndarray:
-    """Return the standard error of a statistic by the delete-a-group jackknife.
-
-    Args:
-        replicates: The statistic without each group of images, (groups, ...).
-
-    Returns:
-        The error, of the shape of the statistic; NaN without groups.
-    """
-    groups = len(replicates)
-    if groups < 2:
-        return np.full(replicates.shape[1:], np.nan)
-    squares = np.square(replicates - replicates.mean(0)).sum(0)
-    return np.asarray(np.sqrt((groups - 1) / groups * squares))

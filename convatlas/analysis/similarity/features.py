@@ -15,7 +15,7 @@ from convatlas.analysis.drawn_images import DrawnImages, draw_images
 from convatlas.analysis.similarity.cka import MIN_IMAGES, CenteredLayers, center_layers
 from convatlas.analysis.similarity.layer_grams import compute_layer_grams
 from convatlas.analysis.untrained import NO_CONTROL, build_untrained
-from convatlas.layer_selection import choose_layers
+from convatlas.layer_selection import choose_layers, space_evenly
 from convatlas.models import build
 from convatlas.models.factory import format_error
 from convatlas.pipeline.config_types import LayerSelection, SimilaritySettings
@@ -108,9 +108,7 @@ def choose_compared_layers(
     called = [layer for layer in layers if layer["called"]]
     names = [layer["name"] for layer in called if layer["kind"] in COMPARED_KINDS]
     names = names or [layer["name"] for layer in called]
-    if len(names) > MAX_LAYERS:
-        names = [names[index] for index in np.linspace(0, len(names) - 1, MAX_LAYERS).round().astype(int)]
-    return names
+    return space_evenly(names, MAX_LAYERS)
 
 
 def choose_common_batch(results: Path, settings: SimilaritySettings) -> int:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from convatlas.analysis.drawn_images import SPLIT
-from convatlas.analysis.similarity.cka import CenteredLayers, LayerSimilarity, compute_cka, jackknife_error
+from convatlas.analysis.jackknife import jackknife_error
+from convatlas.analysis.similarity.cka import CenteredLayers, LayerSimilarity, compute_cka
 from convatlas.analysis.similarity.features import (
     TRAINED,
     UNTRAINED,
@@ -18,7 +19,7 @@ from convatlas.analysis.similarity.features import (
     choose_common_batch,
     compute_network_features,
 )
-from convatlas.files import atomic_write, write_json, write_npz
+from convatlas.files import to_json_number, write_analysis
 from convatlas.pipeline.config_types import SimilaritySettings
 from convatlas.records import MeanSimilarity, NetworkSimilarity, PairSimilarity, SimilarityAnalysis
 
@@ -61,10 +62,7 @@ def write_similarity(
         "networks": {name: _describe_network(network, arrays) for name, network in networks.items()},
         "pairs": [_describe_pair(a, b, arrays) for a, b in combinations(networks.values(), 2)],
     }
-    with atomic_write(output) as folder:
-        folder.mkdir()
-        write_json(folder / "similarity.json", analysis)
-        write_npz(folder / "similarity.npz", arrays)
+    write_analysis(output, "similarity", analysis, arrays)
 
 
 def _describe_network(network: ComparedNetwork, arrays: Arrays) -> NetworkSimilarity:
@@ -167,4 +165,4 @@ def _average(
         return None, None
     rows, columns = (indices[known] for indices in pairs)
     error = float(jackknife_error(replicates[:, rows, columns].mean(1)))
-    return float(values[rows, columns].mean()), error if np.isfinite(error) else None
+    return float(values[rows, columns].mean()), to_json_number(error)

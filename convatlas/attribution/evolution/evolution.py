@@ -189,7 +189,7 @@ def check_layers(
     return {
         name: "its output is not one entry per image, with units; views.evolution.layers names others"
         for name in names
-        if not all(name in found for found in strongest)
+        if not all(name in activations for activations in strongest)
     }
 
 
@@ -213,7 +213,10 @@ def project_layers(
         if name in skipped:
             continue
         try:
-            yield name, computer.project_layer(name, [found[name] for found in strongest], selection)
+            yield (
+                name,
+                computer.project_layer(name, [activations[name] for activations in strongest], selection),
+            )
         except UserError as error:
             log.warning("no evolution of %s: %s", name, error)
             skipped[name] = str(error)

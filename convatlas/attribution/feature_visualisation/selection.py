@@ -6,7 +6,7 @@ import numpy as np
 
 from convatlas import UserError
 from convatlas.attribution.targets import number_classes
-from convatlas.layer_selection import choose_layers, choose_projected_layers
+from convatlas.layer_selection import choose_layers, choose_projected_layers, space_evenly
 from convatlas.pipeline.config_types import CountOrAll, LayerSelection
 from convatlas.results import Results, list_projection_keys, projected_units
 
@@ -28,9 +28,7 @@ def select_layers(results: Results, selection: LayerSelection | None, key: str) 
     if selection is not None:
         return choose_layers(results.layers, selection, key)
     names = list(list_projected_units(results)) or choose_projected_layers(results.layers, "all", key)
-    if len(names) <= DEFAULT_LAYER_COUNT:
-        return names
-    return [names[n] for n in np.linspace(0, len(names) - 1, DEFAULT_LAYER_COUNT).round().astype(int)]
+    return space_evenly(names, DEFAULT_LAYER_COUNT)
 
 
 def list_projected_units(results: Results) -> dict[str, list[int]]:

@@ -18,7 +18,7 @@ from convatlas.attribution.feature_visualisation.optimisation import OptimisedIm
 from convatlas.attribution.feature_visualisation.similarity import compare_starts
 from convatlas.attribution.image_maps import AttributedNetwork
 from convatlas.attribution.method_plan import METHOD_ERRORS, describe_failure
-from convatlas.files import atomic_write, write_json, write_npz
+from convatlas.files import atomic_write, to_json_number, write_json, write_npz
 from convatlas.models import build
 from convatlas.models.preprocessing import Preprocessing
 from convatlas.pipeline.config_types import CountOrAll, FeatureVisualisationViews
@@ -183,8 +183,8 @@ class NetworkVisualiser:
             {
                 **entry,
                 "unit": unit,
-                "maximum": _get_finite(maximum),
-                "dataset_maximum": _get_finite(maxima[unit]) if maxima is not None else None,
+                "maximum": to_json_number(maximum),
+                "dataset_maximum": to_json_number(maxima[unit]) if maxima is not None else None,
                 "dead": unit in dead,
             }
             for unit, maximum, entry in zip(units, reached, visualised.entries, strict=True)
@@ -294,20 +294,15 @@ def _describe_classes(
             **entry,
             "class": number,
             "name": names[number],
-            "probability": _get_finite(row[number]),
+            "probability": to_json_number(row[number]),
             "predicted": best,
             "predicted_name": names[best],
-            "predicted_probability": _get_finite(row[best]),
+            "predicted_probability": to_json_number(row[best]),
         }
         for number, entry, row, best in zip(
             classes, visualised.entries, probabilities.numpy(), predicted, strict=True
         )
     ]
-
-
-def _get_finite(value: float) -> float | None:
-    """Return a number for JSON; None where it is NaN or infinite."""
-    return float(value) if np.isfinite(value) else None
 
 
 def _count(selection: CountOrAll, count: int) -> int:

@@ -13,7 +13,7 @@ from convatlas.attribution.deconvnet import project
 from convatlas.attribution.occlusion_study.study import OcclusionStudy, study_occlusion
 from convatlas.datasets import formats
 from convatlas.datasets.base import SegmentationDataset
-from convatlas.files import atomic_write, write_json, write_npz
+from convatlas.files import to_json_numbers, write_analysis
 from convatlas.layer_selection import choose_layers
 from convatlas.models import build
 from convatlas.models.outputs import Output
@@ -58,10 +58,7 @@ def write_occlusion(
             arrays = {}
     if analysis["undefined"]:
         log.warning("not computed: %s", analysis["undefined"])
-    with atomic_write(results.folder / "occlusion") as output:
-        output.mkdir()
-        write_json(output / "occlusion.json", analysis)
-        write_npz(output / "occlusion.npz", arrays, compress=True)
+    write_analysis(results.folder / "occlusion", "occlusion", analysis, arrays, compress=True)
 
 
 def choose_layer(layers: list[Layer], selection: str | int | None, key: str) -> str | None:
@@ -238,7 +235,7 @@ def _describe_image(image: SampleImage, study: OcclusionStudy, has_truth: bool) 
         "target": study.target,
         "probability": study.probability,
         "prediction": study.prediction,
-        "iou": None if study.iou is None else [float(v) if np.isfinite(v) else None for v in study.iou],
+        "iou": None if study.iou is None else to_json_numbers(study.iou),
         "others": [],
         "no_projection": None,
     }

@@ -20,7 +20,6 @@ from convatlas.names import format_shape
 MAX_SIDE, MIN_SIDE = 72.0, 24.0  # of the maps with the highest resolution, and of the smallest maps
 SIDE_EXPONENT = 0.22  # sides grow with this power of the resolution, so that low ones remain legible
 VECTOR_WIDTH, MIN_VECTOR_HEIGHT, MAX_VECTOR_HEIGHT = 13.0, 24.0, 64.0
-LOG2_MAX_VECTOR = 12  # units of a vector from which on it has the greatest height
 MIN_SHORT_SIDE = 10.0  # of maps that are not square
 SHEET_OFFSET = 3.0  # between maps of a stack
 SHEETS_BY_CHANNELS = (1, 4, 32, 128)  # one sheet more beyond each of them

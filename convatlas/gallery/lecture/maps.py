@@ -11,6 +11,7 @@ from convatlas.gallery.lecture.pictures import Picture, PictureFolder, format_bo
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.primer_examples import BACKWARD_STEPS, find_leading_chain
 from convatlas.image_io import select_display
+from convatlas.layer_selection import space_evenly
 from convatlas.names import format_number, format_shape
 from convatlas.plotting.colormap import ColourScale
 from convatlas.records import DeconvSteps, Layer
@@ -162,9 +163,7 @@ def _show_steps(
     is_shown = last["layer"] == "input" and maps.ndim == 3 and maps[steps["unit"]].max() > 0
     if not is_shown or not np.isfinite(signals["input"]).all():
         return None
-    planar = [n for n, step in enumerate(inner) if len(step["shape"]) == 3]
-    if len(planar) > MAX_STEPS:
-        planar = [planar[n] for n in np.linspace(0, len(planar) - 1, MAX_STEPS).round().astype(int)]
+    planar = space_evenly([n for n, step in enumerate(inner) if len(step["shape"]) == 3], MAX_STEPS)
     layers = {layer["name"]: layer for layer in network.layers}
     shown: list[SignalStep] = []
     previous = 0

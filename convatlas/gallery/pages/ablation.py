@@ -1,14 +1,12 @@
 """The page on the ablation of a network's units and layers."""
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
-from convatlas.analysis import registry
 from convatlas.gallery.ablation_data import EFFECTS, KINDS, MEASURES, AblationReader, read_ablation
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.table_data import dump_table
-from convatlas.pipeline.config_types import Config
 
 MAX_FIRST_ROWS = 30  # of the table of all units that the page has without its script
 N_OPEN_LAYERS = 4  # whose curves are unfolded
@@ -20,10 +18,9 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
     Args:
         context: The run that the site shows.
     """
-    for network in context.networks:
+    for network in context.list_analysed("ablation"):
         analysis = network.results.ablation
-        config = cast(Config, context.config)
-        if analysis is None or not registry.is_computed(config, network.name, registry.BY_NAME["ablation"]):
+        if analysis is None:
             continue
         values: dict[str, Any] = {"network": network, "analysis": analysis}
         if reader := read_ablation(context.config, network):

@@ -9,12 +9,12 @@ from convatlas.analysis.registry import Analysis
 from convatlas.gallery import correspondence_data, effective_field_data, invariance_text
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.network_data import NetworkData
+from convatlas.gallery.occlusion_data import summarise_occlusion
 from convatlas.gallery.pages import (
     ablation,
     concepts,
     evolution,
     feature_visualisation,
-    occlusion,
     similarity,
 )
 from convatlas.pipeline.config_types import Config
@@ -24,7 +24,7 @@ TAB = "Analyses"
 SUMMARIES: Mapping[str, Callable[[NetworkData], str]] = {
     "evolution": evolution.summarise,
     "ablation": ablation.summarise,
-    "occlusion": occlusion.summarise,
+    "occlusion": summarise_occlusion,
     "feature_visualisation": feature_visualisation.summarise,
     "invariance": invariance_text.summarise,
     "correspondence": correspondence_data.summarise,

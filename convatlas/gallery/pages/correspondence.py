@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from convatlas.gallery.context import GalleryContext, SitePage
 from convatlas.gallery.correspondence_data import ROWS, CorrespondenceData, summarise
 
-TAB = "Analyses"
-
 
 def make_pages(context: GalleryContext) -> Iterator[SitePage]:
     """Yield the page of each network with the analysis.
@@ -31,7 +29,7 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             f"{network.name}: correspondence",
             values,
             network=network.name,
-            tab=TAB,
+            tab="Analyses",
             subtab="Correspondence",
             generated_files={} if analysis["undefined"] else {data.sheet_file: data.sheet[0]},
         )

@@ -1,13 +1,10 @@
 """The page of what a grey square over each part of a network's sample images changes."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
-from convatlas.analysis.registry import BY_NAME, is_computed
 from convatlas.gallery.context import GalleryContext, SitePage
-from convatlas.gallery.network_data import NetworkData
 from convatlas.gallery.occlusion_data import OcclusionReader, summarise_occlusion
-from convatlas.pipeline.config_types import Config
 
 
 def make_pages(context: GalleryContext) -> Iterator[SitePage]:
@@ -16,12 +13,12 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
     Args:
         context: The run that the site shows.
     """
-    config = cast(Config, context.config)
-    for network in context.networks:
+    for network in context.list_analysed("occlusion"):
         analysis = network.results.occlusion
-        if analysis is None or not is_computed(config, network.name, BY_NAME["occlusion"]):
+        if analysis is None:
             continue
-        values: dict[str, Any] = {"network": network, "analysis": analysis, "summary": summarise(network)}
+        summary = summarise_occlusion(network)
+        values: dict[str, Any] = {"network": network, "analysis": analysis, "summary": summary}
         pictures: Mapping[str, bytes] = {}
         if analysis["undefined"] is None:
             reader = OcclusionReader(network, analysis)
@@ -37,12 +34,3 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
             tab="Analyses",
             subtab="Occlusion",
         )
-
-
-def summarise(network: NetworkData) -> str:
-    """Return what occlusion shows of a network, in one sentence.
-
-    Args:
-        network: A network of which occlusion.json is there.
-    """
-    return summarise_occlusion(network)

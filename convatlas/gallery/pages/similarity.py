@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +22,6 @@ from convatlas.gallery.similarity_findings import (
     list_network_findings,
 )
 from convatlas.gallery.value_grid import VIRIDIS
-from convatlas.pipeline.config_types import Config
 from convatlas.records import NetworkSimilarity, PairSimilarity
 
 PAIRS_PER_PAGE = 12
@@ -75,12 +74,7 @@ def make_pages(context: GalleryContext) -> Iterator[SitePage]:
     Args:
         context: The run that the site shows.
     """
-    config = cast(Config, context.config)
-    networks = [
-        network
-        for network in context.networks
-        if registry.is_computed(config, network.name, ANALYSIS) and network.results.similarity
-    ]
+    networks = [network for network in context.list_analysed(ANALYSIS.name) if network.results.similarity]
     names = [network.name for network in networks]
     pairs = [
         pair for pair in (_get_pairs(networks[0]) if networks else []) if set(pair["networks"]) <= set(names)

@@ -33,8 +33,8 @@ def test_a_pass_finds_the_maximum_of_each_unit(tmp_path: Path, indices: list[int
     loader = BatchLoader(write_digits(tmp_path, 21), "train", PREPROCESSING, batch_size=8)
     numbers = [n for n in range(21) if indices is None or n // 8 in indices]
     x = PREPROCESSING(torch.from_numpy(loader.dataset.read_images(PREPROCESSING.pixel_format, (28, 28), 28)))
-    found = find_strongest(network, LAYERS, loader, indices)
-    assert list(found) == LAYERS
+    activations = find_strongest(network, LAYERS, loader, indices)
+    assert list(activations) == LAYERS
     for n, layer in enumerate(LAYERS):
         stop = int(layer) + 1
         with torch.no_grad():
@@ -43,13 +43,13 @@ def test_a_pass_finds_the_maximum_of_each_unit(tmp_path: Path, indices: list[int
             maps = output[numbers, unit].reshape(len(numbers), -1)
             image = numbers[int(maps.max(1).argmax())]
             value = maps.max()
-            assert found[layer].values[unit] == pytest.approx(value, rel=1e-5)
+            assert activations[layer].values[unit] == pytest.approx(value, rel=1e-5)
             if value <= 0:
                 assert (layer, unit) in {("0", 2), ("1", 2)}
-                assert found[layer].images[unit] == -1
+                assert activations[layer].images[unit] == -1
                 continue
-            assert found[layer].images[unit] == image  # the first of equal ones
-            row, column = found[layer].positions[unit]
+            assert activations[layer].images[unit] == image  # the first of equal ones
+            row, column = activations[layer].positions[unit]
             place = output[image, unit] if n == 3 else output[image, unit, row, column]
             assert place == pytest.approx(value, rel=1e-5)
 
@@ -60,9 +60,9 @@ def test_values_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
             return torch.cat([x.where(x < 0.9, torch.inf), x * torch.nan], 1)
 
     loader = BatchLoader(write_digits(tmp_path, 9), "train", PREPROCESSING, batch_size=4)
-    found = find_strongest(nn.Sequential(Diverging()), ["0"], loader)["0"]
-    assert 0 < found.values[0] < 0.9 and found.images[0] >= 0
-    assert (found.values[1], found.images[1]) == (-np.inf, -1)
+    activations = find_strongest(nn.Sequential(Diverging()), ["0"], loader)["0"]
+    assert 0 < activations.values[0] < 0.9 and activations.images[0] >= 0
+    assert (activations.values[1], activations.images[1]) == (-np.inf, -1)
 
 
 def test_a_layer_without_units_is_left_out(tmp_path: Path) -> None:
