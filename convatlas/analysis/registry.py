@@ -61,7 +61,7 @@ def find_size_of_no_image(network: NetworkConfig) -> list[int] | None:
     Args:
         network: The network's section of the config.
     """
-    size = network.get("input", {}).get("size")
+    size = network["input"].get("size")
     return size if isinstance(size, list) and len(size) != 2 else None
 
 
@@ -104,7 +104,7 @@ def find_missing_labels(network: NetworkConfig, dataset: DatasetConfig | None) -
     """
     if dataset is None:
         return "it needs images with labels: set `dataset` to a data set of the network's classes"
-    if dataset.get("format") == "images" and dataset.get("source") == "embedded":
+    if dataset["format"] == "images" and dataset["source"] == "embedded":
         return "the embedded photographs have no labels: set `dataset` to a data set of the network's classes"
     return None
 
@@ -146,7 +146,7 @@ def find_invariance_obstacle(network: NetworkConfig, dataset: DatasetConfig | No
     """
     if size := find_size_of_no_image(network):
         return f"it moves, scales and rotates images, and input.size {size} is no image"
-    settings = network["views"].get("invariance")
+    settings = network["views"]["invariance"]
     if settings and all(settings[name] is None for name in ("vertical", "horizontal", "scale", "rotation")):
         return "no change of the image is chosen: set vertical, horizontal, scale or rotation"
     return None
@@ -159,7 +159,7 @@ def find_missing_boxes(network: NetworkConfig, dataset: DatasetConfig | None) ->
         network: The network's section of the config.
         dataset: The section of its data set; None without one.
     """
-    if dataset is None or dataset.get("format") != "oxford-iiit-pet":
+    if dataset is None or dataset["format"] != "oxford-iiit-pet":
         return "it needs images with boxes of heads: set `dataset` to one of the format oxford-iiit-pet"
     if size := find_size_of_no_image(network):
         return f"it occludes boxes in images, and input.size {size} is no image"

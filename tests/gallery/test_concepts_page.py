@@ -95,7 +95,7 @@ def build_site(folder: Path, views: dict[str, Any], analysis: dict[str, Any]) ->
     network = write_network_with_statistics(folder)
     draw_explorer(network.network_folder, "own", SETTINGS | {"has_top_activations": True})
     write_concepts(network.network_folder, analysis)
-    settings = {"dataset": "animals", "views": VIEWS | {"strongest": {"k": K}} | views}
+    settings = {"dataset": "animals", "input": {}, "views": VIEWS | {"strongest": {"k": K}} | views}
     config = CONFIG | {"networks": {"own": settings}}
     build.build_gallery(folder / "site", folder / "results", folder / "data", ["own"], config, RUN)
     return folder / "site"

@@ -49,7 +49,7 @@ ANALYSIS: dict[str, Any] = {
     "skipped": [{"name": "relu", "reason": "no rule"}],
 }
 EVOLVED: dict[str, Any] = CONFIG | {
-    "datasets": {"animals": {"format": "images"}},
+    "datasets": {"animals": {"format": "images", "source": "a folder"}},
     "networks": {
         name: {"views": VIEWS | {"evolution": {"epochs": EPOCHS}}, "dataset": "animals", "input": {}}
         for name in ("own", "other")

@@ -85,7 +85,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in names:
         write_network(folder, name)
     write_similarity(folder / "results")
-    settings = {"dataset": "animals", "views": VIEWS | {"similarity": {}}}
+    settings = {"dataset": "animals", "input": {}, "views": VIEWS | {"similarity": {}}}
     config: dict[str, Any] = CONFIG | {"networks": dict.fromkeys(names, settings)}
     return build_site(folder, *names, config=config | {"publish": {"tensors": True}})
 

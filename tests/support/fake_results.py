@@ -8,6 +8,7 @@ import numpy as np
 
 from convatlas.analysis.classical import COLUMN_CAPTIONS, FEATURES
 from convatlas.analysis.kernels import channel_correlations, classify_channels, match_kernels, random_baseline
+from convatlas.analysis.registry import ANALYSES
 from convatlas.files import write_json, write_npz
 from convatlas.predictions import format_predictions
 from convatlas.records import ImagePrediction
@@ -24,6 +25,7 @@ VIEWS = {
     "match": 0.5,
     "formats": ["png"],
     "deconv": {"layers": "all", "units": 16, "select": ["map", "peak"], "rectify": False},
+    **{analysis.name: None for analysis in ANALYSES},
 }
 SPATIAL = ["conv1", "relu", "block/cat", "block.conv2", "relu:2", "relu_2", "pool"]
 FLAT = ["flatten", "neck", "fc"]

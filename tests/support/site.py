@@ -30,8 +30,8 @@ DATASET = {
 CONFIG = {
     "title": "An atlas",
     "seed": 0,
-    "datasets": {"animals": {}},
-    "networks": {"own": {"views": VIEWS}, "other": {"views": VIEWS}},
+    "datasets": {"animals": {"format": "images", "source": "a folder"}},
+    "networks": {name: {"input": {}, "views": VIEWS} for name in ("own", "other")},
 }
 RUN: RunInfo = {"date": "2001-02-03", "commit": "abc", "machine": "a machine", "durations": []}
 TIMING = {
